@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestra.agent.card import Card
-from orchestra.cli.plan import Planned, plan, total
 from orchestra.cli.screen import console, money, say, seconds, table
 from orchestra.cli.targets import HERE, Target, certified, servers, targets
 from orchestra.errors import columns as wide
@@ -20,6 +19,7 @@ from orchestra.project import Project
 from orchestra.values.labels import Label, may_go
 from orchestra.values.text import visible
 from orchestra.workflow.alternatives import choice_of
+from orchestra.workflow.bound import Bound, bounds, total
 from orchestra.workflow.graph import callee, critical_path
 from orchestra.workflow.nodes import AgentNode, Budget
 from orchestra.workflow.program import CompiledNode, Program
@@ -49,7 +49,7 @@ class Step:
 
     path: str
     asks: str
-    planned: Planned | None
+    planned: Bound | None
     critical: bool
     label: Label
     """Of its inputs."""
@@ -118,7 +118,7 @@ def explain(
     """
     label = label or program.label
     fleet = read(project.settings.find_resource("configs", project.settings.fleet))
-    planned = {row.node: row for row in plan(program, given, contexts(project, fleet), len(fleet.tiers))}
+    planned = {row.node: row for row in bounds(program, given, contexts(project, fleet), len(fleet.tiers))}
     critical = frozenset(_critical(program, ""))
     rows = _rows(history) if history is not None else {}
     found: list[Step] = []

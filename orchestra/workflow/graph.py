@@ -1,9 +1,8 @@
-"""Programs as graphs: for analysis, the longest way through one, and what one may cost at most."""
+"""Programs as graphs: for analysis, the longest way through one, and how often a node is tried at most."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from orchestra.workflow.nodes import CallNode
@@ -75,71 +74,6 @@ def critical_path(program: Program) -> list[str]:
         found.append(node.name)
         choice = [program.nodes[child] for child in node.children]
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """Calls of agents and tools, and output tokens of agents, at most; calls that checks make are not in it."""
-
-    calls: int
-    output_tokens: int
-    nodes: Mapping[str, Bound] = field(default_factory=dict)
-    """Of a program: its nodes, and by paths such as `refine/draft` those of its bodies, as many levels as `levels` says; a node with a
-    body has the sum of it."""
-    open: tuple[str, ...] = ()
-    """Paths of the `plan` nodes, whose calls are known only when the plan is; the budget alone bounds them. Below the last level, the
-    paths of the nodes whose bodies have some."""
-
-
-def worst_case(program: Program) -> Bound:
-    """What a run of a program may cost at most: every list as long as its `limit`, every loop to its last turn, every attempt used."""
-    costs = _Costs()
-    calls, tokens, _ = costs.of(program)
-    nodes: dict[str, Bound] = {}
-    plans: list[str] = []
-    _told(program, "", 1, levels(program), costs, nodes, plans)
-    return Bound(calls, tokens, nodes, tuple(plans))
-
-
-class _Costs:
-    """What programs cost at most, each reckoned once."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[int, int, bool]] = {}
-
-    def of(self, program: Program) -> tuple[int, int, bool]:
-        """Calls and tokens of one run, and whether there are plans in it."""
-        if (found := self._known.get(id(program))) is None:
-            each = [self.node(node) for node in program.nodes]
-            add = max if program.one_of else sum
-            found = (add(calls for calls, _, _ in each), add(tokens for _, tokens, _ in each), any(plans for _, _, plans in each))
-            self._known[id(program)] = found
-        return found
-
-    def node(self, node: CompiledNode) -> tuple[int, int, bool]:
-        """The same of one node."""
-        count = node.limit if node.each is not None else 1
-        if node.body is not None:
-            calls, tokens, plans = self.of(node.body)
-            count *= node.at_most if node.kind == "loop" else 1
-            return calls * count, tokens * count, plans
-        if node.contract is None:
-            return 0, 0, node.kind == "plan"
-        calls = count * tries(node)
-        return calls, calls * node.contract.max_output, False
-
-
-def _told(program: Program, above: str, times: int, level: int, costs: _Costs, nodes: dict[str, Bound], plans: list[str]) -> None:
-    """Notes the nodes of a program that runs a number of times by path, and where its plans are."""
-    for node in program.nodes:
-        path = f"{above}{node.name}"
-        calls, tokens, planned = costs.node(node)
-        nodes[path] = Bound(calls * times, tokens * times)
-        if node.body is not None and level:
-            count = (node.limit if node.each is not None else 1) * (node.at_most if node.kind == "loop" else 1)
-            _told(node.body, f"{path}/", times * count, level - 1, costs, nodes, plans)
-        elif planned:
-            plans.append(path)
 
 
 def levels(program: Program) -> int:

@@ -16,7 +16,7 @@ from orchestra.events import Judged, TurnStarted
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.testing.auditor import Case, audit
 from orchestra.values.outcome import Abstained, Failed, Skipped, Value
-from orchestra.workflow.graph import worst_case
+from orchestra.workflow.bound import bounds, total
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, READING, TEXT, Played, agent, listed, play, program, record
 from tests.verify.samples import certified
@@ -192,7 +192,7 @@ def test_the_larger_model_at_once_goes_with_whoever_is_chosen() -> None:
 
 
 def test_at_most_one_of_them_counts() -> None:
-    assert worst_case(program(FLOW, KNOWN)).calls == 2 * 3
+    assert total(bounds(program(FLOW, KNOWN), {}, {}), None)[0] == 2 * 3
 
 
 @pytest.mark.parametrize("at", [0.5, 1.5])

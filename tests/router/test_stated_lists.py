@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.cli.plan import _elements
 from orchestra.router.gates import judge
 from orchestra.router.grammar import MAX_ITEMS, plan_grammar, step_grammar
 from orchestra.router.notation import Answer, Literal, NotPlan, Reference, Step, read
@@ -18,6 +17,7 @@ from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan, rewritten, workflow
 from orchestra.router.turns import step_workflow
 from orchestra.values.types import Schema
+from orchestra.workflow.bound import bounds
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.nodes import PlanLimits
 from orchestra.workflow.reader import read as read_file
@@ -209,7 +209,7 @@ def test_the_file_of_such_a_plan() -> None:
 def test_what_is_counted_beforehand_is_the_length_of_the_list() -> None:
     (node,) = program(read(READINGS), offer()).nodes
     assert node.limit == 8
-    assert _elements(node, {}) == 2
+    assert [row.elements for row in bounds(program(read(READINGS), offer()), {}, {})] == [2]
 
 
 def test_the_next_version_of_a_plan_and_the_turn_of_an_agent_go_over_the_same_list() -> None:

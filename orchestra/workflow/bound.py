@@ -1,4 +1,4 @@
-"""What a run may cost at most, told before anything starts: the calls, and the tokens they can take."""
+"""What a run of a program may cost at most, told before anything starts: the calls, and the tokens they can take."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestra.workflow.program import CompiledNode, Planning, Program
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class Bound:
     """The calls of one node, at most. `output_tokens` and `tokens` are of all of them; `tokens` is None for a model of unknown context."""
 
     node: str
@@ -33,7 +33,7 @@ class Planned:
         return self.elements * self.attempts
 
 
-def plan(program: Program, given: Mapping[str, Any], contexts: Mapping[str, int], tiers: int = 1) -> list[Planned]:
+def bounds(program: Program, given: Mapping[str, Any], contexts: Mapping[str, int], tiers: int = 1) -> list[Bound]:
     """The calls of a program, node by node, bodies included.
 
     `contexts` has, by agent, the tokens that prompt and output of one call share: the bound of what it can take. A list that only the
@@ -50,7 +50,7 @@ class _Models:
     tiers: int
 
 
-def _nodes(program: Program, given: Mapping[str, Any], models: _Models, above: str, times: int) -> Iterator[Planned]:
+def _nodes(program: Program, given: Mapping[str, Any], models: _Models, above: str, times: int) -> Iterator[Bound]:
     for node in program.nodes:
         count = times * _elements(node, given)
         path = f"{above}{node.name}"
@@ -62,14 +62,14 @@ def _nodes(program: Program, given: Mapping[str, Any], models: _Models, above: s
             yield _asking(path, node.planning, count)
         elif node.using is not None and node.contract is not None:
             kit = node.using.kit
-            yield _planned(path, node, node.contract, count * (kit.steps + kit.repairs + 2), models)
+            yield _calling(path, node, node.contract, count * (kit.steps + kit.repairs + 2), models)
             for skill in node.using.skills:
-                yield _planned(f"{path}/{skill.name}", node, skill, count * kit.steps * kit.width, models)
+                yield _calling(f"{path}/{skill.name}", node, skill, count * kit.steps * kit.width, models)
         elif node.contract is not None:
-            yield _planned(path, node, node.contract, count, models)
+            yield _calling(path, node, node.contract, count, models)
 
 
-def _asking(path: str, planning: Planning, count: int) -> Planned:
+def _asking(path: str, planning: Planning, count: int) -> Bound:
     """The questions to the planners of a plan node: in each version of the plan, and for each vote, a line a step, the answer, and the
     repairs; and those of the larger planner, where the last line of the router is refused too. What the plan takes is not known yet."""
     router, larger = planning.router, planning.larger
@@ -78,17 +78,17 @@ def _asking(path: str, planning: Planning, count: int) -> Planned:
     plans = (1 + planning.replans) * planning.votes * TRIES
     longest = sorted((one.max_output for one in (router, larger) if one is not None), reverse=True)
     written = most * longest[0] + rest * longest[-1] if longest else 0
-    return Planned(path, "plan", router.name if router is not None else "", count, plans * (most + rest), count * plans * written, None)
+    return Bound(path, "plan", router.name if router is not None else "", count, plans * (most + rest), count * plans * written, None)
 
 
-def _planned(path: str, node: CompiledNode, contract: Contract, count: int, models: _Models) -> Planned:
+def _calling(path: str, node: CompiledNode, contract: Contract, count: int, models: _Models) -> Bound:
     attempts = tries(node, models.tiers)
     calls = count * attempts
     context = models.contexts.get(contract.name) if contract.kind == "agent" else 0
     tokens = calls * context if context is not None else None
     if not contract.max_output:
         tokens = 0
-    return Planned(path, contract.kind, contract.name, count, attempts, calls * contract.max_output, tokens)
+    return Bound(path, contract.kind, contract.name, count, attempts, calls * contract.max_output, tokens)
 
 
 def _elements(node: CompiledNode, given: Mapping[str, Any]) -> int:
@@ -102,7 +102,7 @@ def _elements(node: CompiledNode, given: Mapping[str, Any]) -> int:
     return node.limit
 
 
-def total(rows: list[Planned], budget: int | None) -> tuple[int, int, int | None]:
+def total(rows: list[Bound], budget: int | None) -> tuple[int, int, int | None]:
     """Calls, output tokens, and tokens in all, at most; a budget of tokens bounds the last. Of one agent of several the dearest counts."""
     tokens = _dearest(rows, lambda row: math.inf if row.tokens is None else row.tokens)
     bounded = min(tokens, budget if budget is not None else math.inf)
@@ -110,7 +110,7 @@ def total(rows: list[Planned], budget: int | None) -> tuple[int, int, int | None
     return int(calls), int(written), None if bounded == math.inf else int(bounded)
 
 
-def _dearest(rows: list[Planned], of: Callable[[Planned], float]) -> float:
+def _dearest(rows: list[Bound], of: Callable[[Bound], float]) -> float:
     """The sum of what rows take; of the agents of one choice, what the dearest takes."""
     chosen: dict[str, dict[str, float]] = {}
     for row in rows:

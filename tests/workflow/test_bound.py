@@ -1,15 +1,11 @@
-"""The plan of a run: calls and tokens, at most."""
+"""What a run takes at most: calls and tokens."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from orchestra.agent.contract import Catalog, Contract
-from orchestra.cli.limits import read_budget
-from orchestra.cli.plan import plan, total
-from orchestra.errors import InputError
+from orchestra.workflow.bound import bounds, total
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import read
@@ -29,7 +25,7 @@ def program(nodes: str, output: str = "${last}") -> Program:
 
 def rows(nodes: str, output: str = "${last}", **contexts: int) -> dict[str, tuple[int, int, int | None]]:
     given = {"text": "a", "texts": ["a", "b", "c"]}
-    return {row.node: (row.calls, row.output_tokens, row.tokens) for row in plan(program(nodes, output), given, contexts)}
+    return {row.node: (row.calls, row.output_tokens, row.tokens) for row in bounds(program(nodes, output), given, contexts)}
 
 
 def test_a_call_counts_with_its_retries() -> None:
@@ -61,32 +57,6 @@ def test_a_loop_counts_all_its_turns() -> None:
 
 
 def test_a_budget_bounds_what_is_not_known() -> None:
-    found = plan(program('  last: {agent: writer, with: {text: "${input.text}"}, retry: 2}\n'), {"text": "a", "texts": []}, {})
+    found = bounds(program('  last: {agent: writer, with: {text: "${input.text}"}, retry: 2}\n'), {"text": "a", "texts": []}, {})
     assert total(found, None) == (2, 200, None)
     assert total(found, 20_000) == (2, 200, 20_000)
-
-
-def test_limits_are_read_together_and_apart() -> None:
-    budget = read_budget(["tokens=20_000,seconds=1.5", "calls=3"])
-    assert budget is not None
-    assert (budget.tokens, budget.seconds, budget.calls) == (20_000, 1.5, 3)
-    assert read_budget([]) is None
-
-
-@pytest.mark.parametrize(
-    "text", ["tokens", "tokens=", "tokens=many", "tokens=0", "tokens=-1", "tokens=1.5", "token=3", "seconds=nan", "", "x=1"]
-)
-def test_limits_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(InputError) as caught:
-        read_budget([text])
-    assert caught.value.code == "C008"
-
-
-@pytest.mark.parametrize("said", ["tokens=0.5", "calls=0", "seconds=0", "money=-1"])
-def test_a_limit_that_is_none_is_told_which_may_have_a_fraction(said: str) -> None:
-    budget = read_budget(["seconds=0.5,money=0.25"])
-    assert budget is not None
-    assert (budget.seconds, budget.money) == (0.5, 0.25)
-    with pytest.raises(InputError) as caught:
-        read_budget([said])
-    assert "seconds and money may have a fraction" in (caught.value.hint or "")
