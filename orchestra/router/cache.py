@@ -21,10 +21,11 @@ import msgspec
 
 from orchestra.events import NOTHING, Usage
 from orchestra.router.gates import judge
-from orchestra.router.intents import MAX_REQUEST, Intent, Pair, aligned
+from orchestra.router.intents import Intent, Pair, aligned
 from orchestra.router.notation import ELEMENT, INPUT, Answer, Argument, Line, Literal, NotPlan, Reference, Step, read
 from orchestra.router.offer import Offer, Skill
 from orchestra.router.plan import Plan, plan_of
+from orchestra.router.telling import MAX_REQUEST
 from orchestra.router.votes import Vote
 from orchestra.values.json import canonical, digest
 from orchestra.values.types import branches

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from orchestra.agent.grammar import bounded, decodable, json_text, literal, quoted
 from orchestra.router.grounds import is_ground, is_whole, read_by_going_over
-from orchestra.router.notation import ELEMENT, Answer, Argument, Literal, Reference, Step
+from orchestra.router.notation import COMPACT, ELEMENT, Answer, Argument, Literal, Reference, Step
 from orchestra.router.offer import Offer, Scope, Skill, free, parts, statable
 from orchestra.values.json import canonical
 from orchestra.values.schema import NOTES
@@ -36,7 +36,6 @@ MAX_LISTED = 50
 limits set, the elements share as many characters."""
 _NUMBERS = {"integer": "-?(0|[1-9][0-9]{0,14})", "number": r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,8})?"}
 """Numbers as a plan states them: JSON would allow those that no machine holds."""
-_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _OF_LISTS = NOTES | {"type", "items", "minItems", "maxItems"}
 """Keys of a type of lists that is written out here; any other is left to the server's own JSON."""
 
@@ -415,7 +414,7 @@ class _Writer:
 
     def _json(self, stated: Sequence[Schema], longest: int) -> str:
         body: dict[str, Any] = dict(stated[0]) if len(stated) == 1 else {"anyOf": list(stated)}
-        return self.rule(f"%json {json_text({**bounded(decodable(_limited(body)), longest), 'x-guidance': _COMPACT})}")
+        return self.rule(f"%json {json_text({**bounded(decodable(_limited(body)), longest), 'x-guidance': COMPACT})}")
 
 
 def _beginnings(lists: Iterable[str]) -> frozenset[str]:

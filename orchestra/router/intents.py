@@ -17,8 +17,6 @@ from typing import Any, TypeAlias
 from orchestra.verify.numbers import Number, days, numbers
 from orchestra.verify.quotes import fold
 
-MAX_REQUEST = 8_000
-"""Characters of a request that has an intent; of a longer one the router does not see all."""
 Kind: TypeAlias = tuple[Any, ...]
 """What a piece is: `("word",)`, `("name",)`, `("quoted",)`, `("date", …)`, `("number", …)`, `("sign",)`. Literals of one kind can stand
 for each other."""

@@ -101,7 +101,12 @@ class Answer:
 
 Line: TypeAlias = Step | Answer
 
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""A name of an argument, a value or a field."""
+CUT = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+"""The words of a name such as `bookTable` or `book_table`."""
+COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""How a server of grammars spaces JSON so that it is what the notation has."""
 _SKILL = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_.:/-]*[A-Za-z0-9_])?")
 _NAME = re.compile(r"s[1-9][0-9]{0,2}")
 _ALONE = re.compile(r"(s[1-9][0-9]{0,2})(?=[ \t]*[,)])")
@@ -200,7 +205,7 @@ class _Reader:
         return skill, found, tuple(after)
 
     def named(self, found: dict[str, Argument]) -> None:
-        name = self._match(_WORD, "here stands the name of an argument")
+        name = self._match(WORD, "here stands the name of an argument")
         if name in found:
             raise self.fault(f"the argument {name} is given twice")
         self._sign("=")
@@ -216,14 +221,14 @@ class _Reader:
         return self.reference()
 
     def reference(self) -> Reference:
-        root = self._match(_WORD, "here stands a value: input.NAME, a step such as s1, or JSON")
+        root = self._match(WORD, "here stands a value: input.NAME, a step such as s1, or JSON")
         path: list[str | int] = []
         while self.at < len(self.text):
             if index := _INDEX.match(self.text, self.at):
                 path.append(int(index[1]))
                 self.at = index.end()
             elif self._is("."):
-                path.append(self._match(_WORD, "here stands the name of a field"))
+                path.append(self._match(WORD, "here stands the name of a field"))
             else:
                 break
         return Reference(root, tuple(path))
@@ -278,7 +283,7 @@ class _Reader:
 
     def _word(self, word: str) -> bool:
         self.space()
-        found = _WORD.match(self.text, self.at)
+        found = WORD.match(self.text, self.at)
         if found is None or found[0] != word:
             return False
         self.at = found.end()

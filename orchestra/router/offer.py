@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from orchestra.agent.contract import Contract
-from orchestra.router.notation import ELEMENT, INPUT, Reference, Step
+from orchestra.router.notation import ELEMENT, INPUT, WORD, Reference, Step
 from orchestra.values.assign import assignable
 from orchestra.values.json import canonical, digest
 from orchestra.values.types import Schema, branches, bundled, elements, item, under, union
@@ -113,7 +112,6 @@ class Offer:
         return replace(self, skills={name: self.skills[name] for name in names})
 
 
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN = frozenset({"string", "integer", "number", "boolean"})
 
 
@@ -161,7 +159,7 @@ def _inside(here: Reference, kind: Schema) -> Iterator[tuple[Reference, Schema]]
             yield Reference(here.root, (*here.path, 0)), first
     for name in several[0].get("required", ()):
         inner = part(kind, name)
-        if isinstance(inner, dict) and _WORD.fullmatch(name):
+        if isinstance(inner, dict) and WORD.fullmatch(name):
             yield Reference(here.root, (*here.path, name)), inner
 
 

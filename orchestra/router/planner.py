@@ -25,8 +25,6 @@ from orchestra.router.shortlist import nearest_skill
 
 DECLINED = "R014"
 """The code of a plan that is `return nothing`."""
-MAX_REQUEST = 8_000
-"""Characters of a request that a model is shown; of a longer one the beginning and the end."""
 _REST = re.compile(r"[0-9]+ = ")
 """How a line goes on whose first letter stood already."""
 
@@ -216,7 +214,7 @@ def _with(request: str, feedback: tuple[str, ...], failed: tuple[tuple[str, str]
 
 def shortened(text: str) -> str:
     """A request as a model is shown it."""
-    if len(text) <= MAX_REQUEST:
+    if len(text) <= telling.MAX_REQUEST:
         return text
-    half = MAX_REQUEST // 2
+    half = telling.MAX_REQUEST // 2
     return f"{text[:half]}\n[…]\n{text[-half:]}"

@@ -7,24 +7,22 @@ read what was brought along, where that is demanded; then, as long as there is r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from orchestra.router.grounds import readers
-from orchestra.router.notation import ELEMENT, Reference, Step
+from orchestra.router.notation import CUT, ELEMENT, Reference, Step
 from orchestra.router.offer import Offer, Scope, Skill, parts, statable
 from orchestra.tools.search import scores
 from orchestra.values.types import Schema, branches, elements
 
 MOST = 16
 """Skills of a shortlist, where nothing else is said."""
-_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 
 
 def words(skill: Skill) -> str:
     """What a skill is found by; names are cut into their words."""
     names = " ".join([skill.name, *skill.fields])
-    return f"{' '.join(_WORDS.findall(names))} {skill.description}"
+    return f"{' '.join(CUT.findall(names))} {skill.description}"
 
 
 def shortlist(offer: Offer, request: str, most: int = MOST) -> Offer:

@@ -12,6 +12,8 @@ LONGEST = 110
 """Characters of a description."""
 FEW = 4
 """Choices that are listed; of more a router need not know the words."""
+MAX_REQUEST = 8_000
+"""Characters of a request that a model is shown; of a longer one the beginning and the end, and such a one has no intent to be kept."""
 _WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null"}
 
 

@@ -23,8 +23,8 @@ from orchestra.agent.calls import parameters
 from orchestra.agent.grammar import bounded, decodable, json_text, literal
 from orchestra.errors import InputError
 from orchestra.router import telling
+from orchestra.router.notation import COMPACT, CUT, WORD, NotPlan, Reference, Step, read_plan
 from orchestra.router.notation import Literal as Stated
-from orchestra.router.notation import NotPlan, Reference, Step, read_plan
 from orchestra.tools.search import scores
 from orchestra.values.types import Schema, nearest
 from orchestra.values.words import content
@@ -43,10 +43,7 @@ MAX_TEXT = 240
 """Characters of a text that a plan states."""
 SHORTEST = 6
 """Tools that are told however long they are."""
-_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 _UNWRITTEN = re.compile(r"[^A-Za-z0-9_.:/-]+|^[^A-Za-z_]+|[^A-Za-z0-9_]+$")
-_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,8 @@ class Declared:
     @property
     def words(self) -> str:
         """What it is found by: its name twice, cut into words, for a name says more than a sentence about it."""
-        name = " ".join(_PARTS.findall(self.name))
-        return f"{name} {name} {self.description} {' '.join(part for one in self.fields for part in _PARTS.findall(one))}"
+        name = " ".join(CUT.findall(self.name))
+        return f"{name} {name} {self.description} {' '.join(part for one in self.fields for part in CUT.findall(one))}"
 
     @property
     def line(self) -> str:
@@ -74,7 +71,7 @@ class Declared:
 
     def told(self, task: frozenset[str]) -> str:
         """Its line, and its description where that shares a word with the task which its name has not."""
-        more = (content(self.description) & task) - content(" ".join(_PARTS.findall(self.name)).casefold())
+        more = (content(self.description) & task) - content(" ".join(CUT.findall(self.name)).casefold())
         return f"{self.line}: {telling.sentence(self.description)}" if more else self.line
 
 
@@ -92,7 +89,7 @@ def declared(tools: Sequence[Any]) -> list[Declared]:
     for one in shaped:
         (schema,) = parameters([one], "tools")  # each by itself: of a catalogue of thousands few are told
         said = one.get("description")
-        kinds = {name: kind for name, kind in schema.get("properties", {}).items() if _WORD.fullmatch(name)}
+        kinds = {name: kind for name, kind in schema.get("properties", {}).items() if WORD.fullmatch(name)}
         required = frozenset(kinds) & frozenset(schema.get("required", ()))
         written = _unlike(_UNWRITTEN.sub("_", str(one["name"])), taken)
         taken.add(written)
@@ -223,7 +220,7 @@ class _Writer:
 
     def json(self, kind: Schema) -> str:
         body = bounded(decodable(dict(kind)), MAX_TEXT)
-        return self.rule(f"%json {json_text({**body, 'x-guidance': _COMPACT})}")
+        return self.rule(f"%json {json_text({**body, 'x-guidance': COMPACT})}")
 
 
 def graph(text: str, tools: Sequence[Declared], style: Style | None = None) -> dict[str, Any]:

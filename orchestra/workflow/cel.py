@@ -62,7 +62,6 @@ _SAID = (
     (re.compile(r"found no matching overload for '(\S+)' applied to '\((.*)\)'"), "{0} does not take ({1})"),
     (re.compile(r"Exceeded max recursion depth|recursion limit exceeded"), "too many levels or operators (CEL's recursion limit)"),
 )
-_OPERATORS = re.compile(r"\b_?(\+|-|\*|/|%|==|!=|<=|>=|<|>|&&|\|\||\?_:)_?|@in\b")
 _OPERATOR = re.compile(r"^[_@](\W{1,2}|\?_:|in)_?$")
 _CODE = re.compile(r"^[A-Z_]+: (?:ERROR: <input>:-?\d+:-?\d+: )?| \[[A-Z_]+\]$")
 

@@ -66,7 +66,6 @@ _ELSEWHERE = {
     "endswith": "text.endsWith(...)",
     "includes": "text.contains(...)",
 }
-_OPS = {"&&": "and", "||": "or"}
 
 
 class Fault(Exception):
@@ -178,7 +177,7 @@ class Checker:
             case Macro():
                 return self._macro(tree)
             case Unary(op, of):
-                return self._unary(tree, op, of)
+                return self._unary(op, of)
             case Binary(op, left, right):
                 return self._binary(tree, op, left, right)
             case Logic():
@@ -269,7 +268,7 @@ class Checker:
         self.present = before
         return BOOL
 
-    def _unary(self, tree: Tree, op: str, of: Tree) -> Schema:
+    def _unary(self, op: str, of: Tree) -> Schema:
         if op == "!":
             self._boolean(of)
             return BOOL

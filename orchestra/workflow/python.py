@@ -35,7 +35,6 @@ from orchestra.workflow.spoken import Unspoken, spoken
 from orchestra.workflow.syntax import NotCEL, Reference, parse, pieces
 
 WORDS = frozenset(words.__all__)
-_CLAUSES = frozenset({"when", "each", "as_", "limit", "concurrency", "checks", "against", "score", "accept", "otherwise"})
 _CHECKS = frozenset({"quote", "support", "numbers", "recompute", "entailment"})
 """Those that are words of their own."""
 _OPTIONS = ("timeout", "retry", "fallback", "after")

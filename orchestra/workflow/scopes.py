@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import CodeType
-from typing import Any, TypeAlias
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -233,8 +233,6 @@ class Scope:
 
 
 _scope: ContextVar[Scope | None] = ContextVar("orchestra_scope", default=None)
-
-Trace: TypeAlias = Callable[..., Any]
 
 
 def tracing() -> Scope | None:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from orchestra.events import Usage
 from orchestra.router.cache import Unfit, entry, keys, recalled, shape
-from orchestra.router.intents import MAX_REQUEST, Intent
+from orchestra.router.intents import Intent
 from orchestra.router.notation import read_plan
 from orchestra.router.offer import Offer, Skill
 from orchestra.router.plan import Plan, plan_of
+from orchestra.router.telling import MAX_REQUEST
 from tests.router.house import ALL, COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record
 
 VALUES = {"request": STR, "documents": DOCUMENTS}

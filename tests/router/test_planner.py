@@ -8,7 +8,8 @@ from random import Random
 import pytest
 
 from orchestra.router.notation import read_plan
-from orchestra.router.planner import MAX_REQUEST, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, start
+from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, start
+from orchestra.router.telling import MAX_REQUEST
 from orchestra.router.turns import next_line
 from tests.agent.test_grammar import accepts
 from tests.router.house import CITE, STR, SUM, contract, offer, walked
