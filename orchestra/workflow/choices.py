@@ -30,7 +30,7 @@ _NOTHING: Any = object()
 
 
 def needed(value: Guarded[T], /) -> T:
-    """A value that may be missing, where nothing stands in for it: what uses it is skipped, or withheld, with it."""
+    """Takes a value that may be missing as if it were there. Where it is missing, whatever uses it is skipped or withheld too."""
     given: Any = value
     if type(given) is not Guarded:
         return value  # type: ignore[return-value]  # it is sure to be there
@@ -121,12 +121,11 @@ def first_of(a: Guarded[A], b: Guarded[B], c: Guarded[C], /, *, otherwise: E = .
 @overload
 def first_of(a: Guarded[A], b: Guarded[B], c: Guarded[C], d: Guarded[D], /, *rest: Guarded[D], otherwise: E = ...) -> A | B | C | D | E: ...
 def first_of(*options: Any, otherwise: Any = _NOTHING) -> Any:
-    """The first of its options that is there, in written order; `otherwise` is the sure last one.
+    """The first option that has a value, in the order written.
 
-    `otherwise=lambda: writer(...)` calls nothing where an earlier option is there: it runs where the conditions of `when` do not
-    hold, or what may be withheld is withheld or has failed. `otherwise=writer(...)` runs in any case, for arguments come before
-    the call; where that is a tool with effects it is refused (W029). Without `otherwise` the value is missing where all options
-    are: then it can only be what the workflow returns.
+    `otherwise=lambda: writer(...)` is called only if no option has one: every `when` was false, or the value was withheld or failed.
+    `otherwise=writer(...)` is an argument, so the writer runs every time; for a tool with effects that is refused (W029). Without
+    `otherwise` there may be no value at all, and the result can only be returned from the workflow.
     """
     scope = current("first_of")
     options = (*options, *(() if otherwise is _NOTHING or lazy(otherwise) else (once(otherwise, "otherwise"),)))

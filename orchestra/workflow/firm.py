@@ -30,10 +30,11 @@ def _shapes(cel: str) -> tuple[object, ...]:
 
 
 def firm(node: Draft, *, lenient: bool = False) -> bool:
-    """Whether a node, and all that it needs, is neither withheld nor skipped where its guards hold.
+    """Whether a node certainly has a value wherever its guards hold, failures apart: neither it nor anything it needs can be skipped or
+    withheld.
 
-    With `lenient` every person who is asked is taken to answer, as the compiler takes it; in conditions they always are: where one of
-    those has no value, neither side of it runs.
+    A person who is asked may decline, and then there is no value; with `lenient` that is ignored. It is always ignored for what a
+    condition reads, because without the condition neither branch runs.
     """
     line, seen = [(node, lenient)], {(node, lenient)}
     while line:

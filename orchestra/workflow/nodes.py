@@ -42,10 +42,12 @@ class Input(Frozen):
 
 
 class Budget(Frozen):
-    """Limits of a run; of a workflow that another one calls, of each call. `tokens` counts prompt and output; `seconds` is wall-clock time
-    that is active; `calls` counts those to models and other agents; `money` is in the currency of the fleet's prices. `check_tokens`, of
-    the tokens, are those that checks may spend on asking agents; they go where they are worth most. That of the run's own workflow holds,
-    and not those of workflows that it calls."""
+    """Limits of one run, or, on a workflow that another one calls, of each such call.
+
+    `tokens`: prompt and output together. `seconds`: active wall-clock time. `calls`: calls of models and other agents. `money`: in the
+    currency of the fleet's prices. `check_tokens`: the part of `tokens` that checks may spend on asking agents; only the run's own
+    workflow can set it.
+    """
 
     tokens: Annotated[int, Field(gt=0)] | None = None
     seconds: Seconds | None = None

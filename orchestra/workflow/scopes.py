@@ -283,18 +283,12 @@ def fault(code: str, message: str, *, hint: str = "", why: str = "", spot: Spot 
 
 
 def _foreign(spot: Spot, reason: str) -> InputError:
-    name = mistakes.called_at(spot) or "code outside the workflow"
     if "validation error" in reason:
-        hint = f"new({name}, field=...) makes a model of values that are not known yet"
+        hint = f"new({mistakes.called_at(spot) or 'Model'}, field=...) makes a model of values that are not known yet"
     else:
-        hint = f"make it a tool: @tool(effect='pure') on a function that calls {name}"
-    return mistakes.mistake(
-        "W014",
-        f"{name} got a value that is not known yet ({reason})",
-        hint=hint,
-        why=f"{ONCE}; {name} would see a placeholder",
-        spot=spot,
-    )
+        hint = "do this step in a function under @tool(effect='pure'), and call that here"
+    said = f"this line hands a value of the workflow to code that cannot wait for it: {reason}"
+    return mistakes.mistake("W014", said, hint=hint, why=ONCE, spot=spot)
 
 
 def target(spot: Spot) -> str | None:

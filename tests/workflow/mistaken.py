@@ -154,18 +154,18 @@ def repr_(question: str) -> Answer:
 
 
 def foreign(question: str, documents: list[Document]) -> Answer:
-    """W014: json.dumps got a value that is not known yet (passages (list[Passage]) has no value yet)
+    """W014: this line hands a value of the workflow to code that cannot wait for it: passages (list[Passage]) has no value yet
     at: json.dumps(passages)
-    help: make it a tool: @tool(effect='pure') on a function that calls json.dumps
+    help: do this step in a function under @tool(effect='pure'), and call that here
     """
     passages = search(query=question, documents=documents)
     return calculator(question=json.dumps(passages))
 
 
 def regex(question: str) -> Answer:
-    """W014: re.match got a value that is not known yet (TypeError: expected string or bytes-like object, got 'placeholder')
+    """W014: this line hands a value of the workflow to code that cannot wait for it: TypeError: expected string or bytes-like object, got 'placeholder'
     at: re.match("a", question)
-    help: make it a tool: @tool(effect='pure') on a function that calls re.match
+    help: do this step in a function under @tool(effect='pure'), and call that here
     """
     if re.match("a", question):
         pass
@@ -173,15 +173,15 @@ def regex(question: str) -> Answer:
 
 
 def join(question: str) -> Answer:
-    """W014: ', '.join got a value that is not known yet (TypeError: sequence item 0: expected str instance, placeholder found)
+    """W014: this line hands a value of the workflow to code that cannot wait for it: TypeError: sequence item 0: expected str instance, placeholder found
     at: ", ".join([question, "x"])
-    help: make it a tool: @tool(effect='pure') on a function that calls ', '.join
+    help: do this step in a function under @tool(effect='pure'), and call that here
     """
     return calculator(question=", ".join([question, "x"]))
 
 
 def model(question: str) -> Answer:
-    """W014: Query got a value that is not known yet (ValidationError: 1 validation error for Query)
+    """W014: this line hands a value of the workflow to code that cannot wait for it: ValidationError: 1 validation error for Query
     at: Query(text=question)
     help: new(Query, field=...) makes a model of values that are not known yet
     """
