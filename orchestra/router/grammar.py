@@ -22,7 +22,7 @@ from orchestra.router.grounds import is_ground, is_whole, read_by_going_over
 from orchestra.router.notation import COMPACT, ELEMENT, Answer, Argument, Literal, Reference, Step
 from orchestra.router.offer import Offer, Scope, Skill, free, parts, statable
 from orchestra.values.json import canonical
-from orchestra.values.schema import NOTES
+from orchestra.values.schema import NOTES, choices
 from orchestra.values.types import Schema, elements, under
 
 MAX_TEXT = 200
@@ -372,9 +372,9 @@ class _Writer:
                 found.append(self._but(self._words(longest), but))
             elif plain and one.get("type") in _NUMBERS:
                 found.append(self._but(self._terminal(f"/{_NUMBERS[str(one['type'])]}/"), but))
-            elif "enum" in one or "const" in one or (plain and one.get("type") == "boolean"):
-                choices = one.get("enum", [one["const"]] if "const" in one else [True, False])
-                found += [literal(text) for text in map(str, map(Literal, choices)) if text not in but]
+            elif (values := choices(one)) is not None or (plain and one.get("type") == "boolean"):
+                values = [True, False] if values is None else values
+                found += [literal(text) for text in map(str, map(Literal, values)) if text not in but]
             elif one.get("type") == "array" and not one.keys() - _OF_LISTS - {"$defs"}:
                 found += self._list(one, but)
             else:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from orchestra.router.notation import INPUT
 from orchestra.router.offer import Skill
+from orchestra.values.schema import choices
 from orchestra.values.types import Schema, branches, elements, show, under
 
 LONGEST = 110
@@ -41,9 +42,9 @@ def kind(schema: Schema, *, inside: bool = False) -> str:
 
 
 def _one(schema: Schema, inside: bool) -> str:
-    if (choices := schema.get("enum", [schema["const"]] if "const" in schema else None)) is not None:
-        few = not inside and len(choices) <= FEW and all(isinstance(one, str) for one in choices)
-        return show(schema) if few else " | ".join(dict.fromkeys(_of_value(one) for one in choices))
+    if (values := choices(schema)) is not None:
+        few = not inside and len(values) <= FEW and all(isinstance(one, str) for one in values)
+        return show(schema) if few else " | ".join(dict.fromkeys(_of_value(one) for one in values))
     if schema.get("type") == "array" and isinstance(inner := elements(schema), dict):
         return f"list[{kind(inner, inside=inside)}]"
     if inside and schema.get("type") == "object" and schema.get("properties"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestra.values.schema import record
 from orchestra.values.types import ANY, NULL, Schema, bundled, union
 
 MOST = 200
@@ -26,7 +27,7 @@ def type_of(value: Any) -> Schema:
             return {"type": "string"}
         case Mapping():
             fields = {str(name): type_of(one) for name, one in value.items()}
-            return bundled({"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False})
+            return bundled(record(fields))
         case list() | tuple():
             kinds = [type_of(one) for one in value[:MOST]]
             return bundled({"type": "array", "items": union(kinds) if kinds else ANY})

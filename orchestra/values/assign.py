@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestra.values.json import canonical
-from orchestra.values.schema import NOTES, Schema, branches, bundled, resolve, show, under
+from orchestra.values.schema import NOTES, Schema, branches, bundled, choices, resolve, show, under
 from orchestra.values.validator import Validator, shown
 
 MAX_STEPS = 20_000
@@ -79,7 +79,7 @@ class _Proof:
             return None
         if unknown := [key for key in asked if key not in _KNOWN and p.get(key) != c[key]]:
             return f"{_at(at)}cannot prove {unknown[0]!r}"
-        values = p.get("enum", [p["const"]] if "const" in p else None)
+        values = choices(p)
         if values is not None:
             return self._values(values, c, at)
         if len(parts := branches(p)) > 1:

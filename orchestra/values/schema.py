@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from orchestra.errors import InputError
 from orchestra.values.fields import local
@@ -168,7 +168,7 @@ class _Shown:
         return " | ".join([*(name for name in names if name != "null"), *(name for name in names if name == "null")])
 
     def named(self, schema: Schema, part: Schema) -> str:
-        values = part.get("enum", [part["const"]] if "const" in part else None)
+        values = choices(part)
         if values == [None]:
             return "null"
         if values is not None:
@@ -284,6 +284,46 @@ def _covered(part: Schema, plain: set[str]) -> bool:
     return ("const" in part or "enum" in part) and part.get("type") in plain
 
 
+TYPE_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+"""The JSON types of Python's scalars."""
+
+
+def choices(part: Schema) -> list[Any] | None:
+    """The values that are all that a part of a type may be; None where it may be any of its kind."""
+    found: list[Any] | None = part.get("enum", [part["const"]] if "const" in part else None)
+    return found
+
+
+class Others(NamedTuple):
+    """The values of a type that lacks a value, and the one of them that was probably meant; empty where there is none."""
+
+    values: list[Any]
+    near: str
+
+
+def others(schema: Schema, value: Any) -> Others | None:
+    """The values of a type that never has this one; None where it may have it."""
+    options: list[Any] = []
+    for part in branches(schema):
+        values = choices(part)
+        if values is None and part.get("type") != "null":
+            return None
+        options += values or []
+    if any(value == option and type(value) is type(option) for option in options):
+        return None
+    return Others(options, nearest(value, [option for option in options if isinstance(option, str)]) if isinstance(value, str) else "")
+
+
+def record(fields: Mapping[str, Schema], required: Iterable[str] | None = None) -> Schema:
+    """The type of an object with these fields and no others; all are required, where nothing else is said."""
+    return {
+        "type": "object",
+        "properties": dict(fields),
+        "required": list(fields if required is None else required),
+        "additionalProperties": False,
+    }
+
+
 def nullable(schema: Schema) -> Schema:
     """The type of a value or null."""
     return union([schema, NULL])
@@ -293,8 +333,7 @@ def mapped(element: Schema) -> Schema:
     """The record that stands for a node under `each`: its only field, `values`, lists what its elements gave."""
     values = {"type": "array", "items": element}
     title = f"the elements of list[{show(element)}]"
-    record = {"type": "object", "title": title, MAPPED: True, "properties": {"values": values}, "required": ["values"]}
-    return bundled({**record, "additionalProperties": False})
+    return bundled({"title": title, MAPPED: True, **record({"values": values})})
 
 
 def is_mapped(schema: Schema) -> bool:

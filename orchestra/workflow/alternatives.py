@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestra.agent.contract import Contract, Schema
 from orchestra.values.json import canonical
-from orchestra.values.schema import ANY, branches, nearest, show, union
+from orchestra.values.schema import ANY, branches, choices, nearest, show, union
 from orchestra.workflow.nodes import AgentNode, AnyNode, Choice
 from orchestra.workflow.ordering import NONE, Uses, uses
 from orchestra.workflow.program import CompiledNode, Expression, Program
@@ -187,7 +187,7 @@ def _label(compiler: Compiler, choice: Choice, types: Names, path: Path) -> Expr
         findings.fault("L118", "`by` is the same in every run", findings.at(*at), hint=hint)
         return None
     parts = branches(by.schema)
-    texts = [part for part in parts if part.get("type") not in ("null", "boolean") and _values(part) != [None]]
+    texts = [part for part in parts if part.get("type") not in ("null", "boolean") and choices(part) != [None]]
     before = len(findings.faults)
     if by.schema == ANY and not findings.faults:
         hint = "give its producer a type, such as `Literal['a', 'b']`"
@@ -199,14 +199,9 @@ def _label(compiler: Compiler, choice: Choice, types: Names, path: Path) -> Expr
     return by
 
 
-def _values(part: Schema) -> list[Any] | None:
-    """The values that a part of a type has; None where it may have any of its kind."""
-    return part["enum"] if "enum" in part else [part["const"]] if "const" in part else None
-
-
 def _worded(part: Schema) -> bool:
     """Whether all that a part of a type may be is a label."""
-    values = _values(part)
+    values = choices(part)
     return part.get("type") == "string" if values is None else all(isinstance(value, str | bool | None) for value in values)
 
 
@@ -215,7 +210,7 @@ def labels(schema: Schema) -> tuple[dict[str, None], bool, bool]:
     found: dict[str, None] = {}
     any_text = null = False
     for part in branches(schema):
-        values = _values(part)
+        values = choices(part)
         if values is None:
             values = [False, True] if part.get("type") == "boolean" else []
             any_text, null = any_text or part.get("type") == "string", null or part.get("type") == "null"

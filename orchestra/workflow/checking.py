@@ -8,20 +8,24 @@ mixed, and a comparison that can never hold is a fault.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from orchestra.values.schema import (
     ANY,
     NULL,
+    TYPE_NAMES,
     Schema,
     branches,
     bundled,
+    choices,
     elements,
     entries,
     field,
     is_mapped,
     item,
     nearest,
+    others,
+    record,
     show,
     union,
 )
@@ -83,7 +87,7 @@ def kinds(schema: Schema) -> frozenset[str]:
         return _ALONE.get(kind, _ALONE[""])
     found: set[str] = set()
     for part in branches(schema):
-        values = part.get("enum", [part["const"]] if "const" in part else None)
+        values = choices(part)
         if values is not None:
             found |= {_KINDS[type(value)] for value in values}
         else:
@@ -165,7 +169,7 @@ class Checker:
     def _check(self, tree: Tree) -> Schema:
         match tree:
             case Literal(value):
-                return {"const": value, "type": _JSON[type(value)]}
+                return {"const": value, "type": TYPE_NAMES[type(value)]}
             case Name(name):
                 return self._name(tree, name)
             case Select(of, name):
@@ -318,18 +322,10 @@ class Checker:
             if "null" not in kinds(schema) and "any" not in kinds(schema):
                 raise Fault("L054", f"{text} is {show(schema)}: it is never null", tree, hint="leave the comparison out")
             return
-        options: list[Any] = []
-        for part in branches(schema):
-            values = part.get("enum", [part["const"]] if "const" in part else None)
-            if values is None and part.get("type") != "null":
-                return
-            options += values or []
-        if any(value == option and type(value) is type(option) for option in options):
-            return
-        near = nearest(value, [option for option in options if isinstance(option, str)]) if isinstance(value, str) else ""
-        known = ", ".join(repr(option) for option in options[:8])
-        hint = f"did you mean {near!r}?" if near else f"it is one of {known}"
-        raise Fault("L054", f"{text} is {show(schema)}: it is never {value!r}", tree, hint=hint)
+        if (found := others(schema, value)) is not None:
+            known = ", ".join(map(repr, found.values[:8]))
+            hint = f"did you mean {found.near!r}?" if found.near else f"it is one of {known}"
+            raise Fault("L054", f"{text} is {show(schema)}: it is never {value!r}", tree, hint=hint)
 
     def _contained(self, tree: Tree, left: Tree, right: Tree, second: Schema) -> Schema:
         first = self.schemas[id(left)]
@@ -456,10 +452,7 @@ class Checker:
                 others.append(made)
         if others:
             return bundled({"type": "object", "additionalProperties": union([*fields.values(), *others])})
-        return bundled({"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False})
-
-
-_JSON = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+        return bundled(record(fields))
 
 
 def truths(test: Tree, holds: bool) -> frozenset[Path]:

@@ -10,12 +10,13 @@ from typing import Any, Never, cast, overload
 
 from typing_extensions import TypeVar
 
+from orchestra.values.schema import TYPE_NAMES
 from orchestra.values.types import Schema
 from orchestra.workflow.conditions import boolean, once
 from orchestra.workflow.covering import asking, conditions, contrary, covers
 from orchestra.workflow.firm import firm, holds_under, loose
 from orchestra.workflow.nodes import FirstOfNode
-from orchestra.workflow.pending import JSON_TYPES, RANKS, Wired, guard_of, node_value, said, together
+from orchestra.workflow.pending import RANKS, Wired, guard_of, node_value, said, together
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, missing, peek, renamed, template
 from orchestra.workflow.scopes import Draft, Guard, Scope, Variable, current, fault, traced
 
@@ -260,4 +261,4 @@ def _plain(schema: Schema) -> Schema:
     """The type of a constant, so that a choice of texts is a text."""
     if "const" not in schema or isinstance(schema["const"], dict | list):
         return schema
-    return {"const": schema["const"], "type": JSON_TYPES[type(schema["const"])]}
+    return {"const": schema["const"], "type": TYPE_NAMES[type(schema["const"])]}

@@ -11,7 +11,7 @@ from orchestra.agent.contract import Catalog, Contract
 from orchestra.agent.types import NAMED, declared, misnamed
 from orchestra.errors import InputError
 from orchestra.values.labels import Label, join
-from orchestra.values.schema import ANY, Schema, bundled, mapped, nullable
+from orchestra.values.schema import ANY, Schema, bundled, mapped, nullable, record
 from orchestra.values.types import WORDS, Validator, parse_type
 from orchestra.workflow import modifiers
 from orchestra.workflow.covering import Conditions, together
@@ -60,7 +60,7 @@ class Called:
         """Its inputs."""
         inputs = self.program.inputs
         fields = {name: entry.schema for name, entry in inputs.items()}
-        return Takes(bundled({**_record(fields), "required": [name for name, entry in inputs.items() if entry.required]}))
+        return Takes(bundled(record(fields, [name for name, entry in inputs.items() if entry.required])))
 
 
 def _compile(graph: Graph, catalog: Catalog, places: Places | None, above: tuple[str, ...], programs: dict[str, Called | None]) -> Called:
@@ -71,8 +71,8 @@ def _compile(graph: Graph, catalog: Catalog, places: Places | None, above: tuple
     body = Body((), nothing(), {}, True, {}, frozenset(), False)
     try:
         inputs = compiler.inputs()
-        record = {"title": "input", **_record({name: entry.schema for name, entry in inputs.items()})}
-        body = compiler.body(graph.nodes, graph.output, {"input": bundled(record)}, ())
+        given = {"title": "input", **record({name: entry.schema for name, entry in inputs.items()})}
+        body = compiler.body(graph.nodes, graph.output, {"input": bundled(given)}, ())
     except Enough:
         pass
     findings.settle()
@@ -83,10 +83,6 @@ def _compile(graph: Graph, catalog: Catalog, places: Places | None, above: tuple
         graph.name, body.nodes, body.output, body.schema, inputs, graph=graph, budget=graph.budget, label=label, warnings=warnings
     )
     return Called(program, body.sure, body.acts, join(stated) if stated else None)
-
-
-def _record(fields: Mapping[str, Schema]) -> Schema:
-    return {"type": "object", "properties": dict(fields), "required": list(fields), "additionalProperties": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +281,7 @@ class Compiler:
             return output.of([self._part_schema(item) for item in output.items])
         if output.parts is None:
             return output.schema
-        return bundled({"title": "output", **_record({key: self._part_schema(part) for key, part in output.parts.items()})})
+        return bundled({"title": "output", **record({key: self._part_schema(part) for key, part in output.parts.items()})})
 
     def _part_schema(self, part: Expression) -> Schema:
         return part.schema if self.surely(part.references) else nullable(part.schema)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from orchestra.values.json import canonical
-from orchestra.values.schema import NOTES, Schema, branches, under, union
+from orchestra.values.schema import NOTES, Schema, branches, choices, under, union
 
 Converter: TypeAlias = Callable[[Any], Any]
 
@@ -140,9 +140,8 @@ def _declared(schema: Schema, known: dict[bytes, str]) -> str:
 
 
 def _name(part: Schema, known: dict[bytes, str]) -> str:
-    values = part.get("enum", [part["const"]] if "const" in part else None)
-    if values is not None:
-        names = {_PYTHON.get(type(value), "dyn") for value in values}
+    if (stated := choices(part)) is not None:
+        names = {_PYTHON.get(type(value), "dyn") for value in stated}
         return names.pop() if len(names) == 1 else "dyn"
     kind = part.get("type")
     if kind == "array" and "prefixItems" not in part:

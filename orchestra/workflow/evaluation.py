@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from orchestra.errors import OrchestraError
-from orchestra.values.schema import Schema, bundled
+from orchestra.values.schema import Schema, bundled, record
 from orchestra.workflow import cel
 from orchestra.workflow.conversion import Converter
 from orchestra.workflow.program import Expression
@@ -226,8 +226,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     @property
     def schema(self) -> Schema:
         """Put together when it is asked for: what a call is given is looked at part by part."""
-        fields = {key: part.schema for key, part in self.parts.items()}
-        return bundled({"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False})
+        return bundled(record({key: part.schema for key, part in self.parts.items()}))
 
     def evaluate(self, bindings: Mapping[str, Any]) -> dict[str, Any]:
         return {key: part.evaluate(bindings) for key, part in self.parts.items()}

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
-from orchestra.values.schema import ANY, MAPPED, Schema, branches, is_mapped, show
+from orchestra.values.schema import ANY, MAPPED, TYPE_NAMES, Schema, branches, is_mapped, show
 from orchestra.workflow import cel
 from orchestra.workflow.celtext import Writer, hoistable
 from orchestra.workflow.checking import MOMENT, STR, Checker, Fault, kinds, mapped_fault, path_of
@@ -103,12 +103,9 @@ def _references(parts: Iterable[Expression]) -> frozenset[str]:
 _NONE: frozenset[str] = frozenset()
 
 
-_SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
-
-
 def constant(value: Any) -> Constant:
     """A value as it is: no text in it is a template."""
-    kind = _SCALARS.get(type(value))
+    kind = TYPE_NAMES.get(type(value))
     return Constant(value, {"const": value} if kind is None else {"const": value, "type": kind})
 
 

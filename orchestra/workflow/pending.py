@@ -21,7 +21,6 @@ MARK = ", known when the workflow runs>"
 """The end of a placeholder's `repr`; a text that has it holds a name instead of a value."""
 UNKNOWN: Schema = {"x-unknown": True}
 """The type of a value whose type is being found out."""
-JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
 @dataclass(frozen=True, eq=False, slots=True)

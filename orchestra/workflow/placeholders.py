@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from typing_extensions import TypeVar
 
-from orchestra.values.types import Schema, branches, bundled, field, item, nearest, resolve
+from orchestra.values.schema import TYPE_NAMES, others, record
+from orchestra.values.types import Schema, branches, bundled, field, item, resolve
 from orchestra.workflow import mistakes
 from orchestra.workflow.checking import kinds
 from orchestra.workflow.moments import AS_TEXTS, constant_format, misread
 from orchestra.workflow.pending import (
     ATOM,
-    JSON_TYPES,
     MARK,
     RANKS,
     UNKNOWN,
@@ -356,7 +356,7 @@ def holds(value: Any) -> bool:
 
 def _constant(value: Any) -> Wired:
     plain = plain_json(value)
-    schema: Schema = {"const": plain} if isinstance(plain, list | dict) else {"const": plain, "type": JSON_TYPES[type(plain)]}
+    schema: Schema = {"const": plain} if isinstance(plain, list | dict) else {"const": plain, "type": TYPE_NAMES[type(plain)]}
     text = cel_of(plain)
     if stands := constant_format(value):
         schema["format"] = stands
@@ -367,10 +367,10 @@ def _collected(value: Any) -> Wired:
     """A list or mapping with placeholders in it."""
     if isinstance(value, Mapping):
         entries = {str(key): lift(inner) for key, inner in value.items()}
-        record = {"type": "object", "properties": {key: one.schema for key, one in entries.items()}, "required": list(entries)}
+        schema = bundled(record({key: one.schema for key, one in entries.items()}))
         cel = "{" + ", ".join(f"{quoted(key)}: {one.cel}" for key, one in entries.items()) + "}"
         made = {key: template(inner)[0] for key, inner in value.items()}
-        return joined(cel, ATOM, bundled({**record, "additionalProperties": False}), [*entries.values()], made=made)
+        return joined(cel, ATOM, schema, [*entries.values()], made=made)
     if isinstance(value, set | frozenset):
         raise fault("W007", "a set of values that are not known yet has no order", hint="pass a list")
     items = [lift(inner) for inner in value]
@@ -447,15 +447,9 @@ def _possible(wired: Wired, other: Wired) -> None:
         if not kinds(wired.schema) & {"null", "any"}:
             raise fault("W008", f"{text} is {typed(wired.schema)}: it is never None", hint="leave the comparison out")
         return
-    options: list[Any] = []
-    for part in branches(wired.schema):
-        if "enum" not in part and "const" not in part and part.get("type") != "null":
-            return
-        options += part.get("enum", [part["const"]] if "const" in part else [])
-    if any(value == option and type(value) is type(option) for option in options):
-        return
-    near = nearest(value, [option for option in options if isinstance(option, str)]) if isinstance(value, str) else ""
-    raise fault("W008", f"{text} is {typed(wired.schema)}: it is never {value!r}", hint=f"did you mean {near!r}?" if near else "")
+    if (found := others(wired.schema, value)) is not None:
+        hint = f"did you mean {found.near!r}?" if found.near else ""
+        raise fault("W008", f"{text} is {typed(wired.schema)}: it is never {value!r}", hint=hint)
 
 
 def template(value: Any) -> tuple[Any, Schema]:

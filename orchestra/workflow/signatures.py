@@ -18,6 +18,7 @@ from orchestra.errors import InputError
 from orchestra.values.assign import assignable
 from orchestra.values.fields import mentions
 from orchestra.values.reading import reread
+from orchestra.values.schema import record
 from orchestra.values.types import Schema, bundled, parse_type, schema_of, show, under
 from orchestra.workflow import mistakes
 from orchestra.workflow.mistakes import Spot
@@ -113,7 +114,7 @@ def of_function(function: Callable[..., Any], kind: str, *, key: str = "") -> Si
     if "return" not in hints:
         raise mistakes.mistake("W017", f"{name} does not say what it returns", hint=f"def {name}(...) -> str: ...", spot=spot)
     output = _schema(hints["return"], f"{name}: the output", "serialization", spot)
-    inputs = bundled({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
+    inputs = bundled(record(properties, required))
     types = {name: hints[name] for name in parameters.parameters}
     return Signature(parameters, inputs, output, types, hints["return"], hints.get(key) if keyed else None)
 
@@ -199,7 +200,7 @@ def of_graph(graph: Graph) -> Signature:
         except InputError:
             properties[name] = {"title": given.type}
     required = [name for name, given in graph.input.items() if not given.optional]
-    inputs = bundled({"type": "object", "properties": properties, "required": required, "additionalProperties": False})
+    inputs = bundled(record(properties, required))
     fields = sorted(graph.input, key=lambda name: name not in required)
     return Signature(_keywords(fields, required), inputs, {"x-unknown": True})
 
@@ -252,8 +253,7 @@ def inputs_of(function: Callable[..., Any], name: str, signature: Signature) -> 
             found[key] = Input(type=text, description=description)
         else:
             found[key] = Input(type=text, default=escaped(part.get("default")), optional=True, description=description)
-    record = {"type": "object", "properties": schemas, "required": required, "additionalProperties": False}
-    return found, types, bundled(record)
+    return found, types, bundled(record(schemas, required))
 
 
 def written_type(schema: Schema, key: str, known: Mapping[str, Schema], types: dict[str, Schema]) -> tuple[str, Schema]:

@@ -67,7 +67,7 @@ OTHERS: dict[str, Any] = {
     "options": ["yes", "no"],
 }
 """Of each field another value than it has by itself."""
-WITH = {
+WITH: dict[str, dict[str, Any]] = {
     "each": {"as": "text"},
     **{key: {"each": "${input.texts}", "as": "item"} for key in ("as", "limit", "concurrency")},
     **{key: {"checks": ["quote"]} for key in ("against", "score", "accept", "otherwise")},
