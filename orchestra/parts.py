@@ -10,10 +10,8 @@ from typing import Any, TypeAlias
 from orchestra.lineage import Steps
 from orchestra.paths import written
 from orchestra.places import is_cell, is_citation
-from orchestra.values.fields import EXPRESSION, is_share
+from orchestra.values.fields import EXPRESSION, OF_THE_ANSWER, is_share
 
-_ABOUT_ITSELF = frozenset({"confidence", "probability", "score"})
-"""Fields that speak of the answer, not of the world, where they are a number from 0 to 1; as in `verify.deterministic`."""
 _INDICES = re.compile(r"(?:\[\d+\])+\Z")
 Key: TypeAlias = tuple[type, Any]
 
@@ -42,7 +40,7 @@ def leaves(value: Any) -> Iterator[Leaf]:
                 continue
             passage = {"text", "source", "start", "end"} <= here.keys()
             for key, part in reversed(list(here.items())):
-                if (key in _ABOUT_ITSELF and is_share(part)) or (key == EXPRESSION and isinstance(part, str)):
+                if (key in OF_THE_ANSWER and is_share(part)) or (key == EXPRESSION and isinstance(part, str)):
                     continue
                 if not passage or key not in ("source", "start", "end"):
                     line.append(((*steps, str(key)), part))

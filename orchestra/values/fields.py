@@ -14,6 +14,10 @@ EXPRESSION = "expression"
 """The `format` of a sum that can be recomputed; a field of that name counts too."""
 INDEX = "index"
 """The `format` of a number that says where something stands, such as a row of a table, and nothing of what stands there."""
+SUPPORTED, CONTRADICTED = ("p_supported", "p_support"), ("p_refute", "p_contradicted")
+"""What agents that judge call their probabilities that a claim is supported, and that it is contradicted."""
+OF_THE_ANSWER = frozenset({"confidence", "probability", "score", *SUPPORTED, *CONTRADICTED})
+"""Names of fields that speak of the answer, not of the world, where they are a number from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

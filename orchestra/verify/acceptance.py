@@ -26,7 +26,7 @@ from orchestra.verify.entailment import ENTAILMENT
 from orchestra.verify.parts import without
 from orchestra.verify.rule import AGREE, Named, NotARule, Rule, named, read, verdict, wanted
 from orchestra.verify.tools import TOOL
-from orchestra.verify.verdict import FAIL, PASS, SAME, UNKNOWN, failed, unknown
+from orchestra.verify.verdict import FAIL, PASS, SAME, UNKNOWN, failed, unknown, unsettled
 
 CONFIDENCE = "confidence"
 """The check that asks no evidence but the producer's own score."""
@@ -87,7 +87,7 @@ def start(situation: Situation) -> Ruling:
     """The ruling on a situation where no agent is asked. Checks go by cost; the first `fail` ends it."""
     rules, known = rules_of(situation.checks), at_once(situation)
     while (check := open_check(rules, known, situation.combination)) is not None:
-        known[check] = unknown(str(check), "no agent was asked")
+        known[check] = unsettled(str(check), "no agent was asked")
     return ruling(situation, rules, known)
 
 

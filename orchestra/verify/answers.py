@@ -17,14 +17,12 @@ from orchestra.events import Question, Verdict
 from orchestra.verify.entailment import EVIDENCE, Reply
 from orchestra.verify.equivalence import clusters, essence, same
 from orchestra.verify.rule import AGREE
-from orchestra.verify.verdict import FAIL, PASS, UNKNOWN
+from orchestra.verify.verdict import FAIL, PASS, shown, unsettled
 
 REDERIVE = "rederive"
 SAMPLES = 5
 """Of `agree` where it names no number: with five, four to one is a score of 0.69, three to two of 0.58."""
 MOST_SAMPLES = 16
-SHOWN = 60
-"""Characters of an answer that a reason shows."""
 
 
 def filled(contract: Contract, given: Mapping[str, Any], sources: Sequence[Source]) -> dict[str, Any] | str:
@@ -40,27 +38,27 @@ def rederivation(contract: Contract, given: Mapping[str, Any], sources: Sequence
     """What the other agent is asked: the producer's question and evidence, without its answer."""
     inputs = filled(contract, given, sources)
     if isinstance(inputs, str):
-        return unknown(REDERIVE, f"the agent {contract.name} wants the input {inputs!r}, and there is none")
+        return unsettled(REDERIVE, f"the agent {contract.name} wants the input {inputs!r}, and there is none")
     return (Question(contract.name, inputs),)
 
 
 def rederived(value: Any, schema: Mapping[str, Any], output: Mapping[str, Any], replies: Sequence[Reply]) -> Verdict:
     """Whether the other agent came to the same answer; one that gives none leaves it open."""
     if len(replies) != 1 or replies[0].fault:
-        return unknown(REDERIVE, replies[0].fault if replies else "nobody answered")
+        return unsettled(REDERIVE, replies[0].fault if replies else "nobody answered")
     mine, theirs = essence(value, schema), essence(replies[0].value, output)
     if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
         missing = [name for name in mine if name not in theirs]
         mine, theirs = {name: mine[name] for name in mine if name in theirs}, {name: theirs[name] for name in mine if name in theirs}
         if missing and same(mine, theirs):
-            return unknown(REDERIVE, f"the other agent says nothing of {missing[0]}")
+            return unsettled(REDERIVE, f"the other agent says nothing of {missing[0]}")
     elif isinstance(mine, Mapping) or isinstance(theirs, Mapping):
-        return unknown(REDERIVE, "one of the answers is a record, and the other is not")
+        return unsettled(REDERIVE, "one of the answers is a record, and the other is not")
     if same(mine, theirs):
         return Verdict(REDERIVE, PASS, 1.0, deterministic=False)
     if theirs is None:
-        return unknown(REDERIVE, "the other agent found no answer")
-    return Verdict(REDERIVE, FAIL, 0.0, f"the other agent found {_shown(theirs)}, not {_shown(mine)}", deterministic=False)
+        return unsettled(REDERIVE, "the other agent found no answer")
+    return Verdict(REDERIVE, FAIL, 0.0, f"the other agent found {shown(theirs)}, not {shown(mine)}", deterministic=False)
 
 
 def samples(producer: Contract, given: Mapping[str, Any], count: int) -> tuple[Question, ...]:
@@ -77,26 +75,16 @@ def agreed(value: Any, schema: Mapping[str, Any], replies: Sequence[Reply]) -> V
     heard = [essence(reply.value, schema) for reply in replies if not reply.fault]
     if len(heard) < 2 or 2 * len(heard) <= len(replies):
         why = next((reply.fault for reply in replies if reply.fault), "nobody answered")
-        return unknown(AGREE, f"{len(heard)} of {len(replies)} samples were answered: {why}")
+        return unsettled(AGREE, f"{len(heard)} of {len(replies)} samples were answered: {why}")
     score = _score([len(cluster) for cluster in clusters(heard)], len(heard))
     mine = essence(value, schema)
     with_it = sum(same(mine, other) for other in heard)
     said = f"{with_it} of {len(replies)} samples say the same"
     if 2 * with_it > len(replies):
         return Verdict(AGREE, PASS, score, said, deterministic=False)
-    return unknown(AGREE, said, score)
+    return unsettled(AGREE, said, score)
 
 
 def _score(sizes: Sequence[int], count: int) -> float:
     entropy = -sum(size / count * math.log(size / count) for size in sizes)
     return min(1.0, max(0.0, 1.0 - entropy / math.log(count)))
-
-
-def unknown(check: str, reason: str, score: float = 0.5) -> Verdict:
-    """A verdict that says that the check cannot tell."""
-    return Verdict(check, UNKNOWN, score, reason, deterministic=False)
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")

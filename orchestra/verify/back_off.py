@@ -15,9 +15,9 @@ from orchestra.events import Dropped, Verdict
 from orchestra.values.outcome import Evidence
 from orchestra.values.types import Validator
 from orchestra.verify.acceptance import Situation
-from orchestra.verify.entailment import ENTAILMENT, Reply, each, unknown
+from orchestra.verify.entailment import ENTAILMENT, Reply, each
 from orchestra.verify.parts import Part, Rest, parts, without
-from orchestra.verify.verdict import FAIL, PASS, UNKNOWN
+from orchestra.verify.verdict import FAIL, PASS, UNKNOWN, unsettled
 
 
 def weighed(found: Sequence[Part], verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -40,7 +40,7 @@ def judged(situation: Situation, replies: Sequence[Reply]) -> Verdict:
     found = parts(situation.value, situation.schema)
     said = each([claim for part in found for claim in part.claims], situation.evidence, replies)
     if not said:
-        return unknown("its questions were others")
+        return unsettled(ENTAILMENT, "its questions were others")
     verdicts = weighed(found, said)
     if all(one.outcome == UNKNOWN for one in verdicts):
         return verdicts[0]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from orchestra.doors import Source
 from orchestra.events import Verdict
 from orchestra.values import arithmetic
-from orchestra.values.fields import EXPRESSION, INDEX, QUOTE, Field, fields, is_share, mentions, places
+from orchestra.values.fields import EXPRESSION, INDEX, OF_THE_ANSWER, QUOTE, Field, fields, is_share, mentions, places
 from orchestra.values.outcome import Evidence
 from orchestra.values.types import Validator
 from orchestra.values.words import content
@@ -22,7 +22,7 @@ from orchestra.verify import numbers as figures
 from orchestra.verify import quotes
 from orchestra.verify.held import Held, inside_of
 from orchestra.verify.times import Time, times
-from orchestra.verify.verdict import PASS, failed, passed, unknown
+from orchestra.verify.verdict import PASS, failed, passed, shown, unknown
 
 SUPPORT = 0.5
 """Share of an answer's words that must stand in the quotes beside it: most of them."""
@@ -30,10 +30,6 @@ MAX_PLACES = 1_000
 """Places of numbers that one verdict keeps."""
 SPELLED = 12
 """Numbers that prose spells out as a matter of style, at most, and that often count nothing."""
-SHOWN = 60
-"""Characters of a text that a reason shows."""
-_CONFIDENCES = frozenset({"confidence", "probability", "score"})
-"""Fields that speak of the answer, not of the world, where they are a number from 0 to 1."""
 MAX_WRITTEN = 4_000
 """Digits of an integer that is written down at most; Python itself refuses a few more."""
 _CONSTANTS = (Fraction(0), Fraction(1), Fraction(2), Fraction(100), Fraction(12), Fraction(60))
@@ -72,8 +68,8 @@ def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]
             continue
         share = quotes.nearness(field.value, evidence)
         if share < quotes.NEAR:
-            return failed("quote", f"{_shown(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty")
-        near = near or (share, f"{_shown(field.value)} is near the evidence, not in it")
+            return failed("quote", f"{shown(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty")
+        near = near or (share, f"{shown(field.value)} is near the evidence, not in it")
     within = _within(every)
     for field in every:
         if lacking := _unsupported(field, every, within, schema):
@@ -100,7 +96,7 @@ def check_support(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
         quoted = quoting[field.parent]
         share = len(words & quoted) / len(words)
         if share < SUPPORT:
-            return failed("support", f"the quote has {len(words & quoted)} of the {len(words)} words of {_shown(field.value)}")
+            return failed("support", f"the quote has {len(words & quoted)} of the {len(words)} words of {shown(field.value)}")
         least = min(least, share)
     return Verdict("support", PASS, least)
 
@@ -128,7 +124,7 @@ def _unsupported(record: Field, every: Sequence[Field], within: Mapping[str | No
         if any(field.value and field.is_format(QUOTE) for field in every):
             return ""
         if isinstance(record.value, str) and record.value.strip():
-            return f"{_shown(record.value)} has no quote"
+            return f"{shown(record.value)} has no quote"
     beside = within.get(record.path, []) if isinstance(record.value, Mapping) else []
     names = places(record, schema, QUOTE)
     if (not names and record.parent is not None) or any(field.value for field in beside if field.name in names):
@@ -140,7 +136,7 @@ def _unsupported(record: Field, every: Sequence[Field], within: Mapping[str | No
         if (isinstance(field.value, str) and field.value.strip()) or (
             silent and field.value is not None and not isinstance(field.value, str)
         ):
-            return f"{field.path} is {_shown(field.value)}, without a quote"
+            return f"{field.path} is {shown(field.value)}, without a quote"
     return ""
 
 
@@ -217,7 +213,7 @@ def _is_figure(field: Field) -> bool:
     """Whether a field is a number that speaks of the world: neither of the answer, as a confidence does, nor of a place in a table."""
     if isinstance(field.value, bool) or not isinstance(field.value, int | float) or field.is_format(INDEX):
         return False
-    return not (field.name in _CONFIDENCES and is_share(field.value))
+    return not (field.name in OF_THE_ANSWER and is_share(field.value))
 
 
 def _is_finite(value: int | float) -> bool:
@@ -280,7 +276,7 @@ def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Source, 
         except arithmetic.NotArithmetic as error:
             return failed("recompute", f"{field.path}: {error.args[0]}")
         if not any(_agrees(number, exact) for number in results for exact in values):
-            return failed("recompute", f"{_shown(field.value)} gives {arithmetic.shown(values[0])}, not {results[0].text}")
+            return failed("recompute", f"{shown(field.value)} gives {arithmetic.shown(values[0])}, not {results[0].text}")
     return passed("recompute")
 
 
@@ -288,11 +284,6 @@ def _agrees(number: figures.Number, exact: Fraction) -> bool:
     """A result with `%` may stand beside an expression that gives the share, or the per cent."""
     scale = 100 if number.percent else 1
     return arithmetic.close(number.value, number.step, exact) or arithmetic.close(number.value * scale, number.step * scale, exact)
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
 CHECKS: dict[str, Check] = {

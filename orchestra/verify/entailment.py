@@ -18,16 +18,14 @@ import msgspec
 
 from orchestra.doors import Source
 from orchestra.events import Question, Verdict
-from orchestra.values.fields import EXPRESSION, QUOTE, Field, alternatives, fields
+from orchestra.values.fields import CONTRADICTED, EXPRESSION, QUOTE, SUPPORTED, Field, alternatives, fields, is_share
 from orchestra.values.outcome import Evidence
-from orchestra.verify.verdict import FAIL, PASS, UNKNOWN
+from orchestra.verify.verdict import FAIL, PASS, UNKNOWN, shown, unsettled
 
 ENTAILMENT = "entailment"
 CLAIM, EVIDENCE = "claim", "evidence"
 """The inputs of an agent that judges."""
-SUPPORTED, CONTRADICTED = ("p_supported", "p_support"), ("p_refute", "p_contradicted")
-"""The outputs that it may give its probabilities by; the first that is there counts."""
-ABOUT = frozenset({EXPRESSION, "quote", "source"})
+UNCLAIMED = frozenset({EXPRESSION, "quote", "source"})
 """Names of fields that say what an answer rests on, as in the package's own `Citation`, and claim nothing."""
 MAX_TOKENS = 350
 """Of a piece of evidence (VERIFICATION, V1)."""
@@ -37,8 +35,6 @@ MAX_QUESTIONS = 64
 """Claims times pieces at most; a value with more is not judged by halves."""
 LIKELY = 0.5
 """A claim is supported from here, and contradicted above."""
-SHOWN = 60
-"""Characters of a claim that a reason shows."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -74,7 +70,7 @@ def claiming(value: Any, schema: Mapping[str, Any]) -> Iterator[Field]:
 
 
 def _claims(field: Field) -> bool:
-    if not isinstance(field.value, str) or not field.value.strip() or field.name in ABOUT:
+    if not isinstance(field.value, str) or not field.value.strip() or field.name in UNCLAIMED:
         return False
     judged = (EXPRESSION,) if field.parent is None else (QUOTE, EXPRESSION)
     return not field.is_choice() and not any(schema.get("format") in judged for schema in field.schemas)
@@ -99,7 +95,7 @@ def speaks(schema: Mapping[str, Any]) -> bool:
                 and not part.keys() & {"enum", "const"}
             ):
                 return True
-            line += [inner for name, inner in part.get("properties", {}).items() if name not in ABOUT and isinstance(inner, Mapping)]
+            line += [inner for name, inner in part.get("properties", {}).items() if name not in UNCLAIMED and isinstance(inner, Mapping)]
             line += [inner for key in ("items", "additionalProperties") if isinstance(inner := part.get(key), Mapping)]
             line += [inner for inner in part.get("prefixItems", ()) if isinstance(inner, Mapping)]
     return False
@@ -166,12 +162,12 @@ def questions(
     if not said:
         if speaks(schema):
             return Verdict(ENTAILMENT, PASS, 1.0, "nothing is claimed", deterministic=False)
-        return unknown("the type has no text that claims anything")
+        return unsettled(ENTAILMENT, "the type has no text that claims anything")
     cut = pieces(sources)
     if not cut:
-        return unknown("there is no evidence")
+        return unsettled(ENTAILMENT, "there is no evidence")
     if len(said) * len(cut) > MAX_QUESTIONS:
-        return unknown(f"{len(said)} claims beside {len(cut)} pieces of evidence are more than {MAX_QUESTIONS} questions")
+        return unsettled(ENTAILMENT, f"{len(said)} claims beside {len(cut)} pieces of evidence are more than {MAX_QUESTIONS} questions")
     texts = [sources[piece.source].text[piece.start : piece.end] for piece in cut]
     return tuple(Question(agent, {CLAIM: claim.text, EVIDENCE: text}) for claim in said for text in texts)
 
@@ -180,7 +176,8 @@ def judged(value: Any, schema: Mapping[str, Any], sources: Sequence[Source], rep
     """The verdict of an agent's replies, in the order of `questions`. One that is missing or makes no sense is never for a claim."""
     verdicts = each(claims(value, schema), sources, replies)
     if not verdicts:
-        return unknown("its questions were others")  # a journal that was tampered with, or evidence that is cut otherwise today
+        # a journal that was tampered with, or evidence that is cut otherwise today
+        return unsettled(ENTAILMENT, "its questions were others")
     for outcome in (FAIL, UNKNOWN):
         if against := [one for one in verdicts if one.outcome == outcome]:
             return min(against, key=lambda one: one.score)
@@ -202,20 +199,21 @@ def _claim(claim: Claim, cut: Sequence[Piece], sources: Sequence[Source], heard:
     for (_, refuted), piece in known:
         if refuted > LIKELY:
             name = sources[piece.source].name
-            said = f"the evidence{f' of {name}' if name else ''} contradicts {_shown(claim.text)} (probability {refuted:.2f})"
+            said = f"the evidence{f' of {name}' if name else ''} contradicts {shown(claim.text)} (probability {refuted:.2f})"
             return Verdict(ENTAILMENT, FAIL, 0.0, said, deterministic=False)
     if faults := [chance for chance in heard if isinstance(chance, str)]:
-        return unknown(f"{_shown(claim.text)}: {faults[0]}")
+        return unsettled(ENTAILMENT, f"{shown(claim.text)}: {faults[0]}")
     (score, _), best = max(known, key=lambda one: one[0][0])
     if score < LIKELY:
-        return Verdict(ENTAILMENT, FAIL, score, f"the evidence does not state {_shown(claim.text)}", deterministic=False)
+        return Verdict(ENTAILMENT, FAIL, score, f"the evidence does not state {shown(claim.text)}", deterministic=False)
     source = sources[best.source]
     rests = Evidence(ENTAILMENT, source.text[best.start : best.end], source.name, best.start, best.end, claim.path)
     return Verdict(ENTAILMENT, PASS, score, deterministic=False, evidence=(rests,))
 
 
 def chances(reply: Reply) -> tuple[float, float] | str:
-    """How probable it is that the claim is supported, and that it is contradicted; or why that is not known."""
+    """How probable it is that the claim is supported, and that it is contradicted; or why that is not known. Of several names of one
+    probability the first that is there counts."""
     if reply.fault:
         return reply.fault
     if not isinstance(reply.value, Mapping):
@@ -224,19 +222,6 @@ def chances(reply: Reply) -> tuple[float, float] | str:
     supported, refuted = found
     if supported is None or refuted is None:
         return "the server tells no probability of the labels, or gave them less than half of it"
-    if not (_share(supported) and _share(refuted)) or supported + refuted > 1.0 + 1e-6:
+    if not (is_share(supported) and is_share(refuted)) or supported + refuted > 1.0 + 1e-6:
         return f"{supported!r} and {refuted!r} are no probabilities"
     return float(supported), float(refuted)
-
-
-def _share(number: Any) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 1
-
-
-def unknown(reason: str) -> Verdict:
-    """A verdict that says that the check cannot tell."""
-    return Verdict(ENTAILMENT, UNKNOWN, 0.5, reason, deterministic=False)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")

@@ -14,13 +14,11 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from orchestra.values.fields import EXPRESSION, QUOTE, Field, fields, is_share
+from orchestra.values.fields import EXPRESSION, OF_THE_ANSWER, QUOTE, Field, fields, is_share
 from orchestra.verify import numbers as figures
 from orchestra.verify.quotes import fold
 from orchestra.verify.times import times
 
-ABOUT = frozenset({"confidence", "probability", "score", "p_supported", "p_support", "p_refute"})
-"""Fields that speak of the answer, where they are null or a number from 0 to 1."""
 _ARTICLES = frozenset({"a", "an", "the"})
 _WORD = re.compile(r"\w+")
 
@@ -44,9 +42,9 @@ def _essence(path: str, every: Mapping[str, Field]) -> Any:
 
 
 def _beside(field: Field) -> bool:
-    return (
-        (field.name in ABOUT and (field.value is None or is_share(field.value))) or field.name == EXPRESSION or field.is_format(EXPRESSION)
-    )
+    if field.name in OF_THE_ANSWER and (field.value is None or is_share(field.value)):
+        return True
+    return field.name == EXPRESSION or field.is_format(EXPRESSION)
 
 
 def _quotes(field: Field, every: Mapping[str, Field]) -> bool:

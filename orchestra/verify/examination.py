@@ -20,12 +20,12 @@ from orchestra.events import Question, Verdict
 from orchestra.values.schema import nearest
 from orchestra.verify import answers, back_off, entailment, tools
 from orchestra.verify.acceptance import Ruling, Situation, at_once, open_check, rules_of, ruling
-from orchestra.verify.answers import REDERIVE, unknown
+from orchestra.verify.answers import REDERIVE
 from orchestra.verify.entailment import ENTAILMENT, Reply
 from orchestra.verify.parts import parts, rest
 from orchestra.verify.rule import AGREE, Named, NotARule, named, read
 from orchestra.verify.tools import TOOL
-from orchestra.verify.verdict import SAME
+from orchestra.verify.verdict import SAME, unsettled
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ def unasked(situation: Situation, asked: Asked, reason: str) -> Ruling:
     if situation.back_off:  # the other checks were to judge what is left, and that is all of it
         known = at_once(situation)
     while (check := open_check(rules, known, situation.combination)) is not None:
-        known[check] = unknown(str(check), reason)
+        known[check] = unsettled(str(check), reason)
     return ruling(situation, rules, known)
 
 
@@ -148,11 +148,11 @@ def questions(check: Named, situation: Situation) -> tuple[Question, ...] | Verd
     if judge is None:
         whom = TOOL if check.check == TOOL else "agent"
         why = f"there is no {whom} {check.argument or name!r}" if name else f"it names no {whom}: {check.check}(NAME)"
-        return unknown(check.check, why)
+        return unsettled(check.check, why)
     if check.check == TOOL:
         return tools.question(judge, situation.value, _inputs(situation), situation.evidence)
     if situation.producer is not None and alike(judge, situation.producer):
-        return unknown(check.check, f"{name} is the agent that produced the value: {SAME}")
+        return unsettled(check.check, f"{name} is the agent that produced the value: {SAME}")
     if check.check == REDERIVE:
         return answers.rederivation(judge, _inputs(situation), situation.evidence)
     said = None
@@ -169,11 +169,11 @@ def _inputs(situation: Situation) -> Mapping[str, Any]:
 def _samples(check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
     producer, count = situation.producer, int(check.argument or answers.SAMPLES) if (check.argument or "0").isdigit() else 0
     if producer is None or producer.kind != "agent":
-        return unknown(AGREE, "no agent produced the value, and so none can be asked again")
+        return unsettled(AGREE, "no agent produced the value, and so none can be asked again")
     if not producer.max_output:
-        return unknown(AGREE, f"{producer.name} asks no model, and would say the same again")
+        return unsettled(AGREE, f"{producer.name} asks no model, and would say the same again")
     if not 2 <= count <= answers.MOST_SAMPLES:
-        return unknown(AGREE, f"it takes 2 to {answers.MOST_SAMPLES} samples, not {check.argument!r}")
+        return unsettled(AGREE, f"it takes 2 to {answers.MOST_SAMPLES} samples, not {check.argument!r}")
     return answers.samples(producer, situation.inputs, count)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from orchestra.events import Verdict
 from orchestra.values.outcome import Evidence
 
 PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
 SAME = "the same model with the same prompt"
 """What the reason ends with of a check that would ask whoever gave the value."""
+SHOWN = 60
+"""Characters of an answer that a reason shows."""
 
 
 def passed(check: str, reason: str = "", evidence: tuple[Evidence, ...] = ()) -> Verdict:
@@ -23,3 +27,14 @@ def failed(check: str, reason: str) -> Verdict:
 def unknown(check: str, reason: str, score: float = 0.5) -> Verdict:
     """The check cannot tell; `score` in [0, 1] says how near it came."""
     return Verdict(check, UNKNOWN, score, reason)
+
+
+def unsettled(check: str, reason: str, score: float = 0.5) -> Verdict:
+    """The same of a check that asks agents."""
+    return Verdict(check, UNKNOWN, score, reason, deterministic=False)
+
+
+def shown(value: Any) -> str:
+    """A part of an answer as reasons show it, cut where it is long."""
+    text = str(value)
+    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")

@@ -231,3 +231,8 @@ def test_a_sum_needs_no_quote_beside_it(expression: str | None, answer: Any, goo
     }
     value = {"expression": expression, "quotes": [], "answer": answer}
     assert rule(value, "quote", schema={"type": "object", "properties": fields}).accepted is good
+
+
+@pytest.mark.parametrize("check", ["entailment", "rederive(other)", "agree"])
+def test_what_was_never_asked_is_not_deterministic(check: str) -> None:
+    assert [one.deterministic for one in rule({"answer": "x", "quote": None}, check).verdicts] == [False]

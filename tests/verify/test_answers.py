@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from orchestra.agent.contract import Contract
 from orchestra.doors import Source
+from orchestra.values.fields import OF_THE_ANSWER
 from orchestra.verify.answers import agreed, filled, rederived
+from orchestra.verify.deterministic import check_numbers
 from orchestra.verify.entailment import Reply
 from orchestra.verify.equivalence import clusters, essence, same
 
@@ -69,6 +71,12 @@ def test_the_essence_is_the_answer_without_what_speaks_of_it() -> None:
     assert essence({"answer": "x", "score": None}, READING) == "x"
     assert essence({"team": "x", "score": 97}, READING) == {"team": "x", "score": 97}
     assert essence({"team": "x", "score": "3:1"}, READING) == {"team": "x", "score": "3:1"}
+
+
+@pytest.mark.parametrize("name", sorted(OF_THE_ANSWER))
+def test_a_probability_by_any_of_its_names_is_no_part_of_an_answer(name: str) -> None:
+    assert essence({"label": "yes", name: 0.1}, {"type": "object"}) == "yes"
+    assert check_numbers({"label": "yes", name: 0.93}, {"type": "object"}, (Source("it is"),)).outcome == "pass"
 
 
 @pytest.mark.parametrize(
