@@ -8,7 +8,7 @@ import msgspec
 
 from orchestra.verify.certificate import SURE, Certification, Certified, Outcome, binomial_tail, interval, percent
 from orchestra.verify.drift import Drift
-from orchestra.verify.sealed import CERTIFICATE, Sealed
+from orchestra.verify.sealed import CERTIFICATE, Promise
 
 FILE = CERTIFICATE
 SCORE = "the lowest score of the node's checks, each of which passes"
@@ -85,7 +85,7 @@ class Resplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     naive_refuted: Count
 
 
-class Certificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Certificate(Promise, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says."""
 
     file: ClassVar[str] = FILE
@@ -116,10 +116,6 @@ class Certificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """UTC, ISO 8601."""
     combination: str | msgspec.UnsetType = msgspec.UNSET
     """The digest of the combination that makes the score; not there where it is the lowest of the checks."""
-    void: str | msgspec.UnsetType = msgspec.UNSET
-    """Why audits have found the promise broken; not there as long as they have not."""
-    digest: str = ""
-    """Of everything else in the file."""
 
     @property
     def coverage(self) -> float:
@@ -137,11 +133,6 @@ class Certificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """What makes a new one."""
         more = " --combined" if self.combination else ""
         return f"orchestra certify {self.agent} --data FILE --alpha {self.alpha:g} --delta {self.delta:g}{more}"
-
-    @property
-    def original(self) -> Certificate:
-        """As it was made: before it was voided."""
-        return self if self.void is msgspec.UNSET else msgspec.structs.replace(self, void=msgspec.UNSET).sealed()
 
     @property
     def drift(self) -> Drift:

@@ -13,7 +13,7 @@ from orchestra.verify.certificate import interval, percent
 from orchestra.verify.certificate_file import Bonds, Count, Level, Share
 from orchestra.verify.drift import Drift
 from orchestra.verify.factuality import Factuality, rank
-from orchestra.verify.sealed import CLAIMS, Sealed
+from orchestra.verify.sealed import CLAIMS, Promise
 
 FILE = CLAIMS
 SCORE = "the probability that the evidence supports the weakest claim of a part"
@@ -55,7 +55,7 @@ class Resplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept: Share
 
 
-class ClaimsCertificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ClaimsCertificate(Promise, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says."""
 
     file: ClassVar[str] = FILE
@@ -84,10 +84,6 @@ class ClaimsCertificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields
     """What the scores follow from: the agent that judges, as `bonds` are of the one that answers."""
     made: str
     """UTC, ISO 8601."""
-    void: str | msgspec.UnsetType = msgspec.UNSET
-    """Why somebody has found the promise broken; not there otherwise."""
-    digest: str = ""
-    """Of everything else in the file."""
 
     @property
     def promise(self) -> str:
@@ -99,11 +95,6 @@ class ClaimsCertificate(Sealed, frozen=True, kw_only=True, forbid_unknown_fields
     def command(self) -> str:
         """What makes a new one."""
         return f"orchestra certify {self.agent} --claims --data FILE --alpha {self.alpha:g}"
-
-    @property
-    def original(self) -> ClaimsCertificate:
-        """As it was made: before it was voided."""
-        return self if self.void is msgspec.UNSET else msgspec.structs.replace(self, void=msgspec.UNSET).sealed()
 
     @property
     def drift(self) -> Drift:

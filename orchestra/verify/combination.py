@@ -83,8 +83,6 @@ class Combination(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Of the agents and tools that its checks ask, by name, and as `tool(NAME)`."""
     made: str
     """UTC, ISO 8601."""
-    digest: str = ""
-    """Of everything else in the file."""
 
     def of(self, verdicts: Sequence[Verdict]) -> float | None:
         """The score in [0, 1]: 0 where a deterministic check fails, None where one cannot tell, or was not asked."""

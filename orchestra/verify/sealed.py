@@ -5,7 +5,7 @@ It is no signature: whoever changes the file and the digest has made another pro
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -18,7 +18,7 @@ CERTIFICATE, CLAIMS, COMBINATION = "certificate.json", "claims.json", "combinati
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What such a file says. The fields `void` and `digest` are those of the types that derive from it."""
+    """What such a file says."""
 
     file: ClassVar[str]
     """Its name."""
@@ -28,6 +28,8 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What makes one."""
 
     agent: str
+    digest: str = ""
+    """Of everything else in the file."""
 
     @property
     def command(self) -> str:
@@ -38,16 +40,14 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """With its own digest."""
         return msgspec.structs.replace(self, digest=self._own())
 
-    def voided(self, why: str) -> Self:
-        """The same, void for this reason."""
-        return msgspec.structs.replace(self, void=why).sealed()
-
     def _own(self) -> str:
         return digest(canonical({**msgspec.to_builtins(self), "digest": ""}))
 
     def written(self) -> bytes:
-        """As a file."""
-        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+        """As a file. Journals keep the digest of these bytes, so that their order is one for all time: what seals it comes last."""
+        said = msgspec.to_builtins(self)
+        last = {name: said.pop(name) for name in ("void", "digest") if name in said}
+        return msgspec.json.format(msgspec.json.encode(said | last)) + b"\n"
 
     @classmethod
     def read(cls, data: bytes, place: Place | None = None) -> Self:
@@ -61,8 +61,7 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             found = msgspec.json.decode(data, type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise cls.none(str(error), place) from error
-        told: dict[str, Any] = msgspec.structs.asdict(found)
-        if told["digest"] != found._own():
+        if found.digest != found._own():
             raise InputError("V004", f"{cls.file} of {found.agent} was changed since it was made", place=place, hint=found.command)
         if why := found.unsound():
             raise cls.none(why, place)
@@ -76,3 +75,19 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def none(cls, why: str, place: Place | None) -> InputError:
         """The error of what is no such file."""
         return InputError("V003", f"no {cls.what}: {why}", place=place, hint=cls.made_by)
+
+
+class Promise(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A certificate: what audits may find broken."""
+
+    void: str | msgspec.UnsetType = msgspec.UNSET
+    """Why they have; not there as long as they have not."""
+
+    def voided(self, why: str) -> Self:
+        """The same, void for this reason."""
+        return msgspec.structs.replace(self, void=why).sealed()
+
+    @property
+    def original(self) -> Self:
+        """As it was made: before it was voided."""
+        return self if self.void is msgspec.UNSET else msgspec.structs.replace(self, void=msgspec.UNSET).sealed()

@@ -41,6 +41,16 @@ def test_a_certificate_is_read_back_the_same() -> None:
     assert MADE.checks == ("confidence", "quote")
 
 
+def test_a_voided_certificate_has_the_keys_of_the_original_in_their_order_and_gives_it_back() -> None:
+    # journals keep the digest of the file's bytes
+    void = MADE.voided("4 of 20 were wrong")
+    keys, more = (list(json.loads(one.written())) for one in (MADE, void))
+    assert (keys[:2], keys[-1]) == (["agent", "format"], "digest")
+    assert more == [*keys[:-1], "void", "digest"]
+    assert Certificate.read(void.written()) == void
+    assert void.original == MADE
+
+
 def test_a_threshold_that_was_moved_by_hand_is_noticed() -> None:
     error = refused(changed(lambda data: data.update(threshold=0.1), sealed=False))
     assert error.code == "V004"

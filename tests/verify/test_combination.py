@@ -96,6 +96,10 @@ def test_the_file_is_read_as_it_was_written_and_notices_an_edit() -> None:
     assert caught.value.code == "V004"
 
 
+def test_it_promises_nothing_and_so_cannot_be_voided() -> None:
+    assert not hasattr(combination(), "voided")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
