@@ -210,15 +210,15 @@ def _servers(fleet: FleetConfig) -> Iterator[Finding]:
     if not fleet.local:
         return
     try:
-        status = asyncio.run(Supervision(fleet, Folders.of()).ask("status"))
+        status = asyncio.run(Supervision(fleet, Folders.of()).status())
     except OrchestraError as error:
         yield Finding("servers", "problem", error.message, "orchestra fleet logs")
         return
     if status is None:
         yield Finding("servers", "ok", "not running; the first run starts them, or: orchestra fleet start")
-    for server in status["servers"] if status else ():
-        state: State = "problem" if server["phase"] == "failed" else "ok"
-        yield Finding(server["name"], state, f"{server['phase']}, {server['model']}", "orchestra fleet logs" if state == "problem" else "")
+    for server in status.servers if status else ():
+        state: State = "problem" if server.phase == "failed" else "ok"
+        yield Finding(server.name, state, f"{server.phase}, {server.model}", "orchestra fleet logs" if state == "problem" else "")
 
 
 def _endpoints(fleet: FleetConfig) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import typer
 
 from orchestra.cli.endpoints import unreachable
@@ -18,6 +19,7 @@ from orchestra.fleet.config import Endpoint, FleetConfig, read
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.process import last_lines
+from orchestra.fleet.reports import ServerReport, SupervisorReport
 from orchestra.fleet.secrets import lacking
 from orchestra.values.text import visible
 
@@ -43,68 +45,99 @@ async def start(name: str | None, wait: bool, as_json: bool) -> None:
                 await supervision.healthy(waiting)
     finally:
         waiting.close()
-    _show(config, await _asked(config, supervision), as_json)
+    _show(await _asked(config, supervision), as_json)
 
 
 async def status(name: str | None, as_json: bool) -> None:
     """Shows the servers; exits with 1 where one does not run or cannot be reached, or an endpoint's key is not there."""
     _, config, supervision = _found(name)
     found = await _asked(config, supervision)
-    _show(config, found, as_json)
-    failed = any(server["phase"] == "failed" for server in found["servers"])
-    if failed or not found["running"] or any(endpoint["error"] or endpoint["key"] for endpoint in found["endpoints"]):
+    _show(found, as_json)
+    failed = any(server.phase == "failed" for server in found.servers)
+    if failed or not found.running or any(end.error or end.key for end in found.endpoints):
         raise typer.Exit(1)
 
 
-async def _asked(config: FleetConfig, supervision: Supervision) -> dict[str, Any]:
-    """What the supervisor says, and the endpoints that nobody here keeps, with why one cannot be reached, and what its key lacks."""
-    status = await supervision.ask("status") if config.local else None
+class _End(msgspec.Struct, frozen=True):
+    """An endpoint, which nobody here keeps: why it cannot be reached, and what its key lacks."""
+
+    name: str
+    endpoint: str
+    model: str
+    external: bool
+    error: str
+    key: str
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """What the supervisor says, where there is one, and the endpoints."""
+
+    config: FleetConfig
+    report: SupervisorReport | None
+    endpoints: list[_End]
+
+    @property
+    def running(self) -> bool:
+        return self.report is not None or not self.config.local
+
+    @property
+    def servers(self) -> list[ServerReport]:
+        return self.report.servers if self.report is not None else []
+
+    def as_data(self) -> dict[str, Any]:
+        told = msgspec.to_builtins(self.report) if self.report is not None else {}
+        common = {"fleet": self.config.name, "running": self.running, "servers": []}
+        return {**common, **told, "endpoints": msgspec.to_builtins(self.endpoints)}
+
+
+async def _asked(config: FleetConfig, supervision: Supervision) -> _Asked:
+    report = await supervision.status() if config.local else None
     known = {server: endpoint for server, endpoint in config.servers.items() if isinstance(endpoint, Endpoint)}
     reasons = await asyncio.gather(*(asyncio.to_thread(unreachable, endpoint.endpoint) for endpoint in known.values()))
     keys = [error.message if (error := lacking(endpoint)) else "" for endpoint in known.values()]
     endpoints = [
-        {"name": server, "endpoint": endpoint.endpoint, "model": endpoint.model, "external": endpoint.external, "error": why, "key": key}
-        for (server, endpoint), why, key in zip(known.items(), reasons, keys, strict=True)
+        _End(server, end.endpoint, end.model, end.external, why, key)
+        for (server, end), why, key in zip(known.items(), reasons, keys, strict=True)
     ]
-    told = {key: value for key, value in (status or {}).items() if key != "ok"}
-    return {"fleet": config.name, "running": status is not None or not config.local, "servers": [], **told, "endpoints": endpoints}
+    return _Asked(config, report, endpoints)
 
 
-def _show(config: FleetConfig, found: Mapping[str, Any], as_json: bool) -> None:
+def _show(found: _Asked, as_json: bool) -> None:
+    config, report = found.config, found.report
     if as_json:
-        print_json(found)
+        print_json(found.as_data())
         return
-    if not found["running"]:
+    if not found.running:
         say(f"the fleet {config.name!r} is not running; start it with: orchestra fleet start")
         return
-    if servers := found["servers"]:
-        rows = [_row(server) for server in servers]
-        say(f"{config.name}: up for {seconds(found['uptime'])}; ends after {seconds(found['idle_stop'])} without work\n", style="bold")
+    if report is not None and report.servers:
+        rows = [_row(server) for server in report.servers]
+        say(f"{config.name}: up for {seconds(report.uptime)}; ends after {seconds(report.idle_stop)} without work\n", style="bold")
         headings = ("server", "is", "model", "vLLM", "address", "up", "restarts", "running", "waiting", "memory")
         console().print(table(headings, rows, right=(5, 6, 7, 8, 9)))
-    for server in servers:
-        if error := server.get("error"):
-            say(visible(f"\n{server['name']}: {error['code']}: {error['message']}\n  {error.get('hint', '')}"), style="red")
-    for endpoint in found["endpoints"]:
-        where = f"{endpoint['model']} at {endpoint['endpoint']}{' (external)' if endpoint['external'] else ''}"
-        why = f" cannot be reached: {endpoint['error']}" if endpoint["error"] else ", takes connections"
-        key = f"; {endpoint['key']}" if endpoint["key"] else ""
-        say(f"{endpoint['name']}: {where}{why}{key}", style="red" if endpoint["error"] or key else "")
+    for server in found.servers:
+        if error := server.error:
+            say(visible(f"\n{server.name}: {error.code}: {error.message}\n  {error.hint}"), style="red")
+    for end in found.endpoints:
+        where = f"{end.model} at {end.endpoint}{' (external)' if end.external else ''}"
+        why = f" cannot be reached: {end.error}" if end.error else ", takes connections"
+        key = f"; {end.key}" if end.key else ""
+        say(f"{end.name}: {where}{why}{key}", style="red" if end.error or key else "")
 
 
-def _row(server: Mapping[str, Any]) -> Sequence[str]:
-    version = server["version"]
+def _row(server: ServerReport) -> Sequence[str]:
+    version = server.version
     return (
-        server["name"],
-        server["phase"],
-        server["model"],
+        server.name,
+        server.phase,
+        server.model,
         str(version.get("version", "") if isinstance(version, Mapping) else version or ""),
-        str(server["url"] or ""),
-        seconds(server["uptime"]),
-        str(server["restarts"]),
-        str(server["running"]),
-        str(server["waiting"]),
-        size(server["memory_bytes"]),
+        server.url or "",
+        seconds(server.uptime),
+        str(server.restarts),
+        str(server.running),
+        str(server.waiting),
+        size(server.memory_bytes),
     )
 
 
@@ -122,10 +155,8 @@ async def logs(name: str | None, lines: int, as_json: bool) -> None:
     """Prints the last lines of each server's log, running or not."""
 
     _, config, supervision = _found(name)
-    answer = await supervision.ask("logs", lines=lines)
-    if answer is not None:
-        logs: dict[str, list[str]] = answer["logs"]
-    else:
+    logs = await supervision.logs(lines)
+    if logs is None:
         folder = Folders.of().logs(config.digest)
         logs = {path.stem: last_lines(path, lines) for path in sorted(folder.glob("*.log"))}
     if as_json:

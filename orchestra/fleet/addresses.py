@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from orchestra.doors import Clock
 from orchestra.errors import FleetError
-from orchestra.fleet import control, launch, weights
+from orchestra.fleet import launch, weights
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.progress import Progress, Report, silent
+from orchestra.fleet.reports import Start, SupervisorReport, Suspect, Touch
 
 Mode: TypeAlias = Literal["start", "adopt", "none"]
 """`start` adopts a supervisor that is there, or starts one; `adopt` wants one; `none` uses endpoints only."""
@@ -40,7 +41,7 @@ class LocalAddresses:
             return
         if self.mode == "adopt":
             await self.supervision.adopt()
-        elif await self.supervision.ask("start", server=server) is None:
+        elif not await self.supervision.tell(Start(server)):
             await self._start(server, report)
         try:
             status = await self.supervision.healthy(report, self.config.patience_at_first, only=server)
@@ -57,12 +58,12 @@ class LocalAddresses:
         report(Progress("start", f"starting {server}"))
         await self.supervision.start()
 
-    def _note(self, status: dict[str, Any]) -> None:
-        for server in status["servers"]:
-            if server["phase"] == "ready" and server["url"] != self._roots.get(server["name"]):
-                self._roots[server["name"]] = server["url"]
-                self._spare[server["name"]] = server["spare_slots"]
-                self.on_move(server["name"])
+    def _note(self, status: SupervisorReport) -> None:
+        for server in status.servers:
+            if server.phase == "ready" and server.url and server.url != self._roots.get(server.name):
+                self._roots[server.name] = server.url
+                self._spare[server.name] = server.spare_slots
+                self.on_move(server.name)
 
     def spare_slots(self, server: str) -> int:
         """How many slots for adapters must stay free, as whoever started the server says: its vLLM may be another than ours."""
@@ -94,17 +95,17 @@ class LocalAddresses:
             return Fault(error.code, error.message, error.hint, seen=False)
 
     async def _look(self, server: str) -> Fault | None:
-        status = await self.supervision.ask("status")
+        status = await self.supervision.status()
         if status is None:
             if self.mode == "adopt":
                 return Fault("F216", f"the fleet {self.config.name!r} has stopped", "orchestra fleet start", seen=False)
             await self.supervision.start()
             return None
         self._note(status)
-        broken = next((found for found in status["servers"] if found["name"] == server and found["phase"] == "failed"), None)
+        broken = next((found for found in status.servers if found.name == server and found.phase == "failed"), None)
         if broken is None:
             return None
-        error = control.failure(broken)
+        error = broken.failure
         return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
 
     def lost(self, server: str, root: str) -> None:
@@ -116,11 +117,11 @@ class LocalAddresses:
         """Tells the supervisor that a request waited in vain."""
         if server in self.config.local and self.mode != "none":
             with contextlib.suppress(FleetError):
-                await self.supervision.ask("suspect", server=server)
+                await self.supervision.tell(Suspect(server))
 
     async def beat(self, seconds: float) -> None:
         """Tells the supervisor every few seconds that somebody is here; runs until it is cancelled."""
         while True:
             await asyncio.sleep(seconds)
             with contextlib.suppress(FleetError):
-                await self.supervision.ask("touch")
+                await self.supervision.tell(Touch())

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
@@ -18,7 +18,9 @@ from orchestra.fleet import launch, process, weights
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.folders import CONFIG, LOCK, SOCKET, Folders, is_full
 from orchestra.fleet.progress import Progress, Report, silent
+from orchestra.fleet.reports import Done, Logs, Question, ServerReport, Start, Status, Stop, SupervisorReport, Suspect, Tails, Touch
 
+A = TypeVar("A")
 ANSWER_SECONDS = 15.0
 USUAL_START = 40.0
 """Seconds that SmolLM2-135M takes to start on two cores: 31 to 42 (SERVING.md)."""
@@ -37,13 +39,25 @@ class Supervision:
     def _socket(self) -> Path:
         return self.folders.meeting(self.config.digest) / SOCKET
 
-    async def ask(self, op: str, **details: Any) -> dict[str, Any] | None:
-        """The answer to one question; None where no supervisor listens. Raises `FleetError` F011 where it does not answer."""
+    async def status(self) -> SupervisorReport | None:
+        """How the fleet is; None where no supervisor listens. Raises `FleetError` F011 where it does not answer."""
+        return await self._ask(Status(), SupervisorReport)
+
+    async def logs(self, lines: int) -> dict[str, list[str]] | None:
+        """The last lines of each server's log. None and `FleetError` as `status`."""
+        tails = await self._ask(Logs(lines), Tails)
+        return tails.logs if tails is not None else None
+
+    async def tell(self, what: Touch | Start | Suspect | Stop) -> bool:
+        """Whether a supervisor was there to be told. Raises `FleetError` as `status`."""
+        return await self._ask(what, Done) is not None
+
+    async def _ask(self, question: Question, answer: type[A]) -> A | None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(self._socket, limit=LINE_BYTES)
                 try:
-                    writer.write(msgspec.json.encode({"op": op, **details}) + b"\n")
+                    writer.write(msgspec.json.encode(question) + b"\n")
                     line = await reader.readline()
                 finally:
                     writer.close()
@@ -55,13 +69,13 @@ class Supervision:
         if not line:
             return None
         try:
-            return msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.MsgspecError as error:
-            raise FleetError("F011", f"the fleet's supervisor answered what is no JSON: {error}", hint=f"look into {self.log}") from error
+            return msgspec.json.decode(line, type=answer)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise FleetError("F011", f"the fleet's supervisor answered what is no answer: {error}", hint=f"look into {self.log}") from error
 
-    async def adopt(self) -> dict[str, Any]:
+    async def adopt(self) -> SupervisorReport:
         """The status of a supervisor that is there. Raises `FleetError` F008 where there is none."""
-        status = await self.ask("status")
+        status = await self.status()
         if status is None:
             raise FleetError("F008", f"the fleet {self.config.name!r} is not running", hint="orchestra fleet start")
         return status
@@ -73,7 +87,7 @@ class Supervision:
         """
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
-            if await self.ask("start") is not None:
+            if await self.tell(Start()):
                 return
             try:
                 await self._spawn(command or (sys.executable, "-m", "orchestra.fleet.supervisor"))
@@ -82,7 +96,7 @@ class Supervision:
             # Another's supervisor may be ending with the lock in its hand: ours waits for it, so ask for a while.
             for _ in range(100):
                 await asyncio.sleep(0.1)
-                if await self.ask("touch") is not None:
+                if await self.tell(Touch()):
                     return
         why = "\n   ".join(process.last_lines(self.log, 8))
         raise FleetError("F011", "the fleet's supervisor did not start", why=why, hint=f"look into {self.log}")
@@ -106,7 +120,7 @@ class Supervision:
             why = "\n   ".join(process.last_lines(self.log, 8))
             raise FleetError("F011", f"the fleet's supervisor ended with status {status}", why=why, hint=f"look into {self.log}")
 
-    async def healthy(self, report: Report = silent, patience: float = 900.0, only: str = "") -> dict[str, Any]:
+    async def healthy(self, report: Report = silent, patience: float = 900.0, only: str = "") -> SupervisorReport:
         """Waits until every server is ready, or `only` this one, and gives the status.
 
         Raises `FleetError` as the supervisor found it, F216 where one is not ready after `patience` seconds, or F012 for a server that
@@ -114,38 +128,38 @@ class Supervision:
         """
         began = time.monotonic()
         told = False
-        while (status := await self.ask("status")) is not None:
-            servers = [server for server in status["servers"] if only in ("", server["name"])]
+        while (status := await self.status()) is not None:
+            servers = [server for server in status.servers if only in ("", server.name)]
             for server in servers:
-                if server["phase"] == "failed":
-                    raise failure(server)
-            waiting = [server for server in servers if server["phase"] != "ready"]
+                if server.phase == "failed":
+                    raise server.failure
+            waiting = [server for server in servers if server.phase != "ready"]
             if not waiting:
                 self._compare(servers)
                 if told:
                     report(Progress("ready", f"ready after {time.monotonic() - began:.0f} s"))
                 return status
             if time.monotonic() - began > patience:
-                raise FleetError("F216", f"{waiting[0]['name']} is still not ready after {patience:.0f} s", hint="orchestra fleet logs")
+                raise FleetError("F216", f"{waiting[0].name} is still not ready after {patience:.0f} s", hint="orchestra fleet logs")
             told = True
             first = waiting[0]
-            verb = "starting" if first["phase"] == "starting" else "restarting"
-            report(Progress("wait", f"vLLM is {verb} with {first['model']}", first["since"], USUAL_START, "seconds"))
+            verb = "starting" if first.phase == "starting" else "restarting"
+            report(Progress("wait", f"vLLM is {verb} with {first.model}", first.since, USUAL_START, "seconds"))
             await asyncio.sleep(0.2)
         raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
 
-    def _compare(self, servers: Sequence[Mapping[str, Any]]) -> None:
+    def _compare(self, servers: Sequence[ServerReport]) -> None:
         """A supervisor that was found may have started its servers long ago, or with another cache. Raises `FleetError` F012."""
         pantry = weights.Pantry(self.folders)
         for server in servers:
-            own = weights.looks(self.config.local[server["name"]].weights, pantry)
-            if own and server["weights"] and server["weights"] not in own:
-                message = f"{server['name']} of the fleet that runs was started with other weights than are here now"
+            own = weights.looks(self.config.local[server.name].weights, pantry)
+            if own and server.weights and server.weights not in own:
+                message = f"{server.name} of the fleet that runs was started with other weights than are here now"
                 raise FleetError("F012", message, hint="orchestra fleet stop, then try again")
 
     async def stop(self, seconds: float = 30.0) -> bool:
         """Ends the supervisor and its servers, and waits for it; whether there was one."""
-        if await self.ask("stop") is None:
+        if not await self.tell(Stop()):
             return False
         for _ in range(int(seconds * 10)):
             if not _held(self._socket.with_name(LOCK)):
@@ -167,17 +181,6 @@ def _held(lock: Path) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-def failure(server: Mapping[str, Any]) -> FleetError:
-    """The error that a server's status tells of."""
-    error = server.get("error") or {}
-    return FleetError(
-        error.get("code", "F005"),
-        f"{server['name']}: {error.get('message', 'it did not start')}",
-        why=error.get("why", ""),
-        hint=error.get("hint", "orchestra fleet logs"),
-    )
 
 
 def environment(user: Mapping[str, str]) -> dict[str, str]:

@@ -129,15 +129,16 @@ class Fleet:
 
     async def status(self) -> dict[str, Any]:
         """What `orchestra fleet status --json` prints: the supervisor's word on local servers, our own on endpoints."""
-        local = await self._addresses.supervision.ask("status") if self.config.local and self._addresses.mode != "none" else None
-        return {"running": local is not None, **(local or {"fleet": self.config.name, "servers": []}), "lines": self._lines()}
+        local = await self._addresses.supervision.status() if self.config.local and self._addresses.mode != "none" else None
+        told = msgspec.to_builtins(local) if local else {"fleet": self.config.name, "servers": []}
+        return {"running": local is not None, **told, "lines": self._lines()}
 
     async def health(self, *, probe: bool = False) -> FleetStatus:
         """What is known of all servers; with `probe` each endpoint is asked for its models, for at most five seconds."""
         supervisor = silent = None
         if self.config.local and self._addresses.mode != "none":
             try:
-                supervisor = await self._addresses.supervision.ask("status")
+                supervisor = await self._addresses.supervision.status()
             except FleetError as error:
                 silent = Fault(error.code, error.message, error.hint)
         ends = {name: end for name, end in self.config.servers.items() if isinstance(end, Endpoint)} if probe else {}

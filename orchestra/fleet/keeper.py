@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import aiohttp
 import msgspec
@@ -17,8 +17,8 @@ from orchestra.errors import FleetError
 from orchestra.fleet import launch, metrics, process
 from orchestra.fleet.config import LocalServer
 from orchestra.fleet.process import Child, Launch
+from orchestra.fleet.reports import Phase, ServerReport, Trouble
 
-Phase: TypeAlias = Literal["starting", "ready", "restarting", "failed", "stopped"]
 Launcher: TypeAlias = Callable[[LocalServer, int], Launch]
 
 
@@ -236,34 +236,32 @@ class Keeper:
         self._suspected = True
         self._wake.set()
 
-    async def status(self) -> dict[str, Any]:
-        """What `orchestra fleet status --json` shows of this server."""
+    async def report(self) -> ServerReport:
+        """What it is now; a server that is ready is asked for its load and its adapters."""
         now = time.monotonic()
-        found: dict[str, Any] = {
-            "name": self.name,
-            "phase": self.phase,
-            "model": self.server.model,
-            "pid": self.child.pid if self.child else None,
-            "port": self.port or None,
-            "url": self.url or None,
-            "uptime": round(now - self._healthy_since, 1) if self._healthy_since else 0.0,
-            "since": round(now - self._began, 1),
-            "restarts": self.restarts,
-            "version": self.version,
-            "weights": self.launch.weights if self.launch else "",
-            "spare_slots": self.launch.spare_slots if self.launch else 0,
-            "memory_bytes": process.resident_bytes(self.child.pid) if self.child else 0,
-            "running": 0,
-            "waiting": 0,
-            "adapters": [],
-            "log": str(self.log),
-            "error": None,
-        }
-        if self.fault:
-            found["error"] = {"code": self.fault.code, "message": self.fault.message, "hint": self.fault.hint, "why": self.fault.why}
+        load, adapters = metrics.Load(), list[str]()
         if self.phase == "ready" and self.url:
             async with aiohttp.ClientSession(trust_env=False, timeout=aiohttp.ClientTimeout(total=3)) as session:
                 text, models = await asyncio.gather(self._get(session, "/metrics"), self._get(session, "/v1/models"))
             load = metrics.read(text.decode("utf-8", "replace")) if text is not None else self.load
-            found |= {"running": load.running, "waiting": load.waiting, "adapters": metrics.adapters(models or b"", self.server.model)}
-        return found
+            adapters = metrics.adapters(models or b"", self.server.model)
+        return ServerReport(
+            name=self.name,
+            phase=self.phase,
+            model=self.server.model,
+            pid=self.child.pid if self.child else None,
+            port=self.port or None,
+            url=self.url or None,
+            uptime=round(now - self._healthy_since, 1) if self._healthy_since else 0.0,
+            since=round(now - self._began, 1),
+            restarts=self.restarts,
+            version=self.version,
+            weights=self.launch.weights if self.launch else "",
+            spare_slots=self.launch.spare_slots if self.launch else 0,
+            memory_bytes=process.resident_bytes(self.child.pid) if self.child else 0,
+            running=load.running,
+            waiting=load.waiting,
+            adapters=adapters,
+            log=str(self.log),
+            error=Trouble.of(self.fault) if self.fault else None,
+        )

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import msgspec
+
 from orchestra.fleet.secrets import lacking
 
 if TYPE_CHECKING:
     from orchestra.fleet.addresses import Mode
     from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
     from orchestra.fleet.faults import Fault
+    from orchestra.fleet.reports import ServerReport, SupervisorReport
     from orchestra.fleet.send import Line
 
 State: TypeAlias = Literal["ready", "unknown", "idle", "starting", "restarting", "stopped", "failed"]
@@ -84,7 +87,7 @@ class Heard:
     """What was heard of a fleet: of the supervisor, by requests, and of the endpoints that were asked just now."""
 
     lines: Mapping[str, Line]
-    supervisor: Mapping[str, Any] | None
+    supervisor: SupervisorReport | None
     """None where there is none."""
     silent: Fault | None = None
     """Why a supervisor that is there does not answer."""
@@ -93,7 +96,7 @@ class Heard:
 
 def status(config: FleetConfig, heard: Heard, mode: Mode, now: float, monotonic: float) -> FleetStatus:
     """What all that comes to, at this moment of both clocks."""
-    told = {server["name"]: server for server in (heard.supervisor or {}).get("servers", ())}
+    told = {server.name: server for server in heard.supervisor.servers} if heard.supervisor else {}
     servers = []
     for name, line in heard.lines.items():
         target = config.servers[name]
@@ -113,13 +116,12 @@ def status(config: FleetConfig, heard: Heard, mode: Mode, now: float, monotonic:
     return FleetStatus(fleet=config.name, running=heard.supervisor is not None, servers=tuple(servers), models=models)
 
 
-def _local(told: Mapping[str, Any] | None, silent: Fault | None, mode: Mode) -> dict[str, Any]:
+def _local(told: ServerReport | None, silent: Fault | None, mode: Mode) -> dict[str, Any]:
     if told is None:
         state: State = "failed" if silent else "idle" if mode == "start" else "stopped"
         return {"kind": "local", "address": "", "state": state, **_error(silent)}
-    error = told.get("error") or {}
-    said = {"error": error.get("code", ""), "reason": error.get("message", ""), "hint": error.get("hint", "")}
-    return {"kind": "local", "address": told["url"] or "", "state": told["phase"], "supervised": told, **said}
+    said = {} if told.error is None else {"error": told.error.code, "reason": told.error.message, "hint": told.error.hint}
+    return {"kind": "local", "address": told.url or "", "state": told.phase, "supervised": msgspec.to_builtins(told), **said}
 
 
 def _endpoint(name: str, target: Endpoint | LocalServer, line: Line, heard: Heard, now: float) -> dict[str, Any]:

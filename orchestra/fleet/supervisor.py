@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
@@ -25,10 +25,13 @@ from orchestra.fleet.config import PROTOCOL, FleetConfig, LocalServer
 from orchestra.fleet.folders import LOCK, SOCKET, Folders
 from orchestra.fleet.keeper import Keeper, Launcher, Timing
 from orchestra.fleet.process import Launch
+from orchestra.fleet.reports import Done, Logs, Question, Start, Status, Stop, SupervisorReport, Suspect, Tails, Touch
 
 log = logging.getLogger("orchestra.fleet.supervisor")
 LINE_BYTES = 1 << 16
 CHILDREN = "children.json"
+MOST_LINES = 500
+"""Of a log that one answer has."""
 LOCK_SECONDS = 60.0
 """A supervisor that is ending may hold the lock for its grace; a new one waits so long for it."""
 
@@ -99,52 +102,48 @@ class Supervisor:
         try:
             async with asyncio.timeout(30):
                 while line := await reader.readline():
-                    writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
+                    question = msgspec.json.decode(line, type=Question)
+                    writer.write(msgspec.json.encode(await self._answer(question)) + b"\n")
                     await writer.drain()
-        except (OSError, TimeoutError, ValueError, asyncio.LimitOverrunError):
+        except (OSError, TimeoutError, ValueError, msgspec.MsgspecError, asyncio.LimitOverrunError):
             log.warning("a client went away, or said what is no question")
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
-        try:
-            question = msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.MsgspecError as error:
-            return {"ok": False, "error": f"not a question: {error}"}
+    async def _answer(self, question: Question) -> SupervisorReport | Tails | Done:
         self._touched = time.monotonic()
-        keepers = [keeper for name, keeper in self._keepers.items() if question.get("server") in (None, name)]
-        match question.get("op"):
-            case "touch":
-                return {"ok": True}
-            case "status":
-                return {"ok": True, **await self._status()}
-            case "start":
-                for keeper in keepers:
+        match question:
+            case Status():
+                return await self._report()
+            case Logs(lines):
+                count = min(lines, MOST_LINES) if lines > 0 else Logs().lines
+                return Tails({name: process.last_lines(keeper.log, count) for name, keeper in self._keepers.items()})
+            case Start(server):
+                for keeper in self._named(server):
                     keeper.revive()
-            case "suspect":
-                for keeper in keepers:
+            case Suspect(server):
+                for keeper in self._named(server):
                     keeper.suspect()
-            case "stop":
+            case Stop():
                 self.stop("a client said so")
-            case "logs":
-                count = question.get("lines")
-                count = min(count, 500) if isinstance(count, int) and count > 0 else 40
-                return {"ok": True, "logs": {keeper.name: process.last_lines(keeper.log, count) for keeper in keepers}}
-            case _:
-                return {"ok": False, "error": "unknown op"}
-        return {"ok": True}
+            case Touch():
+                pass
+        return Done()
 
-    async def _status(self) -> dict[str, Any]:
-        return {
-            "protocol": PROTOCOL,
-            "fleet": self.config.name,
-            "digest": self.config.digest,
-            "pid": os.getpid(),
-            "uptime": round(time.monotonic() - self._started, 1),
-            "idle_stop": self.config.idle_stop,
-            "logs": str(self._logs),
-            "servers": list(await asyncio.gather(*(keeper.status() for keeper in self._keepers.values()))),
-        }
+    def _named(self, server: str | None) -> list[Keeper]:
+        return [keeper for name, keeper in self._keepers.items() if server in (None, name)]
+
+    async def _report(self) -> SupervisorReport:
+        return SupervisorReport(
+            protocol=PROTOCOL,
+            fleet=self.config.name,
+            digest=self.config.digest,
+            pid=os.getpid(),
+            uptime=round(time.monotonic() - self._started, 1),
+            idle_stop=self.config.idle_stop,
+            logs=str(self._logs),
+            servers=list(await asyncio.gather(*(keeper.report() for keeper in self._keepers.values()))),
+        )
 
 
 def from_weights(folders: Folders) -> Launcher:

@@ -24,6 +24,7 @@ from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet, Options
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.prefixes import TOKENS
+from orchestra.fleet.reports import SupervisorReport
 from orchestra.fleet.weights import Pantry
 
 from .calling import ANSWER, CARDS, TEXT, call, only
@@ -179,7 +180,7 @@ async def test_weights_are_fetched_for_a_server_that_nobody_wanted_before(
 
     healthy = FakeSupervision.healthy
 
-    async def without_weights(self: FakeSupervision, report: Any, patience: float, *, only: str) -> dict[str, Any]:
+    async def without_weights(self: FakeSupervision, report: Any, patience: float, *, only: str) -> SupervisorReport:
         if only == "broken" and "theirs" not in wanted:
             raise FleetError("F003", "broken: the weights are not on this machine", hint="orchestra fleet start")
         return await healthy(self, report, patience, only=only)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from orchestra.doors import Done, Refused
 from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.reports import ServerReport, SupervisorReport
 
 from .calling import call, only, opened, says
 from .conftest import Visit, chat_answer, endpoints, local_config, raw_server
@@ -131,13 +131,14 @@ async def ours(url: Callable[[float], str], monkeypatch: pytest.MonkeyPatch, pat
     async with opened(config.model_copy(update={"models": {"base": ("a", "b")}, "patience": patience})) as fleet:
         await fleet.ready()
 
-        async def ask(*_: Any, **__: Any) -> dict[str, Any]:
+        async def status() -> SupervisorReport:
             there = url(fleet._clock.monotonic())
-            b = {"name": "b", "phase": "ready", "url": there, "spare_slots": 0} if there else {"name": "b", "phase": "restarting"}
-            return {"servers": [{"name": "a", "phase": "restarting"}, b]}
+            a = ServerReport(name="a", model="a", phase="restarting")
+            b = ServerReport(name="b", model="b", phase="ready" if there else "restarting", url=there or None)
+            return SupervisorReport(protocol=0, fleet="", digest="", pid=0, uptime=0.0, idle_stop=0.0, logs="", servers=[a, b])
 
         monkeypatch.setattr(fleet._addresses, "mode", "adopt")
-        monkeypatch.setattr(fleet._addresses.supervision, "ask", ask)
+        monkeypatch.setattr(fleet._addresses.supervision, "status", status)
         yield fleet
 
 

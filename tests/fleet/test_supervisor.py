@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestra.errors import FleetError
 from orchestra.fleet import process
@@ -22,6 +25,7 @@ from orchestra.fleet.folders import Folders
 from orchestra.fleet.keeper import Keeper, Timing
 from orchestra.fleet.process import Launch
 from orchestra.fleet.progress import Progress
+from orchestra.fleet.reports import Logs, Question, ServerReport, Start, Status, Stop, SupervisorReport, Suspect, Touch
 
 from .conftest import FakeSupervision, eventually, local_config
 
@@ -29,23 +33,30 @@ Supervisions = list[FakeSupervision]
 SERVER = str(Path(__file__).with_name("fake_vllm.py"))
 
 
-async def started(config: FleetConfig, folders: Folders, made: Supervisions) -> tuple[FakeSupervision, dict[str, Any]]:
+async def started(config: FleetConfig, folders: Folders, made: Supervisions) -> tuple[FakeSupervision, SupervisorReport]:
     supervision = FakeSupervision(config, folders)
     made.append(supervision)
     await supervision.start()
     return supervision, await supervision.healthy(patience=10)
 
 
-async def until(supervision: Supervision, wanted: Any) -> dict[str, Any]:
+async def until(supervision: Supervision, wanted: Any) -> ServerReport:
     """The first status of the first server that is as wanted."""
 
-    async def look() -> dict[str, Any] | None:
-        status = await supervision.ask("status")
-        server: dict[str, Any] | None = status["servers"][0] if status else None
+    async def look() -> ServerReport | None:
+        status = await supervision.status()
+        server = status.servers[0] if status else None
         return server if server and wanted(server) else None
 
-    found: dict[str, Any] = await eventually(look)
+    found: ServerReport = await eventually(look)
     return found
+
+
+def pid_of(status: SupervisorReport) -> int:
+    """The process of the first server, which runs."""
+    pid = status.servers[0].pid
+    assert pid is not None
+    return pid
 
 
 async def post(url: str, path: str) -> None:
@@ -66,38 +77,38 @@ async def gone(pid: int, seconds: float = 10) -> None:
 
 async def test_status_tells_what_each_server_is(folders: Folders, supervisions: Supervisions) -> None:
     _, status = await started(local_config("m"), folders, supervisions)
-    server = status["servers"][0]
-    assert (server["phase"], server["model"], server["version"]) == ("ready", "m", {"version": "0.0-fake"})
-    assert server["pid"] != os.getpid()
-    assert server["memory_bytes"] > 1 << 20
-    assert (server["running"], server["waiting"], server["adapters"], server["restarts"]) == (0, 0, [], 0)
-    assert server["url"] == f"http://127.0.0.1:{server['port']}"
+    server = status.servers[0]
+    assert (server.phase, server.model, server.version) == ("ready", "m", {"version": "0.0-fake"})
+    assert server.pid != os.getpid()
+    assert server.memory_bytes > 1 << 20
+    assert (server.running, server.waiting, server.adapters, server.restarts) == (0, 0, [], 0)
+    assert server.url == f"http://127.0.0.1:{server.port}"
 
 
 async def test_many_who_start_it_at_once_get_one(folders: Folders, supervisions: Supervisions) -> None:
     config = local_config("m")
     statuses = [status for _, status in await asyncio.gather(*(started(config, folders, supervisions) for _ in range(4)))]
-    assert len({status["pid"] for status in statuses}) == 1
-    assert len({status["servers"][0]["pid"] for status in statuses}) == 1
+    assert len({status.pid for status in statuses}) == 1
+    assert len({pid_of(status) for status in statuses}) == 1
 
 
 async def test_different_fleets_have_supervisors_of_their_own(folders: Folders, supervisions: Supervisions) -> None:
     _, one = await started(local_config("m"), folders, supervisions)
     _, two = await started(local_config("n"), folders, supervisions)
-    assert one["pid"] != two["pid"]
+    assert one.pid != two.pid
 
 
 async def test_several_servers_start_one_after_another_and_all_become_ready(folders: Folders, supervisions: Supervisions) -> None:
     _, status = await started(local_config("m", "n", "o"), folders, supervisions)
-    assert [server["phase"] for server in status["servers"]] == ["ready"] * 3
+    assert [server.phase for server in status.servers] == ["ready"] * 3
 
 
 async def test_a_killed_server_comes_back_with_another_process(folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m"), folders, supervisions)
-    pid = status["servers"][0]["pid"]
+    pid = pid_of(status)
     os.kill(pid, signal.SIGKILL)
-    server = await until(supervision, lambda server: server["phase"] == "ready" and server["pid"] != pid)
-    assert server["restarts"] == 1
+    server = await until(supervision, lambda server: server.phase == "ready" and server.pid != pid)
+    assert server.restarts == 1
 
 
 @pytest.mark.parametrize("how", ["/test/freeze", "/test/hang"])
@@ -105,10 +116,10 @@ async def test_a_server_that_lives_and_does_nothing_is_killed_and_started_again(
     how: str, folders: Folders, supervisions: Supervisions
 ) -> None:
     supervision, status = await started(local_config("m"), folders, supervisions)
-    first = status["servers"][0]
-    await post(first["url"], how)
-    server = await until(supervision, lambda server: server["phase"] == "ready" and server["pid"] != first["pid"])
-    assert server["restarts"] == 1
+    first = status.servers[0]
+    await post(str(first.url), how)
+    server = await until(supervision, lambda server: server.phase == "ready" and server.pid != first.pid)
+    assert server.restarts == 1
 
 
 @pytest.mark.parametrize(("works", "killed"), [(False, True), (True, False)])
@@ -153,10 +164,10 @@ async def test_what_was_given_up_is_tried_again_when_somebody_starts_the_fleet(f
     supervision = FakeSupervision(local_config("broken"), folders)
     supervisions.append(supervision)
     await supervision.start()
-    await until(supervision, lambda server: server["phase"] == "failed")
-    before = (await until(supervision, lambda server: True))["restarts"]
+    await until(supervision, lambda server: server.phase == "failed")
+    before = (await until(supervision, lambda server: True)).restarts
     await supervision.start()
-    await until(supervision, lambda server: server["restarts"] > before)
+    await until(supervision, lambda server: server.restarts > before)
 
 
 async def test_a_taken_port_is_named(folders: Folders, supervisions: Supervisions) -> None:
@@ -171,34 +182,34 @@ async def test_a_taken_port_is_named(folders: Folders, supervisions: Supervision
 
 async def test_nobody_wants_it_and_it_ends_with_its_servers(folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m", idle_stop=0.5), folders, supervisions)
-    await gone(status["pid"])
-    await gone(status["servers"][0]["pid"])
-    assert await supervision.ask("status") is None
+    await gone(status.pid)
+    await gone(pid_of(status))
+    assert await supervision.status() is None
 
 
 async def test_a_touch_keeps_it(folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m", idle_stop=0.5), folders, supervisions)
     for _ in range(10):
         await asyncio.sleep(0.1)
-        assert await supervision.ask("touch") == {"ok": True}
-    assert (await supervision.adopt())["pid"] == status["pid"]
+        assert await supervision.tell(Touch())
+    assert (await supervision.adopt()).pid == status.pid
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_when_the_supervisor_ends_its_servers_end(number: signal.Signals, folders: Folders, supervisions: Supervisions) -> None:
     _, status = await started(local_config("m"), folders, supervisions)
-    os.kill(status["pid"], number)
-    await gone(status["pid"])
-    await gone(status["servers"][0]["pid"])
+    os.kill(status.pid, number)
+    await gone(status.pid)
+    await gone(pid_of(status))
 
 
 async def test_after_a_killed_supervisor_the_next_start_makes_a_new_one(folders: Folders, supervisions: Supervisions) -> None:
     config = local_config("m")
     _, before = await started(config, folders, supervisions)
-    os.kill(before["pid"], signal.SIGKILL)
-    await gone(before["pid"])
+    os.kill(before.pid, signal.SIGKILL)
+    await gone(before.pid)
     _, after = await started(config, folders, supervisions)
-    assert after["pid"] != before["pid"]
+    assert after.pid != before.pid
 
 
 async def test_what_a_killed_supervisor_left_is_ended_by_the_next(tmp_path: Path) -> None:
@@ -216,7 +227,7 @@ async def test_a_process_that_got_the_number_of_a_dead_server_is_left_alone(tmp_
 async def test_stop_ends_all_and_says_whether_there_was_something(folders: Folders, supervisions: Supervisions) -> None:
     supervision, status = await started(local_config("m"), folders, supervisions)
     assert await supervision.stop()
-    await gone(status["servers"][0]["pid"], 0.5)
+    await gone(pid_of(status), 0.5)
     assert not await supervision.stop()
 
 
@@ -279,9 +290,7 @@ async def test_a_server_that_hangs_while_it_starts_keeps_the_others_waiting_for_
 
 async def test_logs_show_the_last_lines(folders: Folders, supervisions: Supervisions) -> None:
     supervision, _ = await started(local_config("m"), folders, supervisions)
-    answer = await supervision.ask("logs", lines=5)
-    assert answer is not None
-    assert answer["logs"] == {"m": ["listening"]}
+    assert await supervision.logs(5) == {"m": ["listening"]}
     assert supervision._socket.parent.stat().st_mode & 0o077 == 0, "nobody else may enter where they meet"
 
 
@@ -296,7 +305,28 @@ async def test_what_is_no_question_does_not_harm_it(folders: Folders, supervisio
         writer.write_eof()
         await reader.read()
         writer.close()
-        assert await supervision.ask("touch") == {"ok": True}, question
+        assert await supervision.tell(Touch()), question
+
+
+async def test_who_asks_and_gets_what_is_no_report_is_told_whom_he_met(folders: Folders) -> None:
+    """As of an Orchestra of another day, or another program at this socket."""
+    supervision = Supervision(local_config("m"), folders)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'{"ok": false, "error": "unknown op"}\n')
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, supervision._socket):
+        with pytest.raises(FleetError, match=r"answered what is no answer: .*missing required field") as caught:
+            await supervision.status()
+    assert caught.value.code == "F011"
+    assert "supervisor.log" in caught.value.hint
+
+
+@given(st.sampled_from([Touch(), Status(), Start(), Start("m"), Suspect("m"), Stop(), Logs(7)]))
+def test_a_question_is_read_as_it_was_asked(question: Question) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(question), type=Question) == question
 
 
 async def test_the_start_is_told_with_its_progress(folders: Folders, supervisions: Supervisions) -> None:

@@ -18,6 +18,7 @@ from orchestra.fleet.control import Supervision
 from orchestra.fleet.encoders import KNOWN
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.progress import Progress
+from orchestra.fleet.reports import Touch
 
 LAPTOP = Path(__file__).resolve().parents[2] / "configs" / "laptop.yaml"
 
@@ -35,7 +36,7 @@ def laptop() -> Iterator[FleetConfig]:
             print(progress.message, file=sys.stderr)
 
     async def bring_up() -> bool:
-        there = await supervision.ask("touch") is not None
+        there = await supervision.tell(Touch())
         launch.vllm_version()
         for wanted in (*(server.weights for server in described.local.values()), *KNOWN.values()):  # the encoders too
             await weights.ensure(wanted, weights.Pantry.of(), report)
