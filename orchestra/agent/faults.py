@@ -25,7 +25,7 @@ def together(found: Sequence[InputError]) -> InputError:
 
 
 def _fault(entry: Any, model: type[BaseModel], marked: Marked) -> InputError:
-    path = _path(entry["loc"], missing=entry["type"] == "missing", here=marked.value)
+    path = marked.path(entry["loc"], missing=entry["type"] == "missing")
     name = ".".join(str(step) for step in path) or "the card"
     if entry["type"] == "extra_forbidden":
         known = _keys(model, path[:-1])
@@ -44,18 +44,6 @@ def _fault(entry: Any, model: type[BaseModel], marked: Marked) -> InputError:
 def held_by(name: str, model: type[BaseModel]) -> str:
     """The key whose record has a key of this name; empty where none has: of `temperature` it is `sampling`."""
     return next((key for key in model.model_fields if name in _keys(model, (key,))), "")
-
-
-def _path(location: Sequence[Any], *, missing: bool, here: Any) -> tuple[str | int, ...]:
-    """The keys of a location. Pydantic puts the names of union branches among them; those do not stand in the file."""
-    path: list[str | int] = []
-    for index, step in enumerate(location):
-        if (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
-            path.append(step)
-            here = here[step]
-        elif missing and index == len(location) - 1:
-            path.append(step)
-    return tuple(path)
 
 
 def _keys(model: type[BaseModel], path: Iterable[Any]) -> list[str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from orchestra.agent.card import Card
 from orchestra.agent.prompt import Constraining
 from orchestra.doors import Call
-from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, nearest
+from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
+from orchestra.fleet.config_faults import meant
 from orchestra.fleet.faults import Fault
 from orchestra.values.labels import may_go
 
@@ -34,7 +35,7 @@ def choose(config: FleetConfig, call: Call, card: Card) -> Choice | Fault:
         card = card.model_copy(update={"model": tiers[call.tier - 1], "adapter": None})
     names = config.serving(card.model)
     if not names:
-        hint = f"add it under `models:` of the fleet file{nearest(card.model, config.models)}"
+        hint = f"add it under `models:` of the fleet file{meant(card.model, config.models)}"
         return _never("F201", f"the fleet {config.name!r} has no model {card.model!r}", hint)
     cleared = tuple(name for name in names if may_go(call.label, config.servers[name].label))
     if not cleared:

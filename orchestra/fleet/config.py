@@ -5,18 +5,17 @@ Secrets stand in it only as references, `env:NAME` or `file:PATH`, and are read 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from orchestra.errors import InputError, InputErrors
 from orchestra.events import Usage
+from orchestra.fleet.config_faults import faults, meant, misnamed
 from orchestra.fleet.order import Ordering
 from orchestra.values import yaml
 from orchestra.values.json import canonical, digest
@@ -356,14 +355,14 @@ class FleetConfig(Frozen):
         for model, names in self.models.items():
             for number, name in enumerate((names,) if isinstance(names, str) else names):
                 if name not in self.servers:
-                    said = f"models.{model} names the server {name!r}, which is not there{nearest(name, self.servers)}"
-                    raise _misnamed(said, "models", model, number)
+                    said = f"models.{model} names the server {name!r}, which is not there{meant(name, self.servers)}"
+                    raise misnamed(said, "models", model, number)
         for number, model in enumerate(self.tiers):
             if model not in self.models:
-                said = f"escalate names the model {model!r}, which is not there{nearest(model, self.models)}"
-                raise _misnamed(said, "escalate", number)
+                said = f"escalate names the model {model!r}, which is not there{meant(model, self.models)}"
+                raise misnamed(said, "escalate", number)
             if model in self.tiers[:number]:
-                raise _misnamed(f"escalate names the model {model!r} twice", "escalate", number)
+                raise misnamed(f"escalate names the model {model!r} twice", "escalate", number)
         return self
 
     @property
@@ -395,18 +394,8 @@ class FleetConfig(Frozen):
         return digest(canonical({"protocol": PROTOCOL, "servers": servers, "idle_stop": self.idle_stop}))[:16]
 
 
-_MISNAMED = "misnamed"
-
-
-def _misnamed(said: str, *at: str | int) -> PydanticCustomError:
-    """A name that means nothing, with where it stands; a number behind a single name that is no list is passed over."""
-    return PydanticCustomError(_MISNAMED, "{said}", {"said": said, "at": at})
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+_HOLDERS: Mapping[type[BaseModel], str] = {LocalServer: "at a local server", Endpoint: "at an endpoint"}
+"""Where what stands inside of them is looked for."""
 
 
 def read(path: Path) -> FleetConfig:
@@ -424,56 +413,8 @@ def parse(text: str, file: str) -> FleetConfig:
     try:
         config = FleetConfig.model_validate_json(msgspec.json.encode(marked.value))
     except ValidationError as error:
-        raise InputErrors([_located(fault, marked) for fault in error.errors(include_url=False)]) from error
+        raise InputErrors(faults(error, marked, FleetConfig, _HOLDERS)) from error
     return _rooted(config, Path(file).parent)
-
-
-def _located(fault: Any, marked: yaml.Marked) -> InputError:
-    path = _written(fault["loc"], marked.value)
-    key = ".".join(str(part) for part in path) or "the file"
-    hint = ""
-    if fault["type"] == "extra_forbidden":
-        message = f"unknown key {path[-1]!r} in {'.'.join(str(part) for part in path[:-1]) or 'the file'}"
-        hint = _home(str(path[-1])) or nearest(str(path[-1]), _keys()).removeprefix("; ")
-    elif fault["type"] == "missing":
-        message, path = f"{key} is missing", path[:-1]
-    elif fault["type"] == _MISNAMED:
-        message, path = fault["msg"], fault["ctx"]["at"]
-    else:
-        message = f"{key}: {fault['msg'].removeprefix('Value error, ')}"
-        if path and path[-1] == "api_key":
-            hint = "write api_key: env:NAME or api_key: file:PATH; a secret itself never stands in a file of configuration"
-    return InputError("F100", message, place=marked.place(path, key=fault["type"] == "extra_forbidden"), hint=hint)
-
-
-def _written(loc: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    """The path as the file has it: pydantic puts tags of unions into its own."""
-    path: list[Any] = []
-    for position, part in enumerate(loc):
-        if (isinstance(value, Mapping) and part in value) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
-            value = value[part]
-        elif position < len(loc) - 1:
-            continue
-        path.append(part)
-    return tuple(path)
-
-
-def _home(key: str) -> str:
-    """Where a key stands that is one, and stood elsewhere; empty for what is none."""
-    homes: Mapping[str, tuple[type[Frozen], ...]] = {
-        "at the top level of the file": (FleetConfig,),
-        "under `limits:`, at the top level of the file": (Limits,),
-        "at a local server": (LocalServer,),
-        "at an endpoint": (Endpoint,),
-        "under a server's `weights:`": (Weights, PackageSource, HubSource, FolderSource),
-    }
-    places = [place for place, models in homes.items() if any(key in (f.alias, n) for m in models for n, f in m.model_fields.items())]
-    return f"`{key}:` stands {' or '.join(places)}" if places else ""
-
-
-def _keys() -> set[str]:
-    models = (FleetConfig, LocalServer, Endpoint, Limits, Weights, PackageSource, HubSource, FolderSource)
-    return {field.alias or name for model in models for name, field in model.model_fields.items()}
 
 
 def _rooted(config: FleetConfig, root: Path) -> FleetConfig:

@@ -23,7 +23,8 @@ from orchestra.fleet.addresses import LocalAddresses, Mode
 from orchestra.fleet.bases import Bases
 from orchestra.fleet.choice import Choice, choose, held
 from orchestra.fleet.client import Client, OnText
-from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer, nearest
+from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
+from orchestra.fleet.config_faults import meant
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.gauge import Gauge
@@ -221,7 +222,7 @@ class Fleet:
         except InputError as error:
             return Fault(error.code, error.message, error.hint, retryable=False)
         if card is None or card.kind != "model":
-            return Fault("F201", f"the fleet has no agent {call.name!r}{nearest(call.name, self.cards)}", retryable=False)
+            return Fault("F201", f"the fleet has no agent {call.name!r}{meant(call.name, self.cards)}", retryable=False)
         return choose(self.config, call, card)
 
     async def _streamed(self, call: Call, choice: Choice) -> AsyncGenerator[Reply, None]:

@@ -7,7 +7,7 @@ Scalars are those of YAML 1.2's core schema that are JSON too; hexadecimal and o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -55,6 +55,19 @@ class Marked:
     _root: Spot = field(repr=False)
     _spots: dict[int, dict[str | int, tuple[Spot, Spot]]] = field(repr=False)
     """By the `id` of a container of `value`: the spots of each entry's key and value."""
+
+    def path(self, location: Iterable[Any], *, missing: bool = False) -> Path:
+        """The keys of one of pydantic's locations, which has the names of union branches among them; `missing` says that the last key is
+        wanted, and not there."""
+        path: list[str | int] = []
+        steps, here = list(location), self.value
+        for number, step in enumerate(steps, start=1):
+            if (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
+                path.append(step)
+                here = here[step]
+            elif missing and number == len(steps):
+                path.append(step)
+        return tuple(path)
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Where the value at `path` stands, or with `key` the key that leads to it; for a path that is not there, its nearest ancestor."""

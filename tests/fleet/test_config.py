@@ -71,6 +71,10 @@ def test_an_unknown_key_is_shown_where_it_stands_with_the_nearest_one() -> None:
         ("limits: {in_flight: 2}", "at the top level of the file"),
         ("in_flight: 2", "under `limits:`, at the top level of the file"),
         ("api_key: env:KEY", "at an endpoint"),
+        ("prompt: 1.0", "under `price:`, at an endpoint"),
+        ("cached: 0.1", "under `price:`, at an endpoint"),
+        ("pieces: []", "under `weights:`, at a local server"),
+        ("member: model.gguf", "under `weights:`, at a local server"),
     ],
 )
 def test_a_key_that_stands_elsewhere_is_told_where(line: str, place: str) -> None:
