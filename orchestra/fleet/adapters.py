@@ -179,7 +179,7 @@ class Residency:
             try:
                 adapter = await self._current(server, card, target)
             except FleetError as error:
-                return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+                return Fault.of(error)
             if adapter.name not in self._loaded.get(server, ()) and (fault := await self._load(server, adapter, target, once)) is not None:
                 return fault
             if known is not None and known.adapter.name != adapter.name:
@@ -211,7 +211,7 @@ class Residency:
         spare = self._spare_slots(server)
         if spare and len(listed) + spare >= target.max_loras:
             reason = f"{server} holds {len(listed)} adapters of other commands, and on the CPU its last slot stays free"
-            return Fault("F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file", seen=False, retryable=False)
+            return Fault.unseen("F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file")
         if (fault := await self._client.load_adapter(server, adapter.name, str(adapter.folder))) is None:
             self._loaded[server].add(adapter.name)
         return fault

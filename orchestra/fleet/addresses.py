@@ -74,9 +74,7 @@ class LocalAddresses:
         if found := self._roots.get(server):
             return found
         if self.mode == "none":
-            return Fault(
-                "F216", f"{server} is not running, and this command does not start it", "orchestra fleet start", seen=False, retryable=False
-            )
+            return Fault.unseen("F216", f"{server} is not running, and this command does not start it", "orchestra fleet start")
         deadline = self._clock.monotonic() + seconds
         try:
             while True:
@@ -92,13 +90,13 @@ class LocalAddresses:
                     return Fault("F216", reason, "orchestra fleet status", seen=False, retry_after=ASK_AGAIN)
                 await self._clock.sleep(ASK_AGAIN)
         except FleetError as error:
-            return Fault(error.code, error.message, error.hint, seen=False)
+            return Fault.of(error, retryable=True)
 
     async def _look(self, server: str) -> Fault | None:
         status = await self.supervision.status()
         if status is None:
             if self.mode == "adopt":
-                return Fault("F216", f"the fleet {self.config.name!r} has stopped", "orchestra fleet start", seen=False)
+                return Fault.unseen("F216", f"the fleet {self.config.name!r} has stopped", "orchestra fleet start", retryable=True)
             await self.supervision.start()
             return None
         self._note(status)
@@ -106,7 +104,7 @@ class LocalAddresses:
         if broken is None:
             return None
         error = broken.failure
-        return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+        return Fault.of(error)
 
     def lost(self, server: str, root: str) -> None:
         """Nobody listens at `root` any longer: the next request asks the supervisor."""

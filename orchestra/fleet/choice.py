@@ -25,29 +25,25 @@ def choose(config: FleetConfig, call: Call, card: Card) -> Choice | Fault:
     """The servers for a call. A `Fault` F201 where the fleet has no such model, F202 for labels, F220 without such a larger model."""
     if not may_go(call.label, card.label):
         reason = f"data labelled {call.label!r} must not be seen by {card.name!r}, which is cleared for {card.label!r}"
-        return _never("F202", reason, f"use another agent, or change the `label:` of {card.name}")
+        return Fault.unseen("F202", reason, f"use another agent, or change the `label:` of {card.name}")
     if call.escalate:
         tiers = config.tiers
         if call.tier > len(tiers):
             hint = "write `escalate: NAME` into the fleet file, with a larger model under `models:`"
-            return _never("F220", f"the fleet {config.name!r} has no {'still ' if tiers else ''}larger model", hint)
+            return Fault.unseen("F220", f"the fleet {config.name!r} has no {'still ' if tiers else ''}larger model", hint)
         # An adapter belongs to the model that it was trained on.
         card = card.model_copy(update={"model": tiers[call.tier - 1], "adapter": None})
     names = config.serving(card.model)
     if not names:
         hint = f"add it under `models:` of the fleet file{meant(card.model, config.models)}"
-        return _never("F201", f"the fleet {config.name!r} has no model {card.model!r}", hint)
+        return Fault.unseen("F201", f"the fleet {config.name!r} has no model {card.model!r}", hint)
     cleared = tuple(name for name in names if may_go(call.label, config.servers[name].label))
     if not cleared:
         reason = f"data labelled {call.label!r} may go to no server of the model {card.model!r}"
-        return _never("F202", reason, "change the `label:` of a server in the fleet file, or use another fleet")
+        return Fault.unseen("F202", reason, "change the `label:` of a server in the fleet file, or use another fleet")
     return Choice(card, cleared)
 
 
 def held(target: LocalServer | Endpoint, wanted: Constraining) -> Constraining:
     """How hard a server can hold an output: grammars over the evidence need vLLM with llguidance; elsewhere its type alone does."""
     return "schema" if wanted == "evidence" and target.structured_outputs != "guidance" else wanted
-
-
-def _never(code: str, reason: str, hint: str) -> Fault:
-    return Fault(code, reason, hint, retryable=False)

@@ -26,7 +26,7 @@ from orchestra.fleet.client import Client, OnText
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.config_faults import meant
 from orchestra.fleet.control import Supervision
-from orchestra.fleet.faults import Fault
+from orchestra.fleet.faults import Fault, traits
 from orchestra.fleet.gauge import Gauge
 from orchestra.fleet.metrics import Load
 from orchestra.fleet.order import Turn
@@ -34,7 +34,7 @@ from orchestra.fleet.prefixes import Prefix, prefix
 from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.protocol import Chat, Completion
 from orchestra.fleet.readiness import Readiness, within
-from orchestra.fleet.send import OF_THE_CALL, Sender
+from orchestra.fleet.send import Sender
 from orchestra.fleet.status import FleetStatus, Heard, status
 from orchestra.fleet.versions import current
 from orchestra.fleet.weights import Pantry
@@ -42,8 +42,6 @@ from orchestra.fleet.wire import Wire
 
 WARM = 0.7
 """The temperature of samples of an agent whose own is 0: that of self-consistency (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""
-PAID = ("F205", "F206", "F209", "F210", "F211", "F217")
-"""Faults of answers that a model was at work on; who says that he failed (F208) asks for nothing."""
 PROBE = 5.0
 """Seconds that an endpoint may take to say which models it has."""
 BEAT = 30.0
@@ -141,7 +139,7 @@ class Fleet:
             try:
                 supervisor = await self._addresses.supervision.status()
             except FleetError as error:
-                silent = Fault(error.code, error.message, error.hint)
+                silent = Fault.of(error)
         ends = {name: end for name, end in self.config.servers.items() if isinstance(end, Endpoint)} if probe else {}
         asked = dict(zip(ends, await asyncio.gather(*(self._sender.probe(*end, PROBE) for end in ends.items())), strict=True))
         heard = Heard(lines=self._sender.lines, supervisor=supervisor, silent=silent, asked=asked)
@@ -220,9 +218,9 @@ class Fleet:
         try:
             card = current(call, self.cards, self._gauge.kept)
         except InputError as error:
-            return Fault(error.code, error.message, error.hint, retryable=False)
+            return Fault.of(error)
         if card is None or card.kind != "model":
-            return Fault("F201", f"the fleet has no agent {call.name!r}{meant(call.name, self.cards)}", retryable=False)
+            return Fault.unseen("F201", f"the fleet has no agent {call.name!r}{meant(call.name, self.cards)}")
         return choose(self.config, call, card)
 
     async def _streamed(self, call: Call, choice: Choice) -> AsyncGenerator[Reply, None]:
@@ -272,7 +270,7 @@ class Fleet:
                     continue
                 result = await self._request(name, call, choice.card, deadline - now(), on_text, once)
                 sends += not (isinstance(result, Fault) and result.code == "F216")  # then there was no address to send it to
-                if isinstance(result, Completion) or result.seen or result.code in OF_THE_CALL or now() >= deadline:
+                if isinstance(result, Completion) or result.seen or result.traits.of_the_call or now() >= deadline:
                     return name, _counted(result, sends)
                 if told is None or result.retryable or not told[1].retryable:
                     told = name, result
@@ -292,7 +290,7 @@ class Fleet:
         """
         target = self.config.servers[server]
         usage = fault.usage or Usage(calls=1)
-        if fault.usage is None and fault.code in PAID and fault.seen:
+        if fault.usage is None and fault.traits.paid and fault.seen:
             most = self.measure(call)
             tokens = most.prompt_tokens, most.max_output
             usage = Usage(prompt_tokens=tokens[0], output_tokens=tokens[1], calls=1, assumed=sum(tokens))
@@ -394,7 +392,7 @@ def _priced(usage: Usage, target: LocalServer | Endpoint) -> Usage:
 
 def _unready(error: FleetError) -> Refused:
     """No server of the call came up; one that was only not up in time may be at the next attempt."""
-    return Refused(code=error.code, reason=error.message, hint=error.hint, retryable=error.code in ("F203", "F216"))
+    return Refused(code=error.code, reason=error.message, hint=error.hint, retryable=traits(error.code).later)
 
 
 def _refused(fault: Fault, server: str = "", usage: Usage = NOTHING) -> Refused:

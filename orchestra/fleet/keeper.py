@@ -16,6 +16,7 @@ import msgspec
 from orchestra.errors import FleetError
 from orchestra.fleet import launch, metrics, process
 from orchestra.fleet.config import LocalServer
+from orchestra.fleet.faults import traits
 from orchestra.fleet.process import Child, Launch
 from orchestra.fleet.reports import Phase, ServerReport, Trouble
 
@@ -82,7 +83,7 @@ class Keeper:
                 if self._stopping:
                     break
                 failures = 0 if healthy_for is not None else failures + 1
-                if self.fault and (failures >= self._timing.attempts or self.fault.code in ("F001", "F003", "F006", "F007", "F009")):
+                if self.fault and (failures >= self._timing.attempts or traits(self.fault.code).final):
                     self.phase = "failed"
                     await self._rest(None)
                     failures, pause = 0, self._timing.first_pause

@@ -38,12 +38,8 @@ SAID_AFTER = 5.0
 """Seconds in which a server does not do what it is asked, after which whoever waits is told."""
 LOOKS = 1.0
 """Seconds between two looks whether an endpoint is there yet."""
-NOT_YET = ("F203", "F205", "F206", "F208")
-"""What is heard of an endpoint that still starts, or of the proxy before it; a 503 as well."""
 AWAY = (0, 502, 503, 504)
 """Statuses of a proxy whose server is not there, and none at all. Whoever says another one is there, whatever it thinks of the question."""
-OF_THE_CALL = ("F202", "F207", "F215")
-"""Faults of a call itself, by which no other server would do it either."""
 FORGOTTEN = 60.0
 """Seconds without a request after which what a server said is no longer held against it."""
 
@@ -144,7 +140,7 @@ class Sender:
         began = self._clock.monotonic()
         target = self.config.servers.get(server)
         if target is None:
-            return Sent(Fault("F201", f"the fleet has no server {server!r}", seen=False, retryable=False), 0, 0.0)
+            return Sent(Fault.unseen("F201", f"the fleet has no server {server!r}"), 0, 0.0)
         if not may_go(request.label, target.label):
             return Sent(_forbidden(server, request.label, target.label), 0, 0.0)
         deadline = began + (self.config.limits.request_seconds if seconds is None else seconds)
@@ -163,7 +159,7 @@ class Sender:
         began, told = self._clock.monotonic(), False
         while (left := began + seconds - self._clock.monotonic()) > 0:
             found = await self._wire.exchange(root, request, NO_HEADERS, min(left, 2 * self.config.limits.connect_seconds))
-            if isinstance(found, Answer) or found.status not in AWAY or not (found.code in NOT_YET or found.busy):
+            if isinstance(found, Answer) or found.status not in AWAY or not (found.traits.absent or found.busy):
                 return
             if not told and seconds - left >= SAID_AFTER:
                 told = True
@@ -175,10 +171,10 @@ class Sender:
         try:
             headers = _signed(target)
         except FleetError as error:
-            return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+            return Fault.of(error)
         request = _placed(target, Request("/v1/models"))
         found = await self._wire.exchange(target.endpoint.removesuffix("/v1"), request, headers, seconds)
-        if isinstance(found, Answer) or found.code in ("F207", "F212"):
+        if isinstance(found, Answer) or found.traits.there:
             return None
         return replace(found, reason=f"{server} at {found.reason}", hint="orchestra doctor") if found.code == "F203" else found
 
@@ -251,11 +247,11 @@ class Sender:
             try:
                 headers = _signed(target)
             except FleetError as error:
-                return Fault(error.code, error.message, error.hint, seen=False, retryable=False)
+                return Fault.of(error)
         gate = self.lines[server].gate
         if not gate.free(request.turn) and not await self._let_in(gate, request.turn, deadline):
             hint = "raise the node's `timeout`, or `limits: {in_flight: N}` of the fleet file"
-            return Fault("F204", f"{server} had no room in time", hint, seen=False, sent=request.body or b"")
+            return Fault.unseen("F204", f"{server} had no room in time", hint, retryable=True, sent=request.body or b"")
         result: Answer | Fault | None = None
         try:
             result = await self._wire.exchange(root, request, headers, deadline - self._clock.monotonic(), fresh() if fresh else None)
@@ -282,7 +278,7 @@ class Sender:
     def _learn(self, line: Line, result: Answer | Fault, trial: bool) -> None:
         if isinstance(result, Answer):
             line.answered_at = self._clock.now()
-        elif result.code not in OF_THE_CALL and not result.hurried:
+        elif not result.traits.of_the_call and not result.hurried:
             line.fault, line.failed_at = result, self._clock.now()
         line.heard |= isinstance(result, Fault) and (result.seen or result.busy)
         if isinstance(result, Fault) and (result.busy or result.code == "F203"):
@@ -290,7 +286,7 @@ class Sender:
         if isinstance(result, Answer):
             line.answered()
             line.breaker.good()
-        elif result.code in ("F203", "F205", "F206", "F208", "F209", "F217") and not result.hurried:
+        elif result.traits.trips and not result.hurried:
             line.failures, line.last = line.failures + 1, result
             line.breaker.bad(self._clock.monotonic(), trial=trial)
         else:
@@ -318,7 +314,7 @@ def _placed(target: Endpoint, request: Request) -> Request:
 def _forbidden(server: str, label: str, ceiling: str) -> Fault:
     reason = f"data labelled {label!r} must not go to {server!r}, which is cleared for {ceiling!r}"
     hint = f"use a server that is cleared for {label!r}, or change the `label:` of {server} in the fleet file"
-    return Fault("F202", reason, hint, seen=False, retryable=False)
+    return Fault.unseen("F202", reason, hint)
 
 
 def _left_alone(server: str, line: Line, pause: float, sent: bytes) -> Fault:
@@ -331,7 +327,7 @@ def _left_alone(server: str, line: Line, pause: float, sent: bytes) -> Fault:
 
 
 def _unseen(fault: Fault) -> bool:
-    return not fault.seen and fault.retryable and (fault.code in ("F203", "F204", "F218") or _starting(fault))
+    return not fault.seen and fault.retryable and (fault.traits.resent or _starting(fault))
 
 
 def _starting(fault: Fault) -> bool:

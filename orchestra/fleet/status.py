@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["ready", "unknown", "idle", "starting", "restarting", "stopped", "failed"]
 """`ready` has answered, `unknown` was not heard of lately, `idle` is a local server that the first call starts."""
-ALONE = ("F105", "F203", "F212", "F213", "F214")
-"""Faults of which one is enough: no key, nobody there, no such model, a wrong address, a wrong key. Others must open the breaker."""
 HELD = 60.0
 """Seconds for which a fault stands against an endpoint that has not been asked since."""
 
@@ -136,7 +134,7 @@ def _endpoint(name: str, target: Endpoint | LocalServer, line: Line, heard: Hear
         ready = line.answered_at is not None
     if (error := lacking(target)) is not None:
         return {"kind": "endpoint", "address": address, "state": "failed", "error": error.code, "reason": error.message, "hint": error.hint}
-    down = lasting and fault is not None and (fault.code in ALONE or (name in heard.asked and not fault.busy))
+    down = lasting and fault is not None and (fault.traits.alone or (name in heard.asked and not fault.busy))
     state: State = "failed" if down or line.breaker.state == "open" else "ready" if ready else "unknown"
     return {"kind": "endpoint", "address": address, "state": state, **_error(fault)}
 

@@ -244,31 +244,27 @@ def _of_status(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
     reason = f"HTTP {status}{': ' + said if said else ''}"
     match status:
         case 429 | 503:
-            fault = _unseen("F204", f"the server is too busy ({reason})", "try later, or lower `limits: {in_flight: N}` of the fleet file")
+            hint = "try later, or lower `limits: {in_flight: N}` of the fleet file"
+            fault = Fault.unseen("F204", f"the server is too busy ({reason})", hint)
             return replace(fault, retryable=True, busy=True, retry_after=_retry_after(headers.get("retry-after")))
         case 401 | 403:
-            return _unseen("F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file")
+            return Fault.unseen("F214", f"the server wants another key ({reason})", "check `api_key:` of the fleet file")
         case 404:
-            return _unseen("F212", f"the server does not know the model, the adapter or the path ({reason})", "orchestra fleet status")
+            return Fault.unseen("F212", f"the server does not know the model, the adapter or the path ({reason})", "orchestra fleet status")
         case 400 | 413 | 422 if _too_long(said):
             hint = "give it less text, or lower max_output"
-            return _unseen("F215", f"the prompt and `max_output` are longer than the model's context ({reason})", hint)
+            return Fault.unseen("F215", f"the prompt and `max_output` are longer than the model's context ({reason})", hint)
         case 408 | 500 | 502 | 504:
             return Fault("F208", f"the server failed ({reason})", "orchestra fleet logs")
         case _ if 300 <= status < 400:
             where = printable(headers.get("location", "somewhere else"))
             hint = "write the final address as `endpoint:`"
-            return _unseen("F213", f"the server points to {where}, and redirects are not followed", hint)
+            return Fault.unseen("F213", f"the server points to {where}, and redirects are not followed", hint)
         case _ if status >= 500:
             return Fault("F208", f"the server failed ({reason})", "orchestra fleet logs", retryable=status != 501)
         case _:
             hint = "orchestra runs show RUN NODE --prompt   # what was sent"
-            return _unseen("F207", f"the server refuses the request ({reason})", hint)
-
-
-def _unseen(code: str, reason: str, hint: str) -> Fault:
-    """A fault that no model saw, and that sending the same again cannot mend."""
-    return Fault(code, reason, hint, seen=False, retryable=False)
+            return Fault.unseen("F207", f"the server refuses the request ({reason})", hint)
 
 
 def _too_long(said: str) -> bool:

@@ -9,7 +9,9 @@ import pytest
 
 import orchestra
 from orchestra import FleetStatus, ServerStatus
+from orchestra.explain import explanations
 from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.faults import TRAITS, traits
 from orchestra.fleet.status import HELD
 
 from .calling import CARDS, call, only, opened, says
@@ -138,3 +140,8 @@ async def test_a_local_server_that_does_not_run_can_serve_where_the_first_call_s
     async with Fleet.open(local_config("m"), cards=CARDS, mode=mode) as fleet:
         status = await fleet.health()
     assert (status.running, status.servers[0].state, status.can_serve) == (False, state, able)
+
+
+def test_the_codes_that_mean_something_here_are_codes() -> None:
+    assert TRAITS.keys() <= explanations().keys()
+    assert all(traits(code) != traits("M001") for code in TRAITS), "what has no traits need not stand there"
