@@ -20,7 +20,7 @@ from orchestra.doors import sources
 from orchestra.learn.metrics import normal
 from orchestra.learn.questions import Question
 from orchestra.values import arithmetic
-from orchestra.verify.acceptance import Situation, certifiable, start
+from orchestra.verify.acceptance import Situation, certifiable, ruled_unasked
 from orchestra.verify.numbers import numbers
 
 LEAST = 1e-6
@@ -134,7 +134,7 @@ def situation(one: Answered, card: Card, checks: Sequence[str]) -> Situation:
 def _deterministic(one: Answered, card: Card) -> list[float]:
     if one.sheet.output is None:
         return [-1.0] * (len(JUDGED) + 2)
-    verdicts = (start(situation(one, card, [check])).verdicts[0] for check in JUDGED)
+    verdicts = (ruled_unasked(situation(one, card, [check])).verdicts[0] for check in JUDGED)
     return [*(SIGNS[verdict.outcome] for verdict in verdicts), *_figures(one)]
 
 

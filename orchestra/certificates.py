@@ -31,6 +31,7 @@ CHECKED_BY = (
     "agent/sureness.py",
     "verify/acceptance.py",
     "verify/answers.py",
+    "verify/asking.py",
     "verify/back_off.py",
     "verify/combination.py",
     "verify/combine.py",

@@ -21,10 +21,11 @@ from orchestra.values.types import Validator, schema_of
 from orchestra.verify.acceptance import CONFIDENCE, Situation, names_of, rules_of
 from orchestra.verify.alone import ACCEPT, type_of
 from orchestra.verify.answers import REDERIVE
+from orchestra.verify.asking import ASKING
 from orchestra.verify.certificate_file import Certificate
 from orchestra.verify.combination import Combination
 from orchestra.verify.entailment import Reply
-from orchestra.verify.examination import questions, stated
+from orchestra.verify.examination import stated
 from orchestra.verify.rule import AGREE, named
 from orchestra.verify.tools import TOOL
 from orchestra.verify.verdict import UNKNOWN
@@ -210,7 +211,9 @@ def _missing(situation: Situation, producer: Contract) -> Iterator[tuple[str, st
     for check in (one for rule in rules_of(situation.checks) for one in named(rule)):
         if check.check == CONFIDENCE and situation.confidence is None:
             yield str(check), "how sure the agent was of it: confidence=0.9, or --confidence 0.9"
-        elif (check.check == AGREE and lacking) or (
-            check.check in (REDERIVE, TOOL) and isinstance(said := questions(check, situation), Verdict) and said.outcome == UNKNOWN
-        ):
+        elif check.check == AGREE and lacking:
             yield str(check), asked
+        elif check.check in (REDERIVE, TOOL):
+            said = ASKING[check.check].questions(check, situation)
+            if isinstance(said, Verdict) and said.outcome == UNKNOWN:
+                yield str(check), asked

@@ -323,7 +323,8 @@ def _known(project: Project, checks: tuple[str, ...]) -> None:
     """Raises `InputError` L072 for a text that is no check, L111 for a check that nobody knows, V006 for one that asks agents."""
     from orchestra.errors import InputError
     from orchestra.values.types import nearest
-    from orchestra.verify.acceptance import ASKING, names_of
+    from orchestra.verify.acceptance import names_of
+    from orchestra.verify.asking import ASKING
     from orchestra.verify.rule import NotARule, read
     from orchestra.verify.tools import TOOL
 

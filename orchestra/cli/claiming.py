@@ -91,8 +91,8 @@ async def certified(open_: Opener, chosen: Settings, asked: Claiming) -> ClaimsA
 def _judge(project: Project, asked: Claiming, checks: tuple[str, ...]) -> tuple[str, str]:
     """The check that scores claims, and the agent that it asks. Raises `InputError` V006 for others, V011 where that agent is not there."""
     from orchestra.verify.acceptance import rules_of
+    from orchestra.verify.asking import judge_of
     from orchestra.verify.entailment import ENTAILMENT
-    from orchestra.verify.examination import judge_of
     from orchestra.verify.rule import Named
 
     named = [one for one in rules_of(asked.checks or checks) if isinstance(one, Named) and one.check == ENTAILMENT]

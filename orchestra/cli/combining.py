@@ -32,7 +32,8 @@ from orchestra.learn.questions import Test, as_record
 from orchestra.project import Project
 from orchestra.values.json import canonical, digest
 from orchestra.values.text import visible
-from orchestra.verify.acceptance import ASKING, Ruling, names_of, rules_of
+from orchestra.verify.acceptance import Ruling, names_of, rules_of
+from orchestra.verify.asking import ASKING
 from orchestra.verify.combination import FILE, Combination, Data
 from orchestra.verify.examination import stated
 from orchestra.workflow.steps import Agent, Step

@@ -145,7 +145,7 @@ def _checks(wanted: Wanted) -> tuple[list[str] | None, bool]:
 def _named(told: str, known: list[str]) -> tuple[list[str], bool]:
     """Checks as they are written, and whether one of them asks agents."""
     from orchestra.values.schema import nearest
-    from orchestra.verify.acceptance import ASKING
+    from orchestra.verify.asking import ASKING
     from orchestra.verify.rule import NotARule, named, read
 
     found = [part.strip() for part in told.split(",") if part.strip()]
@@ -167,7 +167,8 @@ def _named(told: str, known: list[str]) -> tuple[list[str], bool]:
 
 def _known(wanted: Wanted) -> list[str]:
     """The checks that can be asked: not those that want to know who made the answer, or how sure that was, where nobody says so."""
-    from orchestra.verify.acceptance import ASKING, CONFIDENCE
+    from orchestra.verify.acceptance import CONFIDENCE
+    from orchestra.verify.asking import ASKING
     from orchestra.verify.deterministic import CHECKS
     from orchestra.verify.rule import AGREE
 

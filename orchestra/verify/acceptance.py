@@ -1,7 +1,7 @@
 """Acceptance: a pure machine from a situation to a ruling.
 
-`start(situation)` gives the ruling at once, as far as no agent need be asked: the checks of V0 (schema, quote, numbers, recompute) need
-no call, and those that do are `unknown` here; `orchestra.verify.examination` asks them. A check that nobody knows is `unknown`, and
+`ruled_unasked(situation)` gives the ruling as far as no agent need be asked: the checks of V0 (schema, quote, numbers, recompute) need no
+call, and those that do are `unknown` here; `orchestra.verify.examination` asks them. A check that nobody knows is `unknown`, and
 `unknown` never passes.
 """
 
@@ -19,19 +19,17 @@ from orchestra.doors import Source
 from orchestra.events import Dropped, Verdict
 from orchestra.values.outcome import Evidence
 from orchestra.verify import combine
-from orchestra.verify.answers import REDERIVE
+from orchestra.verify.asking import ASKING
 from orchestra.verify.combination import Combination
 from orchestra.verify.deterministic import CHECKS, Check
-from orchestra.verify.entailment import ENTAILMENT
 from orchestra.verify.parts import without
-from orchestra.verify.rule import AGREE, Named, NotARule, Rule, named, read, verdict, wanted
-from orchestra.verify.tools import TOOL
+from orchestra.verify.rule import Named, NotARule, Rule, named, read, verdict, wanted
 from orchestra.verify.verdict import FAIL, PASS, SAME, UNKNOWN, failed, unknown, unsettled
 
 CONFIDENCE = "confidence"
 """The check that asks no evidence but the producer's own score."""
-ASKING = (TOOL, ENTAILMENT, REDERIVE, AGREE)
-"""The checks that ask tools and agents, the cheapest first."""
+KNOWN = (*CHECKS, CONFIDENCE, *ASKING)
+"""All checks, the cheapest first."""
 _CRASH = re.compile(r"(?:^|: )T00[234]\b")
 """In the reason of a check: a tool that could not be called so, that raised, or gave what is not of its type."""
 
@@ -83,7 +81,7 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
         return without(value, self.dropped).value if self.dropped else value
 
 
-def start(situation: Situation) -> Ruling:
+def ruled_unasked(situation: Situation) -> Ruling:
     """The ruling on a situation where no agent is asked. Checks go by cost; the first `fail` ends it."""
     rules, known = rules_of(situation.checks), at_once(situation)
     while (check := open_check(rules, known, situation.combination)) is not None:
@@ -110,9 +108,7 @@ def _rule(text: str) -> Rule:
 
 
 def _cost(check: Named) -> int:
-    if check.check in ASKING:
-        return len(CHECKS) + 1 + ASKING.index(check.check)
-    return list(CHECKS).index(check.check) if check.check in CHECKS else len(CHECKS)
+    return KNOWN.index(check.check if check.check in KNOWN else CONFIDENCE)
 
 
 def at_once(situation: Situation) -> dict[Named, Verdict]:
@@ -194,7 +190,7 @@ def _crashed(said: Verdict) -> bool:
 def certifiable(situation: Situation) -> float | None:
     """The score that a threshold is held against: that of the ruling where nothing is asked of it; None for a value that is accepted
     at no threshold, because a check fails or cannot tell. A value is accepted at a threshold where this score reaches it."""
-    ruling = start(msgspec.structs.replace(situation, accept=0.0))
+    ruling = ruled_unasked(msgspec.structs.replace(situation, accept=0.0))
     return ruling.score if ruling.accepted else None
 
 
@@ -204,7 +200,7 @@ def _judge(named: Named, situation: Situation) -> Verdict:
         return _confidence(situation)
     check: Check | None = CHECKS.get(name)
     if check is None:
-        return unknown(name, f"there is no check named {name!r}; there are {', '.join((*CHECKS, CONFIDENCE, *ASKING))}", 0.0)
+        return unknown(name, f"there is no check named {name!r}; there are {', '.join(KNOWN)}", 0.0)
     try:
         return check(situation.value, situation.schema, situation.evidence)
     except RecursionError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestra.doors import Source
 from orchestra.values.fields import QUOTE
-from orchestra.verify.acceptance import Ruling, Situation, names_of, start
+from orchestra.verify.acceptance import Ruling, Situation, names_of, ruled_unasked
 
 ACCEPT = 0.5
 """The score in [0, 1] from which an answer is accepted, where nobody says another one."""
@@ -24,7 +24,7 @@ def judge(
     its producer was, in [0, 1]."""
     schema = type_of(answer, names_of(tuple(checks)))
     situation = Situation(value=answer, schema=schema, evidence=evidence, checks=tuple(checks), accept=accept, confidence=confidence)
-    return start(situation)
+    return ruled_unasked(situation)
 
 
 def type_of(answer: Any, checks: Collection[str]) -> dict[str, Any]:

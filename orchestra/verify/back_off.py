@@ -8,16 +8,19 @@ must still be of its type: a list that may not be that short, a text that may no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from orchestra.events import Dropped, Verdict
 from orchestra.values.outcome import Evidence
 from orchestra.values.types import Validator
-from orchestra.verify.acceptance import Situation
-from orchestra.verify.entailment import ENTAILMENT, Reply, each
+from orchestra.verify.entailment import ENTAILMENT, Claim, Reply, each
 from orchestra.verify.parts import Part, Rest, parts, without
 from orchestra.verify.verdict import FAIL, PASS, UNKNOWN, unsettled
+
+if TYPE_CHECKING:
+    from orchestra.verify.acceptance import Situation
 
 
 def weighed(found: Sequence[Part], verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -33,6 +36,11 @@ def _strength(verdict: Verdict) -> tuple[bool, float]:
 def score(verdict: Verdict) -> float | None:
     """What a threshold is held against, in [0, 1]; None for a part that is kept at no threshold."""
     return verdict.score if verdict.outcome == PASS else None
+
+
+def claims(situation: Situation) -> list[Claim]:
+    """What is asked of the agent: the claims of each part, one after the other."""
+    return [claim for part in parts(situation.value, situation.schema) for claim in part.claims]
 
 
 def judged(situation: Situation, replies: Sequence[Reply]) -> Verdict:

@@ -10,7 +10,6 @@ the other. What a check asks goes out at once; what does not come back, or makes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -18,14 +17,14 @@ from orchestra.agent.contract import Contract
 from orchestra.errors import InputError
 from orchestra.events import Question, Verdict
 from orchestra.values.schema import nearest
-from orchestra.verify import answers, back_off, entailment, tools
+from orchestra.verify import tools
 from orchestra.verify.acceptance import Ruling, Situation, at_once, open_check, rules_of, ruling
-from orchestra.verify.answers import REDERIVE
+from orchestra.verify.asking import ASKING, judge_of
 from orchestra.verify.entailment import ENTAILMENT, Reply
-from orchestra.verify.parts import parts, rest
-from orchestra.verify.rule import AGREE, Named, NotARule, named, read
+from orchestra.verify.parts import rest
+from orchestra.verify.rule import Named, NotARule, named, read
 from orchestra.verify.tools import TOOL
-from orchestra.verify.verdict import SAME, unsettled
+from orchestra.verify.verdict import unsettled
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +47,7 @@ def _backing_off(situation: Situation) -> Asked | Ruling:
     check = next((one for one in rules_of(situation.checks) if isinstance(one, Named) and one.check == ENTAILMENT), None)
     if check is None:
         return _next(situation, at_once(situation))
-    found = questions(check, situation)
+    found = ASKING[ENTAILMENT].questions(check, situation)
     if isinstance(found, tuple):
         return Asked(check=str(check), questions=found)
     return _next(situation, {**at_once(situation), check: _named(check, found)})
@@ -59,7 +58,7 @@ def go_on(situation: Situation, asked: Asked, replies: Sequence[Reply]) -> Asked
     found = {read(one.check): one for one in asked.verdicts}
     check = read(asked.check)
     if isinstance(check, Named):
-        found[check] = _named(check, judged(check, situation, replies))
+        found[check] = _named(check, ASKING[check.check].judged(check, situation, replies))
     known = {one: said for one, said in found.items() if isinstance(one, Named)}
     if situation.back_off:
         known |= at_once(_left(situation, known))
@@ -80,7 +79,7 @@ def unasked(situation: Situation, asked: Asked, reason: str) -> Ruling:
 def _next(situation: Situation, known: dict[Named, Verdict]) -> Asked | Ruling:
     rules = rules_of(situation.checks)
     while (check := open_check(rules, known, situation.combination)) is not None:
-        found = questions(check, _left(situation, known) if check.check == TOOL else situation)
+        found = ASKING[check.check].questions(check, _left(situation, known) if check.check == TOOL else situation)
         if isinstance(found, tuple):
             return Asked(check=str(check), questions=found, verdicts=tuple(known.values()))
         known[check] = _named(check, found)
@@ -95,13 +94,6 @@ def _left(situation: Situation, known: Mapping[Named, Verdict]) -> Situation:
 def _named(check: Named, said: Verdict) -> Verdict:
     """A verdict under the check's whole name, with the agent in it."""
     return msgspec.structs.replace(said, check=str(check))
-
-
-def judge_of(check: Named) -> str:
-    """The agent that a check asks, or `tool(NAME)`; empty for one that asks the producer, or nobody."""
-    if check.check == TOOL:
-        return tools.called(check.argument) if check.argument else ""
-    return check.argument or (ENTAILMENT if check.check == ENTAILMENT else "") if check.check in (ENTAILMENT, REDERIVE) else ""
 
 
 def judges_of(checks: tuple[str, ...]) -> list[str]:
@@ -137,66 +129,3 @@ def stated(
             raise InputError("V011", f"no check can ask the tool {tool!r}: {why}", hint="orchestra explain V011")
         found[name] = judge
     return checks, found
-
-
-def questions(check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
-    """What a check asks; or its verdict, where there is nothing to ask or nobody to be asked."""
-    if check.check == AGREE:
-        return _samples(check, situation)
-    name = judge_of(check)
-    judge = situation.judges.get(name)
-    if judge is None:
-        whom = TOOL if check.check == TOOL else "agent"
-        why = f"there is no {whom} {check.argument or name!r}" if name else f"it names no {whom}: {check.check}(NAME)"
-        return unsettled(check.check, why)
-    if check.check == TOOL:
-        return tools.question(judge, situation.value, _inputs(situation), situation.evidence)
-    if situation.producer is not None and alike(judge, situation.producer):
-        return unsettled(check.check, f"{name} is the agent that produced the value: {SAME}")
-    if check.check == REDERIVE:
-        return answers.rederivation(judge, _inputs(situation), situation.evidence)
-    said = None
-    if situation.back_off:
-        said = [claim for part in parts(situation.value, situation.schema) for claim in part.claims]
-    return entailment.questions(situation.value, situation.schema, situation.evidence, name, said)
-
-
-def _inputs(situation: Situation) -> Mapping[str, Any]:
-    """What the value was made from, as others may be given it."""
-    return situation.inputs if situation.producer is None else tools.own_inputs(situation.producer, situation.inputs)
-
-
-def _samples(check: Named, situation: Situation) -> tuple[Question, ...] | Verdict:
-    producer, count = situation.producer, int(check.argument or answers.SAMPLES) if (check.argument or "0").isdigit() else 0
-    if producer is None or producer.kind != "agent":
-        return unsettled(AGREE, "no agent produced the value, and so none can be asked again")
-    if not producer.max_output:
-        return unsettled(AGREE, f"{producer.name} asks no model, and would say the same again")
-    if not 2 <= count <= answers.MOST_SAMPLES:
-        return unsettled(AGREE, f"it takes 2 to {answers.MOST_SAMPLES} samples, not {check.argument!r}")
-    return answers.samples(producer, situation.inputs, count)
-
-
-def judged(check: Named, situation: Situation, replies: Sequence[Reply]) -> Verdict:
-    """What a check makes of the replies to its questions."""
-    if check.check == ENTAILMENT:
-        if situation.back_off:
-            return back_off.judged(situation, replies)
-        return entailment.judged(situation.value, situation.schema, situation.evidence, replies)
-    if check.check == AGREE:
-        return answers.agreed(situation.value, situation.schema, replies)
-    if check.check == TOOL:
-        return tools.said(replies)
-    judge: Contract | None = situation.judges.get(judge_of(check))
-    output: Mapping[str, object] = judge.output if judge is not None else {}
-    return answers.rederived(situation.value, situation.schema, output, replies)
-
-
-def alike(judge: Contract, producer: Contract) -> bool:
-    """Whether two agents are one: the same card, or cards with the same model, adapter and prompt under two names; or have one in common,
-    where they are ensembles."""
-    if judge.kind != producer.kind:
-        return False
-    if judge.mind and producer.mind:
-        return not set(judge.mind.split("+")).isdisjoint(producer.mind.split("+"))
-    return judge.name == producer.name

@@ -12,11 +12,11 @@ from orchestra.errors import Place
 from orchestra.values.fields import CONTRADICTED, SUPPORTED
 from orchestra.values.schema import ANY, Schema
 from orchestra.verify import tools
-from orchestra.verify.acceptance import ASKING, rules_of
+from orchestra.verify.acceptance import rules_of
 from orchestra.verify.answers import MOST_SAMPLES, REDERIVE, SAMPLES
+from orchestra.verify.asking import ASKING, alike, judge_of
 from orchestra.verify.entailment import CLAIM, ENTAILMENT, speaks
 from orchestra.verify.entailment import EVIDENCE as EVIDENCE_INPUT
-from orchestra.verify.examination import alike, judge_of
 from orchestra.verify.rule import AGREE, Named, NotARule, named, read
 from orchestra.verify.tools import TOOL
 from orchestra.workflow.drafts import Draft

@@ -14,7 +14,7 @@ from orchestra.agent.ensemble import checked, joined
 from orchestra.agent.pooling import Answer, pooled
 from orchestra.agent.registry import Registry
 from orchestra.errors import InputError
-from orchestra.verify.examination import alike
+from orchestra.verify.asking import alike
 
 TYPES = "input: {question: str, context: str}\noutput: {answer: Quote | null}\n"
 ENSEMBLE = f"name: both\nkind: ensemble\nmembers: [first, second]\n{TYPES}"

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestra.agent.contract import Catalog
 from orchestra.doors import Source
 from orchestra.events import Verdict
 from orchestra.values.outcome import Evidence
 from orchestra.verify import combine
-from orchestra.verify.acceptance import Ruling, Situation, start
+from orchestra.verify.acceptance import KNOWN, Ruling, Situation, ruled_unasked
 
 TEXT = "In 1891 Scottish chemist James Dewar made 5 million litres of liquid oxygen; the cost fell by 12.5% to $1,200."
 QUOTE = {"anyOf": [{"type": "string", "format": "quote"}, {"type": "null"}]}
@@ -30,7 +31,8 @@ SUM: dict[str, Any] = {
 
 
 def rule(value: Any, *checks: str, schema: dict[str, Any] = READING, accept: float = 0.5) -> Ruling:
-    return start(Situation(value=value, schema=schema, evidence=(Source("other"), Source(TEXT, "a.txt")), checks=checks, accept=accept))
+    evidence = (Source("other"), Source(TEXT, "a.txt"))
+    return ruled_unasked(Situation(value=value, schema=schema, evidence=evidence, checks=checks, accept=accept))
 
 
 def test_a_true_quote_is_accepted_with_its_place() -> None:
@@ -64,7 +66,7 @@ def test_a_near_match_is_unknown_and_is_not_accepted() -> None:
     words = [f"word{index}" for index in range(30)]
     near = " ".join([*words[:9], "other", *words[10:]])
     situation = Situation(value={"answer": "x", "quote": near}, schema=READING, evidence=(Source(" ".join(words)),), checks=("quote",))
-    ruling = start(situation)
+    ruling = ruled_unasked(situation)
     assert ruling.verdicts[0].outcome == "unknown"
     assert ruling.score is None
     assert not ruling.accepted
@@ -162,7 +164,7 @@ def test_a_date_in_another_form_is_the_same_date() -> None:
     situation = Situation(
         value="on 2007-02-08", schema={"type": "string"}, evidence=(Source("On 8 February 2007, BSkyB announced"),), checks=("numbers",)
     )
-    assert start(situation).accepted
+    assert ruled_unasked(situation).accepted
 
 
 @pytest.mark.parametrize(
@@ -218,7 +220,7 @@ def test_no_value_makes_the_checks_stumble(value: Any, schema: dict[str, Any]) -
 
 @pytest.mark.parametrize(("sure", "accept", "good"), [(0.7, 0.7, True), (0.69, 0.7, False), (0.5, 0.5, True), (None, 0.0, False)])
 def test_confidence_is_what_the_producer_says_of_itself(sure: float | None, accept: float, good: bool) -> None:
-    ruling = start(Situation(value="x", schema={"type": "string"}, checks=("confidence",), accept=accept, confidence=sure))
+    ruling = ruled_unasked(Situation(value="x", schema={"type": "string"}, checks=("confidence",), accept=accept, confidence=sure))
     assert (ruling.accepted, ruling.score) == (good, sure if good else 0.0 if sure is not None else None)
 
 
@@ -236,3 +238,7 @@ def test_a_sum_needs_no_quote_beside_it(expression: str | None, answer: Any, goo
 @pytest.mark.parametrize("check", ["entailment", "rederive(other)", "agree"])
 def test_what_was_never_asked_is_not_deterministic(check: str) -> None:
     assert [one.deterministic for one in rule({"answer": "x", "quote": None}, check).verdicts] == [False]
+
+
+def test_what_a_workflow_may_name_are_the_checks_that_are_there() -> None:
+    assert Catalog().checks == set(KNOWN)

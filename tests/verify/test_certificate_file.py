@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.errors import InputError
-from orchestra.verify.acceptance import Situation, certifiable, start
+from orchestra.verify.acceptance import Situation, certifiable, ruled_unasked
 from orchestra.verify.certificate_file import Certificate
 from tests.verify.samples import BONDS, certified
 
@@ -135,7 +135,7 @@ def test_the_score_that_is_certified_is_the_one_that_the_engine_accepts_by(
     """Whatever the threshold: an answer is accepted at it where its certified score reaches it, and never where a check fails."""
     situation = Situation(value=value, schema=SCHEMA, checks=tuple(checks), confidence=confidence)
     score = certifiable(situation)
-    ruling = start(msgspec.structs.replace(situation, accept=threshold))
+    ruling = ruled_unasked(msgspec.structs.replace(situation, accept=threshold))
     assert ruling.accepted == (score is not None and score >= threshold)
     if ruling.accepted:
         assert ruling.score == score
