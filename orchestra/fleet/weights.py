@@ -233,10 +233,7 @@ async def _convert(gguf: Path, folder: Path, report: Report) -> None:
             if line and "it/s]" not in line:
                 report(Progress("convert", line))
     if process.returncode:
-        if any("No space left" in line for line in lines):
-            raise FleetError(
-                "F004", f"the disk of {folder.parent} is full", hint="free some space, then try again; what was fetched is kept"
-            )
+        download.refuse_full(lines, folder.parent)
         if any("ModuleNotFoundError" in line for line in lines):
             raise FleetError("F003", f"the conversion needs more packages: {lines[-1]}", hint="pip install 'orchestra-slm[cpu]'")
         raise FleetError("F003", f"the conversion failed: {lines[-1] if lines else 'no output'}", why="\n".join(lines[-10:]))

@@ -146,6 +146,22 @@ async def test_the_hub_is_not_asked_without_leave(folders: Folders) -> None:
     assert (caught.value.code, caught.value.hint) == ("F003", "export ORCHESTRA_HUB=1, then try again")
 
 
+@pytest.mark.parametrize(
+    ("said", "code"), [("OSError: [Errno 28] No space left on device", "F004"), ("ConnectionError: nobody there", "F003")]
+)
+async def test_what_the_hubs_client_ends_with_is_told_by_its_cause(
+    said: str, code: str, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = tmp_path / "client" / "huggingface_hub"
+    client.mkdir(parents=True)
+    (client / "__init__.py").write_text(f"def snapshot_download(*_, **__):\n    raise SystemExit({said!r})\n")
+    monkeypatch.syspath_prepend(client.parent)
+    pantry = Pantry(folders, hub=True, environment={"PYTHONPATH": str(client.parent)})
+    with pytest.raises(FleetError) as caught:
+        await weights.ensure(of(HubSource(hub="org/name", download_bytes=1)), pantry)
+    assert caught.value.code == code
+
+
 @pytest.mark.parametrize(("hub", "first"), [(True, HubSource), (False, PackageSource)])
 def test_with_leave_the_hub_comes_first(hub: bool, first: type, folders: Folders) -> None:
     both = of(package(), HubSource(hub="org/name", download_bytes=1))
