@@ -125,11 +125,20 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
         own = {c.name for c in listed if c.adapter and c.adapter not in server.adapters and name in config.serving(c.model)}
         wanted = [*server.adapters, *own]
         spare = lora_cpu.spare_slots() if wanted and server.device == "cpu" else 0
-        needed = len(wanted) + spare
-        if server.max_loras < needed:
-            why = "on the CPU one slot stays free: this vLLM reads “no adapter” as the last slot" if spare else ""
-            message = f"{name} has max_loras: {server.max_loras}, and its {len(wanted)} adapters need {needed}"
-            raise InputError("F102", message, why=why, hint=f"write max_loras: {needed} under servers.{name} of the fleet file")
+        if server.max_loras < len(wanted) + spare:
+            raise _too_few(name, server.max_loras, len(wanted), spare)
+
+
+def _too_few(name: str, slots: int, adapters: int, spare: int) -> InputError:
+    has = f"{slots} adapter slot{'' if slots == 1 else 's'} (max_loras: {slots})"
+    each = "one for its adapter" if adapters == 1 else f"one for each of its {adapters} adapters"
+    message = f"server {name!r} has {has} and needs {adapters + spare}: {each}"
+    why = ""
+    if spare:
+        message += f", and {spare} that must stay empty"
+        why = "on CPUs this version of vLLM answers requests without an adapter from the last slot"
+        why += ", so an adapter there would answer for the base model"
+    return InputError("F102", message, why=why, hint=f"set max_loras: {adapters + spare} under servers.{name} in the fleet file")
 
 
 @dataclass(frozen=True, slots=True)

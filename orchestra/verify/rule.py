@@ -177,9 +177,10 @@ def named(rule: Rule) -> Iterator[Named]:
 
 
 def verdict(rule: Rule, known: Mapping[Named, Verdict], *, dear: bool = False) -> Verdict | None:
-    """What a rule says, given what its checks have said; None where that is open.
+    """The verdict of a rule, given those of its checks so far; None if checks that are still open could change it.
 
-    `dear` says that what is open costs a call: then a part that cannot pass any more is let be, though it might yet fail.
+    Set `dear` when the open checks cost a call: an `&` that can no longer pass is then settled at once as `unknown`, though a further check
+    might have turned it into a `fail`.
     """
     match rule:
         case Named():

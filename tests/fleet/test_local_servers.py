@@ -384,8 +384,12 @@ async def test_more_adapters_than_slots_are_refused_before_anything_starts(folde
     with pytest.raises(InputError) as caught:
         async with Fleet.open(config, cards=cards, mode="none"):
             pass
+    needs = 2 + lora_cpu.spare_slots()
     assert caught.value.code == "F102"
-    assert f"max_loras: {2 + lora_cpu.spare_slots()}" in caught.value.hint
+    assert caught.value.message.startswith(
+        f"server 'm' has 1 adapter slot (max_loras: 1) and needs {needs}: one for each of its 2 adapters"
+    )
+    assert caught.value.hint == f"set max_loras: {needs} under servers.m in the fleet file"
 
 
 async def test_adapters_that_lie_in_the_folders_of_their_cards_are_counted_one_a_card(folders: Folders) -> None:
