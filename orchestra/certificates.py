@@ -40,7 +40,6 @@ CHECKED_BY = (
     "verify/equivalence.py",
     "verify/examination.py",
     "verify/held.py",
-    "verify/number_words.py",
     "verify/numbers.py",
     "verify/parts.py",
     "verify/quotes.py",
@@ -53,6 +52,8 @@ CHECKED_BY = (
     "values/digits.py",
     "values/fields.py",
     "values/formats.py",
+    "values/months.py",
+    "values/number_words.py",
     "values/validator.py",
     "values/words.py",
 )

@@ -7,29 +7,20 @@ says which one does, and may guess how; where words say it (`orchestra.agent.bou
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from orchestra.agent.bounds import NEAR, bound
+from orchestra.agent.quantities import decimal
 from orchestra.agent.table_ways import figure
 from orchestra.values.arithmetic import NotArithmetic, evaluate
-from orchestra.values.measure import MONTH_WORDS
+from orchestra.values.months import MONTH_WORDS
+from orchestra.values.number_words import POWERS, SMALL, UNITS, Written, written
 
-NUMBERS: Final = (
-    *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
-)
-TENS: Final = ("thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 TWICE: Final = ("both", "pair", "couple", "twice", "double")
 """Words that are two of something, and bound nothing."""
-WORDS: Final = {
-    **{word: number for number, word in enumerate(NUMBERS, 2)},
-    **{word: 10 * number for number, word in enumerate(TENS, 3)},
-    **dict.fromkeys(TWICE, 2),
-    "dozen": 12,
-    "hundred": 100,
-    "thousand": 1000,
-}
-"""Words of a question that are figures."""
+WORDS: Final = {**dict.fromkeys(TWICE, 2), "dozen": 12, "hundred": 100, "thousand": 1000}
+"""Words that are figures, beside those of `orchestra.values.number_words`; the last two where they stand without another one."""
 PHRASES: Final = {
     "half an hour": "30 minutes",
     "quarter of an hour": "15 minutes",
@@ -49,11 +40,14 @@ DAYS_NAMED: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "sa
 _MONTHS = rf"(?:{MONTH_WORDS})\b\.?"
 _DAY = r"(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?"
 _UNIT = r"(?:hours?|hrs?|minutes?|mins?|thousands?|millions?|billions?|trillions?|mn|bn|k)\b"
-_ONE = {"one": 1, **{word: WORDS[word] for word in NUMBERS[:8]}}
-_ONES, _TENS, _NUMBERS = "|".join(_ONE), "|".join(("twenty", *TENS)), "|".join(NUMBERS)
-_SPELT = rf"(?:(?:{_TENS})[- ](?:{_ONES})|(?:{_NUMBERS}) hundred|(?:{'|'.join(WORDS)}))\b"
-_ALONE = rf"(?:one|zero|a million|a billion|{'|'.join(DAYS_NAMED)}|{_MONTHS})"
+_WORD = rf"(?:{'|'.join(WORDS)})\b"
+_NAMED = rf"(?:{'|'.join(DAYS_NAMED)}|{_MONTHS})"
+_ALONE = rf"(?:(?:one|zero)(?:-hour|[ -](?:hr|minute|min)s?)?|an? (?:million|billion|trillion)|{_NAMED})"
 """What is a figure only where words make a bound of it: “at least one”, “before May”."""
+_BARE = re.compile(r"an?[\s-](?:hundred|thousand)", re.IGNORECASE)
+"""What is found without its article."""
+_BEHIND = re.compile(rf"[ -]{_UNIT}", re.IGNORECASE)
+_GREAT = re.compile(r"\b(thousand|million|billion|trillion)s?$")
 _HALF = r"(?: in the (?:morning|afternoon|evening)| at night)"
 _GROUPED = "[ \u00a0\u2009\u202f'’]"
 """What stands between thousands but points and commas."""
@@ -65,14 +59,14 @@ _ASKED = re.compile(
     r"(?<![\w.,])(?:"
     r"\d{4}-\d\d-\d\d|\d{1,2}(?P<stroke>[./])\d{1,2}(?P=stroke)(?:\d{4}|\d\d)(?!\d)"
     rf"|{_DAY}(?: of)? {_MONTHS}(?:,? \d{{4}})?|{_MONTHS} (?:\d{{4}}|{_DAY}(?:,? \d{{4}})?)(?![\w:])"
-    rf"|(?:{'|'.join(_CLOCKS)}) (?:{'|'.join((*NUMBERS[:11], 'one'))}|1[0-2]|[1-9])\b"
+    rf"|(?:{'|'.join(_CLOCKS)}) (?:{'|'.join(UNITS[1:13])}|1[0-2]|[1-9])\b"
     rf"|(?:{'|'.join(PHRASES)})\b"
     rf"|\d{{1,2}}(?:[:.][0-5]\d)?(?: ?[ap]\.?m\b\.?| ?o['’]clock\b(?:{_HALF})?|{_HALF})|\d{{1,2}}:[0-5]\d\b"
     r"|\d{1,6} ?(?:hours?|hrs?|h)(?: and)? \d{1,6} ?(?:minutes?|mins?|m)\b"
     rf"|(?:[-−–]|minus )[$€£¥]?{_DIGITS})"
     rf"|(?:(?<=[$€£¥])|(?<=[$€£¥] )){_DIGITS} ?[mb]\b|(?<![\w.,]){_DIGITS}(?-i:M)\b"
     rf"|(?<!\d){_DIGITS}(?:[ -]?{_UNIT})?"
-    rf"|\b{_SPELT}(?:[ -]{_UNIT})?|\b{_ALONE}\b",
+    rf"|\b{_WORD}(?:[ -]{_UNIT})?|\b{_NAMED}\b",
     re.IGNORECASE | re.ASCII,
 )
 _OTHERS = re.compile(rf"\d{{1,3}}(?:{_GROUPED}\d{{3}}|\.\d{{3}}[.,])")
@@ -106,19 +100,32 @@ def given(question: str) -> list[Given]:
     """The figures of a question, in order: of what is very long, those that come first."""
     question = question[:LONGEST]
     found: list[Given] = []
-    for one in _ASKED.finditer(question):
-        text, before = one[0].lower().rstrip("."), question[max(0, one.start() - NEAR) : one.start()]
-        less = text.startswith("minus") and re.search(r"%|per ?cent", text + question[one.end() : one.end() + 9])
+    for start, end in _places(question):
+        text, before, after = question[start:end].lower().rstrip("."), question[max(0, start - NEAR) : start], question[end : end + NEAR]
+        less = text.startswith("minus") and re.search(r"%|per ?cent", text + after[:9])
         if (sign := _SIGN.match(text)) is not None and (less or _MINUEND.search(before)):  # “the rent minus 10 percent”
             text = text[sign.end() :]
         measure = _measure(text)
         dated = _DATED.search(measure) is not None
-        after, spelt = question[one.end() : one.end() + NEAR], text[:1].isalpha()
-        told = None if text in TWICE else bound(before, measure, after, dated=dated, spelt=spelt)
+        told = None if text in TWICE else bound(before, measure, after, dated=dated, spelt=text[:1].isalpha())
         if told is None and re.fullmatch(_ALONE, text):
             continue
         found.append(Given(text, HOURS.get(text) or figure(measure), measure, told))
     return found[:MOST]
+
+
+def _places(question: str) -> list[tuple[int, int]]:
+    """Where the figures of a question stand, in order, those in words with the unit behind them."""
+    found = [one.span() for one in _ASKED.finditer(question)]
+    for one in written(question):
+        if not _BARE.fullmatch(question, one.start, one.end):
+            unit = _BEHIND.match(question, one.end)
+            found.append((one.start, unit.end() if unit else one.end))
+    places: list[tuple[int, int]] = []
+    for start, end in sorted(found, key=itemgetter(0)):
+        if not places or start >= places[-1][1]:
+            places.append((start, end))
+    return places
 
 
 def _measure(text: str) -> str:
@@ -126,7 +133,7 @@ def _measure(text: str) -> str:
     if text in PHRASES:
         return PHRASES[text]
     if (past := re.fullmatch(rf"({'|'.join(_CLOCKS)}) (\w+)", text)) is not None:
-        hour = int(past[2]) if past[2].isdigit() else WORDS.get(past[2], 1)
+        hour = int(past[2]) if past[2].isdigit() else SMALL[past[2]]
         before, minute = _CLOCKS[past[1]]
         return f"{(hour - before) or 12}:{minute}"
     if (clock := re.match(r"(\d{1,2})(?:[:.](\d\d))? ?(?:([ap])\.?m|o['’]clock|(?=in the |at night))", text)) is not None:
@@ -136,12 +143,19 @@ def _measure(text: str) -> str:
     text = _SIGN.sub("-", text).replace(" of ", " ")
     text = re.sub(rf"^(\d{{1,3}}(?:(?:{_GROUPED}|\.)\d{{3}})+)([.,]\d+)?(?=\D|$)", _joined, text) if _OTHERS.match(text) else text
     text = re.sub(r"(?<=\d)[- ]?([kmb])$", lambda found: f" {_LETTERS[found[1]]}", text)
-    text = {"one": "1", "zero": "0", "a million": "1 million", "a billion": "1 billion"}.get(text, text)
-    if (spelt := re.match(_SPELT, text)) is None:
-        return re.sub(r"(?<=\d)-(?=[a-z])", " ", text)
-    first, *second = re.split("[- ]", spelt[0])
-    digits = WORDS[first] * 100 if second == ["hundred"] else WORDS[first] + sum(_ONE[one] for one in second)
-    return f"{digits}{text[spelt.end() :].replace('-', ' ')}"
+    if (word := re.match(_WORD, text)) is not None:
+        return f"{WORDS[word[0]]}{text[word.end() :].replace('-', ' ')}"
+    if (spelt := next(written(text), None)) is not None and spelt.start == 0:
+        return f"{_digits(spelt, text[: spelt.end])}{text[spelt.end :].replace('-', ' ')}"
+    return re.sub(r"(?<=\d)-(?=[a-z])", " ", text)
+
+
+def _digits(number: Written, text: str) -> str:
+    """A number in words as digits, with the word behind it that multiplies all of it; a thousand is 1000."""
+    great = _GREAT.search(text)
+    if number.value != 1000 and great is not None and number.value == number.plain * 10 ** POWERS[great[1]]:
+        return f"{decimal(number.plain)} {great[1]}"
+    return decimal(number.value)
 
 
 def _time(hour: int, minute: str, half: str, text: str) -> str:

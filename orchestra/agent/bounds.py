@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from orchestra.values.measure import ABOVE, BELOW, FROM, UPTO
+from orchestra.values.number_words import ROW
 
 NEAR: Final = 60
 """Characters before and behind a figure that are enough to read."""
@@ -48,10 +49,7 @@ _BEFORES: Final = tuple((bound, re.compile(f"(?:{words}){_FILLED}", re.IGNORECAS
 _AFTERS: Final = tuple(
     (bound, re.compile(rf"^(?:[%°²³]\w?)?(?:\s+[\w%°²³/€$£'’-]+){{0,2}}?[\s,(]+(?:{words})", re.IGNORECASE)) for bound, words in _AFTER
 )
-_FIGURE = (
-    r"[$€£¥]?(?:\d[\d,.:]*|(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
-    r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand)\b(?:-\w+)?)"
-)
+_FIGURE = rf"[$€£¥]?(?:\d[\d,.:]*|{ROW}(?:-\w+)?)"
 _FROM = re.compile(rf"\bbetween{_FILLED}", re.IGNORECASE)
 _TO = re.compile(rf"^(?:\s+[\w%°²³$€£]+)?\s+and(?:\s+(?:the|about))?\s+{_FIGURE}", re.IGNORECASE)
 _BETWEEN = re.compile(

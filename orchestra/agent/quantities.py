@@ -14,6 +14,8 @@ from fractions import Fraction
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from orchestra.values.digits import RUN, SCALES, clear, worth
+from orchestra.values.number_words import POWERS, SMALL
+from orchestra.values.words import FOLDED
 
 Kind: TypeAlias = Literal["digits", "words", "times", "divisor", "part", "percent", "known", "found"]
 """In digits; in words; `twice`; `half` as 2, and as 0.5; `20%` as 0.2; what everybody knows; and what was found by a step before."""
@@ -24,13 +26,7 @@ MAX_DIGITS: Final = 15
 """What has more digits before its point, or behind it, is no quantity;"""
 LONGEST: Final = 24
 """nor what has more characters."""
-_SMALL: Final = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
-    *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-_TENS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_UNITS: Final = {word: number for number, word in enumerate(_SMALL)} | {word: 10 * number for number, word in enumerate(_TENS, 2)}
-_SCALES: Final = {"hundred": 100, "thousand": 1000}
+_SCALES: Final = {word: 10 ** POWERS[word] for word in ("hundred", "thousand")}
 _ORDINALS: Final = {
     word: number for number, word in enumerate(("first", "", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"), 1) if word
 }
@@ -52,7 +48,7 @@ _PARTS: Final = {
 _FINITE: Final = (2, 4, 5, 8, 10, 20, 25, 50, 100)
 """What a whole number is divided by for a short decimal fraction."""
 _VULGAR: Final = {"½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅛": (1, 8)}
-_NUMBER_WORD = "|".join(sorted((*_UNITS, *_SCALES), key=len, reverse=True))
+_NUMBER_WORD = "|".join(sorted((*SMALL, *_SCALES), key=len, reverse=True))
 _SPELT = rf"(?:{_NUMBER_WORD})(?:(?:-|\s|\sand\s)(?:{_NUMBER_WORD})\b){{0,12}}(?:(?<=ty)-(?:{'|'.join(_ORDINALS)})\b)?"
 _GREAT: Final = {word: 10**power for word, power in SCALES.items() if power > 3 and len(word) > 3}
 """What a number may be multiplied by that stands before it: a lakh and more. Hundreds and thousands are number words."""
@@ -68,8 +64,6 @@ _OVER = re.compile(r"/(\d{1,3})(?![\d./])", re.ASCII)
 """What makes a fraction of the number before it."""
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _LIST = re.compile(r"\d+(?:,\d+)+", re.ASCII)
-_FOLDED: Final = str.maketrans({"ſ": "s", "ı": "i", "İ": "i"})
-"""Letters that a pattern without case takes for others, and no dictionary does."""
 
 
 class Quantity(NamedTuple):
@@ -98,7 +92,7 @@ def decimal(value: Fraction) -> str:
 
 
 def _quantities(text: str) -> Iterator[Quantity]:
-    for match in _FOUND.finditer(text := text.translate(_FOLDED)):
+    for match in _FOUND.finditer(text := text.translate(FOLDED)):
         found, (start, end) = match[0].lower(), match.span(match.lastgroup or 0)
         match match.lastgroup:
             case "digits":
@@ -189,7 +183,7 @@ def _number(row: Sequence[str], at: int) -> tuple[int, int]:
 
 def _below_hundred(row: Sequence[str], at: int) -> tuple[int, int]:
     """`twenty five`, `twenty-fifth`, `nineteen`."""
-    value, following = _UNITS[row[at]], row[at + 1] if at + 1 < len(row) else ""
-    if 20 <= value < 100 and 0 < (one := _ORDINALS.get(following, 0) or _UNITS.get(following, 0)) < 10:
+    value, following = SMALL[row[at]], row[at + 1] if at + 1 < len(row) else ""
+    if 20 <= value < 100 and 0 < (one := _ORDINALS.get(following, 0) or SMALL.get(following, 0)) < 10:
         return value + one, at + 2
     return value, at + 1

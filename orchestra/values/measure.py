@@ -12,12 +12,8 @@ from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
 from orchestra.values.digits import CURRENCY, LETTERS, MINUS, RUN, SCALE, SCALES, clear, even, named, negative, pointed, worth
+from orchestra.values.months import MONTH_WORDS, month_of
 
-MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-MONTH_WORDS: Final = (
-    "jan(?:uary)? feb(?:ruary)? mar(?:ch)? apr(?:il)? may june? july? aug(?:ust)? sept?(?:ember)? oct(?:ober)? nov(?:ember)? dec(?:ember)?"
-).replace(" ", "|")
-"""Names of months, short and long, as a pattern."""
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
 GREAT: Final = {word: 10.0**power for word, power in SCALES.items() if word not in ("hundred", "lakh", "crore", "tn") and word[-1] != "s"}
@@ -277,7 +273,7 @@ def _calendar(text: str, *, month_first: bool = False) -> tuple[int, int, int] |
                 day, month = month, day
         else:
             number = int(said.get("number") or int(said.get("quarter") or 0) * 3 or int(said.get("half") or 0) * 6)
-            month = MONTHS.index(said["month"][:3].lower()) + 1 if said.get("month") else number
+            month = month_of(said["month"]) if said.get("month") else number
             day = int(said["day"]) if said.get("day") else None
         if not 1 <= month <= 12 or not (day is None or 1 <= day <= 31):
             return None

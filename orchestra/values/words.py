@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Final
 
 WORD = re.compile(r"\w+")
 STOP_WORDS = frozenset(
@@ -18,6 +19,8 @@ UNSPACED = (
     "\u3005-\u3007\u3021-\u302f\u3031-\u303c\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana, Han
 )
 """Ranges of letters of scripts that are written without spaces, for a class of a regular expression."""
+FOLDED: Final = str.maketrans({"ſ": "s", "ı": "i", "İ": "i"})
+"""Letters that a pattern without case takes for others, and no dictionary does."""
 _GLUED = re.compile(f"[{UNSPACED}\uac00-\ud7a3]")
 """Letters between any two of which a quote may end; those of Korean are among them, whose words end in particles."""
 _LONGEST_UNIT = 2

@@ -17,8 +17,9 @@ from decimal import Decimal
 from fractions import Fraction
 
 from orchestra.values.digits import COMMA, COMMAED, JOINED, LAKHS, LETTERS, MINUS, NAME, POINTED, POWER, SCALE, SCALES, VULGAR, even, worth
+from orchestra.values.months import MONTH_WORDS, month_of
+from orchestra.values.number_words import written
 from orchestra.values.words import UNSPACED
-from orchestra.verify.number_words import written
 
 MAX_DIGITS = 40
 """Longer runs of digits are identifiers, compared as they stand."""
@@ -30,10 +31,6 @@ _CURRENCIES = {
     "¥": "JPY", "jpy": "JPY", "yen": "JPY", "chf": "CHF", "franc": "CHF", "francs": "CHF",
     "₹": "INR", "inr": "INR", "rupee": "INR", "rupees": "INR", "cny": "CNY", "rmb": "CNY", "yuan": "CNY",
 }  # fmt: skip
-_MONTH_NAMES = (
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
-)  # fmt: skip
-_MONTHS = {name[:width]: month for month, name in enumerate(_MONTH_NAMES, start=1) for width in (3, len(name))} | {"sept": 9}
 _DASHES = frozenset("–‒")
 """What is a dash rather than a minus; and yet texts write `–5 °C`."""
 _CURRENCY = "|".join(re.escape(name) for name in sorted(_CURRENCIES, key=len, reverse=True))
@@ -72,15 +69,14 @@ _LESS = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
 _TWO_OR_ONE = re.compile(rf"(?<!\d,)(?:{COMMA}|{LAKHS})")
 _DOTTED_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}|\d{4}\.\d{2}\.\d{2}")
 _ENDS_A_NUMBER = frozenset("%‰°€£$¥₹)]")
-_MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _DATES = tuple(
     re.compile(rf"(?<!\w)(?<!\d\.){pattern}(?:(?!\w)|(?=T\d\d))", re.IGNORECASE)
     for pattern in (
         r"(?P<y>\d{4})(?P<mark>[-/.])(?P<m>\d{2})(?P=mark)(?P<d>\d{2})",
         r"(?P<a>\d{1,2})[/.](?P<b>\d{1,2})[/.](?P<y>\d{4})",
-        rf"(?P<d>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?(?P<n>{_MONTH})\.?(?:,?\s(?P<y>\d{{4}}))?",
-        rf"(?P<n>{_MONTH})\.?\s(?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?:,?\s(?P<y>\d{{4}}))?",
-        rf"(?P<n>{_MONTH})\.?,?\s(?P<y>\d{{4}})",
+        rf"(?P<d>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?(?P<n>{MONTH_WORDS})\.?(?:,?\s(?P<y>\d{{4}}))?",
+        rf"(?P<n>{MONTH_WORDS})\.?\s(?P<d>\d{{1,2}})(?:st|nd|rd|th)?(?:,?\s(?P<y>\d{{4}}))?",
+        rf"(?P<n>{MONTH_WORDS})\.?,?\s(?P<y>\d{{4}})",
     )
 )
 
@@ -282,7 +278,7 @@ def _day(match: re.Match[str]) -> Day | None:
         if not readings:
             return None
         return Day(year, *readings[0], match[0], match.start(), readings[1] if len(readings) > 1 else None)
-    month = int(parts["m"]) if parts.get("m") else _MONTHS[parts["n"].lower()]
+    month = int(parts["m"]) if parts.get("m") else month_of(parts["n"])
     day = int(parts["d"]) if parts.get("d") else None
     return Day(year, month, day, match[0], match.start()) if _exists(year, month, day or 1) else None
 

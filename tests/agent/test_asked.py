@@ -36,6 +36,15 @@ def bounds(question: str) -> list[str | None]:
         ("both of a pair, twice a dozen", [("both", "2"), ("pair", "2"), ("twice", "2"), ("dozen", "12")]),
         ("seventeen or a hundred", [("seventeen", "17"), ("hundred", "100")]),
         ("two hundred and twelve hundred", [("two hundred", "200"), ("twelve hundred", "1200")]),
+        (
+            "five thousand two hundred, two million three hundred thousand",
+            [("five thousand two hundred", "5200"), ("two million three hundred thousand", "2300000")],
+        ),
+        (
+            "one hundred and twenty of one thousand, half a million",
+            [("one hundred and twenty", "120"), ("one thousand", "1000"), ("half a million", "0.5")],
+        ),
+        ("one hundred thousand in two and a half hours", [("one hundred thousand", "100"), ("two and a half hours", "2.5")]),
         ("60 thousand, 1.5 million and three billion", [("60 thousand", "60"), ("1.5 million", "1.5"), ("three billion", "3")]),
         ("in 2019", [("2019", "2019")]),
         ("1.234.567, 1.234,50 and 12\u202f345,6", [("1.234.567", "1234567"), ("1.234,50", "1234.50"), ("12\u202f345,6", "12345.6")]),
@@ -68,6 +77,23 @@ def test_letters_behind_money_multiply_it_and_small_ones_behind_a_number_do_not(
 def test_a_figure_has_its_text_its_worth_its_measure_and_its_bound() -> None:
     assert given("More than Sixty Thousand people?") == [Given("sixty thousand", "60", "60 thousand", ABOVE)]
     assert given("a 10-minute walk") == [Given("10-minute", "10", "10 minute")]
+
+
+@pytest.mark.parametrize(
+    ("question", "wanted"),
+    [
+        ("Which rooms cost more than one hundred euros?", [("100", ABOVE)]),
+        ("Which cost more than two hundred and fifty euros?", [("250", ABOVE)]),
+        ("Which cost at least one thousand euros?", [("1000", FROM)]),
+        ("Which cost under one hundred and twenty euros?", [("120", BELOW)]),
+        ("Which have a hundred and five or more?", [("105", FROM)]),
+        ("Which take at most one minute?", [("1 minute", UPTO)]),
+        ("between one hundred and fifty and two hundred", [("150", FROM), ("200", UPTO)]),
+        ("In one minute, of one room, an hour and a million, more than a thousand", [("60 minutes", None), ("1000", ABOVE)]),
+    ],
+)
+def test_a_number_of_several_words_is_one_bound(question: str, wanted: list[tuple[str, str | None]]) -> None:
+    assert [(one.measure, one.bound) for one in given(question)] == wanted
 
 
 @pytest.mark.parametrize(

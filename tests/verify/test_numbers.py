@@ -47,10 +47,15 @@ def test_what_is_no_number_is_none(text: str) -> None:
         ("a cat", []), ("half a million", [500_000]), ("a quarter of a million", [250_000]), ("three quarters of a million", [750_000]),
         ("two thirds of a million", [2]), ("half the people", []), ("two and a half million", [2_500_000]),
         ("a million and a half", [1_500_000]), ("twelve hundred", [1200]), ("nineteen hundred and five", [1905]),
+        ("\u017feventy-\u017fix m\u0131llion", [76_000_000]),
     ],
 )  # fmt: skip
 def test_written_numbers_are_read_where_they_are_asked_for(text: str, values: list[int]) -> None:
     assert [number.value for number in numbers(text, words=True)] == values
+
+
+def test_a_month_with_a_letter_that_is_taken_for_another_is_read() -> None:
+    assert [day.month for day in days("3 \u017fept 2020")] == [9]
 
 
 @given(st.integers(0, 10**12), st.integers(0, 4))

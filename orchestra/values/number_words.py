@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-_UNITS = (
+from orchestra.values.words import FOLDED
+
+UNITS: Final = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
     "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
-_TEN_NAMES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_TENS = {name: 10 * (index + 2) for index, name in enumerate(_TEN_NAMES)}
-_WORDS = {name: value for value, name in enumerate(_UNITS)} | _TENS
-_POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_POWER = "|".join(_POWERS)
-_SMALL = rf"(?:(?P<tens>{'|'.join(_TENS)})(?:[\s-](?P<unit>{'|'.join(_UNITS[1:10])}))?|(?P<word>{'|'.join(reversed(_UNITS))}))\b"
+TENS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+SMALL: Final = {name: value for value, name in enumerate(UNITS)} | {name: 10 * value for value, name in enumerate(TENS, 2)}
+"""Words for what is less than a hundred."""
+POWERS: Final = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+"""Words that multiply, and by what power of ten."""
+_POWER = "|".join(POWERS)
+_WORD = rf"(?:{'|'.join(sorted((*SMALL, *POWERS), key=len, reverse=True))})\b"
+ROW: Final = rf"{_WORD}(?:[\s-](?:and[\s-])?{_WORD})*"
+"""A row of number words, as a pattern; `written` says how many numbers it is."""
+_SMALL = rf"(?:(?P<tens>{'|'.join(TENS)})(?:[\s-](?P<unit>{'|'.join(UNITS[1:10])}))?|(?P<word>{'|'.join(reversed(UNITS))}))\b"
 _START = re.compile(rf"\b(?:(?P<one>an?)(?=[\s-](?:{_POWER})\b)|(?P<part>half|quarter|an?[\s-](?:half|quarter))\b|{_SMALL})", re.IGNORECASE)
 _NEXT = re.compile(rf"[\s-](?P<and>and[\s-])?{_SMALL}", re.IGNORECASE)
 """What may follow `two hundred` or `two million`: `and five`, `three hundred`."""
@@ -32,7 +38,7 @@ _FRACTION_OF = re.compile(r"(?:ths?|thirds?|quarters?|hal(?:f|ves))\s+of\s+$", r
 """Before `a million`: a share of it, which is another number."""
 _BETWEEN = re.compile(r"\bbetween\s(?:about\s|around\s|roughly\s|some\s)?$", re.IGNORECASE)
 _OTHER_END = re.compile(r"\s(?:and|to)\s", re.IGNORECASE)
-_HYPHENS = str.maketrans("\u2010\u2011", "--")
+_HYPHENS = str.maketrans("\u2010\u2011", "--") | FOLDED
 _BEFORE = 24
 """Characters before a number that are looked at."""
 
@@ -70,7 +76,7 @@ def _part(text: str, start: int) -> Written | None:
     if (match := _PART.match(text, start)) is None:
         return None
     share = Fraction(1, 2) if match["half"] else Fraction(1, 4) if match["quarter"] else Fraction(3, 4)
-    scale = Fraction(10 ** _POWERS[match["scale"].lower()])
+    scale = Fraction(10 ** POWERS[match["scale"].lower()])
     return Written(share * scale, share, scale / 100, start, match.end())
 
 
@@ -107,16 +113,13 @@ def _group(text: str, match: re.Match[str], *, joined: bool) -> tuple[Fraction, 
 
 def _small(match: re.Match[str]) -> int:
     """A number under a hundred."""
-    if match["word"]:
-        return _WORDS[match["word"].lower()]
-    if match["tens"]:
-        return _TENS[match["tens"].lower()] + (_WORDS[match["unit"].lower()] if match["unit"] else 0)
-    return 1
+    words = [word.lower() for word in (match["tens"], match["unit"], match["word"]) if word]
+    return sum(SMALL[word] for word in words) if words else 1
 
 
 def _scale(text: str, end: int) -> tuple[int, int]:
     """The power of ten that follows, and where it ends."""
     power = 0
     while match := _SCALE.match(text, end):  # a thousand million
-        power, end = power + _POWERS[match[1].lower()], match.end()
+        power, end = power + POWERS[match[1].lower()], match.end()
     return power, end
