@@ -13,22 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestra.agent import kit, template
 from orchestra.agent.calibration import Calibration
-from orchestra.agent.card_file import (
-    LATER,
-    WITH_ARRAYS,
-    CardFile,
-    ToolLimits,
-    check_calls,
-    check_computed,
-    check_defaults,
-    check_evidence,
-    check_grammar,
-    check_kit,
-    check_lengths,
-    check_members,
-    check_names,
-    check_schema,
-)
+from orchestra.agent.card_file import LATER, WITH_ARRAYS, CardFile, ToolLimits, check
 from orchestra.agent.computed import Form
 from orchestra.agent.contract import Contract, Kit
 from orchestra.agent.faults import faults, held_by
@@ -71,11 +56,8 @@ class Card(CardFile):
         except ValidationError as error:
             raise faults(error, CardFile, marked) from error
         inputs, outputs = _types(file, models, marked)
-        text = ""
-        if file.kind == "model":
-            text = _text(folder, file.prompt, marked)
-            template.check(text, file.input, folder / file.prompt)
-            template.check_system(file.system, file.input, marked.place(("system",)))
+        text = _text(folder, file.prompt, marked) if file.kind == "model" else ""
+        check(file, inputs, outputs, text, folder / file.prompt, lambda *path: marked.place(path))
         place = marked.place(("calibration",))
         if file.calibration is not None and (found := _there(folder, file.calibration, place)) is not None:
             Calibration.read(found, Form.of(outputs, file.computed).choices, Place(str(folder / file.calibration), 1))
@@ -85,10 +67,9 @@ class Card(CardFile):
     def declared(cls, name: str, *, input: Schema, output: Schema, prompt: str, **settings: Any) -> Card:
         """A card made in Python: schemas of input (an object) and output, the prompt's text, and the other keys of `agent.yaml`.
 
-        Raises `InputError` A002 for a setting that is not one, A005 or A006 for a prompt that cannot be rendered.
+        Raises `InputError` A002 for a setting that is not one, and what `orchestra.agent.card_file.check` raises.
         """
         place = Place(f"the agent {name!r}", 1)
-        template.check(prompt, input.get("properties", {}), Path(f"the prompt of {name}"))
         try:
             file = CardFile.model_validate({"name": name, "output": "str", **settings})
         except ValidationError as error:
@@ -99,15 +80,7 @@ class Card(CardFile):
             if first["type"] == "extra_forbidden" and (holder := held_by(key, CardFile)):
                 hint = f"it stands in another key: {holder}={{{key!r}: …}}"
             raise InputError("A002", f"{key}: {first['msg']}", place=place, hint=hint) from error
-        template.check_system(file.system, input.get("properties", {}), place)
-        check_names(file, input, lambda name: place)
-        check_evidence(file, input, output, place)
-        check_computed(file, input, output, place)
-        check_calls(file, input, output, place)
-        check_grammar(file, input, output, place)
-        check_lengths(file, output, place)
-        check_kit(file, input, place)
-        check_members(file, place)
+        check(file, input, output, prompt, Path(f"the prompt of {name}"), lambda *_: place)
         return cls._made(file, input, output, prompt)
 
     @classmethod
@@ -171,17 +144,8 @@ class Card(CardFile):
     def _restored(cls, stored: _Stored, folder: Path | None, folders: Mapping[str, Path | None]) -> Card:
         file, name = stored.settings, stored.settings.name
         try:
-            Validator(stored.input), Validator(stored.output)
-            if file.kind == "model":
-                template.check(stored.prompt, stored.input.get("properties", {}), Path(f"the prompt of {name}"))
-                template.check_system(file.system, stored.input.get("properties", {}), Place(f"the agent {name!r}", 1))
-            check_names(file, stored.input, lambda name: None)
-            check_evidence(file, stored.input, stored.output, Place(f"the agent {name!r}", 1))
-            check_computed(file, stored.input, stored.output, None)
-            check_calls(file, stored.input, stored.output, None)
-            check_grammar(file, stored.input, stored.output, None)
-            check_kit(file, stored.input, None)
-            check_members(file, None)
+            where = Place(f"the agent {name!r}", 1)
+            check(file, stored.input, stored.output, stored.prompt, Path(f"the prompt of {name}"), lambda *_: where)
         except InputError as error:
             raise _not_stored(error.message) from error
         parts = tuple(cls._restored(one, folders.get(one.settings.name), {}) for one in stored.members)
@@ -394,17 +358,6 @@ def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) 
     known = declared(file.types, {**project_models(), **(models or {})}, lambda name: at("types", name))
     inputs = _inputs(file, known, lambda name: at("input", name))
     outputs = output_type(file.output, known, lambda name: at("output", name) if name != "output" else at("output"))
-    for schema, name in ((inputs, "input"), (outputs, "output")):
-        check_schema(schema, at(name))
-    check_names(file, inputs, lambda name: at("input", name))
-    check_defaults(file, lambda name: at("input", name))
-    check_evidence(file, inputs, outputs, at("evidence"))
-    check_computed(file, inputs, outputs, at("computed"))
-    check_calls(file, inputs, outputs, at("calls"))
-    check_grammar(file, inputs, outputs, at("grammar"))
-    check_lengths(file, outputs, at("max_output"))
-    check_kit(file, inputs, at("tools" if file.tools else "agents" if file.agents else "limits"))
-    check_members(file, at("members"))
     return inputs, outputs
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from orchestra.agent import calls, kit
+from orchestra.agent import calls, kit, template
 from orchestra.agent.computed import FIELDS, Form, Rule, of_problems
 from orchestra.agent.grammar import decodable, free_text, least_text, wanted_output
 from orchestra.agent.template import CONSTANTS
@@ -16,7 +17,7 @@ from orchestra.agent.types import is_plain_text
 from orchestra.errors import InputError, Place
 from orchestra.values.fields import QUOTE, mentions
 from orchestra.values.labels import Label
-from orchestra.values.types import Schema, Validator, nearest, show
+from orchestra.values.types import Schema, Validator, nearest, show, under
 
 WITH_ARRAYS = frozenset({"sklearn", "tagger", "encoder"})
 """The kinds whose folder has a data file and arrays."""
@@ -122,7 +123,29 @@ class CardFile(_Frozen):
     """Of a classical agent and of an encoder: a file of the folder that says how its arrays are used."""
 
 
-def check_schema(schema: Schema, place: Place) -> None:
+def check(file: CardFile, inputs: Schema, outputs: Schema, prompt: str, source: Path, at: Callable[..., Place]) -> None:
+    """Refuses a card whose keys, types and prompt do not fit one another; `at` gives the place of a key, and `source` is the prompt's.
+
+    Raises `InputError` A002, A005, A006, A008, A013, A015, A017, A018, A020 or A024, and what a schema is refused with.
+    """
+    for schema, key in ((inputs, "input"), (outputs, "output")):
+        _check_schema(schema, at(key))
+    names = inputs.get("properties", {})
+    _check_names(file, names, at)
+    _check_defaults(file, inputs, at)
+    _check_evidence(file, names, outputs, at("evidence"))
+    _check_computed(file, inputs, outputs, at("computed"))
+    _check_calls(file, inputs, outputs, at("calls"))
+    _check_grammar(file, names, outputs, at("grammar"))
+    _check_lengths(file, outputs, at("max_output"))
+    _check_kit(file, names, at("tools" if file.tools else "agents" if file.agents else "limits"))
+    _check_members(file, at("members"))
+    if file.kind == "model":
+        template.check(prompt, names, source)
+        template.check_system(file.system, names, at("system"))
+
+
+def _check_schema(schema: Schema, place: Place) -> None:
     """Refuses JSON Schema under `types:` that is no good one, before a call meets it."""
     try:
         Validator(schema)
@@ -130,19 +153,19 @@ def check_schema(schema: Schema, place: Place) -> None:
         raise InputError(error.code, error.message, place=place, hint=error.hint) from error
 
 
-def check_names(file: CardFile, inputs: Schema, place: Callable[[str], Place | None]) -> None:
+def _check_names(file: CardFile, names: Iterable[str], at: Callable[..., Place]) -> None:
     """Refuses inputs that no prompt could read (A002)."""
-    if file.kind == "model" and (taken := next((name for name in inputs.get("properties", {}) if name in CONSTANTS), None)):
+    if file.kind == "model" and (taken := next((name for name in names if name in CONSTANTS), None)):
         hint = f"call it {taken.lower()}_: in a prompt {taken} is a word of templates"
-        raise InputError("A002", f"the input {taken!r} has a name that is taken", place=place(taken), hint=hint)
+        raise InputError("A002", f"the input {taken!r} has a name that is taken", place=at("input", taken), hint=hint)
 
 
-def check_defaults(file: CardFile, place: Callable[[str], Place]) -> None:
+def _check_defaults(file: CardFile, inputs: Schema, at: Callable[..., Place]) -> None:
     """Refuses a default where code reads an input, and not the prompt of a model alone (A002)."""
     read: dict[str | None, str] = {file.evidence: "evidence", file.grammar: "grammar"}
     read |= dict.fromkeys(file.calls.values(), "calls")
-    for name, given in file.input.items():
-        if isinstance(given, str):
+    for name, field in inputs.get("properties", {}).items():
+        if not isinstance(field, Mapping) or "default" not in field:
             continue
         if file.kind != "model":
             why = f"an agent of kind {file.kind} is always given {name!r}"
@@ -150,12 +173,12 @@ def check_defaults(file: CardFile, place: Callable[[str], Place]) -> None:
             why = f"{name!r} is what `{read[name]}:` names, and always given"
         else:
             continue
-        raise InputError("A002", f"{why}: it has no default", place=place(name), hint=f"{name}: {given.type}")
+        raise InputError("A002", f"{why}: it has no default", place=at("input", name), hint=f"{name}: {show(under(inputs, field))}")
 
 
-def check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place) -> None:
+def _check_evidence(file: CardFile, given: Mapping[str, Schema], outputs: Schema, place: Place) -> None:
     """Refuses evidence that is no input, and quotes that nothing could be quoted from (A008)."""
-    names = list(inputs.get("properties", {}))
+    names = list(given)
     if file.evidence is not None and file.evidence not in names:
         near = nearest(file.evidence, names)
         hint = f"did you mean {near!r}?" if near else f"inputs: {', '.join(names)}"
@@ -164,7 +187,7 @@ def check_evidence(file: CardFile, inputs: Schema, outputs: Schema, place: Place
         raise InputError("A008", "an output of type Quote needs an input to quote from", place=place, hint="input: {context: str}")
 
 
-def check_computed(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
+def _check_computed(file: CardFile, inputs: Schema, outputs: Schema, place: Place) -> None:
     """Refuses fields that code cannot fill (A013)."""
     of_labels = all(rule.probability is not None for rule in file.computed.values())
     of_tables = set(FIELDS) <= set(outputs.get("properties", {}))
@@ -177,18 +200,17 @@ def check_computed(file: CardFile, inputs: Schema, outputs: Schema, place: Place
     Form.of(outputs, file.computed, place)
 
 
-def check_calls(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
+def _check_calls(file: CardFile, inputs: Schema, outputs: Schema, place: Place) -> None:
     """Refuses lists of calls that cannot be typed (A015)."""
     if file.calls and file.kind != "model":
         raise InputError("A015", f"calls: an agent of kind {file.kind} decodes nothing", place=place, hint="kind: model")
     calls.check(file.calls, inputs, Form.of(outputs, file.computed).schema, place)
 
 
-def check_grammar(file: CardFile, inputs: Schema, outputs: Schema, place: Place | None) -> None:
+def _check_grammar(file: CardFile, given: Mapping[str, Schema], outputs: Schema, place: Place) -> None:
     """Refuses a grammar that is no input, and an output that none can hold (A017)."""
     if file.grammar is None:
         return
-    given = inputs.get("properties", {})
     if file.kind != "model":
         raise InputError("A017", f"grammar: an agent of kind {file.kind} decodes nothing", place=place, hint="kind: model")
     if given.get(file.grammar, {}).get("type") != "string":
@@ -199,7 +221,7 @@ def check_grammar(file: CardFile, inputs: Schema, outputs: Schema, place: Place 
         raise InputError("A017", f"grammar: the output is {show(outputs)}, and a grammar makes a text", place=place, hint="output: str")
 
 
-def check_lengths(file: CardFile, outputs: Schema, place: Place | None) -> None:
+def _check_lengths(file: CardFile, outputs: Schema, place: Place) -> None:
     """Refuses texts that must be longer than `max_output` lets them be (A002)."""
     form = Form.of(outputs, file.computed)
     written = form.spelt
@@ -211,7 +233,7 @@ def check_lengths(file: CardFile, outputs: Schema, place: Place | None) -> None:
         raise InputError("A002", reason, place=place, hint=f"max_output: {wanted_output(written, length)}")
 
 
-def check_kit(file: CardFile, inputs: Schema, place: Place | None) -> None:
+def _check_kit(file: CardFile, names: Iterable[str], place: Place) -> None:
     """Refuses tools and agents that cannot be used as the card says (A018, A020)."""
     if not file.tools and not file.agents:
         if file.limits is not None:
@@ -227,12 +249,12 @@ def check_kit(file: CardFile, inputs: Schema, place: Place | None) -> None:
         raise InputError("A020", f"{file.name} may ask itself", place=place, hint="an agent with tools is bounded: name other agents")
     if twice := sorted({*file.tools} & {*file.agents}):
         raise InputError("A018", f"{twice[0]!r} is named as a tool and as an agent", place=place, hint="leave one of them out")
-    if taken := next((name for name in inputs.get("properties", {}) if kit.taken(name)), None):
+    if taken := next((name for name in names if kit.taken(name)), None):
         hint = f"call it {taken}_; {', '.join(kit.ADDED)} and s1, s2, ... are what the loop itself puts in"
         raise InputError("A018", f"the input {taken!r} of an agent with tools has a name that is taken", place=place, hint=hint)
 
 
-def check_members(file: CardFile, place: Place | None) -> None:
+def _check_members(file: CardFile, place: Place) -> None:
     """Refuses members of a card of another kind, an ensemble without two of them, and what only its members can have (A024)."""
     if file.kind != "ensemble":
         if key := next((key for key in ("members", "weights", "enough") if getattr(file, key)), None):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -311,6 +313,40 @@ def test_a_card_declared_in_python_is_a_card() -> None:
     assert (caught.value.code, caught.value.hint) == ("A002", "did you mean 'max_output'?")
     with pytest.raises(InputError, match="no input 'contxt'"):
         Card.declared("teller", input=inputs, output=quote, prompt="{{ contxt }}")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        ({"output": {"type": "strnig"}}, "L042", "not a schema"),
+        ({"evidence": "context"}, "A002", "'context' is what `evidence:` names, and always given: it has no default"),
+        (
+            {"output": {"type": "object", "properties": {"a": {"type": "string", "minLength": 999}}, "required": ["a"]}},
+            "A002",
+            "max_output",
+        ),
+    ],
+)
+def test_what_agent_yaml_is_refused_with_a_declared_and_a_stored_card_are_too(change: dict[str, Any], code: str, message: str) -> None:
+    text = parse_type("str", {})
+    fields = {"question": text, "context": {**text, "default": ""}}
+    inputs = {"type": "object", "properties": fields, "required": ["question"]}
+    said: dict[str, Any] = {"input": inputs, "output": text, "prompt": "{{ context }} {{ question }}"}
+    good = Card.declared("reader", **said)
+    with pytest.raises(InputError, match=message) as caught:
+        Card.declared("reader", **{**said, **change})
+    assert caught.value.code == code
+    stored = msgspec.json.decode(good.dump())
+    stored["settings"] |= {key: value for key, value in change.items() if key != "output"}
+    with pytest.raises(InputError, match=message) as caught:
+        Card.restore(msgspec.json.encode(stored | {key: value for key, value in change.items() if key == "output"}))
+    assert caught.value.code == "A012"
+
+
+def test_an_encoder_declared_in_python_needs_no_prompt() -> None:
+    inputs = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+    card = Card.declared("sorter", input=inputs, output={"enum": ["a", "b"]}, prompt="", kind="encoder", model="minilm")
+    assert (card.kind, card.template, Card.restore(card.dump())) == ("encoder", "", card)
 
 
 @pytest.mark.parametrize("name", ["reader", "banking_intent", "assistant_intent"])

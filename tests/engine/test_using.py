@@ -74,8 +74,9 @@ def test_the_model_calls_its_tools_one_after_the_other_and_then_answers() -> Non
     assert played.workers.counts == {"helper": 4, "split": 1, "shout": 2}
 
 
-@pytest.mark.parametrize("evidence", [None, "tone"])
-@pytest.mark.parametrize(("field", "given"), [({**TEXT, "default": "kind"}, {"tone": "kind"}), (TEXT, {})])
+@pytest.mark.parametrize(
+    ("field", "given", "evidence"), [({**TEXT, "default": "kind"}, {"tone": "kind"}, None), (TEXT, {}, None), (TEXT, {}, "tone")]
+)
 def test_an_input_that_is_left_out_has_its_default_in_each_question(field: Any, given: Any, evidence: str | None) -> None:
     inputs = record(text=TEXT)
     inputs["properties"]["tone"] = field
