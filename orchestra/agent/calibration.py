@@ -17,6 +17,7 @@ import msgspec
 
 from orchestra.agent.wording import NAMES, wording
 from orchestra.errors import InputError, Place
+from orchestra.values.json import NotDecodable, decoded
 
 LEAST = 1e-6
 """A probability below which none is counted."""
@@ -71,8 +72,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def read(cls, data: bytes, choices: Sequence[str], place: Place | None = None) -> Calibration:
         """From a file's bytes. Raises `InputError` A014 for what is no calibration of these choices."""
         try:
-            found = msgspec.json.decode(data, type=cls)
-        except msgspec.MsgspecError as error:
+            found = decoded(data, cls)
+        except NotDecodable as error:
             raise _fault(str(error), place) from error
         if set(found.choices) != set(choices):
             raise _fault(f"it is about {', '.join(found.choices)}, and the card's choices are {', '.join(choices) or 'none'}", place)

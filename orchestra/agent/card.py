@@ -19,7 +19,7 @@ from orchestra.agent.contract import Contract, Kit
 from orchestra.agent.faults import faults, held_by
 from orchestra.agent.types import declared, is_plain_text, output_type, project_models, record
 from orchestra.errors import InputError, Place
-from orchestra.values.json import digest
+from orchestra.values.json import NotDecodable, decoded, digest
 from orchestra.values.types import Schema, Validator, nearest, under
 from orchestra.values.yaml import Marked, load
 
@@ -232,8 +232,8 @@ class Card(CardFile):
         if self.adapter is None or self.folder is None:
             return ""
         try:
-            return msgspec.json.decode((self.folder / self.adapter / "manifest.json").read_bytes(), type=_Adapter).sha256
-        except (OSError, msgspec.MsgspecError):
+            return decoded((self.folder / self.adapter / "manifest.json").read_bytes(), _Adapter).sha256
+        except (OSError, NotDecodable):
             return ""
 
     @cached_property

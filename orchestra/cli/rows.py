@@ -21,7 +21,7 @@ from orchestra.errors import InputError, InputErrors, OrchestraError, Place
 from orchestra.events import NOTHING, Usage
 from orchestra.learn.sources import from_text, is_table, lines
 from orchestra.locks import hold
-from orchestra.values.json import MAX_BYTES, NotStrictJSON, canonical, digest, parse_untrusted
+from orchestra.values.json import MAX_BYTES, NotDecodable, NotStrictJSON, canonical, decoded, digest, parse_untrusted
 from orchestra.values.outcome import Evidence
 from orchestra.values.schema import nearest
 from orchestra.workflow.program import InputField
@@ -271,8 +271,8 @@ class Results:
     def _result(self, raw: bytes, number: int) -> RowResult:
         place, hint = Place(str(self.path), number), "name another file with --output, or move this one away"
         try:
-            result = _decode(raw)
-        except msgspec.DecodeError as error:
+            result = decoded(raw, RowResult)
+        except NotDecodable as error:
             raise InputError("C022", f"a line that is no result: {error}", place=place, hint=hint) from error
         if result.id not in self._ids:
             raise InputError("C022", f"a result of {result.id!r}, which is no row of the input", place=place, hint=hint)

@@ -26,7 +26,7 @@ from orchestra.fleet.config import Fetched, FilesSource, FolderSource, HubSource
 from orchestra.fleet.folders import Folders, is_full
 from orchestra.fleet.progress import Progress, Report, silent
 from orchestra.fleet.safetensors import check_folder
-from orchestra.values.json import canonical, digest
+from orchestra.values.json import NotDecodable, canonical, decoded, digest
 
 MANIFEST = "orchestra-weights.json"
 RECIPE = 1
@@ -109,9 +109,9 @@ def look(folder: Path) -> str:
     """
     try:
         if (folder / MANIFEST).is_file():
-            return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).digest
+            return decoded((folder / MANIFEST).read_bytes(), Manifest).digest
         found = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, NotDecodable):
         return ""
     return digest(canonical([str(folder), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]]))
 
@@ -131,8 +131,8 @@ def verify(folder: Path) -> Prepared:
     if not manifest_file.is_file():
         return Prepared(folder, _record(folder, "unknown", {"folder": str(folder)}).digest)
     try:
-        manifest = msgspec.json.decode(manifest_file.read_bytes(), type=Manifest)
-    except msgspec.MsgspecError as error:
+        manifest = decoded(manifest_file.read_bytes(), Manifest)
+    except NotDecodable as error:
         raise _damaged(folder, f"{MANIFEST} cannot be read: {error}") from error
     present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     if surplus := sorted(present ^ set(manifest.files)):

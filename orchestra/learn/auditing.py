@@ -13,17 +13,18 @@ import msgspec
 
 from orchestra.doors import EVERY, Journal, RunSummary
 from orchestra.engine.replay import Replayed, replay
-from orchestra.errors import InputError, InputErrors, OrchestraError, Place
+from orchestra.errors import InputError, InputErrors, OrchestraError
 from orchestra.events import Event, RunStarted
 from orchestra.journal.history import Attempt, History, Row
 from orchestra.learn.certifying import Rightness
 from orchestra.learn.evaluation import EVALUATION
+from orchestra.learn.lines import Lines, places
 from orchestra.learn.metrics import Case
 from orchestra.learn.questions import as_record
 from orchestra.paths import without_numbers
 from orchestra.project import Project
 from orchestra.stored import CERTIFICATE, CLAIMS, restored
-from orchestra.values.json import canonical, digest, records
+from orchestra.values.json import canonical, digest
 from orchestra.verify.audits import Output, Said, Unit, Watch, Watched
 from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.verify.parts import rest
@@ -201,6 +202,9 @@ class Label(msgspec.Struct, frozen=True):
     expected: Any = msgspec.UNSET
 
 
+_LINES = Lines(Label, "V021", "verdict", HINT)
+
+
 async def labelled(
     path: Path, watch: Watch, journal: Journal, project: Project, rightness: Callable[[], Rightness]
 ) -> tuple[list[tuple[Output, Said]], int]:
@@ -210,10 +214,9 @@ async def labelled(
     recorded then.
     """
     faults, said, again = list[InputError](), dict[Unit, Said](), 0
-    for number, text in _lines(path):
-        place = Place(str(path), number, text=text.decode("utf-8", "replace"))
+    for place, text in places(path, _LINES.bytes_of(path)):
         try:
-            label = _label(text)
+            label = _LINES.row(text, place)
             if (label.run, label.node) in said:
                 raise _fault(f"two lines are about {label.node} of run {label.run}")
             verdict = await _verdict(label, watch, journal, project, rightness)
@@ -230,21 +233,6 @@ async def labelled(
     if faults:
         raise InputErrors(faults)
     return [(output, said[unit]) for unit, output in watch.drawn.items() if unit in said], again
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError("V021", f"{path} cannot be read: {error.strerror or error}", hint=HINT) from error
-    yield from records(data)
-
-
-def _label(text: bytes) -> Label:
-    try:
-        return msgspec.json.decode(text, type=Label)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _fault(f"a line that is no verdict: {error}") from error
 
 
 async def _verdict(label: Label, watch: Watch, journal: Journal, project: Project, rightness: Callable[[], Rightness]) -> Said:

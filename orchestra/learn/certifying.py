@@ -10,11 +10,12 @@ from typing import Any, get_args
 import msgspec
 
 from orchestra.agent.card import Card
-from orchestra.errors import InputError, Place
+from orchestra.errors import InputError
+from orchestra.learn.lines import Lines
 from orchestra.learn.metrics import Case, Measure, Right, metric
 from orchestra.learn.questions import Question, Test, as_record, measures_of
 from orchestra.learn.rulings import situation
-from orchestra.values.json import digest, records
+from orchestra.values.json import digest
 from orchestra.values.types import nearest
 from orchestra.verify.acceptance import CONFIDENCE, certifiable
 from orchestra.verify.certificate import Item
@@ -92,6 +93,9 @@ class _Predicted(msgspec.Struct, frozen=True):
     abstained: bool = False
 
 
+_LINES = Lines(_Predicted, "V006", "prediction", '{"id": "1", "output": {...}, "score": 0.93}')
+
+
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """Recorded answers, by the ids of their rows."""
@@ -103,22 +107,12 @@ class Predictions:
     @classmethod
     def read(cls, path: Path) -> Predictions:
         """Of a file of lines `{"id", "output", "score"?, "abstained"?}`. Raises `InputError` V006 with the place of what is wrong."""
-        hint = '{"id": "1", "output": {...}, "score": 0.93}'
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise InputError("V006", f"{path} cannot be read: {error.strerror or error}", hint=hint) from error
-        decoder, found = msgspec.json.Decoder(_Predicted), dict[str, _Predicted]()
-        for number, line in records(data):
-            place = Place(str(path), number, text=line.decode("utf-8", "replace"))
-            try:
-                one = decoder.decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise InputError("V006", f"a line that is no prediction: {error}", place=place, hint=hint) from error
+        data, found = _LINES.bytes_of(path), dict[str, _Predicted]()
+        for place, one in _LINES.rows(path, data):
             if one.id in found:
                 raise InputError("V006", f"two predictions have the id {one.id!r}", place=place, hint="count each row once")
             if one.score is not None and not 0 <= one.score <= 1:
-                raise InputError("V006", f"the score is {one.score}, and must be in [0, 1]", place=place, hint=hint)
+                raise InputError("V006", f"the score is {one.score}, and must be in [0, 1]", place=place, hint=_LINES.hint)
             found[one.id] = one
         return cls(path.name, digest(data), found)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from orchestra.errors import InputError
+from orchestra.values.json import NotDecodable, decoded
 
 if TYPE_CHECKING:
     import torch
@@ -90,9 +91,9 @@ class Checkpoints:
         if folder is None:
             return None
         try:
-            state = msgspec.json.decode((folder / STATE).read_bytes(), type=State)
+            state = decoded((folder / STATE).read_bytes(), State)
             weights, moments = load_file(folder / WEIGHTS), load_file(folder / MOMENTS)
-        except (OSError, msgspec.MsgspecError, SafetensorError) as error:
+        except (OSError, NotDecodable, SafetensorError) as error:
             raise InputError("N120", f"the checkpoint in {folder} cannot be read: {error}", hint="start again with --fresh") from error
         if state.plan != plan:
             raise InputError("N120", f"the checkpoint in {folder} is of another training", hint="start again with --fresh")

@@ -12,8 +12,9 @@ import msgspec
 from orchestra.agent.card import Card
 from orchestra.doors import Source, sources
 from orchestra.errors import InputError, Place
+from orchestra.learn.lines import Lines
 from orchestra.learn.questions import Question, Test
-from orchestra.values.json import digest, records
+from orchestra.values.json import digest
 from orchestra.verify import back_off, entailment
 from orchestra.verify.entailment import CLAIM, EVIDENCE, Reply
 from orchestra.verify.factuality import Answer
@@ -37,6 +38,9 @@ class _Line(msgspec.Struct, frozen=True):
     input: dict[str, Any]
     output: Any
     claims: tuple[Label, ...] | None = None
+
+
+_LINES = Lines(_Line, "V006", "judged answer", HINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +98,8 @@ class Labelled:
 
 def read(path: Path, card: Card) -> Labelled:
     """The rows of a file. Raises `InputError` V006 with the place of what is wrong."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError("V006", f"{path} cannot be read: {error.strerror or error}", hint=HINT) from error
-    decoder, rows, bare = msgspec.json.Decoder(_Line), list[Row](), 0
-    for number, text in records(data):
-        place = Place(str(path), number, text=text.decode("utf-8", "replace"))
-        try:
-            line = decoder.decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError("V006", f"a line that is no judged answer: {error}", place=place, hint=HINT) from error
+    data, rows, bare = _LINES.bytes_of(path), list[Row](), 0
+    for place, line in _LINES.rows(path, data):
         rows.append(_row(card, line, place))
         bare += line.claims is None
     if not rows:

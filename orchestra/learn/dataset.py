@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from orchestra.errors import InputError, Place
-from orchestra.values.json import canonical, digest, records
+from orchestra.errors import InputError
+from orchestra.learn.lines import Lines
+from orchestra.values.json import NotDecodable, canonical, decoded, digest
 
 Part: TypeAlias = Literal["train", "tune", "test"]
 PARTS: tuple[Part, ...] = ("train", "tune", "test")
@@ -30,6 +31,9 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: Any
     group: str
     """Rows with something in common, such as the passage that they ask about."""
+
+
+_LINES = Lines(Row, "N001", "row", "orchestra learn data")
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -124,14 +128,14 @@ class DataSet:
     def load(cls, folder: Path) -> DataSet:
         """The data set of a folder, its rows compared with the manifest. Raises `InputError` N001 to N004."""
         try:
-            manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+            manifest = decoded((folder / MANIFEST).read_bytes(), Manifest)
             texts = {part: (folder / f"{part}.jsonl").read_bytes() for part in PARTS}
         except OSError as error:
             reason = f"{folder} is no data set: {error.strerror or error} ({error.filename})"
             raise InputError("N001", reason, hint="orchestra learn data") from error
-        except msgspec.MsgspecError as error:
+        except NotDecodable as error:
             raise InputError("N001", f"{folder / MANIFEST} is no manifest: {error}", hint="orchestra learn data") from error
-        rows = {part: _read(folder / f"{part}.jsonl", texts[part]) for part in PARTS}
+        rows = {part: [row for _, row in _LINES.rows(folder / f"{part}.jsonl", texts[part])] for part in PARTS}
         made = cls.made(manifest.name, manifest.agent, manifest.contract, manifest.licence, manifest.sources, rows, manifest.left_out)
         if made.manifest.digest != manifest.digest:
             reason = f"the rows in {folder} have the digest {made.manifest.digest}, and its manifest says {manifest.digest}"
@@ -145,8 +149,8 @@ def check_vacant(folder: Path, version: str = "") -> None:
     if not os.path.isfile(path):
         return
     try:
-        stands = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError) as error:
+        stands = decoded(path.read_bytes(), Manifest)
+    except (OSError, NotDecodable) as error:
         raise InputError("N016", f"{path} is of something else than a data set", hint="--out with another folder") from error
     if stands.digest != version:
         parts = ", ".join(f"{one.rows:,} to {part}" for part, one in stands.parts.items())
@@ -179,15 +183,3 @@ def _record(rows: Sequence[Row]) -> PartRecord:
 
 def _lines(rows: Iterable[Row]) -> bytes:
     return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
-
-
-def _read(path: Path, data: bytes) -> list[Row]:
-    decoder = msgspec.json.Decoder(Row)
-    rows: list[Row] = []
-    for number, line in records(data):
-        try:
-            rows.append(decoder.decode(line))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            place = Place(str(path), number, text=line.decode("utf-8", "replace"))
-            raise InputError("N001", f"a line that is no row: {error}", place=place, hint="orchestra learn data") from error
-    return rows

@@ -22,6 +22,7 @@ from orchestra.learn.duplicates import mark
 from orchestra.learn.promotion import LEARNT_FROM
 from orchestra.learn.promotion import mark as learnt_mark
 from orchestra.learn.questions import Test
+from orchestra.values.json import NotDecodable, decoded
 
 LearntPart: TypeAlias = Literal["train", "tune"]
 BOTH: tuple[LearntPart, ...] = ("train", "tune")
@@ -88,8 +89,8 @@ def read(card: Card, folder: Path) -> LearntFrom | None:
     if not path.is_file():
         return None
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=LearntFrom)
-    except (OSError, msgspec.MsgspecError) as error:
+        found = decoded(path.read_bytes(), LearntFrom)
+    except (OSError, NotDecodable) as error:
         raise InputError("N205", f"{path} cannot be read: {error}", place=Place(str(path), 1), hint="orchestra learn train") from error
     return found if found.learnt == learnt_mark(card, folder) else None
 
@@ -148,8 +149,8 @@ def _refuse_part(card: Card, test: Test, data: Path, parts: Sequence[LearntPart]
     if data.is_dir() or not path.is_file():
         return
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except msgspec.MsgspecError:
+        manifest = decoded(path.read_bytes(), Manifest)
+    except NotDecodable:
         return  # the manifest of something else
     part = next((part for part in parts if manifest.parts[part].digest == test.digest), None)
     if part is not None and manifest.agent == card.name:

@@ -28,6 +28,7 @@ from orchestra.fleet.weights import sha256
 from orchestra.learn.evaluation import Arm
 from orchestra.learn.interval import Difference, difference
 from orchestra.learn.metrics import Metric
+from orchestra.values.json import NotDecodable, decoded
 from orchestra.values.types import Validator, under
 
 ADAPTER = "adapter"
@@ -163,8 +164,8 @@ def learnt(card: Card, folder: Path) -> tuple[str, ...]:
 
 def _layout(card: Card, folder: Path, name: str) -> _Layout:
     try:
-        layout = msgspec.json.decode((folder / name).read_bytes(), type=_Layout)
-    except (OSError, msgspec.MsgspecError) as error:
+        layout = decoded((folder / name).read_bytes(), _Layout)
+    except (OSError, NotDecodable) as error:
         raise InputError("A011", f"{card.name}: {name}: {error}", hint="orchestra learn train") from error
     _inside(layout.arrays)
     return layout
@@ -244,8 +245,8 @@ class Shelf:
         """The promotions so far, the oldest first. Raises `InputError` N303 for a log that cannot be read."""
         path = self.folder / LOG
         try:
-            return [msgspec.json.decode(line, type=Promotion) for line in path.read_bytes().splitlines()] if path.exists() else []
-        except msgspec.MsgspecError as error:
+            return [decoded(line, Promotion) for line in path.read_bytes().splitlines()] if path.exists() else []
+        except NotDecodable as error:
             raise InputError("N303", f"{path} cannot be read: {error}", hint="restore it from version control") from error
 
     def take(self, candidate: Path, line: Promotion) -> None:

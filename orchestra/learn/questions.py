@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +11,13 @@ from typing import Any
 import msgspec
 
 from orchestra.agent.card import Card
-from orchestra.errors import InputError, Place
+from orchestra.errors import InputError
 from orchestra.learn.dataset import MANIFEST, DataSet, Part
 from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
+from orchestra.learn.lines import Lines
 from orchestra.learn.metrics import ALONE, Measure, Metric, among, metric
 from orchestra.learn.sources import Columns, is_table, read
-from orchestra.values.json import digest, records
+from orchestra.values.json import digest
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -169,18 +168,7 @@ def _lines(path: Path, card: Card | None) -> tuple[list[_Line], str]:
     if card is not None and is_table(path):
         rows = read(path, card, Columns({}))
         return [_Line(row.id, row.input, output=row.output) for row in rows], digest(path.read_bytes())
-    decoder = msgspec.json.Decoder(_Line)
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError("N001", f"{path} cannot be read: {reason}", hint="name a data set's folder, or a file of rows") from error
-    lines: list[_Line] = []
-    for number, text in records(data):
-        try:
-            lines.append(decoder.decode(text))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            place = Place(str(path), number, text=text.decode("utf-8", "replace"))
-            hint = "orchestra learn data makes rows of a table: orchestra explain N001" if is_table(path) else '{"id", "input", "expected"}'
-            raise InputError("N001", f"a line that is no row: {error}", place=place, hint=hint) from error
-    return lines, digest(data)
+    hint = "orchestra learn data makes rows of a table: orchestra explain N001" if is_table(path) else '{"id", "input", "expected"}'
+    lines = Lines(_Line, "N001", "row", hint)
+    data = lines.bytes_of(path)
+    return [row for _, row in lines.rows(path, data)], digest(data)

@@ -8,10 +8,11 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 JSON: TypeAlias = bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"] | None
 """What a node reads and writes. Containers are treated as immutable everywhere."""
 
@@ -43,6 +44,18 @@ def records(data: bytes) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
         if line.strip():
             yield number, line
+
+
+class NotDecodable(ValueError):
+    """Bytes that are no value of the type that they should be; `args[0]` says why."""
+
+
+def decoded(data: bytes, type: type[T]) -> T:
+    """JSON as a value of a type. Raises `NotDecodable`: for what is no JSON, none of that type, no UTF-8, or nested too deep."""
+    try:
+        return msgspec.json.decode(data, type=type)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise NotDecodable(str(error)) from error
 
 
 class NotStrictJSON(ValueError):
