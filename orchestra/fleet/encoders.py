@@ -12,7 +12,7 @@ import msgspec
 
 from orchestra.agent.layout import Base
 from orchestra.errors import FleetError, InputError
-from orchestra.fleet import weights
+from orchestra.fleet import download, weights
 from orchestra.fleet.config import FilesSource, HubSource, Piece, SplitSource, Weights, WheelFile
 from orchestra.fleet.progress import Report, silent
 
@@ -174,4 +174,4 @@ def _digests(folder: Path) -> dict[str, str]:
     """Of the files that an encoder is made of."""
     from orchestra.agent.encoder import CONFIG, TOKENIZER, WEIGHTS
 
-    return {name: weights.sha256(folder / name) for name in (WEIGHTS, TOKENIZER, CONFIG)}
+    return {name: download.sha256(folder / name) for name in (WEIGHTS, TOKENIZER, CONFIG)}

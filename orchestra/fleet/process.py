@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from orchestra.whole import write_file
+
 GUARD = Path(__file__).with_name("guard.py")
 LOG_BYTES = 16 << 20
 """Bytes of a server's log at most; then its last part becomes `NAME.log.1` and it starts anew."""
@@ -138,9 +140,7 @@ class Trace(msgspec.Struct, frozen=True):
 def record(children: Sequence[int], file: Path) -> None:
     """Notes the servers that run, for a supervisor that comes after a sudden end of this one."""
     traces = [Trace(pid, found.started) for pid in children if (found := _stat(pid))]
-    partial = file.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.encode(traces))
-    os.replace(partial, file)
+    write_file(file, msgspec.json.encode(traces))
 
 
 def end_leftovers(file: Path) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import sys
@@ -138,7 +137,7 @@ def verify(folder: Path) -> Prepared:
     if surplus := sorted(present ^ set(manifest.files)):
         raise _damaged(folder, f"{surplus[0]} is missing, or was not there when it was made")
     for name, record in manifest.files.items():
-        if sha256(folder / name) != record.sha256:
+        if download.sha256(folder / name) != record.sha256:
             raise _damaged(folder, f"{name} has changed since it was made")
     return Prepared(folder, manifest.digest)
 
@@ -254,14 +253,8 @@ def _seal(folder: Path, licence: str, source: dict[str, str]) -> None:
 
 def _record(folder: Path, licence: str, source: dict[str, str]) -> Manifest:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
-    records = {str(path.relative_to(folder)): FileRecord(sha256(path), path.stat().st_size) for path in files}
+    records = {str(path.relative_to(folder)): FileRecord(download.sha256(path), path.stat().st_size) for path in files}
     return Manifest(licence=licence, source=source, files=records)
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.asynccontextmanager

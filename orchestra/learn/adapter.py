@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestra.errors import InputError
-from orchestra.fleet.adapters import mark_of
+from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of
+from orchestra.fleet.download import sha256
 from orchestra.fleet.safetensors import check_folder
-from orchestra.fleet.weights import sha256
 from orchestra.learn import curve
 from orchestra.learn.checkpoint import Point
 from orchestra.learn.model import Learner, Shape
-from orchestra.learn.promotion import LEARNT_FROM
+from orchestra.learn.promotion import LEARNT_FROM, MAX_BYTES
+from orchestra.whole import swap_folder
 
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS, CONFIG, MANIFEST, CURVE = "adapter_model.safetensors", "adapter_config.json", "manifest.json", "loss.svg"
+MANIFEST, CURVE = "manifest.json", "loss.svg"
 OWN = (WEIGHTS, CONFIG, MANIFEST, CURVE, LEARNT_FROM)
-MOST = 10_000_000
-"""Bytes of an adapter's weights at most: it is kept in git."""
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,9 +129,9 @@ def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: M
     partial.mkdir(parents=True)
     save_file({name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in weights.items()}, partial / WEIGHTS)
     (partial / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone
-    if (size := (partial / WEIGHTS).stat().st_size) > MOST:
+    if (size := (partial / WEIGHTS).stat().st_size) > MAX_BYTES:
         shutil.rmtree(partial)
-        raise InputError("N130", f"the adapter has {size / 1e6:.1f} MB; at most {MOST / 1e6:.0f} MB", hint="a smaller --rank")
+        raise InputError("N130", f"the adapter has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB", hint="a smaller --rank")
     known = settings.to_dict()
     config = {key: sorted(value) if isinstance(value, set) else value for key, value in known.items() if key not in ("auto_mapping",)}
     config |= {"base_model_name_or_path": made.base, "inference_mode": True}
@@ -141,8 +140,7 @@ def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: M
     (partial / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n")
     (partial / CURVE).write_text(curve.svg(made.curve, made.best_step), "utf-8")
     check_folder(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    swap_folder(partial, folder)
     return whole
 
 

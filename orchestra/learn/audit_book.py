@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from orchestra.verify.audits import Audited, Drawn, Line, Log, Output, Said, Wat
 from orchestra.verify.certificate_file import FILE
 from orchestra.verify.claims_file import FILE as CLAIMS
 from orchestra.verify.claims_file import ClaimsCertificate
+from orchestra.whole import write_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +133,9 @@ def _standing(file: Path | None, agent: str, *, claims: bool) -> Watched | None:
 
 def replaced(file: Path, data: bytes) -> None:
     """Puts a file in its place, whole or not at all, whoever else does so. Raises `OrchestraError` C023 where it cannot be written."""
-    partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(data)
-            os.replace(partial, file)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        write_file(file, data)
     except OSError as error:
         raise OrchestraError("C023", f"{file} cannot be written: {error.strerror or error}", hint="name another with --out") from error
 

@@ -5,7 +5,6 @@ A checkpoint is one folder that appears under its name only when it is whole; th
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 
 from orchestra.errors import InputError
 from orchestra.values.json import NotDecodable, decoded
+from orchestra.whole import standing, swap_folder, write_file
 
 if TYPE_CHECKING:
     import torch
@@ -67,17 +67,13 @@ class Checkpoints:
         """Writes a checkpoint in the place of the one before; `best.safetensors` is carried over."""
         from safetensors.torch import save_file
 
-        partial, whole, old = (self.folder / name for name in (f".{FOLDER}.partial", FOLDER, f".{FOLDER}.old"))
+        partial = self.folder / f".{FOLDER}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial / WEIGHTS)
         save_file({name: value.detach().cpu().contiguous() for name, value in moments.items()}, partial / MOMENTS)
         (partial / STATE).write_bytes(msgspec.json.encode(state))
-        shutil.rmtree(old, ignore_errors=True)
-        if whole.exists():
-            os.replace(whole, old)
-        os.replace(partial, whole)
-        shutil.rmtree(old, ignore_errors=True)
+        swap_folder(partial, self.folder / FOLDER)
 
     def load(self, plan: str) -> tuple[State, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
         """The last checkpoint, or None where there is none.
@@ -87,8 +83,8 @@ class Checkpoints:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder = next((f for f in (self.folder / FOLDER, self.folder / f".{FOLDER}.old") if (f / STATE).is_file()), None)
-        if folder is None:
+        folder = standing(self.folder / FOLDER)
+        if not (folder / STATE).is_file():
             return None
         try:
             state = decoded((folder / STATE).read_bytes(), State)
@@ -101,12 +97,10 @@ class Checkpoints:
 
     def save_best(self, weights: dict[str, torch.Tensor]) -> None:
         """Keeps the weights that were best on the held-out part so far."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{BEST}"
-        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial)
-        os.replace(partial, self.folder / BEST)
+        write_file(self.folder / BEST, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
 
     def load_best(self) -> dict[str, torch.Tensor]:
         """Those weights."""

@@ -17,6 +17,7 @@ import msgspec
 from orchestra.errors import InputError
 from orchestra.learn.lines import Lines
 from orchestra.values.json import NotDecodable, canonical, decoded, digest
+from orchestra.whole import write_file
 
 Part: TypeAlias = Literal["train", "tune", "test"]
 PARTS: tuple[Part, ...] = ("train", "tune", "test")
@@ -120,9 +121,7 @@ class DataSet:
         (folder / MANIFEST).unlink(missing_ok=True)
         for part in PARTS:
             (folder / f"{part}.jsonl").write_bytes(_lines(self.rows[part]))
-        partial = folder / f".{MANIFEST}"
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(self.manifest)) + b"\n")
-        os.replace(partial, folder / MANIFEST)
+        write_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(self.manifest)) + b"\n")
 
     @classmethod
     def load(cls, folder: Path) -> DataSet:

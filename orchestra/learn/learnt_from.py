@@ -7,7 +7,6 @@ are a sample, and of any other rows the same sample can be taken.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -23,6 +22,7 @@ from orchestra.learn.promotion import LEARNT_FROM
 from orchestra.learn.promotion import mark as learnt_mark
 from orchestra.learn.questions import Test
 from orchestra.values.json import NotDecodable, decoded
+from orchestra.whole import write_file
 
 LearntPart: TypeAlias = Literal["train", "tune"]
 BOTH: tuple[LearntPart, ...] = ("train", "tune")
@@ -78,9 +78,7 @@ def record(card: Card, data: DataSet, folder: Path, before: LearntFrom | None = 
     if before is not None:
         train, tune, name = before.train.and_(train), before.tune.and_(tune), f"{before.data}, {name}"
     made = LearntFrom(learnt=learnt_mark(card, folder), data=name, train=train, tune=tune)
-    partial = folder / f".{LEARNT_FROM}"
-    partial.write_bytes(msgspec.json.encode(made) + b"\n")
-    os.replace(partial, folder / LEARNT_FROM)
+    write_file(folder / LEARNT_FROM, msgspec.json.encode(made) + b"\n")
 
 
 def read(card: Card, folder: Path) -> LearntFrom | None:

@@ -7,7 +7,6 @@ last one to the very same result on the same machine with as many threads and th
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from torch.nn import functional
 from orchestra.errors import InputError
 from orchestra.learn.divergence import finite
 from orchestra.learn.tuned import Adapted, Frozen, Pace, Tuned, padded
+from orchestra.whole import write_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,16 +170,14 @@ def _plan(texts: Texts, labels: Sequence[int], count: int, pace: Pace) -> str:
 
 
 def _save(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str, steps: int) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"learnt.{name}": array.detach() for name, array in member.learnt.items()} | {CHANCE: torch.get_rng_state()}
     for name, array in member.learnt.items():
         for key, value in optimizer.state[array].items():
             arrays[f"{key}.{name}"] = value.detach()
-    partial = path.with_suffix(".partial")
-    save_file(arrays, partial, {"plan": plan, "steps": str(steps)})
-    os.replace(partial, path)
+    write_file(path, save(arrays, {"plan": plan, "steps": str(steps)}))
 
 
 def _resumed(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str) -> int:

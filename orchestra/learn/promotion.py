@@ -23,13 +23,14 @@ from orchestra.agent.classical import gives_number
 from orchestra.agent.skill import FORMATS, skill
 from orchestra.errors import InputError
 from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of
+from orchestra.fleet.download import sha256
 from orchestra.fleet.safetensors import check_folder
-from orchestra.fleet.weights import sha256
 from orchestra.learn.evaluation import Arm
 from orchestra.learn.interval import Difference, difference
 from orchestra.learn.metrics import Metric
 from orchestra.values.json import NotDecodable, decoded
 from orchestra.values.types import Validator, under
+from orchestra.whole import swap_folder, write_file
 
 ADAPTER = "adapter"
 """The folder of an agent's adapter, and the name that its card gives it."""
@@ -288,8 +289,7 @@ class Shelf:
         partial.mkdir(parents=True, exist_ok=True)
         for name in names:
             if not (partial / name).is_file():
-                shutil.copyfile(self.place / name, partial / f".{name}")
-                os.replace(partial / f".{name}", partial / name)
+                write_file(partial / name, (self.place / name).read_bytes())
         if partial != kept:
             os.replace(partial, kept)
 
@@ -299,20 +299,15 @@ class Shelf:
             self._name_it()
             return
         for name in _with_record(learnt(self.card, source), source):
-            shutil.copyfile(source / name, self.folder / f".{name}")
-            os.replace(self.folder / f".{name}", self.folder / name)
+            write_file(self.folder / name, (source / name).read_bytes())
 
     def _place(self, source: Path) -> None:
         """Puts an adapter's folder in the place of the one that is there."""
         place = self.place
-        new, old = place.with_name(f".{place.name}.new"), place.with_name(f".{place.name}.old")
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        new = place.with_name(f".{place.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
         shutil.copytree(source, new)
-        if place.exists():
-            os.replace(place, old)
-        os.replace(new, place)
-        shutil.rmtree(old, ignore_errors=True)
+        swap_folder(new, place)
 
     def _name_it(self) -> None:
         """Makes the card name its adapter, where it does not yet."""
@@ -324,9 +319,7 @@ class Shelf:
         path = self.folder / FILE
         text = path.read_text("utf-8")
         told = _LINE.sub(line, text, count=1) if _LINE.search(text) else f"{text.rstrip()}\n{line}"
-        partial = path.with_name(f".{FILE}")
-        partial.write_text(told.rstrip("\n") + "\n", "utf-8")
-        os.replace(partial, path)
+        write_file(path, told.rstrip("\n").encode() + b"\n")
 
     def _forget(self, named: str) -> None:
         """Takes the adapter away, and its line out of the card, or gives it the name that it had; what runs on arrays cannot be without

@@ -6,7 +6,6 @@ A server may change what its tools say of themselves at any time, and what they 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from orchestra.errors import InputError, Place
 from orchestra.values.json import canonical, digest, unkept
 from orchestra.values.text import keepable, visible
 from orchestra.values.types import Schema, Validator, bundled
+from orchestra.whole import write_file
 
 FOLDER = "mcp"
 FORMAT = "orchestra/mcp/v1"
@@ -136,11 +136,9 @@ def write(project: Path | None, server: str, pins: Mapping[str, Pin]) -> Path:
     """Keeps the pins of a server; gives the file. Raises `InputError` T019 where it cannot be written."""
     path = path_of(project, server)
     data = msgspec.json.format(msgspec.json.encode(Pins(FORMAT, server, dict(sorted(pins.items())))), indent=2) + b"\n"
-    new = path.with_suffix(f".{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_bytes(data)
-        new.replace(path)
+        write_file(path, data)
     except OSError as error:
         raise InputError("T019", f"{path} cannot be written: {error.strerror}", hint="make the project's folder writable") from error
     return path
