@@ -16,7 +16,7 @@ from orchestra.errors import InputError
 from orchestra.learn.calibrating import fitted, judged, without, written
 from orchestra.learn.contract import check_contract, learning
 from orchestra.learn.dataset import DataSet, Part
-from orchestra.learn.learnt_from import refuse
+from orchestra.learn.learnt_from import known, refuse
 from orchestra.learn.questions import Question, Test, as_record
 from orchestra.workflow.steps import Agent
 
@@ -48,8 +48,9 @@ async def calibrated(
         test = Test(
             held_back.manifest.name, held_back.manifest.digest, [Question(row.id, row.input, as_record(row.output)) for row in rows]
         )
-        if remark := refuse(card, test, data, ("train",)):
-            note(remark)
+        refuse(learnt := known(card, test, data, ("train",)))
+        for one in learnt:
+            note(one.said)
         arm = await metered_arm(orchestra, agent, Agent.carded(without(card)), test, chosen.concurrency)
     made = fitted(card, held_back, judged(card, rows, arm.cases), words)
     if out is None and card.folder is None:

@@ -227,7 +227,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, stop: St
     from orchestra.cli import combining, comparison
     from orchestra.learn import audit_book
     from orchestra.learn.certifying import Predictions, checks_of, items, rightness
-    from orchestra.learn.learnt_from import refuse
+    from orchestra.learn.learnt_from import known, refuse
     from orchestra.learn.metrics import Case
     from orchestra.project import Project
     from orchestra.values.json import canonical, digest
@@ -237,8 +237,9 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, stop: St
     project = Project.load(chosen)
     card = project.registry.card(asked.agent)
     test = comparison.rows(card, asked.data, "test", asked.rows, asked.terms.seed, asked.evaluation)
-    if remark := refuse(card, test, asked.data):
-        note(remark)
+    refuse(learnt := known(card, test, asked.data))
+    for one in learnt:
+        note(one.said)
     right, checks = rightness(card, asked.evaluation, asked.metric), checks_of(card, asked.checks)
     combination = _combination(project, asked) if asked.combined else None
     if combination is None:

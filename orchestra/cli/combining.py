@@ -25,7 +25,7 @@ from orchestra.learn.audit_book import replaced
 from orchestra.learn.certifying import Predictions, checks_of, rightness
 from orchestra.learn.combining import PACKAGES, Fit, Row, blank, fitted
 from orchestra.learn.evaluation import EVALUATION
-from orchestra.learn.learnt_from import refuse
+from orchestra.learn.learnt_from import known, refuse
 from orchestra.learn.metrics import Case
 from orchestra.learn.model import available
 from orchestra.learn.questions import Test, as_record
@@ -73,8 +73,9 @@ async def combined(open_: Opener, chosen: Settings, asked: Combining) -> Combine
     file = asked.out or certificates.home(chosen, project.registry, asked.agent, FILE)
     check_replaceable(file, "--out")
     test = comparison.rows(card, asked.data, "test", asked.rows, asked.seed, asked.evaluation)
-    if remark := refuse(card, test, asked.data):
-        note(remark)
+    refuse(learnt := known(card, test, asked.data))
+    for one in learnt:
+        note(one.said)
     checks = ruled_by(project, card, asked.checks)
     right = None if asked.unlabelled else rightness(card, asked.evaluation, asked.metric)
     bound = certificates.bonds(chosen, project.registry, asked.agent)

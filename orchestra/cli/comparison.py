@@ -26,7 +26,7 @@ from orchestra.learn.dataset import MANIFEST, Part
 from orchestra.learn.evaluation import ANSWERED, CANDIDATE, EVALUATION, INCUMBENT, UNTUNED, Arm, Report, answered_of
 from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
 from orchestra.learn.interval import Figure
-from orchestra.learn.learnt_from import told
+from orchestra.learn.learnt_from import known
 from orchestra.learn.metrics import Metric
 from orchestra.learn.questions import Test, metrics_of, read_rows, read_test
 from orchestra.learn.requirements import Requirement, junit, read_requirement
@@ -98,12 +98,13 @@ async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compare
         requirements = [read_requirement(text, [*(one.name for one in metrics), ANSWERED]) for text in asked.require]
         arms = await answered(orchestra, card, test, asked, chosen.concurrency)
     report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
-    said = [told(card, test, asked.data)]
+    learnt = known(card, test, asked.data)
     if asked.candidate is not None:
-        said.append(told(evaluation.candidate(learning(card), asked.candidate).varied(name=card.name), test, asked.data, CANDIDATE))
+        other = evaluation.candidate(learning(card), asked.candidate).varied(name=card.name)
+        learnt += known(other, test, asked.data, who=CANDIDATE)
     judged = {ANSWERED: answered_of(arms[-1], asked.seed or 0), **report.figures(CANDIDATE if asked.candidate else INCUMBENT)}
     labels = classes(card, asked.evaluation, arms[-1].cases) if asked.classes else None
-    return Compared(report, judged, requirements, [*filter(None, said)], _predictions(card, asked.evaluation, test, arms[-1]), labels)
+    return Compared(report, judged, requirements, [one.said for one in learnt], _predictions(card, asked.evaluation, test, arms[-1]), labels)
 
 
 def _predictions(card: Card, evaluation: str, test: Test, arm: Arm) -> list[Mapping[str, Any]]:

@@ -18,7 +18,7 @@ from orchestra.fleet.folders import Folders
 from orchestra.learn import evaluation
 from orchestra.learn.contract import learning
 from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, Arm, Report
-from orchestra.learn.learnt_from import BOTH, LearntPart, refuse, told
+from orchestra.learn.learnt_from import BOTH, LearntPart, known, refuse
 from orchestra.learn.promotion import Judgement, Promotion, Shelf, check_candidate, judged, promotion
 from orchestra.learn.questions import Test
 from orchestra.project import Project
@@ -77,8 +77,8 @@ def _known(own: Card, asked: Comparison, test: Test, *, force: bool) -> tuple[st
     each = ((own, ""), (evaluation.candidate(own, asked.candidate).varied(name=own.name), CANDIDATE))
     parts: tuple[LearntPart, ...] = ("train",) if asked.part == "tune" and asked.data.is_dir() else BOTH
     for card, who in () if force else each:
-        refuse(card, test, asked.data, parts, who)
-    said = tuple(filter(None, (told(card, test, asked.data, who) for card, who in each)))
+        refuse(known(card, test, asked.data, parts, who))
+    said = tuple(one.said for card, who in each for one in known(card, test, asked.data, who=who))
     for one in said:
         note(one)
     return said

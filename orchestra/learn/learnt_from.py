@@ -7,9 +7,9 @@ are a sample, and of any other rows the same sample can be taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -31,7 +31,7 @@ MOST = 10_000
 LENGTH = 16
 """Characters of a mark."""
 SHARE = 0.1
-"""Rows may have the same inputs by chance, such as `hello`: up to this share of them is told, and not refused."""
+"""Rows may have the same inputs by chance, such as `hello`: up to this share of them is not many."""
 
 
 class Marks(msgspec.Struct, frozen=True):
@@ -93,41 +93,48 @@ def read(card: Card, folder: Path) -> LearntFrom | None:
     return found if found.learnt == learnt_mark(card, folder) else None
 
 
-def refuse(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH, who: str = "") -> str:
-    """Refuses rows that an agent has learnt from; what is to be said of a few of them, which may be there by chance, else nothing. `who` is
-    what it is called, where that is not its name.
+class Known(NamedTuple):
+    """Rows that an agent has learnt from, among those that it is to be judged by."""
 
-    Of rows of which fewer than half differ it is only told: they are of a domain so small that a training knows most of it, while those of
-    a training never repeat each other.
+    said: str
+    many: bool
+    """Whether they are more than may be there by chance."""
+    hint: str
 
-    Without a record a file beside the manifest of a data set is refused, which is the agent's and has these very rows as such a part.
-    Raises `InputError` N205.
+
+def known(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH, who: str = "") -> list[Known]:
+    """Of which rows an agent knows the answers, for each part of what it, or each of its members, has learnt from. `who` is what it is
+    called, where that is not its name.
+
+    Without a record, a file beside the manifest of a data set counts whole that is the agent's and has these very rows as such a part.
+    Raises `InputError` N205 for a record that cannot be read.
     """
-    said = ""
+    found: list[Known] = []
     marks = [mark(one.input)[:LENGTH] for one in test.questions]
     for one in card.parts or (card,):
         folder = _folder(one)
         if folder is None:
             continue
-        found = read(one, folder)
-        if found is None:
-            _refuse_part(one, test, data, parts)
+        if (record := read(one, folder)) is None:
+            found += _before_records(one, test, data, parts)
             continue
         for part in parts:
-            looked, hits = (found.train if part == "train" else found.tune).held(marks)
-            told = f"{hits:,} of {looked:,} rows are among those that {who or one.name} was trained on ({found.data}, {part} part)"
-            if hits > SHARE * looked and 2 * len(set(marks)) > len(marks):
-                raise InputError("N205", told, hint=f"rows that it has not seen: --data with the folder of {found.data}")
-            said = told if hits else said
-    return said
+            looked, hits = (record.train if part == "train" else record.tune).held(marks)
+            if hits:
+                said = f"{hits:,} of {looked:,} rows are among those that {who or one.name} was trained on ({record.data}, {part} part)"
+                many = hits > SHARE * looked and 2 * len(set(marks)) > len(marks)
+                found.append(Known(said, many, f"rows that it has not seen: --data with the folder of {record.data}"))
+    return found
 
 
-def told(card: Card, test: Test, data: Path, who: str = "") -> str:
-    """What is to be said of rows that an agent has learnt from, few or many; nothing where it knows none."""
-    try:
-        return refuse(card, test, data, who=who)
-    except InputError as error:
-        return error.message
+def refuse(found: Sequence[Known]) -> None:
+    """Refuses to judge an agent by many rows that it knows. Raises `InputError` N205.
+
+    Few may be there by chance. Rows of which fewer than half differ are of a domain so small that a training knows most of it, while those
+    of a training never repeat each other: of these it is only told.
+    """
+    if (first := next((one for one in found if one.many), None)) is not None:
+        raise InputError("N205", first.said, hint=first.hint)
 
 
 def _folder(card: Card) -> Path | None:
@@ -141,7 +148,7 @@ def _folder(card: Card) -> Path | None:
     return found if (found := card.folder / card.adapter).is_dir() else None
 
 
-def _refuse_part(card: Card, test: Test, data: Path, parts: Sequence[LearntPart]) -> None:
+def _before_records(card: Card, test: Test, data: Path, parts: Sequence[LearntPart]) -> Iterator[Known]:
     """Of what was trained before there were records."""
     path = data.parent / MANIFEST
     if data.is_dir() or not path.is_file():
@@ -150,7 +157,7 @@ def _refuse_part(card: Card, test: Test, data: Path, parts: Sequence[LearntPart]
         manifest = decoded(path.read_bytes(), Manifest)
     except NotDecodable:
         return  # the manifest of something else
-    part = next((part for part in parts if manifest.parts[part].digest == test.digest), None)
+    part = next((part for part in parts if part in manifest.parts and manifest.parts[part].digest == test.digest), None)
     if part is not None and manifest.agent == card.name:
         said = f"{data.name} is the {part} part of {manifest.name}, a data set that {card.name} may have been trained on"
-        raise InputError("N205", said, hint=f"rows that it has not seen: --data {data.parent}")
+        yield Known(said, True, f"rows that it has not seen: --data {data.parent}")

@@ -176,12 +176,20 @@ def test_of_many_rows_a_sample_is_kept_and_the_same_sample_is_held_against_it(mo
 
 def test_probabilities_are_calibrated_on_the_tune_part_and_on_no_row_of_the_train_part(shell: Shell) -> None:
     card, data = Card.load(Path("agents/coin")), Path("cset")
-    assert learnt_from.refuse(card, read_test(data, "tune"), data, ("train",)) == ""
+    assert learnt_from.known(card, read_test(data, "tune"), data, ("train",)) == []
     held: tuple[tuple[LearntPart, tuple[LearntPart, ...]], ...] = (("train", ("train",)), ("tune", learnt_from.BOTH))
     for part, parts in held:
         with pytest.raises(InputError) as caught:
-            learnt_from.refuse(card, read_test(data, part), data, parts)
+            learnt_from.refuse(learnt_from.known(card, read_test(data, part), data, parts))
         assert caught.value.code == "N205"
+
+
+def test_of_rows_of_both_parts_each_is_told(shell: Shell) -> None:
+    card, lines = Card.load(Path("agents/coin")), [Path(f"cset/{part}.jsonl").read_text().splitlines()[:3] for part in ("train", "tune")]
+    Path("both.jsonl").write_text("\n".join(line for each in lines for line in each) + "\n")
+    found = learnt_from.known(card, read_test(Path("both.jsonl")), Path("both.jsonl"))
+    ends = ["coin was trained on (cset, train part)", "coin was trained on (cset, tune part)"]
+    assert [one.said for one in found] == [f"3 of 6 rows are among those that {end}" for end in ends]
 
 
 def test_what_another_kind_of_agent_has_learnt_is_no_candidate(shell: Shell) -> None:
