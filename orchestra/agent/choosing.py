@@ -60,9 +60,11 @@ def column_groups(sheet: Sheet, cells: Mapping[tuple[int, int], int]) -> Iterato
 
 
 def likeliest(logits: NDArray[Any], groups: Sequence[Sequence[int]], factor: float, at_least: int = 0) -> tuple[tuple[int, ...], float]:
-    """The likeliest set of none, one or two at least, and its probability among these; `factor` is the logarithm of that of groups.
+    """The most probable set of items, and its probability.
 
-    Groups have as many members at least.
+    Each item is in the set independently, with the given logit; a set listed in `groups` gets `factor` (a log-weight) on top. The
+    probability is normalised over the sets that `at_least` allows: with 0 every set, with 1 all but the empty one, with 2 all but the
+    empty one and single items. Every group must have at least `at_least` members.
     """
     import numpy as np
 

@@ -59,7 +59,8 @@ class Reader:
         *,
         adapted: bool = True,
     ) -> Parsed | Unreadable:
-        """The value of a model's text, as `parse` gives it; `tokens` are what the text is made of, where they are known.
+        """The value of a model's text; `finish` is why the server stopped (`length` where it ran out of tokens), `tokens` are what the text
+        is made of, where they are known.
 
         Where the card has a calibration, the likeliest choice after it stands in the place of the one that was written; not where it was
         not `adapted`, which is to say that another base wrote without the adapter that the calibration is of. An agent that
@@ -120,16 +121,8 @@ class Reader:
         return Parsed(value)
 
 
-def parse(card: Card, text: str, *, finish: str = "stop") -> Parsed | Unreadable:
-    """The value of a model's text; `finish` is why the server stopped (`length` where it ran out of tokens).
-
-    Who reads more than one text for a card keeps a `Reader`.
-    """
-    return Reader(card).parse(text, finish)
-
-
 def _restored(value: Any, names: list[str]) -> Any:
-    """The value with the data's own spelling: what `render` neutralised, and the model copied, is turned back."""
+    """The value with the data's own spelling: what `Script.render` neutralised, and the model copied, is turned back."""
     match value:
         case str():
             return unfenced(original(value), names) if "\u2060" in value else value

@@ -101,7 +101,11 @@ class Script:
         feedback: Sequence[str] = (),
         constraint: Constraining = "evidence",
     ) -> Prompt:
-        """The prompt for these inputs, as `render` gives it."""
+        """The prompt for these inputs.
+
+        `evidence` is what fields of type `Quote` may quote; where it is empty, the card's `evidence` input, or all text of the inputs.
+        `feedback` says why earlier attempts were not accepted. Raises `InputError` A007 where the prompt cannot be rendered.
+        """
         names, inputs = self._names, {**self._left_out, **inputs}
         safe = {name: _fenced(inputs.get(name), names) for name in self._inputs}
         written = calls.narrowed(self._written, self.card.calls, inputs) if self.card.calls else self._written
@@ -136,22 +140,6 @@ class Script:
             except NoQuote:  # the check of quotes decides then
                 pass
         return Constraint("json", bounded(decodable(written), self._free_text)) if self.card.calls else self._by_type
-
-
-def render(
-    card: Card,
-    inputs: Mapping[str, Any],
-    *,
-    evidence: Sequence[Source] = (),
-    feedback: Sequence[str] = (),
-    constraint: Constraining = "evidence",
-) -> Prompt:
-    """The prompt of a card for these inputs; who has more than one call for it keeps a `Script`.
-
-    `evidence` is what fields of type `Quote` may quote; where it is empty, the card's `evidence` input, or all text of the inputs.
-    `feedback` says why earlier attempts were not accepted. Raises `InputError` A007 where the prompt cannot be rendered.
-    """
-    return Script(card).render(inputs, evidence=evidence, feedback=feedback, constraint=constraint)
 
 
 def quotable(card: Card, inputs: Mapping[str, Any], evidence: Sequence[Source] = ()) -> tuple[Source, ...]:

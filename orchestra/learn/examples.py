@@ -7,7 +7,7 @@ spells it (`agent.grammar`): fields in the order of the type, `, ` and `: ` betw
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -102,15 +102,3 @@ def _meant(value: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, 
             found: Mapping[str, Any] = branch
             return found
     return schema
-
-
-def fitting(examples: Iterable[Example], most: int) -> tuple[list[Example], int]:
-    """The examples of at most `most` tokens, and how many were longer."""
-    every = list(examples)
-    kept = [example for example in every if len(example) <= most]
-    return kept, len(every) - len(kept)
-
-
-def tokens(examples: Sequence[Example]) -> int:
-    """Tokens of all examples, each for itself."""
-    return sum(map(len, examples))

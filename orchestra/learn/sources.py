@@ -309,7 +309,7 @@ def _of_csv(text: str, path: Path) -> Iterator[Line]:
                 number += 1
             line = lines[number - 1]
             if None in record or None in record.values():
-                names, hint = len(reader.fieldnames or ()), f"quote cells with {SEPARATORS[separator]}"
+                names = len(reader.fieldnames or ())
                 place = Place(str(path), number, text=line)
                 raise InputError(
                     "N010",

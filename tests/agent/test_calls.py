@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestra.agent.calls import MAX_FUNCTIONS, MAX_PARTS, narrowed
 from orchestra.agent.card import Card
 from orchestra.agent.output import Parsed, Reader, Unreadable
-from orchestra.agent.prompt import render
+from orchestra.agent.prompt import Script
 from orchestra.errors import InputError
 from orchestra.values.types import Validator
 
@@ -42,7 +42,7 @@ def text(*calls: tuple[str, Mapping[str, Any]]) -> str:
 
 
 def grammar(functions: Any, card: Card = CALLER) -> str:
-    constraint = render(card, {"question": "q", "functions": functions}).constraint
+    constraint = Script(card).render({"question": "q", "functions": functions}).constraint
     assert constraint is not None
     assert constraint.kind == "grammar"
     return str(constraint.value)
@@ -91,14 +91,14 @@ def test_without_functions_nothing_is_called() -> None:
 
 def test_servers_that_know_schemas_alone_get_that_of_the_call() -> None:
     inputs = {"question": "q", "functions": [WEATHER]}
-    prompt = render(CALLER, inputs, constraint="schema")
+    prompt = Script(CALLER).render(inputs, constraint="schema")
     assert prompt.constraint is not None
     assert prompt.constraint.kind == "json"
     assert Validator(prompt.constraint.value).is_valid(json.loads(RIGHT[1]))
     assert not Validator(prompt.constraint.value).is_valid(json.loads(WRONG[0]))
     assert prompt.response_schema is not None
     assert not Validator(prompt.response_schema).is_valid(json.loads(WRONG[0]))
-    assert render(CALLER, inputs, constraint="none").constraint is None
+    assert Script(CALLER).render(inputs, constraint="none").constraint is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_servers_that_know_schemas_alone_get_that_of_the_call() -> None:
 def test_functions_that_are_none_are_refused_before_a_model_is_asked(functions: Any, why: str) -> None:
     for constraint in ("evidence", "none"):
         with pytest.raises(InputError) as caught:
-            render(CALLER, {"question": "q", "functions": functions}, constraint=constraint)
+            Script(CALLER).render({"question": "q", "functions": functions}, constraint=constraint)
         assert caught.value.code == "A016"
         assert why in caught.value.message
 
@@ -175,9 +175,9 @@ def test_the_lengths_of_the_cards_own_type_stay() -> None:
 def test_quotes_beside_calls_are_decoded_over_the_evidence() -> None:
     output = {**OUTPUT, "properties": {"why": {"type": "string", "format": "quote"}, **LISTED}, "required": ["why", "calls"]}
     card = Card.declared("caller", input=INPUT, output=output, prompt="{{ question }}", calls={"calls": "functions"}, evidence="question")
-    made = str(render(card, {"question": "Rain in Bern?", "functions": [WEATHER]}).constraint)
+    made = str(Script(card).render({"question": "Rain in Bern?", "functions": [WEATHER]}).constraint)
     assert "SOURCE_0" in made
-    constraint = render(card, {"question": "Rain in Bern?", "functions": [WEATHER]}).constraint
+    constraint = Script(card).render({"question": "Rain in Bern?", "functions": [WEATHER]}).constraint
     assert constraint is not None
     written = {"why": "Rain", "calls": [{"name": "weather", "arguments": {"city": "Bern"}}]}
     assert accepts(constraint.value, json.dumps(written))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agent.card import Card
-from orchestra.agent.prompt import render
+from orchestra.agent.prompt import Script
 from orchestra.agent.registry import builtin_folder
 from orchestra.agent.template import CONSTANTS
 from orchestra.errors import InputError, InputErrors
@@ -103,9 +103,9 @@ def test_an_input_with_a_default_may_be_left_out(tmp_path: Path) -> None:
     card = Card.load(folder(tmp_path, text))
     assert (card.contract.input["required"], card.contract.input["properties"]["context"]["default"]) == (["question"], "Paris")
     assert Card.restore(card.dump(), card.folder) == card
-    assert render(card, {"question": "Where?"}).messages[-1].content == "Context: Paris\nQuestion: Where?"
-    assert render(card, {"question": "Where?", "context": "Rome"}).messages[-1].content == "Context: Rome\nQuestion: Where?"
-    assert "Context: None" in render(card, {"question": "Where?", "context": None}).messages[-1].content
+    assert Script(card).render({"question": "Where?"}).messages[-1].content == "Context: Paris\nQuestion: Where?"
+    assert Script(card).render({"question": "Where?", "context": "Rome"}).messages[-1].content == "Context: Rome\nQuestion: Where?"
+    assert "Context: None" in Script(card).render({"question": "Where?", "context": None}).messages[-1].content
 
 
 def test_a_field_is_shown_with_its_default_where_it_may_be_left_out() -> None:
@@ -221,7 +221,7 @@ def test_an_input_that_may_have_a_name_is_read_under_it(name: str) -> None:
         assert error.code in {"A002", "A005"}  # noqa: PT017 - whichever is found first
         assert name in CONSTANTS
     else:
-        assert render(made, {name: "Dewar"}).messages[0].content == "Dewar Dewar"
+        assert Script(made).render({name: "Dewar"}).messages[0].content == "Dewar Dewar"
 
 
 @pytest.mark.parametrize(("system", "code"), [("Answer in {{ language }}.", "A006"), ("{% if %}", "A005")])
@@ -297,7 +297,7 @@ def test_a_type_that_refers_to_itself_is_the_same_alone_and_within_another(tmp_p
 def test_the_hint_says_with_how_many_tokens_a_long_text_fits(tmp_path: Path) -> None:
     long = GOOD.replace("answer: str | null", "answer: 'list[Long] | null'") + "types: {Long: {type: string, minLength: 177}}\n"
     card = Card.load(folder(tmp_path, long.replace("max_output: 99", "max_output: 134")))
-    constraint = render(card, {"question": "Who?", "context": ""}, constraint="schema").constraint
+    constraint = Script(card).render({"question": "Who?", "context": ""}, constraint="schema").constraint
     assert constraint is not None
     assert constraint.value["properties"]["answer"]["anyOf"][0]["items"] == {"type": "string", "minLength": 177, "maxLength": 177}
     assert refused(folder(tmp_path, long.replace("max_output: 99", "max_output: 133"))).code == "A002"

@@ -8,7 +8,7 @@ import pytest
 
 from orchestra.agent.card import Card
 from orchestra.agent.output import Parsed, Reader, Unreadable
-from orchestra.agent.prompt import Constraint, render
+from orchestra.agent.prompt import Constraint, Script
 from orchestra.errors import InputError
 
 TEXT = {"type": "string"}
@@ -47,7 +47,7 @@ def value(found: Parsed | Unreadable) -> Any:
 
 
 def test_one_choice_that_is_left_is_written_without_json() -> None:
-    prompt = render(JUDGE, {"claim": "x"})
+    prompt = Script(JUDGE).render({"claim": "x"})
 
     assert prompt.constraint == Constraint("choice", ["supported", "contradicted", "not stated"])
     assert prompt.response_schema is None
@@ -79,7 +79,7 @@ def test_within_json_the_token_that_begins_the_choice_is_read_whatever_stands_be
 
 
 def test_a_sum_is_done_by_code() -> None:
-    assert render(SUM, {"claim": "x"}).constraint == Constraint("regex", "[0-9+*/. -]+")
+    assert Script(SUM).render({"claim": "x"}).constraint == Constraint("regex", "[0-9+*/. -]+")
     assert value(Reader(SUM).parse("(48 + 24) / 2 ".replace("(", "").replace(")", ""))) == {"expression": "48 + 24 / 2", "answer": 60}
     assert value(Reader(SUM).parse("1 / 3"))["answer"] == pytest.approx(1 / 3)
 
@@ -90,7 +90,7 @@ def test_a_sum_is_done_by_code() -> None:
 )
 def test_a_pattern_loses_the_sign_for_its_end_and_no_dollar(pattern: str, sent: str) -> None:
     made = card(record(expression={**TEXT, "pattern": pattern}, answer=MAYBE), answer={"value": "expression"})
-    assert render(made, {"claim": "x"}).constraint == Constraint("regex", sent)
+    assert Script(made).render({"claim": "x"}).constraint == Constraint("regex", sent)
 
 
 def test_a_choice_with_spaces_around_it_is_taken_as_it_is() -> None:

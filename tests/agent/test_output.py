@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.agent.card import Card
-from orchestra.agent.output import Parsed, Unreadable, parse
+from orchestra.agent.output import Parsed, Reader, Unreadable
 
 TEXT = {"type": "string"}
 INPUT = {"type": "object", "properties": {"question": TEXT}, "required": ["question"]}
@@ -21,11 +21,11 @@ def card(output: Any = OUTPUT) -> Card:
 
 
 def test_json_of_the_type_is_a_value() -> None:
-    assert parse(card(), ' {"n": 3}\n') == Parsed({"n": 3})
+    assert Reader(card()).parse(' {"n": 3}\n') == Parsed({"n": 3})
 
 
 def test_plain_text_is_taken_as_it_is() -> None:
-    assert parse(card(TEXT), ' "hello" \n', finish="length") == Parsed('"hello"')
+    assert Reader(card(TEXT)).parse(' "hello" \n', finish="length") == Parsed('"hello"')
 
 
 @pytest.mark.parametrize(
@@ -51,25 +51,25 @@ def test_plain_text_is_taken_as_it_is() -> None:
     ],
 )
 def test_anything_else_is_a_coded_reason(text: str, code: str) -> None:
-    result = parse(card(), text)
+    result = Reader(card()).parse(text)
     assert isinstance(result, Unreadable)
     assert result.code == code
     assert len(result.reason) < 400
 
 
 def test_json_that_was_cut_off_says_so() -> None:
-    result = parse(card(), '{"n": 3', finish="length")
+    result = Reader(card()).parse('{"n": 3', finish="length")
     assert isinstance(result, Unreadable)
     assert result.code == "M003"
     assert "max_output" in result.hint
 
 
 def test_a_reason_shows_no_control_character() -> None:
-    result = parse(card(), "\x1b[31m\u202eevil\x00")
+    result = Reader(card()).parse("\x1b[31m\u202eevil\x00")
     assert isinstance(result, Unreadable)
     assert result.reason.isprintable()
 
 
 @given(st.text(max_size=80))
 def test_no_text_makes_it_stumble(text: str) -> None:
-    assert isinstance(parse(card(), text), Parsed | Unreadable)
+    assert isinstance(Reader(card()).parse(text), Parsed | Unreadable)

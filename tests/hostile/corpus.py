@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from orchestra.agent.card import Card
-from orchestra.agent.output import Unreadable, parse
+from orchestra.agent.output import Reader, Unreadable
 from orchestra.cli.inputs import json_object
 from orchestra.errors import OrchestraError
 from orchestra.inputs import bound
@@ -78,7 +78,7 @@ def _of_files() -> Iterator[Case]:
 
 
 def _output(card: Card, text: str) -> tuple[str, str] | None:
-    found = parse(card, text)
+    found = Reader(card).parse(text)
     return (found.code, "judge" if "judge" in found.reason and len(found.reason) < 2_000 else "") if isinstance(found, Unreadable) else None
 
 

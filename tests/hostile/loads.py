@@ -30,7 +30,7 @@ import msgspec  # noqa: E402  # the path comes first
 
 from orchestra import events  # noqa: E402
 from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.prompt import render  # noqa: E402
+from orchestra.agent.prompt import Script  # noqa: E402
 from orchestra.errors import OrchestraError  # noqa: E402
 from orchestra.journal.history import History  # noqa: E402
 from orchestra.journal.reading import Reading  # noqa: E402
@@ -134,7 +134,7 @@ def _workflow(text: str | bytes) -> object:
 def _card(folder: Path) -> object:
     card = Card.load(folder)
     if card.kind == "model":
-        render(card, INPUTS)
+        Script(card).render(INPUTS)
     return Card.restore(card.dump(), folder)
 
 

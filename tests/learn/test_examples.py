@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from orchestra.agent.card import Card
 from orchestra.agent.grammar import chunks, evidence_grammar
-from orchestra.agent.output import Parsed, parse
-from orchestra.agent.prompt import render
+from orchestra.agent.output import Parsed, Reader
+from orchestra.agent.prompt import Script
 from orchestra.errors import InputError
 from orchestra.learn.examples import ExampleMaker, spelt
 from orchestra.learn.model import load_tokenizer
@@ -31,7 +31,7 @@ def tokenizer(tiny: Path) -> Any:
 
 def test_the_prompt_is_the_one_that_a_server_makes_of_the_messages(card: Card, tokenizer: Any) -> None:
     inputs = {"question": "who wrote notes?", "context": PASSAGE}
-    messages = [{"role": said.role, "content": said.content} for said in render(card, inputs).messages]
+    messages = [{"role": said.role, "content": said.content} for said in Script(card).render(inputs).messages]
     served = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)["input_ids"]
     assert list(ExampleMaker(card, tokenizer).prompt(inputs)) == served
 
@@ -63,7 +63,7 @@ SPANS = st.tuples(st.integers(0, len(PIECES) - 1), st.integers(1, 12)).map(lambd
 def test_every_span_and_null_are_labels_that_the_grammar_lets_through_and_that_read_back(answer: str | None) -> None:
     text = spelt({"answer": answer}, READER.output_schema)
     assert accepts(evidence_grammar(READER.output_schema, [PASSAGE], 168), text)
-    assert parse(READER, text) == Parsed({"answer": answer})
+    assert Reader(READER).parse(text) == Parsed({"answer": answer})
 
 
 def test_fields_stand_in_the_order_of_the_type_inside_lists_too() -> None:
@@ -79,7 +79,7 @@ def test_arguments_are_spelt_in_the_order_that_their_function_declares(tokenizer
     example = ExampleMaker(CALLER, tokenizer).example(inputs, {"calls": [{"arguments": {"b": 2, "a": 1}, "name": "add"}]})
     text = tokenizer.decode(example.label[:-1])
     assert text == '{"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]}'
-    constraint = render(CALLER, inputs).constraint
+    constraint = Script(CALLER).render(inputs).constraint
     assert constraint is not None
     assert accepts(constraint.value, text)
 
@@ -106,7 +106,7 @@ def test_a_prompt_shows_each_function_as_one_line() -> None:
             },
         },
     }
-    (_, said) = render(CALLER, {"question": "Rain?", "functions": [weather, {"name": "now"}]}).messages
+    (_, said) = Script(CALLER).render({"question": "Rain?", "functions": [weather, {"name": "now"}]}).messages
     lines = said.content.splitlines()
     city, unit = "city: string (The city, e.g. Bern)", "units?: [C|F] = "
     assert lines[1].startswith(f"weather({city}, at: (day?: integer), {unit}")
