@@ -114,7 +114,7 @@ async def heir(project: Project, engine: Engine, first: RunStarted, events: Sequ
 
     Raises `OrchestraError` E019 where what the run stored cannot be read.
     """
-    old = await restored(project, engine.journal, first)
+    old = await restored(project, engine.journal, first, asking=False)
     effects = Effects(again)
     effects.add(first.run, old, events, new)
     parent, seen = first.parent, {first.run}

@@ -197,6 +197,23 @@ async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_th
     assert again.registry.card("extractive_reader").folder == project / "agents" / "extractive_reader"
 
 
+async def test_a_run_whose_agent_was_trained_anew_meanwhile_is_forked(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    card = "name: sorter\nkind: sklearn\ninput: {text: str}\noutput: str\n"
+    write(project, {"agents/sorter/agent.yaml": card, "agents/sorter/model.json": "{}", "orchestra.toml": 'fleet = "none"\n'})
+    chosen = settings(project)
+    async with Orchestra.open(chosen, workers=SimulatedWorkers({"sorter": "a"})) as orchestra:
+        run = (await orchestra.run(orchestra.find("sorter"), text="x")).run
+    write(project, {"agents/sorter/model.json": "{ }"})
+    async with Orchestra.open(chosen, workers=SimulatedWorkers({"sorter": "b"})) as orchestra:
+        (first, *_) = await orchestra.journal.read(run)
+        assert isinstance(first, RunStarted)
+        with pytest.raises(InputError, match="orchestra runs fork RUN"):
+            await restored(Project.load(chosen), orchestra.journal, first)
+        fork = await orchestra.fork(run)
+        assert (await fork.run.wait()).output == "b"
+
+
 def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:
     """Modules of `verify` and `values` that the covered files import; those that hold plain data, JSON Schema or forms of files apart."""
     apart = {"verify/certificate_file.py", "verify/sealed.py"}

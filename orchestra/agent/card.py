@@ -132,12 +132,12 @@ class Card(CardFile):
         file has changed; A003 or A004 where it cannot be read.
         """
         if len(data) > MAX_STORED:
-            raise _not_stored(f"they are more than {MAX_STORED >> 20} MiB")
+            raise not_stored(f"it has more than {MAX_STORED >> 20} MiB")
         try:
             stored = _Stored.model_validate_json(data)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise _not_stored(f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")) from error
+            raise not_stored(f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")) from error
         return cls._restored(stored, folder, folders or {})
 
     @classmethod
@@ -147,18 +147,19 @@ class Card(CardFile):
             where = Place(f"the agent {name!r}", 1)
             check(file, stored.input, stored.output, stored.prompt, Path(f"the prompt of {name}"), lambda *_: where)
         except InputError as error:
-            raise _not_stored(error.message) from error
+            raise not_stored(error.message, name) from error
         parts = tuple(cls._restored(one, folders.get(one.settings.name), {}) for one in stored.members)
         known = tuple(part.name for part in parts) == file.members and _together(parts) == stored.data
         if (parts or (stored.data and file.kind == "ensemble")) and not known:
-            raise _not_stored(f"the members of {name} are others")
+            raise not_stored("its members are others", name)
         made = cls._made(file, stored.input, stored.output, stored.prompt, stored.data, folder, parts)
         if made.digest != stored.digest:
-            raise _not_stored(f"{name} has the digest {made.digest}, and they say {stored.digest}")
+            why = f"its contents have the digest {made.digest}, but it was stored as {stored.digest}, so it was damaged or edited"
+            raise not_stored(why, name)
         named = file.kind in WITH_ARRAYS or file.calibration is not None
         if folder is not None and named and (stored.data or file.kind in WITH_ARRAYS) and _data(file, folder) != stored.data:
             read = " or ".join(named for named in (file.data if file.kind in WITH_ARRAYS else "", file.calibration) if named)
-            raise InputError("A012", f"{name}: {read} has changed since the run began", hint="orchestra runs fork")
+            raise InputError("A012", f"{name}: {read} has changed since the run began", hint="orchestra runs fork RUN")
         return made
 
     def varied(self, *, folder: Path | None = None, **settings: Any) -> Card:
@@ -347,8 +348,11 @@ def _together(parts: Sequence[Card]) -> str:
     return digest(msgspec.json.encode([part.digest for part in parts]))
 
 
-def _not_stored(why: str) -> InputError:
-    return InputError("A012", f"stored bytes are not the card that they should be: {why}", hint="orchestra runs fork")
+def not_stored(why: str, name: str = "") -> InputError:
+    """The error of a stored card that cannot be used."""
+    whose = f"the card of {name!r} that was" if name else "a card that was"
+    hint = "bring the journal back from a copy of before, or begin a new run"
+    return InputError("A012", f"{whose} stored with this run cannot be used: {why}", hint=hint)
 
 
 def _types(file: CardFile, models: Mapping[str, Schema] | None, marked: Marked) -> tuple[Schema, Schema]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestra.agent.card import Card
+from orchestra.agent.card import Card, not_stored
 from orchestra.errors import InputError
 from orchestra.values.labels import may_go
 from orchestra.values.schema import bare, show, shown
@@ -35,8 +35,7 @@ def checked(card: Card) -> Card:
     """A card as it came from a run. Raises `InputError` A012 where its members could not be those of an ensemble."""
     for part in card.parts:
         if (why := _unfit(card, part)) is not None:
-            reason = f"stored bytes are not the card that they should be: {part.name} cannot be one of {card.name}: {why}"
-            raise InputError("A012", reason, hint="orchestra runs fork")
+            raise not_stored(f"{part.name} cannot be one of its members: {why}", card.name)
     return card
 
 

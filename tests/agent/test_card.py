@@ -386,7 +386,7 @@ def test_a_data_file_that_has_changed_since_is_refused(tmp_path: Path) -> None:
     (path / "model.json").write_text("{ }")
     with pytest.raises(InputError) as caught:
         Card.restore(stored, path)
-    assert (caught.value.code, caught.value.hint) == ("A012", "orchestra runs fork")
+    assert (caught.value.code, caught.value.hint) == ("A012", "orchestra runs fork RUN")
 
 
 @pytest.mark.parametrize(
