@@ -32,9 +32,11 @@ EVERY = 10.0
 TAKEN: Mapping[str, tuple[str, ...]] = {
     "sklearn": (),
     "tagger": (),
-    "encoder": ("minutes", "epochs", "seed", "start", "fresh"),
+    "encoder": ("minutes", "epochs", "rate", "seed", "start", "fresh"),
 }
 """What else than rows and a folder a training takes, by the agent's kind; of a language model's adapter everything."""
+ADAPTER_RATE = 6e-4
+"""The highest learning rate of an adapter."""
 Choice = TypeVar("Choice", bound=str)
 AgentName = Annotated[str, typer.Argument(help="An agent's name.", show_default=False)]
 
@@ -126,7 +128,9 @@ def train(
     ] = None,
     rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of the LoRA.")] = 16,
     targets: Annotated[str, typer.Option(help="Layers: all-linear, attention or query-value.")] = "all-linear",
-    rate: Annotated[float, typer.Option(min=1e-7, max=1, help="The highest learning rate.")] = 6e-4,
+    rate: Annotated[
+        float | None, typer.Option(min=1e-7, max=1, help="The highest learning rate.", show_default="0.0006, an encoder's own")
+    ] = None,
     decay: Annotated[str, typer.Option(help="How it falls: linear, cosine or none.")] = "linear",
     seed: Annotated[int, typer.Option(help="Seed of the first weights and of the order of rows.")] = 0,
     patience: Annotated[int, typer.Option(min=1, help="Looks at the tune part, of which none is better, after which it ends.")] = 4,
@@ -151,8 +155,8 @@ def train(
 
     A training of an adapter or an encoder that was killed goes on where it stopped: give the same command. With --teacher an adapter
     learns from the probabilities of a larger model, and from the labels; with --start it goes on from an adapter that is there, or an
-    encoder from one that was trained. An encoder takes --minutes or --epochs, --seed, --start and --fresh; the other options are about
-    adapters.
+    encoder from one that was trained. An encoder takes --minutes or --epochs, --rate, --seed, --start and --fresh; the other options are
+    about adapters.
     """
     from orchestra.fleet.folders import Folders
     from orchestra.fleet.weights import verify
@@ -170,7 +174,7 @@ def train(
     course = Course(
         epochs=3.0 if minutes is None and epochs is None else epochs,
         minutes=minutes,
-        rate=rate,
+        rate=ADAPTER_RATE if rate is None else rate,
         decay=_chosen("--decay", decay, ("linear", "cosine", "none")),
         seed=seed,
         patience=patience,
@@ -182,7 +186,7 @@ def train(
     target = out or data / f"{agent}-{'adapter' if card.kind == 'model' else 'trained'}"
     check_writable(target, "--out", folder=True)
     if card.kind == "encoder":
-        _train_encoder(card, data, target, Ends(epochs, minutes, seed, fresh, start))
+        _train_encoder(card, data, target, Ends(epochs, minutes, seed, fresh, start, rate))
         return
     if card.kind != "model":
         _train_here(card, data, target)
@@ -231,13 +235,14 @@ def _check_about(context: typer.Context, card: Card) -> None:
 
 
 class Ends(NamedTuple):
-    """When a training of an encoder ends, whether it begins again, and with what."""
+    """When a training of an encoder ends, whether it begins again, with what, and how fast it learns."""
 
     epochs: float | None
     minutes: float | None
     seed: int
     fresh: bool
     start: Path | None
+    rate: float | None
 
 
 def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
@@ -253,7 +258,7 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     from orchestra.learn.dataset import DataSet
     from orchestra.learn.learnt_from import read, record
     from orchestra.learn.model import available
-    from orchestra.learn.training import PACKAGES, HeadTraining
+    from orchestra.learn.training import PACKAGES, RATE, HeadTraining
 
     course = _course(card)
     available(intents.PACKAGES if course is None else PACKAGES)
@@ -275,13 +280,16 @@ def _train_encoder(card: Card, data: Path, out: Path, ends: Ends) -> None:
     before = read(card, first) if first is not None else None
     if course is not None:
         passes, most = epochs or course.EPOCHS, course.TOKENS
-        lesson = HeadTraining(card=card, data=rows, base=base, cache=cache, epochs=passes, seed=ends.seed, tokens=most, start=first)
+        rate = RATE if ends.rate is None else ends.rate
+        lesson = HeadTraining(
+            card=card, data=rows, base=base, cache=cache, epochs=passes, rate=rate, seed=ends.seed, tokens=most, start=first
+        )
         with alone(lesson.folder):
             made, judged = course.run(lesson, tell, fresh=ends.fresh), "of the tune part"
     else:
         within = ends.minutes
         training = intents.LabelTraining(
-            card=card, data=rows, base=base, cache=cache, epochs=epochs, minutes=within, seed=ends.seed, start=first
+            card=card, data=rows, base=base, cache=cache, epochs=epochs, minutes=within, rate=ends.rate, seed=ends.seed, start=first
         )
         with alone(training.folder):
             made, judged = intents.run(training, tell, fresh=ends.fresh), "on the texts that were left out"

@@ -43,11 +43,13 @@ class LabelTraining(Training):
 
     epochs: int | None = None
     minutes: float | None = None
+    rate: float | None = None
+    """The highest learning rate; None for that which fits what is learnt."""
 
     @property
     def settings(self) -> tuple[object, ...]:
         """What the result follows from, beside the card, the rows and the base."""
-        return self.epochs, self.minutes, self.seed, self.mark
+        return self.epochs, self.minutes, self.seed, self.mark, *(() if self.rate is None else (self.rate,))
 
 
 def run(training: LabelTraining, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
@@ -86,7 +88,8 @@ def _plan(training: LabelTraining, rows: Sequence[Labelled], outside: str) -> Pl
     from orchestra.learn.linear import SMALLER, Fit
     from orchestra.learn.tuned import Pace
 
-    pace = Pace(seed=training.seed) if training.epochs is None else Pace(epochs=training.epochs, seed=training.seed)
+    own = Pace()
+    pace = Pace(epochs=training.epochs or own.epochs, rate=training.rate or own.rate, seed=training.seed)
     fit = SMALLER if len({row.label for row in rows}) > MANY else Fit()
     return Plan(pace, fit, members=1, minutes=training.minutes, outside=outside)
 
@@ -95,7 +98,7 @@ def _pairs(training: LabelTraining) -> Plan:
     """How pairs are learnt: what one text says of another is not in a few last blocks."""
     from orchestra.learn.tuned import Pace
 
-    rate = RATE if training.start is None else RATE_AGAIN
+    rate = training.rate or (RATE if training.start is None else RATE_AGAIN)
     pace = Pace(epochs=training.epochs or PAIR_EPOCHS, rate=rate, rank=16, blocks=ALL, batch=16, seed=training.seed)
     return Plan(pace, None, members=1, minutes=training.minutes, tokens=PAIR_TOKENS)
 

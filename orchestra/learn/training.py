@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 E = TypeVar("E")
 A = TypeVar("A", bound="Adapted")
 PACKAGES = ("torch", "safetensors", "tokenizers", "threadpoolctl")
+RATE = 5e-4
+"""The highest learning rate of an encoder with a head of its own."""
 BATCH = 2_500
 """Tokens of a batch, those that fill up its rows among them."""
 POOL = 200
@@ -121,7 +123,7 @@ class HeadTraining(Training):
     """Of an encoder with a head of its own: all of its blocks are tuned."""
 
     epochs: int
-    rate: float = 5e-4
+    rate: float = RATE
     rank: int = 16
     tokens: int
     """Those that are read at once."""

@@ -90,6 +90,12 @@ def test_an_encoder_of_another_name_is_not_trained(shell: Shell, base: Path) -> 
     assert shell("learn", "train", "desk", "--data", "set").err.startswith("F230: no encoder named 'large'")
 
 
+def test_a_training_at_another_rate_is_another_one(tmp_path: Path, base: Path) -> None:
+    one, other = training(tmp_path, base), replace(training(tmp_path, base), rate=1e-5)
+    assert one.folder != other.folder
+    assert run(one, quiet).files != run(other, quiet).files
+
+
 def test_a_killed_training_goes_on_to_the_same_files(tmp_path: Path, base: Path) -> None:
     whole = run(training(tmp_path, base), quiet, fresh=True)
     work = replace(training(tmp_path, base), cache=tmp_path / "cut")
