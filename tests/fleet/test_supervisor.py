@@ -244,7 +244,7 @@ async def test_a_supervisor_that_cannot_be_given_its_file_is_a_coded_error(
     def write(*_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Path, "write_text", write)
+    monkeypatch.setattr(Path, "write_bytes", write)
     with pytest.raises(FleetError, match="the fleet's supervisor cannot be started") as caught:
         await FakeSupervision(local_config("m"), folders).start()
     assert caught.value.code == code

@@ -13,13 +13,15 @@ import pytest
 
 from orchestra.agent.card import Card
 from orchestra.errors import InputError
+from orchestra.fleet.adapters import CONFIG, WEIGHTS
 from orchestra.fleet.safetensors import check_folder
-from orchestra.learn.adapter import CONFIG, CURVE, MANIFEST, MOST, WEIGHTS, Made, Start
+from orchestra.learn.adapter import CURVE, MANIFEST, Made, Start
 from orchestra.learn.checkpoint import Point
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.loop import MEASURED, Course, Tick, best, unchanged
 from orchestra.learn.model import Shape
+from orchestra.learn.promotion import MAX_BYTES
 from orchestra.learn.train import AdapterTraining, prepare, run
 from tests.learn.conftest import CARD, make_card
 
@@ -214,7 +216,7 @@ def test_an_adapter_is_small_safe_and_says_what_it_was_made_of(tmp_path: Path, t
     assert manifest["data"] == f"words {work.data.manifest.digest}"
     assert (manifest["licence"], manifest["bases"], manifest["rank"]) == ("CC0", ["0" * 32], 4)
     assert manifest["sha256"] == made.sha256
-    assert (tmp_path / "out" / WEIGHTS).stat().st_size < MOST
+    assert (tmp_path / "out" / WEIGHTS).stat().st_size < MAX_BYTES
 
 
 def test_peft_loads_the_adapter_and_computes_the_same(tmp_path: Path, tiny: Path, card: Card) -> None:
