@@ -104,7 +104,8 @@ async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compare
         learnt += known(other, test, asked.data, who=CANDIDATE)
     judged = {ANSWERED: answered_of(arms[-1], asked.seed or 0), **report.figures(CANDIDATE if asked.candidate else INCUMBENT)}
     labels = classes(card, asked.evaluation, arms[-1].cases) if asked.classes else None
-    return Compared(report, judged, requirements, [one.said for one in learnt], _predictions(card, asked.evaluation, test, arms[-1]), labels)
+    said = [one.said for one in learnt]
+    return Compared(report, judged, requirements, said, _predictions(card, asked.evaluation, test, arms[-1]), labels)
 
 
 def _predictions(card: Card, evaluation: str, test: Test, arm: Arm) -> list[Mapping[str, Any]]:
