@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -169,8 +169,10 @@ class Orchestra:
         abstained gives its result; `result.output` raises `Abstained`.
         """
         execution, stored = await self._launched(step, args, inputs)
-        with self._waiting(execution):
+        try:
             return await Run(execution, step.read, stored)
+        except (asyncio.CancelledError, OrchestraError) as error:  # no context manager: a run that waits would hold three objects more
+            raise self._left(execution, error)  # noqa: B904 - it has its cause
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Begins a run, once its inputs are checked and the servers that it will ask are up; it is on record when this returns.
@@ -178,27 +180,24 @@ class Orchestra:
         Raises `InputError`, `FleetError`, and `JournalError`: what the journal has to say, J022 where another process has the run of the
         key in hand."""
         execution, stored = await self._launched(step, args, inputs)
-        with self._waiting(execution):
+        try:
             await execution.begun()
+        except (asyncio.CancelledError, OrchestraError) as error:
+            raise self._left(execution, error)  # noqa: B904 - it has its cause
         return Run(execution, step.read, stored)
 
-    @contextmanager
-    def _waiting(self, execution: Execution) -> Iterator[None]:
-        """Waits on a run for one caller. If the caller is cancelled, the run is cancelled too, unless it has an idempotency key: then
-        others may still come for it. A lost lease (J005) under a key means that another process began the same run first, and is raised
-        as J022."""
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self.keyed:
-                execution.cancel("its caller")
-            raise
-        except OrchestraError as error:
-            if error.code != LOST or not self.keyed:
-                raise
-            from orchestra.journal.error import held
+    def _left(self, execution: Execution, error: BaseException) -> BaseException:
+        """What a caller gets who no longer waits on a run. If he was cancelled, the run is too, unless it has an idempotency key: then
+        others may still come for it. A lost lease (J005) under a key means that another process began the same run first: J022."""
+        if isinstance(error, asyncio.CancelledError) and not self.keyed:
+            execution.cancel("its caller")
+        if not isinstance(error, OrchestraError) or error.code != LOST or not self.keyed:
+            return error
+        from orchestra.journal.error import held
 
-            raise held(execution.id) from error
+        other = held(execution.id)
+        other.__cause__ = error
+        return other
 
     async def _launched(self, step: Step[..., Any], args: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[Execution, Parcel | None]:
         """A run that has begun, or that of the key; and what it stores of its workflow, where that is known."""
@@ -368,8 +367,10 @@ class Orchestra:
         old = await heir(self._project, self._engine, first, events, program, again=self._options.again)
         label = inherited(first, self._labelled(program))
         execution = await self._once(program, given, graph, versions, parent=run, workers=old.workers, label=label)
-        with self._waiting(execution):
+        try:
             await execution.begun()
+        except (asyncio.CancelledError, OrchestraError) as error:
+            raise self._left(execution, error)  # noqa: B904 - it has its cause
         return Fork(Run(execution, step.read), old.changes)
 
     async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:

@@ -85,7 +85,7 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
         return Finish(unit, inherited)
     if node.when is not None and _about_elements(unit) == (unit.owner is not None) and not node.when.evaluate(unit.bindings):
         return Finish(unit, Skipped("its condition is false", unit.path))
-    if unit.spread:
+    if node.each is not None and unit.owner is None:  # `unit.spread`, without the call: every node comes here
         return _spread(unit)
     match node.kind:
         case "agent" | "tool":
