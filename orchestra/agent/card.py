@@ -145,7 +145,8 @@ class Card(CardFile):
         file, name = stored.settings, stored.settings.name
         try:
             where = Place(f"the agent {name!r}", 1)
-            check(file, stored.input, stored.output, stored.prompt, Path(f"the prompt of {name}"), lambda *_: where)
+            prompt = Path(f"the prompt of {name}")
+            check(file, stored.input, stored.output, stored.prompt, prompt, lambda *_: where, stored=True)
         except InputError as error:
             raise not_stored(error.message, name) from error
         parts = tuple(cls._restored(one, folders.get(one.settings.name), {}) for one in stored.members)

@@ -123,8 +123,11 @@ class CardFile(_Frozen):
     """Of a classical agent and of an encoder: a file of the folder that says how its arrays are used."""
 
 
-def check(file: CardFile, inputs: Schema, outputs: Schema, prompt: str, source: Path, at: Callable[..., Place]) -> None:
+def check(
+    file: CardFile, inputs: Schema, outputs: Schema, prompt: str, source: Path, at: Callable[..., Place], *, stored: bool = False
+) -> None:
     """Refuses a card whose keys, types and prompt do not fit one another; `at` gives the place of a key, and `source` is the prompt's.
+    One that a run has `stored` goes on with defaults and lengths that new ones are refused for: it was asked so before.
 
     Raises `InputError` A002, A005, A006, A008, A013, A015, A017, A018, A020 or A024, and what a schema is refused with.
     """
@@ -132,12 +135,14 @@ def check(file: CardFile, inputs: Schema, outputs: Schema, prompt: str, source: 
         _check_schema(schema, at(key))
     names = inputs.get("properties", {})
     _check_names(file, names, at)
-    _check_defaults(file, inputs, at)
+    if not stored:
+        _check_defaults(file, inputs, at)
     _check_evidence(file, names, outputs, at("evidence"))
     _check_computed(file, inputs, outputs, at("computed"))
     _check_calls(file, inputs, outputs, at("calls"))
     _check_grammar(file, names, outputs, at("grammar"))
-    _check_lengths(file, outputs, at("max_output"))
+    if not stored:
+        _check_lengths(file, outputs, at("max_output"))
     _check_kit(file, names, at("tools" if file.tools else "agents" if file.agents else "limits"))
     _check_members(file, at("members"))
     if file.kind == "model":

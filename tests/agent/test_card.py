@@ -315,32 +315,38 @@ def test_a_card_declared_in_python_is_a_card() -> None:
         Card.declared("teller", input=inputs, output=quote, prompt="{{ contxt }}")
 
 
+QUESTION = {"type": "object", "properties": {"question": {"type": "string"}, "context": {"type": "string", "default": ""}}}
+ASKED: dict[str, Any] = {"input": QUESTION, "output": {"type": "string"}, "prompt": "{{ context }} {{ question }}"}
+LONG = {"type": "object", "properties": {"a": {"type": "string", "minLength": 999}}, "required": ["a"]}
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
         ({"output": {"type": "strnig"}}, "L042", "not a schema"),
         ({"evidence": "context"}, "A002", "'context' is what `evidence:` names, and always given: it has no default"),
-        (
-            {"output": {"type": "object", "properties": {"a": {"type": "string", "minLength": 999}}, "required": ["a"]}},
-            "A002",
-            "max_output",
-        ),
+        ({"output": LONG}, "A002", "max_output"),
     ],
 )
-def test_what_agent_yaml_is_refused_with_a_declared_and_a_stored_card_are_too(change: dict[str, Any], code: str, message: str) -> None:
-    text = parse_type("str", {})
-    fields = {"question": text, "context": {**text, "default": ""}}
-    inputs = {"type": "object", "properties": fields, "required": ["question"]}
-    said: dict[str, Any] = {"input": inputs, "output": text, "prompt": "{{ context }} {{ question }}"}
-    good = Card.declared("reader", **said)
+def test_what_agent_yaml_is_refused_with_a_declared_card_is_too(change: dict[str, Any], code: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        Card.declared("reader", **{**said, **change})
+        Card.declared("reader", **{**ASKED, **change})
     assert caught.value.code == code
-    stored = msgspec.json.decode(good.dump())
-    stored["settings"] |= {key: value for key, value in change.items() if key != "output"}
-    with pytest.raises(InputError, match=message) as caught:
-        Card.restore(msgspec.json.encode(stored | {key: value for key, value in change.items() if key == "output"}))
+
+
+def test_a_stored_card_that_could_not_be_asked_is_refused_as_such() -> None:
+    stored = msgspec.json.decode(Card.declared("reader", **ASKED).dump())
+    with pytest.raises(InputError, match="not a schema") as caught:
+        Card.restore(msgspec.json.encode(stored | {"output": {"type": "strnig"}}))
     assert caught.value.code == "A012"
+
+
+def test_a_card_is_restored_with_what_new_cards_are_refused_for_only_since() -> None:
+    for before in (
+        Card.declared("reader", **ASKED).varied(evidence="context"),
+        Card.declared("reader", **{**ASKED, "output": LONG}, max_output=1_000).varied(max_output=40),
+    ):
+        assert Card.restore(before.dump()) == before
 
 
 def test_an_encoder_declared_in_python_needs_no_prompt() -> None:
