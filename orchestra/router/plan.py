@@ -78,19 +78,22 @@ def _moved(value: Reference, named: Mapping[str, str]) -> Reference:
 def declared(values: Mapping[str, Schema]) -> tuple[dict[str, Any], dict[str, Schema]]:
     """Values as the inputs of a workflow, and the types that it must declare for them: those that no text says, by the input's name.
 
-    The names stand in journals: only one that is taken, by another of them or by a model, gets a mark behind it.
+    The names stand in journals: only one that means something else already, in another of them or as a model, gets a mark behind it.
     """
     texts = {name: _text(schema or _ANYTHING) for name, schema in values.items()}
-    taken = {word for text in texts.values() for word in re.findall(r"\w+", text)}
+    taken = {word for text in texts.values() for word in re.findall(r"\w+", _QUOTED.sub("", text))}
     types: dict[str, Schema] = {}
     for name in [name for name, text in texts.items() if not text]:
         title = "".join(part.capitalize() for part in name.split("_")) or "Value"
-        while title in taken or title in types:
+        schema = values[name] or _ANYTHING
+        while title in taken or types.get(title, schema) != schema:
             title += "_"
-        texts[name], types[title] = title, values[name] or _ANYTHING
+        texts[name], types[title] = title, schema
     return {name: {"type": text} for name, text in texts.items()}, types
 
 
+_QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1""")
+"""A text that a `Literal` lists."""
 _ANYTHING: Schema = {"anyOf": [{"type": name} for name in ("null", "boolean", "integer", "number", "string", "array", "object")]}
 """What takes any value, as a type that is declared must say it."""
 

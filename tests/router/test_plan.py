@@ -85,6 +85,13 @@ def test_types_that_are_declared_hide_neither_each_other_nor_a_model() -> None:
     assert types == {"AB": one, "AB_": other, "Document_": one}
 
 
+def test_types_that_are_declared_keep_their_names_where_nothing_is_hidden() -> None:
+    record, labels = type_of({"a": "text"}), {"type": "string", "enum": ["Invoice", 'the "Invoice"', "it's Invoice"]}
+    inputs, types = declared({"kind": labels, "invoice": record, "a_b": record, "a__b": dict(record)})
+    assert {name: entry["type"] for name, entry in inputs.items() if name != "kind"} == {"invoice": "Invoice", "a_b": "AB", "a__b": "AB"}
+    assert types == {"Invoice": record, "AB": record}
+
+
 def test_lines_without_an_answer_are_no_plan() -> None:
     assert plan_of([]) is None
     assert plan_of([Step("s1", "a")]) is None
