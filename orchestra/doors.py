@@ -24,18 +24,21 @@ class Source(msgspec.Struct, frozen=True, gc=False):
     name: str = ""
 
 
-def sources(value: Any) -> tuple[Source, ...]:
-    """The texts in a value: strings, and records with a `text` (named by their `source`), in lists and mappings of any depth."""
+def sources(value: Any, *, numbered: bool = False) -> tuple[Source, ...]:
+    """The texts in a value: strings, and records with a `text`, in lists and mappings of any depth.
+
+    A record is named by its `source` where that is a text; with `numbered` also where it is a number, true or false.
+    """
     match value:
         case str():
             return (Source(value),) if value else ()
         case {"text": str(text), **rest}:
             name = rest.get("source", "")
-            return (Source(text, name if isinstance(name, str) else ""),)
+            return (Source(text, str(name) if isinstance(name, str) or (numbered and isinstance(name, int | float)) else ""),)
         case Mapping():
-            return tuple(source for item in value.values() for source in sources(item))
+            return tuple(source for item in value.values() for source in sources(item, numbered=numbered))
         case Sequence():
-            return tuple(source for item in value for source in sources(item))
+            return tuple(source for item in value for source in sources(item, numbered=numbered))
         case _:
             return ()
 

@@ -308,10 +308,11 @@ def test_parts_of_what_a_tool_without_a_type_gave_can_be_passed_on() -> None:
     assert played.outcomes["found#4/s2"] == Value("OSLO")
 
 
-def test_a_text_of_a_tool_that_says_no_source_is_named_by_its_line() -> None:
+@pytest.mark.parametrize(("source", "name"), [(None, "s1"), ("", "s1"), ([1], "s1"), ("map", "map"), (17, "17"), (0, "0")])
+def test_a_text_of_a_tool_is_named_by_its_source_else_by_its_line(source: Any, name: str) -> None:
     known = catalog(helper(tools=("fetch",)), fetch=tool("fetch", record(text=TEXT), {}))
-    played = used("", "s1 = fetch(text=input.text)", "return", catalog=known, answers={"fetch": {"text": "Oslo", "source": None}})
-    assert asked(played)[-1].inputs["results"] == [{"text": "a b", "source": ""}, {"text": "Oslo", "source": "s1"}]
+    played = used("", "s1 = fetch(text=input.text)", "return", catalog=known, answers={"fetch": {"text": "Oslo", "source": source}})
+    assert asked(played)[-1].inputs["results"] == [{"text": "a b", "source": ""}, {"text": "Oslo", "source": name}]
 
 
 def test_a_list_longer_than_the_limit_is_told_to_the_model() -> None:

@@ -183,10 +183,10 @@ def _results(unit: Unit, given: dict[str, Any]) -> list[dict[str, str]]:
     """The texts that the answer may quote, and is judged against: those of the inputs, and of what the calls gave."""
     evidence = unit.node.contract.evidence if unit.node.contract is not None else ""
     shown = _using(unit).kit.shown
-    read = sources(given.get(evidence) if evidence else list(given.values()))
+    read = sources(given.get(evidence) if evidence else list(given.values()), numbered=True)
     texts = [{"text": one.text, "source": one.name} for one in read]
     for number, value in enumerate(unit.found, 1):
-        found = [{"text": one.text, "source": one.name or f"s{number}"} for one in sources(value)]
+        found = [{"text": one.text, "source": one.name or f"s{number}"} for one in sources(value, numbered=True)]
         texts += found or [{"text": turns.told(value, shown), "source": f"s{number}"}]
     return texts
 
