@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
+from concurrent.futures import wait
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -98,7 +99,7 @@ def blocking(
 
 
 def _waited(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine on another thread's loop; an interrupt here cancels it there.
+    """The result of a coroutine on another thread's loop; an interrupt here cancels it there, and comes out once it has ended.
 
     Raises `OrchestraError` E027 on that thread, which would wait for itself, and E028 where the loop is closed.
     """
@@ -109,8 +110,15 @@ def _waited(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     try:
         return future.result()
     except KeyboardInterrupt:
-        future.cancel()
+        loop.call_soon_threadsafe(_cancel, loop, work)  # future.cancel() would not say when the coroutine has ended
+        wait((future,))
         raise
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> None:
+    for task in asyncio.all_tasks(loop):
+        if task.get_coro() is work:
+            task.cancel()
 
 
 def _refusal(loop: asyncio.AbstractEventLoop) -> OrchestraError | None:

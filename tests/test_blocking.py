@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from orchestra import blocking, tool
+from orchestra.blocking import _waited
 from orchestra.config import Settings
 from orchestra.errors import OrchestraError
 from orchestra.events import RunFinished, RunStarted
@@ -68,6 +70,37 @@ def test_whoever_leaves_a_stream_cancels_its_run(tmp_path: Path, leave: Callable
         with suppress(KeyboardInterrupt):
             leave(events)
         assert cancelled.wait(10)
+
+
+def test_an_interrupt_comes_out_once_the_work_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def slow() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5_000):
+                await asyncio.sleep(0)
+            ended.set()
+
+    def interrupted(future: Future[Any], timeout: float | None = None) -> None:
+        begun.wait(10)
+        raise KeyboardInterrupt
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    monkeypatch.setattr(Future, "result", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _waited(loop, slow())
+        assert ended.is_set()  # else what is closed next is still at work: "asynchronous generator is already running"
+    finally:
+        ended.wait(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def test_a_run_with_a_key_goes_on_when_its_stream_is_left(tmp_path: Path) -> None:
