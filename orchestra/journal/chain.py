@@ -34,9 +34,11 @@ def checked(run: str, links: Iterable[Link], end: tuple[int, bytes], after: int 
     if after > 0:
         seq, _, chain, _ = next(rest, (0, b"", b"", ""))
         if seq != after:
-            if after > end[0]:
-                return []
-            raise damaged(run, after, "it is missing")
+            if after <= end[0]:
+                raise damaged(run, after, "it is missing")
+            if seq:
+                raise damaged(run, seq, f"the log should end at {end[0]}")
+            return []
     found = []
     for number, body, stated, big in rest:
         seq += 1

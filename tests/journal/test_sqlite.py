@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -143,6 +143,15 @@ async def test_a_log_that_was_tampered_with_is_refused_and_other_runs_are_read(f
             await journal.read("r1")
         assert caught.value.code == "J013"
         assert await journal.read("r2") == list(whole("r2"))
+
+
+@pytest.mark.parametrize(("after", "code"), [(4, "J013"), (6, "J013"), (9, "J013"), (10, "")])
+async def test_an_event_beyond_the_end_of_its_log_is_damage_from_wherever_it_is_read(file: Path, after: int, code: str) -> None:
+    await write(file, "r1")
+    sql(file, "UPDATE events SET seq = 9 WHERE seq = 5")
+    async with SqliteJournal.open(file) as journal:
+        with pytest.raises(JournalError, match=code) if code else nullcontext():
+            assert await journal.read("r1", after) == []
 
 
 async def test_a_tampered_blob_is_refused(file: Path) -> None:
