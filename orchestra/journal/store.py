@@ -249,6 +249,8 @@ def _store_apart(run: str, event: Event, body: bytes, change: _Change) -> tuple[
 
 def _note(run: str, event: Event, change: _Change) -> None:
     """Notes which blobs an event names, and the message that it sends."""
+    if type(event) is AttemptFinished and not (event.sent or event.received or event.outbox):
+        return  # as tools end, which are many
     change.uses.update((run, name) for name in named((event,)))
     if (sent := message(0, run, event)) is not None:
         change.messages.append(sent)
