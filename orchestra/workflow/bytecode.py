@@ -57,7 +57,10 @@ def blind_spots(code: CodeType) -> Iterator[tuple[CodeType, int, str]]:
             yield from blind_spots(constant)
 
 
-def last_return(code: CodeType) -> int:
-    """The offset of a function's last `return`; -1 where there is none."""
-    returns = [one.offset for one in dis.get_instructions(code) if one.opname in ("RETURN_VALUE", "RETURN_CONST")]
-    return returns[-1] if returns else -1
+def only_return(code: CodeType) -> int:
+    """The offset of the `return` that a function ends with; -1 where it has several, or none."""
+    positions = [*code.co_positions()]
+    returns = {
+        positions[one.offset // 2]: one.offset for one in dis.get_instructions(code) if one.opname in ("RETURN_VALUE", "RETURN_CONST")
+    }
+    return returns.popitem()[1] if len(returns) == 1 else -1

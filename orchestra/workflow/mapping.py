@@ -14,7 +14,7 @@ from orchestra.workflow.conditions import boolean
 from orchestra.workflow.nodes import Block, CallNode
 from orchestra.workflow.pending import ATOM, UNKNOWN, Wired, checked, joined, node_value, said
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, missing, peek, renamed, template
-from orchestra.workflow.scopes import Draft, Scope, Variable, current, effect, fault, inside, last_return, traced
+from orchestra.workflow.scopes import Draft, Scope, Variable, current, effect, fault, inside, returning, traced
 from orchestra.workflow.spoken import typed
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def map_(body: Callable[[T], U], items: Sequence[T], /, *, limit: int | None = N
     with inside(inner):
         if guarded and result._mapped:
             raise missing(result)
-        inner.ending = last_return(body) if _file(body) else mistakes.user_spot()
+        inner.ending = returning(body) if _file(body) else mistakes.user_spot()
         text, schema = template(Placeholder(replace(result._wired, needs=frozenset())) if guarded else result)
         wired = lift(result) if not guarded and not inner.nodes else peek(result)
     if not inner.nodes:

@@ -133,7 +133,7 @@ class Scope:
     unknown: bool = False
     """Whether types are being found out: a loop's first trace, in which nothing is refused for its type."""
     ending: Spot | None = None
-    """The last `return` of its function, once that has returned: what it returns may be missing."""
+    """The `return` of its function, once that has returned: what it returns may be missing."""
     tried: dict[str, int] = field(default_factory=dict)
     """By a name that was wanted: the first number behind it that may be free here."""
     bindings: dict[int, Bindings] = field(default_factory=dict)
@@ -266,13 +266,14 @@ def inside(scope: Scope) -> Iterator[Scope]:
 def fault(code: str, message: str, *, hint: str = "", why: str = "", spot: Spot | None = None) -> InputError:
     """The error of a mistake, kept on the scopes too, so that an `except` in the body cannot hide it.
 
-    A mistake in what the body returned is at its `return`. Where code that is not the user's met a placeholder, the error is W014 at
-    the user's own line.
+    A mistake in what the body returned is at its `return`, or at its `def` where it has several. Where code that is not the user's met
+    a placeholder, the error is W014 at the user's own line.
     """
     scope = _scope.get()
     chain = [*scope.chain()] if scope is not None else []
     homes = {one.home for one in chain}
-    spot = spot or (scope.ending if scope is not None else None)
+    if spot is None and scope is not None and (spot := scope.ending) is not None and spot.last < 0:
+        why = why or "one of its returns gives this"
     spots = [spot] if spot is not None else mistakes.spots()
     own = next((one for one in spots if not one.foreign or one.code.co_filename in homes), spots[0])
     first = own is spots[0]
@@ -355,6 +356,6 @@ def _met(error: Exception) -> InputError:
     return made
 
 
-def last_return(function: Callable[..., Any]) -> Spot:
-    """The last `return` of a function."""
-    return Spot(function.__code__, bytecode.last_return(function.__code__))
+def returning(function: Callable[..., Any]) -> Spot:
+    """The `return` of a function; its `def` where it has several, for which of them it was nobody knows any more."""
+    return Spot(function.__code__, bytecode.only_return(function.__code__))

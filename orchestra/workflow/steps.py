@@ -35,7 +35,7 @@ from orchestra.workflow.mistakes import Spot
 from orchestra.workflow.nodes import AgentNode, Budget, CallNode, Defaults, Graph, Node, ToolNode
 from orchestra.workflow.pending import ATOM, Wired, said, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, template
-from orchestra.workflow.scopes import Scope, Variable, fault, inside, last_return, traced, tracing
+from orchestra.workflow.scopes import Scope, Variable, fault, inside, returning, traced, tracing
 from orchestra.workflow.signatures import NAME, different, inputs_of, models_of, of_contract, of_function, of_graph, of_models
 from orchestra.workflow.spoken import typed
 
@@ -282,7 +282,7 @@ class Workflow(Step[P, R]):
                 raise mistakes.raised(self.name, error, function.__code__.co_filename) from error
             if scope.failed:
                 raise scope.failed[0]
-            scope.ending = last_return(function)
+            scope.ending = returning(function)
             output = self._output(returned)
             if not scope.nodes:
                 hint = "a workflow calls at least one agent, tool or workflow; what calls none is a plain function"

@@ -67,12 +67,19 @@ def value(x):
     match x:
         case "a": return 1
     return x == None
-def last(x):
+def one(x):
+    with x: pass
+    return 2
+def several(x):
     if x: return 1
     return 2
+def choice(x):
+    return (1 if x else
+        2)
 print(*(",".join(word for *_, word in bytecode.blind_spots(one.__code__)) or "-" for one in (identity, absence, shape, value)))
-offset = bytecode.last_return(last.__code__)
-print(list(last.__code__.co_positions())[offset // 2][0] - last.__code__.co_firstlineno)
+for code in (one.__code__, several.__code__, choice.__code__):
+    offset = bytecode.only_return(code)
+    print(offset < 0 or list(code.co_positions())[offset // 2][0] - code.co_firstlineno)
 """
 INTERPRETERS = [sys.executable, *(path for version in ("3.12", "3.13", "3.14") if (path := shutil.which(f"python{version}")))]
 
@@ -87,6 +94,8 @@ def test_names_and_blind_spots_are_read_from_bytecode(interpreter: str) -> None:
         "one two three None five six seven nine None one None ten None None None thirteen",
         "is is match -",
         "2",
+        "True",
+        "1",
     ], done.stderr
 
 
@@ -115,6 +124,12 @@ def element(questions: list[str]) -> list[list[Answer]]:
     return map_(body, questions)
 
 @workflow
+def several(question: str, deep: bool = False) -> dict[str, object]:
+    if callable(calculator):
+        return {"made": calculator(question=question), "more": object()}
+    return {"made": calculator(question=question)}
+
+@workflow
 def value(question: str) -> Answer:
     return calculator(question="x" if question else "y")
 """
@@ -131,6 +146,7 @@ def test_frames_of_orchestra_are_never_the_users(module: str) -> None:
         ("record", "W009", 'return {"made": made}'),
         ("shape", "W007", 'return {"made": made, "more": object()}'),
         ("element", "W009", "return [made]"),
+        ("several", "W007", "def several(question: str, deep: bool = False) -> dict[str, object]:"),
         ("value", "W005", 'return calculator(question="x" if question else "y")'),
     ]:
         with pytest.raises(InputError) as caught:
