@@ -7,11 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from orchestra.agent.types import project_models
 from orchestra.errors import InputError
+from orchestra.values.types import parse_type
 from orchestra.verify.answers import MOST_SAMPLES
 from orchestra.verify.rule import Every, Named, NotARule, Rule, Some, read
 from orchestra.workflow import words
 from orchestra.workflow.alternatives import named
+from orchestra.workflow.checking import kinds
 from orchestra.workflow.expressions import compile_template
 from orchestra.workflow.nodes import (
     ANYTHING,
@@ -32,7 +35,7 @@ from orchestra.workflow.nodes import (
 from orchestra.workflow.ordering import names_in, ordered, uses
 from orchestra.workflow.plans import CLAUSES, COUNTS, LISTS, PLANNERS, SWITCHES
 from orchestra.workflow.spoken import Unspoken, spoken
-from orchestra.workflow.syntax import NotCEL, Reference, parse, pieces
+from orchestra.workflow.syntax import Call, Choose, Index, Literal, Name, NotCEL, Reference, Select, Tree, parse, pieces
 
 WORDS = frozenset(words.__all__)
 _CHECKS = frozenset({"quote", "support", "numbers", "recompute", "entailment"})
@@ -296,7 +299,31 @@ class _Body:
                 return repr(template)
 
     def text(self, template: str) -> str:
-        return " + ".join(repr(part) if isinstance(part, str) else self.said(part) for part in pieces(template)) or "''"
+        parts = [*pieces(template)]
+        if len(parts) == 1 and isinstance(parts[0], Reference):
+            return self.said(parts[0])
+        told = [(repr(part), True) if isinstance(part, str) else (self.said(part), self.is_text(parse(part.source))) for part in parts]
+        if told and not any(sure for _, sure in told):
+            told[0] = told[0][0], False  # of two numbers a + is a sum
+        return " + ".join(f"{self.function.word('as_text')}({text})" if sure is False else text for text, sure in told) or "''"
+
+    def is_text(self, tree: Tree) -> bool | None:
+        """Whether an expression gives a text; None where only tracing tells, which refuses a + of a text and another value."""
+        match tree:
+            case Literal(value):
+                return isinstance(value, str)
+            case Call("string"):
+                return True
+            case Select(Name("input"), name) if name in self.function.graph.input:
+                try:
+                    found = kinds(parse_type(self.function.graph.input[name].type, project_models()))
+                except InputError:
+                    return None
+                return None if "any" in found else found == {"str"}
+            case Name() | Select() | Index() | Choose():
+                return None
+            case _:
+                return False
 
     def said(self, part: Reference) -> str:
         if not part.closed:

@@ -91,3 +91,22 @@ FIELDS = [(kind, info.alias or name) for kind in NODES for name, info in kind.mo
 def test_every_field_of_every_kind_is_written_or_refused(kind: type[nodes.Node], field: str) -> None:
     plain = {**NODES[kind], **WITH.get(field, {})}
     assert written({**plain, field: OTHERS[field]}) != written(plain)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("${input.n}", "n"),
+        ("${input.n} x", "as_text(n) + ' x'"),
+        ("${input.n}${input.m}", "as_text(n) + as_text(m)"),
+        ("${input.n + input.m}: ${size(input.name)}", "as_text(n + m) + ': ' + as_text(length(name))"),
+        ("${string(input.n)}, ${input.name}", "as_text(n) + ', ' + name"),
+        ("${first.a}${first.b}", "as_text(first.a) + first.b"),
+        ("${first.a} of ${input.name}", "first.a + ' of ' + name"),
+    ],
+)
+def test_values_in_a_text_that_are_no_texts_are_written_as_texts(text: str, said: str) -> None:
+    inputs = {"n": {"type": "int"}, "m": {"type": "float"}, "name": {"type": "str"}}
+    nodes = {"first": {"tool": "shout"}, "node": {"tool": "shout", "with": {"text": text}}}
+    source = to_python(Graph.model_validate({"name": "law", "input": inputs, "output": "${node}", "nodes": nodes}, strict=False))
+    assert f"shout(text={said})" in source
