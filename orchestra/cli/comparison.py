@@ -52,6 +52,8 @@ class Comparison:
     """Of `evaluation.yaml`; the first where none is named."""
     classes: bool = False
     """Whether figures are wanted for each label, too."""
+    predictions: bool = False
+    """Whether the answers themselves are wanted, as `orchestra certify --predictions` reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compare
         metrics, test = prepared(card, asked)
         if asked.classes:
             label_of(card)
+        if asked.predictions:
+            _unchecked(card)
         requirements = [read_requirement(text, [*(one.name for one in metrics), ANSWERED]) for text in asked.require]
         arms = await answered(orchestra, card, test, asked, chosen.concurrency)
     report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
@@ -105,7 +109,16 @@ async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compare
     judged = {ANSWERED: answered_of(arms[-1], asked.seed or 0), **report.figures(CANDIDATE if asked.candidate else INCUMBENT)}
     labels = classes(card, asked.evaluation, arms[-1].cases) if asked.classes else None
     said = [one.said for one in learnt]
-    return Compared(report, judged, requirements, said, _predictions(card, asked.evaluation, test, arms[-1]), labels)
+    predictions = _predictions(card, asked.evaluation, test, arms[-1]) if asked.predictions else []
+    return Compared(report, judged, requirements, said, predictions, labels)
+
+
+def _unchecked(card: Card) -> None:
+    """Raises `InputError` C010 for an agent whose answers checks judge: a certificate is made of what it answers before them, and of how
+    sure it is itself, and not of what they have withheld and of their score."""
+    if card.checks or card.accept is not None:
+        said = f"--predictions are an agent's answers as it gives them, and {card.name} says them only after its checks"
+        raise InputError("C010", said, hint="--no-checks, and `orchestra certify --predictions` has them judge each answer")
 
 
 def _predictions(card: Card, evaluation: str, test: Test, arm: Arm) -> list[Mapping[str, Any]]:

@@ -96,7 +96,9 @@ def _evaluate(learn: typer.Typer) -> None:
         from orchestra.errors import OrchestraError
         from orchestra.learn.requirements import unmeasured
 
-        asked = Comparison(agent, data, part, train, candidate, untuned, rows, seed, no_checks, tuple(require or ()), evaluation, classes)
+        wanted = tuple(require or ())
+        said = predictions is not None
+        asked = Comparison(agent, data, part, train, candidate, untuned, rows, seed, no_checks, wanted, evaluation, classes, said)
         chosen = settings(fleet=fleet, concurrency=concurrency)
         if junit is not None:
             check_writable(junit, "--junit")

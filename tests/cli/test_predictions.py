@@ -1,0 +1,32 @@
+"""`orchestra learn evaluate --predictions`: what is written comes to the certificate that the served agent comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.shell import Shell
+from tests.cli.test_certify import AGENT, CHECKS, rows, shell
+
+__all__ = ["shell"]
+
+EVALUATE = ("learn", "evaluate", "sorter", "--data", "rows.jsonl", "--predictions", "said.jsonl")
+
+
+def certified(shell: Shell, *more: str) -> Any:
+    """What is certified of the sorter: how, and what is at most wrong."""
+    said = shell("certify", "sorter", "--data", "rows.jsonl", *CHECKS, "--json", "--out", "here.json", *more)
+    assert said.code in (0, 3), said.err
+    return said.json["outcome"], said.json["bound"]
+
+
+@pytest.mark.parametrize("checks", ["checks: [schema]\n", "checks: [confidence]\naccept: 0.8\n"])
+def test_of_an_agent_with_checks_they_are_what_it_answers_without_them(shell: Shell, checks: str) -> None:
+    rows(1000)
+    Path("agents/sorter/agent.yaml").write_text(AGENT + checks)
+    said = shell(*EVALUATE)
+    assert (said.code, said.err[:5], "--no-checks" in said.err) == (2, "C010:", True)
+    assert shell(*EVALUATE, "--no-checks").code == 0
+    assert certified(shell, "--predictions", "said.jsonl") == certified(shell)
