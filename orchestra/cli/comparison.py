@@ -18,7 +18,7 @@ from orchestra.cli.progress import Meter
 from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
-from orchestra.learn import evaluation
+from orchestra.learn import evaluation, rulings
 from orchestra.learn.certifying import rightness
 from orchestra.learn.classes import Classes, classes, label_of
 from orchestra.learn.contract import learning
@@ -127,9 +127,10 @@ def _predictions(card: Card, evaluation: str, test: Test, arm: Arm) -> list[Mapp
         right = rightness(card, evaluation).of
     except InputError:
         right = lambda case: None  # noqa: E731
+    plain = [None if case.output is None else rulings.plain(card, case.output) for case in arm.cases]
     return [
-        {"id": row.id, "input": row.input, "expected": row.expected, "output": case.output, "right": right(case), "score": case.score}
-        for row, case in zip(test.questions, arm.cases, strict=True)
+        {"id": row.id, "input": row.input, "expected": row.expected, "output": output, "right": right(case), "score": case.score}
+        for row, case, output in zip(test.questions, arm.cases, plain, strict=True)
     ]
 
 
