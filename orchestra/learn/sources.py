@@ -34,6 +34,8 @@ _ZIP = b"PK\x03\x04"
 """What a spreadsheet begins with, as every archive."""
 _SEPARATES = re.compile(r"sep=([,;\t])(?:\r\n|\r|\n)")
 """A first line by which spreadsheets are told what stands between columns."""
+_APART = 'JSON lines tell them apart: {"id", "input": {...}, "output": {...}}'
+"""What is to be done where an input and an output have one name: a column can be mapped to both alone."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -143,23 +145,33 @@ class _Reader:
                 near = nearest(name, known)
                 hint = f"did you mean {near!r}?" if near else f"fields: {', '.join(sorted(known))}"
                 raise InputError("N011", f"{card.name} has no field {name!r}", hint=hint)
-        if answered:
-            self._apart()
+        self.shared = self._shared() if answered else []
         self.validators: dict[str, Validator] = {}
 
-    def _apart(self) -> None:
-        """Refuses one column for an input and for the output: the agent would read what it should tell. Raises `InputError` N011."""
-        named = self.columns.named
+    def _shared(self) -> list[str]:
+        """The names that an input and the output have both, which JSON lines may tell apart. Raises `InputError` N011 where both were
+        mapped to one column."""
+        named, shared = self.columns.named, list[str]()
         read = {named.get(name, name): name for name in self.inputs}
         for field in self.outputs or ("output",):
             given = read.get(column := named.get(field, field))
-            if given is not None and (given in named or field in named):
-                reason = (
-                    f"the input {given!r} and the output {field!r} are both of the column {column!r}: the question would have the answer"
-                )
-                raise InputError("N011", reason, hint=f"--column {given}=NAME, of another column")
+            if given is None:
+                continue
+            if given == field and field not in named:
+                shared.append(field)
+            else:
+                raise _known_answer(given, field, column, f"--column {given}=NAME, of another column" if given != field else _APART)
+        return shared
+
+    def _apart(self, line: Line) -> None:
+        """Refuses one column for an input and for the output: the agent would read what it should tell. Raises `InputError` N011."""
+        for name in self.shared:
+            sides = ("input", "output") if self.outputs else ("input",)
+            if name in line.values and all(_inside(line, side, name) is ABSENT for side in sides):
+                raise _known_answer(name, name, name, _APART, self._at(line))
 
     def row(self, line: Line) -> Row:
+        self._apart(line)
         required: Sequence[str] = self.card.input_schema.get("required", list(self.inputs))
         given = {name: self._value(line, name, schema, "input", name in required) for name, schema in self.inputs.items()}
         inputs = {name: value for name, value in given.items() if value is not ABSENT}
@@ -197,12 +209,14 @@ class _Reader:
         return value
 
     def _found(self, line: Line, name: str, inside: str) -> tuple[str, Any]:
-        """The column of a field and its value: as it was mapped, else of that name, else of that name inside `input` or `output`."""
+        """The column of a field and its value: as it was mapped, else of that name, else of that name inside `input` or `output`; there
+        first, where an input and an output share the name."""
         if (column := self.columns.named.get(name)) is not None:
             return column, _along(line.values, column)
-        if name in line.values:
+        within = _inside(line, inside, name)
+        if name in line.values and (within is ABSENT or name not in self.shared):
             return name, line.values[name]
-        return name, _along(line.values, f"{inside}.{name}") if inside and line.typed else ABSENT
+        return name, within
 
     def _id(self, line: Line, inputs: Mapping[str, Any]) -> str:
         found = line.values.get(self.columns.id)
@@ -217,6 +231,16 @@ class _Reader:
             if (at := line.text.find(spelt)) >= 0:
                 return Place(str(self.path), line.number, at + 1, line.text, len(spelt))
         return Place(str(self.path), line.number, text=line.text)
+
+
+def _inside(line: Line, side: str, name: str) -> Any:
+    """What a line of JSON has of this name inside `input` or `output`."""
+    return _along(line.values, f"{side}.{name}") if side and line.typed else ABSENT
+
+
+def _known_answer(given: str, field: str, column: str, hint: str, place: Place | None = None) -> InputError:
+    said = f"the input {given!r} and the output {field!r} are both of the column {column!r}: the question would have the answer"
+    return InputError("N011", said, place=place, hint=hint)
 
 
 def group_of(card: Card, inputs: Mapping[str, Any], column: str, values: Mapping[str, Any], place: Place | None = None) -> str:

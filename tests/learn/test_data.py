@@ -320,6 +320,38 @@ def test_a_question_that_has_its_answer_is_refused(tmp_path: Path, card: Card) -
     assert read(path, card, Columns({"question": "answer"}), answered=False)[0].output is None
 
 
+TWICE = "schema: orchestra/v1\nname: up\ndescription: Translates.\ninput: {text: str}\noutput: {text: str}\n"
+ALONE = "schema: orchestra/v1\nname: up\ndescription: Judges.\ninput: {output: str}\noutput: str\n"
+
+
+@pytest.mark.parametrize(
+    ("agent", "name", "text"),
+    [
+        (TWICE, "rows.csv", "id,text\n1,hello\n"),
+        (TWICE, "rows.jsonl", '{"id": "1", "text": "hello"}'),
+        (ALONE, "rows.csv", "id,output\n1,hello\n"),
+        (ALONE, "rows.jsonl", '{"id": "1", "output": "hello"}'),
+    ],
+)
+def test_a_column_that_is_an_input_and_the_output_by_its_name_is_refused(tmp_path: Path, agent: str, name: str, text: str) -> None:
+    error = refused(file(tmp_path, text, name), make_card(tmp_path, agent, "Say it.\n"))
+    assert (error.code, "the question would have the answer" in error.message) == ("N011", True)
+
+
+@pytest.mark.parametrize(
+    ("agent", "text"),
+    [
+        (TWICE, '{"input": {"text": "a"}, "output": {"text": "b"}}'),
+        (TWICE, '{"text": "a", "output": {"text": "b"}}'),
+        (TWICE, '{"input": {"text": "a"}, "text": "b"}'),
+        (ALONE, '{"input": {"output": "a"}, "output": "b"}'),
+    ],
+)
+def test_lines_of_json_tell_an_input_from_an_output_of_its_name(tmp_path: Path, agent: str, text: str) -> None:
+    (found,) = read(file(tmp_path, text), make_card(tmp_path, agent, "Say it.\n"), PLAIN)
+    assert (list(found.input.values()), found.output) == (["a"], "b" if agent == ALONE else {"text": "b"})
+
+
 def test_a_long_cell_of_csv_is_told_as_that(tmp_path: Path, card: Card) -> None:
     error = refused(file(tmp_path, f"question,context,answer\nWho?,{'Ada ' * 40_000},Ada\n", "rows.csv"), card)
     assert (error.code, "JSON lines" in error.hint) == ("N010", True)
