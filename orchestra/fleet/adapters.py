@@ -20,7 +20,7 @@ from orchestra.fleet.download import sha256
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.folders import is_full
 from orchestra.fleet.safetensors import check_folder
-from orchestra.values.json import digest
+from orchestra.values.json import canonical, digest
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -77,7 +77,16 @@ def _read(card: Card, server: LocalServer, store: Path) -> Adapter:
 
 def mark_of(folder: Path) -> str:
     """The digest of an adapter: of its weights, and of how they are scaled and where they sit."""
-    return digest(f"{sha256(folder / WEIGHTS)} {sha256(folder / CONFIG)}".encode())
+    return digest(" ".join(_sums(folder)).encode())
+
+
+def bond_of(folder: Path) -> str:
+    """The digest of the same two files that memos and certificates have kept from the beginning, which another one would void."""
+    return digest(canonical(_sums(folder)))
+
+
+def _sums(folder: Path) -> list[str]:
+    return [sha256(Path(file)) for file in files(folder)]
 
 
 def kept(folder: Path, mark: str, store: Path) -> Path:

@@ -75,7 +75,7 @@ class Marks:
                 folder = adapters.find(card, target)
                 files = adapters.files(folder)
                 stamp = adapters.stamp(files)  # before the files are read: a change meanwhile is seen at the next call
-                mark = adapters.mark_of(folder)
+                mark = adapters.bond_of(folder)
             except (FleetError, OSError):
                 return ""
             known = self._adapters[name, card.digest] = _Known(files, stamp, mark)
