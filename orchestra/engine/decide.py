@@ -9,11 +9,10 @@ from typing import TypeAlias
 from orchestra.codes import NO_BUDGET
 from orchestra.engine import kinds
 from orchestra.engine.bulk import kept
-from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds import asking, body, calling, checking, choice
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Conclude, Enter, Expand, Finish, Invoke, Proposal
-from orchestra.engine.state import Phase, Scope, State, Unit, hurried
+from orchestra.engine.state import Phase, Scope, State, Unit, contradiction, hurried
 from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
 

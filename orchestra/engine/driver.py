@@ -13,14 +13,13 @@ from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
 from orchestra.engine import deadlines, examining, kinds
 from orchestra.engine.allotting import Wanting
 from orchestra.engine.answers import cancelled_itself, finished, of_confidence, recalled, started, streamed
-from orchestra.engine.contradiction import contradiction
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
 from orchestra.engine.kinds import asking
 from orchestra.engine.kinds.checking import timed
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall, moot
 from orchestra.engine.run import Run
-from orchestra.engine.state import Phase, State, Unit
+from orchestra.engine.state import Phase, State, Unit, contradiction
 from orchestra.errors import OrchestraError
 from orchestra.events import (
     Answered,

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestra.engine import allotting, kinds
-from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds import checking
 from orchestra.engine.purse import Purse
 from orchestra.engine.scopes import abandon, around, beneath, close, grow, over, within
-from orchestra.engine.state import Bindings, Checking, Phase, Rung, Sample, Scope, Spreading, State, Unit, Writing
+from orchestra.engine.state import Bindings, Checking, Phase, Rung, Sample, Scope, Spreading, State, Unit, Writing, contradiction
 from orchestra.errors import OrchestraError
 from orchestra.events import (
     NOTHING,

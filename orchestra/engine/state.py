@@ -12,12 +12,13 @@ import msgspec
 
 from orchestra.doors import UNMEASURED, Call, Measure
 from orchestra.engine.purse import Purse, limited
+from orchestra.errors import OrchestraError
 from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, ChecksStarted, Drafted, Judged, RunFinished, Usage
 from orchestra.values.labels import Label
 from orchestra.values.outcome import Outcome
 from orchestra.values.types import Schema
 from orchestra.verify.allotment import Allotment
-from orchestra.workflow.program import CompiledNode, Program
+from orchestra.workflow.program import Acceptance, CompiledNode, Program
 
 
 class Bindings(dict[str, Any]):
@@ -404,3 +405,29 @@ class State:
 
 
 _STILL = frozenset({Phase.ASKED, Phase.INSIDE, Phase.EXPANDED, Phase.CHECKING})
+
+
+def contradiction(said: str) -> OrchestraError:
+    """The error E002, of which no user is guilty."""
+    return OrchestraError("E002", said, hint="a fault of Orchestra; please report it with what this prints: orchestra runs show RUN --json")
+
+
+def answer_of(unit: Unit) -> AttemptFinished:
+    """The last attempt's end. Raises `OrchestraError` E002 where there is none."""
+    if unit.answer is None:
+        raise contradiction(f"{unit.path} has no answer")
+    return unit.answer
+
+
+def ruling_of(unit: Unit) -> Judged:
+    """What the checks said of its value. Raises `OrchestraError` E002 where it was not judged."""
+    if unit.judged is None:
+        raise contradiction(f"{unit.path} was not judged")
+    return unit.judged
+
+
+def acceptance_of(unit: Unit) -> Acceptance:
+    """The checks of its node, and what follows from them. Raises `OrchestraError` E002 where it has none."""
+    if unit.node.acceptance is None:
+        raise contradiction(f"{unit.path} has no checks")
+    return unit.node.acceptance

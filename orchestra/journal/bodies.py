@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from orchestra.events import Event, encode
+from orchestra.journal import MAX_BODY
 from orchestra.journal.error import not_json, too_large
-from orchestra.journal.limits import MAX_BODY
 
 NOT_JSON = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 

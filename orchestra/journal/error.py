@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from orchestra.errors import OrchestraError
-from orchestra.journal.limits import MAX_BODY
+from orchestra.journal import MAX_BODY
 
 
 class JournalError(OrchestraError):

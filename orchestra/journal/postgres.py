@@ -20,6 +20,7 @@ import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
+from orchestra.journal import FOUND
 from orchestra.journal.bodies import body_of, bounded, is_text
 from orchestra.journal.error import (
     JournalError,
@@ -31,7 +32,6 @@ from orchestra.journal.error import (
     not_json,
     other_writer,
 )
-from orchestra.journal.limits import FOUND
 from orchestra.journal.postgres_connections import Database, Durability, session_of_its_own
 from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, pooled, unreachable
 from orchestra.journal.postgres_presence import Presence

@@ -13,9 +13,9 @@ import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
+from orchestra.journal import AT_ONCE
 from orchestra.journal.chain import checked
 from orchestra.journal.error import JournalError, damaged, damaged_rows, ended, held, no_run, undelivered
-from orchestra.journal.limits import AT_ONCE
 from orchestra.journal.postgres_error import newer, stranger
 from orchestra.journal.postgres_rows import Batch, Growth, read_summary, tally_of, whole
 from orchestra.journal.summary import Tally, unheld

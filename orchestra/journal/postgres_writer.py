@@ -11,8 +11,8 @@ from typing import TypeAlias
 import asyncpg
 
 from orchestra.events import Event
+from orchestra.journal import GATHER, MOST
 from orchestra.journal.error import JournalError, closed, other_writer
-from orchestra.journal.limits import GATHER, MOST
 from orchestra.journal.postgres_error import FAULTS, from_postgres, passing
 from orchestra.journal.postgres_rows import Batch, Tail
 from orchestra.journal.postgres_tables import Tables

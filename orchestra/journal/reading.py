@@ -11,12 +11,12 @@ import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
+from orchestra.journal import AT_ONCE
 from orchestra.journal.chain import checked
 from orchestra.journal.errands import letter_of, posted
 from orchestra.journal.error import JournalError, damaged, damaged_rows
 from orchestra.journal.file import File, seal
 from orchestra.journal.large import with_value
-from orchestra.journal.limits import AT_ONCE
 from orchestra.journal.rows import COLUMNS, Row, parsed, row_of
 from orchestra.values.json import digest
 

@@ -20,7 +20,7 @@ import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
-from orchestra.journal import errands
+from orchestra.journal import FOUND, errands
 from orchestra.journal.bodies import body_of, bounded, is_text
 from orchestra.journal.error import (
     FROM_SQLITE,
@@ -31,7 +31,6 @@ from orchestra.journal.error import (
     other_writer,
 )
 from orchestra.journal.file import Durability
-from orchestra.journal.limits import FOUND
 from orchestra.journal.opening import Stores, connect
 from orchestra.journal.presence import Presence
 from orchestra.journal.rows import Row

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from orchestra.events import Event
+from orchestra.journal import GATHER, MOST
 from orchestra.journal.error import FROM_SQLITE, JournalError, damaged_rows, other_writer
-from orchestra.journal.limits import GATHER, MOST
 from orchestra.journal.store import Batch, Errand, NotOurs, Store
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestra.engine.contradiction import contradiction
+from orchestra.engine.state import contradiction
 from orchestra.explain import explain
 
 

@@ -398,7 +398,7 @@ async def test_adapters_that_lie_in_the_folders_of_their_cards_are_counted_one_a
     with pytest.raises(InputError) as caught:
         async with Fleet.open(local_config("m", device="gpu", max_loras=1), cards=cards, mode="none"):
             pass
-    assert "its 2 adapters need 2" in caught.value.message
+    assert "needs 2: one for each of its 2 adapters" in caught.value.message
 
 
 def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
@@ -423,7 +423,7 @@ def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
     cards = [Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")]
     adapters.check_slots(local_config("m", device="cpu", max_loras=2 + spare), cards)
     adapters.check_slots(local_config("m", device="gpu", max_loras=2), cards)
-    with pytest.raises(InputError, match=f"need {2 + spare}") as caught:
+    with pytest.raises(InputError, match=f"needs {2 + spare}: one for each of its 2 adapters") as caught:
         adapters.check_slots(local_config("m", device="cpu", max_loras=1 + spare), cards)
     assert bool(caught.value.why) == bool(spare)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Ask, Finish, Proposal
-from orchestra.engine.state import State, Unit
+from orchestra.engine.state import State, Unit, contradiction
 from orchestra.events import Answered, Asked
 from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Abstained, Failed, Value

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Enter, Proposal
-from orchestra.engine.state import Scope, State, Unit
+from orchestra.engine.state import Scope, State, Unit, contradiction
 from orchestra.values.outcome import Evidence, Failed, Outcome, Skipped, Value, blamed
 from orchestra.workflow import alternatives
 from orchestra.workflow.evaluation import Listing

@@ -8,13 +8,12 @@ import msgspec
 
 from orchestra.codes import NO_BUDGET, UNSENT
 from orchestra.doors import Call, Measure
-from orchestra.engine.contradiction import answer_of, contradiction, ruling_of
 from orchestra.engine.kinds import body, choice, climbing
 from orchestra.engine.kinds.acceptance import evidence, settle
 from orchestra.engine.proposals import Count, Finish, Invoke, Pause, Proposal
 from orchestra.engine.purse import Purse
 from orchestra.engine.retry import helps, policy
-from orchestra.engine.state import Phase, State, Unit
+from orchestra.engine.state import Phase, State, Unit, answer_of, contradiction, ruling_of
 from orchestra.values.json import canonical
 from orchestra.values.outcome import Failed, Outcome, Value
 from orchestra.workflow.nodes import AgentNode

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestra.agent.contract import Contract
-from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds.acceptance import situation
 from orchestra.engine.proposals import Judge, Proposal
-from orchestra.engine.state import Phase, Unit
+from orchestra.engine.state import Phase, Unit, contradiction
 from orchestra.events import ChecksStarted, Question
 from orchestra.values.outcome import Failed, Outcome, Value
 from orchestra.values.schema import ANY, Schema

@@ -10,11 +10,10 @@ from typing import Any
 
 from orchestra.codes import NO_TIER, NOT_CLEARED
 from orchestra.doors import sources
-from orchestra.engine.contradiction import acceptance_of, answer_of, ruling_of
 from orchestra.engine.kinds.acceptance import evidence
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.retry import policy
-from orchestra.engine.state import Rung, State, Unit
+from orchestra.engine.state import Rung, State, Unit, acceptance_of, answer_of, ruling_of
 from orchestra.events import Text, Withheld, tier_name
 from orchestra.values.outcome import Abstained
 from orchestra.workflow.program import Acceptance

@@ -19,11 +19,10 @@ from msgspec import structs
 
 from orchestra.agent.contract import Catalog, Contract
 from orchestra.codes import NO_BUDGET
-from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.kinds.body import inside, result
 from orchestra.engine.proposals import Enter, Finish, Proposal
-from orchestra.engine.state import Bindings, Phase, Scope, Unit, Writing
+from orchestra.engine.state import Bindings, Phase, Scope, Unit, Writing, contradiction
 from orchestra.errors import OrchestraError
 from orchestra.events import Drafted, Usage
 from orchestra.paths import first_name

@@ -11,10 +11,9 @@ from typing import Any
 from orchestra.agent import kit as kits
 from orchestra.agent.contract import Catalog
 from orchestra.doors import sources
-from orchestra.engine.contradiction import contradiction
 from orchestra.engine.kinds.body import inside, result
 from orchestra.engine.proposals import Enter, Finish, Proposal
-from orchestra.engine.state import Bindings, Unit
+from orchestra.engine.state import Bindings, Unit, contradiction
 from orchestra.events import Drafted
 from orchestra.router import turns
 from orchestra.router.gates import Rejection
