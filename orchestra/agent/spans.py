@@ -78,15 +78,16 @@ def points(card: Card) -> bool:
 
 
 def check_overlap(tokens: int, overlap: int) -> None:
-    """Raises `ValueError` for windows that share half of themselves or more: beside a question they may never reach the end."""
-    if 2 * overlap >= tokens:
-        raise ValueError(f"windows of {tokens} tokens that share {overlap} hardly go on: it is to be less than half")
+    """Raises `ValueError` for windows that share all that a long question leaves of them: they would never reach the end."""
+    room = tokens - min(MAX_QUESTION, tokens // 2)
+    if overlap >= room:
+        raise ValueError(f"windows of {tokens} tokens that share {overlap} do not go on: a question leaves {room} of them")
 
 
 def windows(pair: Pair, tokens: int, overlap: int) -> Iterator[Window]:
     """The windows of a question and a passage. Of a long question the beginning counts, in half of a window at most.
 
-    Raises `ValueError` for windows that share half of themselves or more.
+    Raises as `check_overlap`.
     """
     check_overlap(tokens, overlap)
     most = min(MAX_QUESTION, tokens // 2, tokens - overlap - len(pair.tail) - 1)

@@ -196,7 +196,7 @@ def test_files_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> 
         assert caught.value.code == "A011"
 
 
-def test_windows_that_share_half_of_themselves_are_refused() -> None:
+def test_windows_that_share_all_that_a_question_leaves_of_them_are_refused() -> None:
     assert layout(tokens=64, overlap=31).overlap == 31
-    with pytest.raises(ValueError, match="less than half"):
+    with pytest.raises(ValueError, match="a question leaves 32 of them"):
         layout(tokens=64, overlap=32)

@@ -125,11 +125,20 @@ def test_windows_reach_the_end_however_much_they_share_and_however_long_the_ques
     assert seen == set(range(10, 10 + count))
 
 
-def test_windows_that_share_half_of_themselves_are_refused(encoder: Encoder) -> None:
+@pytest.mark.parametrize(("question", "count"), [(1, 1000), (100, 700), (400, 1000)])
+def test_long_windows_may_share_half_of_themselves_and_more(encoder: Encoder, question: int, count: int) -> None:
+    layout = reader(encoder, tokens=384, overlap=200).layout
+    seen = {token for one in windows(pair(count, question), layout.tokens, layout.overlap) for token in one.tokens[one.start : -1]}
+    assert seen == set(range(10, 10 + count))
+
+
+def test_windows_that_share_all_that_a_question_leaves_of_them_are_refused(encoder: Encoder) -> None:
     assert reader(encoder, tokens=64, overlap=31).layout.overlap == 31
-    with pytest.raises(ValueError, match="less than half"):
+    with pytest.raises(ValueError, match="a question leaves 32 of them"):
         reader(encoder, tokens=64, overlap=96)
-    with pytest.raises(ValueError, match="less than half"):
+    with pytest.raises(ValueError, match="a question leaves 96 of them"):
+        reader(encoder, tokens=192, overlap=96)
+    with pytest.raises(ValueError, match="do not go on"):
         list(windows(pair(300), 64, 32))
 
 
