@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestra.agent.card import Card
 from orchestra.errors import InputError
-from orchestra.learn.metrics import Case
+from orchestra.learn.metrics import ALONE, Case
 from orchestra.learn.questions import measures_of
 from orchestra.values.json import canonical
 from orchestra.values.types import branches, under
@@ -55,9 +55,9 @@ class Classes:
 
 
 def label_of(card: Card) -> str:
-    """The field of an agent's output that is its label: the one whose values are listed, else the only text. Raises `InputError` C010
-    where there is no such field, or several."""
-    fields: Mapping[str, Any] = card.output_schema.get("properties", {})
+    """The field of an agent's output that is its label: the one whose values are listed, else the only text; `output` of one that is no
+    record. Raises `InputError` C010 where there is no such field, or several."""
+    fields: Mapping[str, Any] = card.output_schema.get("properties", {}) or {ALONE: card.output_schema}
     each = {name: branches(under(card.output_schema, schema)) for name, schema in fields.items()}
     listed = [name for name, some in each.items() if any("enum" in one or "const" in one or one.get("type") == "boolean" for one in some)]
     texts = [name for name, some in each.items() if any(one.get("type") == "string" for one in some)]

@@ -357,6 +357,18 @@ def test_each_label_has_its_figures_and_confusions_are_told(sorter: Shell) -> No
     assert "by_class" not in sorted_by(sorter, "--json").json
 
 
+def test_an_output_that_is_a_label_and_no_record_has_its_classes(sorter: Shell) -> None:
+    card = Path("agents/sorter/agent.yaml")
+    card.write_text(card.read_text().replace("output: {label: \"Literal['a', 'b', 'c']\"}", "output: \"Literal['a', 'b', 'c']\""))
+    Path("rows.csv").write_text("id,text,output\n1,a,a\n2,b,b\n3,c,c\n")
+    sorter.opener = Simulated(lambda call: "a" if call.inputs["text"] == "b" else call.inputs["text"])
+    said = sorted_by(sorter, "--classes", "--json")
+    assert said.code == 0, said.err
+    found = said.json["by_class"]
+    assert (found["field"], [one["recall"] for one in found["classes"]]) == ("output", [1.0, 0.0, 1.0])
+    assert found["confusions"] == [{"expected": "b", "told": "a", "rows": 1}]
+
+
 def test_predictions_are_written_as_certify_reads_them(sorter: Shell) -> None:
     assert sorted_by(sorter, "--predictions", "said.jsonl").code == 0
     lines = [json.loads(line) for line in Path("said.jsonl").read_text().splitlines()]
