@@ -179,13 +179,18 @@ def register(app: typer.Typer) -> None:
 
 
 def _only(context: typer.Context, mode: str, agent: str) -> None:
-    """Raises `InputError` C010 for an option that somebody gave and that says nothing about what is done."""
-    command, options = MODES[mode]
-    strange = next((name for name in given(context) if name not in (*options, *EVERYWHERE)), None)
-    if strange is not None:
-        told = ", ".join(f"--{name}" for name in options)
-        hint = " ".join(filter(None, ("orchestra certify", agent, command)))
-        raise InputError("C010", f"--{strange} says nothing where {mode}; that takes {told}", hint=hint)
+    """Raises `InputError` C010 for an option that somebody gave and that says nothing about what is done; the hint does what it is of."""
+    options = MODES[mode][1]
+    said = {name for name in given(context) if name not in EVERYWHERE}
+    strange = next((name for name in given(context) if name in said.difference(options)), None)
+    if strange is None:
+        return
+    told = ", ".join(f"--{name}" for name in options)
+    having = [one for one in MODES.values() if strange in one[1]]
+    command, takes = next((one for one in having if said.issubset(one[1])), having[0])
+    claims = "--claims" if "claims" in said.intersection(takes) and "--claims" not in command else ""
+    hint = " ".join(filter(None, ("orchestra certify", agent, command, claims)))
+    raise InputError("C010", f"--{strange} says nothing where {mode}; that takes {told}", hint=hint)
 
 
 def _certify_claims(

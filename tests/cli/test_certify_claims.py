@@ -233,3 +233,18 @@ def test_without_one_a_node_says_how_to_make_it(shell: Shell) -> None:
     assert said.code == 2
     assert "L119: there is no certificate of 'teller' about claims" in said.err
     assert "orchestra certify teller --claims --data FILE" in said.err
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        (("--since", "1d"), "--watch"),
+        (("--claims", "--since", "1d"), "--watch --claims"),
+        (("--claims", "--alpha", "0.1"), "--claims --data FILE"),
+        (("--seed", "3"), "--data FILE"),
+        (("--data", "rows.jsonl", "--by", "me"), "--watch"),
+    ],
+)
+def test_an_option_that_says_nothing_here_is_told_with_the_command_that_takes_it(shell: Shell, given: tuple[str, ...], hint: str) -> None:
+    said = shell("certify", "AGENT", *given)
+    assert (said.code, f"= help: orchestra certify AGENT {hint}" in map(str.strip, said.err.splitlines())) == (2, True)
