@@ -7,7 +7,7 @@ import gzip
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
+from orchestra.cli.screen import note
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
 from orchestra.events import NOTHING, Usage
 from orchestra.learn.sources import from_text, is_table, lines
@@ -89,18 +90,20 @@ def lasting(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def read_rows(path: Path, name: str = "", fields: Mapping[str, InputField] | None = None) -> Iterator[Row]:
+def read_rows(
+    path: Path, name: str = "", fields: Mapping[str, InputField] | None = None, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Row]:
     """The rows of a `.jsonl` or `.jsonl.gz` file, or of a table whose columns are `fields`, one by one; `name` is what the user calls it,
-    where that is not its path.
+    where that is not its path, and `tell` hears of columns that may be meant for an input, and are not read.
 
     Raises `InputError` C014 where it cannot be read, N010 where a table cannot, and C020 with the row's place.
     """
     name = name or str(path)
-    if is_table(path):
-        yield from _of_table(path, fields or {})
-        return
     try:
         with _opened(path) as file:
+            if is_table(path):
+                yield from _of_table(path, name, fields or {}, tell)
+                return
             number = 0
             while raw := file.readline(MAX_BYTES + 2):
                 number += 1
@@ -111,17 +114,25 @@ def read_rows(path: Path, name: str = "", fields: Mapping[str, InputField] | Non
         raise InputError("C014", f"{name} cannot be read: {reason}") from error
 
 
-def _of_table(path: Path, fields: Mapping[str, InputField]) -> Iterator[Row]:
+def _of_table(path: Path, name: str, fields: Mapping[str, InputField], tell: Callable[[str], None]) -> Iterator[Row]:
     """The rows of a table: its columns are the inputs, cells become values of their types, and an empty one leaves out an input that is not
     required; ids are those of a column `id`, else the rows' numbers."""
-    for number, line in enumerate(lines(path), 1):
-        for name in (name for name, field in fields.items() if field.required and name not in line.values):
-            near = nearest(name, line.values)
-            hint = f"did you mean {near!r}? call it {name}" if near else f"columns: {', '.join(list(line.values)[:12])}"
-            raise InputError("C020", f"there is no column {name!r} for the input {name!r}", place=Place(str(path), 1), hint=hint)
-        cells = {name: line.values[name] for name in fields if name in line.values}
-        given = {name: from_text(cell, fields[name].schema) for name, cell in cells.items() if cell or fields[name].required}
+    for number, line in enumerate(lines(path, Path(name), lambda columns: _check_columns(columns, name, fields, tell)), 1):
+        cells = {field: line.values[field] for field in fields if field in line.values}
+        given = {field: from_text(cell, fields[field].schema) for field, cell in cells.items() if cell or fields[field].required}
         yield Row(line.values.get("id") or str(number), given, line.number)
+
+
+def _check_columns(columns: Sequence[str], name: str, fields: Mapping[str, InputField], tell: Callable[[str], None]) -> None:
+    """Tells of a column that is called nearly as an input that is none. Raises `InputError` C020 where that is required."""
+    unread = [column for column in columns if column not in fields and column != "id"]
+    for field in (field for field in fields if field not in columns):
+        near = nearest(field, unread)
+        if fields[field].required:
+            hint = f"did you mean {near!r}? call it {field}" if near else f"columns: {', '.join(list(columns)[:12])}"
+            raise InputError("C020", f"there is no column {field!r} for the input {field!r}", place=Place(name, 1), hint=hint)
+        if near:
+            tell(f"{name}: the column {near!r} is not read; for the input {field!r} call it that")
 
 
 def survey(
@@ -135,7 +146,7 @@ def survey(
     seen: dict[str, int] = {}
     digests: dict[str, str] = {}
     errors: list[InputError] = []
-    for row in read_rows(path, name, fields):
+    for row in read_rows(path, name, fields, note):
         place = Place(name, row.line)
         if row.id in seen:
             hint = f"it stands in line {seen[row.id]} already; ids tell results apart"

@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -254,23 +254,25 @@ def group_of(card: Card, inputs: Mapping[str, Any], column: str, values: Mapping
     return value if isinstance(value, str) else canonical(value).decode()
 
 
-def lines(path: Path) -> Iterator[Line]:
-    """The records of a file, of a table where it is called so. Raises `InputError` N010."""
+def lines(path: Path, called: Path | None = None, head: Callable[[Sequence[str]], None] = lambda _: None) -> Iterator[Line]:
+    """The records of a file, of a table where it is called so; places say how it is `called`, where that is not its path, and `head` hears
+    of a table's columns before its rows. Raises `InputError` N010."""
+    called = called or path
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise InputError("N010", f"{path} has more than {MOST_BYTES >> 30} GiB", hint="cut it into several files")
+            raise InputError("N010", f"{called} has more than {MOST_BYTES >> 30} GiB", hint="cut it into several files")
         data = path.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError("N010", f"{path} cannot be read: {reason}", hint="one JSON object a line, or CSV, in UTF-8") from error
+        raise InputError("N010", f"{called} cannot be read: {reason}", hint="one JSON object a line, or CSV, in UTF-8") from error
     if data.startswith(_ZIP):
-        raise InputError("N010", f"{path} is a spreadsheet or an archive, and no text", hint="save it as `CSV UTF-8`, and name that")
-    text = _decoded(data, path)
+        raise InputError("N010", f"{called} is a spreadsheet or an archive, and no text", hint="save it as `CSV UTF-8`, and name that")
+    text = _decoded(data, called)
     if (at := text.find("\0")) >= 0:
         number = len(_LINE_END.findall(text, 0, at)) + 1
-        place = Place(str(path), number, text=_LINE_END.split(text)[number - 1])
+        place = Place(str(called), number, text=_LINE_END.split(text)[number - 1])
         raise InputError("N010", "a line has a NUL, which no text has", place=place, hint="take it out, or save the file as text anew")
-    yield from _of_csv(text, path) if is_table(path) else _of_json(text, path)
+    yield from _of_csv(text, called, head) if is_table(path) else _of_json(text, called)
 
 
 def _decoded(data: bytes, path: Path) -> str:
@@ -314,7 +316,7 @@ def _of_json(text: str, path: Path) -> Iterator[Line]:
         yield Line(number, line, value, typed=True)
 
 
-def _of_csv(text: str, path: Path) -> Iterator[Line]:
+def _of_csv(text: str, path: Path, head: Callable[[Sequence[str]], None]) -> Iterator[Line]:
     lines = _LINE_END.split(text)
     said = _SEPARATES.match(text)
     text, over = (text[said.end() :], 1) if said else (text, 0)
@@ -326,6 +328,8 @@ def _of_csv(text: str, path: Path) -> Iterator[Line]:
         if twice:
             place = Place(str(path), over + reader.line_num, text=lines[over + reader.line_num - 1])
             raise InputError("N010", f"two columns have the name {twice[0]!r}", place=place, hint="give each column a name of its own")
+        if reader.fieldnames:
+            head(reader.fieldnames)
         before = over + reader.line_num + 1
         for record in reader:
             number, before = before, over + reader.line_num + 1

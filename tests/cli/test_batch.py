@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +106,33 @@ def test_a_column_that_is_not_there_and_a_table_of_results_are_refused(shell: Sh
     said = shell("batch", "ask", "-i", "rows.csv", "-o", "out.csv")
     assert said.err.startswith("C010: results are JSON lines")
     assert "--output out.jsonl" in said.err
+
+
+def test_a_table_that_cannot_be_read_or_lacks_a_column_is_told_as_lines_are(shell: Shell) -> None:
+    for name in ("missing.csv", "missing.jsonl"):
+        assert shell("batch", "ask", "-i", name, "-o", "out.jsonl").err.startswith(f"C014: {name} cannot be read: No such file")
+    Path("folder.csv").mkdir()
+    assert shell("batch", "ask", "-i", "folder.csv", "-o", "out.jsonl").err.startswith("C014: folder.csv cannot be read")
+    Path("rows.csv").write_text("qestion,text\n")
+    assert shell("batch", "ask", "-i", "rows.csv", "-o", "out.jsonl").err.startswith("C020: there is no column 'question'")
+
+
+def test_a_column_that_is_called_nearly_as_an_input_is_told_once(shell: Shell) -> None:
+    shell.opener = Simulated(lambda call: [])
+    Path("workflows/counted.yaml").write_text(COUNTED)
+    Path("rows.csv").write_text("id,count,word\na,3,b\n")
+    said = shell("batch", "counted", "-i", "rows.csv", "-o", "out.jsonl")
+    assert (said.code, said.err.count("rows.csv: the column 'word' is not read; for the input 'words' call it that")) == (0, 1)
+
+
+@pytest.mark.parametrize("text", ["qestion,text\ngood,a\n", "question,text\ngood\n"])
+def test_a_table_out_of_a_pipe_is_told_by_its_name(shell: Shell, text: str) -> None:
+    os.mkfifo("rows.csv")
+    feeding = threading.Thread(target=Path("rows.csv").write_text, args=(text,), daemon=True)
+    feeding.start()
+    said = shell("batch", "ask", "-i", "rows.csv", "-o", "out.jsonl")
+    feeding.join(5)
+    assert (said.code, "--> rows.csv:" in said.err) == (2, True)
 
 
 def test_each_row_gets_a_result_in_order(shell: Shell) -> None:
