@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orchestra.app import Orchestra
     from orchestra.blocking import blocking
+    from orchestra.engine.live import TextPiece
     from orchestra.errors import (
         Abstained,
         BudgetExceeded,
@@ -105,6 +106,7 @@ __all__ = [
     "Seen",
     "ServerStatus",
     "Step",
+    "TextPiece",
     "Tool",
     "Workflow",
     "abstain",
@@ -153,6 +155,7 @@ _HOMES = {
     "app": "Orchestra",
     "run": "Run",
     "blocking": "blocking",
+    "engine.live": "TextPiece",
     "errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
     "fleet.status": "FleetStatus ServerStatus",
     "journal.error": "JournalError",

@@ -126,6 +126,7 @@ class Orchestra:
         purpose: str = "",
         sample: int | None = None,
         again: bool | None = None,
+        live: bool | None = None,
     ) -> Orchestra:
         """The same `Orchestra`, whose runs have these options; what is left out stays as it is here, the key too, which `""` takes away.
 
@@ -133,10 +134,11 @@ class Orchestra:
         answer of its key: `fork` it under another key for another try. With `memo`, pure calls that any run has made before are
         answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
         `sample`, from 1 on, has the agents answer at a temperature above 0, with this as their seed. With `again`, a fork repeats effects.
-        Limits that `budget` states replace those of the run's workflow; its other limits stay.
+        Limits that `budget` states replace those of the run's workflow; its other limits stay. With `live`, what models write can be read
+        while they write it, unverified (`Run.text`).
         """
         told: dict[str, Any] = {"idempotency_key": idempotency_key, "budget": budget, "label": label or None, "memo": memo}
-        told |= {"purpose": purpose or None, "sample": sample, "again": again}
+        told |= {"purpose": purpose or None, "sample": sample, "again": again, "live": live}
         chosen = dataclasses.replace(self._options, **{name: value for name, value in told.items() if value is not None})
         return Orchestra(self._project, self._engine, self._troupe, self._home, chosen)
 
@@ -222,7 +224,7 @@ class Orchestra:
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
         told = {"label": self._labelled(program), "options": options.kept(program.budget), "tiers": self._project.tiers(program), **more}
-        return self._engine.start(program, given, graph=graph, versions=versions, **told)
+        return self._engine.start(program, given, graph=graph, versions=versions, live=options.live, **told)
 
     def _labelled(self, program: Program) -> Label:
         said = self._options.label
@@ -245,7 +247,7 @@ class Orchestra:
             raise InputError("E015", reason, hint="use a key of its own for each request")
         if execution.finished is None and execution.started is not None and execution is not self._engine.running(name):
             return await self._taken(name, execution.started)
-        return execution
+        return execution.listen(self._options.live)
 
     # Runs that are there already
 
@@ -259,7 +261,7 @@ class Orchestra:
         execution = self._engine.running(run) or Execution(run, self.journal, events)
         if execution.finished is None and self._engine.running(run) is None:
             execution = await self._taken(run, first, by)
-        return Run(execution, plainly)
+        return Run(execution.listen(self._options.live), plainly)
 
     async def _taken(self, run: str, started: RunStarted, by: str = "") -> Execution:
         from orchestra.standing import check
@@ -270,7 +272,7 @@ class Orchestra:
             await self._troupe.prepare(program)
         workers = await self._recalling(started, program) if started.parent else None
         try:
-            return await self._engine.resume(program, run, by=by, workers=workers)
+            return await self._engine.resume(program, run, by=by, workers=workers, live=self._options.live)
         except OrchestraError as error:
             if error.code != ENDED:
                 raise
@@ -449,7 +451,7 @@ class Orchestra:
         from orchestra.verify.entailment import Reply
         from orchestra.verify.tools import asked
 
-        runs = self.options(idempotency_key="", sample=question.sample or None)  # a key is that of one run, and each question is one
+        runs = self.options(idempotency_key="", sample=question.sample or None, live=False)  # a key is for one run
         try:
             async with asyncio.timeout(PATIENCE):
                 if tool := asked(question.agent):

@@ -69,6 +69,8 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Which of several samples this is: drawn at a temperature above 0, with this as its seed; 0 for the card's own sampling."""
     version: str = ""
     """The digest of the agent's card or the tool's contract that the run began with; empty for whatever is there now."""
+    live: bool = False
+    """Whether somebody reads the text of a language model while it is written: it comes in chunks then, if its server can."""
 
     @property
     def key(self) -> str:

@@ -28,6 +28,8 @@ class Options:
     """Which of several samples its agents' answers are, drawn at a temperature above 0; 0 for the sampling of their cards."""
     again: bool = False
     """Whether a fork makes calls with lasting effects again that the run has made before."""
+    live: bool = False
+    """Whether the text of models can be read while it is written (`Run.text`). It is of this process, and not kept."""
 
     @property
     def run(self) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator
 from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypeVar
 
 from orchestra.engine.run import Run as Execution
+from orchestra.errors import InputError
 from orchestra.events import Asked, RunFinished, RunStarted
 from orchestra.result import Result, result_of
 from orchestra.stored import workflows
 
 if TYPE_CHECKING:
+    from orchestra.engine.live import TextPiece
     from orchestra.events import Event
     from orchestra.rerun import Change
     from orchestra.stored import Parcel
@@ -78,6 +80,17 @@ class Run(Generic[R]):
         """The events with `seq > after` as they get durable, to the last one. Raises what broke the engine or the journal, and
         `OrchestraError` E017 where the `Orchestra` was closed before that."""
         return self._execution.events(after)
+
+    def text(self, *, nodes: Collection[str] = (), agents: Collection[str] = ()) -> AsyncGenerator[TextPiece, None]:
+        """What language models write in this run, piece by piece while they do, to its end; with `nodes` or `agents` only of these.
+
+        It is unverified and kept nowhere: events and result are what counts. Every reader sees the same; a slow one gets joined pieces,
+        a late one the text so far of the calls that are under way. Of what another process does with the run there is nothing.
+        Raises `InputError` E032 for a run that was not begun, or resumed, with `options(live=True)`; and as `events` does.
+        """
+        if (live := self._execution.live) is None:
+            raise InputError("E032", f"the text of run {self.id} is not read live", hint="orchestra.options(live=True).start(...)")
+        return self._execution.text(live, nodes, agents)
 
     def cancel(self, by: str = "") -> None:
         """Asks the run to end: requests in flight are closed, what has finished stays. Idempotent."""

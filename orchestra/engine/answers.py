@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from orchestra.doors import Call, Chunk, Done, Refused, Workers
 from orchestra.engine.proposals import Invoke
 from orchestra.events import NOTHING, AttemptFinished, AttemptStarted, Usage
@@ -12,14 +14,24 @@ from orchestra.values.json import digest
 
 if TYPE_CHECKING:
     from orchestra.engine.driver import Driver
+    from orchestra.engine.live import Live, Text
 
 
-async def streamed(workers: Workers, call: Call) -> Done | Refused:
-    """The last reply of a stream, whose chunks nobody reads."""
+async def streamed(workers: Workers, call: Call, live: Live | None = None) -> Done | Refused:
+    """The last reply of a stream. Its chunks are for those who read the run live; else nobody does."""
+    if live is not None and call.kind == "agent":
+        with live.written(call) as text:
+            return await _last(workers, msgspec.structs.replace(call, live=True), text)
+    return await _last(workers, call, None)
+
+
+async def _last(workers: Workers, call: Call, text: Text | None) -> Done | Refused:
     async with aclosing(workers.run(call)) as replies:
         async for reply in replies:
             if not isinstance(reply, Chunk):
                 return reply
+            if text is not None:
+                text.add(reply)
     return Refused(code="E007", reason=f"the worker of {call.name} gave no reply", hint="orchestra doctor", retryable=True)
 
 

@@ -247,7 +247,8 @@ class Driver:
                 answer = recalled(self, invoke, memo, *known, sure[1] if sure is not None else None)
             else:
                 began = self.clock.monotonic()
-                coming = streamed(self.workers, call) if self.do is None else self.do(call)
+                live = self.run.live
+                coming = streamed(self.workers, call, live) if self.do is None or live is not None else self.do(call)
                 try:
                     reply = await (coming if call.timeout is None else self._timed(coming, call))
                 except asyncio.CancelledError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -13,6 +13,9 @@ from orchestra.errors import OrchestraError
 from orchestra.events import Asked, Event, RunFinished, RunStarted
 from orchestra.opening import Home
 from orchestra.values.outcome import Failed
+
+if TYPE_CHECKING:
+    from orchestra.engine.live import Live, TextPiece
 
 NOT_KEPT = "J004"
 """Code of the journal for an event that it cannot keep: it is too large, or no JSON."""
@@ -23,7 +26,8 @@ class Run:
     person, when nothing of the run is in memory but this."""
 
     __slots__ = (
-        "_answered", "_asleep", "_cancel", "_end", "_error", "_home", "_waiters", "flushed", "id", "journal", "log", "offset", "started",
+        "_answered", "_asleep", "_cancel", "_end", "_error", "_home", "_waiters", "flushed", "id", "journal", "live", "log", "offset",
+        "started",
     )  # fmt: skip
 
     def __init__(self, run: str, journal: Journal, log: list[Event] | None = None) -> None:
@@ -33,6 +37,8 @@ class Run:
         """The latest events. Those that `events` gives are on disk; the last few here may not be."""
         self.flushed = len(self.log)
         """How many of `log` the journal has in line; readers see no others."""
+        self.live: Live | None = None
+        """What its models write; None where nobody asked for it."""
         self.offset = 0
         """How many events came before those of `log`; the journal has them."""
         first = self.log[0] if self.log else None
@@ -98,6 +104,16 @@ class Run:
         """The run is over, its last event on disk; or the engine or the journal broke."""
         self._end, self._error, self._cancel = finished, error, None
         self.wake()
+        if self.live is not None:
+            self.live.wake()
+
+    def listen(self, wanted: bool = True) -> Self:
+        """Has what models write from now on kept for those who read it (`text`), where that is wanted. Nobody takes that back."""
+        if wanted and self.live is None:
+            from orchestra.engine.live import Live
+
+            self.live = Live()
+        return self
 
     def wake(self) -> None:
         """Something has happened: those who wait look again."""
@@ -188,6 +204,21 @@ class Run:
             for event in batch:
                 yield event
             position += len(batch)
+
+    async def text(self, live: Live, nodes: Collection[str], agents: Collection[str]) -> AsyncGenerator[TextPiece, None]:
+        """The pieces that are written in this process, of these nodes and agents, or of all. Raises as `wait` does."""
+        if self._home is not None:
+            self._home.check()
+        with live.read(nodes, agents) as unread:
+            while True:
+                if (piece := unread.take()) is not None:
+                    yield piece
+                elif self._error is not None:
+                    raise self._error
+                elif self._end is not None:
+                    return
+                else:
+                    await unread.more()
 
     async def _since(self, position: int) -> list[Event]:
         if position >= self.offset:

@@ -95,14 +95,16 @@ class Engine:
         options: Mapping[str, Any] | None = None,
         workers: Workers | None = None,
         tiers: tuple[str, ...] = (),
+        live: bool = False,
     ) -> Run:
         """Begins a run of `program` on inputs that are already of its types.
 
         `graph` is the digest of its source in the journal, `versions` those of what it calls; `run` is an id that nobody has, a
         new one where it is empty; `parent` is the run that it is forked from; `options` are kept for a resumption; `workers` do its
-        calls instead of the engine's own; `tiers` are the fleet's larger models, in the order in which they are asked.
+        calls instead of the engine's own; `tiers` are the fleet's larger models, in the order in which they are asked;
+        with `live` the text of models can be read while it is written.
         """
-        handle = Run(run or self.clock.new_id(), self.journal)
+        handle = Run(run or self.clock.new_id(), self.journal).listen(live)
         started = RunStarted(
             seq=1,
             at=self.clock.now(),
@@ -124,15 +126,15 @@ class Engine:
         driver.begin()
         return handle
 
-    async def resume(self, program: Program, run: str, *, by: str = "", workers: Workers | None = None) -> Run:
-        """Takes a run over that nobody has in hand, and goes on with it. `program` is the one that it began with.
+    async def resume(self, program: Program, run: str, *, by: str = "", workers: Workers | None = None, live: bool = False) -> Run:
+        """Takes a run over that nobody has in hand, and goes on with it, `live` as in `start`. `program` is the one that it began with.
 
         Calls that had an end are not made again. Raises `JournalError` J022 where somebody alive has it, J023 where it is not
         there, J006 where it has ended; `OrchestraError` E018 where its events are not of this program.
         """
         if run in self._drivers and not self._drivers[run].ending:
-            return self._drivers[run].run
-        handle = self.running(run) or Run(run, self.journal)
+            return self._drivers[run].run.listen(live)
+        handle = (self.running(run) or Run(run, self.journal)).listen(live)
         await self._once(_Sleeper(program, handle, workers or self.workers), by)
         return self.running(run) or handle
 

@@ -158,9 +158,10 @@ class Fleet:
         ]
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
-        """Does one call to an agent whose kind is `model`; with `Options.stream` its text comes in chunks."""
+        """Does one call to an agent whose kind is `model`; with `Options.stream`, and where the call is read live, its text comes in
+        chunks."""
         choice = self._choice(call)
-        if isinstance(choice, Fault) or not self.options.stream:
+        if isinstance(choice, Fault) or not (self.options.stream or call.live):
             yield await self.do(call)
             return
         try:
@@ -316,7 +317,7 @@ class Fleet:
 
     async def _request(self, name: str, call: Call, card: Card, seconds: float, on_text: OnText | None, once: bool) -> Completion | Fault:
         target = self.config.servers[name]
-        chat = self._chat(self._rendered(call, card, held(target, self.options.constraint)), call, card, target)
+        chat = self._chat(self._rendered(call, card, held(target, self.options.constraint)), call, card, target, live=on_text is not None)
         deadline = self._clock.monotonic() + seconds
         for again in (False, True):
             model = "" if not self._bases.adapted(card, target) else await self._adapters.ensure(name, card, self.config.servers, once=once)
@@ -333,7 +334,7 @@ class Fleet:
     def _prefix(self, messages: Sequence[Mapping[str, str]], adapter: str) -> Prefix:
         return prefix(messages, f"{adapter} {self.options.tenant}") if self.config.order == "programs" else ()
 
-    def _chat(self, prompt: Prompt, call: Call, card: Card, target: LocalServer | Endpoint) -> Chat:
+    def _chat(self, prompt: Prompt, call: Call, card: Card, target: LocalServer | Endpoint, *, live: bool) -> Chat:
         constraint = prompt.constraint
         script = self._gauge.cast.of(card).script
         most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
@@ -350,7 +351,7 @@ class Fleet:
             schema=prompt.response_schema if constraint else None,
             priority=call.priority if ranked else None,
             cache_salt=self.options.tenant,
-            stream=self.options.stream,
+            stream=self.options.stream or (live and not told),  # to read a call live changes nothing of it
             weighed=script.has_sureness,
             continues=prompt.continues,
         )

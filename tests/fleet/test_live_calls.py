@@ -1,0 +1,68 @@
+"""Calls that are read live: their requests are streamed, and nothing else of them changes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from orchestra import Orchestra
+from orchestra.agent.card import Card
+from orchestra.config import Settings
+from orchestra.doors import Chunk, Done
+from orchestra.testing.server import SimulatedServer
+from tests.fleet.calling import call, opened, replies
+from tests.fleet.conftest import Visit, chat_answer, endpoints, raw_server
+
+SAYS = {"first": '{"best": "a", "why": "it is short"}', "second": "b"}
+
+
+async def test_a_call_that_is_read_live_is_streamed_and_no_other_one_is() -> None:
+    async with SimulatedServer("m", answer=lambda request: "hello there") as server, opened(endpoints(server.url)) as fleet:
+        *chunks, done = await replies(fleet, call("writer", live=True))
+        others = [*await replies(fleet, call("writer")), await fleet.do(call("writer", live=True))]
+    texts = [chunk.text for chunk in chunks if isinstance(chunk, Chunk)]
+    assert ("".join(texts), len(texts) > 1) == ("hello there", True)
+    assert [one.value for one in (done, *others) if isinstance(one, Done)] == ["hello there"] * 3
+    assert [request.body.get("stream") for request in server.app.requests] == [True, None, None]
+
+
+async def test_to_read_a_choice_live_costs_no_token_more(tmp_path: Path) -> None:
+    (tmp_path / "prompt.md").write_text("{{ question }}", "utf-8")
+    (tmp_path / "agent.yaml").write_text(
+        """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null}, max_output: 8,
+            computed: {p: {probability: 'yes'}}}""",
+        "utf-8",
+    )
+    said = json.loads(chat_answer("ye"))
+    said["choices"][0]["finish_reason"] = "length"
+    said["choices"][0]["logprobs"] = {"content": [{"token": "ye", "logprob": math.log(0.7), "top_logprobs": []}]}
+
+    async def visited(visit: Visit) -> None:
+        await visit.answer(json.dumps(said).encode())
+
+    async with raw_server(visited) as server, opened(endpoints(server.url), {"judge": Card.load(tmp_path)}) as fleet:
+        found = [await replies(fleet, call("judge", inputs={"question": "?"}, live=live)) for live in (False, True)]
+    assert [[getattr(reply, "value", {}).get("label") for reply in all_of_it] for all_of_it in found] == [["yes"], ["yes"]]
+    assert server.visits[0].body == server.visits[1].body
+
+
+async def test_a_run_is_read_live_through_the_fleet_the_raw_text_of_records_and_nothing_of_ensembles(tmp_path: Path) -> None:
+    for name, output in (("first", "{best: str, why: str}"), ("second", "str"), ("third", "str")):
+        (tmp_path / "agents" / name).mkdir(parents=True)
+        (tmp_path / "agents" / name / "agent.yaml").write_text(f"{{name: {name}, input: {{text: str}}, output: {output}}}")
+        (tmp_path / "agents" / name / "prompt.md").write_text("{{ text }}")
+    (tmp_path / "agents" / "both").mkdir()
+    both = "{name: both, kind: ensemble, members: [second, third], input: {text: str}, output: str}"
+    (tmp_path / "agents" / "both" / "agent.yaml").write_text(both)
+    async with SimulatedServer("m", answer=lambda request: SAYS["first" if request.body.get("structured_outputs") else "second"]) as server:
+        described = f"{{endpoint: {server.url}/v1, model: m, dialect: vllm, label: restricted}}"
+        (tmp_path / "fleet.yaml").write_text(f"schema: orchestra/fleet/v1\nname: one\nservers: {{s: {described}}}\nmodels: {{base: s}}\n")
+        settings = Settings.load({"fleet": "fleet.yaml", "journal": "off", "agents": "agents"}, start=tmp_path)
+        async with Orchestra.open(settings, fleet="none") as orchestra:
+            texts = {}
+            for name in ("first", "both"):
+                run = await orchestra.options(live=True).start(orchestra.find(name), text="which?")
+                texts[name] = "".join([piece.text async for piece in run.text()])
+                assert (await run).status == "done"
+    assert texts == {"first": SAYS["first"], "both": ""}
