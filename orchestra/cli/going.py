@@ -55,7 +55,7 @@ async def resume(open_: Opener, name: str, by: str, manner: Manner, stop: Stop) 
 async def _go_on(orchestra: Orchestra, run: str, by: str, manner: Manner, stop: Stop, waiting: Waiting) -> int:
     events = await orchestra.journal.read(run)
     before, ended = len(events), isinstance(events[-1], RunFinished)
-    going = await orchestra.resume(run, by=by)
+    going = await orchestra.options(live=manner.live).resume(run, by=by)
     ending = await Watch(orchestra, going, stop, waiting, manner, after=before).ending()
     ending.show(manner)
     if ended and ending.status in ("failed", "budget", "cancelled"):

@@ -73,6 +73,10 @@ class Waiting:
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._message, self._said, self._line = "", float("-inf"), False
+        self._console: Any = None
+        """For texts, once there was one."""
+        self._text = False
+        """Whether a line of a text has not ended."""
 
     def __call__(self, progress: Progress) -> None:
         """Shows a step: each new one, and one that goes on every few seconds (or at once, on a terminal)."""
@@ -84,6 +88,7 @@ class Waiting:
         self._message, self._said = progress.message, now
         text = visible(progress.message, keep="") + _measure(progress)
         if not terminal:
+            self.close()
             print(text, file=sys.stderr)
             return
         if new and self._line:
@@ -93,16 +98,29 @@ class Waiting:
     def line(self, text: str) -> None:
         """Rewrites the line on a terminal; says nothing elsewhere."""
         if sys.stderr.isatty():
+            if self._text:
+                self.close()
             shown = beginning(visible(text, keep=""), width_of(sys.stderr) - 1)
             sys.stderr.write(f"\r\x1b[2K{shown}")
             sys.stderr.flush()
             self._line = True
 
-    def close(self) -> None:
-        """Ends the line that is being rewritten."""
+    def text(self, text: str) -> None:
+        """Goes on with a text, dimmed on a terminal, below what stands there."""
         if self._line:
+            self.close()
+        if self._console is None:
+            from orchestra.cli.screen import console
+
+            self._console = console(stderr=True)
+        self._console.print(visible(text), style="dim", end="")
+        self._text = not text.endswith("\n")
+
+    def close(self) -> None:
+        """Ends the line that is being rewritten, or a text."""
+        if self._line or self._text:
             sys.stderr.write("\n")
-            self._line = False
+            self._line = self._text = False
 
 
 def _measure(progress: Progress) -> str:

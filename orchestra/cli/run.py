@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
         ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
         stream: Annotated[bool, typer.Option("--stream", help="Print each event as it happens, a JSON object a line.")] = False,
+        live: Annotated[bool, typer.Option("--live", help="Show what models write while they do, on stderr; it is unverified.")] = False,
     ) -> None:
         """Run a workflow, an agent or a tool; print the answer, what it rests on, and what it took.
 
@@ -49,7 +50,9 @@ def register(app: typer.Typer) -> None:
         from orchestra.cli.signals import carry_out
         from orchestra.cli.watching import Manner
 
-        request = running.Request(name, inputs or (), read_budget(budget or ()), key, memo, Manner(as_json, stream))
+        request = running.Request(
+            name, inputs or (), read_budget(budget or ()), key, memo, Manner.of(as_json=as_json, stream=stream, live=live)
+        )
         chosen = settings(fleet=fleet)
         if dry_run:
             running.dry_run(chosen, request)

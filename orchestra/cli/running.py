@@ -36,7 +36,7 @@ async def run(open_: Opener, chosen: Settings, request: Request, stop: Stop) -> 
     async with serving(open_, chosen, waiting) as orchestra:
         step = orchestra.find(request.name)
         given = read_given(request.inputs, orchestra.program(step))
-        told = orchestra.options(idempotency_key=request.key, budget=request.budget, memo=request.memo or None)
+        told = orchestra.options(idempotency_key=request.key, budget=request.budget, memo=request.memo or None, live=request.manner.live)
         run = await told.start(step, **given)
         ending = await Watch(orchestra, run, stop, waiting, request.manner).ending()
     ending.show(request.manner)

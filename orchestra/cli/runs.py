@@ -179,6 +179,7 @@ def _go_on(runs: typer.Typer) -> None:
         by: By = "",
         as_json: AsJson = False,
         stream: Stream = False,
+        live: Annotated[bool, typer.Option("--live", help="Show what models write while they do, on stderr; it is unverified.")] = False,
     ) -> None:
         """Go on with a run that was interrupted. Calls that came to an end are not made again."""
         from orchestra.cli import going
@@ -187,12 +188,13 @@ def _go_on(runs: typer.Typer) -> None:
 
         if everything == bool(run):
             raise InputError("C010", "which run?", hint="orchestra runs resume last, or orchestra runs resume --all")
-        if everything and stream:
-            raise InputError("C010", "--stream is for one run", hint="orchestra runs resume RUN --stream, or --all --json")
+        if everything and (stream or live):
+            said = f"--{'stream' if stream else 'live'}"
+            raise InputError("C010", f"{said} is for one run", hint=f"orchestra runs resume RUN {said}, or --all --json")
         if everything:
             _leave(carry_out(lambda stop: going.resume_all(opener(context), by, as_json=as_json, stop=stop)))
         else:
-            _leave(carry_out(partial(going.resume, opener(context), run, by, Manner(as_json, stream))))
+            _leave(carry_out(partial(going.resume, opener(context), run, by, Manner.of(as_json=as_json, stream=stream, live=live))))
 
     @runs.command("cancel", cls=Verb, rich_help_panel="Go on")
     def cancel(context: typer.Context, run: Run, by: By = "", as_json: AsJson = False) -> None:

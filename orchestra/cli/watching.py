@@ -13,12 +13,13 @@ from orchestra.app import Orchestra
 from orchestra.cli import asking
 from orchestra.cli.answer import result_data, show_result
 from orchestra.cli.failure import STATUS_CODES, report
+from orchestra.cli.live import Writing
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import json_line, note, print_json, say
 from orchestra.cli.signals import Stop
 from orchestra.codes import REPEATED
 from orchestra.errors import InputError
-from orchestra.events import Asked, AttemptFinished, Event, LetterRefused, NodeFinished, TurnStarted, encode
+from orchestra.events import Asked, AttemptFinished, Event, LetterRefused, NodeFinished, RunFinished, TurnStarted, encode
 from orchestra.journal.history import History
 from orchestra.result import Result
 from orchestra.run import Run
@@ -34,8 +35,18 @@ class Manner:
 
     as_json: bool = False
     stream: bool = False
+    live: bool = False
+    """Whether what models write is shown while they do."""
     seen: Callable[[Event], None] | None = None
     """What is told of each event, where that is not the usual line of progress."""
+
+    @classmethod
+    def of(cls, *, as_json: bool, stream: bool, live: bool) -> Manner:
+        """As options say. Raises `InputError` C010 where they go against each other."""
+        if live and (as_json or stream):
+            hint = "leave one of them out; a program reads the pieces with `run.text()` of Python"
+            raise InputError("C010", f"--live is for people, and --{'json' if as_json else 'stream'} for programs", hint=hint)
+        return cls(as_json, stream, live)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,7 @@ class Watch:
         self._open: dict[str, Asked] = {}
         self._changed = asyncio.Event()
         self._refused: set[str] = set()
+        self._writing = Writing(waiting)
 
     async def ending(self) -> Ending:
         """The run's end; or how it stands once it waits for a person who is not here. Raises what broke the engine or the journal."""
@@ -101,12 +113,13 @@ class Watch:
         here = asking.somebody_is_here()
         reader = asyncio.create_task(self._read(), name="reader")
         talker = asyncio.create_task(self._ask() if here else self._tell(), name="questions")
+        writer = asyncio.create_task(self._listen(), name="text")
         end: asyncio.Task[Result[Any] | None] = asyncio.create_task(self._end(here), name="end")
         try:
             while not end.done():
-                going: set[asyncio.Task[Any]] = {task for task in (reader, talker) if not task.done()}
+                going: set[asyncio.Task[Any]] = {task for task in (reader, talker, writer) if not task.done()}
                 await asyncio.wait({end, *going}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (reader, talker):
+                for task in (reader, talker, writer):
                     if task.done():
                         task.result()
                 if here and talker.done():
@@ -116,15 +129,16 @@ class Watch:
                     end = asyncio.create_task(self._end(here), name="end")
             result = end.result()
             if result is not None:
-                await reader
+                await asyncio.gather(reader, writer)
         except asyncio.CancelledError:
             await self._stopped()
             raise
         finally:
-            for task in (reader, talker):
+            for task in (reader, talker, writer):
                 task.cancel()
             end.cancel()
-            await asyncio.gather(reader, talker, end, return_exceptions=True)
+            await asyncio.gather(reader, talker, writer, end, return_exceptions=True)
+            self._writing.end()
             self._waiting.close()
         if result is None:
             for event in await self._orchestra.journal.read(self._run.id, len(self._events)):
@@ -147,6 +161,11 @@ class Watch:
         async for event in self._run.events():
             self._see(event)
 
+    async def _listen(self) -> None:
+        if self._manner.live:
+            async for piece in self._run.text():
+                self._writing.add(piece)
+
     def _see(self, event: Event) -> None:
         self._events.append(event)
         match event:
@@ -158,6 +177,7 @@ class Watch:
             case _:
                 self._open = {asked.node: asked for asked in History.of([*self._open.values(), event]).asked} if self._open else {}
         self._changed.set()
+        self._told(event)
         if event.seq <= self._after:
             return
         if self._manner.stream:
@@ -166,10 +186,25 @@ class Watch:
         elif self._manner.seen is not None:
             if not self._open:
                 self._manner.seen(event)
+        elif self._writing.busy:
+            return
         elif isinstance(event, NodeFinished) and not self._open:
             self._waiting.line(f"{event.node} {'is done' if event.instead is None else 'came to its fallback'}")
         elif isinstance(event, TurnStarted) and event.drafted is not None and event.drafted.lines and not self._open:
             self._waiting.line(f"{event.node}: {event.drafted.lines[-1]}")
+
+    def _told(self, event: Event) -> None:
+        """What an event says of the texts that are being written."""
+        self._writing.still = bool(self._open)
+        match event:
+            case AttemptFinished():
+                self._writing.end(event.node, event.attempt)
+            case NodeFinished():
+                self._writing.end(event.node)
+            case RunFinished():
+                self._writing.end()
+            case _:
+                self._writing.show()
 
     async def _next(self) -> None:
         self._changed.clear()

@@ -59,7 +59,7 @@ class Unread:
 
     def wants(self, call: Call) -> bool:
         """Whether the reader wants to see a call's text."""
-        named = not self._nodes or any(_within(call.node, name) for name in self._nodes)
+        named = not self._nodes or any(within(call.node, name) for name in self._nodes)
         return named and (not self._agents or call.name in self._agents)
 
     def add(self, text: Text, start: int, piece: str) -> None:
@@ -156,7 +156,7 @@ class Live:
             reader.wake()
 
 
-def _within(path: str, name: str) -> bool:
+def within(path: str, name: str) -> bool:
     """Whether a path is that of a node, or of what is within it: its elements, its turns, its called workflow."""
     after = path[len(name) : len(name) + 1]
     return path.startswith(name) and not (after.isalnum() or after == "_")

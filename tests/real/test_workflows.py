@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -98,6 +99,23 @@ async def test_two_readers_of_different_kinds_answer_together(laptop: FleetConfi
         (1.3 * said["extractive_reader"]["confidence"] + said["generative_reader"]["confidence"]) / 2.3
     )
     assert attempt.usage.output_tokens == said["generative_reader"]["received"]["usage"]["completion_tokens"]
+
+
+async def test_what_a_model_writes_is_read_while_it_writes_and_costs_the_same(laptop: FleetConfig, tmp_path: Path) -> None:
+    async with opened(laptop, tmp_path) as orchestra:
+        run = await orchestra.options(live=True).start(counting, most=20)
+        pieces = [(piece, time.time()) async for piece in run.text()]
+        live, plain = await run, await orchestra.run(counting, most=20)
+        (attempt,) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, AttemptFinished)]
+        sent = await orchestra.journal.blob(attempt.sent)
+    texts = [piece.text for piece, _ in pieces]
+    assert "".join(texts).strip() == str(live.output).strip() == str(plain.output).strip(), "the card draws nothing by chance"
+    assert len(pieces) > 10
+    assert pieces[0][1] < attempt.at, "the first one came long before the answer was whole"
+    assert [piece.start for piece, _ in pieces] == [sum(map(len, texts[:number])) for number in range(len(texts))]
+    assert live.usage.output_tokens == plain.usage.output_tokens > 10, "the server counts what it streams too"
+    assert sent is not None
+    assert json.loads(sent)["stream"] is True
 
 
 async def test_cancelling_a_run_stops_the_server_working_on_it(laptop: FleetConfig, tmp_path: Path) -> None:
