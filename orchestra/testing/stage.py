@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 from orchestra.doors import Letter, Message
+from orchestra.engine.live import Live
 from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
 from orchestra.errors import OrchestraError
@@ -21,7 +23,7 @@ from orchestra.rerun import Recalling, answers, inherited
 from orchestra.testing.clock import VirtualClock
 from orchestra.testing.crashing import EXHAUSTED, FAULTS, CrashingJournal, Process, attribute_tasks, expire, nobodys_task
 from orchestra.testing.programs import Drawn
-from orchestra.testing.storms import DirectStormyWorkers, Ledger, Life, Storm, StormyWorkers, draw
+from orchestra.testing.storms import WRITTEN, DirectStormyWorkers, Ledger, Life, Storm, StormyWorkers, draw
 from orchestra.values.labels import Label
 
 LATE = 65.0
@@ -224,6 +226,8 @@ class Stage:
                 return ENDED
             for after, pause, most in storm.readers:
                 helpers.append(asyncio.create_task(self._subscribe(run, journal, process, after, pause, most), name="reader"))
+            if run.live is not None:
+                helpers.append(asyncio.create_task(self._listen(run, run.live), name="reader"))
             if storm.cancel is not None and storm.cancel[1] == "handle":
                 helpers.append(
                     asyncio.create_task(self._cancel_by_handle(run, storm.cancel[0], fenced=life.fenced is not None), name="canceller")
@@ -254,7 +258,7 @@ class Stage:
         try:
             if trial.run in trial.store.logs:
                 heir, _ = await self._recalling(engine, process, workers)
-                return await engine.resume(program, trial.run, by=f"process {process.number}", workers=heir)
+                return await engine.resume(program, trial.run, by=f"process {process.number}", workers=heir, live=self._is_read(process))
         except JournalError as error:
             if error.code == "J006":
                 return None
@@ -277,6 +281,7 @@ class Stage:
             parent=parent,
             workers=heir,
             tiers=self.storm.tiers,
+            live=self._is_read(process),
         )
 
     async def _recalling(self, engine: Engine, process: Process, workers: StormyWorkers) -> tuple[Recalling | None, Label]:
@@ -352,6 +357,20 @@ class Stage:
                 self.trial.wrong.append(f"I7 a subscriber broke: {error.code} {error.message}")
         finally:
             await stream.aclose()
+
+    def _is_read(self, process: Process) -> bool:
+        return draw(self.storm.seed, "live", process.number) < 0.2
+
+    async def _listen(self, run: Run, live: Live) -> None:
+        """Somebody who reads what models write: of each attempt its pieces in order, and nothing is left out. It changes nothing."""
+        self.trial.ledger.strike("live reader")
+        heard: dict[tuple[str, int], str] = {}
+        with suppress(OrchestraError):
+            async for piece in run.text(live, (), ()):
+                key = piece.node, piece.attempt
+                text = heard[key] = ("" if piece.start == 0 else heard.get(key, "")) + piece.text
+                if not WRITTEN.startswith(text) or piece.start + len(piece.text) != len(text):
+                    self.trial.wrong.append(f"I7 a live reader of {piece.node} got {piece.text!r} after {piece.start} characters")
 
     async def _jump(self, when: float, seconds: float) -> None:
         await self.clock.sleep(when)

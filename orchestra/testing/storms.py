@@ -32,6 +32,8 @@ WORKER_FAULTS = (
 stream ends in an error after some chunks."""
 OVERHEAD = 8
 """Tokens by which the bound of a prompt is above its exact count, at least."""
+WRITTEN = "piece 0\npiece 1\npiece 2\n"
+"""What comes in chunks before a value."""
 MOST_OUTPUT = 40
 NO_LARGER = 0.3
 LADDERS: tuple[tuple[str, ...], ...] = ((), ("large",), ("large", "larger"), ("large", "outside", "largest"))
@@ -333,8 +335,8 @@ class StormyWorkers:
             case _:
                 pass
         if call.kind == "agent" and (fault in ("slow", "cut") or pace > 0.8):
-            for number in range(3):
-                yield Chunk(f"piece {number}")
+            for text in WRITTEN.splitlines(keepends=True):
+                yield Chunk(text)
                 await self._clock.sleep(seconds / 3)
         elif seconds:
             await self._clock.sleep(seconds)
