@@ -19,6 +19,7 @@ from orchestra.codes import ENDED, HELD, LOST
 from orchestra.config import Settings
 from orchestra.doors import Letter
 from orchestra.engine.run import Run as Execution
+from orchestra.engine.run import steady
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
 from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, posted, questions, refused
@@ -127,6 +128,8 @@ class Orchestra:
         sample: int | None = None,
         again: bool | None = None,
         live: bool | None = None,
+        values: Mapping[str, Any] | None = None,
+        by: str | None = None,
     ) -> Orchestra:
         """The same `Orchestra`, whose runs have these options; what is left out stays as it is here, the key too, which `""` takes away.
 
@@ -134,11 +137,12 @@ class Orchestra:
         answer of its key: `fork` it under another key for another try. With `memo`, pure calls that any run has made before are
         answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
         `sample`, from 1 on, has the agents answer at a temperature above 0, with this as their seed. With `again`, a fork repeats effects.
+        `values` are what nodes give in a fork, by name, whatever they would come to, and `by` says who says so.
         Limits that `budget` states replace those of the run's workflow; its other limits stay. With `live`, what models write can be read
         while they write it, unverified (`Run.text`).
         """
         told: dict[str, Any] = {"idempotency_key": idempotency_key, "budget": budget, "label": label or None, "memo": memo}
-        told |= {"purpose": purpose or None, "sample": sample, "again": again, "live": live}
+        told |= {"purpose": purpose or None, "sample": sample, "again": again, "live": live, "values": values, "by": by}
         chosen = dataclasses.replace(self._options, **{name: value for name, value in told.items() if value is not None})
         return Orchestra(self._project, self._engine, self._troupe, self._home, chosen)
 
@@ -223,6 +227,8 @@ class Orchestra:
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
+        if options.values and "values" not in more:
+            raise InputError("E033", "`values` are for a fork", hint="orchestra.options(values=…).fork(run)")
         told = {"label": self._labelled(program), "options": options.kept(program.budget), "tiers": self._project.tiers(program), **more}
         return self._engine.start(program, given, graph=graph, versions=versions, live=options.live, **told)
 
@@ -242,7 +248,7 @@ class Orchestra:
                 return self._begin(program, given, graph, versions, run=name, **more)
             if execution is None or execution.started is None:
                 execution = Execution(name, self.journal, events)
-        if execution.of != (graph, given, more.get("parent", "")):
+        if execution.of != (graph, given, more.get("parent", ""), steady(more.get("values", {}))):
             reason = f"the key {self._options.idempotency_key!r} belongs to a run of other inputs or another workflow"
             raise InputError("E015", reason, hint="use a key of its own for each request")
         if execution.finished is None and execution.started is not None and execution is not self._engine.running(name):
@@ -325,9 +331,12 @@ class Orchestra:
         """What persons are asked by a run. Raises `InputError` E020 for one that is not there."""
         return questions(await self._events(run))
 
-    async def answer(self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "", declined: str = "") -> None:
+    async def answer(
+        self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "", declined: str = "", gave: bool = False
+    ) -> None:
         """Answers what a run asks, or says why nobody does (`declined`): the node is withheld then. The letter lies in the run's inbox when
-        this returns: who has the run, or resumes it, takes it.
+        this returns: who has the run, or resumes it, takes it. Of a call in doubt, `gave` says that it happened, and that `value` is what
+        it gave.
 
         `node` may be left out where one question is open; `shown`, the digest of the question that the person saw (`Asked.shown`), where it
         is the one of now. Raises `InputError` E020 for a run that is not there, E021 where nobody asks or an answer lies there already,
@@ -336,9 +345,10 @@ class Orchestra:
         events, now = await self._events(run), self._engine.clock.now()
         asked = chosen(questions(events), run, node)
         said, seen = None if declined else jsonable(value), shown or asked.shown
-        letter = Letter(kind="answer", node=asked.node, value=said, by=by or "", shown=seen, at=now, declined=declined or "")
+        told: dict[str, Any] = {"shown": seen, "at": now, "declined": declined or "", "gave": gave}
+        letter = Letter(kind="answer", node=asked.node, value=said, by=by or "", **told)
         if refusal := self._engine.objection(asked, letter):
-            raise refused(asked, run, refusal, late=0 < asked.due <= now)
+            raise refused(asked, run, refusal, late=0 < asked.due <= now, gave=gave)
         if (handle := self._engine.running(run)) is None:
             from orchestra.standing import stands
 
@@ -351,10 +361,12 @@ class Orchestra:
         """A new run of a run's workflow as it is today, or of `step`, on its inputs; `inputs` replace some of them.
 
         Pure calls of which nothing has changed are answered from the old run, and so is what it did in the world; a call that might do it
-        a second time fails with E024, unless the option `again` is set. Options hold as in `start`: with a key, there is one such fork.
-        Raises `InputError` E020, and what `start` raises.
+        a second time fails with E024, unless the option `again` is set. What the option `values` gives, and what was given before, is the
+        outcome of its node: nothing is called for it, and what depends on it is made anew. Options hold as in `start`: with a key, there
+        is one such fork. Raises `InputError` E020, E033 for a value that no node takes, and what `start` raises.
         """
         from orchestra.effects import heir
+        from orchestra.giving import values_of
         from orchestra.rerun import inherited
 
         first, events = await self._begun(run)
@@ -367,13 +379,14 @@ class Orchestra:
         graph, versions = parcel(self._project, made).put(self.journal)
         program = self._told(program)
         old = await heir(self._project, self._engine, first, events, program, again=self._options.again)
-        label = inherited(first, self._labelled(program))
-        execution = await self._once(program, given, graph, versions, parent=run, workers=old.workers, label=label)
+        values = values_of(program, self._options, first, events, None if inputs else old.changes)
+        more = {"parent": run, "workers": old.workers, "label": inherited(first, self._labelled(program)), "values": values}
+        execution = await self._once(program, given, graph, versions, **more)
         try:
             await execution.begun()
         except (asyncio.CancelledError, OrchestraError) as error:
             raise self._left(execution, error)  # noqa: B904 - it has its cause
-        return Fork(Run(execution, step.read), old.changes)
+        return Fork(Run(execution, step.read), old.changes, values)
 
     async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:
         """What a run that has ended would have come to with other agents, by the names that its workflow knows them by; or, without

@@ -309,6 +309,8 @@ class _Reading:
         for origin in origins:
             if not origin.covered and (row := self._row(origin.node)) is not None and row.corrected is not None:
                 return f"a person said so, in the place of what its checks did not accept ({origin.node})"
+            if not origin.covered and (row := self._row(origin.node)) is not None and row.given is not None:
+                return f"a person gave it{f': {row.given.by}' if row.given.by else ''} ({origin.node})"
             if origin.kind == "ask" and not origin.covered and (row := self._row(origin.node)) is not None and row.unanswered:
                 return f"{row.unanswered}; the default stands ({origin.node})"
             if origin.kind == "ask" and not origin.covered and not self.judged[origin.node]:

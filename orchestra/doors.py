@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checka
 import msgspec
 
 from orchestra.errors import OrchestraError
-from orchestra.events import NOTHING, Event, Usage
+from orchestra.events import NOTHING, Event, Given, Usage
 from orchestra.values.labels import Label
 
 
@@ -121,6 +121,8 @@ class Done(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the worker itself thinks in [0, 1]: a classifier's probability, a language model's probability of its text."""
     recalled: str = ""
     """The run whose answer this is, where no call went out."""
+    given: Given | None = None
+    """Whether a person had said it there."""
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -191,6 +193,8 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """Of an answer: the digest of what was shown (`Asked.shown`)."""
     declined: str = ""
     """Of an answer that is none: why the person does not give one."""
+    gave: bool = False
+    """Of an answer about a call in doubt: whether it happened, and gave `value`."""
     at: float = 0.0
     number: int = 0
     """Its place in the run's inbox, from 1; given by `post`."""

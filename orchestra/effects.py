@@ -10,8 +10,8 @@ from orchestra.codes import REPEATED, TIME_IS_UP
 from orchestra.doors import Call, Done, Refused
 from orchestra.engine.replay import replay
 from orchestra.errors import OrchestraError
-from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted
-from orchestra.paths import without_numbers
+from orchestra.events import AttemptFinished, AttemptStarted, Event, Given, RunStarted
+from orchestra.paths import first_name, without_numbers
 from orchestra.rerun import Change, Recalling, answers, changes, walk
 from orchestra.standing import code_since
 from orchestra.stored import contracts, restored
@@ -54,6 +54,8 @@ class Effects:
             return None
         why = f"run {run} has called it here, with other inputs or without an answer" if run else "the run that may have called it is gone"
         hint = f"see what {call.name} has done; to call it again: orchestra runs fork RUN --again"
+        if first_name(call.node) == call.node:
+            hint += f"; to say what it gave: orchestra runs fork RUN --set {call.node}=VALUE"
         return Refused(code=REPEATED, reason=f"{call.name} has effects, and {why}", hint=hint)
 
     def add(self, run: str, old: Program, events: Sequence[Event], new: Program) -> None:
@@ -88,8 +90,9 @@ def _made(events: Sequence[Event], lasting: frozenset[str]) -> set[tuple[str, st
 
 
 def _done(run: str, found: AttemptFinished) -> Done:
-    recalled = found.recalled or run
-    return Done(value=found.value, confidence=found.confidence, server=found.server, model=found.model, recalled=recalled)
+    recalled, said = found.recalled or run, found.given
+    given = Given(said.by, said.run or run) if said is not None else None
+    return Done(value=found.value, confidence=found.confidence, server=found.server, model=found.model, recalled=recalled, given=given)
 
 
 def _key(name: str, place: str, inputs: Mapping[str, Any]) -> bytes:

@@ -92,6 +92,23 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     at: float
 
 
+class Given(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """That a person said what a step gave: no worker did, and no check has accepted it."""
+
+    by: str = ""
+    run: str = ""
+    """The run in which it was said, where that is another."""
+
+
+class GivenValue(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What a person says that a step gives, before the run begins."""
+
+    value: Any
+    given: Given = Given()
+    shown: str = ""
+    """Of an answer in the run that this one is a fork of: the digest of its question; it counts where that is asked again."""
+
+
 class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     """The first event: what runs, on what. `graph` is the digest of the frozen workflow, stored as a blob."""
 
@@ -110,6 +127,8 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     tiers: tuple[str, ...] = ()
     """The larger models that the fleet had, as its file names them, in the order in which they are asked. Where none is named there may be
     one: it is asked once, and the fleet says whether it is there."""
+    given: dict[str, GivenValue] | None = None
+    """By path: what a person gave in the place of what the step would come to, and nothing is called for it; None of most runs."""
 
 
 def tier_name(tiers: tuple[str, ...], tier: int) -> str:
@@ -235,6 +254,8 @@ class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True)
     """The run whose answer this is, taken from the memo; no call went out."""
     outbox: bool = False
     """Whether the value, a message, was put into the outbox in the transaction that recorded this event."""
+    given: Given | None = None
+    """Of an answer that was recalled: whether a person had said it there."""
 
 
 class Stake(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -313,6 +334,8 @@ class NodeFinished(_Event, tag="node_finished", frozen=True, kw_only=True):
     outcome: Outcome
     instead: Outcome | None = None
     """Where the outcome is the node's `fallback`: what the node itself came to."""
+    given: Given | None = None
+    """Where a person said what it gave: who."""
 
 
 class Text(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -338,8 +361,8 @@ class Asked(_Event, tag="asked", frozen=True, kw_only=True):
     """A person is asked. `shown` is the digest of question, options, type and what is withheld: an answer is bound to it.
 
     `about` is `answer` for an `ask` node; `effect` where nobody knows whether a call that must happen once did happen before the
-    run was interrupted: then the options are `again` and `fail`. It is `acceptance` where a node's value was not accepted, and a person is
-    asked for the right one (`otherwise: [ask]`).
+    run was interrupted: then the options are `again` and `fail`, and a value of the type `gives` says that it did, and gave that. It is
+    `acceptance` where a node's value was not accepted, and a person is asked for the right one (`otherwise: [ask]`).
     """
 
     node: str
@@ -353,6 +376,8 @@ class Asked(_Event, tag="asked", frozen=True, kw_only=True):
     due: float = 0.0
     """Wall-clock time at which its time is up, or that of a body that it stands in; 0 where it may wait for ever. Answers of that time and
     later do not count. Older engines recorded none."""
+    gives: dict[str, Any] | None = None
+    """Of a question about an effect: the type of what the call gives. Older engines recorded none, and took no such answer."""
 
 
 class Answered(_Event, tag="answered", frozen=True, kw_only=True):
@@ -364,6 +389,8 @@ class Answered(_Event, tag="answered", frozen=True, kw_only=True):
     letter: int = 0
     declined: str = ""
     """Why the person does not answer; `value` is null then. Empty for an answer."""
+    gave: bool = False
+    """Of a question about an effect: whether the call happened, and gave `value`."""
 
 
 class LetterRefused(_Event, tag="letter_refused", frozen=True, kw_only=True):

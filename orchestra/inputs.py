@@ -95,11 +95,14 @@ def chosen(asked: Sequence[Asked], run: str, node: str) -> Asked:
     raise InputError("E021", f"run {run} asks {len(found)} things", hint=f"name the node: {', '.join(one.node for one in found)}")
 
 
-def refused(asked: Asked, run: str, why: str, *, late: bool) -> InputError:
+def refused(asked: Asked, run: str, why: str, *, late: bool, gave: bool = False) -> InputError:
     """Of an answer that does not count."""
     if late:
         hint = f"without an answer its `fallback` stands; where no process has the run in hand: orchestra runs resume {run}"
         return InputError("E031", f"{asked.node} of run {run}: {why}", hint=hint)
+    if gave:
+        hint = f"what the call gave is a value of type {show(asked.gives)}" if asked.gives is not None else f"orchestra runs show {run}"
+        return InputError("E022", f"{asked.node} of run {run}: {why}", hint=hint)
     hint = f"one of: {', '.join(asked.options)}" if asked.options else f"a value of type {show(asked.schema)}"
     return InputError("E022", f"{asked.node} of run {run}: {why}", hint=hint)
 

@@ -189,7 +189,7 @@ class Lineage:
         """The unit of a node; of one under `each` the element that the steps lead to, or all."""
         scope, steps, exact = item.scope, item.steps, item.exact
         path = scope.prefix + item.template
-        if node.each is None:
+        if node.each is None or _given(self.rows.get(path)):
             yield _Unit(path, scope, steps, exact)
             return
         indices = self.elements.get(path, [])
@@ -325,6 +325,9 @@ class _Trace:
         row = self.lineage.rows.get(unit.path)
         if row is None or not isinstance(row.outcome, Value):
             return
+        if _given(row):  # what a person says is made of nothing that the run knows
+            self.found[Origin(unit.path, unit.steps, unit.exact, "ask", covered)] = None
+            return
         if node.fallback is not None and _gave_up(row):
             self.line.append(_Item(unit.scope, node.fallback, unit.steps, unit.exact, covered))
             return
@@ -337,6 +340,11 @@ class _Trace:
 
 
 _KINDS: Mapping[type, Kind] = {AgentNode: "agent", ToolNode: "tool", AskNode: "ask"}
+
+
+def _given(row: Row | None) -> bool:
+    """Whether a person said what a node gave."""
+    return row is not None and row.given is not None
 
 
 def _gave_up(row: Row) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,10 @@ class Options:
     """Whether a fork makes calls with lasting effects again that the run has made before."""
     live: bool = False
     """Whether the text of models can be read while it is written (`Run.text`). It is of this process, and not kept."""
+    values: Mapping[str, Any] | None = None
+    """What nodes give in a fork, by name, whatever they would come to."""
+    by: str = ""
+    """Who says so."""
 
     @property
     def run(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypeVar
@@ -16,7 +16,7 @@ from orchestra.stored import workflows
 
 if TYPE_CHECKING:
     from orchestra.engine.live import TextPiece
-    from orchestra.events import Event
+    from orchestra.events import Event, GivenValue
     from orchestra.rerun import Change
     from orchestra.stored import Parcel
 
@@ -103,3 +103,5 @@ class Fork:
 
     run: Run[Any]
     changes: tuple[Change, ...]
+    given: Mapping[str, GivenValue] = dataclasses.field(default_factory=dict)
+    """By path: what persons gave, so that it is not made anew."""

@@ -30,7 +30,7 @@ from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, Event, R
 from orchestra.inputs import bound
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
-from orchestra.paths import parent
+from orchestra.paths import first_name, parent
 from orchestra.project import Project
 from orchestra.rerun import Difference, changes, question_of, walk
 from orchestra.standing import Code, code_since
@@ -222,8 +222,8 @@ class Sealed:
             server, model, usage = then.server, then.model, record.usage
             if then.error:  # once more would be the same again: nobody waits for it
                 return Refused(code=then.error, reason=then.reason, hint=then.hint, server=server, model=model, usage=usage)
-            value, confidence, recalled = then.value, then.confidence, then.recalled
-            return Done(value=value, confidence=confidence, recalled=recalled, server=server, model=model, usage=usage)
+            said = {"value": then.value, "confidence": then.confidence, "recalled": then.recalled, "given": then.given}
+            return Done(**said, server=server, model=model, usage=usage)
         if (call.kind, call.name) in self.harmless:
             self.anew.add((call.node, call.attempt))
             return None
@@ -312,9 +312,11 @@ async def rehearse(
     first, found = recorded.first, replay(recorded.program, recorded.events)
     sealed = Sealed.of(engine.workers, program, found, asked, altered)
     stage = Engine(engine.clock, MemoryJournal(), sealed, concurrency=engine.concurrency)
+    names = {node.name for node in program.nodes}
+    values = {path: one for path, one in (first.given or {}).items() if first_name(path) in names}
     strictest = join((first.label, program.label, label))
     try:
-        run = stage.start(program, given, graph=first.graph, label=strictest, versions=first.versions, tiers=first.tiers)
+        run = stage.start(program, given, graph=first.graph, label=strictest, versions=first.versions, tiers=first.tiers, values=values)
         stops = await _answered(stage, run, recorded.events)
         await run.wait()
         events = list(await run.history())

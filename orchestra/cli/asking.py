@@ -19,6 +19,8 @@ from orchestra.values.text import shortened, visible
 
 DECLINE = "/decline"
 """How a line at the terminal begins that says why nobody answers."""
+GAVE = "/gave"
+"""And one that says what a call in doubt gave."""
 
 
 def somebody_is_here() -> bool:
@@ -30,6 +32,8 @@ def question_text(asked: Asked) -> str:
     """A question as a person reads it: who asks, what, and the options, numbered, or the type of the answer."""
     lines = [f"{asked.node}: {asked.question}", *(_withheld_text(asked.withheld) if asked.withheld is not None else ())]
     lines += [f"  {number}  {option}" for number, option in enumerate(asked.options, 1)]
+    if asked.gives is not None:
+        lines.append(f"  or what it gave, where it happened: {_a_value(asked.gives)}")
     if not asked.options and not _bare(asked):
         lines.append(f"  an answer of type {Type(asked.schema)}, as JSON")
     if asked.due:
@@ -59,7 +63,12 @@ def answer_command(run: str, asked: Asked, questions: Sequence[Asked]) -> str:
 
 def waiting_text(run: str, questions: Sequence[Asked]) -> str:
     """The open questions of a run, each with the command that answers it."""
-    return "\n\n".join(f"{question_text(asked)}\nanswer with: {answer_command(run, asked, questions)}" for asked in questions)
+    return "\n\n".join(_waiting_text(run, asked, questions) for asked in questions)
+
+
+def _waiting_text(run: str, asked: Asked, questions: Sequence[Asked]) -> str:
+    gave = gave_command(run, asked, questions)
+    return f"{question_text(asked)}\nanswer with: {answer_command(run, asked, questions)}" + (f"\n         or: {gave}" if gave else "")
 
 
 def question_data(run: str, questions: Sequence[Asked]) -> list[dict[str, Any]]:
@@ -76,6 +85,8 @@ def question_data(run: str, questions: Sequence[Asked]) -> list[dict[str, Any]]:
             "due": asked.due,
             "answer": answer_command(run, asked, questions),
             "decline": decline_command(run, asked, questions),
+            "gives": asked.gives,
+            "gave": gave_command(run, asked, questions),
         }
         for asked in questions
     ]
@@ -85,6 +96,42 @@ def decline_command(run: str, asked: Asked, questions: Sequence[Asked]) -> str |
     """What to type in order to say that one does not answer; None where somebody must."""
     node = f" --node {shlex.quote(asked.node)}" if len(questions) > 1 else ""
     return f"orchestra runs answer {run}{node} --decline 'your reason'" if asked.about != "effect" else None
+
+
+def gave_command(run: str, asked: Asked, questions: Sequence[Asked]) -> str | None:
+    """What to type in order to say what a call in doubt gave; None where no call is."""
+    if asked.gives is None:
+        return None
+    node = f" --node {shlex.quote(asked.node)}" if len(questions) > 1 else ""
+    value = "your text" if Type(asked.gives).accepts_text else Type(asked.gives).example
+    return f"orchestra runs answer {run}{node} --gave {shlex.quote(value)}"
+
+
+def gave(asked: Asked, text: str) -> Any:
+    """What a call in doubt gave, as it was typed. Raises `InputError` C024."""
+    if asked.about != "effect":
+        raise InputError("C024", f"{asked.node} asks for an answer, and not for what a call gave", hint="leave out --gave")
+    if asked.gives is None:  # an older version asked
+        return text
+    if Type(asked.gives).accepts_text:
+        return text
+    try:
+        return parse_untrusted(text)
+    except NotStrictJSON as error:
+        hint = f"such as {Type(asked.gives).example}"
+        raise InputError("C024", f"{asked.node} gives {_a_value(asked.gives)}, and {shortened(text, 40)!r} is none", hint=hint) from error
+
+
+def said_at_terminal(run: str, asked: Asked, line: str) -> tuple[Any, bool]:
+    """What a line at the terminal stands for, and whether it is what a call in doubt gave. Raises `InputError` C024."""
+    word, _, rest = line.strip().partition(" ")
+    if word == GAVE and asked.gives is not None:
+        return gave(asked, rest.strip()), True
+    return chosen_at_terminal(run, asked, line), False
+
+
+def _a_value(schema: dict[str, Any]) -> str:
+    return f"a value of type {Type(schema)}" + ("" if Type(schema).accepts_text else ", as JSON")
 
 
 def declined(asked: Asked, line: str) -> str:
@@ -122,6 +169,7 @@ def chosen_at_terminal(run: str, asked: Asked, line: str) -> Any:
 def prompt(asked: Asked) -> None:
     """Shows a question at the terminal, beside the output that a program may read."""
     more = f"  {DECLINE} REASON, where you cannot say\n" if asked.about != "effect" else ""
+    more += f"  {GAVE} VALUE, where it happened\n" if asked.gives is not None else ""
     sys.stderr.write(f"\n{question_text(asked)}\n{more}> ")
     sys.stderr.flush()
 

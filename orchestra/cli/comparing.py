@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +10,16 @@ from orchestra.app import Orchestra
 from orchestra.cli.answer import as_text
 from orchestra.cli.finding import find_run, opened_at
 from orchestra.cli.going import opened
-from orchestra.cli.inputs import read_inputs
+from orchestra.cli.inputs import read_inputs, read_values
 from orchestra.cli.opening import Opener, settings
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import console, print_json, say, table
 from orchestra.cli.signals import Stop
-from orchestra.cli.telling import line_of
+from orchestra.cli.telling import given_text, line_of
 from orchestra.cli.watching import Ending, Manner, Watch
 from orchestra.errors import InputError
-from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted, encode
+from orchestra.events import AttemptFinished, AttemptStarted, Event, GivenValue, RunStarted, encode
+from orchestra.giving import type_of, uncalled
 from orchestra.journal.history import History
 from orchestra.planning import asked_in
 from orchestra.rerun import Change, compare
@@ -41,6 +42,10 @@ class Again:
     fleet: str | None
     effects: bool = False
     """Whether effects that the run had come about again."""
+    values: Sequence[str] = ()
+    """What nodes give, as it was typed: `NODE=VALUE`."""
+    by: str = ""
+    """Who says so."""
 
 
 async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
@@ -51,13 +56,16 @@ async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
         step = await _step(orchestra, old, again.workflow)
         types = {name: field.schema for name, field in orchestra.program(step).inputs.items()}
         given = read_inputs(again.inputs, types)
-        forked = await orchestra.options(budget=again.budget, again=again.effects).fork(old, step, **given)
+        program = orchestra.program(step)
+        told = read_values(again.values, lambda name: type_of(program, name))
+        options = orchestra.options(budget=again.budget, again=again.effects, values=told, by=again.by)
+        forked = await options.fork(old, step, **given)
         if not manner.as_json and not manner.stream:
-            _show_changes(forked.changes, given)
+            _show_changes(forked.changes, given, forked.given, uncalled(program, forked.given))
         ending = await Watch(orchestra, forked.run, stop, waiting, manner).ending()
     recalled, anew = calls(ending)
     made = {"parent": old, "recalled": recalled, "anew": anew}
-    ending.show(manner, {"changes": [{"node": change.node, "why": change.why} for change in forked.changes], **made})
+    ending.show(manner, {"changes": [{"node": change.node, "why": change.why} for change in forked.changes], "given": forked.given, **made})
     if not manner.as_json and not manner.stream:
         say(f"{counted(recalled, 'call')} recalled from run {old}, {anew} made anew", style="bold")
     return ending.code
@@ -80,12 +88,18 @@ async def _step(orchestra: Orchestra, run: str, workflow: str) -> Step[..., Any]
         raise InputError("C004", f"run {run} ran {name!r}, which is no workflow of this project", hint=hint) from error
 
 
-def _show_changes(changes: Sequence[Change], given: dict[str, Any]) -> None:
+def _show_changes(
+    changes: Sequence[Change], given: dict[str, Any], values: Mapping[str, GivenValue], uncalled: Iterable[tuple[str, str]]
+) -> None:
     for change in changes:
         say(visible(f"{change.node}: {change.why}"))
     for name in given:
         say(visible(f"input {name}: is given anew"))
-    if not changes and not given:
+    for path, one in values.items():
+        say(visible(f"{path}: {'the answer' if one.shown else 'the value'} is {given_text(one.given)}"))
+    for node, tool in uncalled:
+        say(visible(f"{node}: {tool} has effects, and is not called"))
+    if not changes and not given and not values:
         say("nothing has changed")
     say()
 

@@ -121,6 +121,8 @@ class Answer:
     later: bool = False
     declined: str | None = None
     """Why nobody answers."""
+    gave: str | None = None
+    """What a call in doubt gave."""
 
 
 async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> int:
@@ -129,15 +131,17 @@ async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> in
     async with opened(open_, given.run, waiting) as orchestra:
         run = await find_run(orchestra.journal, given.run)
         questions = await orchestra.asked(run)
-        asked, value, declined = chosen(questions, run, given.node), None, (given.declined or "").strip()
-        if given.declined is not None:
-            if given.value is not None or not declined:
-                raise InputError("C024", f"{asked.node} takes an answer, or the reason why there is none", hint="--decline 'your reason'")
-        elif given.value is None:
-            value, declined = await _typed(run, asked, questions)
-        else:
+        asked, value, declined, gave = chosen(questions, run, given.node), None, (given.declined or "").strip(), given.gave is not None
+        if sum(said is not None for said in (given.value, given.declined, given.gave)) > 1 or (given.declined is not None and not declined):
+            hint = "--decline 'your reason'" + (", or --gave VALUE" if asked.gives is not None else "")
+            raise InputError("C024", f"{asked.node} takes an answer, or the reason why there is none", hint=hint)
+        if given.gave is not None:
+            value = asking.gave(asked, given.gave)
+        elif given.value is not None:
             value = asking.parsed(run, asked, given.value)
-        await orchestra.answer(run, value, node=asked.node, by=given.by, shown=asked.shown, declined=declined)
+        elif given.declined is None:
+            value, declined, gave = await _typed(run, asked, questions)
+        await orchestra.answer(run, value, node=asked.node, by=given.by, shown=asked.shown, declined=declined, gave=gave)
         done = "declined" if declined else "answered"
         if given.later:
             note(f"{asked.node} is {done}; go on with: orchestra runs resume {run}")
@@ -151,9 +155,9 @@ async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> in
     return 0
 
 
-async def _typed(run: str, asked: Asked, questions: Sequence[Asked]) -> tuple[object, str]:
-    """What a person answers at the terminal, and why nothing, where he declines. Raises `InputError` C024 where nobody sits there, or
-    says nothing."""
+async def _typed(run: str, asked: Asked, questions: Sequence[Asked]) -> tuple[object, str, bool]:
+    """What a person answers at the terminal; why nothing, where he declines; and whether it is what a call gave. Raises `InputError` C024
+    where nobody sits there, or says nothing."""
     hint = asking.answer_command(run, asked, questions)
     if not asking.somebody_is_here():
         raise InputError("C024", f"what is the answer?\n\n{asking.question_text(asked)}\n", hint=hint)
@@ -164,7 +168,10 @@ async def _typed(run: str, asked: Asked, questions: Sequence[Asked]) -> tuple[ob
             raise InputError("C024", f"{asked.node} was not answered", hint=hint)
         try:
             declined = asking.declined(asked, line)
-            return (None, declined) if declined else (asking.chosen_at_terminal(run, asked, line), "")
+            if declined:
+                return None, declined, False
+            value, gave = asking.said_at_terminal(run, asked, line)
+            return value, "", gave
         except InputError as error:
             note(error.message)
 

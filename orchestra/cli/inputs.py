@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -93,6 +93,26 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema]) -> dict[str,
         if key not in fields:
             raise unknown_input(key, fields)
     return objects | {key: _value(key, values, Type(fields[key]), stdin) for key, values in texts.items()}
+
+
+def read_values(given: Sequence[str], type_of: Callable[[str], Schema]) -> dict[str, Any]:
+    """What `--set` options state: `node=value`, `node=@file`; a text as it is where the node gives a text, else JSON. `@@` begins a value
+    with one `@`. Raises `InputError` C010, C012 or C014, and what `type_of` raises for a node that is none."""
+    found: dict[str, Any] = {}
+    for option in given:
+        node, equals, text = option.partition("=")
+        if not equals or not node:
+            raise InputError("C010", f"--set {option}: which node gives what?", hint="write --set node=value, or --set node=@file")
+        if node in found:
+            raise InputError("C010", f"--set gives {node} twice", hint="give it one value; the list of all where it has elements")
+        wanted = Type(type_of(node))
+        text = text[1:] if text.startswith("@@") else read_text(Path(text[1:])) if text.startswith("@") else text
+        try:
+            found[node] = text if wanted.accepts_text else parse_untrusted(text)
+        except NotStrictJSON as error:
+            hint = f"write it as JSON: --set '{node}={wanted.example}'"
+            raise InputError("C012", f"{node} gives {wanted}, and {shortened(text, 40)!r} is not", hint=hint) from error
+    return found
 
 
 def json_object(text: str, source: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from orchestra.cli.finding import opened_at, status_of
 from orchestra.cli.listing import request_of
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import moment, money, print_json, say, seconds, size
-from orchestra.cli.telling import choices, chosen_text, incident
+from orchestra.cli.telling import choices, chosen_text, given_text, incident
 from orchestra.doors import Journal
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Event, RunStarted, encode, tier_name
@@ -236,6 +236,7 @@ def _show_incidents(history: History) -> None:
         lines.append(f"{moment(event.at)}  {f'{node}: ' if node else ''}{incident(event)}")
     if len(history.incidents) > MAX_INCIDENTS:
         lines.insert(0, f"and {len(history.incidents) - MAX_INCIDENTS} before; orchestra runs tail {history.run} --no-follow")
+    lines += [f"{row.path}: {given_text(row.given)}" for row in history.rows if row.given is not None][:MAX_INCIDENTS]
     chosen = list(choices(history.rows))
     lines += chosen[:MAX_INCIDENTS]
     if len(chosen) > MAX_INCIDENTS:
@@ -264,6 +265,7 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
                 "attempts": row.attempts,
                 "corrected": row.corrected,
                 "unanswered": row.unanswered,
+                "given": row.given,
                 "usage": row.usage,
             }
         )
@@ -273,26 +275,30 @@ def _show_node(row: Row, run: str, tiers: tuple[str, ...], *, as_json: bool) -> 
     if row.because:
         say(visible(f"  chose {row.because}"), style="dim")
     for tried in row.attempts:
-        _show_attempt(tried, tier_name(tiers, tried.tier) if tried.tier else "")
+        _show_attempt(tried, tier_name(tiers, tried.tier) if tried.tier else "", over=row.outcome is not None)
     if row.corrected is not None:
         say(visible(f"\nanswered{f' by {row.corrected.by}' if row.corrected.by else ' by a person'}, {moment(row.corrected.at)}"))
         say(visible(as_text(row.corrected.value)))
     if row.error or row.instead is not None:
         say(visible(f"\n{row.error or row.rescued}"), style="yellow")
-    if (not row.attempts or row.instead is not None) and isinstance(row.outcome, Value):
+    if row.given is not None:
+        say(visible(f"\n{given_text(row.given)}"))
+    if (not row.attempts or row.instead is not None or row.given is not None) and isinstance(row.outcome, Value):
         say(visible(as_text(row.outcome.value)))
     if row.unanswered:
         say(visible(f"{row.unanswered}; the default stands"), style="dim")
 
 
-def _show_attempt(tried: Attempt, tier: str) -> None:
+def _show_attempt(tried: Attempt, tier: str, *, over: bool = False) -> None:
     usage = tried.usage
     cost = f"{usage.prompt_tokens} tokens in, {usage.output_tokens} out, {seconds(usage.seconds)}{priced(usage)}"
     where = f" on {tried.server}{f' ({tried.model})' if tried.model else ''}" if tried.server else ""
     if tried.recalled:
         where, cost = "", visible(f"recalled from run {tried.recalled}")
     where = f", {tier}{where}" if tier else where
-    say(f"\nattempt {tried.number}{visible(where, keep='')}: {'under way' if tried.seconds is None else cost}")
+    if tried.seconds is None:
+        cost = "without an end on record" if over else "under way"
+    say(f"\nattempt {tried.number}{visible(where, keep='')}: {cost}")
     if tried.because:
         say(visible(f"  {chosen_text(tried)}"), style="dim")
     if tried.seconds is not None:

@@ -17,7 +17,7 @@ from orchestra.claims import Claim, Computation, Judgement, Support, dropped
 from orchestra.cli.answer import as_text
 from orchestra.cli.claims import told
 from orchestra.cli.screen import moment, money, seconds
-from orchestra.cli.telling import choices
+from orchestra.cli.telling import choices, given_text
 from orchestra.events import Event, RunStarted, TurnStarted
 from orchestra.journal.history import History, Row
 from orchestra.places import Place, Span, TableCell, Texts
@@ -229,7 +229,7 @@ def _row(row: Row) -> dict[str, Any]:
     return {
         "path": _line(row.path),
         "depth": min(row.depth, 12),
-        "name": _line(row.name) if row.elements is None else counted(row.elements, "element"),
+        "name": _name(row),
         "status": row.came_to,
         "time": "" if row.seconds is None else seconds(row.seconds),
         "attempts": len(row.attempts) or "",
@@ -237,6 +237,12 @@ def _row(row: Row) -> dict[str, Any]:
         "tokens_out": f"{row.usage.output_tokens:,}" if row.usage.output_tokens else "",
         "money": money(row.usage.money),
     }
+
+
+def _name(row: Row) -> str:
+    """Who was asked, and who said what it gave; of a list its elements."""
+    said = given_text(row.given) if row.given is not None else ""
+    return _line(", ".join(filter(None, (row.name, said)))) if row.elements is None else counted(row.elements, "element")
 
 
 def _digests(history: History, events: Sequence[Event]) -> Iterator[tuple[str, str]]:

@@ -155,6 +155,10 @@ def _go_on(runs: typer.Typer) -> None:
             str | None,
             typer.Option("--decline", metavar="REASON", help="Why nobody answers; the node is withheld.", show_default=False),
         ] = None,
+        gave: Annotated[
+            str | None,
+            typer.Option("--gave", metavar="VALUE", help="Of a call in doubt: it happened, and gave this.", show_default=False),
+        ] = None,
         by: By = "",
         later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = False,
         as_json: AsJson = False,
@@ -168,7 +172,7 @@ def _go_on(runs: typer.Typer) -> None:
         from orchestra.cli.signals import carry_out
         from orchestra.cli.watching import Manner
 
-        given = going.Answer(run, value, node, by, later, decline)
+        given = going.Answer(run, value, node, by, later, decline, gave)
         _leave(carry_out(partial(going.answer, opener(context), given, Manner(as_json, stream))))
 
     @runs.command("resume", cls=Verb, rich_help_panel="Go on", epilog=CODES)
@@ -223,6 +227,11 @@ def _make_again(runs: typer.Typer) -> None:
             typer.Option(metavar="LIMITS", help="Such as tokens=20000,seconds=60; other limits of the workflow stay."),
         ] = None,
         fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
+        values: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="NODE=VALUE", help="What a node gives, whatever it would come to; or NODE=@FILE."),
+        ] = None,
+        by: By = "",
         effects: Annotated[bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")] = False,
         as_json: AsJson = False,
         stream: Stream = False,
@@ -230,6 +239,7 @@ def _make_again(runs: typer.Typer) -> None:
         """Run a run's workflow again as it is today: edit one prompt, and only what changed is called anew.
 
         This is also how a failed run goes on: what it did in the world is recalled, and not done again without --again.
+        With --set a person says what a node gives: nothing is called for it, and what depends on it is made anew.
         Says which nodes changed and why, runs, and says how many calls were recalled from the old run and how many were made anew.
         """
         from orchestra.cli import comparing
@@ -237,7 +247,9 @@ def _make_again(runs: typer.Typer) -> None:
         from orchestra.cli.signals import carry_out
         from orchestra.cli.watching import Manner
 
-        again = comparing.Again(run, workflow, inputs or (), read_budget(budget or ()), fleet, effects)
+        if by and not values:
+            raise InputError("C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE")
+        again = comparing.Again(run, workflow, inputs or (), read_budget(budget or ()), fleet, effects, values or (), by)
         _leave(carry_out(partial(comparing.fork, opener(context), again, Manner(as_json, stream))))
 
     @runs.command("replay", cls=Verb, rich_help_panel="Make again")

@@ -22,6 +22,7 @@ from orchestra.events import (
     Drafted,
     Event,
     Expanded,
+    Given,
     Judged,
     LetterRefused,
     Measured,
@@ -111,6 +112,8 @@ def _said(event: Event) -> str:  # one line a kind of event, of a closed union
         case RetryPlanned():
             return f"attempt {event.attempt} follows in {seconds(max(0.0, event.due - event.at))}"
         case NodeFinished():
+            if event.given is not None and isinstance(event.outcome, Value):
+                return given_text(event.given)
             return _came_to(event.outcome) if event.instead is None else f"its fallback was taken: {_came_to(event.instead)}"
         case Asked():
             return f"a person is asked: {_short(event.question)}"
@@ -131,6 +134,8 @@ def incident(event: Resumed | Answered | LetterRefused | CancelRequested) -> str
             return f"resumed{_by(event.by)}"
         case Answered() if event.declined:
             return f"declined{_by(event.by)}: {_short(event.declined)}"
+        case Answered() if event.gave:
+            return f"it happened, as {event.by or 'a person'} says, and gave {_short(as_text(event.value))}"
         case Answered():
             return f"answered{_by(event.by)}: {_short(as_text(event.value))}"
         case LetterRefused():
@@ -139,6 +144,11 @@ def incident(event: Resumed | Answered | LetterRefused | CancelRequested) -> str
             return f"asked to end{_by(event.by)}"
         case never:
             assert_never(never)
+
+
+def given_text(given: Given) -> str:
+    """That a person said what a step gave: who, and in which run."""
+    return f"given by {given.by or 'a person'}{f', in run {given.run}' if given.run else ''}"
 
 
 def chosen_text(tried: Attempt) -> str:
@@ -182,7 +192,7 @@ def _drafted(drafted: Drafted) -> str:
 
 def _answered(event: AttemptFinished) -> str:
     if event.recalled:
-        return f"recalled from run {event.recalled}"
+        return f"recalled from run {event.recalled}{f', {given_text(event.given)}' if event.given is not None else ''}"
     if event.error:
         return f"attempt {event.attempt} failed: {event.error}: {_short(event.reason)}"
     return "done" if event.settled else "an answer came"

@@ -257,8 +257,8 @@ class Watch:
     async def _post(self, asked: Asked, line: str) -> None:
         try:
             declined = asking.declined(asked, line)
-            value = None if declined else asking.chosen_at_terminal(self._run.id, asked, line)
-            await self._orchestra.answer(self._run.id, value, node=asked.node, shown=asked.shown, declined=declined)
+            value, gave = (None, False) if declined else asking.said_at_terminal(self._run.id, asked, line)
+            await self._orchestra.answer(self._run.id, value, node=asked.node, shown=asked.shown, declined=declined, gave=gave)
         except InputError as error:
             note(report(error))
             return

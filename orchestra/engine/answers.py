@@ -103,6 +103,7 @@ def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float
             settled=invoke.plain,
             memo=memo,
             recalled=reply.recalled,
+            given=reply.given,
             outbox=outbox,
         )
     return AttemptFinished(

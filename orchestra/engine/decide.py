@@ -80,6 +80,8 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
     node = unit.node
     if unit.attempt:
         return calling.invoke(state, unit)
+    if state.given and (said := asking.given(state, unit)) is not None:
+        return said
     if not unit.scope.whole and unit.owner is None and (inherited := _inherited(unit)) is not None:
         return Finish(unit, inherited)
     if node.when is not None and _about_elements(unit) == (unit.owner is not None) and not node.when.evaluate(unit.bindings):
@@ -96,7 +98,7 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
         case "verify":
             return settle(unit, choice.given(unit))
         case "ask":
-            return asking.ask(unit)
+            return asking.ask(state, unit)
         case "plan":
             return kinds.recalling.begin(state, unit)
         case kind:

@@ -145,9 +145,9 @@ class Driver:
 
     def _carry_out(self, proposal: Proposal) -> None:
         match proposal:
-            case Finish(unit, outcome, instead):
+            case Finish(unit, outcome, instead, given):
                 keeping = kinds.recalling.keep(self.state, unit, outcome) if unit.writing is not None else None
-                self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome, instead=instead))
+                self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome, instead=instead, given=given))
                 self._unset(unit.path)
                 if unit.writing is not None:
                     self._cancel_the_dead()
@@ -424,7 +424,8 @@ class Driver:
             self.record(LetterRefused(**self.stamp(), letter=letter.number, node=letter.node, reason=refusal))
         else:
             value, number, why = None if letter.declined else letter.value, letter.number, letter.declined
-            self.record(Answered(**self.stamp(), node=letter.node, value=value, by=letter.by, letter=number, declined=why))
+            said: dict[str, Any] = {"value": value, "by": letter.by, "letter": number, "declined": why, "gave": letter.gave}
+            self.record(Answered(**self.stamp(), node=letter.node, **said))
 
     async def collect(self) -> None:
         """Opens the letters that have come."""

@@ -53,6 +53,7 @@ def evolve(state: State, event: Event, program: Program) -> None:
 
 def _run_started(state: State, event: RunStarted, program: Program) -> None:
     state.run, state.label, state.tiers, state.active = event.run, event.label, event.tiers, 0.0
+    state.given = event.given
     if state.budgeted and program.budget is not None and program.budget.check_tokens is not None:
         state.allotment = Allotment(program.budget.check_tokens)
     state.root = state.open_scope("", program, Bindings(input=event.inputs), None)

@@ -8,7 +8,7 @@ import msgspec
 
 from orchestra.doors import Call
 from orchestra.engine.state import Phase, Unit
-from orchestra.events import Drafted, Withheld
+from orchestra.events import Drafted, Given, Withheld
 from orchestra.values.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Ask(msgspec.Struct, frozen=True):
     options: tuple[str, ...] = ()
     about: str = "answer"
     withheld: Withheld | None = None
+    gives: dict[str, Any] | None = None
+    """Of a call in doubt: the type of what it gives."""
 
 
 class Expand(msgspec.Struct, frozen=True):
@@ -104,6 +106,8 @@ class Finish(msgspec.Struct, frozen=True):
     outcome: Outcome
     instead: Outcome | None = None
     """What it came to itself, where the outcome is its fallback."""
+    given: Given | None = None
+    """Where a person said what it gave: who."""
 
 
 class Conclude(msgspec.Struct, frozen=True):

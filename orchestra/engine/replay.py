@@ -20,6 +20,7 @@ from orchestra.engine.kinds.checking import examined, rounds, timed
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall
 from orchestra.engine.state import Phase, State, Unit
 from orchestra.events import (
+    Answered,
     Asked,
     AttemptFinished,
     AttemptStarted,
@@ -27,6 +28,7 @@ from orchestra.events import (
     Drafted,
     Event,
     Expanded,
+    Given,
     Judged,
     Measured,
     NodeFinished,
@@ -152,6 +154,12 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
             return _expected(proposal, event.turn, Enter, "turn") if drafted else "the router's machine would go on otherwise"
         case Asked():
             return _expected(pending.pop(node, None), event.question, Ask, "question")
+        case Answered() if event.gave:
+            attempt = state.units[node].attempt
+            if (open_ := found.calls.get((node, attempt))) is not None:
+                said = {"name": open_[0].name, "value": event.value, "given": Given(event.by)}
+                found.calls[node, attempt] = (open_[0], AttemptFinished(seq=event.seq, at=event.at, node=node, attempt=attempt, **said))
+            return ""
         case RetryPlanned():
             proposal = pending.pop(node, None)
             return "" if isinstance(proposal, Pause) and proposal.attempt == event.attempt else _instead(proposal)
@@ -209,7 +217,7 @@ def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished, f
     if isinstance(proposal, Recall):
         proposal = planning.first(unit)  # nothing was found, and the router's machine had nothing to ask
         proposal = give_up(unit, proposal.outcome) if isinstance(proposal, Finish) else proposal
-    if isinstance(proposal, Finish) and proposal.outcome == event.outcome:
+    if isinstance(proposal, Finish) and (proposal.outcome, proposal.given) == (event.outcome, event.given):
         return ""
     # Not by the clock: the engine waits in time that never jumps, and stamps events with the wall's, which may.
     late = unit.due and (unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit) or isinstance(proposal, Judge))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from orchestra.doors import Journal
 from orchestra.errors import OrchestraError
-from orchestra.events import Asked, Event, RunFinished, RunStarted
+from orchestra.events import Asked, Event, GivenValue, RunFinished, RunStarted
 from orchestra.opening import Home
 from orchestra.values.outcome import Failed
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 NOT_KEPT = "J004"
 """Code of the journal for an event that it cannot keep: it is too large, or no JSON."""
+
+
+def steady(values: Mapping[str, GivenValue] | None) -> dict[str, Any]:
+    """The values that persons gave, without the answers that are kept: those grow with the run that a fork is of."""
+    return {path: one.value for path, one in (values or {}).items() if not one.shown}
 
 
 class Run:
@@ -134,9 +139,10 @@ class Run:
             self._cancel(by)
 
     @property
-    def of(self) -> tuple[str, Any, str]:
-        """What runs, on what: the digest of the workflow, the inputs, and the run that it is a fork of."""
-        return (self.started.graph, self.started.inputs, self.started.parent) if self.started is not None else ("", None, "")
+    def of(self) -> tuple[str, Any, str, dict[str, Any]]:
+        """What runs, on what: the digest of the workflow, the inputs, the run that it is a fork of, and what persons gave for its steps."""
+        one = self.started
+        return (one.graph, one.inputs, one.parent, steady(one.given)) if one is not None else ("", None, "", {})
 
     @property
     def over(self) -> bool:

@@ -16,7 +16,7 @@ from orchestra.engine.evolve import evolve
 from orchestra.engine.run import Run
 from orchestra.engine.state import State, Unit
 from orchestra.errors import OrchestraError
-from orchestra.events import NOTHING, Asked, AttemptFinished, CancelRequested, Event, Resumed, RunFinished, RunStarted
+from orchestra.events import NOTHING, Asked, AttemptFinished, CancelRequested, Event, GivenValue, Resumed, RunFinished, RunStarted
 from orchestra.log import Observer
 from orchestra.opening import Home
 from orchestra.values.labels import Label
@@ -96,13 +96,15 @@ class Engine:
         workers: Workers | None = None,
         tiers: tuple[str, ...] = (),
         live: bool = False,
+        values: Mapping[str, GivenValue] | None = None,
     ) -> Run:
         """Begins a run of `program` on inputs that are already of its types.
 
         `graph` is the digest of its source in the journal, `versions` those of what it calls; `run` is an id that nobody has, a
         new one where it is empty; `parent` is the run that it is forked from; `options` are kept for a resumption; `workers` do its
         calls instead of the engine's own; `tiers` are the fleet's larger models, in the order in which they are asked;
-        with `live` the text of models can be read while it is written.
+        with `live` the text of models can be read while it is written; `values` are what persons gave in the place of what steps
+        would come to, by path.
         """
         handle = Run(run or self.clock.new_id(), self.journal).listen(live)
         started = RunStarted(
@@ -117,6 +119,7 @@ class Engine:
             parent=parent,
             options=dict(options or {}),
             tiers=tiers,
+            given=dict(values) if values else None,
         )
         handle.started = started
         workers = workers or self.workers
@@ -259,6 +262,8 @@ class Engine:
             return "the question has changed since it was shown"
         if asked.due and letter.at >= asked.due:
             return TOO_LATE
+        if letter.gave:
+            return _given(asked, letter.value)
         if letter.declined:
             return f"nobody else can say it: {' or '.join(asked.options)}" if asked.about == "effect" else ""
         if asked.options and letter.value not in asked.options:
@@ -451,6 +456,15 @@ class Engine:
         for driver in list(self._drivers.values()):  # of a run that was being taken over
             driver.stop(_closed(driver.run.id))
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _given(asked: Asked, value: Any) -> str:
+    """Why that is not what a call in doubt gave; empty where it may be."""
+    if asked.about != "effect":
+        return "it asks for an answer, and not for what a call gave"
+    if asked.gives is None:
+        return "it was asked by an older version, which takes no value of the call"
+    return Validator(asked.gives).check(value) or ""
 
 
 def _closed(run: str) -> OrchestraError:

@@ -13,7 +13,7 @@ import msgspec
 from orchestra.doors import UNMEASURED, Call, Measure
 from orchestra.engine.purse import Purse, limited
 from orchestra.errors import OrchestraError
-from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, ChecksStarted, Drafted, Judged, RunFinished, Usage
+from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, ChecksStarted, Drafted, GivenValue, Judged, RunFinished, Usage
 from orchestra.values.labels import Label
 from orchestra.values.outcome import Outcome
 from orchestra.values.types import Schema
@@ -284,8 +284,8 @@ class State:
     """Everything that is known of a run. `limit` bounds the calls in flight; `measure` says what a call may cost."""
 
     __slots__ = (
-        "active", "agenda", "allotment", "asked", "at", "budgeted", "cancelled", "cancelled_by", "epoch", "finished", "gone", "label",
-        "letters", "limit", "lines", "measure", "order", "ready", "root", "run", "running", "seq", "tally", "tiers", "units",
+        "active", "agenda", "allotment", "asked", "at", "budgeted", "cancelled", "cancelled_by", "epoch", "finished", "given", "gone",
+        "label", "letters", "limit", "lines", "measure", "order", "ready", "root", "run", "running", "seq", "tally", "tiers", "units",
     )  # fmt: skip
 
     def __init__(self, limit: int = 1 << 30, measure: Callable[[Call], Measure] = unmeasured, *, budgeted: bool = True) -> None:
@@ -293,6 +293,8 @@ class State:
         self.label: Label = "internal"
         self.tiers: tuple[str, ...] = ()
         """The fleet's larger models, as the run began."""
+        self.given: dict[str, GivenValue] | None = None
+        """By path: what a person gave in the place of what the step would come to."""
         self.root: Scope | None = None
         self.seq = 0
         self.at = 0.0

@@ -16,6 +16,7 @@ from orchestra.events import (
     ChecksStarted,
     Event,
     Expanded,
+    Given,
     Judged,
     LetterRefused,
     Measured,
@@ -107,11 +108,15 @@ class Row:
     """What the node itself came to, where its `fallback` stands for that."""
     unanswered: str = ""
     """Of a node whose value is its `fallback`, because a person gave no answer: why there was none."""
+    given: Given | None = None
+    """Where a person said what it gave: who."""
 
     @property
     def came_to(self) -> str:
-        """How it stands, in a word: its status, `done` for a value, and `fallback` where that was taken."""
-        return "fallback" if self.instead is not None else "done" if self.status == "value" else self.status
+        """How it stands, in a word: its status, `done` for a value, `fallback` where that was taken, `given` where a person gave it."""
+        if self.instead is not None:
+            return "fallback"
+        return self.status if self.status != "value" else "done" if self.given is None else "given"
 
     @property
     def seconds(self) -> float | None:
@@ -250,6 +255,7 @@ class _Node:
     corrected: Answered | None = None
     instead: Outcome | None = None
     unanswered: str = ""
+    given: Given | None = None
     elements: int | None = None
     loop: bool = False
     because: str = ""
@@ -294,9 +300,9 @@ class _Fold:
                 self._node(f"{path}?{number}", event.at)
             case Expanded(node=path, count=count):
                 self._node(path, event.at).elements = count
-            case NodeFinished(node=path, outcome=outcome, instead=instead):
+            case NodeFinished(node=path, outcome=outcome, instead=instead, given=given):
                 node = self._node(path, event.at)
-                node.instead = instead
+                node.instead, node.given = instead, given or (node.given if instead is None and isinstance(outcome, Value) else None)
                 if (node.asked is not None and node.asked.about == "answer") or _left_open(node):
                     node.unanswered = "nobody answered in time"
                 if not isinstance(outcome, Value):
@@ -319,6 +325,7 @@ class _Fold:
                 node = self._node(event.node, event.at)
                 node.attempts[event.attempt] = _finished(node.attempts.get(event.attempt), event)
                 self._spend(event.node, event.usage)
+                node.given = event.given
                 if event.settled:
                     node.outcome, node.finished, node.due = Value(event.value, event.confidence), event.at, False
             case Asked(node=path):
@@ -404,6 +411,7 @@ class _Fold:
                 because=node.because,
                 instead=node.instead,
                 unanswered=node.unanswered,
+                given=node.given,
             )
             yield from self._rows(node.children, over=over or node.outcome is not None)
 

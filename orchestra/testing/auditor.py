@@ -41,6 +41,7 @@ from orchestra.testing.descent import Relative, descent
 from orchestra.testing.oracle import Oracle, alike
 from orchestra.testing.witnesses import Observed
 from orchestra.values.outcome import Failed, Value
+from orchestra.values.types import Validator
 from orchestra.workflow.program import CompiledNode, Program
 
 SLACK = 1e-3
@@ -401,6 +402,10 @@ def _people(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
                 elif event.declined:
                     if event.value is not None or question.about == "effect" or event.by == "bob":
                         found.append(f"I5 {event.node} took {event.declined!r} for an answer")
+                elif event.gave:
+                    fault = "no call" if question.gives is None else Validator(question.gives).check(event.value)
+                    if fault or event.by == "bob":
+                        found.append(f"I5 {event.node} is said to have given {event.value!r}: {fault or 'by bob'}")
                 elif question.options and event.value not in question.options:
                     found.append(f"I5 {event.node} has options, and {event.value!r} is none")
                 elif question.schema.get("type") == "integer" and type(event.value) is not int:

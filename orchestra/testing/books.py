@@ -15,6 +15,7 @@ from orchestra.events import (
     ChecksStarted,
     Event,
     Expanded,
+    GivenValue,
     Judged,
     NodeFinished,
     Resumed,
@@ -35,6 +36,9 @@ class Book(Protocol):
     tiers: tuple[str, ...]
     """The fleet's larger models, as the run began."""
 
+    given: Mapping[str, GivenValue]
+    """What persons gave in the place of what steps would come to, by path."""
+
     def attempt(self, call: Call) -> AttemptFinished | None:
         """How an attempt ended; None where it never did."""
 
@@ -46,6 +50,9 @@ class Book(Protocol):
 
     def refused_again(self, path: str) -> bool:
         """Whether a person said not to call again what must happen once."""
+
+    def happened(self, path: str) -> Answered | None:
+        """What a person says that a call in doubt gave; None where nobody says so."""
 
     def outcome(self, path: str) -> Outcome | None:
         """What a unit ended in; None where that is not on record."""
@@ -59,6 +66,7 @@ class Recorded:
     run: str = ""
     label: Label = "internal"
     tiers: tuple[str, ...] = ()
+    given: Mapping[str, GivenValue] = field(default_factory=dict)
     attempts: dict[tuple[str, int], AttemptFinished] = field(default_factory=dict)
     answers: dict[str, list[Answered]] = field(default_factory=dict)
     asked: dict[str, list[Asked]] = field(default_factory=dict)
@@ -121,6 +129,7 @@ class Recorded:
                     book.resumed.append(event)
                 case RunStarted():
                     book.inputs, book.run, book.label, book.tiers = event.inputs, event.run, event.label, event.tiers
+                    book.given = event.given or {}
                 case _:
                     pass
         return book
@@ -158,6 +167,11 @@ class Recorded:
         """Whether the last answer on record is a no."""
         return bool(self.answers.get(path)) and self.answers[path][-1].value != "again"
 
+    def happened(self, path: str) -> Answered | None:
+        """What stands in the last answer on record, where that says so."""
+        last = self.answers[path][-1] if self.answers.get(path) else None
+        return last if last is not None and last.gave else None
+
     def outcome(self, path: str) -> Outcome | None:
         """The outcome on record."""
         return self.outcomes.get(path)
@@ -176,6 +190,7 @@ class Answering:
     forbidden: Callable[[Call], str]
     """Why no larger model answers a call that asks for one, as a code; empty where it does."""
     tiers: tuple[str, ...] = ()
+    given: Mapping[str, GivenValue] = field(default_factory=dict)
 
     def attempt(self, call: Call) -> AttemptFinished | None:
         """An end with a value; without one where there is no larger model."""
@@ -195,6 +210,10 @@ class Answering:
     def refused_again(self, path: str) -> bool:
         """Nobody is asked."""
         return False
+
+    def happened(self, path: str) -> Answered | None:
+        """Nobody is asked."""
+        return None
 
     def outcome(self, path: str) -> Outcome | None:
         """There is no record."""

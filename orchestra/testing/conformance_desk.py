@@ -28,7 +28,7 @@ from orchestra.testing.conformance_stories import (
 async def letters_are_numbered_and_read_after_a_number(store: Open) -> None:
     letters = [
         Letter(kind="answer", by="ann", node="q[0]", value={"x": ["ß", 1.5, None]}, shown="1" * 32, at=12.5),
-        Letter(kind="answer", node="q", value="x" * 40_000),
+        Letter(kind="answer", node="q", value="x" * 40_000, gave=True),
         Letter(kind="cancel"),
         Letter(kind="answer", node="q", declined="nobody was there"),
     ]

@@ -15,6 +15,8 @@ from orchestra.events import (
     CancelRequested,
     Event,
     Expanded,
+    Given,
+    GivenValue,
     Judged,
     LetterRefused,
     Measured,
@@ -67,8 +69,11 @@ def every_kind(run: str) -> list[Event]:
         Abstained(reason="unsure", by="b", score=0.2),
         Failed(code="M001", reason="no JSON", by="c", hint="again"),
     )
+    given = {"x": GivenValue(value={"y": [None]}, given=Given(by="ann"), shown="6" * 32)}
     kinds: list[Callable[[int], Event]] = [
-        lambda seq: begun(run, label="restricted", versions={"reader": "1" * 32}, parent="r0", options={"budget": {"tokens": 9}}),
+        lambda seq: begun(
+            run, label="restricted", versions={"reader": "1" * 32}, parent="r0", options={"budget": {"tokens": 9}}, given=given
+        ),
         lambda seq: Resumed(seq=seq, at=1.5, epoch=2, by="host:1", away=3.5),
         lambda seq: Expanded(seq=seq, at=1.5, node="each", count=3),
         lambda seq: TurnStarted(seq=seq, at=1.5, node="loop", turn=2),
@@ -106,6 +111,9 @@ def every_kind(run: str) -> list[Event]:
         lambda seq: RetryPlanned(seq=seq, at=2.0, node="b", attempt=2, due=1234567.875, reason="again"),
         lambda seq: Asked(seq=seq, at=3.0, node="q", question="Well?", schema={"type": "string"}, shown="4" * 32, options=("y", "n")),
         lambda seq: Answered(seq=seq, at=3.0, node="q", value="y", by="ann", letter=1),
+        lambda seq: Asked(seq=seq, at=3.0, node="d", question="Again?", schema={}, shown="5" * 32, about="effect", gives={"type": "null"}),
+        lambda seq: Answered(seq=seq, at=3.0, node="d", value=None, by="ann", letter=2, gave=True),
+        lambda seq: NodeFinished(seq=seq, at=3.0, node="d", outcome=Value(value=None), given=Given(by="ann", run="r0")),
         lambda seq: LetterRefused(seq=seq, at=3.0, letter=2, reason="nobody asked", node="q"),
         lambda seq: Measured(seq=seq, at=3.0, node="a", prompt_tokens=12),
         *(lambda seq, outcome=outcome: NodeFinished(seq=seq, at=4.0, node=f"n{seq}", outcome=outcome) for outcome in outcomes),

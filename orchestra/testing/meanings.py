@@ -9,11 +9,12 @@ from typing import Any
 from orchestra.doors import Source, sources
 from orchestra.errors import OrchestraError
 from orchestra.events import Judged, Verdict
+from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
 from orchestra.verify import acceptance
 from orchestra.verify.combination import Combination
 from orchestra.verify.parts import rest
-from orchestra.workflow.nodes import RETRY, AgentNode, Choice
+from orchestra.workflow.nodes import RETRY, AgentNode, AskNode, Choice
 from orchestra.workflow.program import CompiledNode, Program
 
 
@@ -128,3 +129,10 @@ def result_of(program: Program, outcomes: Sequence[Outcome | None], bindings: Ma
     if parts is None or not kept:
         return next(iter(absent.values()))
     return Value({key: part.evaluate(bindings) if key in kept else None for key, part in parts.items()}, score, evidence)
+
+
+def shown_of(node: CompiledNode, question: str) -> str:
+    """The digest of what a person is shown of an `ask` node; empty where the answer is checked, and so asked for each time."""
+    options = node.source.options if isinstance(node.source, AskNode) else ()
+    checked = node.acceptance is not None and node.acceptance.checks
+    return "" if checked else digest(canonical([question, options, node.output]))

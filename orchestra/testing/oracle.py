@@ -25,7 +25,18 @@ from orchestra.events import (
     ChecksStarted,
 )
 from orchestra.testing.books import Book, Recorded
-from orchestra.testing.meanings import accepted, agent_for, attempts, evidence_of, first_arm, fits, or_fallback, result_of, unstated
+from orchestra.testing.meanings import (
+    accepted,
+    agent_for,
+    attempts,
+    evidence_of,
+    first_arm,
+    fits,
+    or_fallback,
+    result_of,
+    shown_of,
+    unstated,
+)
 from orchestra.testing.plans import Reading
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
 from orchestra.verify import acceptance, examination
@@ -148,6 +159,8 @@ class Oracle:
                 self.objections.append(f"I4 {path} has an outcome, and what it needs has none")
             return None
         self.places[path] = Place(scope, node, poor=poor)
+        if (said := self.book.given.get(path)) is not None and not said.shown:
+            return self._agreed(path, node, bindings, Value(said.value))
         for need in node.needs:
             outcome = outcomes[need]
             if need not in node.soft and not isinstance(outcome, Value) and outcome is not None:
@@ -242,6 +255,8 @@ class Oracle:
                     asked.about == "answer" and asked.question != question for asked in self.recorded.asked.get(path, ())
                 ):
                     self.objections.append(f"I5 {path} asked another question than {question!r}")
+                if answer is None and (known := self.book.given.get(path)) is not None and known.shown == shown_of(node, question):
+                    return Value(known.value)  # a person was asked the very same before
                 if answer is not None and answer.declined:
                     return Abstained("", path)  # withheld, or what its fallback says
                 return None if answer is None else self._settled(path, node, bindings, Value(answer.value))
@@ -325,6 +340,8 @@ class Oracle:
             self.calls[path, number] = call
             found = self.book.attempt(call)
             if found is None:
+                if contract.effect == "once" and (said := self.book.happened(path)) is not None:
+                    return self._settled(path, node, bindings, Value(said.value), number)
                 once = contract.effect == "once"
                 return Failed(SAID_NO, "", path) if once and self.book.refused_again(path) else None
             if found.error:
@@ -399,12 +416,12 @@ class Oracle:
         start = begun.at - (begun.usage.seconds if isinstance(begun, AttemptFinished) else 0.0)
         return at - start - self.recorded.away(begun, at) < within
 
-    def _settled(self, path: str, node: CompiledNode, bindings: dict[str, Any], found: Outcome | None) -> Outcome | None:
+    def _settled(self, path: str, node: CompiledNode, bindings: dict[str, Any], found: Outcome | None, number: int = 0) -> Outcome | None:
         rules = node.acceptance
         if rules is None or not rules.checks or not isinstance(found, Value):
             return found
         rest = node.inputs.evaluate(bindings) if node.inputs is not None else []
-        ruling = self._ruling(path, 0, node, found, evidence_of(node, bindings) or sources(rest), bindings)
+        ruling = self._ruling(path, number, node, found, evidence_of(node, bindings) or sources(rest), bindings)
         if ruling is None:
             return None
         return accepted(found.value, ruling) if ruling.accepted else self._unaccepted(path, node, Answer(found.value, ruling), ruling.score)

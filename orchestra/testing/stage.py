@@ -16,7 +16,7 @@ from orchestra.engine.live import Live
 from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
 from orchestra.errors import OrchestraError
-from orchestra.events import Asked, Event, RunFinished, RunStarted
+from orchestra.events import Asked, Event, Given, GivenValue, RunFinished, RunStarted
 from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.rerun import Recalling, answers, inherited
@@ -25,6 +25,7 @@ from orchestra.testing.crashing import EXHAUSTED, FAULTS, CrashingJournal, Proce
 from orchestra.testing.programs import Drawn
 from orchestra.testing.storms import WRITTEN, DirectStormyWorkers, Ledger, Life, Storm, StormyWorkers, draw
 from orchestra.values.labels import Label
+from orchestra.workflow.program import Program
 
 LATE = 65.0
 """Seconds within which a letter reaches a run that somebody has in hand, in whatever weather."""
@@ -271,6 +272,9 @@ class Stage:
         if trial.forked and trial.elder is not None:
             ended = trial.elder.ended
             trial.parent_was = "cut off" if ended is None else "done" if ended.status == "done" else "failed"
+        values = given_before(self.storm.seed, program)
+        if values:
+            trial.ledger.strike("values given before")
         return engine.start(
             program,
             trial.inputs,
@@ -282,6 +286,7 @@ class Stage:
             workers=heir,
             tiers=self.storm.tiers,
             live=self._is_read(process),
+            values=values,
         )
 
     async def _recalling(self, engine: Engine, process: Process, workers: StormyWorkers) -> tuple[Recalling | None, Label]:
@@ -439,6 +444,10 @@ class Stage:
         value = person(self.storm.seed, asked.node, question, asked.options, asked.schema)
         why = declines(self.storm.seed, asked.node, question) if asked.about != "effect" else ""
         right = Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, by="ann", declined=why)
+        if asked.gives is not None and draw(self.storm.seed, "gave", asked.node) < 0.3:
+            self.trial.ledger.strike("says what a call in doubt gave")
+            gave = person(self.storm.seed, asked.node, "gave", (), asked.gives)
+            right = msgspec.structs.replace(right, value=gave, gave=True)
         if why:
             self.trial.ledger.strike("declines")
         match habit:
@@ -457,6 +466,7 @@ class Stage:
                 await self._post(Letter(kind="answer", node=asked.node, value={"no": ["sense"]}, shown=asked.shown, by="bob"))
                 self.trial.ledger.strike("answer of a wrong type")
                 if asked.about == "effect":
+                    await self._post(Letter(kind="answer", node=asked.node, value={"no": 1}, shown=asked.shown, by="bob", gave=True))
                     await self._post(Letter(kind="answer", node=asked.node, shown=asked.shown, by="bob", declined="nobody knows"))
                     self.trial.ledger.strike("declines where somebody must say")
                 await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
@@ -472,6 +482,14 @@ class Stage:
 
 def _step(process: Process) -> None:
     process.step()
+
+
+def given_before(seed: int, program: Program) -> dict[str, GivenValue]:
+    """What a person gives in the place of what nodes would come to; of most runs nothing."""
+    if draw(seed, "given") >= 0.1:
+        return {}
+    texts = (node.name for node in program.nodes if node.output == {"type": "string"} and node.each is None)
+    return {name: GivenValue(f"given {name}", Given("ann")) for name in texts if draw(seed, "given", name) < 0.3}
 
 
 def declines(seed: int, node: str, question: str) -> str:

@@ -20,7 +20,7 @@ from orchestra.testing.clock import VirtualClock, run_simulated
 from orchestra.testing.crashing import nobodys_task
 from orchestra.testing.descent import Relative
 from orchestra.testing.programs import Drawn
-from orchestra.testing.stage import Stage, declines, person
+from orchestra.testing.stage import Stage, declines, given_before, person
 from orchestra.testing.stage import Trial as Trial
 from orchestra.testing.storms import Elder, Storm, answer, refusal
 from orchestra.values.labels import join
@@ -139,6 +139,7 @@ def _findings(trial: Trial, other: Trial | None) -> list[str]:
             say,
             lambda call: refusal(storm.seed, call),
             storm.tiers,
+            given_before(storm.seed, drawn.program),
         )
 
     found = list(trial.wrong)

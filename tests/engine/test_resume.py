@@ -13,9 +13,23 @@ from orchestra.doors import Letter
 from orchestra.engine.replay import replay
 from orchestra.engine.shell import FOLLOW, Engine
 from orchestra.errors import OrchestraError
-from orchestra.events import Asked, AttemptFinished, CancelRequested, Event, LetterRefused, NodeFinished, Resumed, RunFinished
+from orchestra.events import (
+    Answered,
+    Asked,
+    AttemptFinished,
+    CancelRequested,
+    Event,
+    Given,
+    LetterRefused,
+    NodeFinished,
+    Resumed,
+    RunFinished,
+)
+from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, VirtualClock, run_simulated
+from orchestra.testing.books import Recorded
+from orchestra.testing.oracle import Oracle
 from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import play, program
@@ -90,6 +104,42 @@ def test_a_call_that_must_happen_once_is_asked_about_when_nobody_knows() -> None
             assert finished.outcome == outcome if isinstance(outcome, Value) else isinstance(finished.outcome, outcome)
             assert len(theatre.workers.calls) == (2 if answer == "again" else 1)
             await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -> None:
+    compiled = program("output: ${b}\nnodes:\n  a: {tool: send, with: {text: x}}\n  b: {tool: shout, with: {text: '${a}'}}")
+
+    async def scene(clock: VirtualClock) -> None:
+        theatre = Theatre(clock, latency=10.0)
+        run = theatre.start(compiled)
+        await clock.sleep(1)
+        await theatre.crash()
+        again = await theatre.engine.resume(compiled, run.id)
+        assert await again.pause() is None
+        (asked,) = again.asked
+        assert asked.gives == {"type": "string"}
+        wrong = Letter(kind="answer", node="a", value=7, shown=asked.shown, gave=True)
+        assert "str" in theatre.engine.objection(asked, wrong)
+        await theatre.journal.post(run.id, wrong)
+        await clock.sleep(1)
+        said = Letter(kind="answer", node="a", value="sent then", shown=asked.shown, gave=True, by="ann")
+        await theatre.journal.post(run.id, said)
+        await theatre.crash()  # the letter lies in the inbox, and whoever takes the run over opens it
+        finished = await (await theatre.engine.resume(compiled, run.id)).wait()
+        assert finished.outcome == Value("SENT THEN")
+        assert [call.name for call in theatre.workers.calls] == ["send", "shout"]
+        events = await theatre.journal.read(run.id)
+        assert [event.value for event in events if isinstance(event, Answered) and event.gave] == ["sent then"]
+        (ended,) = [event for event in events if isinstance(event, NodeFinished) and event.node == "a"]
+        assert (ended.outcome, ended.given) == (Value("sent then"), Given("ann"))
+        row = History.of(events).row("a")
+        assert row is not None
+        assert row.came_to == "given"
+        assert replay(compiled, events).different is None
+        assert Oracle(compiled, Recorded.of(events)).consult().objections == []
+        await theatre.engine.close()
 
     run_simulated(scene)
 

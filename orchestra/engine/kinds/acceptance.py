@@ -49,7 +49,8 @@ def situation(unit: Unit, outcome: Value) -> Situation:
 def _promise(unit: Unit, acceptance: Acceptance) -> str:
     """What the node's certificate promises of this value: of a first answer alone, for it was made on those."""
     certificate = acceptance.certificate
-    return certificate.promise if certificate is not None and unit.judged is None and not unit.tier else ""
+    own = unit.judged is None and not unit.tier and not (unit.reply is not None and unit.reply.gave)
+    return certificate.promise if certificate is not None and own else ""
 
 
 def evidence(unit: Unit) -> tuple[Source, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.state import State, Unit, contradiction
-from orchestra.events import Answered, Asked
+from orchestra.events import Answered, Asked, Given
 from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Abstained, Failed, Value
 from orchestra.workflow.nodes import AskNode
@@ -15,12 +15,28 @@ from orchestra.workflow.nodes import AskNode
 AGAIN, FAIL = "again", "fail"
 
 
-def ask(unit: Unit) -> Proposal:
-    """The question of an `ask` node."""
+def ask(state: State, unit: Unit) -> Proposal:
+    """The question of an `ask` node; or its answer, where a person was asked the very same before, and nothing judges it."""
     node = unit.node
     question = node.value.evaluate(unit.bindings) if node.value is not None else ""
     options = node.source.options if isinstance(node.source, AskNode) else ()
-    return Ask(unit, str(question), node.output, options)
+    asked = Ask(unit, str(question), node.output, options)
+    checked = node.acceptance is not None and node.acceptance.checks
+    if state.given and not checked and (known := state.given.get(unit.path)) is not None and known.shown == facts(asked)["shown"]:
+        return Finish(unit, Value(known.value), given=known.given)
+    return asked
+
+
+def given(state: State, unit: Unit) -> Proposal | None:
+    """The end of a unit of which a person said what it gives, whatever it would have come to; None of any other."""
+    known = state.given.get(unit.path) if state.given is not None else None
+    return Finish(unit, Value(known.value), given=known.given) if known is not None and not known.shown else None
+
+
+def _happened(unit: Unit, reply: Answered) -> Proposal:
+    """A call in doubt of which a person says what it gave: its checks judge that as they would have judged the answer."""
+    proposal = settle(unit, Value(reply.value))
+    return Finish(unit, proposal.outcome, given=Given(reply.by)) if isinstance(proposal, Finish) else proposal
 
 
 def doubt(unit: Unit) -> Proposal:
@@ -29,13 +45,14 @@ def doubt(unit: Unit) -> Proposal:
     question = (
         f"{name} was called by {unit.path} when the run was interrupted, and may have done its work. Call it again, or fail the node?"
     )
-    return Ask(unit, question, {"enum": [AGAIN, FAIL]}, (AGAIN, FAIL), about="effect")
+    return Ask(unit, question, {"enum": [AGAIN, FAIL]}, (AGAIN, FAIL), about="effect", gives=unit.node.output or {})
 
 
 def facts(ask: Ask) -> dict[str, Any]:
     """What is on record of a question, with the digest of all that the person is shown."""
     shown: list[Any] = [ask.question, ask.options, ask.schema]
     shown += [ask.withheld] if ask.withheld is not None else []
+    shown += [ask.gives] if ask.gives is not None else []
     return {
         "question": ask.question,
         "schema": ask.schema,
@@ -43,6 +60,7 @@ def facts(ask: Ask) -> dict[str, Any]:
         "options": ask.options,
         "about": ask.about,
         "withheld": ask.withheld,
+        "gives": ask.gives,
     }
 
 
@@ -67,6 +85,8 @@ def replied(state: State, unit: Unit) -> Proposal | None:
         return settle(unit, Value(reply.value))
     if asked.about == "acceptance":
         return Finish(unit, Value(reply.value))  # as it stands: who asks a person does not judge the answer
+    if reply.gave:
+        return _happened(unit, reply)
     unit.reply = None
     if reply.value == AGAIN:
         unit.attempt -= 1

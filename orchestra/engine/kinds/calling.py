@@ -14,6 +14,7 @@ from orchestra.engine.proposals import Count, Finish, Invoke, Pause, Proposal
 from orchestra.engine.purse import Purse
 from orchestra.engine.retry import helps, policy
 from orchestra.engine.state import Phase, State, Unit, answer_of, contradiction, ruling_of
+from orchestra.events import Given
 from orchestra.values.json import canonical
 from orchestra.values.outcome import Failed, Outcome, Value
 from orchestra.workflow.nodes import AgentNode
@@ -208,4 +209,5 @@ def judged(state: State, unit: Unit) -> Proposal | None:
     from orchestra.verify.parts import rest
 
     found = tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
-    return Finish(unit, Value(rest(value.value, ruling.verdicts), ruling.score, found))
+    said = Given(unit.reply.by) if unit.reply is not None and unit.reply.gave else None
+    return Finish(unit, Value(rest(value.value, ruling.verdicts), ruling.score, found), given=said)

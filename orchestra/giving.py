@@ -1,0 +1,95 @@
+"""Values that a person gives in the place of what steps would come to: those of a fork, checked before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from orchestra.effects import LASTING
+from orchestra.errors import InputError
+from orchestra.events import Answered, Asked, Event, Given, GivenValue, RunStarted
+from orchestra.inputs import jsonable
+from orchestra.options import Options
+from orchestra.paths import first_name
+from orchestra.rerun import Change, walk
+from orchestra.stored import contracts
+from orchestra.values.json import unkept
+from orchestra.values.schema import bundled
+from orchestra.values.types import Schema, Validator, nearest, show
+from orchestra.workflow.program import CompiledNode, Program
+
+
+def values_of(
+    program: Program, options: Options, first: RunStarted, events: Sequence[Event], changed: Sequence[Change] | None
+) -> dict[str, GivenValue]:
+    """What persons have given for the nodes of a fork: what the options say, and what holds on of the run before; where the options say
+    something, also its answers to questions that do not depend on that, nor on what has `changed`. That is None where inputs are others.
+
+    Raises `InputError` E033 for a value that no node of the program takes.
+    """
+    values, before = options.values or {}, first.given or {}
+    nodes = {node.name: node for node in program.nodes}
+    found: dict[str, GivenValue] = {}
+    if values and changed is not None:
+        again = {*values, *before, *(first_name(change.node) for change in changed)}
+        found |= _answers(first, events, nodes.keys() - _below(program, again))
+    for name, one in before.items():
+        if not one.shown and name in nodes:
+            found[name] = GivenValue(one.value, Given(one.given.by, one.given.run or first.run))
+    found |= {name: GivenValue(jsonable(value), Given(options.by)) for name, value in values.items()}
+    for name, one in found.items():
+        if not one.shown and (fault := unkept(one.value) or Validator(type_of(program, name)).check(one.value)):
+            said = f", given in run {one.given.run}" if one.given.run else ""
+            raise InputError("E033", f"the value of {name}{said}: {fault}", hint=f"{name}: {show(type_of(program, name))}")
+    return found
+
+
+def type_of(program: Program, name: str) -> Schema:
+    """The type of what a node gives, under `each` of its list. Raises `InputError` E033 for a name that no node of the workflow has."""
+    node = next((node for node in program.nodes if node.name == name), None)
+    if node is not None:
+        return node.output if node.each is None else bundled({"type": "array", "items": node.output})
+    names = [one.name for one in program.nodes]
+    outer = first_name(name)
+    if outer != name and outer in names:
+        raise InputError("E033", f"{name} stands inside of {outer}, and a value is given for all of that", hint=f"give {outer} one")
+    near = nearest(name, names)
+    hint = f"did you mean {near!r}?" if near else f"nodes are: {', '.join(names[:20])}"
+    raise InputError("E033", f"{program.name} has no node {name!r}", hint=hint)
+
+
+def uncalled(program: Program, values: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The nodes among those that are given whose tools have effects, each with such a tool, which nobody calls."""
+    for node in program.nodes:
+        if node.name in values:
+            yield from ((node.name, name) for name in dict.fromkeys(_acting(node)))
+
+
+def _acting(node: CompiledNode) -> Iterator[str]:
+    inside = [inner for _, inner in walk(node.body)] if node.body is not None else []
+    for one in (node, *inside):
+        yield from (contract.name for contract in contracts(one) if contract.kind == "tool" and contract.effect in LASTING)
+
+
+def _below(program: Program, names: Iterable[str]) -> set[str]:
+    """These nodes, and all that wait for one of them."""
+    line = [node for node in program.nodes if node.name in set(names)]
+    found = {node.name for node in line}
+    while line:
+        for child in (program.nodes[index] for index in line.pop().children):
+            if child.name not in found:
+                found.add(child.name)
+                line.append(child)
+    return found
+
+
+def _answers(first: RunStarted, events: Sequence[Event], nodes: Iterable[str]) -> dict[str, GivenValue]:
+    """What persons answered in these nodes, by path; each counts where the very same is asked again."""
+    kept = frozenset(nodes)
+    found = {path: one for path, one in (first.given or {}).items() if one.shown}
+    asked: dict[str, Asked] = {}
+    for event in events:
+        if isinstance(event, Asked):
+            asked[event.node] = event
+        elif isinstance(event, Answered) and not event.declined and asked[event.node].about == "answer":
+            found[event.node] = GivenValue(event.value, Given(event.by, first.run), asked[event.node].shown)
+    return {path: one for path, one in found.items() if first_name(path) in kept}

@@ -1,0 +1,298 @@
+"""What a person gives in the place of a step: of a call in doubt what it gave, of a fork what a node comes to."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from orchestra import InputError, Orchestra
+from orchestra.cli import asking
+from orchestra.config import Settings
+from orchestra.events import Answered, Asked, AttemptFinished, Event, Given
+from orchestra.journal.history import History
+from tests.cli.shell import Shell
+
+MODULE = '''
+import os
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from orchestra import tool
+
+HERE = Path(__file__).parent
+
+class Receipt(BaseModel):
+    number: int
+    item: str
+
+@tool(effect="once")
+def pay(item: str) -> Receipt:
+    """Pays."""
+    with (HERE / "paid.txt").open("a") as file:
+        file.write(f"{item}\\n")
+    if (HERE / "die").exists():
+        os._exit(9)
+    return Receipt(number=1, item=item)
+
+@tool(effect="pure")
+def draft(topic: str) -> str:
+    """Drafts."""
+    with (HERE / "drafted.txt").open("a") as file:
+        file.write(f"{topic}\\n")
+    return f"about {topic}"
+
+@tool(effect="pure")
+def write(lines: list[str], receipt: Receipt) -> str:
+    """Writes."""
+    return f"{', '.join(lines)}; {receipt.item} {receipt.number}"
+'''
+WORKFLOW = """
+schema: orchestra/v1
+name: order
+input: {topics: "list[str]"}
+output: ${letter}
+nodes:
+  allowed: {ask: "Order about ${input.topics[0]}?", options: ["yes", "no"]}
+  paid: {tool: pay, after: [allowed], with: {item: "${input.topics[0]}"}}
+  lines: {tool: draft, each: "${input.topics}", as: topic, with: {topic: "${topic}"}}
+  letter: {tool: write, with: {lines: "${lines.values}", receipt: "${paid}"}}
+  sure: {ask: "Send ${letter}?", options: ["yes", "no"]}
+"""
+
+
+@pytest.fixture
+def shop(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("given_tools", None)
+    (shell.project / "workflows").mkdir()
+    (shell.project / "workflows" / "order.yaml").write_text(WORKFLOW)
+    (shell.project / "given_tools.py").write_text(MODULE)
+    (shell.project / "orchestra.toml").write_text('modules = ["given_tools"]\njournal = "runs.db"\n')
+    return shell.project
+
+
+@asynccontextmanager
+async def opened(shop: Path) -> AsyncIterator[Orchestra]:
+    async with Orchestra.open(Settings.load({"journal": str(shop / "runs.db")}, start=shop)) as orchestra:
+        yield orchestra
+
+
+async def ended(shop: Path, *topics: str) -> str:
+    """A run of which both questions are answered."""
+    async with opened(shop) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=list(topics))
+        for node in ("allowed", "sure"):
+            await run.pause()
+            await orchestra.answer(run.id, "yes", node=node, by="ada")
+        assert (await run.wait()).status == "done"
+    return run.id
+
+
+def rows(events: list[Event]) -> dict[str, tuple[str, Any]]:
+    return {row.path: (row.came_to, getattr(row.outcome, "value", None)) for row in History.of(events).rows}
+
+
+async def doubtful(shop: Path) -> str:
+    """A run whose process died between its payment and the answer of that."""
+    async with opened(shop) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=["tea"])
+        assert await run.pause() is None
+    (shop / "die").touch()
+    command = (sys.executable, "-m", "orchestra.cli", "runs", "answer", run.id, "yes", "--by", "ada")
+    died = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False, timeout=60)
+    assert died.returncode == 9
+    (shop / "die").unlink()
+    return run.id
+
+
+async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks_too(shop: Path, shell: Shell) -> None:
+    run = await doubtful(shop)
+    said = await asyncio.to_thread(shell, "runs", "resume", run)
+    assert said.code == 5
+    assert "or what it gave, where it happened: a value of type Receipt, as JSON" in said.out
+    assert f"or: orchestra runs answer {run} --gave" in said.out
+    wrong = await asyncio.to_thread(shell, "runs", "answer", run, "--gave", '{"number": "seven"}')
+    assert wrong.code == 2
+    assert "E022: paid of run" in wrong.err
+    assert "what the call gave is a value of type Receipt" in wrong.err
+    text = await asyncio.to_thread(shell, "runs", "answer", run, "--gave", "seven")
+    assert "C024: paid gives a value of type Receipt" in text.err
+    both = await asyncio.to_thread(shell, "runs", "answer", run, "again", "--gave", "7")
+    assert both.code == 2
+    done = await asyncio.to_thread(shell, "runs", "answer", run, "--gave", '{"number": 7, "item": "tea"}', "--by", "ada")
+    assert done.code == 5, done.err  # the letter is asked about
+    assert "Send about tea; tea 7?" in done.out
+    assert (await asyncio.to_thread(shell, "runs", "answer", run, "yes")).code == 0
+    assert (shop / "paid.txt").read_text() == "tea\n"
+    shown = (await asyncio.to_thread(shell, "runs", "show", run)).out
+    assert "paid: it happened, as ada says, and gave" in shown
+    assert " given " in shown
+    node = (await asyncio.to_thread(shell, "runs", "show", run, "paid")).out
+    assert "given by ada" in node
+    assert "under way" not in node
+    async with opened(shop) as orchestra:
+        events = list(await orchestra.journal.read(run))
+        (answer,) = [event for event in events if isinstance(event, Answered) and event.gave]
+        assert (answer.by, answer.value) == ("ada", {"number": 7, "item": "tea"})
+        assert (await orchestra.replay(run)).reason == ""
+        assert (await orchestra.whatif(run)).verdict == "same"
+        forked = (await orchestra.fork(run)).run
+        for node_ in ("allowed", "sure"):
+            await forked.pause()
+            await orchestra.answer(forked.id, "yes", node=node_)
+        result = await forked
+        assert result.output == "about tea; tea 7"
+        recalled = [event for event in await orchestra.journal.read(forked.id) if isinstance(event, AttemptFinished) and event.given]
+        assert [(event.node, event.given) for event in recalled] == [("paid", Given("ada", run))]
+        assert rows(list(await orchestra.journal.read(forked.id)))["paid"][0] == "given"
+        (claim,) = result.claims
+        assert "ada" in claim.unsupported
+    assert (shop / "paid.txt").read_text() == "tea\n"
+
+
+async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depends_on_it(shop: Path, shell: Shell) -> None:
+    run = await ended(shop, "tea", "milk")
+    (shop / "drafted.txt").unlink()
+    async with opened(shop) as orchestra:
+        told = orchestra.options(values={"lines": ["no tea", "no milk"]}, by="bob")
+        fork = await told.fork(run)
+        assert {path: one.given for path, one in fork.given.items()} == {"allowed": Given("ada", run), "lines": Given("bob")}
+        assert await fork.run.pause() is None
+        assert [asked.node for asked in fork.run.asked] == ["sure"]  # it depends on the lines; whether it is allowed does not
+        assert fork.run.asked[0].question == "Send no tea, no milk; tea 1?"
+    # its process is gone; another one goes on
+    async with opened(shop) as orchestra:
+        again = await orchestra.resume(fork.run.id)
+        await again.pause()
+        await orchestra.answer(again.id, "yes")
+        result = await again
+        events = list(await orchestra.journal.read(again.id))
+        assert (await orchestra.replay(again.id)).reason == ""
+        assert (await orchestra.whatif(again.id)).verdict == "same"
+        assert result.output == "no tea, no milk; tea 1"
+        (claim,) = result.claims
+        assert claim.unsupported == "a person gave it: bob (lines)"
+        held = await orchestra.fork(again.id)
+        assert {path: one.given for path, one in held.given.items()} == {"lines": Given("bob", again.id)}
+        held.run.cancel()
+        await held.run.wait()
+    found = rows(events)
+    assert found["lines"] == ("given", ["no tea", "no milk"])
+    assert found["allowed"] == ("given", "yes")
+    assert found["paid"] == ("done", {"number": 1, "item": "tea"})
+    assert not (shop / "drafted.txt").exists()
+    assert (shop / "paid.txt").read_text() == "tea\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"lives": []}, "has no node 'lives'"),
+        ({"lines[0]": "x"}, r"lines\[0\] stands inside of lines"),
+        ({"lines": "x"}, "the value of lines"),
+        ({"paid": {"number": "x", "item": "tea"}}, "the value of paid"),
+        ({"allowed": "perhaps"}, "the value of allowed"),
+    ],
+)
+async def test_a_value_that_no_node_takes_is_refused_before_anything_begins(shop: Path, values: dict[str, Any], why: str) -> None:
+    run = await ended(shop, "tea")
+    async with opened(shop) as orchestra:
+        with pytest.raises(InputError, match=why) as caught:
+            await orchestra.options(values=values).fork(run)
+        assert caught.value.code == "E033"
+        assert len(await orchestra.runs()) == 1
+        with pytest.raises(InputError, match="for a fork"):
+            await orchestra.options(values=values).start(orchestra.find("order"), topics=["x"])
+
+
+async def test_one_key_is_one_fork_with_one_value(shop: Path) -> None:
+    run = await ended(shop, "tea")
+    async with opened(shop) as orchestra:
+        first = await orchestra.options(values={"letter": "one", "sure": "no"}, idempotency_key="k").fork(run)
+        assert (await first.run).output == "one"
+        again = await orchestra.options(values={"letter": "one", "sure": "no"}, idempotency_key="k").fork(run)
+        assert again.run.id == first.run.id
+        with pytest.raises(InputError, match="belongs to a run"):
+            await orchestra.options(values={"letter": "two", "sure": "no"}, idempotency_key="k").fork(run)
+
+
+async def test_at_the_shell_a_value_is_a_text_json_or_a_file(shop: Path, shell: Shell) -> None:
+    run = await ended(shop, "tea")
+    (shop / "lines.json").write_text('["a", "b"]')
+    said = await asyncio.to_thread(
+        shell,
+        "runs",
+        "fork",
+        run,
+        "--set",
+        "lines=@lines.json",
+        "--set",
+        'paid={"number": 9, "item": "cake"}',
+        "--set",
+        "sure=yes",
+        "--by",
+        "bob",
+    )
+    assert said.code == 0, said.err
+    assert "lines: the value is given by bob\n" in said.out
+    assert f"allowed: the answer is given by ada, in run {run}\n" in said.out
+    assert "paid: pay has effects, and is not called\n" in said.out
+    assert "a, b; cake 9" in said.out
+    assert (shop / "paid.txt").read_text() == "tea\n"
+    events = (await asyncio.to_thread(shell, "runs", "show", "last", "--json")).json["events"]
+    assert events[0]["given"]["lines"] == {"value": ["a", "b"], "given": {"by": "bob"}}
+    page = shop / "page.html"
+    assert (await asyncio.to_thread(shell, "runs", "show", "last", "--html", str(page))).code == 0
+    assert "given by bob" in page.read_text()
+    told = (await asyncio.to_thread(shell, "runs", "tail", "last")).out
+    assert "lines: given by bob" in told
+    unknown = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "line=x")
+    assert (unknown.code, "did you mean 'lines'?" in unknown.err) == (2, True)
+    bad = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "lines=x")
+    assert "C012: lines gives list[str]" in bad.err
+    assert [event["type"] for event in events][-1] == "run_finished"
+
+
+def test_at_the_terminal_a_line_says_what_a_call_in_doubt_gave() -> None:
+    gives = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+    asked = Asked(
+        seq=1, at=0.0, node="paid", question="Again?", schema={}, shown="s", options=("again", "fail"), about="effect", gives=gives
+    )
+    assert asking.said_at_terminal("r", asked, '/gave {"number": 7}\n') == ({"number": 7}, True)
+    assert asking.said_at_terminal("r", asked, "1\n") == ("again", False)
+    with pytest.raises(InputError) as caught:
+        asking.said_at_terminal("r", asked, "/gave\n")
+    assert caught.value.code == "C024"
+    older = msgspec.structs.replace(asked, gives=None)
+    assert asking.gave_command("r", older, (older,)) is None
+    assert asking.said_at_terminal("r", older, "/gave 7\n") == ("/gave 7", False)  # which is none of its options
+
+
+async def test_who_gives_a_value_is_said_with_the_value(shop: Path, shell: Shell) -> None:
+    run = await ended(shop, "tea")
+    said = await asyncio.to_thread(shell, "runs", "fork", run, "--by", "bob")
+    assert said.code == 2
+    assert "C010: --by says who gives a value" in said.err
+    twice = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "letter=a", "--set", "letter=b")
+    assert "C010: --set gives letter twice" in twice.err
+
+
+async def test_a_payment_that_a_fork_may_not_repeat_is_given(shop: Path, shell: Shell) -> None:
+    run = await ended(shop, "tea")
+    refused = await asyncio.to_thread(shell, "runs", "fork", run, "-i", 'topics=["cake"]', "--set", "allowed=yes")
+    assert "orchestra runs fork RUN --set paid=VALUE" in refused.out + refused.err
+    receipt = '{"number": 3, "item": "cake"}'
+    more = ("--set", "allowed=yes", "--set", f"paid={receipt}", "--set", "sure=yes")
+    said = await asyncio.to_thread(shell, "runs", "fork", run, "-i", 'topics=["cake"]', *more)
+    assert said.code == 0, said.err
+    assert "about cake; cake 3" in said.out
+    assert (shop / "paid.txt").read_text() == "tea\n"

@@ -1,0 +1,118 @@
+"""Values that a person gave before the run began: they are the outcomes of their nodes, wherever the run is cut off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestra.doors import Letter, Refused
+from orchestra.engine.replay import replay
+from orchestra.events import Event, Given, GivenValue, NodeFinished
+from orchestra.journal.history import History
+from orchestra.testing import VirtualClock, run_simulated
+from orchestra.testing.books import Recorded
+from orchestra.testing.oracle import Oracle
+from orchestra.values.outcome import Failed, Outcome, Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import program
+from tests.engine.test_resume import EVERYTHING, FAULTS
+
+VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "words": st.just(["x", "y"]),
+        "loud": st.just(["<x>", "<y>"]),
+        "n": st.just(7),
+        "grown": st.just("g"),
+        "maybe": st.just("m"),
+        "block": st.just("b"),
+        "joined": st.just("j"),
+    },
+)
+
+
+def played(text: str, values: dict[str, GivenValue], cut: float, seed: int = 0, **stage: Any) -> tuple[list[Event], list[str]]:
+    """The events of a run that was killed after a share of them, and resumed; and the nodes that were called."""
+    compiled = program(text)
+
+    async def scene(clock: VirtualClock) -> tuple[list[Event], list[str]]:
+        theatre = Theatre(clock, seed=seed, **stage)
+        run = theatre.engine.start(compiled, {"text": "a b c"}, graph="0" * 32, values=values)
+        await run.pause()
+        if cut < 1:
+            events = await theatre.journal.read(run.id)
+            await theatre.engine.close()
+            theatre = Theatre(clock, seed=seed, **stage)
+            theatre.put(events[: max(1, int(cut * (len(events) - 1)))])
+            run = await theatre.engine.resume(compiled, run.id)
+            await run.pause()
+        events = await theatre.journal.read(run.id)
+        await theatre.engine.close()
+        return events, [call.node for call in theatre.workers.calls]
+
+    return run_simulated(scene, seed)
+
+
+def outcomes(events: list[Event]) -> dict[str, Outcome | None]:
+    return {row.path: row.outcome for row in History.of(events).rows}
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), cut=st.floats(0, 1), chosen=VALUES)
+def test_a_run_with_given_values_that_is_killed_anywhere_ends_with_them(seed: int, cut: float, chosen: dict[str, Any]) -> None:
+    values = {name: GivenValue(value, Given("ann")) for name, value in chosen.items()}
+    events, called = played(EVERYTHING, values, cut, seed, latency=(0.1, 2.0), faults=FAULTS)
+    found = outcomes(events)
+    assert {name: found[name] for name in chosen} == {name: Value(value) for name, value in chosen.items()}
+    ends = {event.node: event.given for event in events if isinstance(event, NodeFinished) and event.given is not None}
+    assert ends == {name: Given("ann") for name in chosen}
+    assert not chosen.keys() & {node.partition("[")[0].partition("#")[0].partition("/")[0] for node in called}
+    compiled = program(EVERYTHING)
+    assert replay(compiled, events).reason == ""
+    assert Oracle(compiled, Recorded.of(events)).consult().objections == []
+
+
+CHAIN = """
+input: {text: str}
+output: ${b}
+nodes:
+  a: {tool: shout, with: {text: "${input.text}"}}
+  b: {tool: shout, with: {text: "${a}"}}
+"""
+
+
+def test_a_given_value_stands_where_what_it_needs_failed() -> None:
+    events, called = played(CHAIN, {"b": GivenValue("mended")}, 1.0, answers={"shout": lambda call: Refused(code="T004", reason="no")})
+    assert isinstance(outcomes(events)["a"], Failed)
+    assert outcomes(events)["b"] == Value("mended")
+    assert set(called) == {"a"}
+
+
+ASKS = "input: {text: str}\noutput: ${sure}\nnodes:\n  sure: {ask: 'Is ${input.text} right?', options: ['yes', 'no']}"
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_answer_from_before_counts_where_the_very_same_is_asked(same: bool) -> None:
+    events, _ = played(ASKS, {}, 1.0)
+    (asked,) = History.of(events).asked
+    shown = asked.shown if same else "another"
+    events, _ = played(ASKS, {"sure": GivenValue("yes", Given("ann", "r1"), shown)}, 1.0)
+    assert outcomes(events)["sure"] == (Value("yes") if same else None)
+    assert bool(History.of(events).asked) != same
+    assert Oracle(program(ASKS), Recorded.of(events)).consult().objections == []
+
+
+def test_only_of_a_call_in_doubt_is_said_what_it_gave() -> None:
+    events, _ = played(ASKS, {}, 1.0)
+    (asked,) = History.of(events).asked
+
+    async def scene(clock: VirtualClock) -> str:
+        theatre = Theatre(clock)
+        said = theatre.engine.objection(asked, Letter(kind="answer", node="sure", value="yes", shown=asked.shown, gave=True))
+        await theatre.engine.close()
+        return said
+
+    assert run_simulated(scene) == "it asks for an answer, and not for what a call gave"
