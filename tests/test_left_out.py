@@ -80,3 +80,42 @@ def test_a_thousand_elements_that_failed_are_told_without_comparing_each_with_ea
     result: Result[Any] = Result("r", "done", Value([]), log=[*events, *whole])
     assert [*result.left_out] == [f"xs[{at}]" for at in range(1000)]
     assert Counted.asked <= 1000
+
+
+@workflow
+def whole(texts: list[str]) -> list[float]:
+    """Reads all amounts, or none."""
+    return map_(lambda text: half(amount=amount(text=text)), texts, at_least="all")
+
+
+async def test_a_list_that_wants_all_fails_and_names_what_it_lacks(tmp_path: Path) -> None:
+    result = await came_to(whole, ["100", "2,000", "5"], tmp_path)
+    assert (result.status, result.left_out) == ("failed", {})
+    assert (result.error.code, result.error.node) == ("E034", "mapped")
+    assert "mapped[1] failed (T003: amount raised ValueError" in result.error.message
+    assert (await came_to(whole, ["100", "5"], tmp_path)).value == [50.0, 2.5]
+
+
+async def test_a_fork_takes_over_the_elements_that_had_come_to_an_end(tmp_path: Path) -> None:
+    """It is the second word that fails, once: the fork asks for that one, and for what comes behind it."""
+    asked: list[str] = []
+
+    @tool(effect="keyed", version="1")
+    def read(text: str, *, idempotency_key: str = "") -> str:
+        """Reads a text; the first time `b` is too much."""
+        asked.append(text)
+        if text == "b" and asked.count("b") == 1:
+            raise ValueError("not now")
+        return text
+
+    @workflow
+    def all_read(texts: list[str]) -> list[str]:
+        """Reads one text after the other."""
+        return map_(lambda text: read.options(retry=1)(text=text), texts, at_least="all", concurrency=1)
+
+    async with Orchestra.open(Settings.load({"journal": str(tmp_path / "runs.db")}), fleet="none") as orchestra:
+        failed = await (await orchestra.start(all_read, texts=["a", "b", "c"])).wait()
+        assert (failed.status, asked) == ("failed", ["a", "b"])
+        fork = await orchestra.fork(failed.run)
+        assert (await fork.run.wait()).value == ["a", "b", "c"]
+    assert asked == ["a", "b", "b", "c"]

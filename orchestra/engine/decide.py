@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import TypeAlias
 
-from orchestra.codes import NO_BUDGET
+from orchestra.codes import NO_BUDGET, TOO_FEW
 from orchestra.engine import kinds
 from orchestra.engine.bulk import kept
 from orchestra.engine.kinds import asking, body, calling, checking, choice
@@ -17,6 +17,8 @@ from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
 
 _Step: TypeAlias = Callable[[State, Unit], Proposal | None]
+NAMED, SAID = 5, 200
+"""Elements of a list that a failure names, and characters of the reason of each."""
 READY, RUNNING = Phase.READY, Phase.RUNNING
 
 
@@ -168,16 +170,51 @@ def _spread(unit: Unit) -> Proposal:
     if len(items) > node.limit:
         hint = f"raise `limit` (at most 10,000), or pass fewer elements to {unit.path}"
         return Finish(unit, Failed("E004", f"{len(items)} elements, and the limit is {node.limit}", unit.path, hint))
+    if type(node.at_least) is int and len(items) < node.at_least:
+        hint = f"lower `at_least`, or pass more elements to {unit.path}"
+        return Finish(unit, Failed(TOO_FEW, f"{len(items)} elements, and {node.at_least} are needed", unit.path, hint))
     return Expand(unit, len(items))
 
 
 def _gathered(unit: Unit) -> Outcome:
-    """The list of the elements' values. Where every element failed there is nothing to go on with, and the node fails."""
+    """The list of the elements' values. Where every element failed there is nothing to go on with, and the node fails; so it does where
+    fewer than `at_least` can have a value."""
     outcomes = unit.spreading.outcomes if unit.spreading else []
+    if unit.spreading and unit.spreading.spare < 0:
+        return _too_few(unit, outcomes)
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
     if failures and len(failures) == len(outcomes):
         return blamed(failures[0], unit.path)
     return Value([outcome.value for outcome in outcomes if isinstance(outcome, Value)])
+
+
+def _too_few(unit: Unit, outcomes: list[Outcome | None]) -> Failed:
+    """The failure of a list of which too many elements are without a value: which ones, and why. It is that of the element that settled
+    it, and of those before, so that it follows from the facts, however many others come to their end meanwhile."""
+    wanted = unit.node.at_least
+    missing = [
+        (index, found)
+        for index, found in enumerate(outcomes)
+        if found is not None and not isinstance(found, Value) and not (wanted == "all" and isinstance(found, Skipped))
+    ]
+    named = "; ".join(f"{unit.path}[{index}] {_because(found)}" for index, found in missing[:NAMED])
+    more = f"; and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
+    needed = "all elements are needed" if wanted == "all" else f"{wanted:,} of {len(outcomes):,} elements are needed"
+    hint = "mend what they failed for; or leave `at_least` out: the list then does without them, and `left_out` says so"
+    return Failed(TOO_FEW, f"{needed}, and {len(missing):,} cannot be had: {named}{more}", unit.path, hint)
+
+
+def _because(outcome: Outcome) -> str:
+    """Why an element has no value, in a few words."""
+    said = outcome.reason if not isinstance(outcome, Value) else ""
+    short = said if len(said) <= SAID else f"{said[:SAID]}…"
+    match outcome:
+        case Failed(code=code):
+            return f"failed ({code}: {short})"
+        case Abstained():
+            return f"was withheld ({short})"
+        case _:
+            return f"was skipped ({short})"
 
 
 def _conclude(state: State) -> Proposal:

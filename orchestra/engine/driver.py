@@ -149,7 +149,7 @@ class Driver:
                 keeping = kinds.recalling.keep(self.state, unit, outcome) if unit.writing is not None else None
                 self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome, instead=instead, given=given))
                 self._unset(unit.path)
-                if unit.writing is not None:
+                if unit.writing is not None or self.state.gone is not None:
                     self._cancel_the_dead()
                 if keeping is not None:
                     for key in keeping.keys:

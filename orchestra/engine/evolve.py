@@ -32,7 +32,7 @@ from orchestra.events import (
     RunStarted,
     TurnStarted,
 )
-from orchestra.values.outcome import Outcome, Value
+from orchestra.values.outcome import Outcome, Skipped, Value
 from orchestra.verify.allotment import Allotment
 from orchestra.workflow.program import Program
 
@@ -302,7 +302,7 @@ def _drafted(state: State, unit: Unit, event: TurnStarted, drafted: Drafted) -> 
 def _expanded(state: State, event: Expanded, program: Program) -> None:
     unit = state.units[event.node]
     items = unit.node.each.evaluate(unit.bindings) if unit.node.each else []
-    unit.spreading = Spreading(items[: event.count])
+    unit.spreading = Spreading(items[: event.count], unit.node.at_least)
     unit.phase = Phase.EXPANDED
     _feed(state, unit, unit.spreading)
 
@@ -333,12 +333,17 @@ def _settle(state: State, unit: Unit, outcome: Outcome) -> None:
     unit.phase = Phase.DONE
     if (owner := unit.owner) is not None:
         spreading = owner.spreading
-        if spreading is not None:
+        if spreading is not None and spreading.spare >= 0:
             spreading.outcomes[unit.index] = outcome
             spreading.pending -= 1
             spreading.busy -= 1
             spreading.staked -= unit.staked
-            _feed(state, owner, spreading)
+            if type(outcome) is not Value and not (type(outcome) is Skipped and unit.node.at_least == "all"):
+                spreading.spare -= 1
+            if spreading.spare < 0:
+                state.move(owner, Phase.EXPANDED)  # it fails, whatever comes of the others
+            else:
+                _feed(state, owner, spreading)
         return
     scope, node = unit.scope, unit.node
     scope.outcomes[node.index] = outcome

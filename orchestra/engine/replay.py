@@ -75,7 +75,7 @@ def replay(program: Program, events: Iterable[Event]) -> Replayed:
                 if isinstance(event, Judged):
                     found.certified[event.node] = certificate_of(state.units[event.node].node)
                 evolve(state, event, program)
-                if unit is not None and (unit.due or unit.writing is not None or _limited(unit)):
+                if unit is not None and (unit.due or unit.writing is not None or unit.node.at_least is not None or _limited(unit)):
                     _drop(pending)
         except (KeyError, IndexError) as error:
             reason = f"the workflow has no {error}"

@@ -18,6 +18,7 @@ from orchestra.values.labels import Label
 from orchestra.values.outcome import Outcome
 from orchestra.values.types import Schema
 from orchestra.verify.allotment import Allotment
+from orchestra.workflow.nodes import AtLeast
 from orchestra.workflow.program import Acceptance, CompiledNode, Program
 
 
@@ -156,12 +157,14 @@ class Rung(msgspec.Struct, frozen=True, gc=False):
 
 class Spreading:
     """The elements of an `each` node: of those without an outcome (`pending`) `busy` have begun, and the budget for checks has met
-    `staked`; `next` is the first that has not begun."""
+    `staked`; `next` is the first that has not begun. So many more as `spare` may be without a value, by the node's `at_least`; below
+    zero that cannot be met any more, and what comes then changes nothing."""
 
-    __slots__ = ("busy", "items", "next", "outcomes", "pending", "staked")
+    __slots__ = ("busy", "items", "next", "outcomes", "pending", "spare", "staked")
 
-    def __init__(self, items: list[Any]) -> None:
+    def __init__(self, items: list[Any], at_least: AtLeast | None = None) -> None:
         self.items = items
+        self.spare = 0 if at_least == "all" else len(items) - (at_least or 0)
         self.outcomes: list[Outcome | None] = [None] * len(items)
         self.pending = len(items)
         self.busy = self.next = self.staked = 0

@@ -38,6 +38,7 @@ from orchestra.paths import stands_in
 from orchestra.testing import witnesses
 from orchestra.testing.books import Answering, Recorded
 from orchestra.testing.descent import Relative, descent
+from orchestra.testing.meanings import missing
 from orchestra.testing.oracle import Oracle, alike
 from orchestra.testing.witnesses import Observed
 from orchestra.values.outcome import Failed, Value
@@ -83,7 +84,7 @@ def audit(case: Case) -> list[str]:
     book = Recorded.of(case.events)
     oracle = Oracle(case.program, book).consult()
     found = [f"I5 two ends: {what}" for what in book.twice] + oracle.objections
-    for look in (_line, _end, _places, _order, _width, _money, _checks, _time, _people, _decisions):
+    for look in (_line, _end, _places, _order, _width, _short, _money, _checks, _time, _people, _decisions):
         found += look(case, book, oracle)
     if case.seen is not None:
         for glance in (witnesses.calls, witnesses.answers, witnesses.effects):
@@ -132,7 +133,7 @@ def _end(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
         return [f"I1 the run was to end, and went on until it was {last.status}"]
     if _for_time(last) and budget is not None and budget.seconds is not None:
         return []
-    spared = oracle.given_up | oracle.dropped
+    spared = oracle.given_up | oracle.dropped | oracle.short
     untold = [path for path in oracle.open if path not in oracle.dropped and not _within(path, spared)]
     found = [f"I5 {path} has no outcome, though its answers tell it" for path in untold]
     if oracle.outcome is None:
@@ -219,6 +220,29 @@ def _width(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
                 found.append(f"I4 {under_way} elements of {owner} are under way, and {most} may be")
                 break
     return found
+
+
+def _short(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I4: a list that cannot have what `at_least` wants ends at once, and nothing of it begins afterwards."""
+    found: list[str] = []
+    for owner in oracle.short & book.ends.keys():
+        end, node = book.ends[owner], oracle.places[owner].node
+        spare = 0 if node.at_least == "all" else book.counts[owner] - (node.at_least or 0)
+        ends = [one for path, one in book.ends.items() if path in oracle.places and oracle.places[path].owner == owner]
+        lost = next(one for one in sorted(ends, key=lambda one: one.seq) if (spare := spare - _missed(node, one, book)) < 0)
+        waited = [one for one in case.events[lost.seq : end.seq] if one.at > lost.at + SLACK and not isinstance(one, Resumed)]
+        if waited and not case.jumped and not any(isinstance(one, Resumed) for one in case.events[lost.seq : end.seq]):
+            found.append(f"I4 {owner} was short at {lost.seq}, and went on until {end.seq}")
+        found += [
+            f"I4 {path} began at {begun.seq}, and {owner}, which is short, had ended at {end.seq}"
+            for path, begun in book.begins.items()
+            if begun.seq > end.seq and _within(path, {owner})
+        ]
+    return found
+
+
+def _missed(node: CompiledNode, end: Event, book: Recorded) -> int:
+    return missing(node, [book.outcomes[str(getattr(end, "node", ""))]])
 
 
 def _needs(node: CompiledNode, scope: str, oracle: Oracle) -> list[str]:

@@ -32,6 +32,12 @@ def unstated(node: CompiledNode) -> bool:
     return node.source.retry is None and node.retry is RETRY
 
 
+def missing(node: CompiledNode, outcomes: Sequence[Outcome | None]) -> int:
+    """Elements that are known to have no value, as `at_least` counts them: a skip leaves `all` of the others."""
+    skips = 0 if node.at_least == "all" else sum(isinstance(one, Skipped) for one in outcomes)
+    return skips + sum(isinstance(one, Failed | Abstained) for one in outcomes)
+
+
 def accepted(value: Any, ruling: acceptance.Ruling) -> Value:
     """A value that its checks accept, without what they dropped of it."""
     return Value(

@@ -32,6 +32,7 @@ from orchestra.testing.meanings import (
     evidence_of,
     first_arm,
     fits,
+    missing,
     or_fallback,
     result_of,
     shown_of,
@@ -43,7 +44,7 @@ from orchestra.verify import acceptance, examination
 from orchestra.verify.entailment import Reply
 from orchestra.workflow.program import CompiledNode, Program
 
-TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO = "E006", "E005", "E004", "E016"
+TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO, TOO_FEW = "E006", "E005", "E004", "E016", "E034"
 
 
 @dataclass(slots=True)
@@ -110,6 +111,8 @@ class Oracle:
         """Units whose time was up."""
         self.dropped: set[str] = set()
         """Steps of plans that nobody waits for: their plan was refused, another version followed, or its answer does not rest on them."""
+        self.short: set[str] = set()
+        """Lists that cannot have as many values as they need: nobody waits for the rest of their elements."""
         self.starts: dict[str, int | None] = {}
         """By path: the event after which a step of a plan may begin; None where it may not."""
         self.status = ""
@@ -180,6 +183,8 @@ class Oracle:
     def _spread(self, path: str, scope: str, node: CompiledNode, bindings: dict[str, Any], items: list[Any], poor: bool) -> Outcome | None:
         if len(items) > node.limit:
             return Failed(TOO_MANY, "", path)
+        if isinstance(node.at_least, int) and len(items) < node.at_least:
+            return Failed(TOO_FEW, "", path)
         if self.recorded is not None and self.recorded.counts.get(path, len(items)) != len(items):
             self.objections.append(f"I5 {path} has {len(items)} elements, and {self.recorded.counts[path]} on record")
         found: list[Outcome | None] = []
@@ -194,6 +199,9 @@ class Oracle:
             except OrchestraError as error:
                 wanted = Failed(error.code, error.message, inner)
             found.append(self._agreed(inner, node, own, wanted))
+        if missing(node, found) > (0 if node.at_least == "all" else len(items) - (node.at_least or 0)):
+            self.short.add(path)
+            return Failed(TOO_FEW, "", path)
         if any(outcome is None for outcome in found):
             return None
         failures = [outcome for outcome in found if isinstance(outcome, Failed)]

@@ -54,7 +54,7 @@ def draw(number: int) -> Drawn:
     """The workflow of a number. Raises what the compiler raises where no draft of many compiles, which would be a fault of this module."""
     refusals: list[InputError | InputErrors] = []
     for draft in range(40):
-        lines = [f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices", "/grounds")]
+        lines = [f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices", "/grounds", "/wants")]
         author = _Author(*map(Random, lines))
         graph = author.workflow(f"w{number}")
         text = json.dumps(graph, indent=1)
@@ -83,7 +83,7 @@ class _Scope:
 class _Author:
     """Writes one workflow, and those that it calls."""
 
-    def __init__(self, chance: Random, asking: Random, parting: Random, choosing: Random, grounding: Random) -> None:
+    def __init__(self, chance: Random, asking: Random, parting: Random, choosing: Random, grounding: Random, wanting: Random) -> None:
         self.chance = chance
         self.asking = asking
         """Of checks that ask agents, apart from the rest: a workflow stays the same but for them."""
@@ -93,6 +93,8 @@ class _Author:
         """Of nodes that ask one agent of several, likewise."""
         self.grounding = grounding
         """Of plans that begin with what they are given, likewise."""
+        self.wanting = wanting
+        """Of lists that want so many of their elements, likewise."""
         self.called: dict[str, dict[str, Any]] = {}
         self.features: Counter[str] = Counter()
         self.number = 0
@@ -229,6 +231,9 @@ class _Author:
             if self.likely(0.3):
                 node["limit"] = self.chance.choice((2, 50))
                 self.features["limit"] += 1
+        if spread and self.wanting.random() < 0.25:
+            node["at_least"] = self.wanting.choice(("all", "all", 1, 2))
+            self.features["at least"] += 1
         self.modify(node, kind, scope, variable)
         return node, kind
 

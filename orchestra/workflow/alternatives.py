@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BOOL: Final[Schema] = {"type": "boolean"}
 STR: Final[Schema] = {"type": "string"}
-OF_THE_NODE: Final = frozenset({"when", "each", "as_", "limit", "concurrency", "after", "fallback"})
+OF_THE_NODE: Final = frozenset({"when", "each", "as_", "limit", "concurrency", "at_least", "after", "fallback"})
 """Modifiers of the node itself; the others are the agents'."""
 SHOWN = 120
 """Characters of a label that a reason names."""

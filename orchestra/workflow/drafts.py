@@ -11,7 +11,7 @@ from orchestra.agent.contract import Contract, Schema
 from orchestra.values.schema import ANY, NULL, nullable, show, union
 from orchestra.workflow import alternatives, kits, nodes
 from orchestra.workflow.covering import covers, of_when
-from orchestra.workflow.nodes import RETRY, AnyNode, Retry
+from orchestra.workflow.nodes import RETRY, AnyNode, AtLeast, Retry
 from orchestra.workflow.ordering import Uses, names_in, uses
 from orchestra.workflow.program import Acceptance, CompiledNode, Expression, Planning, Program, Using
 from orchestra.workflow.signatures import NAME
@@ -40,6 +40,7 @@ class Draft(msgspec.Struct, kw_only=True, gc=False):
     variable: str = ""
     limit: int = 10_000
     concurrency: int | None = None
+    at_least: AtLeast | None = None
     arms: tuple[Expression, ...] = ()
     body: Program | None = None
     until: Expression | None = None
@@ -78,6 +79,7 @@ class Draft(msgspec.Struct, kw_only=True, gc=False):
             self.variable,
             self.limit,
             self.concurrency,
+            self.at_least,
             self.arms,
             self.body,
             self.until,

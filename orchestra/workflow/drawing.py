@@ -82,7 +82,8 @@ def sentences(node: CompiledNode) -> list[str]:
     if node.each is not None:
         most = f", at most {node.limit:,}" if node.source.limit is not None else ""
         together = f", {node.concurrency:,} at once" if node.concurrency is not None else ""
-        found.append(f"each {node.variable} of {_short(node.source.each)}{most}{together}")
+        needed = f", at least {node.at_least}" if node.at_least is not None else ""
+        found.append(f"each {node.variable} of {_short(node.source.each)}{most}{together}{needed}")
     if node.source.when is not None:
         found.append(f"when {_short(node.source.when)}")
     if isinstance(node.source, AgentNode) and node.source.escalate is not None:

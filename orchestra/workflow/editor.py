@@ -11,7 +11,15 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _LISTS = ("after", "checks", "otherwise", "agents", "tools", "workflows", "options")
 """Keys of a node whose list may be written as its one element."""
-_TOGETHER = {"each": ["as"], "as": ["each"], "limit": ["each"], "concurrency": ["each"], "against": ["checks"], "score": ["checks"]}
+_TOGETHER = {
+    "each": ["as"],
+    "as": ["each"],
+    "limit": ["each"],
+    "concurrency": ["each"],
+    "at_least": ["each"],
+    "against": ["checks"],
+    "score": ["checks"],
+}
 """Keys of a node, and those that they mean nothing without."""
 
 _MEANINGS = {
@@ -31,6 +39,7 @@ _MEANINGS = {
     "as": "The name of one element of `each`.",
     "limit": "Elements at most.",
     "concurrency": "Elements at once, at most.",
+    "at_least": "Elements that must have a value, else the node fails at once: `all`, or a number. Else those that fail are left out.",
     "after": "Nodes that must have ended before, although none of their values is used.",
     "retry": "Attempts in all: `3`, or `{attempts: 3, wait: [0.5, 8], within: 60}` with seconds.",
     "within": "Seconds after the first attempt began, after which no other one is planned.",

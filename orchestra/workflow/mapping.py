@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 from orchestra.values.types import Schema, elements
 from orchestra.workflow import mistakes
@@ -21,20 +21,30 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def map_(body: Callable[[T], U], items: Sequence[T], /, *, limit: int | None = None, concurrency: int | None = None) -> list[U]:
+def map_(
+    body: Callable[[T], U],
+    items: Sequence[T],
+    /,
+    *,
+    limit: int | None = None,
+    concurrency: int | None = None,
+    at_least: int | Literal["all"] | None = None,
+) -> list[U]:
     """What a body gives for each element, in parallel, in the same order.
 
     A body with one call is a node under `each`; with several, a block of nodes; with none, an expression. An element that
     fails is left out (`Result.left_out` has it). Where elements may be withheld or skipped, the result is a `list[Guarded[U]]`,
     and `values` gives the list of those that are there. `limit` is the number of elements at most (10,000 at most),
-    `concurrency` how many run at once.
+    `concurrency` how many run at once. `at_least="all"`, or a number, is how many must have a value: as soon as that cannot be met the
+    list fails (E034), and what still runs of it is cancelled.
     Raises `InputError` (W-codes) for mistakes.
     """
     scope, given = current("map_"), _listed("map_", items)
-    for word, number in (("limit", limit), ("concurrency", concurrency)):
+    for word, number in (("limit", limit), ("concurrency", concurrency), ("at_least", None if _all(at_least) else at_least)):
         if number is not None and (type(number) is not int or not 1 <= number <= 10_000):
             said_so = repr(number) if not holds(number) else f"{said(lift(number))}, a value of the workflow"
-            raise fault("W016", f"{word} must be a number, known when the workflow is written, and is {said_so}", hint=f"{word}=8")
+            kind, hint = ("`all` or a number", 'at_least="all"') if word == "at_least" else ("a number", f"{word}=8")
+            raise fault("W016", f"{word} must be {kind}, known when the workflow is written, and is {said_so}", hint=hint)
     name, inner, result = _element(body, given, scope)
     guarded = type(result) is Guarded
     with inside(inner):
@@ -44,11 +54,19 @@ def map_(body: Callable[[T], U], items: Sequence[T], /, *, limit: int | None = N
         text, schema = template(Placeholder(replace(result._wired, needs=frozenset())) if guarded else result)
         wired = lift(result) if not guarded and not inner.nodes else peek(result)
     if not inner.nodes:
+        if at_least is not None:
+            why = "without a call none of its elements fails alone"
+            hint = "leave it out; or when(length(items) >= 3, lambda: ...) around what uses the list"
+            raise fault("W016", "at_least is for a body that calls something, and this one calls nothing", hint=hint, why=why)
         return cast("list[U]", Placeholder(_mapped(given, wired, name)))
-    each = {"each": f"${{{given.cel}}}", "as_": name, "limit": limit, "concurrency": concurrency}
+    each = {"each": f"${{{given.cel}}}", "as_": name, "limit": limit, "concurrency": concurrency, "at_least": at_least}
     draft = _each(scope, inner, wired, text, schema, each)
     made = node_value(draft, scope)
     return cast("list[U]", Guarded(made, mapped=True) if guarded else Placeholder(made))
+
+
+def _all(at_least: Any) -> bool:
+    return type(at_least) is str and at_least == "all"
 
 
 def _listed(word: str, items: Any) -> Wired:

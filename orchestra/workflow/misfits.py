@@ -34,6 +34,7 @@ _FORMS = {
 """What a value must be, by the kind of pydantic's finding."""
 _OF_KEY = {
     "score": "`combined`, or left out",
+    "at_least": "`all`, or a number from 1 to 10,000",
     "accept": "`certified`, or a score in [0, 1]",
     "agent": "the name of an agent, or a choice with `by` and `of`",
     "call": "the name of a workflow, or a block with `nodes` and `output`",
@@ -53,6 +54,7 @@ _EXAMPLES = {
     "accept": "accept: 0.5",
     "limit": "limit: 100, at most 10,000",
     "concurrency": "concurrency: 8",
+    "at_least": "at_least: all, or at_least: 3",
     "at_most": "at_most: 5, at most 100",
     "budget": "budget: {tokens: 20000, seconds: 60}",
     "tokens": "budget: {tokens: 20000}",
@@ -112,7 +114,7 @@ def _fault(entry: Any, path: Path, name_fault: bool, marked: Marked) -> InputErr
         form = str(context.get("expected", "")).replace("'", "")
     else:
         form = _FORMS[kind].format(**context) if kind in _FORMS else str(entry["msg"]).removeprefix("Input should be ")
-    form = _OF_KEY.get(last, form) if not bound or last == "accept" else form
+    form = _OF_KEY.get(last, form) if not bound or last in ("accept", "at_least") else form
     return InputError("L103", f"{said} must be {form}, got {_given(given)}", place=place, hint=hint)
 
 

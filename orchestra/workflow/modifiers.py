@@ -80,7 +80,7 @@ def _spread(compiler: Compiler, node: AnyNode, types: Names, path: Path) -> tupl
     """The list of a node under `each`, and the type of one element."""
     findings = compiler.findings
     if node.each is None:
-        for key in ("as_", "limit", "concurrency"):
+        for key in ("as_", "limit", "concurrency", "at_least"):
             if getattr(node, key) is not None:
                 word = key.rstrip("_")
                 findings.fault("L117", f"`{word}` goes with `each`", findings.at(*path, word, key=True), hint="each: ${list}")
@@ -127,7 +127,10 @@ def _complete(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, pat
             fits("`fallback`", draft.fallback.schema, draft.output, compiler.findings, (*path, "fallback"), node.fallback)
     draft.variable = node.as_ or ""
     draft.limit = node.limit or 10_000
-    draft.concurrency = node.concurrency
+    draft.concurrency, draft.at_least = node.concurrency, node.at_least
+    if isinstance(node.at_least, int) and node.at_least > draft.limit:
+        said = f"`at_least: {node.at_least}` can never be met: the list has {draft.limit:,} elements at most"
+        compiler.findings.fault("L118", said, compiler.findings.at(*path, "at_least"), hint=f"at_least: {draft.limit}, or at_least: all")
     draft.retry = node.retry or compiler.defaults.retry or RETRY
     draft.timeout = node.timeout or compiler.defaults.timeout
     draft.acceptance = _acceptance(compiler, node, draft, types, path)

@@ -20,6 +20,8 @@ Template: TypeAlias = Any
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Days: TypeAlias = Annotated[float, Field(gt=0, le=366 * 86_400, allow_inf_nan=False)]
 """Seconds, as many as people may take: 366 days at most."""
+AtLeast: TypeAlias = Literal["all"] | Annotated[int, Field(ge=1, le=10_000)]
+"""How many elements of a list must have a value; of `all`, those that a condition skips are none."""
 Action: TypeAlias = Literal["retry", "escalate", "ask", "back_off", "abstain"]
 
 
@@ -83,6 +85,7 @@ class Node(Frozen):
     as_: Name | None = Field(default=None, alias="as")
     limit: Annotated[int, Field(ge=1, le=10_000)] | None = None
     concurrency: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    at_least: AtLeast | None = None
     after: tuple[Name, ...] = ()
     retry: Retry | None = None
     timeout: Seconds | None = None

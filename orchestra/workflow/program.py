@@ -11,7 +11,7 @@ import msgspec
 
 from orchestra.agent.contract import Contract, Kit, Schema
 from orchestra.values.labels import Label
-from orchestra.workflow.nodes import RETRY, Action, AnyNode, Budget, Graph, PlanLimits, Retry
+from orchestra.workflow.nodes import RETRY, Action, AnyNode, AtLeast, Budget, Graph, PlanLimits, Retry
 
 if TYPE_CHECKING:
     from orchestra.verify.certificate_file import Certificate
@@ -146,6 +146,7 @@ class CompiledNode(msgspec.Struct, frozen=True, gc=False):
     variable: str = ""
     limit: int = 10_000
     concurrency: int | None = None
+    at_least: AtLeast | None = None
     arms: tuple[Expression, ...] = ()
     """Of `first_of`, in written order."""
     body: Program | None = None

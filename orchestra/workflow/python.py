@@ -152,7 +152,7 @@ class _Body:
         return [*before, f"{name} = {text}"]
 
     def mapped(self, node: AnyNode, text: str) -> str:
-        told = "".join(f", {key}={getattr(node, key)}" for key in ("limit", "concurrency") if getattr(node, key) is not None)
+        told = "".join(f", {key}={getattr(node, key)!r}" for key in ("limit", "concurrency", "at_least") if getattr(node, key) is not None)
         body = text if isinstance(node, CallNode) and isinstance(node.call, Block) else f"lambda {node.as_}: {text}"
         return f"{self.function.word('map_')}({body}, {self.value(node.each)}{told})"
 

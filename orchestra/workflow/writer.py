@@ -17,7 +17,7 @@ WIDTH = 110
 """Columns within which a mapping or a list stands in one line."""
 
 _ORDER = (
-    *(*KINDS, "with", "escalate", "when", "each", "as", "limit", "concurrency", "after"),
+    *(*KINDS, "with", "escalate", "when", "each", "as", "limit", "concurrency", "at_least", "after"),
     *("agents", "tools", "workflows", "returns", "options", "limits", "repairs", "replans", "streaming"),
     *("router", "larger", "votes", "cache", "stepwise", "copied", "grounded", "anyway", "shortlist"),
     *("checks", "against", "score", "accept", "otherwise", "retry", "timeout", "fallback"),

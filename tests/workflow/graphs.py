@@ -162,7 +162,9 @@ def modifiers(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...]) 
     if draw(st.booleans()):
         variable = draw(names.filter(lambda name: name not in scope))
         found |= {"each": draw(references(scope)), "as_": variable}
-        found |= draw(st.fixed_dictionaries({}, optional={"limit": st.integers(1, 10_000), "concurrency": st.integers(1, 10_000)}))
+        wanted = st.just("all") | st.integers(1, 10_000)
+        most: dict[str, Any] = {"limit": st.integers(1, 10_000), "concurrency": st.integers(1, 10_000), "at_least": wanted}
+        found |= draw(st.fixed_dictionaries({}, optional=most))
         inner = (*scope, variable)
     if draw(st.booleans()):
         found |= {"checks": draw(st.sampled_from([("quote",), ("quote", "numbers"), ("schema", "recompute")]))}
@@ -340,6 +342,7 @@ def _compiled(given: Mapping[str, AnyNode], max_output: int) -> tuple[CompiledNo
                 variable=node.as_ or "",
                 limit=node.limit or 10_000,
                 concurrency=node.concurrency,
+                at_least=node.at_least,
                 body=None if body is None else _body(name, body, max_output),
                 at_most=getattr(body, "at_most", 1),
                 fallback=expression(node.fallback),

@@ -97,6 +97,22 @@ def concurrency(questions: list[str], n: int) -> list[Answer]:
     return map_(lambda one: calculator(question=one), questions, concurrency=n)
 
 
+def at_least(questions: list[str], n: int) -> list[Answer]:
+    """W016: at_least must be `all` or a number, known when the workflow is written, and is n, a value of the workflow
+    at: map_(lambda one: calculator(question=one), questions, at_least=n)
+    help: at_least="all"
+    """
+    return map_(lambda one: calculator(question=one), questions, at_least=n)  # type: ignore[arg-type]
+
+
+def at_least_of_nothing(questions: list[str]) -> list[str]:
+    """W016: at_least is for a body that calls something, and this one calls nothing
+    at: map_(lambda one: one + "!", questions, at_least="all")
+    help: leave it out; or when(length(items) >= 3, lambda: ...) around what uses the list
+    """
+    return map_(lambda one: one + "!", questions, at_least="all")
+
+
 def attempts(question: str, n: int) -> Answer:
     """W016: retry=n is a value of the workflow
     at: calculator.options(retry=n)(question=question)

@@ -351,11 +351,11 @@ def test_options_stand_on_the_node() -> None:
 
 def test_limits_of_a_map_stand_on_the_node_under_each() -> None:
     def limited(question: str, documents: list[Document]) -> Answer:
-        readings = map_(lambda one: reader(question=question, context=one.text), documents, concurrency=4, limit=100)
+        readings = map_(lambda one: reader(question=question, context=one.text), documents, concurrency=4, limit=100, at_least="all")
         return writer(question=question, findings=readings)
 
     node = graph_of(limited).nodes["readings"]
-    assert (node.concurrency, node.limit) == (4, 100)
+    assert (node.concurrency, node.limit, node.at_least) == (4, 100, "all")
 
 
 def test_texts_that_are_put_together_are_texts_with_references() -> None:

@@ -74,6 +74,7 @@ nodes:
     against: ${document.text}
     otherwise: [retry, abstain]
     concurrency: 8
+    at_least: 3
   written: {agent: writer, with: {question: "${input.question}", findings: "${readings.values}"}}
 """,
     "a list that is skipped as a whole": """

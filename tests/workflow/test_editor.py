@@ -125,7 +125,7 @@ def test_whatever_is_written_is_accepted(graph: Graph) -> None:
         "{plan: go, agents: r, stepwise: false, copied: true, grounded: true, anyway: true, shortlist: 16, returns: anything}",
         "{ask: really?, options: [yes_, no_]}",
         "{call: other, with: {}}",
-        "{tool: t, each: '${b}', as: x, limit: 5, concurrency: 2}",
+        "{tool: t, each: '${b}', as: x, limit: 5, concurrency: 2, at_least: all}",
     ],
 )
 def test_short_forms_that_the_reader_knows_are_accepted(node: str) -> None:

@@ -1,0 +1,256 @@
+"""`at_least`: a list that wants all of its elements, or so many, fails as soon as that cannot be met any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestra.doors import Call, Refused
+from orchestra.engine.replay import replay
+from orchestra.events import Asked, AttemptStarted, Event, Expanded, NodeFinished, Resumed, RunFinished
+from orchestra.testing import VirtualClock, run_simulated
+from orchestra.testing.auditor import Case, audit
+from orchestra.values.outcome import Failed, Value
+from tests.engine.durable import Theatre
+from tests.engine.stage import Played, play, program
+
+EACH = """
+input: {text: str}
+output: ${n}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  loud: {agent: writer, each: "${words}", as: word, with: {text: "${word}"}, %s}
+  n: {tool: count, with: {items: "${loud.values}"}}
+"""
+
+
+def fails(*words: str) -> dict[str, Any]:
+    """A writer that has no answer to these words; others take a second each."""
+
+    def answer(call: Call) -> Any:
+        return Refused(code="F207", reason="no") if call.inputs["text"] in words else "<>"
+
+    return {"writer": answer}
+
+
+def slow(call: Call, chance: Any) -> float:
+    """Who writes about `b` knows it after a second, whoever writes about something else after ten."""
+    return 0.0 if call.kind == "tool" else 1.0 if call.inputs["text"] == "b" else 10.0
+
+
+def sound(text: str, played: Played) -> None:
+    assert audit(Case(program(text), played.events)) == []
+    assert replay(program(text), played.events).reason == ""
+
+
+@pytest.mark.parametrize(
+    ("at_least", "lost", "value"),
+    [("all", "", 4), ("all", "b", None), (3, "b", 3), (3, "bc", None), (4, "d", None), (1, "abc", 1), (1, "abcd", None)],
+)
+def test_a_list_has_at_least_so_many_values_or_none(at_least: str | int, lost: str, value: int | None) -> None:
+    text = EACH % f"at_least: {at_least}"
+    played = play(text, {"text": "a b c d"}, fails(*lost), latency=(0.5, 2.0))
+    if value is not None:
+        assert played.outcome == Value(value)
+    else:
+        assert isinstance(played.outcome, Failed)
+        assert (played.outcome.code, played.outcome.by) == ("E034", "loud")
+    sound(text, played)
+
+
+def test_the_failure_names_the_elements_and_why() -> None:
+    played = play(EACH % "at_least: 3", {"text": "a b c d"}, fails("a", "c"), latency=1.0)
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.reason == (
+        "3 of 4 elements are needed, and 2 cannot be had: loud[0] failed (F207: no); loud[2] failed (F207: no)"
+    )
+    played = play(EACH % "at_least: all", {"text": "a b c d"}, fails("c"), latency=1.0)
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.reason == "all elements are needed, and 1 cannot be had: loud[2] failed (F207: no)"
+
+
+def test_what_still_runs_is_cancelled_and_what_has_not_begun_does_not_begin() -> None:
+    text = EACH % "at_least: all, concurrency: 2"
+    played = play(text, {"text": "a b c d e f"}, fails("b"), latency=slow)
+    assert played.finished.at - played.events[0].at == 1.0
+    assert [call.node for call in played.workers.calls if call.kind == "agent"] == ["loud[0]", "loud[1]"]
+    assert [call.node for call in played.workers.cancelled] == ["loud[0]"]
+    assert {event.node for event in played.of(NodeFinished)} == {"loud[1]", "loud", "n"}
+    sound(text, played)
+
+
+def test_a_list_that_is_too_short_from_the_start_begins_nothing() -> None:
+    played = play(EACH % "at_least: 3", {"text": "a b"})
+    assert played.outcome == Failed("E034", "2 elements, and 3 are needed", "loud", "lower `at_least`, or pass more elements to loud")
+    assert not played.of(Expanded)
+    assert play(EACH % "at_least: all", {"text": ""}).outcome == Value(0)
+    assert isinstance(play(EACH % "at_least: 1", {"text": ""}).outcome, Failed)
+
+
+def test_attempts_come_first() -> None:
+    def answer(call: Call) -> Any:
+        return Refused(code="F204", reason="busy", retryable=True) if call.inputs["text"] == "b" and call.attempt < 3 else "<>"
+
+    text = EACH % "at_least: all, retry: 3"
+    played = play(text, {"text": "a b c"}, {"writer": answer}, latency=1.0)
+    assert played.outcome == Value(3)
+    played = play(EACH % "at_least: all, retry: 2", {"text": "a b c"}, {"writer": answer}, latency=1.0)
+    assert isinstance(played.outcome, Failed)
+    assert "loud[1] failed (F204: busy)" in played.outcome.reason
+
+
+def test_an_element_with_a_fallback_is_not_missing() -> None:
+    played = play(EACH % "at_least: all, fallback: none", {"text": "a b c"}, fails("b"), latency=1.0)
+    assert played.outcome == Value(3)
+
+
+def test_what_a_condition_skips_is_none_of_all_but_no_value_of_so_many() -> None:
+    when = "when: \"${word != 'b'}\""
+    assert play(EACH % f"at_least: all, {when}", {"text": "a b c"}).outcome == Value(2)
+    assert play(EACH % f"at_least: 2, {when}", {"text": "a b c"}).outcome == Value(2)
+    played = play(EACH % f"at_least: 3, {when}", {"text": "a b c"})
+    assert isinstance(played.outcome, Failed)
+    assert "loud[1] was skipped" in played.outcome.reason
+
+
+WITHHELD = """
+input: {texts: "list[str]"}
+output: ${found.values}
+nodes:
+  found:
+    each: ${input.texts}
+    as: text
+    agent: reader
+    with: {question: When?, context: "${text}"}
+    checks: [quote]
+    against: ${text}
+    otherwise: [%s]
+    at_least: %s
+"""
+TEXTS = {"texts": ["It was completed in 1889.", "It stands.", "It was completed in 1889, they say."]}
+
+
+def test_what_is_withheld_is_missing_too() -> None:
+    played = play(WITHHELD % ("abstain", "all"), TEXTS)
+    assert isinstance(played.outcome, Failed)
+    assert "found[1] was withheld (" in played.outcome.reason
+    played = play(WITHHELD % ("abstain", 2), TEXTS)
+    assert isinstance(played.outcome, Value)
+    assert len(played.outcome.value) == 2
+
+
+NESTED = """
+input: {rows: "list[list[str]]"}
+output: ${outer.values}
+nodes:
+  outer:
+    each: ${input.rows}
+    as: row
+    at_least: %s
+    call:
+      nodes:
+        inner: {agent: writer, each: "${row}", as: word, at_least: all, with: {text: "${word}"}}
+      output: ${inner.values}
+"""
+ROWS = {"rows": [["a", "b"], ["c"], ["d", "e"]]}
+
+
+def test_a_list_within_a_list_is_an_element_that_failed() -> None:
+    played = play(NESTED % 2, ROWS, fails("b"), latency=slow)
+    assert played.outcome == Value([["<>"], ["<>", "<>"]])
+    assert [call.node for call in played.workers.cancelled] == ["outer[0]/inner[0]"]
+    sound(NESTED % 2, played)
+    played = play(NESTED % "all", ROWS, fails("b"), latency=slow)
+    assert isinstance(played.outcome, Failed)
+    assert played.outcome.reason.startswith("all elements are needed, and 1 cannot be had: outer[0] failed (E034: all elements are needed")
+    assert "outer[0]/inner[1] failed (F207: no)" in played.outcome.reason
+    assert len(played.workers.cancelled) == 4
+    assert played.finished.at - played.events[0].at == 1.0
+    sound(NESTED % "all", played)
+
+
+def test_a_person_is_not_asked_any_more_by_a_list_that_has_failed() -> None:
+    text = """
+input: {words: "list[str]"}
+output: {said: "${said}"}
+nodes:
+  all:
+    each: ${input.words}
+    as: word
+    at_least: all
+    call:
+      nodes:
+        sure: {ask: "Is ${word} right?", when: "${word == 'a'}"}
+        made: {agent: writer, when: "${word != 'a'}", with: {text: "${word}"}}
+        either: {first_of: ["${sure}", "${made}"]}
+      output: ${either}
+  said: {first_of: ["${string(size(all.values))}", "not all"]}
+"""
+    played = play(text, {"words": ["a", "b", "c"]}, fails("b"), latency=slow)
+    assert played.outcome == Value({"said": "not all"})
+    assert [event.node for event in played.of(Asked)] == ["all[0]/sure"]
+    sound(text, played)
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 10**6), cut=st.floats(0, 1), at_least=st.sampled_from(["all", 2, 4]), width=st.integers(1, 3))
+def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: float, at_least: str | int, width: int) -> None:
+    text = EACH % f"at_least: {at_least}, concurrency: {width}"
+    compiled = program(text)
+    answers = {"split": lambda call: call.inputs["text"].split(), "count": lambda call: len(call.inputs["items"]), **fails("b", "d")}
+    played: Any = play(text, {"text": "a b c d e"}, answers, seed=seed, latency=(0.1, 2.0))
+    before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
+
+    async def scene(clock: VirtualClock) -> tuple[RunFinished, list[Event], Theatre]:
+        theatre = Theatre(clock, answers, seed=seed, latency=(0.1, 2.0))
+        theatre.put(before)
+        run = await theatre.engine.resume(compiled, played.events[0].run, by="a test")
+        finished = await run.wait()
+        events = await theatre.journal.read(run.id)
+        await theatre.engine.close()
+        return finished, events, theatre
+
+    finished, events, _ = run_simulated(scene, seed)
+    assert finished.status == played.finished.status
+    assert isinstance(events[len(before)], Resumed)
+    assert audit(Case(compiled, events)) == []
+    assert replay(compiled, events).reason == ""
+
+
+def test_an_effect_that_nobody_knows_of_is_not_asked_about_once_the_list_has_failed() -> None:
+    text = """
+input: {words: "list[str]"}
+output: ${sent.values}
+nodes:
+  sent: {tool: send, each: "${input.words}", as: word, at_least: all, with: {text: "${word}"}}
+"""
+    compiled = program(text)
+
+    def sends(call: Call) -> Any:
+        return Refused(code="T003", reason="no") if call.inputs["text"] == "b" else "sent"
+
+    def takes(call: Call, chance: Any) -> float:
+        return 1.0 if call.inputs["text"] == "b" else 10.0
+
+    played: Any = play(text, {"words": ["a", "b"]}, {"send": sends}, latency=takes)
+    assert isinstance(played.outcome, Failed)
+    failed = next(event for event in played.of(NodeFinished, "sent[1]"))
+    before = [event for event in played.events if event.seq <= failed.seq]
+    assert {event.node for event in before if isinstance(event, AttemptStarted)} == {"sent[0]", "sent[1]"}
+
+    async def scene(clock: VirtualClock) -> list[Event]:
+        theatre = Theatre(clock, {"send": sends}, latency=takes)
+        theatre.put(before)
+        run = await theatre.engine.resume(compiled, played.events[0].run, by="a test")
+        await run.wait()
+        events = await theatre.journal.read(run.id)
+        await theatre.engine.close()
+        return events
+
+    events = run_simulated(scene, 0)
+    assert not [event for event in events if isinstance(event, Asked)]
+    assert isinstance(events[-1], RunFinished)
+    assert audit(Case(compiled, events)) == []
