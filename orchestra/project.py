@@ -21,6 +21,7 @@ from orchestra.log import listener, note
 from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, nearest, under
 from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.lines import at_its_line
 from orchestra.workflow.meanings import Meanings, ambiguous, declared_models, meanings
 from orchestra.workflow.nodes import Graph, Input
 from orchestra.workflow.program import Program
@@ -319,7 +320,10 @@ class Project:
         catalog = replace(catalog, models={**catalog.models, **models})
         if (bare := self._bare.get(step)) is not None:
             catalog = replace(catalog, agents={**catalog.agents, step.name: bare.contract})
-        program = compile_graph(graph, catalog, places)
+        try:
+            program = compile_graph(graph, catalog, places)
+        except InputError as error:
+            raise (at_its_line(error, step) if isinstance(step, Workflow) else error) from None
         made = Compiled(program, step.models if isinstance(step, Workflow) else {}, self._stamps(step, program))
         self._programs[step] = made
         return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from orchestra.workflow import modifiers
 from orchestra.workflow.covering import Conditions, together
 from orchestra.workflow.drafts import Draft, Names
 from orchestra.workflow.evaluation import Listing
-from orchestra.workflow.findings import Enough, Findings
+from orchestra.workflow.findings import Enough, Findings, Part
 from orchestra.workflow.nodes import AgentNode, AnyNode, Block, CallNode, Defaults, FirstOfNode, Graph, LoopNode, PlanNode, ToolNode
 from orchestra.workflow.ordering import Uses, names_in, ordered, uses
 from orchestra.workflow.program import CompiledNode, Expression, InputField, Program
@@ -424,6 +424,8 @@ class Compiler:
             except InputError as error:
                 where = str(error.place).partition(": ")[2] or "its file"
                 why = f"in the workflow {name!r}, at {where}" + (f": {error.why}" if error.why else "")
+                if isinstance(place, Part) and isinstance(error.place, Part):
+                    place = replace(place, called=error.place)
                 self.findings.fault(error.code, error.message, place, hint=error.hint or f"orchestra validate {name}", why=why)
         return None
 

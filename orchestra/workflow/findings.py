@@ -17,6 +17,11 @@ from orchestra.workflow.reader import MAX_FAULTS, Places
 class Part(Place):
     """A part of a workflow that no file is at hand for: its name and the keys that lead to it."""
 
+    workflow: str = ""
+    path: tuple[str | int, ...] = ()
+    called: Part | None = None
+    """Of a call whose workflow has a fault: the part of that one."""
+
     def __str__(self) -> str:
         return self.file
 
@@ -43,7 +48,7 @@ class Findings:
         """The place of a part of the workflow."""
         if self.places is not None:
             return self.places.at(*path, key=key)
-        return Part(f"{self.name}: {'.'.join(str(step) for step in path)}" if path else self.name, 0)
+        return Part(f"{self.name}: {'.'.join(str(step) for step in path)}" if path else self.name, 0, workflow=self.name, path=path)
 
     def fault(self, code: str, message: str, place: Place | None, *, hint: str = "", why: str = "") -> None:
         """Notes a fault, once. Raises `Enough` with the last that is shown."""

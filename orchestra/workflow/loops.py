@@ -54,7 +54,7 @@ def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
         raise fault("W016", "the loop's body calls nothing, so every turn would be the same", hint="call an agent or a tool in it")
     made = Loop(nodes=nodes, output=turn.output, at_most=at_most, until=turn.until)
     draft = scope.add(LoopNode, "loop", turn.schema, loop=made)
-    draft.effect = effect(turn.inner)
+    draft.effect, draft.inner = effect(turn.inner), turn.inner.nodes
     draft.loose = loose(read_by(turn.output, turn.inner), turn.inner.standing)
     return Placeholder(node_value(draft, scope))
 

@@ -116,12 +116,12 @@ def _each(scope: Scope, inner: Scope, wired: Wired, text: Any, schema: Schema, e
     if len(inner.nodes) > 1 or wired.cel != only.name or not _moves(scope, only, each["as_"]):
         block = Block(nodes={draft.name: draft.frozen() for draft in inner.nodes}, output=text)
         draft = scope.add(CallNode, "mapped", schema, call=block, **each)
-        draft.effect = effect(inner)
+        draft.effect, draft.inner = effect(inner), inner.nodes
         return draft
     when = only.frozen().when
     inner.free(only.name)
     draft = scope.add(only.kind, only.name, only.schema, **only.fields, **each)
-    draft.fields["when"], draft.effect = when, only.effect
+    draft.fields["when"], draft.effect, draft.inner = when, only.effect, only.inner
     draft.named = draft.named or only.named
     return draft
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -66,6 +66,8 @@ class Draft(Variable):
     """Whether it is known to have a value wherever its guards hold, failures apart; None where persons must answer for it."""
     effect: str = "pure"
     """Of the tool that it calls."""
+    inner: Sequence[Draft] = ()
+    """The nodes of its body."""
     instead: str = ""
     """Of a `first_of` that a call with `fallback=lambda: ...` made: the node of the call."""
 

@@ -31,6 +31,7 @@ from orchestra.values.labels import Label
 from orchestra.values.types import Schema, under
 from orchestra.workflow import mistakes
 from orchestra.workflow.calls import Options, Step
+from orchestra.workflow.lines import Lines, lines_of
 from orchestra.workflow.mistakes import Spot
 from orchestra.workflow.nodes import AgentNode, Budget, CallNode, Defaults, Graph, Node, ToolNode
 from orchestra.workflow.pending import ATOM, Wired, said, unfit
@@ -223,7 +224,7 @@ class Workflow(Step[P, R]):
     def of(cls, graph: Graph) -> Workflow[..., Any]:
         """A workflow that is known by its graph, such as one of a file."""
         made: Workflow[..., Any] = Workflow(graph.name, of_graph(graph), graph.description)
-        made.__dict__["_trace"] = (graph, (), {})
+        made.__dict__["_trace"] = (graph, (), {}, {})
         return made
 
     @property
@@ -235,6 +236,11 @@ class Workflow(Step[P, R]):
     def steps(self) -> tuple[Step[..., Any], ...]:
         """What it calls: each agent, tool and workflow once, in the order of the first call. Empty for one of a file."""
         return self._trace[1]
+
+    @property
+    def lines(self) -> Lines:
+        """Where its function calls what its nodes call. Empty for one of a file."""
+        return self._trace[3]
 
     @property
     def models(self) -> dict[str, Schema]:
@@ -265,7 +271,7 @@ class Workflow(Step[P, R]):
         return self.function, self.budget, self.defaults, self.label
 
     @cached_property
-    def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...], Mapping[str, Schema]]:
+    def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...], Mapping[str, Schema], Lines]:
         function = self.function
         if function is None:
             raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.of(graph)")
@@ -302,7 +308,7 @@ class Workflow(Step[P, R]):
             label=self.label,
             nodes=nodes,
         )
-        return graph, self._called(scope), scope.models
+        return graph, self._called(scope), scope.models, lines_of(scope.nodes)
 
     def _output(self, returned: Any) -> Any:
         if type(returned) is Guarded:
