@@ -7,12 +7,12 @@ from typing import Any, TypeVar, cast
 
 from orchestra.workflow.checking import kinds
 from orchestra.workflow.firm import read_by
-from orchestra.workflow.mistakes import user_spot
+from orchestra.workflow.mistakes import Spot, user_spot
 from orchestra.workflow.moments import AS_TEXTS, misread
 from orchestra.workflow.pending import ATOM, RANKS, Wired, express, floating, said
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift
-from orchestra.workflow.rewriting import encloses
-from orchestra.workflow.scopes import Draft, fault, place, tracing
+from orchestra.workflow.rewriting import Position, encloses
+from orchestra.workflow.scopes import Draft, Scope, being_read, fault, place, tracing
 from orchestra.workflow.spoken import typed
 
 T = TypeVar("T")
@@ -126,34 +126,71 @@ def as_text(value: str | int | float | bool, /) -> str:
 
 def once(given: Any, word: str, hint: str = "") -> Any:
     """One of several values, evaluated already. Raises `InputError` W029 for one that a call with effects makes within the expression."""
-    if (node := _made_here(given)) is not None:
-        tool = node.fields.get("tool", node.name)
-        place = f"{word}={tool}(...)" if not hint else f"{tool}(...) in {word}"
+    if (made := _made_here(given)) is not None:
+        called, by, kind = made
+        place = f"{word}={by}(...)" if not hint else f"{by}(...) in {word}"
         raise fault(
             "W029",
-            f"{tool} has effects ({node.effect}), and {place} runs it whatever happens",
-            hint=hint or f"{word}=lambda: {tool}(...)",
+            f"{called} has effects ({kind}), and {place} runs it whatever happens",
+            hint=hint or f"{word}=lambda: {by}(...)",
             why="arguments come before the call: it is no branch, but a value that is made in any case",
         )
     return given
 
 
-def _made_here(given: Any) -> Draft | None:
-    """A node with effects that a value is made of, if it is called within the present expression, under no condition of its own."""
+def _made_here(given: Any) -> tuple[str, str, str] | None:
+    """What has effects of all that a value is made of, if it is called within the present expression, under no condition of its own: its
+    name, what is called there, which may be a function of the user's that calls it, and the effect."""
     scope, here = tracing(), user_spot()
     if scope is None or not (line := [*_read(given)]):
         return None
     outer, standing, seen = place(here), scope.standing, {*line}
     while line:
         node = line.pop()
-        if node.spot is None or node.spot.code is not here.code or not encloses(outer, place(node.spot)) or node.guards != standing:
+        way = _way(node, here, outer) if node.guards == standing else None
+        if way is None:
             continue
-        if node.effect != "pure":
-            return node
+        if (kind := _effect(node, scope)) != "pure":
+            callee = node.fields.get("tool") or node.fields.get("call")
+            called = callee if isinstance(callee, str) else node.name
+            by = way[-1].code.co_name if way else called
+            return called, by if by.isidentifier() else called, kind
         more = [read for read in read_by(node.fields, scope) if read not in seen]
         seen.update(more)
         line += more
     return None
+
+
+def _way(node: Draft, here: Spot, outer: Position) -> tuple[Spot, ...] | None:
+    """The functions of the user's by which a node is called within an expression, innermost first; None where it is not."""
+    for depth, spot in enumerate(node.spots):
+        if spot.code is here.code and encloses(outer, place(spot)):
+            return node.spots[:depth]
+    return None
+
+
+def _effect(node: Draft, scope: Scope) -> str:
+    """The effect of what a node calls, of what is called in its body, and in the function of a workflow that it calls."""
+    if node.effect != "pure":
+        return node.effect
+    name = node.fields.get("call")
+    steps = [step for step in scope.root.steps if step.kind == "call" and step.name == name] if isinstance(name, str) else []
+    found = (_acting(step) for step in steps[-1:])
+    return next((kind for kind in (*found, *(_effect(one, scope) for one in node.inner)) if kind != "pure"), "pure")
+
+
+def _acting(step: Any) -> str:
+    """An effect of a step; of a workflow's function, of what it calls. None is known of a file, nor of a function that is being read."""
+    waiting, seen = [step], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if one.kind != "call":
+            if (kind := str(getattr(one, "effect", "pure"))) != "pure":
+                return kind
+        elif id(one) not in seen and one.function is not None and not being_read(one.function):
+            seen.add(id(one))
+            waiting += one.steps
+    return "pure"
 
 
 def _read(given: Any) -> Iterator[Draft]:

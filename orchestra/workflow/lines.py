@@ -42,13 +42,14 @@ def at_its_line(error: InputError, flow: Workflow[..., object]) -> InputError:
     """A fault of a workflow with the line of its function in the place of a part of the graph, or with that of a function that it calls.
     The fault itself, where no function has that part."""
     from orchestra.workflow.findings import Part  # with the reader of files, which whoever only writes functions does without
+    from orchestra.workflow.steps import Workflow
 
     if isinstance(error, InputErrors):
         return InputErrors([at_its_line(one, flow) for one in error.errors])
     part = error.place
     while isinstance(part, Part) and part.called is not None:
-        inner = next((one for one in flow.steps if one.kind == "call" and one.name == part.called.workflow), None)
-        if inner is None or not inner.lines:
+        called = (one for one in flow.steps if isinstance(one, Workflow) and one.name == part.called.workflow and one.lines)
+        if (inner := next(called, None)) is None:
             break
         flow, part = inner, part.called
     spot = _spot(part.path, flow.lines) if isinstance(part, Part) else None

@@ -72,6 +72,18 @@ def spots() -> list[Spot]:
     return found
 
 
+def user_spots() -> tuple[Spot, ...]:
+    """What the frame that called into this package is doing, and those that called it in their turn, up to one of this package."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in OWN:
+        frame = frame.f_back
+    found: list[Spot] = []
+    while frame is not None and frame.f_globals.get("__name__") not in OWN:
+        found.append(Spot(frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return tuple(found)
+
+
 def user_spot() -> Spot:
     """What the frame that called into this package is doing."""
     frame = sys._getframe(1)

@@ -55,8 +55,8 @@ class Draft(Variable):
     own: int = 0
     """How many of the last guards stand in its own scope."""
     used: bool = False
-    spot: Spot | None = None
-    """Where it was written."""
+    spots: tuple[Spot, ...] = ()
+    """Where it was written, and the calls of functions of the user's that led there, innermost first."""
     unsure: bool = False
     """Whether it may end without a value though nothing guards it: `first_of` without a sure last arm."""
     loose: bool | None = False
@@ -70,6 +70,11 @@ class Draft(Variable):
     """The nodes of its body."""
     instead: str = ""
     """Of a `first_of` that a call with `fallback=lambda: ...` made: the node of the call."""
+
+    @property
+    def spot(self) -> Spot | None:
+        """Where it was written."""
+        return self.spots[0] if self.spots else None
 
     @property
     def type(self) -> Schema:
@@ -118,6 +123,10 @@ class Scope:
     """One body: its nodes in the order in which they were written."""
 
     parent: Scope | None = None
+    function: Callable[..., Any] | None = None
+    """What describes it; of the outermost scope."""
+    around: Scope | None = None
+    """Of the outermost scope: the one in which the workflow was met that is read here."""
     home: str = ""
     """The file of the function that describes it."""
     nodes: list[Draft] = field(default_factory=list)
@@ -198,7 +207,8 @@ class Scope:
 
     def add(self, kind: type[Node], default: str, schema: Schema, **fields: Any) -> Draft:
         """A new node, named after the variable that its value is bound to, or else by the default."""
-        spot = mistakes.user_spot()
+        spots = mistakes.user_spots()
+        spot = spots[0]
         if bindings(spot).catches and self._tried(spot):
             raise fault(
                 "W030",
@@ -209,7 +219,7 @@ class Scope:
             )
         variable = target(spot)
         name = fields.pop("name", None) or variable or default
-        draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self, self.standing, len(self.guards), spot=spot)
+        draft = Draft(self.fresh(name), schema, kind, fields, bool(variable), self, self.standing, len(self.guards), spots=spots)
         self.nodes.append(draft)
         self.drafts[draft.name] = draft
         return draft
@@ -306,6 +316,14 @@ def bindings(spot: Spot) -> Bindings:
     if (found := known.get(id(spot.code))) is None:
         found = known[id(spot.code)] = Bindings(spot.code)
     return found
+
+
+def being_read(function: Callable[..., Any] | None) -> bool:
+    """Whether a workflow's function is under way further out."""
+    scope = tracing()
+    while scope is not None and scope.root.function is not function:
+        scope = scope.root.around
+    return scope is not None
 
 
 def effect(body: Scope) -> str:

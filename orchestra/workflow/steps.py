@@ -275,7 +275,7 @@ class Workflow(Step[P, R]):
         function = self.function
         if function is None:
             raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.of(graph)")
-        scope = Scope(home=function.__code__.co_filename, models=models_of(self.signature.input))
+        scope = Scope(function=function, around=tracing(), home=function.__code__.co_filename, models=models_of(self.signature.input))
         inputs, types, record = inputs_of(function, self.name, self.signature)
         source = frozenset({Variable("input", record)})
         with inside(scope):

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, accepted, choose, first_of, loop, map_, when, workflow
+from orchestra.config import Settings
+from orchestra.project import Project
 from tests.workflow.standing import echo, fine, pay, receipt, refuse
 
 
@@ -49,7 +51,64 @@ def fallen(n: int) -> str:
     return echo.options(fallback="paid: " + pay(text="b"))(text="a")
 
 
-REFUSED = [chosen_fields, added, passed_on, mapped, turned, checked, within, chosen_within, fallen]
+def settle(text: str) -> str:
+    return pay(text=text)
+
+
+def twice(text: str) -> str:
+    return "paid: " + settle(text)
+
+
+@workflow
+def settled(text: str) -> str:
+    """Pays, in a workflow of its own."""
+    return pay(text=text)
+
+
+@workflow
+def outer(text: str) -> str:
+    """Calls what pays."""
+    return echo(text=settled(text=text))
+
+
+def helped(n: int) -> str:
+    return first_of(when(n > 3, lambda: refuse(text="a")), otherwise=settle("a"))
+
+
+def helped_twice(n: int) -> str:
+    return first_of(when(n > 3, lambda: refuse(text="a")), otherwise=echo(text=twice("a")))
+
+
+def helped_fallback(n: int) -> str:
+    return echo.options(fallback=settle("b"))(text="a")
+
+
+def helped_choice(n: int) -> str:
+    return choose(n > 3, settle("a"), "none")
+
+
+def listed(n: int) -> str:
+    return first_of(when(n > 3, lambda: refuse(text="a")), otherwise=[pay(text=text) for text in ("a", "b")][0])  # noqa: RUF015
+
+
+def called(n: int) -> str:
+    return first_of(when(n > 3, lambda: refuse(text="a")), otherwise=settled(text="a"))
+
+
+def called_within(n: int) -> str:
+    return first_of(when(n > 3, lambda: refuse(text="a")), otherwise=outer(text="a"))
+
+
+def called_of_each(n: int, texts: list[str]) -> list[str]:
+    return first_of(when(n > 3, lambda: map_(lambda t: refuse(text=t), texts)), otherwise=map_(lambda t: outer(text=echo(text=t)), texts))
+
+
+def called_fallback(n: int) -> str:
+    return echo.options(fallback=outer(text="b"))(text="a")
+
+
+BY_OTHERS = [helped, helped_twice, helped_fallback, helped_choice, listed, called, called_within, called_of_each, called_fallback]
+REFUSED = [*BY_OTHERS, chosen_fields, added, passed_on, mapped, turned, checked, within, chosen_within, fallen]
 
 
 @pytest.mark.parametrize("function", REFUSED, ids=lambda function: function.__name__)
@@ -59,8 +118,36 @@ def test_an_effect_within_the_expression_is_refused(function: Callable[..., Any]
     assert caught.value.code == "W029"
 
 
-def settle(text: str) -> str:
-    return pay(text=text)
+@pytest.mark.parametrize(
+    ("function", "says", "hint"),
+    [
+        (helped, "pay has effects (once), and otherwise=settle(...) runs it", "otherwise=lambda: settle(...)"),
+        (helped_twice, "pay has effects (once), and otherwise=twice(...) runs it", "otherwise=lambda: twice(...)"),
+        (listed, "pay has effects (once), and otherwise=pay(...) runs it", "otherwise=lambda: pay(...)"),
+        (called_within, "outer has effects (once), and otherwise=outer(...) runs it", "otherwise=lambda: outer(...)"),
+    ],
+)
+def test_the_fault_names_what_stands_in_the_expression(function: Callable[..., Any], says: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        assert workflow(function).graph
+    assert says in caught.value.message
+    assert caught.value.hint == hint
+
+
+def test_workflows_that_call_each_other_are_told_as_that() -> None:
+    @workflow
+    def first(text: str) -> str:
+        """Calls the second one, which calls it."""
+        return first_of(when(text == "a", lambda: echo(text=text)), otherwise=second(text=text))
+
+    @workflow
+    def second(text: str) -> str:
+        """Calls the first one."""
+        return first(text=text)
+
+    assert first.graph.nodes
+    with pytest.raises(InputError, match="calls itself"):
+        Project.load(Settings.load({})).program(first)
 
 
 def by_helper(n: int) -> str:
