@@ -14,7 +14,7 @@ from orchestra.values.labels import Label, join
 from orchestra.values.schema import ANY, Schema, bundled, mapped, nullable, record
 from orchestra.values.types import WORDS, Validator, parse_type
 from orchestra.workflow import modifiers
-from orchestra.workflow.covering import Conditions, together
+from orchestra.workflow.covering import Conditions, asked_of, conditions, together
 from orchestra.workflow.drafts import Draft, Names
 from orchestra.workflow.evaluation import Listing
 from orchestra.workflow.findings import Enough, Findings, Part
@@ -355,6 +355,17 @@ class Compiler:
         for name, found in readers.items():
             if len(found) == 1 and name not in returned and self.sure.get(name, True):
                 self._soft(name, found[0], given[found[0]], path)
+        choices = {name: node.first_of for name, node in given.items() if isinstance(node, FirstOfNode)} if acting else {}
+        for name in acting if choices else ():
+            self._after_failures(name, given[name].when, choices, path)
+
+    def _after_failures(self, name: str, when: str | None, choices: Mapping[str, Sequence[Any]], path: Path) -> None:
+        """Warns of an effect that stands in for what may be withheld: it happens too where that failed."""
+        own = conditions([when[2:-1]]) if when is not None and when.startswith("${") and when.endswith("}") else None
+        for other in asked_of(own or (), choices.get):
+            if not self.sure.get(other, True) and self.given.get(other) is None:
+                said = f"{name!r} has effects and runs where {other!r} is withheld, and where it failed too"
+                self.findings.warn(f"{said}; to tell them apart: docs/language.md, A choice", self.findings.at(*path, name, "when"))
 
     def _soft(self, name: str, by: str, reader: AnyNode, path: Path) -> None:
         key = "fallback"

@@ -15,7 +15,7 @@ Or it asks whether an earlier one is there, which a choice with a sure last arm 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from orchestra.workflow.spoken import shape
@@ -93,6 +93,14 @@ def _instead(one: Tree, held: set[object], before: Sequence[Arm], choice: Callab
     other = _split(one.of) if isinstance(one, Unary) and one.op == "!" else (Unary("!", one, one.at, one.end),)
     known = held | {shape(part) for part in other}
     return any(wanted is not None and {shape(part) for part in wanted} <= known for _, wanted in before)
+
+
+def asked_of(given: Conditions, choice: Callable[[str], Sequence[Any] | None]) -> Iterator[str]:
+    """The names of which these conditions ask whether they are there, and hold where they are not."""
+    for one in given:
+        if isinstance(one, Unary) and one.op == "!" and isinstance(one.of, Name) and (asked := choice(one.of.name)) and asked[-1] is False:
+            for template in asked[:-1]:
+                yield from sorted(_asked(template) or ())
 
 
 def _asked(template: Any) -> frozenset[str] | None:

@@ -306,3 +306,29 @@ def test_an_effect_is_held_back_by_what_it_reads_and_not_by_what_the_output_need
     played = play(text, {}, {"writer": lambda call: Refused(code="F212", reason="no such model")})
     assert (played.finished.status, played.workers.counts["send"]) == ("failed", sent)
     assert audit(Case(program(text), played.events)) == []
+
+
+APART = """
+input: {text: str}
+output: ${answer}
+nodes:
+  first:
+    call:
+      nodes:
+        reading: {agent: reader, with: {question: q, context: "${input.text}"}, checks: [quote], against: "${input.text}"}
+        judged: {first_of: [true]}
+      output: {answer: "${reading.answer}", judged: "${judged}"}
+  second: {tool: send, when: "${first.answer == null}", with: {text: x}}
+  answer: {first_of: ["${second}", "${first.answer}"]}
+"""
+
+
+def test_a_block_tells_what_was_withheld_from_what_failed() -> None:
+    """As docs/language.md has it: an effect stands in for the first, and not for the second."""
+    accepted = play(APART, {"text": "completed in 1889"})
+    assert (accepted.outcome, accepted.workers.counts["send"]) == (Value("1889"), 0)
+    withheld = play(APART, {"text": "completed in 1890"})
+    assert (withheld.outcome, withheld.workers.counts["send"]) == (Value("sent"), 1)
+    failed = play(APART, {"text": "x"}, {"reader": Refused(code="T003", reason="no")})
+    assert isinstance(failed.outcome, Failed)
+    assert (failed.outcome.by, failed.workers.counts["send"]) == ("first/reading", 0)
