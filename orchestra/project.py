@@ -21,7 +21,6 @@ from orchestra.log import listener, note
 from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, nearest, under
 from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.lines import at_its_line
 from orchestra.workflow.meanings import Meanings, ambiguous, declared_models, meanings
 from orchestra.workflow.nodes import Graph, Input
 from orchestra.workflow.program import Program
@@ -323,6 +322,8 @@ class Project:
         try:
             program = compile_graph(graph, catalog, places)
         except InputError as error:
+            from orchestra.workflow.lines import at_its_line
+
             raise (at_its_line(error, step) if isinstance(step, Workflow) else error) from None
         made = Compiled(program, step.models if isinstance(step, Workflow) else {}, self._stamps(step, program))
         self._programs[step] = made

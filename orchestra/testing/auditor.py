@@ -38,7 +38,7 @@ from orchestra.paths import stands_in
 from orchestra.testing import witnesses
 from orchestra.testing.books import Answering, Recorded
 from orchestra.testing.descent import Relative, descent
-from orchestra.testing.meanings import missing
+from orchestra.testing.meanings import short
 from orchestra.testing.oracle import Oracle, alike
 from orchestra.testing.witnesses import Observed
 from orchestra.values.outcome import Failed, Value
@@ -226,12 +226,18 @@ def _short(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
     """I4: a list that cannot have what `at_least` wants ends at once, and nothing of it begins afterwards."""
     found: list[str] = []
     for owner in oracle.short & book.ends.keys():
-        end, node = book.ends[owner], oracle.places[owner].node
-        spare = 0 if node.at_least == "all" else book.counts[owner] - (node.at_least or 0)
-        ends = [one for path, one in book.ends.items() if path in oracle.places and oracle.places[path].owner == owner]
-        lost = next(one for one in sorted(ends, key=lambda one: one.seq) if (spare := spare - _missed(node, one, book)) < 0)
-        waited = [one for one in case.events[lost.seq : end.seq] if one.at > lost.at + SLACK and not isinstance(one, Resumed)]
-        if waited and not case.jumped and not any(isinstance(one, Resumed) for one in case.events[lost.seq : end.seq]):
+        end, outcomes = book.ends[owner], dict.fromkeys(range(book.counts[owner]))
+        elements = sorted(
+            (one.seq, path) for path, one in book.ends.items() if path in oracle.places and oracle.places[path].owner == owner
+        )
+        lost = end
+        for number, (seq, path) in enumerate(elements):
+            outcomes[number] = book.outcomes[path]
+            if short(oracle.places[owner].node, [*outcomes.values()]):
+                lost = case.events[seq - 1]
+                break
+        taken_over = any(isinstance(one, Resumed) for one in case.events[lost.seq : end.seq])
+        if end.at > lost.at + SLACK and not case.jumped and not taken_over:
             found.append(f"I4 {owner} was short at {lost.seq}, and went on until {end.seq}")
         found += [
             f"I4 {path} began at {begun.seq}, and {owner}, which is short, had ended at {end.seq}"
@@ -239,10 +245,6 @@ def _short(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
             if begun.seq > end.seq and _within(path, {owner})
         ]
     return found
-
-
-def _missed(node: CompiledNode, end: Event, book: Recorded) -> int:
-    return missing(node, [book.outcomes[str(getattr(end, "node", ""))]])
 
 
 def _needs(node: CompiledNode, scope: str, oracle: Oracle) -> list[str]:

@@ -32,10 +32,12 @@ def unstated(node: CompiledNode) -> bool:
     return node.source.retry is None and node.retry is RETRY
 
 
-def missing(node: CompiledNode, outcomes: Sequence[Outcome | None]) -> int:
-    """Elements that are known to have no value, as `at_least` counts them: a skip leaves `all` of the others."""
-    skips = 0 if node.at_least == "all" else sum(isinstance(one, Skipped) for one in outcomes)
-    return skips + sum(isinstance(one, Failed | Abstained) for one in outcomes)
+def short(node: CompiledNode, outcomes: Sequence[Outcome | None]) -> bool:
+    """Whether so many elements are known to have no value that `at_least` cannot be met; a skip leaves `all` of the others."""
+    if node.at_least == "all":
+        return any(isinstance(one, Failed | Abstained) for one in outcomes)
+    missing = sum(one is not None and not isinstance(one, Value) for one in outcomes)
+    return node.at_least is not None and missing > len(outcomes) - node.at_least
 
 
 def accepted(value: Any, ruling: acceptance.Ruling) -> Value:

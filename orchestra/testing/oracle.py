@@ -32,9 +32,9 @@ from orchestra.testing.meanings import (
     evidence_of,
     first_arm,
     fits,
-    missing,
     or_fallback,
     result_of,
+    short,
     shown_of,
     unstated,
 )
@@ -199,7 +199,7 @@ class Oracle:
             except OrchestraError as error:
                 wanted = Failed(error.code, error.message, inner)
             found.append(self._agreed(inner, node, own, wanted))
-        if missing(node, found) > (0 if node.at_least == "all" else len(items) - (node.at_least or 0)):
+        if short(node, found):
             self.short.add(path)
             return Failed(TOO_FEW, "", path)
         if any(outcome is None for outcome in found):

@@ -6,44 +6,19 @@ the function is shown the line of the call instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
-
 from orchestra.errors import InputError, InputErrors
+from orchestra.workflow.findings import Part
 from orchestra.workflow.mistakes import Spot, place_of
-
-if TYPE_CHECKING:
-    from orchestra.workflow.scopes import Draft
-    from orchestra.workflow.steps import Workflow
+from orchestra.workflow.scopes import Lines
+from orchestra.workflow.steps import Workflow
 
 _HINTS = {"L120": ".options(fallback=lambda: ...) at the call that may withhold, or a plain value as the last option"}
 """What Python authors write instead, where the compiler says it in the words of a file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Where a node was written, and where those in its body were."""
-
-    spot: Spot | None
-    inner: Lines
-
-
-Lines: TypeAlias = Mapping[str, Line]
-"""By the name of a node."""
-
-
-def lines_of(drafts: Iterable[Draft]) -> dict[str, Line]:
-    """Where nodes were written."""
-    return {draft.name: Line(draft.spot, lines_of(draft.inner)) for draft in drafts}
-
-
 def at_its_line(error: InputError, flow: Workflow[..., object]) -> InputError:
     """A fault of a workflow with the line of its function in the place of a part of the graph, or with that of a function that it calls.
     The fault itself, where no function has that part."""
-    from orchestra.workflow.findings import Part  # with the reader of files, which whoever only writes functions does without
-    from orchestra.workflow.steps import Workflow
-
     if isinstance(error, InputErrors):
         return InputErrors([at_its_line(one, flow) for one in error.errors])
     part = error.place

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -242,6 +242,23 @@ class Scope:
         variable = target(mistakes.user_spot())
         if variable and not draft.named and not draft.used and draft.scope is self:
             self.call(draft, variable, named=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Where a node was written, and where those in its body were."""
+
+    spot: Spot | None
+    inner: Lines
+
+
+Lines: TypeAlias = Mapping[str, Line]
+"""By the name of a node."""
+
+
+def lines_of(drafts: Iterable[Draft]) -> dict[str, Line]:
+    """Where nodes were written."""
+    return {draft.name: Line(draft.spot, lines_of(draft.inner)) for draft in drafts}
 
 
 _scope: ContextVar[Scope | None] = ContextVar("orchestra_scope", default=None)

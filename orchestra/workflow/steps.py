@@ -31,12 +31,11 @@ from orchestra.values.labels import Label
 from orchestra.values.types import Schema, under
 from orchestra.workflow import mistakes
 from orchestra.workflow.calls import Options, Step
-from orchestra.workflow.lines import Lines, lines_of
 from orchestra.workflow.mistakes import Spot
 from orchestra.workflow.nodes import AgentNode, Budget, CallNode, Defaults, Graph, Node, ToolNode
 from orchestra.workflow.pending import ATOM, Wired, said, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, template
-from orchestra.workflow.scopes import Scope, Variable, fault, inside, returning, traced, tracing
+from orchestra.workflow.scopes import Lines, Scope, Variable, fault, inside, lines_of, returning, traced, tracing
 from orchestra.workflow.signatures import NAME, different, inputs_of, models_of, of_contract, of_function, of_graph, of_models
 from orchestra.workflow.spoken import typed
 

@@ -168,11 +168,11 @@ def test_an_effect_that_would_happen_in_any_case_is_refused(function: Callable[.
 
 
 def accepted_first(text: str) -> str:
-    return first_of(accepted(refuse(text=text), checks=fine), otherwise=lambda: pay(text=text))
+    return first_of(accepted(refuse(text=text), checks=fine, otherwise=[words.abstain]), otherwise=lambda: pay(text=text))
 
 
 def accepted_pure(text: str) -> str:
-    return first_of(accepted(refuse(text=text), checks=fine), otherwise=lambda: echo(text=text))
+    return first_of(accepted(refuse(text=text), checks=fine, otherwise=[words.abstain]), otherwise=lambda: echo(text=text))
 
 
 def fallen(text: str) -> str:
