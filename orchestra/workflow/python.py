@@ -76,13 +76,16 @@ class _Function:
         body = _Body(self, {}, graph.nodes)
         described = [repr(graph.description)] if graph.description else []
         lines = [*described, *body.lines(), f"return {body.returned(graph.output)}"]
-        head = [*(f"{step}_ = {step}" for step in self.aliased), f"@{self.word('workflow')}({', '.join(told)})"]
+        told_of = any(entry.description for entry in graph.input.values())
+        imports = ["from typing import Annotated", "from pydantic import Field"] if told_of else []
+        head = [*imports, *(f"{step}_ = {step}" for step in self.aliased), f"@{self.word('workflow')}({', '.join(told)})"]
         return "\n".join([*head, *self.signature(), *(_INDENT + line for line in lines), ""])
 
     def signature(self) -> list[str]:
         given = []
         for name, entry in self.graph.input.items():
-            given.append(f"{_variable(name)}: {_type(entry.type)}" + (f" = {_default(entry.default)}" if entry.optional else ""))
+            kind = f"Annotated[{_type(entry.type)}, Field(description={entry.description!r})]" if entry.description else _type(entry.type)
+            given.append(f"{_variable(name)}: {kind}" + (f" = {_default(entry.default)}" if entry.optional else ""))
         return [f"def {_variable(self.graph.name)}({', '.join(given)}) -> Any:"]
 
     def word(self, name: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from orchestra import Graph, InputError
 from orchestra.workflow import nodes
 from orchestra.workflow.python import to_python
+from tests.workflow.test_builder_python import traced
 
 BLOCK = {"nodes": {"inner": {"tool": "shout"}}, "output": "${inner}"}
 NODES: dict[type[nodes.Node], dict[str, Any]] = {
@@ -110,3 +111,10 @@ def test_values_in_a_text_that_are_no_texts_are_written_as_texts(text: str, said
     nodes = {"first": {"tool": "shout"}, "node": {"tool": "shout", "with": {"text": text}}}
     source = to_python(Graph.model_validate({"name": "law", "input": inputs, "output": "${node}", "nodes": nodes}, strict=False))
     assert f"shout(text={said})" in source
+
+
+def test_what_an_input_is_for_is_written_too() -> None:
+    inputs = {"n": {"type": "str", "description": 'It\'s the "name".'}, "m": {"type": "int", "default": 3, "optional": True}}
+    nodes = {"node": {"agent": "calculator", "with": {"question": "${input.n}"}}}
+    graph = Graph.model_validate({"name": "law", "input": inputs, "output": "${node}", "nodes": nodes}, strict=False)
+    assert traced(to_python(graph)).input == graph.input
