@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from typing_extensions import TypeVar
 
 from orchestra.clock import SystemClock
-from orchestra.codes import ENDED, HELD, LOST
+from orchestra.codes import ENDED, HELD
 from orchestra.config import Settings
 from orchestra.doors import Letter
 from orchestra.engine.run import Run as Execution
@@ -27,7 +27,7 @@ from orchestra.log import observer
 from orchestra.opening import Home, opening
 from orchestra.options import PLAIN, Options
 from orchestra.result import Result, plainly
-from orchestra.run import Fork, Run
+from orchestra.run import Fork, Run, left
 from orchestra.stored import Parcel, parcel, restored
 from orchestra.values.labels import Label, join
 from orchestra.workflow.nodes import Budget
@@ -178,7 +178,7 @@ class Orchestra:
         try:
             return await Run(execution, step.read, stored)
         except (asyncio.CancelledError, OrchestraError) as error:  # no context manager: a run that waits would hold three objects more
-            raise self._left(execution, error)  # noqa: B904 - it has its cause
+            raise left(execution, error, keyed=self.keyed)  # noqa: B904 - it has its cause
 
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Begins a run, once its inputs are checked and the servers that it will ask are up; it is on record when this returns.
@@ -189,21 +189,8 @@ class Orchestra:
         try:
             await execution.begun()
         except (asyncio.CancelledError, OrchestraError) as error:
-            raise self._left(execution, error)  # noqa: B904 - it has its cause
+            raise left(execution, error, keyed=self.keyed)  # noqa: B904 - it has its cause
         return Run(execution, step.read, stored)
-
-    def _left(self, execution: Execution, error: BaseException) -> BaseException:
-        """What a caller gets who no longer waits on a run. If he was cancelled, the run is too, unless it has an idempotency key: then
-        others may still come for it. A lost lease (J005) under a key means that another process began the same run first: J022."""
-        if isinstance(error, asyncio.CancelledError) and not self.keyed:
-            execution.cancel("its caller")
-        if not isinstance(error, OrchestraError) or error.code != LOST or not self.keyed:
-            return error
-        from orchestra.journal.error import held
-
-        other = held(execution.id)
-        other.__cause__ = error
-        return other
 
     async def _launched(self, step: Step[..., Any], args: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[Execution, Parcel | None]:
         """A run that has begun, or that of the key; and what it stores of its workflow, where that is known."""
@@ -385,7 +372,7 @@ class Orchestra:
         try:
             await execution.begun()
         except (asyncio.CancelledError, OrchestraError) as error:
-            raise self._left(execution, error)  # noqa: B904 - it has its cause
+            raise left(execution, error, keyed=self.keyed)  # noqa: B904 - it has its cause
         return Fork(Run(execution, step.read), old.changes, values)
 
     async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:

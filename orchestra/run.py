@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypeVar
 
+from orchestra.codes import LOST
 from orchestra.engine.run import Run as Execution
-from orchestra.errors import InputError
+from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
 from orchestra.result import Result, result_of
 from orchestra.stored import workflows
@@ -105,3 +107,17 @@ class Fork:
     changes: tuple[Change, ...]
     given: Mapping[str, GivenValue] = dataclasses.field(default_factory=dict)
     """By path: what persons gave, so that it is not made anew."""
+
+
+def left(execution: Execution, error: BaseException, *, keyed: bool) -> BaseException:
+    """What a caller gets who no longer waits on a run. If he was cancelled, the run is too, unless it has an idempotency key: then others
+    may still come for it. A lost lease (J005) under a key means that another process began the same run first: J022."""
+    if isinstance(error, asyncio.CancelledError) and not keyed:
+        execution.cancel("its caller")
+    if not isinstance(error, OrchestraError) or error.code != LOST or not keyed:
+        return error
+    from orchestra.journal.error import held
+
+    other = held(execution.id)
+    other.__cause__ = error
+    return other

@@ -38,8 +38,8 @@ from orchestra.paths import stands_in
 from orchestra.testing import witnesses
 from orchestra.testing.books import Answering, Recorded
 from orchestra.testing.descent import Relative, descent
-from orchestra.testing.meanings import short
-from orchestra.testing.oracle import Oracle, alike
+from orchestra.testing.meanings import alike, short
+from orchestra.testing.oracle import Oracle
 from orchestra.testing.witnesses import Observed
 from orchestra.values.outcome import Failed, Value
 from orchestra.values.types import Validator

@@ -144,3 +144,18 @@ def shown_of(node: CompiledNode, question: str) -> str:
     options = node.source.options if isinstance(node.source, AskNode) else ()
     checked = node.acceptance is not None and node.acceptance.checks
     return "" if checked else digest(canonical([question, options, node.output]))
+
+
+def alike(one: Outcome | None, two: Outcome | None) -> bool:
+    """Whether two outcomes are the same, but for the words of their reasons."""
+    match one, two:
+        case Value(), Value():
+            return one == two
+        case Failed(), Failed():
+            return (one.code, one.by) == (two.code, two.by)
+        case Abstained(), Abstained():
+            return (one.by, one.score) == (two.by, two.score)
+        case Skipped(), Skipped():
+            return one.by == two.by
+        case _:
+            return one is two

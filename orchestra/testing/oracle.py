@@ -20,14 +20,12 @@ from orchestra.doors import Call, Source, sources
 from orchestra.engine.kinds import checking
 from orchestra.engine.state import Bindings, Scope, Unit
 from orchestra.errors import OrchestraError
-from orchestra.events import (
-    AttemptFinished,
-    ChecksStarted,
-)
+from orchestra.events import AttemptFinished, ChecksStarted
 from orchestra.testing.books import Book, Recorded
 from orchestra.testing.meanings import (
     accepted,
     agent_for,
+    alike,
     attempts,
     evidence_of,
     first_arm,
@@ -69,21 +67,6 @@ class Answer:
     def score(self) -> float | None:
         """That of the ruling."""
         return self.ruling.score
-
-
-def alike(one: Outcome | None, two: Outcome | None) -> bool:
-    """Whether two outcomes are the same, but for the words of their reasons."""
-    match one, two:
-        case Value(), Value():
-            return one == two
-        case Failed(), Failed():
-            return (one.code, one.by) == (two.code, two.by)
-        case Abstained(), Abstained():
-            return (one.by, one.score) == (two.by, two.score)
-        case Skipped(), Skipped():
-            return one.by == two.by
-        case _:
-            return one is two
 
 
 class Oracle:

@@ -75,10 +75,10 @@ def spots() -> list[Spot]:
 def user_spots() -> tuple[Spot, ...]:
     """What the frame that called into this package is doing, and those that called it in their turn, up to one of this package."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") in OWN:
+    while frame is not None and _own(frame):
         frame = frame.f_back
     found: list[Spot] = []
-    while frame is not None and frame.f_globals.get("__name__") not in OWN:
+    while frame is not None and not _own(frame):
         found.append(Spot(frame.f_code, frame.f_lasti))
         frame = frame.f_back
     return tuple(found)
