@@ -29,6 +29,7 @@ OTHERS: dict[str, Any] = {
     "as": "text",
     "limit": 5,
     "concurrency": 2,
+    "at_least": "all",
     "after": ["first"],
     "retry": {"attempts": 4},
     "timeout": 7.0,
@@ -70,7 +71,7 @@ OTHERS: dict[str, Any] = {
 """Of each field another value than it has by itself."""
 WITH: dict[str, dict[str, Any]] = {
     "each": {"as": "text"},
-    **{key: {"each": "${input.texts}", "as": "item"} for key in ("as", "limit", "concurrency")},
+    **{key: {"each": "${input.texts}", "as": "item"} for key in ("as", "limit", "concurrency", "at_least")},
     **{key: {"checks": ["quote"]} for key in ("against", "score", "accept", "otherwise")},
 }
 """What a field goes with."""
