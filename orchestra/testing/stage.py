@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -16,16 +16,16 @@ from orchestra.engine.live import Live
 from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
 from orchestra.errors import OrchestraError
-from orchestra.events import Asked, Event, Given, GivenValue, RunFinished, RunStarted
+from orchestra.events import Asked, Event, RunFinished, RunStarted
 from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.rerun import Recalling, answers, inherited
 from orchestra.testing.clock import VirtualClock
 from orchestra.testing.crashing import EXHAUSTED, FAULTS, CrashingJournal, Process, attribute_tasks, expire, nobodys_task
+from orchestra.testing.persons import declines, given_before, person
 from orchestra.testing.programs import Drawn
 from orchestra.testing.storms import WRITTEN, DirectStormyWorkers, Ledger, Life, Storm, StormyWorkers, draw
 from orchestra.values.labels import Label
-from orchestra.workflow.program import Program
 
 LATE = 65.0
 """Seconds within which a letter reaches a run that somebody has in hand, in whatever weather."""
@@ -482,26 +482,3 @@ class Stage:
 
 def _step(process: Process) -> None:
     process.step()
-
-
-def given_before(seed: int, program: Program) -> dict[str, GivenValue]:
-    """What a person gives in the place of what nodes would come to; of most runs nothing."""
-    if draw(seed, "given") >= 0.1:
-        return {}
-    texts = (node.name for node in program.nodes if node.output == {"type": "string"} and node.each is None)
-    return {name: GivenValue(f"given {name}", Given("ann")) for name in texts if draw(seed, "given", name) < 0.3}
-
-
-def declines(seed: int, node: str, question: str) -> str:
-    """Why a person does not answer a question; empty for most."""
-    return "I was not there" if draw(seed, "declines", node, question) < 0.15 else ""
-
-
-def person(seed: int, node: str, question: str, options: Sequence[str], schema: Mapping[str, Any]) -> Any:
-    """What a person answers to a question."""
-    share = draw(seed, "person", node, question)
-    if chosen := options or schema.get("enum", ()):
-        return chosen[int(share * len(chosen))]
-    if "properties" in schema:
-        return {name: person(seed, node, name, (), inner) for name, inner in schema["properties"].items()}
-    return int(share * 10) if schema.get("type") == "integer" else f"I think {int(share * 100)}"

@@ -19,8 +19,9 @@ from orchestra.testing.books import Answering
 from orchestra.testing.clock import VirtualClock, run_simulated
 from orchestra.testing.crashing import nobodys_task
 from orchestra.testing.descent import Relative
+from orchestra.testing.persons import declines, given_before, person
 from orchestra.testing.programs import Drawn
-from orchestra.testing.stage import Stage, declines, given_before, person
+from orchestra.testing.stage import Stage
 from orchestra.testing.stage import Trial as Trial
 from orchestra.testing.storms import Elder, Storm, answer, refusal
 from orchestra.values.labels import join

@@ -1,0 +1,33 @@
+"""Persons, as a simulation has them: what they answer, and give in the place of a step, follows from the seed and from what they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestra.events import Given, GivenValue
+from orchestra.testing.storms import draw
+from orchestra.workflow.program import Program
+
+
+def given_before(seed: int, program: Program) -> dict[str, GivenValue]:
+    """What a person gives in the place of what nodes would come to; of most runs nothing."""
+    if draw(seed, "given") >= 0.1:
+        return {}
+    texts = (node.name for node in program.nodes if node.output == {"type": "string"} and node.each is None)
+    return {name: GivenValue(f"given {name}", Given("ann")) for name in texts if draw(seed, "given", name) < 0.3}
+
+
+def declines(seed: int, node: str, question: str) -> str:
+    """Why a person does not answer a question; empty for most."""
+    return "I was not there" if draw(seed, "declines", node, question) < 0.15 else ""
+
+
+def person(seed: int, node: str, question: str, options: Sequence[str], schema: Mapping[str, Any]) -> Any:
+    """What a person answers to a question."""
+    share = draw(seed, "person", node, question)
+    if chosen := options or schema.get("enum", ()):
+        return chosen[int(share * len(chosen))]
+    if "properties" in schema:
+        return {name: person(seed, node, name, (), inner) for name, inner in schema["properties"].items()}
+    return int(share * 10) if schema.get("type") == "integer" else f"I think {int(share * 100)}"
