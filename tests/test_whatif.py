@@ -15,8 +15,8 @@ from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
 from orchestra.testing.catalog import EFFECTS, catalog
 from orchestra.testing.clock import VirtualClock, run_simulated
+from orchestra.testing.persons import declines, person
 from orchestra.testing.programs import Drawn, draw
-from orchestra.testing.stage import declines, person
 from orchestra.testing.storms import answer
 from orchestra.values.outcome import Failed
 from orchestra.whatif import Recorded, Rehearsal, rehearse

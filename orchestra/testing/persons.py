@@ -1,4 +1,4 @@
-"""Persons, as a simulation has them: what they answer, and give in the place of a step, follows from the seed and from what they are asked."""
+"""Persons, as a simulation has them: what they answer, or give in the place of a step, follows from the seed and the question."""
 
 from __future__ import annotations
 
