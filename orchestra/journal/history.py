@@ -251,7 +251,6 @@ class _Node:
     attempts: dict[int, Attempt] = field(default_factory=dict)
     outcome: Outcome | None = None
     due: bool = False
-    asked: Asked | None = None
     corrected: Answered | None = None
     instead: Outcome | None = None
     unanswered: str = ""
@@ -272,6 +271,8 @@ class _Fold:
         self.incidents: list[Incident] = []
         self.saved: list[Saving] = []
         self.nodes: dict[str, _Node] = {}
+        self.asked: dict[str, Asked] = {}
+        """What persons are asked, by the node that asks."""
         self.turns: dict[str, float] = {}
         """When each turn began, by the path that a loop gives it."""
         self.roots: list[_Node] = []
@@ -303,11 +304,11 @@ class _Fold:
             case NodeFinished(node=path, outcome=outcome, instead=instead, given=given):
                 node = self._node(path, event.at)
                 node.instead, node.given = instead, given or (node.given if instead is None and isinstance(outcome, Value) else None)
-                if (node.asked is not None and node.asked.about == "answer") or _left_open(node):
+                if self.asked and self._drop(node):
                     node.unanswered = "nobody answered in time"
                 if not isinstance(outcome, Value):
                     node.unanswered = ""
-                node.outcome, node.finished, node.due, node.asked = outcome, event.at, False, None
+                node.outcome, node.finished, node.due = outcome, event.at, False
             case RetryPlanned(node=path):
                 self._node(path, event.at).due = True
             case AttemptStarted():
@@ -329,14 +330,14 @@ class _Fold:
                 if event.settled:
                     node.outcome, node.finished, node.due = Value(event.value, event.confidence), event.at, False
             case Asked(node=path):
-                self._node(path, event.at).asked = event
+                self._node(path, event.at)
+                self.asked[path] = event
             case Answered(node=path):
-                node = self._node(path, event.at)
-                if node.asked is not None and node.asked.about == "acceptance" and not event.declined:
+                node, asked = self._node(path, event.at), self.asked.pop(path, None)
+                if asked is not None and asked.about == "acceptance" and not event.declined:
                     node.corrected = event
                 if event.declined:
                     node.unanswered = f"{event.by or 'a person'} declined to answer: {event.declined}"
-                node.asked = None
             case Resumed() | LetterRefused() | Measured():
                 pass
             case Judged():
@@ -362,7 +363,7 @@ class _Fold:
             rows=tuple(self._rows(self.roots)),
             parent=start.parent if start else "",
             saved=(*saved(start), *self.saved),
-            asked=() if end else tuple(sorted((node.asked for node in self.nodes.values() if node.asked), key=lambda asked: asked.seq)),
+            asked=() if end else tuple(sorted(self.asked.values(), key=lambda asked: asked.seq)),
             incidents=tuple(self.incidents),
             tiers=start.tiers if start else (),
         )
@@ -384,6 +385,19 @@ class _Fold:
                 holder.loop = True
             (holder.children if holder else self.roots).append(node)
         return node
+
+    def _drop(self, node: _Node) -> bool:
+        """Nobody waits any more for what a node that has come to its end asks, nor for what is asked in it. Whether that is an answer that
+        the node wanted: the steps of a plan may be dropped."""
+        own = self.asked.pop(node.path, None)
+        gone = self._dropped(node)
+        return (own is not None and own.about == "answer") or any("@" not in path[len(node.path) :] for path in gone)
+
+    def _dropped(self, node: _Node) -> list[str]:
+        """The paths of what was asked in a node; nothing is open in what has its outcome."""
+        under_way = [child for child in node.children if child.outcome is None]
+        gone = [child.path for child in under_way if self.asked.pop(child.path, None) is not None]
+        return gone + [path for child in under_way for path in self._dropped(child)]
 
     def _spend(self, path: str, usage: Usage) -> None:
         if usage == NOTHING:
@@ -422,16 +436,10 @@ class _Fold:
             return "value" if all(isinstance(child.outcome, Value) for child in node.children) else "failed"
         if self.end is not None or over:  # what it stands in has its outcome: nobody waits for it any more
             return "interrupted"
-        return "waiting" if node.due or node.asked else "running"
+        return "waiting" if node.due or node.path in self.asked else "running"
 
 
 _STATUS: Mapping[type[Outcome], Status] = {Value: "value", Skipped: "skipped", Abstained: "abstained", Failed: "failed"}
-
-
-def _left_open(node: _Node) -> bool:
-    """Whether a person is still asked in the body of a node, though the node has its outcome. The steps of a plan may be dropped."""
-    inside = [child for child in node.children if "@" not in child.path[len(node.path) :]]
-    return any(child.asked is not None or _left_open(child) for child in inside)
 
 
 def _kind(node: _Node) -> RowKind:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from orchestra.doors import Call, Refused
 from orchestra.engine.replay import replay
 from orchestra.events import Asked, AttemptStarted, Event, Expanded, NodeFinished, Resumed, RunFinished
+from orchestra.journal.history import History
 from orchestra.testing import VirtualClock, run_simulated
 from orchestra.testing.auditor import Case, audit
 from orchestra.values.outcome import Failed, Value
@@ -192,6 +193,7 @@ nodes:
     played = play(text, {"words": ["a", "b", "c"]}, fails("b"), latency=slow)
     assert played.outcome == Value({"said": "not all"})
     assert [event.node for event in played.of(Asked)] == ["all[0]/sure"]
+    assert History.of(played.events[:-1]).asked == ()
     sound(text, played)
 
 

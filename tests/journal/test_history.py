@@ -118,6 +118,24 @@ def test_what_happened_from_outside_is_kept_in_order_and_open_questions_stand_ap
     assert [event.node for event in history.asked] == ["b"]
 
 
+def test_nobody_is_asked_any_more_in_what_has_come_to_its_end() -> None:
+    asked = {"question": "Well?", "schema": {}, "shown": "d"}
+    failed = Failed(code="E034", reason="all elements are needed", by="got")
+    facts: list[Fact] = [
+        (Expanded, {"node": "got", "count": 3}),
+        (Asked, {"node": "got[0]/sure", **asked}),
+        (Asked, {"node": "got[2]/inner#1/sure", **asked}),
+        (Asked, {"node": "gotten", **asked}),
+        done("got[1]/made", failed),
+        done("got[1]", failed),
+    ]
+    before, after = History.of(numbered(*facts)), History.of(numbered(*facts, done("got", failed)))
+    assert [event.node for event in before.asked] == ["got[0]/sure", "got[2]/inner#1/sure", "gotten"]
+    assert [event.node for event in after.asked] == ["gotten"]
+    assert after.rests
+    assert not any(row.unanswered for row in after.rows)
+
+
 def test_an_attempt_says_which_run_its_answer_was_recalled_from() -> None:
     history = History.of(numbered(*call("a", recalled="older")))
     assert [tried.recalled for tried in history.rows[0].attempts] == ["older"]
