@@ -393,6 +393,10 @@ class Answered(_Event, tag="answered", frozen=True, kw_only=True):
     """Of a question about an effect: whether the call happened, and gave `value`."""
 
 
+NOBODY_ASKS = "nobody asks this"
+"""Why a letter is refused that answers no question, or one that has gone."""
+
+
 class LetterRefused(_Event, tag="letter_refused", frozen=True, kw_only=True):
     """A letter of the inbox changed nothing: it answers what nobody asks, or what was shown otherwise, or is of another type."""
 

@@ -19,7 +19,7 @@ from orchestra.cli.screen import json_line, note, print_json, say
 from orchestra.cli.signals import Stop
 from orchestra.codes import REPEATED
 from orchestra.errors import InputError
-from orchestra.events import Asked, AttemptFinished, Event, LetterRefused, NodeFinished, RunFinished, TurnStarted, encode
+from orchestra.events import NOBODY_ASKS, Asked, AttemptFinished, Event, LetterRefused, NodeFinished, RunFinished, TurnStarted, encode
 from orchestra.journal.history import History
 from orchestra.result import Result
 from orchestra.run import Run
@@ -95,6 +95,18 @@ class Ending:
             say(f"\nmore: orchestra runs show {self.run}", style="dim")
 
 
+def asked_after(asked: Mapping[str, Asked], event: Event) -> Mapping[str, Asked]:
+    """What persons are asked after an event, by node, of what they were asked before. A question that the run does not know is not asked
+    again, whatever the events say of it."""
+    match event:
+        case Asked(node=node):
+            return {**asked, node: event}
+        case LetterRefused(node=node, reason=reason):
+            return {one: asked[one] for one in asked if one != node} if reason == NOBODY_ASKS else asked
+        case _:
+            return {one.node: one for one in History.of([*asked.values(), event]).asked} if asked else asked
+
+
 class Watch:
     """Follows one run. Questions are asked at the terminal, if somebody sits there; being interrupted cancels the run."""
 
@@ -102,7 +114,7 @@ class Watch:
         self._orchestra, self._run, self._stop, self._waiting = orchestra, run, stop, waiting
         self._manner, self._after = manner, after
         self._events: list[Event] = []
-        self._open: dict[str, Asked] = {}
+        self._open: Mapping[str, Asked] = {}
         self._changed = asyncio.Event()
         self._refused: set[str] = set()
         self._writing = Writing(waiting)
@@ -168,14 +180,10 @@ class Watch:
 
     def _see(self, event: Event) -> None:
         self._events.append(event)
-        match event:
-            case Asked():
-                self._open[event.node] = event
-            case LetterRefused(node=node, reason=reason) if node in self._open:
-                self._refused.add(node)
-                note(f"{node}: the answer was refused: {reason}")
-            case _:
-                self._open = {asked.node: asked for asked in History.of([*self._open.values(), event]).asked} if self._open else {}
+        if isinstance(event, LetterRefused) and event.node in self._open:
+            self._refused.add(event.node)
+            note(f"{event.node}: the answer was refused: {event.reason}")
+        self._open = asked_after(self._open, event)
         self._changed.set()
         self._told(event)
         if event.seq <= self._after:

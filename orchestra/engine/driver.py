@@ -22,6 +22,7 @@ from orchestra.engine.run import Run
 from orchestra.engine.state import Phase, State, Unit, contradiction
 from orchestra.errors import OrchestraError
 from orchestra.events import (
+    NOBODY_ASKS,
     Answered,
     Asked,
     AttemptFinished,
@@ -419,7 +420,7 @@ class Driver:
             self.cancel(letter.by, letter.number)
             return
         asked = self.state.asked.get(letter.node)
-        refusal = "nobody asks this" if asked is None else self.engine.objection(asked, letter)
+        refusal = NOBODY_ASKS if asked is None else self.engine.objection(asked, letter)
         if refusal:
             self.record(LetterRefused(**self.stamp(), letter=letter.number, node=letter.node, reason=refusal))
         else:

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from orchestra.cli.watching import asked_after
+from orchestra.events import NOBODY_ASKS, Asked, LetterRefused
 from tests.cli.processes import Terminal, started
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
@@ -32,6 +35,15 @@ output: {one: "${one}", two: "${two}"}
 nodes:
   one: {ask: "One?"}
   two: {ask: "Two?", returns: "list[str]"}
+"""
+TIMED = """\
+schema: orchestra/v1
+name: timed
+input: {}
+output: ${two}
+nodes:
+  one: {call: {nodes: {sure: {ask: "Sure?"}}, output: "${sure}"}, timeout: 2, fallback: none}
+  two: {ask: "And two (${one})?"}
 """
 RUN = ("run", "trip", "-i", "city=Rome")
 
@@ -307,6 +319,26 @@ def test_a_question_that_was_answered_elsewhere_is_not_asked_any_more(shell: She
         terminal.until("nights (you said yes)?")
         terminal.press("5\n")
         assert terminal.ended()[0] == 0
+
+
+def test_a_question_whose_node_ran_out_of_time_is_not_asked_any_more(shell: Shell) -> None:
+    Path("workflows/timed.yaml").write_text(TIMED)
+    with Terminal("run", "timed") as terminal:
+        terminal.until("one/sure: Sure?")
+        terminal.until("one/sure has been answered elsewhere, or is not asked any more")
+        terminal.until("two: And two (none)?")
+        said = shell("runs", "answer", "last", "yes", "--node", "one/sure")
+        assert (said.code, "E021" in said.err, "these do: two" in said.err) == (2, True, True)
+        terminal.press("yes\n")
+        code, shown = terminal.ended()
+    assert (code, "Sure?" in shown) == (0, False)
+
+
+def test_a_question_that_the_run_does_not_know_is_not_asked_again() -> None:
+    asked = {node: Asked(seq=2, at=1.0, node=node, question="Well?", schema={}, shown="d") for node in ("one", "two")}
+    unknown = LetterRefused(seq=4, at=1.0, letter=1, node="one", reason=NOBODY_ASKS)
+    assert asked_after(asked, unknown) == {"two": asked["two"]}
+    assert asked_after(asked, replace(unknown, reason="it is no number")) == asked
 
 
 def test_who_answers_a_run_that_another_process_has_in_hand_is_told(shell: Shell) -> None:
