@@ -7,6 +7,11 @@ NO_BUDGET = "E005"
 TIME_IS_UP = "E006"
 REPEATED = "E024"
 """A call that is not made, because its effect is on record, or may have come about."""
+SAID_NO = "E016"
+"""A call that may have come about, and of which a person said not to make it again."""
+OPEN = frozenset({REPEATED, TIME_IS_UP, "E007", "T004"})
+"""Errors of calls that may have come about: one that was not made again, one whose time was up or that ended itself, and one whose function
+gave something of another type."""
 NOT_CLEARED = "F202"
 """The label of the data forbids that model."""
 NO_TIER = "F220"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestra.codes import REPEATED, TIME_IS_UP
+from orchestra.codes import OPEN, REPEATED
 from orchestra.doors import Call, Done, Refused
 from orchestra.engine.replay import replay
 from orchestra.errors import OrchestraError
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from orchestra.engine.shell import Engine
     from orchestra.project import Project
 
-OPEN: Final = frozenset({REPEATED, TIME_IS_UP, "E007", "T004"})
-"""Errors of calls that may have come about: one that was not made again, one whose time was up or that ended itself, and one whose function
-gave something of another type."""
 LASTING: Final = frozenset({"once", "keyed", "transactional"})
 """Effects that are there twice where the call is made twice: the key of a keyed call is that of one run."""
 

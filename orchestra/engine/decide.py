@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import TypeAlias
 
-from orchestra.codes import NO_BUDGET, TOO_FEW
+from orchestra.codes import NO_BUDGET, OPEN, SAID_NO, TOO_FEW
 from orchestra.engine import kinds
 from orchestra.engine.bulk import kept
 from orchestra.engine.kinds import asking, body, calling, checking, choice
@@ -200,8 +200,19 @@ def _too_few(unit: Unit, outcomes: list[Outcome | None]) -> Failed:
     named = "; ".join(f"{unit.path}[{index}] {_because(found)}" for index, found in missing[:NAMED])
     more = f"; and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
     needed = "all elements are needed" if wanted == "all" else f"{wanted:,} of {len(outcomes):,} elements are needed"
-    hint = "mend what they failed for; or leave `at_least` out: the list then does without them, and `left_out` says so"
+    hint = _mending(unit, [found for _, found in missing if isinstance(found, Failed)])
     return Failed(TOO_FEW, f"{needed}, and {len(missing):,} cannot be had: {named}{more}", unit.path, hint)
+
+
+def _mending(unit: Unit, failures: list[Failed]) -> str:
+    """What to do about a list of which these elements failed. Who leaves out one that may have had its effect may never look for it."""
+    doubtful = [one for one in failures if unit.node.acts and (one.code in OPEN or one.code == SAID_NO)]
+    first = (doubtful or failures)[0] if failures else None
+    if first is not None and first.code == TOO_FEW:
+        return first.hint
+    without = "" if doubtful else "; or leave `at_least` out: the list then does without them, and `left_out` says so"
+    own = f"; {first.by or unit.path}: {first.hint}" if first is not None and first.hint else ""
+    return f"mend what they failed for{without}{own}"
 
 
 def _because(outcome: Outcome) -> str:

@@ -256,3 +256,28 @@ nodes:
     assert not [event for event in events if isinstance(event, Asked)]
     assert isinstance(events[-1], RunFinished)
     assert audit(Case(compiled, events)) == []
+
+
+def test_the_hint_says_what_the_first_failure_says_and_leaves_out_nothing_that_may_have_been_done() -> None:
+    text = """
+input: {words: "list[str]"}
+output: ${outer.values}
+nodes:
+  outer:
+    each: ${input.words}
+    as: word
+    at_least: all
+    call:
+      nodes:
+        sent: {tool: %s, each: "${[word]}", as: one, at_least: all, with: {text: "${one}"}}
+      output: ${sent.values}
+"""
+
+    def fails(call: Call) -> Any:
+        return Refused(code="E024", reason="no", hint="--again") if call.inputs["text"] == "b" else "<>"
+
+    advice = "; or leave `at_least` out: the list then does without them, and `left_out` says so"
+    for tool, more in (("send", ""), ("shout", advice)):
+        played = play(text % tool, {"words": ["a", "b"]}, {tool: fails})
+        assert isinstance(played.outcome, Failed)
+        assert played.outcome.hint == f"mend what they failed for{more}; outer[1]/sent[0]: --again"
