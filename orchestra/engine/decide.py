@@ -15,6 +15,7 @@ from orchestra.engine.proposals import Conclude, Enter, Expand, Finish, Invoke, 
 from orchestra.engine.state import Phase, Scope, State, Unit, contradiction, hurried
 from orchestra.errors import OrchestraError
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
+from orchestra.values.text import counted
 
 _Step: TypeAlias = Callable[[State, Unit], Proposal | None]
 NAMED, SAID = 5, 200
@@ -172,7 +173,8 @@ def _spread(unit: Unit) -> Proposal:
         return Finish(unit, Failed("E004", f"{len(items)} elements, and the limit is {node.limit}", unit.path, hint))
     if type(node.at_least) is int and len(items) < node.at_least:
         hint = f"lower `at_least`, or pass more elements to {unit.path}"
-        return Finish(unit, Failed(TOO_FEW, f"{len(items)} elements, and {node.at_least} are needed", unit.path, hint))
+        said = f"{counted(len(items), 'element')}, and {node.at_least:,} {_needed(node.at_least)}"
+        return Finish(unit, Failed(TOO_FEW, said, unit.path, hint))
     return Expand(unit, len(items))
 
 
@@ -199,9 +201,13 @@ def _too_few(unit: Unit, outcomes: list[Outcome | None]) -> Failed:
     ]
     named = "; ".join(f"{unit.path}[{index}] {_because(found)}" for index, found in missing[:NAMED])
     more = f"; and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
-    needed = "all elements are needed" if wanted == "all" else f"{wanted:,} of {len(outcomes):,} elements are needed"
+    needed = f"{wanted:,} of {counted(len(outcomes), 'element')} {_needed(wanted)}" if type(wanted) is int else "all elements are needed"
     hint = _mending(unit, [found for _, found in missing if isinstance(found, Failed)])
     return Failed(TOO_FEW, f"{needed}, and {len(missing):,} cannot be had: {named}{more}", unit.path, hint)
+
+
+def _needed(number: int) -> str:
+    return "is needed" if number == 1 else "are needed"
 
 
 def _mending(unit: Unit, failures: list[Failed]) -> str:

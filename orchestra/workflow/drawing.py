@@ -82,7 +82,7 @@ def sentences(node: CompiledNode) -> list[str]:
     if node.each is not None:
         most = f", at most {node.limit:,}" if node.source.limit is not None else ""
         together = f", {node.concurrency:,} at once" if node.concurrency is not None else ""
-        needed = f", at least {node.at_least}" if node.at_least is not None else ""
+        needed = "" if node.at_least is None else ", all needed" if node.at_least == "all" else f", at least {node.at_least:,}"
         found.append(f"each {node.variable} of {_short(node.source.each)}{most}{together}{needed}")
     if node.source.when is not None:
         found.append(f"when {_short(node.source.when)}")

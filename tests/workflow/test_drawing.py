@@ -212,6 +212,12 @@ def test_a_body_too_deep_to_draw_is_counted() -> None:
     assert max(map(len, text.splitlines())) <= 60
 
 
+@pytest.mark.parametrize(("at_least", "said"), [("all", ", all needed"), (3, ", at least 3")])
+def test_a_list_says_how_many_of_it_are_needed(at_least: str | int, said: str) -> None:
+    text = REFINE.replace("each: ${parts}", f"each: ${{parts}}\n    at_least: {at_least}")
+    assert f"each part of ${{parts}}, at most 7{said}" in draw(compiled(text), width=120)
+
+
 def test_a_terminal_is_not_obeyed() -> None:
     text = draw(compiled("schema: orchestra/v1\nname: x\noutput: ${a}\nnodes:\n  a: {agent: w, when: \"${input == '\u202e'}\"}"))
     assert "\u202e" not in text
