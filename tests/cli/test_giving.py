@@ -18,6 +18,7 @@ from orchestra.cli import asking
 from orchestra.config import Settings
 from orchestra.events import Answered, Asked, AttemptFinished, Event, Given
 from orchestra.journal.history import History
+from orchestra.values.outcome import Failed
 from tests.cli.shell import Shell
 
 MODULE = '''
@@ -156,6 +157,25 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
         assert rows(list(await orchestra.journal.read(forked.id)))["paid"][0] == "given"
         (claim,) = result.claims
         assert "ada" in claim.unsupported
+    assert (shop / "paid.txt").read_text() == "tea\n"
+
+
+async def test_who_said_not_to_call_again_is_told_how_it_goes_on(shop: Path, shell: Shell) -> None:
+    run = await doubtful(shop)
+    await asyncio.to_thread(shell, "runs", "resume", run)
+    said = await asyncio.to_thread(shell, "runs", "answer", run, "fail")
+    assert said.code == 1
+    async with opened(shop) as orchestra:
+        outcome = History.of(await orchestra.journal.read(run)).outcome
+        assert isinstance(outcome, Failed)
+        assert (outcome.code, outcome.hint) == (
+            "E016",
+            "see what it has done; to call it again: orchestra runs fork RUN --again; "
+            "to say what it gave: orchestra runs fork RUN --set paid=VALUE",
+        )
+        fork = await orchestra.options(values={"paid": {"number": 7, "item": "tea"}}).fork(run)
+        assert await fork.run.pause() is None
+        assert "Send about tea; tea 7?" in fork.run.asked[0].question
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestra.codes import SAID_NO
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.state import State, Unit, contradiction
 from orchestra.events import Answered, Asked, Given
+from orchestra.paths import first_name
 from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Abstained, Failed, Value
 from orchestra.workflow.nodes import AskNode
@@ -92,5 +94,7 @@ def replied(state: State, unit: Unit) -> Proposal | None:
         unit.attempt -= 1
         state.enqueue(unit)
         return None
-    hint = "see what it has done, and start a new run"
-    return Finish(unit, Failed("E016", "interrupted while it ran; a person said not to call it again", unit.path, hint))
+    hint = "see what it has done; to call it again: orchestra runs fork RUN --again"
+    if first_name(unit.path) == unit.path:
+        hint += f"; to say what it gave: orchestra runs fork RUN --set {unit.path}=VALUE"
+    return Finish(unit, Failed(SAID_NO, "interrupted while it ran; a person said not to call it again", unit.path, hint))
