@@ -291,6 +291,10 @@ class _Fold:
             case TurnStarted(node=path, turn=turn, drafted=drafted):
                 if drafted is not None and drafted.recalled:
                     self.saved.append(Saving(drafted.recalled, drafted.saved, path))
+                if self.asked and drafted is not None:  # nobody waits for the version that this one follows
+                    left = [one for one in self.asked if one.startswith(f"{path}@") and not one.startswith(f"{path}@{drafted.version}/")]
+                    for one in left:
+                        del self.asked[one]
                 # Of a loop's turn the nodes stand in `path#turn`, of a plan's version in `path@version`; of a called body in `path` itself.
                 node = self._node(path, event.at)
                 node.because = event.because or node.because

@@ -14,6 +14,7 @@ from orchestra.events import (
     AttemptFinished,
     AttemptStarted,
     CancelRequested,
+    Drafted,
     Event,
     Expanded,
     Judged,
@@ -134,6 +135,19 @@ def test_nobody_is_asked_any_more_in_what_has_come_to_its_end() -> None:
     assert [event.node for event in after.asked] == ["gotten"]
     assert after.rests
     assert not any(row.unanswered for row in after.rows)
+
+
+def test_nobody_is_asked_any_more_by_a_plan_that_another_one_follows() -> None:
+    asked = {"question": "Well?", "schema": {}, "shown": "d"}
+    facts: list[Fact] = [
+        (TurnStarted, {"node": "solve", "turn": 1, "drafted": Drafted(graph={}, version=1)}),
+        (Asked, {"node": "solve@1/s1", **asked}),
+        (TurnStarted, {"node": "solve", "turn": 2, "drafted": Drafted(graph={}, version=1)}),
+        (TurnStarted, {"node": "solve", "turn": 3, "drafted": Drafted(graph={}, version=2)}),
+        (Asked, {"node": "solve@2/s1", **asked}),
+    ]
+    assert [event.node for event in History.of(numbered(*facts[:3])).asked] == ["solve@1/s1"]
+    assert [event.node for event in History.of(numbered(*facts)).asked] == ["solve@2/s1"]
 
 
 def test_an_attempt_says_which_run_its_answer_was_recalled_from() -> None:
