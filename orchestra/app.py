@@ -366,7 +366,7 @@ class Orchestra:
         graph, versions = parcel(self._project, made).put(self.journal)
         program = self._told(program)
         old = await heir(self._project, self._engine, first, events, program, again=self._options.again)
-        values = values_of(program, self._options, first, events, None if inputs else old.changes)
+        values = values_of(program, self._options, first, None if inputs else events, old.changes)
         more = {"parent": run, "workers": old.workers, "label": inherited(first, self._labelled(program)), "values": values}
         execution = await self._once(program, given, graph, versions, **more)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 from orchestra.effects import LASTING
 from orchestra.errors import InputError
@@ -10,7 +10,7 @@ from orchestra.events import Answered, Asked, Event, Given, GivenValue, RunStart
 from orchestra.inputs import jsonable
 from orchestra.options import Options
 from orchestra.paths import first_name
-from orchestra.rerun import Change, walk
+from orchestra.rerun import NEW, Change, walk
 from orchestra.stored import contracts
 from orchestra.values.json import unkept
 from orchestra.values.schema import bundled
@@ -19,28 +19,50 @@ from orchestra.workflow.program import CompiledNode, Program
 
 
 def values_of(
-    program: Program, options: Options, first: RunStarted, events: Sequence[Event], changed: Sequence[Change] | None
+    program: Program, options: Options, first: RunStarted, events: Sequence[Event] | None, changed: Sequence[Change]
 ) -> dict[str, GivenValue]:
-    """What persons have given for the nodes of a fork: what the options say, and what holds on of the run before; where the options say
-    something, also its answers to questions that do not depend on that, nor on what has `changed`. That is None where inputs are others.
+    """What persons have given for the nodes of a fork: what the options say, and what holds on of the run before, where that is of the
+    same workflow; where the options say something, also its answers to questions that do not depend on that, nor on what has `changed`.
+    `events` are None where inputs are others: then no answer counts.
 
     Raises `InputError` E033 for a value that no node of the program takes.
     """
-    values, before = options.values or {}, first.given or {}
-    nodes = {node.name: node for node in program.nodes}
+    values, held = options.values or {}, _held(first)
+    names = {node.name for node in program.nodes}
     found: dict[str, GivenValue] = {}
-    if values and changed is not None:
-        again = {*values, *before, *(first_name(change.node) for change in changed)}
-        found |= _answers(first, events, nodes.keys() - _below(program, again))
-    for name, one in before.items():
-        if not one.shown and name in nodes:
-            found[name] = GivenValue(one.value, Given(one.given.by, one.given.run or first.run))
+    if values and events is not None:
+        again = {*values, *held, *(first_name(change.node) for change in changed)}
+        found |= _answers(first, events, names - _below(program, again))
+    if first.workflow == program.name:
+        _all_taken(program, held, values.keys(), changed)
+        found |= {name: one for name, one in held.items() if name in names}
     found |= {name: GivenValue(jsonable(value), Given(options.by)) for name, value in values.items()}
     for name, one in found.items():
         if not one.shown and (fault := unkept(one.value) or Validator(type_of(program, name)).check(one.value)):
             said = f", given in run {one.given.run}" if one.given.run else ""
             raise InputError("E033", f"the value of {name}{said}: {fault}", hint=f"{name}: {show(type_of(program, name))}")
     return found
+
+
+def _held(first: RunStarted) -> dict[str, GivenValue]:
+    """What a run was given by persons beside answers, each with the run in which that was said."""
+    before = {name: one for name, one in (first.given or {}).items() if not one.shown}
+    return {name: GivenValue(one.value, Given(one.given.by, one.given.run or first.run)) for name, one in before.items()}
+
+
+def _all_taken(program: Program, held: Mapping[str, GivenValue], values: Set[str], changed: Sequence[Change]) -> None:
+    """Raises `InputError` E033 where a value that holds on has no node any more, and no new node is given one: a renamed node would be
+    called for real."""
+    lost = held.keys() - values - {node.name for node in program.nodes}
+    fresh = [node.name for node in program.nodes if any(one.node == node.name and one.why == NEW for one in changed)]
+    if len(lost) <= sum(name in values for name in fresh):
+        return
+    name = min(lost)
+    untold = [one for one in fresh if one not in values]
+    new = (nearest(name, untold) or untold[0]) if untold else "NODE"
+    said = f"the value of {name}, given in run {held[name].given.run}, has no node any more in {program.name}"
+    hint = f"under its new name: orchestra runs fork RUN --set {new}=VALUE; without it: fork a run from before it was given"
+    raise InputError("E033", said, hint=hint)
 
 
 def type_of(program: Program, name: str) -> Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from orchestra.doors import Call, Direct, Done, Measure, Refused, Reply, Workers
 from orchestra.engine.answers import streamed
@@ -19,6 +19,8 @@ from orchestra.workflow.program import CompiledNode, Program
 
 Known: TypeAlias = Callable[[Call], Done | Refused | None]
 """What is known of a call: its answer, or why it is not made; None of one that is to go out."""
+NEW: Final = "is new"
+"""Why a node is not what it was, where it was not there."""
 
 
 class Recalling:
@@ -124,7 +126,7 @@ def changes(old: Program, new: Program) -> list[Change]:
     found = [Change(path, "is gone") for path in before if path not in after]
     for path, node in after.items():
         if (was := before.get(path)) is None:
-            found.append(Change(path, "is new"))
+            found.append(Change(path, NEW))
         elif node.kind != was.kind:
             found.append(Change(path, f"was `{was.kind}`, is `{node.kind}`"))
         elif _source(node) != _source(was):

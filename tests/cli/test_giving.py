@@ -316,3 +316,27 @@ async def test_a_payment_that_a_fork_may_not_repeat_is_given(shop: Path, shell: 
     assert said.code == 0, said.err
     assert "about cake; cake 3" in said.out
     assert (shop / "paid.txt").read_text() == "tea\n"
+
+
+async def test_a_value_whose_node_was_renamed_is_not_dropped_and_its_tool_not_called(shop: Path) -> None:
+    run = await ended(shop, "tea")
+    receipt = {"number": 3, "item": "cake"}
+    async with opened(shop) as orchestra:
+        told = orchestra.options(values={"allowed": "yes", "paid": receipt, "sure": "yes"}, by="ada")
+        fork = await told.fork(run, topics=["cake"])
+        assert (await fork.run).output == "about cake; cake 3"
+    renamed = WORKFLOW.replace("paid", "receipt")
+    (shop / "workflows" / "order.yaml").write_text(renamed)
+    (shop / "workflows" / "other.yaml").write_text(renamed.replace("name: order", "name: other"))
+    async with opened(shop) as orchestra:
+        for values in ({}, {"letter": "x"}, {"reciept": receipt}):
+            with pytest.raises(InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in order") as caught:
+                await orchestra.options(values=values).fork(fork.run.id)
+            assert (caught.value.code, "--set receipt=VALUE" in caught.value.hint) == ("E033", True)
+        anew = await orchestra.options(values={"receipt": receipt}, by="ada").fork(fork.run.id)
+        assert (await anew.run).output == "about cake; cake 3"
+        other = await orchestra.fork(fork.run.id, orchestra.find("other"))
+        assert other.given == {}  # another workflow: its nodes have their names from somewhere else
+        other.run.cancel()
+        await other.run.wait()
+    assert (shop / "paid.txt").read_text() == "tea\n"
