@@ -31,7 +31,9 @@ def values_of(
     names = {node.name for node in program.nodes}
     found: dict[str, GivenValue] = {}
     if values and events is not None:
-        again = {*values, *held, *(first_name(change.node) for change in changed)}
+        again = {*values, *(first_name(change.node) for change in changed)}
+        if first.workflow != program.name:
+            again |= held.keys()
         found |= _answers(first, events, names - _below(program, again))
     if first.workflow == program.name:
         _all_taken(program, held, values.keys(), changed)

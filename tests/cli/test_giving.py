@@ -340,3 +340,26 @@ async def test_a_value_whose_node_was_renamed_is_not_dropped_and_its_tool_not_ca
         other.run.cancel()
         await other.run.wait()
     assert (shop / "paid.txt").read_text() == "tea\n"
+
+
+async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_fork_too(shop: Path) -> None:
+    (shop / "workflows" / "order.yaml").write_text(WORKFLOW + '  note: {tool: draft, with: {topic: "${input.topics[0]}"}}\n')
+    run = await ended(shop, "tea")
+    async with opened(shop) as orchestra:
+        told = orchestra.options(values={"lines": ["one"]}, by="bob")
+        first = (await told.fork(run)).run
+        await first.pause()
+        await orchestra.answer(first.id, "yes", by="eve")
+        await first
+        second = await orchestra.options(values={"note": "two"}, by="bob").fork(first.id)
+        assert {path: one.given for path, one in second.given.items()} == {
+            "allowed": Given("ada", run),
+            "lines": Given("bob", first.id),  # it holds on, and `sure`, which depends on it, was asked with it
+            "sure": Given("eve", first.id),
+            "note": Given("bob"),
+        }
+        await second.run
+        third = await orchestra.options(values={"lines": ["three"]}, by="bob").fork(second.run.id)
+        assert third.given.keys() == {"allowed", "lines", "note"}
+        third.run.cancel()
+        await third.run.wait()
