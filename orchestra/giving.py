@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any
 
 from orchestra.effects import LASTING
 from orchestra.errors import InputError
@@ -14,6 +15,7 @@ from orchestra.rerun import NEW, Change, walk
 from orchestra.stored import contracts
 from orchestra.values.json import unkept
 from orchestra.values.schema import bundled
+from orchestra.values.text import counted
 from orchestra.values.types import Schema, Validator, nearest, show
 from orchestra.workflow.program import CompiledNode, Program
 
@@ -40,7 +42,7 @@ def values_of(
         found |= {name: one for name, one in held.items() if name in names}
     found |= {name: GivenValue(jsonable(value), Given(options.by)) for name, value in values.items()}
     for name, one in found.items():
-        if not one.shown and (fault := unkept(one.value) or Validator(type_of(program, name)).check(one.value)):
+        if not one.shown and (fault := _fault(program, name, one.value)):
             said = f", given in run {one.given.run}" if one.given.run else ""
             raise InputError("E033", f"the value of {name}{said}: {fault}", hint=f"{name}: {show(type_of(program, name))}")
     return found
@@ -65,6 +67,21 @@ def _all_taken(program: Program, held: Mapping[str, GivenValue], values: Set[str
     said = f"the value of {name}, given in run {held[name].given.run}, has no node any more in {program.name}"
     hint = f"under its new name: orchestra runs fork RUN --set {new}=VALUE; without it: fork a run from before it was given"
     raise InputError("E033", said, hint=hint)
+
+
+def _fault(program: Program, name: str, value: Any) -> str | None:
+    """Why a node does not take a value; a list has as many elements as the node may have."""
+    schema = type_of(program, name)
+    if fault := unkept(value) or Validator(schema).check(value):
+        return fault
+    node = next(node for node in program.nodes if node.name == name)
+    if node.each is None:
+        return None
+    if len(value) > node.limit:
+        return f"{counted(len(value), 'element')}, and the limit is {node.limit:,}"
+    if isinstance(node.at_least, int) and len(value) < node.at_least:
+        return f"{counted(len(value), 'element')}, and {node.at_least:,} are needed"
+    return None
 
 
 def type_of(program: Program, name: str) -> Schema:

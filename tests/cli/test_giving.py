@@ -363,3 +363,26 @@ async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_
         assert third.given.keys() == {"allowed", "lines", "note"}
         third.run.cancel()
         await third.run.wait()
+
+
+async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(shop: Path) -> None:
+    def rule(keys: str) -> None:
+        (shop / "workflows" / "order.yaml").write_text(WORKFLOW.replace("as: topic,", f"as: topic, {keys},"))
+
+    run = await ended(shop, "tea", "milk")
+    rule("limit: 3, at_least: 2")
+    async with opened(shop) as orchestra:
+        for values, why in ((["a"], "1 element, and 2 are needed"), (["a", "b", "c", "d"], "4 elements, and the limit is 3")):
+            with pytest.raises(InputError, match=f"the value of lines: {why}") as caught:
+                await orchestra.options(values={"lines": values}).fork(run)
+            assert caught.value.code == "E033"
+        taken = await orchestra.options(values={"lines": ["a", "b", "c"], "letter": "x", "sure": "yes"}).fork(run)
+        assert (await taken.run).output == "x"
+    rule("limit: 2")
+    async with opened(shop) as orchestra:
+        with pytest.raises(InputError, match=f"the value of lines, given in run {taken.run.id}: 3 elements, and the limit is 2"):
+            await orchestra.fork(taken.run.id)
+    rule("at_least: all")
+    async with opened(shop) as orchestra:
+        alone = await orchestra.options(values={"lines": ["a"], "letter": "x", "sure": "yes"}).fork(run)
+        assert (await alone.run).output == "x"
