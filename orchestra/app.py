@@ -195,6 +195,7 @@ class Orchestra:
     async def _launched(self, step: Step[..., Any], args: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[Execution, Parcel | None]:
         """A run that has begun, or that of the key; and what it stores of its workflow, where that is known."""
         self._home.check()
+        self._options.forkless()
         made = self._project.compiled(step)
         program = made.program
         given = bound(program, args, inputs)
@@ -214,8 +215,6 @@ class Orchestra:
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
-        if options.values and "values" not in more:
-            raise InputError("E033", "`values` are for a fork", hint="orchestra.options(values=…).fork(run)")
         told = {"label": self._labelled(program), "options": options.kept(program.budget), "tiers": self._project.tiers(program), **more}
         return self._engine.start(program, given, graph=graph, versions=versions, live=options.live, **told)
 
@@ -250,6 +249,7 @@ class Orchestra:
         Calls that have an end are not made again. Raises `InputError` E020 for a run that is not there, `JournalError` J022 where
         another process has it in hand, `OrchestraError` E019 where what it stored cannot be read, T009 or T005 for another tool or none.
         """
+        self._options.forkless()
         first, events = await self._begun(run)
         execution = self._engine.running(run) or Execution(run, self.journal, events)
         if execution.finished is None and self._engine.running(run) is None:
@@ -383,6 +383,7 @@ class Orchestra:
         """
         from orchestra.whatif import whatif
 
+        self._options.forkless()
         label = self._options.label or "public"
         return await whatif(self._project, self._engine, self._troupe, await self._events(run), instead, label=label)
 
@@ -436,6 +437,7 @@ class Orchestra:
         from orchestra import judging
         from orchestra.verify.examination import Asked, go_on, start
 
+        self._options.forkless()
         given = judging.Answer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
         situation, own = judging.situation(self._project, given, checks, accept, combined=combined, back_off=back_off)
         stands = start(situation)

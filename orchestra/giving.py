@@ -29,7 +29,7 @@ def values_of(
 
     Raises `InputError` E033 for a value that no node of the program takes.
     """
-    values, held = options.values or {}, _held(first)
+    values, held = options.given, _held(first)
     names = {node.name for node in program.nodes}
     found: dict[str, GivenValue] = {}
     if values and events is not None:

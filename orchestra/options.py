@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from orchestra.errors import InputError
 from orchestra.values.json import digest
 from orchestra.values.labels import Label
 from orchestra.workflow.nodes import Budget
+
+_GIVING: Final = 'orchestra.options(values={"node": value}).fork(run)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,22 @@ class Options:
             return f"k{digest(key.encode())[:19]}" if key else ""
         except UnicodeEncodeError as error:
             raise InputError("E013", f"the key {key!r} has a lone surrogate", hint="a key is a valid text") from error
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """What a fork is given, by node. Raises `InputError` E033 for `values` that are no mapping of names."""
+        values: object = {} if self.values is None else self.values
+        if not isinstance(values, Mapping):
+            raise InputError("E033", f"`values` are a mapping, by node, and no {type(values).__name__}", hint=_GIVING)
+        for name in values:
+            if not isinstance(name, str):
+                raise InputError("E033", f"`values` has {name!r}, which is no name of a node", hint=_GIVING)
+        return values
+
+    def forkless(self) -> None:
+        """Raises `InputError` E033 where `values` are stated: only a fork takes them."""
+        if self.given:
+            raise InputError("E033", "`values` are for a fork, and this is none", hint=_GIVING)
 
     def kept(self, budget: Budget | None) -> dict[str, Any]:
         """What a resumed run must still know; `budget` is the one that holds."""

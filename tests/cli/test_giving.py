@@ -230,8 +230,6 @@ async def test_a_value_that_no_node_takes_is_refused_before_anything_begins(shop
             await orchestra.options(values=values).fork(run)
         assert caught.value.code == "E033"
         assert len(await orchestra.runs()) == 1
-        with pytest.raises(InputError, match="for a fork"):
-            await orchestra.options(values=values).start(orchestra.find("order"), topics=["x"])
 
 
 async def test_one_key_is_one_fork_with_one_value(shop: Path) -> None:
@@ -386,3 +384,23 @@ async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(sh
     async with opened(shop) as orchestra:
         alone = await orchestra.options(values={"lines": ["a"], "letter": "x", "sure": "yes"}).fork(run)
         assert (await alone.run).output == "x"
+
+
+async def test_only_a_fork_takes_values_by_the_names_of_nodes(shop: Path) -> None:
+    run = await ended(shop, "tea")
+    async with opened(shop) as orchestra:
+        given, order = orchestra.options(values={"letter": "x"}), orchestra.find("order")
+        await orchestra.options(idempotency_key="k").start(order, topics=["x"])
+        doors = [given.start(order, topics=["x"]), given.run(order, topics=["x"]), given.resume(run), given.whatif(run)]
+        doors += [given.check("x", against="x"), given.options(idempotency_key="k").start(order, topics=["x"])]
+        for door in doors:
+            with pytest.raises(InputError, match="`values` are for a fork") as caught:
+                await door
+            assert caught.value.code == "E033"
+        wrong: list[Any] = [["letter"], [], "letter", {1: "x"}, {0: "x"}, {None: "x"}]
+        for values in wrong:
+            for door in (orchestra.options(values=values).fork(run), orchestra.options(values=values).resume(run)):
+                with pytest.raises(InputError, match="`values`") as caught:
+                    await door
+                assert caught.value.code == "E033"
+        assert (await orchestra.options(values={}).resume(run)).id == run
