@@ -263,7 +263,7 @@ class Engine:
         if asked.due and letter.at >= asked.due:
             return TOO_LATE
         if letter.gave:
-            return _given(asked, letter.value)
+            return "it is declined, and says what the call gave" if letter.declined else _given(asked, letter.value)
         if letter.declined:
             return f"nobody else can say it: {' or '.join(asked.options)}" if asked.about == "effect" else ""
         if asked.options and letter.value not in asked.options:

@@ -426,7 +426,7 @@ def _people(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
                 if question is None:
                     found.append(f"I5 {event.node} was answered at {event.seq}, and not asked")
                 elif event.declined:
-                    if event.value is not None or question.about == "effect" or event.by == "bob":
+                    if event.value is not None or question.about == "effect" or event.gave or event.by == "bob":
                         found.append(f"I5 {event.node} took {event.declined!r} for an answer")
                 elif event.gave:
                     fault = "no call" if question.gives is None else Validator(question.gives).check(event.value)

@@ -122,6 +122,8 @@ def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -
         assert asked.gives == {"type": "string"}
         wrong = Letter(kind="answer", node="a", value=7, shown=asked.shown, gave=True)
         assert "str" in theatre.engine.objection(asked, wrong)
+        both = Letter(kind="answer", node="a", value="sent then", shown=asked.shown, gave=True, declined="nobody knows")
+        assert "declined" in theatre.engine.objection(asked, both)
         await theatre.journal.post(run.id, wrong)
         await clock.sleep(1)
         said = Letter(kind="answer", node="a", value="sent then", shown=asked.shown, gave=True, by="ann")
