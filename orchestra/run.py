@@ -91,7 +91,8 @@ class Run(Generic[R]):
         Raises `InputError` E032 for a run that was not begun, or resumed, with `options(live=True)`; and as `events` does.
         """
         if (live := self._execution.live) is None:
-            raise InputError("E032", f"the text of run {self.id} is not read live", hint="orchestra.options(live=True).start(...)")
+            hint = f"orchestra.options(live=True).start(...); of a run that is there already: .resume({self.id!r})"
+            raise InputError("E032", f"the text of run {self.id} is not read live", hint=hint)
         return self._execution.text(live, nodes, agents)
 
     def cancel(self, by: str = "") -> None:

@@ -140,6 +140,9 @@ async def test_nobody_streams_for_a_run_that_nobody_asked_to_read_and_to_read_it
         assert caught.value.code == "E032"
         hand.say("writer", Done(value="x"))
         await run
+        with pytest.raises(InputError) as resumed:
+            (await orchestra.resume(run.id)).text()
+        assert f".resume({run.id!r})" in resumed.value.hint
     assert [call.live for call in hand.calls] == [False]
 
 
