@@ -234,8 +234,10 @@ class Orchestra:
                 return self._begin(program, given, graph, versions, run=name, **more)
             if execution is None or execution.started is None:
                 execution = Execution(name, self.journal, events)
-        if execution.of != (graph, given, more.get("parent", ""), steady(more.get("values", {}))):
-            reason = f"the key {self._options.idempotency_key!r} belongs to a run of other inputs or another workflow"
+        asked = (graph, given, more.get("parent", ""), steady(more.get("values", {})))
+        if execution.of != asked:
+            other = "other given values" if execution.of[:3] == asked[:3] else "other inputs or another workflow"
+            reason = f"the key {self._options.idempotency_key!r} belongs to a run of {other}"
             raise InputError("E015", reason, hint="use a key of its own for each request")
         if execution.finished is None and execution.started is not None and execution is not self._engine.running(name):
             return await self._taken(name, execution.started)
