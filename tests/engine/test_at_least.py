@@ -42,6 +42,12 @@ def slow(call: Call, chance: Any) -> float:
     return 0.0 if call.kind == "tool" else 1.0 if call.inputs["text"] == "b" else 10.0
 
 
+def why(played: Played) -> str:
+    """What a run that failed says."""
+    assert isinstance(played.outcome, Failed)
+    return played.outcome.reason
+
+
 def sound(text: str, played: Played) -> None:
     assert audit(Case(program(text), played.events)) == []
     assert replay(program(text), played.events).reason == ""
@@ -87,11 +93,11 @@ def test_a_list_that_is_too_short_from_the_start_begins_nothing() -> None:
     played = play(EACH % "at_least: 3", {"text": "a b"})
     assert played.outcome == Failed("E034", "2 elements, and 3 are needed", "loud", "lower `at_least`, or pass more elements to loud")
     assert not played.of(Expanded)
-    assert [play(EACH % f"at_least: {least}", {"text": said}).outcome.reason for least, said in ((2, "a"), (1, ""))] == [
+    assert [why(play(EACH % f"at_least: {least}", {"text": said})) for least, said in ((2, "a"), (1, ""))] == [
         "1 element, and 2 are needed",
         "0 elements, and 1 is needed",
     ]
-    lost = [play(EACH % "at_least: 1", {"text": said}, fails("a", "b"), latency=1.0).outcome.reason for said in ("a", "a b")]
+    lost = [why(play(EACH % "at_least: 1", {"text": said}, fails("a", "b"), latency=1.0)) for said in ("a", "a b")]
     assert [reason.partition(",")[0] for reason in lost] == ["1 of 1 element is needed", "1 of 2 elements is needed"]
     assert play(EACH % "at_least: all", {"text": ""}).outcome == Value(0)
     assert isinstance(play(EACH % "at_least: 1", {"text": ""}).outcome, Failed)
