@@ -7,9 +7,9 @@ from typing import Any
 
 from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
-from orchestra.events import Event
+from orchestra.events import Event, RunFinished
 from orchestra.journal.memory import MemoryJournal, MemoryStore
-from orchestra.testing import SimulatedWorkers, VirtualClock
+from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.workflow.program import Program
 from tests.engine.stage import ANSWERS
 
@@ -40,3 +40,20 @@ class Theatre:
 
     def start(self, program: Program, inputs: Mapping[str, Any] | None = None, tiers: tuple[str, ...] = ()) -> Run:
         return self.engine.start(program, dict(inputs or {}), graph="0" * 32, tiers=tiers)
+
+
+def resumed(
+    compiled: Program, before: Sequence[Event], answers: Mapping[str, Any] | None = None, *, seed: int = 0, **simulation: Any
+) -> tuple[RunFinished, list[Event], Theatre]:
+    """The end of a run that another process takes up after the events `before`, all of its events, and the stage."""
+
+    async def scene(clock: VirtualClock) -> tuple[RunFinished, list[Event], Theatre]:
+        theatre = Theatre(clock, answers, seed=seed, **simulation)
+        theatre.put(before)
+        run = await theatre.engine.resume(compiled, before[0].run, by="a test")  # type: ignore[union-attr]  # the first is a RunStarted
+        finished = await run.wait()
+        events = await theatre.journal.read(run.id)
+        await theatre.engine.close()
+        return finished, events, theatre
+
+    return run_simulated(scene, seed)

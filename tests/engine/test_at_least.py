@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 
 from orchestra.doors import Call, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import Asked, AttemptStarted, Event, Expanded, NodeFinished, Resumed, RunFinished
+from orchestra.events import Asked, AttemptStarted, Expanded, NodeFinished, Resumed, RunFinished
 from orchestra.journal.history import History
-from orchestra.testing import VirtualClock, run_simulated
 from orchestra.testing.auditor import Case, audit
 from orchestra.values.outcome import Failed, Value
-from tests.engine.durable import Theatre
+from tests.engine.durable import resumed
 from tests.engine.stage import Played, play, program
 
 EACH = """
@@ -218,16 +217,7 @@ def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: 
     played: Any = play(text, {"text": "a b c d e"}, answers, seed=seed, latency=(0.1, 2.0))
     before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
 
-    async def scene(clock: VirtualClock) -> tuple[RunFinished, list[Event], Theatre]:
-        theatre = Theatre(clock, answers, seed=seed, latency=(0.1, 2.0))
-        theatre.put(before)
-        run = await theatre.engine.resume(compiled, played.events[0].run, by="a test")
-        finished = await run.wait()
-        events = await theatre.journal.read(run.id)
-        await theatre.engine.close()
-        return finished, events, theatre
-
-    finished, events, _ = run_simulated(scene, seed)
+    finished, events, _ = resumed(compiled, before, answers, latency=(0.1, 2.0), seed=seed)
     assert finished.status == played.finished.status
     assert isinstance(events[len(before)], Resumed)
     assert audit(Case(compiled, events)) == []
@@ -255,16 +245,7 @@ nodes:
     before = [event for event in played.events if event.seq <= failed.seq]
     assert {event.node for event in before if isinstance(event, AttemptStarted)} == {"sent[0]", "sent[1]"}
 
-    async def scene(clock: VirtualClock) -> list[Event]:
-        theatre = Theatre(clock, {"send": sends}, latency=takes)
-        theatre.put(before)
-        run = await theatre.engine.resume(compiled, played.events[0].run, by="a test")
-        await run.wait()
-        events = await theatre.journal.read(run.id)
-        await theatre.engine.close()
-        return events
-
-    events = run_simulated(scene, 0)
+    _, events, _ = resumed(compiled, before, {"send": sends}, latency=takes)
     assert not [event for event in events if isinstance(event, Asked)]
     assert isinstance(events[-1], RunFinished)
     assert audit(Case(compiled, events)) == []

@@ -13,13 +13,13 @@ from msgspec import structs
 from orchestra.agent.contract import Catalog, Schema
 from orchestra.doors import Call, Done, Measure, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished, AttemptStarted, ChecksStarted, Event, Judged, NodeFinished, Resumed, RunFinished, Usage
+from orchestra.events import AttemptFinished, AttemptStarted, ChecksStarted, Judged, NodeFinished, Resumed, RunFinished, Usage
 from orchestra.journal.history import History
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.testing.auditor import Case, audit
 from orchestra.values.outcome import Abstained, Failed, Value
 from orchestra.workflow.program import sampled
-from tests.engine.durable import Theatre
+from tests.engine.durable import Theatre, resumed
 from tests.engine.stage import CATALOG, TEXT, Played, agent, play, program, record
 
 CHANCE: Schema = {"type": ["number", "null"]}
@@ -421,16 +421,7 @@ def test_a_run_cut_off_at_any_event_ends_as_if_nothing_had_happened(seed: int, c
     before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
     compiled = program(EVERYWHERE, WITH)
 
-    async def scene(clock: VirtualClock) -> tuple[RunFinished, list[Event], Theatre]:
-        theatre = Theatre(clock, EVERYWHERE_ANSWERS, seed=seed, latency=(0.1, 2.0), faults=FAULTS)
-        theatre.put(before)
-        run = await theatre.engine.resume(compiled, played.events[0].run, by="a test")  # type: ignore[union-attr]  # the first is a RunStarted
-        finished = await run.wait()
-        events = await theatre.journal.read(run.id)
-        await theatre.engine.close()
-        return finished, events, theatre
-
-    finished, events, theatre = run_simulated(scene, seed)
+    finished, events, theatre = resumed(compiled, before, EVERYWHERE_ANSWERS, latency=(0.1, 2.0), faults=FAULTS, seed=seed)
     assert finished.outcome == played.finished.outcome
     assert isinstance(events[len(before)], Resumed)
     ended = {event.node for event in before if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled)}

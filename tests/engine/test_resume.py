@@ -23,7 +23,6 @@ from orchestra.events import (
     LetterRefused,
     NodeFinished,
     Resumed,
-    RunFinished,
 )
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal, MemoryStore
@@ -31,7 +30,7 @@ from orchestra.testing import Faults, VirtualClock, run_simulated
 from orchestra.testing.books import Recorded
 from orchestra.testing.oracle import Oracle
 from orchestra.values.outcome import Failed, Value
-from tests.engine.durable import Theatre
+from tests.engine.durable import Theatre, resumed
 from tests.engine.stage import play, program
 
 EVERYTHING = """
@@ -66,16 +65,7 @@ def test_a_run_cut_off_anywhere_ends_as_if_nothing_had_happened(seed: int, cut: 
     before = list(played.events[: max(1, int(cut * (len(played.events) - 1)))])
     compiled = program(EVERYTHING)
 
-    async def scene(clock: VirtualClock) -> tuple[RunFinished, list[Event], Theatre]:
-        theatre = Theatre(clock, seed=seed, latency=(0.1, 2.0), faults=FAULTS)
-        theatre.put(before)
-        run = await theatre.engine.resume(compiled, played.events[0].run, by="a test")
-        finished = await run.wait()
-        events = await theatre.journal.read(run.id)
-        await theatre.engine.close()
-        return finished, events, theatre
-
-    finished, events, theatre = run_simulated(scene, seed)
+    finished, events, theatre = resumed(compiled, before, latency=(0.1, 2.0), faults=FAULTS, seed=seed)
     assert finished.outcome == played.finished.outcome
     assert events[: len(before)] == before
     assert isinstance(events[len(before)], Resumed)
