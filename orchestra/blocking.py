@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import wait
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -24,9 +24,11 @@ from orchestra.errors import OrchestraError
 
 if TYPE_CHECKING:
     from orchestra.doors import Workers
+    from orchestra.engine.live import TextPiece
     from orchestra.events import Event
     from orchestra.fleet.progress import Progress
     from orchestra.result import Result
+    from orchestra.run import Run
     from orchestra.workers import FleetMode
     from orchestra.workflow.steps import Step
 
@@ -38,31 +40,40 @@ T = TypeVar("T")
 class Blocking:
     """An open `Orchestra` whose methods wait. They raise `OrchestraError` E027 on its own loop, and E028 once it is closed."""
 
-    def __init__(self, inner: Orchestra, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, inner: Orchestra, loop: asyncio.AbstractEventLoop, text: Callable[[TextPiece], None] | None = None) -> None:
         self.inner = inner
         """The `Orchestra` itself; use it on its own loop alone."""
-        self._loop = loop
+        self._loop, self._text = loop, text
 
     def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
         """Runs a workflow, an agent or a tool to its end. Ctrl-C cancels the run. Raises as `Orchestra.run` does."""
-        return self._wait(self.inner.run(step, *args, **inputs))
+        if self._text is None:
+            return self._wait(self.inner.run(step, *args, **inputs))
+        run = self._wait(self.inner.options(live=True).start(step, *args, **inputs))
+        with closing(self._each(run, run.text())) as pieces:
+            for piece in pieces:
+                self._text(piece)
+        return self._wait(_result(run))
 
     def stream(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Generator[Event, None, None]:
         """Runs a step and gives its events as they get durable. Leaving it early (`break`, `close()`, Ctrl-C) cancels the run; under a key
         it goes on, for whoever has the key. Raises as `Orchestra.start` and `Run.events` do."""
         run = self._wait(self.inner.start(step, *args, **inputs))
-        events = run.events()
+        yield from self._each(run, run.events())
+
+    def _each(self, run: Run[Any], coming: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        """What comes of a run, to its end; leaving it early cancels the run, but under a key."""
         try:
             while True:
                 try:
-                    yield self._wait(anext(events))
+                    yield self._wait(anext(coming))
                 except StopAsyncIteration:
                     return
         finally:
             if not self.inner.keyed:
                 run.cancel()
             if _refusal(self._loop) is None:  # else it was left when all was closed, or by the collector of the loop's own thread
-                self._wait(events.aclose())
+                self._wait(coming.aclose())
 
     def find(self, name: str, /) -> Step[..., Any]:
         """A workflow, agent or tool by name, as `Orchestra.find`."""
@@ -80,8 +91,10 @@ def blocking(
     fleet: FleetMode = "start",
     workers: Workers | None = None,
     progress: Callable[[Progress], None] | None = None,
+    text: Callable[[TextPiece], None] | None = None,
 ) -> Iterator[Blocking]:
-    """Opens an `Orchestra` for code that does not use asyncio; takes what `Orchestra.open` takes."""
+    """Opens an `Orchestra` for code that does not use asyncio; takes what `Orchestra.open` takes. `text` is called, on the thread that
+    called `run`, with each piece of what models write in that run while they do; it is unverified (`Run.text`)."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="orchestra", daemon=True)
     thread.start()
@@ -89,7 +102,7 @@ def blocking(
     try:
         inner = _waited(loop, _enter(opened))
         try:
-            yield Blocking(inner, loop)
+            yield Blocking(inner, loop, text)
         finally:
             _waited(loop, _leave(opened))
     finally:
@@ -131,6 +144,10 @@ def _refusal(loop: asyncio.AbstractEventLoop) -> OrchestraError | None:
         return None
     hint = "make the tool a plain function (def, not async def): it runs on a thread; or call the workflow as a step"
     return OrchestraError("E027", "a coroutine that this Orchestra runs would wait for itself", hint=hint) if own else None
+
+
+async def _result(run: Run[R]) -> Result[R]:
+    return await run
 
 
 async def _enter(opened: AbstractAsyncContextManager[Orchestra]) -> Orchestra:

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from orchestra import blocking, tool
+from orchestra import TextPiece, agent, blocking, by_model, tool, workflow
 from orchestra.blocking import _waited
 from orchestra.config import Settings
+from orchestra.doors import Call, Refused
 from orchestra.errors import OrchestraError
 from orchestra.events import RunFinished, RunStarted
+from orchestra.testing import SimulatedWorkers
 
 
 @tool(effect="pure")
@@ -120,6 +122,57 @@ def test_a_run_with_a_key_goes_on_when_its_stream_is_left(tmp_path: Path) -> Non
         assert isinstance(first, RunStarted)
         result = orchestra.run(patient, text="tea")
         assert (result.run, result.value) == (first.run, "TEA")
+
+
+@agent(prompt="Write about {{ text }}")
+def writer(text: str) -> str:
+    """Writes."""
+    return by_model()
+
+
+def test_what_models_write_is_read_on_the_thread_that_runs(tmp_path: Path) -> None:
+    read: list[tuple[int, str, str]] = []
+    workers = SimulatedWorkers({"writer": "Tea is a plant."}, chunks=3)
+
+    def show(piece: TextPiece) -> None:
+        read.append((threading.get_ident(), piece.agent, piece.text))
+
+    with blocking(settings(tmp_path), workers=workers, text=show) as orchestra:
+        assert orchestra.run(writer, text="tea").value == "Tea is a plant."
+        assert ({one[:2] for one in read}, "".join(text for *_, text in read)) == ({(threading.get_ident(), "writer")}, "Tea is a plant.")
+
+
+def test_a_reader_of_texts_that_raises_cancels_the_run_and_one_of_a_run_that_fails_hears_why(tmp_path: Path) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def keep_it(call: Call) -> str:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return "kept"
+
+    @tool(effect="pure")
+    def keep(text: str) -> str:
+        return text
+
+    @workflow()
+    def article(text: str) -> str:
+        """A text that is kept."""
+        return keep(text=writer(text=text))
+
+    def show(piece: TextPiece) -> None:
+        begun.wait(10)
+        raise ValueError(piece.text)
+
+    workers = SimulatedWorkers({"writer": "Tea.", "keep": keep_it, "shout": Refused(code="W005", reason="no tea left")}, chunks=3)
+    with blocking(settings(tmp_path), workers=workers, text=show) as orchestra:
+        with pytest.raises(ValueError, match="T"):
+            orchestra.run(article, text="tea")
+        assert ended.wait(10)
+        with pytest.raises(OrchestraError, match="no tea left"):
+            orchestra.run(shout, text="tea")
 
 
 @pytest.mark.filterwarnings("error")

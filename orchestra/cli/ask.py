@@ -10,6 +10,7 @@ import typer
 
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener, settings
+from orchestra.cli.run import Live
 
 WIDTH = 100
 """Elements of a list that a step of a plan may go through at most."""
@@ -72,6 +73,7 @@ def register(app: typer.Typer) -> None:
         explain: Annotated[bool, typer.Option("--explain", help="Show what each step took beside what it might have taken.")] = False,
         fleet: Fleet = None,
         as_json: Json = False,
+        live: Live = False,
     ) -> None:
         """Answer a request: the router plans which agents and tools to use, and the plan runs while it is being written.
 
@@ -84,9 +86,11 @@ def register(app: typer.Typer) -> None:
         from orchestra.cli.drafting import Drafting
         from orchestra.cli.limits import read_budget
         from orchestra.cli.signals import carry_out
+        from orchestra.cli.watching import Manner
         from orchestra.planning import Wish
         from orchestra.workflow.nodes import PlanLimits
 
+        manner = Manner.of(as_json=as_json, stream=False, live=live)
         wish = Wish(
             only=tuple(only or ()),
             router=router,
@@ -103,7 +107,7 @@ def register(app: typer.Typer) -> None:
         )
         asked = Drafting(request, drafting.values(documents or (), inputs or ()), wish)
         if code := carry_out(
-            partial(drafting.ask, opener(context), settings(fleet=fleet), asked, read_budget(budget or ()), as_json, explain)
+            partial(drafting.ask, opener(context), settings(fleet=fleet), asked, read_budget(budget or ()), manner, explain)
         ):
             raise typer.Exit(code)
 

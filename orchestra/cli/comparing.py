@@ -58,7 +58,7 @@ async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
         given = read_inputs(again.inputs, types)
         program = orchestra.program(step)
         told = read_values(again.values, lambda name: type_of(program, name))
-        options = orchestra.options(budget=again.budget, again=again.effects, values=told, by=again.by)
+        options = orchestra.options(budget=again.budget, again=again.effects, live=manner.live, values=told, by=again.by)
         forked = await options.fork(old, step, **given)
         if not manner.as_json and not manner.stream:
             _show_changes(forked.changes, given, forked.given, uncalled(program, forked.given))

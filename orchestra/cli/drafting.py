@@ -108,15 +108,16 @@ async def explain(open_: Opener, chosen: Settings, asked: Drafting, save: Path |
     return 0
 
 
-async def ask(open_: Opener, chosen: Settings, asked: Drafting, budget: Budget | None, as_json: bool, explain: bool, stop: Stop) -> int:
+async def ask(open_: Opener, chosen: Settings, asked: Drafting, budget: Budget | None, manner: Manner, explain: bool, stop: Stop) -> int:
     """Runs a request, whose plan runs while it is being written, and shows what came of it; gives the exit code. With `explain` each step
     stands beside what it might have taken."""
     waiting = Waiting()
-    manner = Manner(as_json, seen=_silent if as_json else Lines(waiting))
+    as_json = manner.as_json
+    manner = replace(manner, seen=_silent if as_json else Lines(waiting), called=_step)
     given = {REQUEST: asked.request, **asked.values}
     async with serving(open_, chosen, waiting) as orchestra:
         step = asking(orchestra, asked.request, asked.values, asked.wish)
-        run = await orchestra.options(budget=budget).start(step, **given)
+        run = await orchestra.options(budget=budget, live=manner.live).start(step, **given)
         ending = await Watch(orchestra, run, stop, waiting, manner).ending()
         draft = await drafted(orchestra, step, asked.request, ending.events)
         if as_json:
@@ -163,9 +164,9 @@ class Lines:
             case TurnStarted(node=path, drafted=Drafted() as told) if path == NODE:
                 self._waiting.close()
                 self._plan(told)
-            case AttemptStarted(node=path, name=name) if path.startswith(f"{NODE}@"):
+            case AttemptStarted(node=path, name=name) if _step(path):
                 self._waiting.line(f"{_step(path)}: {name} is asked")
-            case NodeFinished(node=path) if path.startswith(f"{NODE}@"):
+            case NodeFinished(node=path) if _step(path):
                 self._waiting.line(f"{_step(path)} is done")
             case _:
                 pass
@@ -187,8 +188,8 @@ class Lines:
 
 
 def _step(path: str) -> str:
-    """The path of a step of a plan in the plan."""
-    return path.partition("/")[2]
+    """The path of a step of a plan in the plan; empty of what is none, as the lines that the router writes."""
+    return path.partition("/")[2] if path.startswith(f"{NODE}@") else ""
 
 
 def of_plan(history: History, version: int) -> History:

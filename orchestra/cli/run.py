@@ -10,6 +10,8 @@ import typer
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener, settings
 
+Live = Annotated[bool, typer.Option("--live", help="Show what models write while they do, on stderr; it is unverified.")]
+
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
@@ -36,7 +38,7 @@ def register(app: typer.Typer) -> None:
         ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
         stream: Annotated[bool, typer.Option("--stream", help="Print each event as it happens, a JSON object a line.")] = False,
-        live: Annotated[bool, typer.Option("--live", help="Show what models write while they do, on stderr; it is unverified.")] = False,
+        live: Live = False,
     ) -> None:
         """Run a workflow, an agent or a tool; print the answer, what it rests on, and what it took.
 

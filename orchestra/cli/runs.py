@@ -10,6 +10,7 @@ import typer
 
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener
+from orchestra.cli.run import Live
 from orchestra.errors import InputError
 
 Run = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]
@@ -163,6 +164,7 @@ def _go_on(runs: typer.Typer) -> None:
         later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = False,
         as_json: AsJson = False,
         stream: Stream = False,
+        live: Live = False,
     ) -> None:
         """Answer what a run asks, or say why nobody does, and go on with it.
 
@@ -172,8 +174,11 @@ def _go_on(runs: typer.Typer) -> None:
         from orchestra.cli.signals import carry_out
         from orchestra.cli.watching import Manner
 
+        if later and live:
+            raise InputError("C010", "--live follows the run, and --later does not", hint="leave one of them out")
+        manner = Manner.of(as_json=as_json, stream=stream, live=live)
         given = going.Answer(run, value, node, by, later, decline, gave)
-        _leave(carry_out(partial(going.answer, opener(context), given, Manner(as_json, stream))))
+        _leave(carry_out(partial(going.answer, opener(context), given, manner)))
 
     @runs.command("resume", cls=Verb, rich_help_panel="Go on", epilog=CODES)
     def resume(
@@ -183,7 +188,7 @@ def _go_on(runs: typer.Typer) -> None:
         by: By = "",
         as_json: AsJson = False,
         stream: Stream = False,
-        live: Annotated[bool, typer.Option("--live", help="Show what models write while they do, on stderr; it is unverified.")] = False,
+        live: Live = False,
     ) -> None:
         """Go on with a run that was interrupted. Calls that came to an end are not made again."""
         from orchestra.cli import going
@@ -235,6 +240,7 @@ def _make_again(runs: typer.Typer) -> None:
         effects: Annotated[bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")] = False,
         as_json: AsJson = False,
         stream: Stream = False,
+        live: Live = False,
     ) -> None:
         """Run a run's workflow again as it is today: edit one prompt, and only what changed is called anew.
 
@@ -247,10 +253,11 @@ def _make_again(runs: typer.Typer) -> None:
         from orchestra.cli.signals import carry_out
         from orchestra.cli.watching import Manner
 
+        manner = Manner.of(as_json=as_json, stream=stream, live=live)
         if by and not values:
             raise InputError("C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE")
         again = comparing.Again(run, workflow, inputs or (), read_budget(budget or ()), fleet, effects, values or (), by)
-        _leave(carry_out(partial(comparing.fork, opener(context), again, Manner(as_json, stream))))
+        _leave(carry_out(partial(comparing.fork, opener(context), again, manner)))
 
     @runs.command("replay", cls=Verb, rich_help_panel="Make again")
     def replay(context: typer.Context, run: Run = "last", as_json: AsJson = False) -> None:

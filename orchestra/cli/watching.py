@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from orchestra.app import Orchestra
@@ -39,6 +40,8 @@ class Manner:
     """Whether what models write is shown while they do."""
     seen: Callable[[Event], None] | None = None
     """What is told of each event, where that is not the usual line of progress."""
+    called: Callable[[str], str] = str
+    """What a node is called where its text is shown; empty where it is not."""
 
     @classmethod
     def of(cls, *, as_json: bool, stream: bool, live: bool) -> Manner:
@@ -117,7 +120,7 @@ class Watch:
         self._open: Mapping[str, Asked] = {}
         self._changed = asyncio.Event()
         self._refused: set[str] = set()
-        self._writing = Writing(waiting)
+        self._writing = Writing(waiting, manner.called)
 
     async def ending(self) -> Ending:
         """The run's end; or how it stands once it waits for a person who is not here. Raises what broke the engine or the journal."""
@@ -150,6 +153,7 @@ class Watch:
                 task.cancel()
             end.cancel()
             await asyncio.gather(reader, talker, writer, end, return_exceptions=True)
+            self._writing.still = False
             self._writing.end()
             self._waiting.close()
         if result is None:
@@ -193,7 +197,7 @@ class Watch:
             sys.stdout.flush()
         elif self._manner.seen is not None:
             if not self._open:
-                self._manner.seen(event)
+                self._writing.between(partial(self._manner.seen, event))
         elif self._writing.busy:
             return
         elif isinstance(event, NodeFinished) and not self._open:
