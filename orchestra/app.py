@@ -137,7 +137,8 @@ class Orchestra:
         answer of its key: `fork` it under another key for another try. With `memo`, pure calls that any run has made before are
         answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
         `sample`, from 1 on, has the agents answer at a temperature above 0, with this as their seed. With `again`, a fork repeats effects.
-        `values` are what nodes give in a fork, by name, whatever they would come to, and `by` says who says so.
+        `values` are what nodes give in a fork, by name, whatever they would come to. `by` says who says so; who answers, resumes and
+        cancels too, where these are not told another name.
         Limits that `budget` states replace those of the run's workflow; its other limits stay. With `live`, what models write can be read
         while they write it, unverified (`Run.text`).
         """
@@ -267,7 +268,7 @@ class Orchestra:
             await self._troupe.prepare(program)
         workers = await self._recalling(started, program) if started.parent else None
         try:
-            return await self._engine.resume(program, run, by=by, workers=workers, live=self._options.live)
+            return await self._engine.resume(program, run, by=by or self._options.by, workers=workers, live=self._options.live)
         except OrchestraError as error:
             if error.code != ENDED:
                 raise
@@ -290,6 +291,7 @@ class Orchestra:
         """
         if isinstance((await self._events(run))[-1], RunFinished):
             return
+        by = by or self._options.by
         if (execution := self._engine.running(run)) is not None:
             execution.cancel(by)
             await execution.wait()
@@ -335,7 +337,7 @@ class Orchestra:
         asked = chosen(questions(events), run, node)
         said, seen = None if declined else jsonable(value), shown or asked.shown
         told: dict[str, Any] = {"shown": seen, "at": now, "declined": declined or "", "gave": gave}
-        letter = Letter(kind="answer", node=asked.node, value=said, by=by or "", **told)
+        letter = Letter(kind="answer", node=asked.node, value=said, by=by or self._options.by, **told)
         if refusal := self._engine.objection(asked, letter):
             raise refused(asked, run, refusal, late=0 < asked.due <= now, gave=gave)
         if (handle := self._engine.running(run)) is None:

@@ -36,7 +36,7 @@ class Options:
     values: Mapping[str, Any] | None = None
     """What nodes give in a fork, by name, whatever they would come to."""
     by: str = ""
-    """Who says so."""
+    """Who says so; who answers, resumes and cancels, where no other name is told."""
 
     @property
     def run(self) -> str:

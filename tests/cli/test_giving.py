@@ -16,7 +16,7 @@ import pytest
 from orchestra import InputError, Orchestra
 from orchestra.cli import asking
 from orchestra.config import Settings
-from orchestra.events import Answered, Asked, AttemptFinished, Event, Given
+from orchestra.events import Answered, Asked, AttemptFinished, CancelRequested, Event, Given, Resumed
 from orchestra.journal.history import History
 from orchestra.values.outcome import Failed
 from tests.cli.shell import Shell
@@ -404,3 +404,23 @@ async def test_only_a_fork_takes_values_by_the_names_of_nodes(shop: Path) -> Non
                     await door
                 assert caught.value.code == "E033"
         assert (await orchestra.options(values={}).resume(run)).id == run
+
+
+async def test_who_says_it_is_told_once_for_values_answers_resumptions_and_cancellations(shop: Path) -> None:
+    async with opened(shop) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=["tea"])
+        assert await run.pause() is None
+    async with opened(shop) as orchestra:
+        eve = orchestra.options(by="eve")
+        await eve.answer(run.id, "yes")
+        going = await eve.resume(run.id)
+        await going.pause()
+        await eve.answer(run.id, "no", by="ada")
+        await going
+        fork = (await eve.options(values={"letter": "x"}).fork(run.id)).run
+        await fork.pause()
+        await eve.cancel(fork.id)
+        events = [*await orchestra.journal.read(run.id), *await orchestra.journal.read(fork.id)]
+    found = [event for event in events if isinstance(event, Answered | Resumed | CancelRequested)]
+    said = [(event.by, type(event).__name__) for event in found if event.by != "a letter"]  # which woke the run
+    assert said == [("eve", "Resumed"), ("eve", "Answered"), ("ada", "Answered"), ("eve", "CancelRequested")]
