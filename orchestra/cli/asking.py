@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from orchestra.cli.inputs import Type
+from orchestra.cli.inputs import Stdin, Type, told
 from orchestra.cli.screen import moment
 from orchestra.errors import InputError
 from orchestra.events import Asked, Withheld
@@ -107,13 +107,21 @@ def gave_command(run: str, asked: Asked, questions: Sequence[Asked]) -> str | No
     return f"orchestra runs answer {run}{node} --gave {shlex.quote(value)}"
 
 
-def gave(asked: Asked, text: str) -> Any:
-    """What a call in doubt gave, as it was typed. Raises `InputError` C024."""
+def read(text: str, schema: dict[str, Any], option: str) -> tuple[str, bool]:
+    """The text that a value on the command line stands for (`told`), and whether it is JSON though its type takes texts: where it is that
+    of a .json file, and the type takes more, such as null. Raises `InputError` C014."""
+    wanted = Type(schema)
+    named = text.startswith("@") and not text.startswith("@@") and text.endswith(".json")
+    return told(text, f"{option} {text}".strip(), Stdin()), named and wanted.kinds != ["string"]
+
+
+def gave(asked: Asked, text: str, *, as_json: bool = False) -> Any:
+    """What a call in doubt gave, as it was typed, and with `as_json` as JSON in any case. Raises `InputError` C024."""
     if asked.about != "effect":
         raise InputError("C024", f"{asked.node} asks for an answer, and not for what a call gave", hint="leave out --gave")
     if asked.gives is None:  # an older version asked
         return text
-    if Type(asked.gives).accepts_text:
+    if Type(asked.gives).accepts_text and not as_json:
         return text
     try:
         return parse_untrusted(text)
@@ -144,9 +152,10 @@ def declined(asked: Asked, line: str) -> str:
     return reason.strip()
 
 
-def parsed(run: str, asked: Asked, text: str) -> Any:
-    """The answer that a text stands for: itself where the question takes a text, else JSON. Raises `InputError` C024."""
-    if _bare(asked):
+def parsed(run: str, asked: Asked, text: str, *, as_json: bool = False) -> Any:
+    """The answer that a text stands for: itself where the question takes a text, else, and with `as_json`, JSON. Raises `InputError`
+    C024."""
+    if _bare(asked) and not as_json:
         return text
     try:
         return parse_untrusted(text)

@@ -10,7 +10,7 @@ from orchestra.app import Orchestra
 from orchestra.cli.answer import as_text
 from orchestra.cli.finding import find_run, opened_at
 from orchestra.cli.going import opened
-from orchestra.cli.inputs import read_inputs, read_values
+from orchestra.cli.inputs import Stdin, read_inputs, read_values
 from orchestra.cli.opening import Opener, settings
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import console, print_json, say, table
@@ -55,9 +55,10 @@ async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
         old = await find_run(orchestra.journal, again.run)
         step = await _step(orchestra, old, again.workflow)
         types = {name: field.schema for name, field in orchestra.program(step).inputs.items()}
-        given = read_inputs(again.inputs, types)
+        stdin = Stdin()
+        given = read_inputs(again.inputs, types, stdin)
         program = orchestra.program(step)
-        told = read_values(again.values, lambda name: type_of(program, name))
+        told = read_values(again.values, lambda name: type_of(program, name), stdin)
         options = orchestra.options(budget=again.budget, again=again.effects, live=manner.live, values=told, by=again.by)
         forked = await options.fork(old, step, **given)
         if not manner.as_json and not manner.stream:

@@ -136,9 +136,13 @@ async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> in
             hint = "--decline 'your reason'" + (", or --gave VALUE" if asked.gives is not None else "")
             raise InputError("C024", f"{asked.node} takes an answer, or the reason why there is none", hint=hint)
         if given.gave is not None:
-            value = asking.gave(asked, given.gave)
+            text, as_json = asking.read(given.gave, asked.gives or {}, "--gave")
+            value = asking.gave(asked, text, as_json=as_json)
+        elif given.value is not None and not asked.options:
+            text, as_json = asking.read(given.value, asked.schema, "the answer")
+            value = asking.parsed(run, asked, text, as_json=as_json)
         elif given.value is not None:
-            value = asking.parsed(run, asked, given.value)
+            value = given.value
         elif given.declined is None:
             value, declined, gave = await _typed(run, asked, questions)
         await orchestra.answer(run, value, node=asked.node, by=given.by, shown=asked.shown, declined=declined, gave=gave)

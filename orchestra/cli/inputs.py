@@ -67,7 +67,7 @@ class Type:
         return next((_EXAMPLES[kind] for kind in self.kinds if kind in _EXAMPLES), '"…"')
 
 
-def read_inputs(given: Sequence[str], fields: Mapping[str, Schema]) -> dict[str, Any]:
+def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: Stdin | None = None) -> dict[str, Any]:
     """The inputs that `-i` options state; `fields` has the type of each input.
 
     An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (the text on stdin), `@file.json` or `-` (a whole
@@ -75,13 +75,12 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema]) -> dict[str,
     `InputError` C010 (an option of another form, or a second one that reads stdin), C011 (no such input), C012 (not of the type),
     C013 (no JSON object) or C014 (unreadable file).
     """
-    stdin = Stdin()
+    stdin = stdin or Stdin()
     objects: dict[str, Any] = {}
     texts: dict[str, list[str]] = {}
     for option in given:
-        if option in STDIN or (option.startswith("@") and "=" not in option):
-            source, text = ("stdin", stdin.read(option)) if option in STDIN else (option[1:], read_text(Path(option[1:])))
-            objects |= json_object(text, source)
+        if _is_whole(option):
+            objects |= _whole(option, f"-i {option}", stdin)
             continue
         key, equals, value = option.partition("=")
         if not equals or not key:
@@ -95,24 +94,54 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema]) -> dict[str,
     return objects | {key: _value(key, values, Type(fields[key]), stdin) for key, values in texts.items()}
 
 
-def read_values(given: Sequence[str], type_of: Callable[[str], Schema]) -> dict[str, Any]:
-    """What `--set` options state: `node=value`, `node=@file`; a text as it is where the node gives a text, else JSON. `@@` begins a value
-    with one `@`. Raises `InputError` C010, C012 or C014, and what `type_of` raises for a node that is none."""
+def read_values(given: Sequence[str], type_of: Callable[[str], Schema], stdin: Stdin | None = None) -> dict[str, Any]:
+    """What `--set` options state: `node=value`, `node=@file`, `node=-` (stdin), a text as it is where the node gives a text, else JSON;
+    `@file.json` or `-`, a whole JSON object by node. `@@` begins a value with one `@`. Raises `InputError` C010, C012, C013 or C014, and
+    what `type_of` raises for a node that is none."""
+    stdin = stdin or Stdin()
     found: dict[str, Any] = {}
     for option in given:
-        node, equals, text = option.partition("=")
-        if not equals or not node:
-            raise InputError("C010", f"--set {option}: which node gives what?", hint="write --set node=value, or --set node=@file")
-        if node in found:
-            raise InputError("C010", f"--set gives {node} twice", hint="give it one value; the list of all where it has elements")
-        wanted = Type(type_of(node))
-        text = text[1:] if text.startswith("@@") else read_text(Path(text[1:])) if text.startswith("@") else text
-        try:
-            found[node] = text if wanted.accepts_text else parse_untrusted(text)
-        except NotStrictJSON as error:
-            hint = f"write it as JSON: --set '{node}={wanted.example}'"
-            raise InputError("C012", f"{node} gives {wanted}, and {shortened(text, 40)!r} is not", hint=hint) from error
+        if _is_whole(option):
+            values = _whole(option, f"--set {option}", stdin)
+        else:
+            node, equals, text = option.partition("=")
+            if not equals or not node:
+                hint = "write --set node=value, --set node=@file, --set @values.json or --set -"
+                raise InputError("C010", f"--set {option}: which node gives what?", hint=hint)
+            values = {node: _given(node, text, Type(type_of(node)), stdin)}
+        for node, value in values.items():
+            type_of(node)
+            if node in found:
+                raise InputError("C010", f"--set gives {node} twice", hint="give it one value; the list of all where it has elements")
+            found[node] = value
     return found
+
+
+def _given(node: str, text: str, wanted: Type, stdin: Stdin) -> Any:
+    text = told(text, f"--set {node}={text}", stdin)
+    try:
+        return text if wanted.accepts_text else parse_untrusted(text)
+    except NotStrictJSON as error:
+        hint = f"write it as JSON: --set '{node}={wanted.example}'"
+        raise InputError("C012", f"{node} gives {wanted}, and {shortened(text, 40)!r} is not", hint=hint) from error
+
+
+def told(text: str, option: str, stdin: Stdin) -> str:
+    """The text that a value stands for: itself, that of a file (`@file`), that on stdin (`-` and `@-`), or one that begins with an `@`
+    (`@@text`). `option` is for the message. Raises `InputError` C014."""
+    if text in STDIN:
+        return stdin.read(option)
+    return text[1:] if text.startswith("@@") else read_text(Path(text[1:])) if text.startswith("@") else text
+
+
+def _is_whole(option: str) -> bool:
+    """Whether an option is no `key=value`, but stands for all: a file's name, or stdin."""
+    return option in STDIN or (option.startswith("@") and "=" not in option)
+
+
+def _whole(option: str, named: str, stdin: Stdin) -> dict[str, Any]:
+    text = told(option, named, stdin)
+    return json_object(text, "stdin" if option in STDIN else option[1:])
 
 
 def json_object(text: str, source: str) -> dict[str, Any]:
@@ -154,10 +183,10 @@ class Stdin:
         """The whole text, for this option. Raises `InputError` C010 where another one has it, and C014."""
         if self._option:
             hint = "give one of them as a file: key=@file; or all inputs as one JSON object: -i -"
-            raise InputError("C010", f"-i {self._option} has read stdin, and nothing is left of it for -i {option}", hint=hint)
+            raise InputError("C010", f"{self._option} has read stdin, and nothing is left of it for {option}", hint=hint)
         self._option = option
         if sys.stdin is None:
-            raise InputError("C014", f"stdin is closed, and -i {option} reads it")
+            raise InputError("C014", f"stdin is closed, and {option} reads it")
         try:
             return _text(sys.stdin.buffer, "stdin")
         except OSError as error:
@@ -221,7 +250,7 @@ def _single(key: str, text: str, wanted: Type, stdin: Stdin) -> Any:
             raise InputError("C012", f"the input {key!r} is one document, and stdin has {len(found)}")
         return found[0]
     if text in STDIN:
-        text = stdin.read(f"{key}={text}")
+        text = stdin.read(f"-i {key}={text}")
     elif text.startswith("@@"):
         text = text[1:]
     elif text.startswith("@"):
@@ -234,7 +263,7 @@ def _single(key: str, text: str, wanted: Type, stdin: Stdin) -> Any:
 
 def _piped(key: str, stdin: Stdin) -> list[Any]:
     """The documents on stdin: JSON of one or of a list of them, or the text of one."""
-    text = stdin.read(f"{key}=-")
+    text = stdin.read(f"-i {key}=-")
     if not text.strip():
         raise InputError(
             "C014", f"stdin is empty, and the input {key!r} is read from it", hint=f"cat notes.txt | orchestra run … -i {key}=-"

@@ -149,7 +149,8 @@ def _go_on(runs: typer.Typer) -> None:
         context: typer.Context,
         run: Run,
         value: Annotated[
-            str | None, typer.Argument(help="The answer; left out, it is asked for at the terminal.", show_default=False)
+            str | None,
+            typer.Argument(help="The answer, @FILE, or - for stdin; left out, it is asked for at the terminal.", show_default=False),
         ] = None,
         node: Annotated[str, typer.Option(help="Which question, where several are open.", show_default=False)] = "",
         decline: Annotated[
@@ -158,7 +159,9 @@ def _go_on(runs: typer.Typer) -> None:
         ] = None,
         gave: Annotated[
             str | None,
-            typer.Option("--gave", metavar="VALUE", help="Of a call in doubt: it happened, and gave this.", show_default=False),
+            typer.Option(
+                "--gave", metavar="VALUE", help="Of a call in doubt: it happened, and gave this; or @FILE, or -.", show_default=False
+            ),
         ] = None,
         by: By = "",
         later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = False,
@@ -168,7 +171,8 @@ def _go_on(runs: typer.Typer) -> None:
     ) -> None:
         """Answer what a run asks, or say why nobody does, and go on with it.
 
-        A text is taken as it is where the question takes a text; an answer of another type is written as JSON.
+        A text is taken as it is where the question takes a text; an answer of another type is written as JSON. It may stand in a file
+        (@answer.json), also where it is null and the question takes a text or null; @@ begins a text with one @.
         """
         from orchestra.cli import going
         from orchestra.cli.signals import carry_out
@@ -234,7 +238,11 @@ def _make_again(runs: typer.Typer) -> None:
         fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
         values: Annotated[
             list[str] | None,
-            typer.Option("--set", metavar="NODE=VALUE", help="What a node gives, whatever it would come to; or NODE=@FILE."),
+            typer.Option(
+                "--set",
+                metavar="NODE=VALUE",
+                help="What a node gives, whatever it would come to: node=value, node=@file, @all.json, or - for JSON on stdin.",
+            ),
         ] = None,
         by: By = "",
         effects: Annotated[bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")] = False,

@@ -69,6 +69,14 @@ nodes:
   sure: {ask: "Send ${letter}?", options: ["yes", "no"]}
 """
 
+NOTE = """
+schema: orchestra/v1
+name: note
+output: {it: "${note}"}
+nodes:
+  note: {ask: "What is noted?", returns: "str | null"}
+"""
+
 
 @pytest.fixture
 def shop(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -125,11 +133,12 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
     assert wrong.code == 2
     assert "E022: paid of run" in wrong.err
     assert "what the call gave is a value of type Receipt" in wrong.err
+    (shop / "receipt.json").write_text('{"number": 7, "item": "tea"}')
     text = await asyncio.to_thread(shell, "runs", "answer", run, "--gave", "seven")
     assert "C024: paid gives a value of type Receipt" in text.err
     both = await asyncio.to_thread(shell, "runs", "answer", run, "again", "--gave", "7")
     assert both.code == 2
-    done = await asyncio.to_thread(shell, "runs", "answer", run, "--gave", '{"number": 7, "item": "tea"}', "--by", "ada")
+    done = await asyncio.to_thread(shell, "runs", "answer", run, "--gave", "@receipt.json", "--by", "ada")
     assert done.code == 5, done.err  # the letter is asked about
     assert "Send about tea; tea 7?" in done.out
     assert (await asyncio.to_thread(shell, "runs", "answer", run, "yes")).code == 0
@@ -424,3 +433,31 @@ async def test_who_says_it_is_told_once_for_values_answers_resumptions_and_cance
     found = [event for event in events if isinstance(event, Answered | Resumed | CancelRequested)]
     said = [(event.by, type(event).__name__) for event in found if event.by != "a letter"]  # which woke the run
     assert said == [("eve", "Resumed"), ("eve", "Answered"), ("ada", "Answered"), ("eve", "CancelRequested")]
+
+
+async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: Path, shell: Shell) -> None:
+    run = await ended(shop, "tea")
+    (shop / "values.json").write_text('{"lines": ["a"], "letter": "b"}')
+    said = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "@values.json", "--set", "sure=-", stdin="yes")
+    assert (said.code, said.out.count("the value is given")) == (0, 3), said.err
+    piped = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "-", stdin='{"letter": "c", "sure": "no"}')
+    assert (piped.code, "\nc\n" in piped.out) == (0, True), piped.err
+    twice = await asyncio.to_thread(shell, "runs", "fork", run, "-i", "topics=-", "--set", "letter=@-", stdin='["x"]')
+    assert "C010: -i topics=- has read stdin, and nothing is left of it for --set letter=@-" in twice.err
+    unknown = await asyncio.to_thread(shell, "runs", "fork", run, "--set", "-", stdin='{"line": "c"}')
+    assert (unknown.code, "did you mean 'lines'?" in unknown.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [("@none.json", None), ("@none.txt", "null\n"), ("null", "null"), ("@@ada", "@ada"), ("-", "piped"), ("@-", "piped")],
+)
+def test_an_answer_is_read_as_inputs_are_and_null_is_one_in_a_file(shell: Shell, typed: str, value: str | None) -> None:
+    (shell.project / "workflows").mkdir()
+    (shell.project / "workflows" / "note.yaml").write_text(NOTE)
+    for name in ("none.json", "none.txt"):
+        (shell.project / name).write_text("null\n")
+    assert shell("run", "note").code == 5
+    assert shell("runs", "answer", "last", typed, "--json", stdin="piped").json["output"] == {"it": value}
+    again = shell("runs", "fork", "last", "--set", "-", "--json", stdin='{"note": null}').json
+    assert again["given"]["note"]["value"] is None
