@@ -18,6 +18,8 @@ NO_TIER = "F220"
 """The fleet has no such larger model, and so none above it either."""
 UNSENT = frozenset({NOT_CLEARED, NO_TIER})
 """No model saw the call."""
+UNFIT = "E033"
+"""A value that a person gave, and that its node does not take."""
 TOO_FEW = "E034"
 """A list of which so many elements have no value that `at_least` cannot be met any more."""
 LOST = "J005"

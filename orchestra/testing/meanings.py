@@ -40,6 +40,17 @@ def short(node: CompiledNode, outcomes: Sequence[Outcome | None]) -> bool:
     return node.at_least is not None and missing > len(outcomes) - node.at_least
 
 
+def unfit(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> bool:
+    """Whether a list that a person gave, in the place of one that needs all, is known to have another number of elements."""
+    if node.each is None or node.at_least != "all":
+        return False
+    try:
+        missing = len(node.each.evaluate(bindings)) - len(value)
+    except OrchestraError:
+        return False
+    return missing < 0 or (missing > 0 and not (node.when is not None and node.variable in node.when.references))
+
+
 def accepted(value: Any, ruling: acceptance.Ruling) -> Value:
     """A value that its checks accept, without what they dropped of it."""
     return Value(

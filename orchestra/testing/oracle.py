@@ -34,6 +34,7 @@ from orchestra.testing.meanings import (
     result_of,
     short,
     shown_of,
+    unfit,
     unstated,
 )
 from orchestra.testing.plans import Reading
@@ -42,7 +43,7 @@ from orchestra.verify import acceptance, examination
 from orchestra.verify.entailment import Reply
 from orchestra.workflow.program import CompiledNode, Program
 
-TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO, TOO_FEW = "E006", "E005", "E004", "E016", "E034"
+TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO, TOO_FEW, UNFIT = "E006", "E005", "E004", "E016", "E034", "E033"
 
 
 @dataclass(slots=True)
@@ -146,7 +147,8 @@ class Oracle:
             return None
         self.places[path] = Place(scope, node, poor=poor)
         if (said := self.book.given.get(path)) is not None and not said.shown:
-            return self._agreed(path, node, bindings, Value(said.value))
+            kept = Failed(UNFIT, "", path) if unfit(node, said.value, bindings) else Value(said.value)
+            return self._agreed(path, node, bindings, kept)
         for need in node.needs:
             outcome = outcomes[need]
             if need not in node.soft and not isinstance(outcome, Value) and outcome is not None:

@@ -14,8 +14,13 @@ def given_before(seed: int, program: Program) -> dict[str, GivenValue]:
     """What a person gives in the place of what nodes would come to; of most runs nothing."""
     if draw(seed, "given") >= 0.1:
         return {}
-    texts = (node.name for node in program.nodes if node.output == {"type": "string"} and node.each is None)
-    return {name: GivenValue(f"given {name}", Given("ann")) for name in texts if draw(seed, "given", name) < 0.3}
+    texts = [node for node in program.nodes if node.output == {"type": "string"}]
+    found: dict[str, Any] = {
+        node.name: f"given {node.name}" for node in texts if node.each is None and draw(seed, "given", node.name) < 0.3
+    }
+    lists = [node.name for node in texts if node.at_least == "all" and draw(seed, "given", node.name) < 0.6]
+    found |= {name: ["given"] * int(draw(seed, "given", name, "length") * 4) for name in lists}
+    return {name: GivenValue(value, Given("ann")) for name, value in found.items()}
 
 
 def declines(seed: int, node: str, question: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra import InputError, Orchestra
+from orchestra import InputError, Orchestra, RunFailed
 from orchestra.cli import asking
 from orchestra.config import Settings
 from orchestra.events import Answered, Asked, AttemptFinished, CancelRequested, Event, Given, Resumed
@@ -389,10 +389,32 @@ async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(sh
     async with opened(shop) as orchestra:
         with pytest.raises(InputError, match=f"the value of lines, given in run {taken.run.id}: 3 elements, and the limit is 2"):
             await orchestra.fork(taken.run.id)
-    rule("at_least: all")
+    for keys, wrong in (("at_least: all", (["a"], ["a", "b", "c"])), ('at_least: all, when: "${topic != input.topics[0]}"', (["a"] * 3,))):
+        rule(keys)
+        async with opened(shop) as orchestra:
+            for values in wrong:
+                made = await orchestra.options(values={"lines": values, "sure": "yes"}).fork(run)
+                with pytest.raises(
+                    RunFailed, match=f"{len(values)} elements? given for the 2 that it goes over, and all are needed"
+                ) as late:
+                    await made.run
+                assert (late.value.code, "--set lines=VALUE" in late.value.hint) == ("E033", True)
+            right = await orchestra.options(values={"lines": ["a", "b"][: len(wrong)], "letter": "x", "sure": "yes"}).fork(run)
+            assert (await right.run).output == "x"
+            assert (await orchestra.replay(right.run.id)).reason == ""
+
+
+async def test_where_the_list_that_all_are_needed_of_has_no_value_a_persons_word_stands(shop: Path) -> None:
+    (shop / "workflows" / "order.yaml").write_text(
+        WORKFLOW.replace("as: topic,", "as: topic, at_least: all,").replace('"${input.topics}"', '"${[input.topics[5]]}"')
+    )
     async with opened(shop) as orchestra:
-        alone = await orchestra.options(values={"lines": ["a"], "letter": "x", "sure": "yes"}).fork(run)
-        assert (await alone.run).output == "x"
+        run = await orchestra.start(orchestra.find("order"), topics=["tea"])
+        await run.pause()
+        await orchestra.answer(run.id, "yes", node="allowed")
+        assert (await run.wait()).status == "failed"
+        fork = await orchestra.options(values={"lines": ["a", "b"], "sure": "yes"}).fork(run.id)
+        assert (await fork.run).output == "a, b; tea 1"
 
 
 async def test_only_a_fork_takes_values_by_the_names_of_nodes(shop: Path) -> None:

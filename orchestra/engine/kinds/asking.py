@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestra.codes import SAID_NO
+from orchestra.codes import SAID_NO, UNFIT
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.state import State, Unit, contradiction
+from orchestra.errors import OrchestraError
 from orchestra.events import Answered, Asked, Given
 from orchestra.paths import first_name
 from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Abstained, Failed, Value
+from orchestra.values.text import counted
 from orchestra.workflow.nodes import AskNode
 
 AGAIN, FAIL = "again", "fail"
@@ -32,7 +34,27 @@ def ask(state: State, unit: Unit) -> Proposal:
 def given(state: State, unit: Unit) -> Proposal | None:
     """The end of a unit of which a person said what it gives, whatever it would have come to; None of any other."""
     known = state.given.get(unit.path) if state.given is not None else None
-    return Finish(unit, Value(known.value), given=known.given) if known is not None and not known.shown else None
+    if known is None or known.shown:
+        return None
+    fault = _incomplete(unit, known.value)
+    return Finish(unit, Value(known.value), given=known.given) if fault is None else Finish(unit, fault)
+
+
+def _incomplete(unit: Unit, value: Any) -> Failed | None:
+    """Why a list that a person gave is none of all elements, where all are needed: it has another number of them than the list that the
+    node goes over. Fewer may be right where a condition leaves elements out; and where that list has no value, the person's word stands."""
+    node = unit.node
+    if node.at_least != "all" or node.each is None or any(name not in unit.bindings for name in node.each.references):
+        return None
+    try:
+        wanted = len(node.each.evaluate(unit.bindings))
+    except OrchestraError:
+        return None
+    left_out = node.when is not None and node.variable in node.when.references
+    if len(value) == wanted or (left_out and len(value) < wanted):
+        return None
+    said = f"{counted(len(value), 'element')} given for the {wanted:,} that it goes over, and all are needed"
+    return Failed(UNFIT, said, unit.path, f"give one for each: orchestra runs fork RUN --set {unit.path}=VALUE; or leave `at_least` out")
 
 
 def _happened(unit: Unit, reply: Answered) -> Proposal:
