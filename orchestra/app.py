@@ -20,7 +20,7 @@ from orchestra.config import Settings
 from orchestra.doors import Letter
 from orchestra.engine.run import Run as Execution
 from orchestra.engine.run import steady
-from orchestra.errors import InputError, OrchestraError
+from orchestra.errors import OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
 from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, posted, questions, refused
 from orchestra.log import observer
@@ -237,9 +237,7 @@ class Orchestra:
                 execution = Execution(name, self.journal, events)
         asked = (graph, given, more.get("parent", ""), steady(more.get("values", {})))
         if execution.of != asked:
-            other = "other given values" if execution.of[:3] == asked[:3] else "other inputs or another workflow"
-            reason = f"the key {self._options.idempotency_key!r} belongs to a run of {other}"
-            raise InputError("E015", reason, hint="use a key of its own for each request")
+            raise self._options.taken(name, execution.of, asked)
         if execution.finished is None and execution.started is not None and execution is not self._engine.running(name):
             return await self._taken(name, execution.started)
         return execution.listen(self._options.live)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from orchestra.errors import InputError
 from orchestra.values.json import digest
@@ -12,6 +12,9 @@ from orchestra.values.labels import Label
 from orchestra.workflow.nodes import Budget
 
 _GIVING: Final = 'orchestra.options(values={"node": value}).fork(run)'
+
+Request: TypeAlias = tuple[str, Any, str, dict[str, Any]]
+"""What a run is of: the digest of the workflow, the inputs, the run that it is a fork of, and what persons gave for its steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,18 @@ class Options:
         except UnicodeEncodeError as error:
             raise InputError("E013", f"the key {key!r} has a lone surrogate", hint="a key is a valid text") from error
 
+    def taken(self, run: str, had: Request, wanted: Request) -> InputError:
+        """Why the key is that of another request: `run` has it, and what it was begun with is not what is wanted now."""
+        said = f"the key {self.idempotency_key!r} belongs to run {run}"
+        if had[2] != wanted[2]:
+            reason = f"{said}, {_descent(had[2])}; this is to be {_descent(wanted[2])}"
+            return InputError("E015", reason, hint=f"give each fork a key of its own, such as {self.idempotency_key + '/2'!r}")
+        if had[0] != wanted[0]:
+            hint = "use a key of its own for each request; to make that run again as its workflow is today, fork it under another key"
+            return InputError("E015", f"{said}, which is of another workflow, or of this one before it was changed", hint=hint)
+        other = "inputs" if had[1] != wanted[1] else "given values"
+        return InputError("E015", f"{said}, which has other {other}", hint="use a key of its own for each request")
+
     @property
     def given(self) -> Mapping[str, Any]:
         """What a fork is given, by node. Raises `InputError` E033 for `values` that are no mapping of names."""
@@ -77,6 +92,10 @@ class Options:
         if self.again:
             found["again"] = True
         return found
+
+
+def _descent(parent: str) -> str:
+    return f"a fork of run {parent}" if parent else "no fork"
 
 
 PLAIN = Options()

@@ -247,7 +247,7 @@ async def test_an_idempotency_key_takes_an_interrupted_run_up_again(project: Pat
         assert (result.run, result.value) == (run.id, "THE TEA GOOD")
         assert "cut" not in workers.counts
         assert (await keyed.run(orchestra.find("naming"), text="tea leaves")).run == run.id
-        with pytest.raises(InputError, match="another"):
+        with pytest.raises(InputError, match="which has other inputs"):
             await keyed.run(orchestra.find("naming"), text="coffee")
 
 
@@ -328,7 +328,19 @@ async def test_a_key_names_one_fork_of_one_run(project: Path) -> None:
             await keyed.fork(other, text="coffee beans")
         with pytest.raises(InputError) as none:
             await keyed.run(orchestra.find("naming"), text="coffee beans")
-    assert (elsewhere.value.code, none.value.code) == ("E015", "E015")
+        key = f"E015: the key 'again-1' belongs to run {forks[0].run.id}"
+        assert str(elsewhere.value).startswith(f"{key}, a fork of run {old}; this is to be a fork of run {other}\n")
+        assert str(none.value).startswith(f"{key}, a fork of run {old}; this is to be no fork\n")
+        assert "such as 'again-1/2'" in none.value.hint
+        first = await orchestra.options(idempotency_key="first").run(orchestra.find("naming"), text="tea leaves")
+        with pytest.raises(InputError, match=f"belongs to run {first.run}, no fork; this is to be a fork of run {first.run}"):
+            await orchestra.options(idempotency_key="first").fork(first.run)
+        with pytest.raises(InputError, match="which has other inputs"):
+            await orchestra.options(idempotency_key="first").run(orchestra.find("naming"), text="tea pots")
+    edit(project / "workflows" / "naming.yaml", "schema: orchestra/v1", "schema: orchestra/v1\ndescription: Names it.")
+    async with opened(project) as (orchestra, _):
+        with pytest.raises(InputError, match="of another workflow, or of this one before it was changed"):
+            await orchestra.options(idempotency_key="first").run(orchestra.find("naming"), text="tea leaves")
 
 
 async def test_an_interrupted_fork_goes_on_under_its_key(project: Path) -> None:
