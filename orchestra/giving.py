@@ -23,9 +23,9 @@ from orchestra.workflow.program import CompiledNode, Program
 def values_of(
     program: Program, options: Options, first: RunStarted, events: Sequence[Event] | None, changed: Sequence[Change]
 ) -> dict[str, GivenValue]:
-    """What persons have given for the nodes of a fork: what the options say, and what holds on of the run before, where that is of the
-    same workflow; where the options say something, also its answers to questions that do not depend on that, nor on what has `changed`.
-    `events` are None where inputs are others: then no answer counts.
+    """What persons have given for the nodes of a fork: what the options say, and what holds on of the run before, by the names of nodes,
+    as inputs do, whatever the workflow is called; where the options say something, also its answers to questions that do not depend on
+    that, nor on what has `changed`. `events` are None where inputs are others: then no answer counts.
 
     Raises `InputError` E033 for a value that no node of the program takes.
     """
@@ -34,12 +34,9 @@ def values_of(
     found: dict[str, GivenValue] = {}
     if values and events is not None:
         again = {*values, *(first_name(change.node) for change in changed)}
-        if first.workflow != program.name:
-            again |= held.keys()
         found |= _answers(first, events, names - _below(program, again))
-    if first.workflow == program.name:
-        _all_taken(program, held, values.keys(), changed)
-        found |= {name: one for name, one in held.items() if name in names}
+    _all_taken(program, held, values.keys(), changed)
+    found |= {name: one for name, one in held.items() if name in names}
     found |= {name: GivenValue(jsonable(value), Given(options.by)) for name, value in values.items()}
     for name, one in found.items():
         if not one.shown and (fault := _fault(program, name, one.value)):

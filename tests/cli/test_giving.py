@@ -342,10 +342,8 @@ async def test_a_value_whose_node_was_renamed_is_not_dropped_and_its_tool_not_ca
             assert (caught.value.code, "--set receipt=VALUE" in caught.value.hint) == ("E033", True)
         anew = await orchestra.options(values={"receipt": receipt}, by="ada").fork(fork.run.id)
         assert (await anew.run).output == "about cake; cake 3"
-        other = await orchestra.fork(fork.run.id, orchestra.find("other"))
-        assert other.given == {}  # another workflow: its nodes have their names from somewhere else
-        other.run.cancel()
-        await other.run.wait()
+        with pytest.raises(InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in other"):
+            await orchestra.fork(fork.run.id, orchestra.find("other"))
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
@@ -483,3 +481,16 @@ def test_an_answer_is_read_as_inputs_are_and_null_is_one_in_a_file(shell: Shell,
     assert shell("runs", "answer", "last", typed, "--json", stdin="piped").json["output"] == {"it": value}
     again = shell("runs", "fork", "last", "--set", "-", "--json", stdin='{"note": null}').json
     assert again["given"]["note"]["value"] is None
+
+
+async def test_a_value_holds_on_where_the_workflow_itself_was_renamed(shop: Path, shell: Shell) -> None:
+    run = await ended(shop, "tea")
+    more = ("--set", 'paid={"number": 3, "item": "cake"}', "--set", "allowed=yes", "--set", "sure=yes", "--by", "ada")
+    assert (await asyncio.to_thread(shell, "runs", "fork", run, "-i", 'topics=["cake"]', *more)).code == 0
+    (shop / "workflows" / "order.yaml").rename(shop / "workflows" / "bill.yaml")
+    (shop / "workflows" / "bill.yaml").write_text(WORKFLOW.replace("name: order", "name: bill"))
+    assert "C004" in (await asyncio.to_thread(shell, "runs", "fork", "last")).err
+    said = await asyncio.to_thread(shell, "runs", "fork", "last", "--workflow", "bill")
+    assert (said.code, "paid: the value is given by ada, in run" in said.out) == (0, True), said.err
+    assert "about cake; cake 3" in said.out
+    assert (shop / "paid.txt").read_text() == "tea\n"
