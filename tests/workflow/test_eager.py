@@ -99,6 +99,16 @@ def called_within(n: int) -> str:
     return first_of(when(n > 3, lambda: refuse(text="a")), otherwise=outer(text="a"))
 
 
+@workflow
+def asked_to(text: str) -> str:
+    """Pays under a condition of its own, which says nothing of whether this workflow is needed."""
+    return first_of(when(text == "a", lambda: pay(text=text)), otherwise="none")
+
+
+def called_conditional(n: int) -> str:
+    return first_of(when(n > 3, lambda: refuse(text="a")), otherwise=asked_to(text="a"))
+
+
 def called_of_each(n: int, texts: list[str]) -> list[str]:
     return first_of(when(n > 3, lambda: map_(lambda t: refuse(text=t), texts)), otherwise=map_(lambda t: outer(text=echo(text=t)), texts))
 
@@ -107,7 +117,18 @@ def called_fallback(n: int) -> str:
     return echo.options(fallback=outer(text="b"))(text="a")
 
 
-BY_OTHERS = [helped, helped_twice, helped_fallback, helped_choice, listed, called, called_within, called_of_each, called_fallback]
+BY_OTHERS = [
+    helped,
+    helped_twice,
+    helped_fallback,
+    helped_choice,
+    listed,
+    called,
+    called_within,
+    called_of_each,
+    called_fallback,
+    called_conditional,
+]
 REFUSED = [*BY_OTHERS, chosen_fields, added, passed_on, mapped, turned, checked, within, chosen_within, fallen]
 
 
