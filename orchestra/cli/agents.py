@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestra.cli.failure import Verb
+from orchestra.cli.commands import add
 from orchestra.cli.opening import settings
+from orchestra.cli.options import AsJson
 from orchestra.cli.screen import console, print_json, say, table
 from orchestra.values.text import shortened, visible
 
@@ -19,63 +20,64 @@ if TYPE_CHECKING:
 
 MAX_TYPE = 70
 """Characters of a type in a list."""
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
     agents = typer.Typer(no_args_is_help=True, help="The specialists: list, show, bind to Python.")
-
-    @agents.command("list", cls=Verb)
-    def list_(as_json: AsJson = False) -> None:
-        """List all agents, your own and those that come with Orchestra."""
-        registry = _registry()
-        found = sorted(registry.agents.items())
-        if as_json:
-            print_json([_data(name, contract, registry.cards.get(name)) for name, contract in found])
-            return
-        for name, error in sorted(registry.broken.items()):
-            print(visible(f"warning: {name} is left out, for its card is broken: {error.code}: {error.message}"), file=sys.stderr)
-        rows = [
-            (
-                name,
-                _kind(registry.cards.get(name)),
-                shortened(_inputs(contract), MAX_TYPE),
-                shortened(_output(contract), MAX_TYPE),
-                contract.description,
-            )
-            for name, contract in found
-        ]
-        console().print(table(("agent", "kind", "takes", "gives", "what it does"), rows))
-
-    @agents.command("show", cls=Verb)
-    def show(
-        name: Annotated[str, typer.Argument(help="An agent's name.", show_default=False)],
-        as_json: AsJson = False,
-    ) -> None:
-        """Show one agent: types, model, checks, and its prompt."""
-        registry = _registry()
-        card = registry.cards.get(name)
-        contract = registry.agents[name] if name in registry.agents else registry.card(name).contract
-        if as_json:
-            print_json(
-                {**_data(name, contract, card), "input": contract.input, "output": contract.output, "prompt": card.template if card else ""}
-            )
-        else:
-            _show(contract, card)
-
-    @agents.command("bind", cls=Verb)
-    def bind(
-        names: Annotated[list[str] | None, typer.Argument(help="Which agents; all, where none is named.", show_default=False)] = None,
-    ) -> None:
-        """Print Python that binds agents with static types: orchestra agents bind > my_agents.py."""
-        from orchestra.cli.binding import source
-
-        registry = _registry()
-        cards = [registry.card(name) for name in names] if names else [card for _, card in sorted(registry.cards.items())]
-        sys.stdout.write(source(cards))
-
+    add(agents, list_, "list")
+    add(agents, show)
+    add(agents, bind)
     app.add_typer(agents, name="agents", rich_help_panel="Look it up")
+
+
+def list_(as_json: AsJson = False) -> None:
+    """List all agents, your own and those that come with Orchestra."""
+    registry = _registry()
+    found = sorted(registry.agents.items())
+    if as_json:
+        print_json([_data(name, contract, registry.cards.get(name)) for name, contract in found])
+        return
+    for name, error in sorted(registry.broken.items()):
+        print(visible(f"warning: {name} is left out, for its card is broken: {error.code}: {error.message}"), file=sys.stderr)
+    rows = [
+        (
+            name,
+            _kind(registry.cards.get(name)),
+            shortened(_inputs(contract), MAX_TYPE),
+            shortened(_output(contract), MAX_TYPE),
+            contract.description,
+        )
+        for name, contract in found
+    ]
+    console().print(table(("agent", "kind", "takes", "gives", "what it does"), rows))
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="An agent's name.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Show one agent: types, model, checks, and its prompt."""
+    registry = _registry()
+    card = registry.cards.get(name)
+    contract = registry.agents[name] if name in registry.agents else registry.card(name).contract
+    if as_json:
+        print_json(
+            {**_data(name, contract, card), "input": contract.input, "output": contract.output, "prompt": card.template if card else ""}
+        )
+    else:
+        _show(contract, card)
+
+
+def bind(
+    names: Annotated[list[str] | None, typer.Argument(help="Which agents; all, where none is named.", show_default=False)] = None,
+) -> None:
+    """Print Python that binds agents with static types: orchestra agents bind > my_agents.py."""
+    from orchestra.cli.binding import source
+
+    registry = _registry()
+    cards = [registry.card(name) for name in names] if names else [card for _, card in sorted(registry.cards.items())]
+    sys.stdout.write(source(cards))
 
 
 def _registry() -> Registry:

@@ -10,7 +10,7 @@ import typer
 
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener, settings
-from orchestra.cli.run import Live
+from orchestra.cli.options import Live
 
 WIDTH = 100
 """Elements of a list that a step of a plan may go through at most."""

@@ -7,67 +7,69 @@ from typing import Annotated, Literal
 
 import typer
 
-from orchestra.cli.failure import Verb
+from orchestra.cli.commands import add
 from orchestra.cli.opening import opener, settings
+from orchestra.cli.options import Fleet
 from orchestra.cli.screen import note, print_json
 from orchestra.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
+    add(app, batch, panel="Run")
 
-    @app.command(cls=Verb, rich_help_panel="Run")
-    def batch(
-        context: typer.Context,
-        name: Annotated[str, typer.Argument(help="A workflow or an agent; or a workflow's file.", show_default=False)],
-        source: Annotated[
-            Path, typer.Option("--input", "-i", help='Rows {"id", "input"}: .jsonl, .jsonl.gz; or .csv, of inputs.', show_default=False)
-        ],
-        target: Annotated[
-            Path, typer.Option("--output", "-o", help="Results in the rows' order; goes on by the ids in it.", show_default=False)
-        ],
-        concurrency: Annotated[
-            int | None, typer.Option("--concurrency", "-c", min=1, max=10_000, help="Rows at once.", show_default="as configured")
-        ] = None,
-        checks: Annotated[
-            list[str] | None, typer.Option(help="Of an agent: its checks, instead of those of its card.", show_default=False)
-        ] = None,
-        no_checks: Annotated[bool, typer.Option("--no-checks", help="Of an agent: accept every output of its type.")] = False,
-        constraint: Annotated[
-            Literal["evidence", "schema", "none"] | None, typer.Option(help="What models decode over.", show_default="as configured")
-        ] = None,
-        budget: Annotated[
-            list[str] | None,
-            typer.Option(metavar="LIMITS", help="Of each row: tokens=2000,seconds=60; other limits of the workflow stay."),
-        ] = None,
-        retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do rows that failed before once more.")] = False,
-        fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    ) -> None:
-        """Run a workflow or an agent on many rows. Given again, it goes on where it stopped.
 
-        What went wrong with a row stands in its result; a row that asks a person ends as `waiting`, with its run, and gets what the run
-        came to when the batch is given again after somebody answered. Exits with 0 when all
-        are written, 1 if not one of them succeeded or no server can be had, 2 for bad input, 130 interrupted, 143 terminated.
-        """
-        from dataclasses import asdict
+def batch(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A workflow or an agent; or a workflow's file.", show_default=False)],
+    source: Annotated[
+        Path, typer.Option("--input", "-i", help='Rows {"id", "input"}: .jsonl, .jsonl.gz; or .csv, of inputs.', show_default=False)
+    ],
+    target: Annotated[
+        Path, typer.Option("--output", "-o", help="Results in the rows' order; goes on by the ids in it.", show_default=False)
+    ],
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", "-c", min=1, max=10_000, help="Rows at once.", show_default="as configured")
+    ] = None,
+    checks: Annotated[
+        list[str] | None, typer.Option(help="Of an agent: its checks, instead of those of its card.", show_default=False)
+    ] = None,
+    no_checks: Annotated[bool, typer.Option("--no-checks", help="Of an agent: accept every output of its type.")] = False,
+    constraint: Annotated[
+        Literal["evidence", "schema", "none"] | None, typer.Option(help="What models decode over.", show_default="as configured")
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIMITS", help="Of each row: tokens=2000,seconds=60; other limits of the workflow stay."),
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do rows that failed before once more.")] = False,
+    fleet: Fleet = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Run a workflow or an agent on many rows. Given again, it goes on where it stopped.
 
-        from orchestra.cli.batching import Job, run_batch
-        from orchestra.cli.limits import read_budget
-        from orchestra.cli.rows import lasting
-        from orchestra.cli.signals import carry_out
+    What went wrong with a row stands in its result; a row that asks a person ends as `waiting`, with its run, and gets what the run
+    came to when the batch is given again after somebody answered. Exits with 0 when all
+    are written, 1 if not one of them succeeded or no server can be had, 2 for bad input, 130 interrupted, 143 terminated.
+    """
+    from dataclasses import asdict
 
-        if checks and no_checks:
-            raise InputError("C010", "--checks and --no-checks exclude each other", hint="give one of them")
-        chosen = settings(fleet=fleet, concurrency=concurrency, constraint=constraint)
-        wanted = () if no_checks else tuple(check.strip() for given in checks for check in given.split(",")) if checks else None
-        limits = read_budget(budget or ())
-        with lasting(source) as file:
-            job = Job(name, file, target, chosen.concurrency, limits, wanted, str(source), retry_failed)
-            summary = carry_out(lambda _: run_batch(opener(context), chosen, job))
-        if as_json:
-            print_json(asdict(summary))
-        else:
-            note(f"{target}: {summary}")
-        if summary.failed and not (summary.done or summary.abstained):
-            raise typer.Exit(1)
+    from orchestra.cli.batching import Job, run_batch
+    from orchestra.cli.limits import read_budget
+    from orchestra.cli.rows import lasting
+    from orchestra.cli.signals import carry_out
+
+    if checks and no_checks:
+        raise InputError("C010", "--checks and --no-checks exclude each other", hint="give one of them")
+    chosen = settings(fleet=fleet, concurrency=concurrency, constraint=constraint)
+    wanted = () if no_checks else tuple(check.strip() for given in checks for check in given.split(",")) if checks else None
+    limits = read_budget(budget or ())
+    with lasting(source) as file:
+        job = Job(name, file, target, chosen.concurrency, limits, wanted, str(source), retry_failed)
+        summary = carry_out(lambda _: run_batch(opener(context), chosen, job))
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        note(f"{target}: {summary}")
+    if summary.failed and not (summary.done or summary.abstained):
+        raise typer.Exit(1)

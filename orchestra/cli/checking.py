@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestra.cli.failure import Verb, as_data, parts, report
+from orchestra.cli.commands import add
+from orchestra.cli.failure import as_data, parts, report
 from orchestra.cli.opening import settings
+from orchestra.cli.options import AsJson
 from orchestra.cli.screen import print_json, say, width_of
 from orchestra.errors import InputError, OrchestraError
 from orchestra.values.text import counted, visible
@@ -42,39 +44,41 @@ class Checked:
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
+    add(app, validate, panel="Begin")
+    add(app, graph, panel="Begin")
 
-    @app.command(cls=Verb, rich_help_panel="Begin")
-    def validate(
-        names: Annotated[
-            list[str] | None,
-            typer.Argument(help="Workflows by name; or files of workflows, fleets, agents. All of the project where none is named."),
-        ] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    ) -> None:
-        """Check workflows, fleets and agents: every name, type and reference. Exits with 2 where something is wrong."""
-        checks = Checks(settings())
-        found = [checks.one(name) for name in names] if names else checks.all()
-        if as_json:
-            print_json([_data(one) for one in found])
-        else:
-            _tell(found)
-        if any(one.errors for one in found):
-            raise typer.Exit(2)
 
-    @app.command(cls=Verb, rich_help_panel="Begin")
-    def graph(
-        name: Annotated[str, typer.Argument(help="A workflow's name or file.", show_default=False)],
-        mermaid: Annotated[bool, typer.Option("--mermaid", help="Print mermaid, for Markdown.")] = False,
-    ) -> None:
-        """Draw a workflow."""
-        from orchestra.project import Project
-        from orchestra.workflow.drawing import draw
-        from orchestra.workflow.drawing import mermaid as chart
+def validate(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Workflows by name; or files of workflows, fleets, agents. All of the project where none is named."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check workflows, fleets and agents: every name, type and reference. Exits with 2 where something is wrong."""
+    checks = Checks(settings())
+    found = [checks.one(name) for name in names] if names else checks.all()
+    if as_json:
+        print_json([_data(one) for one in found])
+    else:
+        _tell(found)
+    if any(one.errors for one in found):
+        raise typer.Exit(2)
 
-        project = Project.load(settings())
-        program = project.program(project.find(name))
-        drawn = chart(program) if mermaid else draw(program, width_of(sys.stdout, DRAWN))
-        sys.stdout.write(visible(drawn).rstrip("\n") + "\n")
+
+def graph(
+    name: Annotated[str, typer.Argument(help="A workflow's name or file.", show_default=False)],
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print mermaid, for Markdown.")] = False,
+) -> None:
+    """Draw a workflow."""
+    from orchestra.project import Project
+    from orchestra.workflow.drawing import draw
+    from orchestra.workflow.drawing import mermaid as chart
+
+    project = Project.load(settings())
+    program = project.program(project.find(name))
+    drawn = chart(program) if mermaid else draw(program, width_of(sys.stdout, DRAWN))
+    sys.stdout.write(visible(drawn).rstrip("\n") + "\n")
 
 
 class Checks:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.failure import Verb
+from orchestra.cli.commands import add
 from orchestra.cli.opening import settings
+from orchestra.cli.options import AsJson
 from orchestra.cli.screen import console, print_json, say
 from orchestra.values.text import counted
 
@@ -16,32 +17,33 @@ MARKS = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "problem": ("NO", "
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
+    add(app, doctor, panel="Look after it")
 
-    @app.command(cls=Verb, rich_help_panel="Look after it")
-    def doctor(
-        deep: Annotated[bool, typer.Option("--deep", help="Also import vLLM, which takes ten seconds or more.")] = False,
-        fleet: Annotated[str | None, typer.Option(help="The fleet to look at: a name in configs/, or a path.")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    ) -> None:
-        """Look at this machine: what is there, what is missing, and what to type."""
-        from rich.text import Text
 
-        from orchestra.cli.findings import findings
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Also import vLLM, which takes ten seconds or more.")] = False,
+    fleet: Annotated[str | None, typer.Option(help="The fleet to look at: a name in configs/, or a path.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at this machine: what is there, what is missing, and what to type."""
+    from rich.text import Text
 
-        screen = console()
-        told: list[dict[str, str]] = []
-        for finding in findings(settings(fleet=fleet), deep=deep):
-            told.append({"what": finding.what, "state": finding.state, "says": finding.says, "type": finding.type})
-            if as_json:
-                continue
-            mark, colour = MARKS[finding.state]
-            screen.print(Text.assemble((f"{mark}  ", colour), (f"{finding.what:<12}", "bold"), finding.says))
-            if finding.type:
-                screen.print(Text.assemble(" " * 16, ("$ ", "dim"), finding.type))
-        problems = sum(entry["state"] == "problem" for entry in told)
+    from orchestra.cli.findings import findings
+
+    screen = console()
+    told: list[dict[str, str]] = []
+    for finding in findings(settings(fleet=fleet), deep=deep):
+        told.append({"what": finding.what, "state": finding.state, "says": finding.says, "type": finding.type})
         if as_json:
-            print_json({"findings": told, "problems": problems})
-        else:
-            say(f"\n{counted(problems, 'problem')} to mend, from the top" if problems else "\nEverything that is needed is there.")
-        if problems:
-            raise typer.Exit(1)
+            continue
+        mark, colour = MARKS[finding.state]
+        screen.print(Text.assemble((f"{mark}  ", colour), (f"{finding.what:<12}", "bold"), finding.says))
+        if finding.type:
+            screen.print(Text.assemble(" " * 16, ("$ ", "dim"), finding.type))
+    problems = sum(entry["state"] == "problem" for entry in told)
+    if as_json:
+        print_json({"findings": told, "problems": problems})
+    else:
+        say(f"\n{counted(problems, 'problem')} to mend, from the top" if problems else "\nEverything that is needed is there.")
+    if problems:
+        raise typer.Exit(1)

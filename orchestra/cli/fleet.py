@@ -6,61 +6,62 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.failure import Verb
-
-Name = Annotated[str | None, typer.Option("--fleet", help="A name in configs/, or a path.", show_default="as configured")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from orchestra.cli.commands import add
+from orchestra.cli.options import AsJson, Fleet
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
-    fleet = typer.Typer(no_args_is_help=True, help="The servers: start, status, logs, stop.")
+    group = typer.Typer(no_args_is_help=True, help="The servers: start, status, logs, stop.")
+    add(group, start)
+    add(group, status)
+    add(group, stop)
+    add(group, logs)
+    app.add_typer(group, name="fleet", rich_help_panel="Look after it")
 
-    @fleet.command("start", cls=Verb)
-    def start(
-        name: Name = None,
-        wait: Annotated[bool, typer.Option(help="Wait until every server is ready.")] = True,
-        as_json: AsJson = False,
-    ) -> None:
-        """Start the servers, or find them running; the first time fetches the weights, and says how large they are."""
-        import asyncio
 
-        from orchestra.cli import servers
+def start(
+    fleet: Fleet = None,
+    wait: Annotated[bool, typer.Option(help="Wait until every server is ready.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Start the servers, or find them running; the first time fetches the weights, and says how large they are."""
+    import asyncio
 
-        asyncio.run(servers.start(name, wait, as_json))
+    from orchestra.cli import servers
 
-    @fleet.command("status", cls=Verb)
-    def status(name: Name = None, as_json: AsJson = False) -> None:
-        """Show the servers: health, version, load, memory; and which endpoints are there.
+    asyncio.run(servers.start(fleet, wait, as_json))
 
-        Exits with 1 where the fleet is not running, a server has failed, an endpoint takes no connection, or its key is not there.
-        """
-        import asyncio
 
-        from orchestra.cli import servers
+def status(fleet: Fleet = None, as_json: AsJson = False) -> None:
+    """Show the servers: health, version, load, memory; and which endpoints are there.
 
-        asyncio.run(servers.status(name, as_json))
+    Exits with 1 where the fleet is not running, a server has failed, an endpoint takes no connection, or its key is not there.
+    """
+    import asyncio
 
-    @fleet.command("stop", cls=Verb)
-    def stop(name: Name = None, as_json: AsJson = False) -> None:
-        """Stop the servers."""
-        import asyncio
+    from orchestra.cli import servers
 
-        from orchestra.cli import servers
+    asyncio.run(servers.status(fleet, as_json))
 
-        asyncio.run(servers.stop(name, as_json))
 
-    @fleet.command("logs", cls=Verb)
-    def logs(
-        name: Name = None,
-        lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=500, help="How many, of each server.")] = 40,
-        as_json: AsJson = False,
-    ) -> None:
-        """Print the last lines of the servers' logs."""
-        import asyncio
+def stop(fleet: Fleet = None, as_json: AsJson = False) -> None:
+    """Stop the servers."""
+    import asyncio
 
-        from orchestra.cli import servers
+    from orchestra.cli import servers
 
-        asyncio.run(servers.logs(name, lines, as_json))
+    asyncio.run(servers.stop(fleet, as_json))
 
-    app.add_typer(fleet, name="fleet", rich_help_panel="Look after it")
+
+def logs(
+    fleet: Fleet = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=500, help="How many, of each server.")] = 40,
+    as_json: AsJson = False,
+) -> None:
+    """Print the last lines of the servers' logs."""
+    import asyncio
+
+    from orchestra.cli import servers
+
+    asyncio.run(servers.logs(fleet, lines, as_json))

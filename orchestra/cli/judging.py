@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestra.cli.failure import STATUS_CODES, Verb
+from orchestra.cli.commands import add
+from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.opening import opener, serving, settings
+from orchestra.cli.options import AsJson, Fleet
 from orchestra.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,70 +30,71 @@ MAX_PLACES = 20
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
+    add(app, check, panel="Run")
 
-    @app.command(cls=Verb, rich_help_panel="Run")
-    def check(
-        context: typer.Context,
-        answer: Annotated[str, typer.Argument(help="A text, JSON, @file.txt or @file.json; @@ is a plain @.", show_default=False)],
-        against: Annotated[
-            list[Path], typer.Option("--against", "-a", metavar="FILE", help="What it must rest on: a text, JSON, or a folder of texts.")
-        ],
-        checks: Annotated[
-            str | None,
-            typer.Option(
-                metavar="CHECKS",
-                help="Which checks, with commas between, or put together.",
-                show_default="quote, or those of the combination",
-            ),
-        ] = None,
-        accept: Annotated[
-            float | None,
-            typer.Option(min=0.0, max=1.0, help="The score that it must reach.", show_default="0.5, or as certified with --combined"),
-        ] = None,
-        combined: Annotated[
-            str,
-            typer.Option(
-                metavar="AGENT|FILE",
-                help="Whose answer it is: what the checks of its combination say becomes one score.",
-                show_default=False,
-            ),
-        ] = "",
-        confidence: Annotated[
-            float | None, typer.Option(min=0.0, max=1.0, help="How sure its producer was, for confidence.", show_default=False)
-        ] = None,
-        inputs: Annotated[
-            list[str] | None,
-            typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME) and agree(N)."),
-        ] = None,
-        back_off: Annotated[
-            bool, typer.Option("--back-off", help="Take out the parts that entailment does not pass, and print what is left.")
-        ] = False,
-        fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    ) -> None:
-        """Hold an answer against evidence: quotes, numbers, sums; and what agents say of it, where they are asked.
 
-        --checks 'quote | entailment' puts checks together, as a workflow does. Of JSON the fields `quote` and `quotes` are quotes, and
-        an `expression` is computed again; a text is a quote as a whole where the check `quote` is asked for. Where no check asks an
-        agent, no fleet is needed and nothing is recorded.
+def check(
+    context: typer.Context,
+    answer: Annotated[str, typer.Argument(help="A text, JSON, @file.txt or @file.json; @@ is a plain @.", show_default=False)],
+    against: Annotated[
+        list[Path], typer.Option("--against", "-a", metavar="FILE", help="What it must rest on: a text, JSON, or a folder of texts.")
+    ],
+    checks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHECKS",
+            help="Which checks, with commas between, or put together.",
+            show_default="quote, or those of the combination",
+        ),
+    ] = None,
+    accept: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="The score that it must reach.", show_default="0.5, or as certified with --combined"),
+    ] = None,
+    combined: Annotated[
+        str,
+        typer.Option(
+            metavar="AGENT|FILE",
+            help="Whose answer it is: what the checks of its combination say becomes one score.",
+            show_default=False,
+        ),
+    ] = "",
+    confidence: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="How sure its producer was, for confidence.", show_default=False)
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME) and agree(N)."),
+    ] = None,
+    back_off: Annotated[
+        bool, typer.Option("--back-off", help="Take out the parts that entailment does not pass, and print what is left.")
+    ] = False,
+    fleet: Fleet = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold an answer against evidence: quotes, numbers, sums; and what agents say of it, where they are asked.
 
-        --combined AGENT weighs the checks as `orchestra learn combine` found for that agent, and accepts as its certificate says that
-        `orchestra certify --combined` made, or from --accept on.
+    --checks 'quote | entailment' puts checks together, as a workflow does. Of JSON the fields `quote` and `quotes` are quotes, and
+    an `expression` is computed again; a text is a quote as a whole where the check `quote` is asked for. Where no check asks an
+    agent, no fleet is needed and nothing is recorded.
 
-        Exits with 0 where the answer is accepted, with 3 where it is not.
-        """
-        from orchestra.cli.drafting import values
+    --combined AGENT weighs the checks as `orchestra learn combine` found for that agent, and accepts as its certificate says that
+    `orchestra certify --combined` made, or from --accept on.
 
-        wanted = Wanted(checks, accept, combined, values((), inputs or ()), confidence, back_off)
-        ruling, given = ruled(opener(context), settings(fleet=fleet), wanted, answer, against)
-        more = {"rest": ruling.rest(given) if ruling.accepted else None, "dropped": ruling.dropped} if back_off else {}
-        more |= {"promise": ruling.promise or None} if combined else {}
-        if as_json:
-            _print_data(ruling, more)
-        else:
-            _show(ruling, more)
-        if not ruling.accepted:
-            raise typer.Exit(STATUS_CODES["abstained"])
+    Exits with 0 where the answer is accepted, with 3 where it is not.
+    """
+    from orchestra.cli.drafting import values
+
+    wanted = Wanted(checks, accept, combined, values((), inputs or ()), confidence, back_off)
+    ruling, given = ruled(opener(context), settings(fleet=fleet), wanted, answer, against)
+    more = {"rest": ruling.rest(given) if ruling.accepted else None, "dropped": ruling.dropped} if back_off else {}
+    more |= {"promise": ruling.promise or None} if combined else {}
+    if as_json:
+        _print_data(ruling, more)
+    else:
+        _show(ruling, more)
+    if not ruling.accepted:
+        raise typer.Exit(STATUS_CODES["abstained"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.failure import Verb
+from orchestra.cli.commands import add
 from orchestra.cli.opening import settings
+from orchestra.cli.options import AsJson
 from orchestra.cli.screen import console, print_json, say, table
 from orchestra.errors import InputError, OrchestraError
 
@@ -19,40 +20,40 @@ STARTER = Path(__file__).parent / "starter"
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
-
-    @app.command(cls=Verb, rich_help_panel="Begin")
-    def init(
-        folder: Annotated[Path, typer.Argument(help="Where; made if it is not there.", show_default="here")] = Path(),
-    ) -> None:
-        """Begin a project: settings, a workflow, an agent and a Python example, ready to run."""
-        made = begin(folder)
-        for path in made:
-            say(f"  {folder / path}")
-        say("\nNow try:", style="bold")
-        if folder != Path():
-            say(f"  cd {folder}")
-        say("  orchestra run hello -i question='What does note G describe?' -i text=@documents/ada.txt")
-        say("  orchestra graph hello")
-        say("  python hello.py")
-
+    add(app, init, panel="Begin")
     config = typer.Typer(no_args_is_help=True, help="Settings, and where each came from.")
-
-    @config.command("show", cls=Verb)
-    def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-        """Show the settings in force, and what set each of them."""
-        from orchestra.config import KEYS
-
-        found = settings()
-        values = found.model_dump(mode="json", include=set(KEYS))
-        if as_json:
-            project = str(found.project) if found.project else None
-            print_json({"project": project, "settings": {k: {"value": values[k], "source": found.sources[k]} for k in KEYS}})
-            return
-        rows = [(key, _plain(values[key]), found.sources[key], str(found.__class__.model_fields[key].description)) for key in KEYS]
-        console().print(table(("setting", "value", "set by", "what it is"), rows))
-        say(f"\nproject: {found.project}" if found.project else "\nno project here; `orchestra init` begins one", style="dim")
-
+    add(config, show)
     app.add_typer(config, name="config", rich_help_panel="Look after it")
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where; made if it is not there.", show_default="here")] = Path(),
+) -> None:
+    """Begin a project: settings, a workflow, an agent and a Python example, ready to run."""
+    made = begin(folder)
+    for path in made:
+        say(f"  {folder / path}")
+    say("\nNow try:", style="bold")
+    if folder != Path():
+        say(f"  cd {folder}")
+    say("  orchestra run hello -i question='What does note G describe?' -i text=@documents/ada.txt")
+    say("  orchestra graph hello")
+    say("  python hello.py")
+
+
+def show(as_json: AsJson = False) -> None:
+    """Show the settings in force, and what set each of them."""
+    from orchestra.config import KEYS
+
+    found = settings()
+    values = found.model_dump(mode="json", include=set(KEYS))
+    if as_json:
+        project = str(found.project) if found.project else None
+        print_json({"project": project, "settings": {k: {"value": values[k], "source": found.sources[k]} for k in KEYS}})
+        return
+    rows = [(key, _plain(values[key]), found.sources[key], str(found.__class__.model_fields[key].description)) for key in KEYS]
+    console().print(table(("setting", "value", "set by", "what it is"), rows))
+    say(f"\nproject: {found.project}" if found.project else "\nno project here; `orchestra init` begins one", style="dim")
 
 
 def begin(folder: Path) -> list[Path]:

@@ -7,38 +7,41 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from orchestra.cli.failure import Verb
+from orchestra.cli.commands import add
+from orchestra.cli.options import AsJson
 from orchestra.cli.screen import print_json, say
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
+    add(app, explain, panel="Look it up")
+    add(app, schema, panel="Look it up")
 
-    @app.command(cls=Verb, rich_help_panel="Look it up")
-    def explain(
-        code: Annotated[str, typer.Argument(help="Such as L003; without one, all codes are listed.", show_default=False)] = "",
-        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    ) -> None:
-        """Explain an error: what its code means, an example, and how to mend it."""
-        from orchestra import explain as explaining
 
-        found = [explaining.explain(code)] if code else list(explaining.explanations().values())
-        if as_json:
-            print_json([{"code": one.code, "title": one.title, "text": one.text.strip()} for one in found])
-        elif code:
-            say(str(found[0]).rstrip())
-        else:
-            for one in found:
-                say(f"{one.code}  {one.title}")
+def explain(
+    code: Annotated[str, typer.Argument(help="Such as L003; without one, all codes are listed.", show_default=False)] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Explain an error: what its code means, an example, and how to mend it."""
+    from orchestra import explain as explaining
 
-    @app.command(cls=Verb, rich_help_panel="Look it up")
-    def schema(
-        what: Annotated[Literal["workflow", "fleet", "agent"], typer.Argument(help="Of which kind of file.")] = "workflow",
-    ) -> None:
-        """Print the JSON Schema of a kind of file, for editors."""
-        import json
+    found = [explaining.explain(code)] if code else list(explaining.explanations().values())
+    if as_json:
+        print_json([{"code": one.code, "title": one.title, "text": one.text.strip()} for one in found])
+    elif code:
+        say(str(found[0]).rstrip())
+    else:
+        for one in found:
+            say(f"{one.code}  {one.title}")
 
-        sys.stdout.write(json.dumps(schema_of_file(what), indent=2, ensure_ascii=False) + "\n")
+
+def schema(
+    what: Annotated[Literal["workflow", "fleet", "agent"], typer.Argument(help="Of which kind of file.")] = "workflow",
+) -> None:
+    """Print the JSON Schema of a kind of file, for editors."""
+    import json
+
+    sys.stdout.write(json.dumps(schema_of_file(what), indent=2, ensure_ascii=False) + "\n")
 
 
 def schema_of_file(what: Literal["workflow", "fleet", "agent"]) -> dict[str, Any]:

@@ -7,57 +7,54 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.failure import Verb
+from orchestra.cli.commands import add
 from orchestra.cli.opening import opener, settings
-
-Live = Annotated[bool, typer.Option("--live", help="Show what models write while they do, on stderr; it is unverified.")]
+from orchestra.cli.options import Budget, Fleet, Live, Stream
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
+    add(app, run, panel="Run")
 
-    @app.command(cls=Verb, rich_help_panel="Run")
-    def run(
-        context: typer.Context,
-        name: Annotated[str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)],
-        inputs: Annotated[
-            list[str] | None,
-            typer.Option(
-                "--input", "-i", metavar="KEY=VALUE", help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin."
-            ),
-        ] = None,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")] = False,
-        budget: Annotated[
-            list[str] | None,
-            typer.Option(metavar="LIMITS", help="Such as tokens=20000,seconds=60; other limits of the workflow stay."),
-        ] = None,
-        fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
-        key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = "",
-        memo: Annotated[
-            bool, typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo.")
-        ] = False,
-        as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-        stream: Annotated[bool, typer.Option("--stream", help="Print each event as it happens, a JSON object a line.")] = False,
-        live: Live = False,
-    ) -> None:
-        """Run a workflow, an agent or a tool; print the answer, what it rests on, and what it took.
 
-        A question to a person is asked right here on a terminal; elsewhere the run waits, and the command that answers is printed.
-        Ctrl-C cancels the run, a second one leaves at once; SIGTERM lets go of it: `orchestra runs resume` goes on.
+def run(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", "-i", metavar="KEY=VALUE", help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")] = False,
+    budget: Budget = None,
+    fleet: Fleet = None,
+    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = "",
+    memo: Annotated[
+        bool, typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    stream: Stream = False,
+    live: Live = False,
+) -> None:
+    """Run a workflow, an agent or a tool; print the answer, what it rests on, and what it took.
 
-        Exits with 0 done, 1 failed, 2 bad input, 3 abstained, 4 over budget, 5 waits for a person, 130 interrupted, 143 terminated.
-        """
-        from orchestra.cli import running
-        from orchestra.cli.limits import read_budget
-        from orchestra.cli.signals import carry_out
-        from orchestra.cli.watching import Manner
+    A question to a person is asked right here on a terminal; elsewhere the run waits, and the command that answers is printed.
+    Ctrl-C cancels the run, a second one leaves at once; SIGTERM lets go of it: `orchestra runs resume` goes on.
 
-        request = running.Request(
-            name, inputs or (), read_budget(budget or ()), key, memo, Manner.of(as_json=as_json, stream=stream, live=live)
-        )
-        chosen = settings(fleet=fleet)
-        if dry_run:
-            running.dry_run(chosen, request)
-            return
-        if code := carry_out(partial(running.run, opener(context), chosen, request)):
-            raise typer.Exit(code)
+    Exits with 0 done, 1 failed, 2 bad input, 3 abstained, 4 over budget, 5 waits for a person, 130 interrupted, 143 terminated.
+    """
+    from orchestra.cli import running
+    from orchestra.cli.limits import read_budget
+    from orchestra.cli.signals import carry_out
+    from orchestra.cli.watching import Manner
+
+    request = running.Request(
+        name, inputs or (), read_budget(budget or ()), key, memo, Manner.of(as_json=as_json, stream=stream, live=live)
+    )
+    chosen = settings(fleet=fleet)
+    if dry_run:
+        running.dry_run(chosen, request)
+        return
+    if code := carry_out(partial(running.run, opener(context), chosen, request)):
+        raise typer.Exit(code)

@@ -10,7 +10,7 @@ import typer
 
 from orchestra.cli.failure import Verb
 from orchestra.cli.opening import opener
-from orchestra.cli.run import Live
+from orchestra.cli.options import Live
 from orchestra.errors import InputError
 
 Run = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestra.cli.failure import Verb
+from orchestra.cli.commands import add
 from orchestra.cli.opening import settings
+from orchestra.cli.options import AsJson
 from orchestra.cli.screen import console, print_json, say, table
 from orchestra.errors import InputError
 from orchestra.values.text import visible
@@ -18,55 +19,53 @@ if TYPE_CHECKING:
     from orchestra.config import Settings
     from orchestra.mcp.pins import Pin
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
     tools = typer.Typer(no_args_is_help=True, help="The tools: list them, pin those of MCP servers.")
-
-    @tools.command("list", cls=Verb)
-    def list_(as_json: AsJson = False) -> None:
-        """List all tools that a workflow may call, with their effects."""
-        from orchestra.project import Project
-        from orchestra.router.offer import Skill
-        from orchestra.router.telling import line
-
-        found = sorted(Project.load(settings()).registry.tools.items())
-        if as_json:
-            said = ("name", "effect", "description", "input", "output", "version")
-            print_json([{key: getattr(tool.contract, key) for key in said} for _, tool in found])
-            return
-        rows = [
-            (visible(line(Skill.of(tool.contract)).partition(": ")[0]), tool.contract.effect, tool.contract.description)
-            for _, tool in found
-        ]
-        console().print(table(("tool", "effect", "what it does"), rows))
-
-    @tools.command("pin", cls=Verb)
-    def pin(
-        server: Annotated[str, typer.Argument(help="A server of `[mcp.NAME]` in the configuration.", show_default=False)],
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the server says, and keep nothing.")] = False,
-        as_json: AsJson = False,
-    ) -> None:
-        """Ask an MCP server what its tools are, show it, and hold the server to it from now on."""
-        chosen = settings()
-        found = _asked(chosen, server)
-        before = _Before.of(chosen, server)
-        rows = [_row(chosen, server, name, one, before) for name, one in sorted(found.items())]
-        kept = {name: one for name, one in found.items() if name in chosen.mcp[server].tools and not isinstance(one, InputError)}
-        path = None if dry_run else _kept(chosen, server, kept)
-        if as_json:
-            print_json({"server": server, "file": str(path) if path else None, "tools": rows})
-            return
-        for row in rows:
-            say(f"{row['name']}  {row['state']}", style="bold")
-            say(f"  {row['description'] or 'says nothing of itself'}")
-            if row["digest"]:
-                say(f"  {row['digest']}", style="dim")
-        say(f"\npinned {len(kept)} in {path}" if path else "\nnothing is kept")
-
+    add(tools, list_, "list")
+    add(tools, pin)
     app.add_typer(tools, name="tools", rich_help_panel="Look it up")
+
+
+def list_(as_json: AsJson = False) -> None:
+    """List all tools that a workflow may call, with their effects."""
+    from orchestra.project import Project
+    from orchestra.router.offer import Skill
+    from orchestra.router.telling import line
+
+    found = sorted(Project.load(settings()).registry.tools.items())
+    if as_json:
+        said = ("name", "effect", "description", "input", "output", "version")
+        print_json([{key: getattr(tool.contract, key) for key in said} for _, tool in found])
+        return
+    rows = [
+        (visible(line(Skill.of(tool.contract)).partition(": ")[0]), tool.contract.effect, tool.contract.description) for _, tool in found
+    ]
+    console().print(table(("tool", "effect", "what it does"), rows))
+
+
+def pin(
+    server: Annotated[str, typer.Argument(help="A server of `[mcp.NAME]` in the configuration.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the server says, and keep nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask an MCP server what its tools are, show it, and hold the server to it from now on."""
+    chosen = settings()
+    found = _asked(chosen, server)
+    before = _Before.of(chosen, server)
+    rows = [_row(chosen, server, name, one, before) for name, one in sorted(found.items())]
+    kept = {name: one for name, one in found.items() if name in chosen.mcp[server].tools and not isinstance(one, InputError)}
+    path = None if dry_run else _kept(chosen, server, kept)
+    if as_json:
+        print_json({"server": server, "file": str(path) if path else None, "tools": rows})
+        return
+    for row in rows:
+        say(f"{row['name']}  {row['state']}", style="bold")
+        say(f"  {row['description'] or 'says nothing of itself'}")
+        if row["digest"]:
+            say(f"  {row['digest']}", style="dim")
+    say(f"\npinned {len(kept)} in {path}" if path else "\nnothing is kept")
 
 
 @dataclass(frozen=True, slots=True)

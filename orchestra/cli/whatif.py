@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestra.cli.failure import Verb
+from orchestra.cli.commands import add
 from orchestra.cli.opening import Opener, opener, settings
+from orchestra.cli.options import AsJson, Fleet
 from orchestra.errors import InputError, OrchestraError
 
 if TYPE_CHECKING:
@@ -37,60 +38,61 @@ class Chosen:
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
+    add(app, whatif, panel="Look back")
 
-    @app.command("whatif", cls=Verb, rich_help_panel="Look back")
-    def whatif(
-        context: typer.Context,
-        runs: Annotated[
-            list[str] | None, typer.Argument(metavar="RUNS", help="Ids, the beginnings of some, or `last`.", show_default=False)
-        ] = None,
-        agent: Annotated[
-            list[str] | None,
-            typer.Option(
-                "--agent",
-                metavar="NAME[@OTHER]",
-                help="Who is asked otherwise: as it is today; or another agent, a folder, an adapter, a prompt's file, model:NAME.",
-                show_default="the whole workflow as it is today",
-            ),
-        ] = None,
-        last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="The latest N runs.")] = 0,
-        workflow: Annotated[str, typer.Option(metavar="NAME", help="Of --last, those of this workflow.", show_default=False)] = "",
-        since: Annotated[
-            str | None, typer.Option(metavar="WHEN", help="Of --last, those since 12h, 30d, yesterday, 2026-11-24.", show_default=False)
-        ] = None,
-        fleet: Annotated[str | None, typer.Option(help="A name in configs/, or a path.", show_default="as configured")] = None,
-        markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
-        as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    ) -> None:
-        """Go through recorded runs again with something otherwise: which answers, what is accepted, and the cost, then and now.
 
-        Only what changed is asked; everything else is recalled from the record. Nothing is recorded, no tool with effects is called,
-        no person is asked: where a run would do that with other inputs, it stops, and that is said.
+def whatif(
+    context: typer.Context,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUNS", help="Ids, the beginnings of some, or `last`.", show_default=False)
+    ] = None,
+    agent: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--agent",
+            metavar="NAME[@OTHER]",
+            help="Who is asked otherwise: as it is today; or another agent, a folder, an adapter, a prompt's file, model:NAME.",
+            show_default="the whole workflow as it is today",
+        ),
+    ] = None,
+    last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="The latest N runs.")] = 0,
+    workflow: Annotated[str, typer.Option(metavar="NAME", help="Of --last, those of this workflow.", show_default=False)] = "",
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Of --last, those since 12h, 30d, yesterday, 2026-11-24.", show_default=False)
+    ] = None,
+    fleet: Fleet = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go through recorded runs again with something otherwise: which answers, what is accepted, and the cost, then and now.
 
-        Exits with 0 where all answers are the same, 1 where some are not or a run stops, 2 for bad input.
-        """
-        from orchestra.cli.auditing import period
-        from orchestra.cli.contrast import as_markdown, data, show
-        from orchestra.cli.screen import print_json
-        from orchestra.cli.signals import carry_out
+    Only what changed is asked; everything else is recalled from the record. Nothing is recorded, no tool with effects is called,
+    no person is asked: where a run would do that with other inputs, it stops, and that is said.
 
-        chosen = Chosen(runs or (), last, workflow, period(since, None), agent or ())
-        if bool(chosen.runs) == bool(last):
-            raise InputError("C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME")
-        if chosen.runs and (workflow or since):
-            said = f"{'--workflow' if workflow else '--since'} is for --last, and these runs are named"
-            raise InputError("C042", said, hint="orchestra whatif --last 20 --workflow NAME --since 30d")
-        if markdown and as_json:
-            raise InputError("C010", "--markdown and --json exclude each other", hint="give one of them")
-        found = carry_out(lambda _: contrasted(opener(context), settings(fleet=fleet), chosen))
-        if as_json:
-            print_json(data(found))
-        elif markdown:
-            typer.echo(as_markdown(found))
-        else:
-            show(found)
-        if not found.same:
-            raise typer.Exit(1)
+    Exits with 0 where all answers are the same, 1 where some are not or a run stops, 2 for bad input.
+    """
+    from orchestra.cli.auditing import period
+    from orchestra.cli.contrast import as_markdown, data, show
+    from orchestra.cli.screen import print_json
+    from orchestra.cli.signals import carry_out
+
+    chosen = Chosen(runs or (), last, workflow, period(since, None), agent or ())
+    if bool(chosen.runs) == bool(last):
+        raise InputError("C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME")
+    if chosen.runs and (workflow or since):
+        said = f"{'--workflow' if workflow else '--since'} is for --last, and these runs are named"
+        raise InputError("C042", said, hint="orchestra whatif --last 20 --workflow NAME --since 30d")
+    if markdown and as_json:
+        raise InputError("C010", "--markdown and --json exclude each other", hint="give one of them")
+    found = carry_out(lambda _: contrasted(opener(context), settings(fleet=fleet), chosen))
+    if as_json:
+        print_json(data(found))
+    elif markdown:
+        typer.echo(as_markdown(found))
+    else:
+        show(found)
+    if not found.same:
+        raise typer.Exit(1)
 
 
 async def contrasted(open_: Opener, chosen: Settings, wanted: Chosen) -> Contrast:
