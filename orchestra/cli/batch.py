@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,38 +15,51 @@ from orchestra.cli.screen import note, print_json
 from orchestra.errors import InputError
 
 
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Which rows are to be run, by whom, and where their results go, as it was typed."""
+
+    name: Annotated[str, typer.Argument(help="A workflow or an agent; or a workflow's file.", show_default=False)]
+    source: Annotated[
+        Path, typer.Option("--input", "-i", help='Rows {"id", "input"}: .jsonl, .jsonl.gz; or .csv, of inputs.', show_default=False)
+    ]
+    target: Annotated[
+        Path, typer.Option("--output", "-o", help="Results in the rows' order; goes on by the ids in it.", show_default=False)
+    ]
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", "-c", min=1, max=10_000, help="Rows at once.", show_default="as configured")
+    ] = None
+    checks: Annotated[list[str] | None, typer.Option(help="Of an agent: its checks, instead of those of its card.", show_default=False)] = (
+        None
+    )
+    no_checks: Annotated[bool, typer.Option("--no-checks", help="Of an agent: accept every output of its type.")] = False
+    constraint: Annotated[
+        Literal["evidence", "schema", "none"] | None, typer.Option(help="What models decode over.", show_default="as configured")
+    ] = None
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIMITS", help="Of each row: tokens=2000,seconds=60; other limits of the workflow stay."),
+    ] = None
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do rows that failed before once more.")] = False
+    fleet: Fleet = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False
+
+    @property
+    def named(self) -> tuple[str, ...] | None:
+        """The checks; None for those of the card. Raises `InputError` C010 where there shall be some and none."""
+        if self.checks and self.no_checks:
+            raise InputError("C010", "--checks and --no-checks exclude each other", hint="give one of them")
+        if not self.checks:
+            return () if self.no_checks else None
+        return tuple(check.strip() for given in self.checks for check in given.split(","))
+
+
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
     add(app, batch, panel="Run")
 
 
-def batch(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A workflow or an agent; or a workflow's file.", show_default=False)],
-    source: Annotated[
-        Path, typer.Option("--input", "-i", help='Rows {"id", "input"}: .jsonl, .jsonl.gz; or .csv, of inputs.', show_default=False)
-    ],
-    target: Annotated[
-        Path, typer.Option("--output", "-o", help="Results in the rows' order; goes on by the ids in it.", show_default=False)
-    ],
-    concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", min=1, max=10_000, help="Rows at once.", show_default="as configured")
-    ] = None,
-    checks: Annotated[
-        list[str] | None, typer.Option(help="Of an agent: its checks, instead of those of its card.", show_default=False)
-    ] = None,
-    no_checks: Annotated[bool, typer.Option("--no-checks", help="Of an agent: accept every output of its type.")] = False,
-    constraint: Annotated[
-        Literal["evidence", "schema", "none"] | None, typer.Option(help="What models decode over.", show_default="as configured")
-    ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LIMITS", help="Of each row: tokens=2000,seconds=60; other limits of the workflow stay."),
-    ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do rows that failed before once more.")] = False,
-    fleet: Fleet = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> None:
+def batch(context: typer.Context, asked: Batching) -> None:
     """Run a workflow or an agent on many rows. Given again, it goes on where it stopped.
 
     What went wrong with a row stands in its result; a row that asks a person ends as `waiting`, with its run, and gets what the run
@@ -59,17 +73,15 @@ def batch(
     from orchestra.cli.rows import lasting
     from orchestra.cli.signals import carry_out
 
-    if checks and no_checks:
-        raise InputError("C010", "--checks and --no-checks exclude each other", hint="give one of them")
-    chosen = settings(fleet=fleet, concurrency=concurrency, constraint=constraint)
-    wanted = () if no_checks else tuple(check.strip() for given in checks for check in given.split(",")) if checks else None
-    limits = read_budget(budget or ())
-    with lasting(source) as file:
-        job = Job(name, file, target, chosen.concurrency, limits, wanted, str(source), retry_failed)
+    checks = asked.named
+    chosen = settings(fleet=asked.fleet, concurrency=asked.concurrency, constraint=asked.constraint)
+    limits = read_budget(asked.budget or ())
+    with lasting(asked.source) as file:
+        job = Job(asked.name, file, asked.target, chosen.concurrency, limits, checks, str(asked.source), asked.retry_failed)
         summary = carry_out(lambda _: run_batch(opener(context), chosen, job))
-    if as_json:
+    if asked.as_json:
         print_json(asdict(summary))
     else:
-        note(f"{target}: {summary}")
+        note(f"{asked.target}: {summary}")
     if summary.failed and not (summary.done or summary.abstained):
         raise typer.Exit(1)

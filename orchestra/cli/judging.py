@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +18,52 @@ from orchestra.errors import InputError
 
 if TYPE_CHECKING:
     from orchestra.cli.opening import Opener
-    from orchestra.cli.signals import Stop
     from orchestra.config import Settings
     from orchestra.doors import Source
     from orchestra.verify.acceptance import Ruling
 
 MAX_PLACES = 20
 """Places that are printed of one verdict."""
+TOLD = ("accept", "combined", "confidence", "back_off")
+"""What an open `Orchestra` is told as it was typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """An answer, what it is held against, and how, as it was typed."""
+
+    answer: Annotated[str, typer.Argument(help="A text, JSON, @file.txt or @file.json; @@ is a plain @.", show_default=False)]
+    against: Annotated[
+        list[Path], typer.Option("--against", "-a", metavar="FILE", help="What it must rest on: a text, JSON, or a folder of texts.")
+    ]
+    checks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHECKS", help="Which checks, with commas between, or put together.", show_default="quote, or those of the combination"
+        ),
+    ] = None
+    accept: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="The score that it must reach.", show_default="0.5, or as certified with --combined"),
+    ] = None
+    combined: Annotated[
+        str,
+        typer.Option(
+            metavar="AGENT|FILE", help="Whose answer it is: what the checks of its combination say becomes one score.", show_default=False
+        ),
+    ] = ""
+    confidence: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="How sure its producer was, for confidence.", show_default=False)
+    ] = None
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME) and agree(N)."),
+    ] = None
+    back_off: Annotated[
+        bool, typer.Option("--back-off", help="Take out the parts that entailment does not pass, and print what is left.")
+    ] = False
+    fleet: Fleet = None
+    as_json: AsJson = False
 
 
 def register(app: typer.Typer) -> None:
@@ -33,45 +71,7 @@ def register(app: typer.Typer) -> None:
     add(app, check, panel="Run")
 
 
-def check(
-    context: typer.Context,
-    answer: Annotated[str, typer.Argument(help="A text, JSON, @file.txt or @file.json; @@ is a plain @.", show_default=False)],
-    against: Annotated[
-        list[Path], typer.Option("--against", "-a", metavar="FILE", help="What it must rest on: a text, JSON, or a folder of texts.")
-    ],
-    checks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CHECKS",
-            help="Which checks, with commas between, or put together.",
-            show_default="quote, or those of the combination",
-        ),
-    ] = None,
-    accept: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="The score that it must reach.", show_default="0.5, or as certified with --combined"),
-    ] = None,
-    combined: Annotated[
-        str,
-        typer.Option(
-            metavar="AGENT|FILE",
-            help="Whose answer it is: what the checks of its combination say becomes one score.",
-            show_default=False,
-        ),
-    ] = "",
-    confidence: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="How sure its producer was, for confidence.", show_default=False)
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME) and agree(N)."),
-    ] = None,
-    back_off: Annotated[
-        bool, typer.Option("--back-off", help="Take out the parts that entailment does not pass, and print what is left.")
-    ] = False,
-    fleet: Fleet = None,
-    as_json: AsJson = False,
-) -> None:
+def check(context: typer.Context, asked: Judging) -> None:
     """Hold an answer against evidence: quotes, numbers, sums; and what agents say of it, where they are asked.
 
     --checks 'quote | entailment' puts checks together, as a workflow does. Of JSON the fields `quote` and `quotes` are quotes, and
@@ -83,13 +83,10 @@ def check(
 
     Exits with 0 where the answer is accepted, with 3 where it is not.
     """
-    from orchestra.cli.drafting import values
-
-    wanted = Wanted(checks, accept, combined, values((), inputs or ()), confidence, back_off)
-    ruling, given = ruled(opener(context), settings(fleet=fleet), wanted, answer, against)
-    more = {"rest": ruling.rest(given) if ruling.accepted else None, "dropped": ruling.dropped} if back_off else {}
-    more |= {"promise": ruling.promise or None} if combined else {}
-    if as_json:
+    ruling, given = ruled(opener(context), asked)
+    more = {"rest": ruling.rest(given) if ruling.accepted else None, "dropped": ruling.dropped} if asked.back_off else {}
+    more |= {"promise": ruling.promise or None} if asked.combined else {}
+    if asked.as_json:
         _print_data(ruling, more)
     else:
         _show(ruling, more)
@@ -97,52 +94,39 @@ def check(
         raise typer.Exit(STATUS_CODES["abstained"])
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """How an answer is to be judged."""
-
-    checks: str | None
-    accept: float | None
-    combined: str
-    """Whose combination weighs the checks, or its file; empty for none."""
-    inputs: Mapping[str, Any]
-    confidence: float | None
-    back_off: bool
-
-
-def ruled(open_: Opener, chosen: Settings, wanted: Wanted, answer: str, against: Sequence[Path]) -> tuple[Ruling, Any]:
+def ruled(open_: Opener, asked: Judging) -> tuple[Ruling, Any]:
     """What the checks say, and the answer as it was read. Raises `InputError` before anything starts."""
+    from orchestra.cli.drafting import values
     from orchestra.cli.signals import carry_out
     from orchestra.verify.alone import ACCEPT, judge
 
-    named, asking = _checks(wanted)
-    given, evidence = _answer(answer), _evidence(against)
+    told = {"inputs": values((), asked.inputs or ()), **{name: getattr(asked, name) for name in TOLD}}
+    chosen = settings(fleet=asked.fleet)
+    named, asking = _checks(asked)
+    given, evidence = _answer(asked.answer), _evidence(asked.against)
     if asking:
-        return carry_out(partial(_asked, open_, chosen, wanted, named, given, evidence)), given
-    return judge(given, evidence, named or (), ACCEPT if wanted.accept is None else wanted.accept, wanted.confidence), given
+        return carry_out(lambda _: _asked(open_, chosen, given, evidence, {"checks": named, **told})), given
+    return judge(given, evidence, named or (), ACCEPT if asked.accept is None else asked.accept, asked.confidence), given
 
 
-async def _asked(
-    open_: Opener, chosen: Settings, wanted: Wanted, checks: list[str] | None, answer: Any, evidence: Sequence[Source], stop: Stop
-) -> Ruling:
+async def _asked(open_: Opener, chosen: Settings, answer: Any, evidence: Sequence[Source], told: Mapping[str, Any]) -> Ruling:
     """What checks say that ask agents, or that a combination weighs."""
     texts = [{"text": source.text, "source": source.name} for source in evidence]
-    told = {name: getattr(wanted, name) for name in ("accept", "combined", "inputs", "confidence", "back_off")}
     async with serving(open_, chosen) as orchestra:
-        return await orchestra.check(answer, against=texts, checks=checks, **told)
+        return await orchestra.check(answer, against=texts, **told)
 
 
-def _checks(wanted: Wanted) -> tuple[list[str] | None, bool]:
+def _checks(asked: Judging) -> tuple[list[str] | None, bool]:
     """The checks, None for those of the combination; and whether an open `Orchestra` is needed.
 
     Raises `InputError` C037 for one that needs more than is given, or that nobody knows, V010 for what cannot be read.
     """
-    if wanted.combined and wanted.checks is None:
+    if asked.combined and asked.checks is None:
         return None, True
-    found, asking = _named(wanted.checks or "quote", _known(wanted))
-    if wanted.back_off and "entailment" not in (text.partition("(")[0] for text in found):
+    found, asking = _named(asked.checks or "quote", _known(asked))
+    if asked.back_off and "entailment" not in (text.partition("(")[0] for text in found):
         raise InputError("C037", "--back-off needs the check 'entailment' by itself", hint="--checks entailment")
-    return found, asking or bool(wanted.combined)
+    return found, asking or bool(asked.combined)
 
 
 def _named(told: str, known: list[str]) -> tuple[list[str], bool]:
@@ -168,15 +152,15 @@ def _named(told: str, known: list[str]) -> tuple[list[str], bool]:
     return found, asking
 
 
-def _known(wanted: Wanted) -> list[str]:
+def _known(asked: Judging) -> list[str]:
     """The checks that can be asked: not those that want to know who made the answer, or how sure that was, where nobody says so."""
     from orchestra.verify.acceptance import CONFIDENCE
     from orchestra.verify.asking import ASKING
     from orchestra.verify.deterministic import CHECKS
     from orchestra.verify.rule import AGREE
 
-    sure = [CONFIDENCE] if wanted.combined or wanted.confidence is not None else []
-    return [*CHECKS, *sure, *(name for name in ASKING if name != AGREE or wanted.combined)]
+    sure = [CONFIDENCE] if asked.combined or asked.confidence is not None else []
+    return [*CHECKS, *sure, *(name for name in ASKING if name != AGREE or asked.combined)]
 
 
 def _those(known: list[str]) -> str:

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
 import typer
 
-from orchestra.cli.commands import add
+from orchestra.cli.commands import add, leave
 from orchestra.cli.opening import opener, settings
 from orchestra.cli.options import Budget, Fleet, Live, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is to be run, and how it is to be shown, as it was typed."""
+
+    name: Annotated[str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)]
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", "-i", metavar="KEY=VALUE", help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin."
+        ),
+    ] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")] = False
+    budget: Budget = None
+    fleet: Fleet = None
+    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = ""
+    memo: Annotated[
+        bool,
+        typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo."),
+    ] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
+    stream: Stream = False
+    live: Live = False
 
 
 def register(app: typer.Typer) -> None:
@@ -17,26 +42,7 @@ def register(app: typer.Typer) -> None:
     add(app, run, panel="Run")
 
 
-def run(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input", "-i", metavar="KEY=VALUE", help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin."
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")] = False,
-    budget: Budget = None,
-    fleet: Fleet = None,
-    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = "",
-    memo: Annotated[
-        bool, typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    stream: Stream = False,
-    live: Live = False,
-) -> None:
+def run(context: typer.Context, asked: Running) -> None:
     """Run a workflow, an agent or a tool; print the answer, what it rests on, and what it took.
 
     A question to a person is asked right here on a terminal; elsewhere the run waits, and the command that answers is printed.
@@ -49,12 +55,10 @@ def run(
     from orchestra.cli.signals import carry_out
     from orchestra.cli.watching import Manner
 
-    request = running.Request(
-        name, inputs or (), read_budget(budget or ()), key, memo, Manner.of(as_json=as_json, stream=stream, live=live)
-    )
-    chosen = settings(fleet=fleet)
-    if dry_run:
+    limits, manner = read_budget(asked.budget or ()), Manner.of(as_json=asked.as_json, stream=asked.stream, live=asked.live)
+    request = running.Request(asked.name, asked.inputs or (), limits, asked.key, asked.memo, manner)
+    chosen = settings(fleet=asked.fleet)
+    if asked.dry_run:
         running.dry_run(chosen, request)
         return
-    if code := carry_out(partial(running.run, opener(context), chosen, request)):
-        raise typer.Exit(code)
+    leave(carry_out(partial(running.run, opener(context), chosen, request)))

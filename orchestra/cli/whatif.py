@@ -15,11 +15,11 @@ from orchestra.errors import InputError, OrchestraError
 
 if TYPE_CHECKING:
     from orchestra.app import Orchestra
-    from orchestra.cli.auditing import Period
     from orchestra.cli.contrast import Contrast
     from orchestra.cli.variants import Variant
     from orchestra.config import Settings
     from orchestra.doors import Journal
+    from orchestra.learn.auditing import Wanted
 
 AT_ONCE = 4
 """Runs that are gone through at once."""
@@ -27,25 +27,11 @@ AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which runs are gone through, and with whom."""
+    """Which runs are gone through, with whom, and how that is printed."""
 
-    runs: Sequence[str]
-    last: int
-    workflow: str
-    period: Period
-    agents: Sequence[str]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the verb."""
-    add(app, whatif, panel="Look back")
-
-
-def whatif(
-    context: typer.Context,
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="RUNS", help="Ids, the beginnings of some, or `last`.", show_default=False)
-    ] = None,
+    ] = None
     agent: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,16 +40,23 @@ def whatif(
             help="Who is asked otherwise: as it is today; or another agent, a folder, an adapter, a prompt's file, model:NAME.",
             show_default="the whole workflow as it is today",
         ),
-    ] = None,
-    last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="The latest N runs.")] = 0,
-    workflow: Annotated[str, typer.Option(metavar="NAME", help="Of --last, those of this workflow.", show_default=False)] = "",
+    ] = None
+    last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="The latest N runs.")] = 0
+    workflow: Annotated[str, typer.Option(metavar="NAME", help="Of --last, those of this workflow.", show_default=False)] = ""
     since: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Of --last, those since 12h, 30d, yesterday, 2026-11-24.", show_default=False)
-    ] = None,
-    fleet: Fleet = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
-    as_json: AsJson = False,
-) -> None:
+    ] = None
+    fleet: Fleet = None
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False
+    as_json: AsJson = False
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    add(app, whatif, panel="Look back")
+
+
+def whatif(context: typer.Context, asked: Chosen) -> None:
     """Go through recorded runs again with something otherwise: which answers, what is accepted, and the cost, then and now.
 
     Only what changed is asked; everything else is recalled from the record. Nothing is recorded, no tool with effects is called,
@@ -76,18 +69,12 @@ def whatif(
     from orchestra.cli.screen import print_json
     from orchestra.cli.signals import carry_out
 
-    chosen = Chosen(runs or (), last, workflow, period(since, None), agent or ())
-    if bool(chosen.runs) == bool(last):
-        raise InputError("C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME")
-    if chosen.runs and (workflow or since):
-        said = f"{'--workflow' if workflow else '--since'} is for --last, and these runs are named"
-        raise InputError("C042", said, hint="orchestra whatif --last 20 --workflow NAME --since 30d")
-    if markdown and as_json:
-        raise InputError("C010", "--markdown and --json exclude each other", hint="give one of them")
-    found = carry_out(lambda _: contrasted(opener(context), settings(fleet=fleet), chosen))
-    if as_json:
+    since = period(asked.since, None).wanted
+    _coherent(asked)
+    found = carry_out(lambda _: contrasted(opener(context), settings(fleet=asked.fleet), asked, since))
+    if asked.as_json:
         print_json(data(found))
-    elif markdown:
+    elif asked.markdown:
         typer.echo(as_markdown(found))
     else:
         show(found)
@@ -95,7 +82,18 @@ def whatif(
         raise typer.Exit(1)
 
 
-async def contrasted(open_: Opener, chosen: Settings, wanted: Chosen) -> Contrast:
+def _coherent(asked: Chosen) -> None:
+    """Raises `InputError` C042 where it is not clear which runs are meant, C010 for two ways to print them."""
+    if bool(asked.runs) == bool(asked.last):
+        raise InputError("C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME")
+    if asked.runs and (asked.workflow or asked.since):
+        said = f"{'--workflow' if asked.workflow else '--since'} is for --last, and these runs are named"
+        raise InputError("C042", said, hint="orchestra whatif --last 20 --workflow NAME --since 30d")
+    if asked.markdown and asked.as_json:
+        raise InputError("C010", "--markdown and --json exclude each other", hint="give one of them")
+
+
+async def contrasted(open_: Opener, chosen: Settings, asked: Chosen, since: Wanted) -> Contrast:
     """Goes through the runs. Raises `InputError` where there is none, or where none of them can be gone through."""
     import asyncio
 
@@ -106,11 +104,11 @@ async def contrasted(open_: Opener, chosen: Settings, wanted: Chosen) -> Contras
     from orchestra.whatif import Rehearsal
 
     waiting = Waiting()
-    async with opened(open_, wanted.runs[0] if wanted.runs else "last", waiting, chosen) as orchestra:
-        variants = [variant(orchestra.registry, text) for text in wanted.agents]
+    async with opened(open_, asked.runs[0] if asked.runs else "last", waiting, chosen) as orchestra:
+        variants = [variant(orchestra.registry, text) for text in asked.agent or ()]
         _apart(variants)
         instead = {one.agent: one.other for one in variants} if variants else None
-        runs = await _runs(orchestra, wanted, variants)
+        runs = await _runs(orchestra, asked, since, variants)
         line = asyncio.Semaphore(AT_ONCE)
 
         async def one(run: str) -> Rehearsal | Lost:
@@ -135,14 +133,14 @@ def _apart(variants: Sequence[Variant]) -> None:
         raise InputError("C041", f"two variants of {twice!r}", hint="go through the runs once for each")
 
 
-async def _runs(orchestra: Orchestra, wanted: Chosen, variants: Sequence[Variant]) -> list[str]:
+async def _runs(orchestra: Orchestra, asked: Chosen, since: Wanted, variants: Sequence[Variant]) -> list[str]:
     """The ids of the runs that are meant. Raises `InputError` C018 and C042."""
     from orchestra.cli.finding import find_run
     from orchestra.doors import EVERY
 
     journal = orchestra.journal
-    if wanted.runs:
-        named = list(dict.fromkeys([await find_run(journal, name) for name in wanted.runs]))
+    if asked.runs:
+        named = list(dict.fromkeys([await find_run(journal, name) for name in asked.runs]))
         for run in named:
             if await _is_evaluation(journal, run):
                 said = f"run {run} is one of an evaluation, which puts checks of its own on its agent: no workflow of today has them"
@@ -150,9 +148,9 @@ async def _runs(orchestra: Orchestra, wanted: Chosen, variants: Sequence[Variant
         return named
     found: list[str] = []
     for summary in await journal.runs(EVERY):
-        if len(found) == wanted.last:
+        if len(found) == asked.last:
             break
-        meant = wanted.workflow in ("", summary.workflow) and wanted.period.wanted.has(summary) and summary.finished is not None
+        meant = asked.workflow in ("", summary.workflow) and since.has(summary) and summary.finished is not None
         if meant and await _asked(journal, summary.run, variants):
             found.append(summary.run)
     if not found:
