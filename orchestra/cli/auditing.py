@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,7 @@ from orchestra.agent.card import Card
 from orchestra.agent.registry import Registry
 from orchestra.cli import asking
 from orchestra.cli.answer import as_text
+from orchestra.cli.certificates import absent
 from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.finding import opened_journal
 from orchestra.cli.moments import moment_of
@@ -35,6 +36,9 @@ from orchestra.verify.claims_file import FILE as CLAIMS
 from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.verify.drift import OFTEN, found_within
 
+if TYPE_CHECKING:
+    from orchestra.cli.certifying import Certifying
+
 STEPS = 10
 """Audits that are printed."""
 WORDS: dict[str, Said] = {"y": "right", "yes": "right", "n": "wrong", "no": "wrong", "u": "unclear", "unclear": "unclear"}
@@ -47,24 +51,6 @@ class Period:
 
     wanted: Wanted
     said: tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What is to be looked at."""
-
-    agent: str
-    audit: int
-    """So many outputs; 0 for none."""
-    labels: Path | None
-    period: Period
-    seed: int
-    by: str
-    metric: str
-    evaluation: str
-    as_json: bool
-    claims: bool = False
-    """Whether the certificate of claims is watched over."""
 
 
 def period(since: str | None, until: str | None) -> Period:
@@ -93,8 +79,7 @@ class _Case:
         card, name = registry.card(agent), CLAIMS if claims else FILE
         found = certificates.found(chosen, registry, agent, name)
         if found is None:
-            of, option = (f"of {agent!r} about claims", " --claims") if claims else (f"for {agent!r}", "")
-            raise InputError("L119", f"there is no certificate {of}", hint=f"orchestra certify {agent}{option} --data FILE")
+            raise absent(agent, claims=claims)
         certificate: Watched = certificates.read_claims(found, agent) if claims else certificates.read(found, agent)
         if not certificate.void:
             held = certificates.Claims if claims else certificates.Certificates
@@ -109,49 +94,49 @@ class _Case:
         return f"orchestra certify {self.certificate.agent}{option}"
 
 
-async def watch(chosen: Settings, look: Look) -> int:
+async def watch(chosen: Settings, asked: Certifying, during: Period) -> int:
     """Does what is wanted, and says how the promise stands; gives the exit code. Raises `InputError` before anything is recorded."""
     project = Project.load(chosen)
-    if not look.agent:
-        if look.audit or look.labels is not None:
+    if not asked.agent:
+        if asked.audit or asked.labels is not None:
             raise InputError("C010", "which agent?", hint="orchestra certify AGENT --watch --audit 20")
-        return _all(chosen, project, as_json=look.as_json)
-    case = _Case.of(chosen, project, look.agent, claims=look.claims)
+        return _all(chosen, project, as_json=asked.as_json)
+    case = _Case.of(chosen, project, asked.agent, claims=asked.claims)
     printed = False
-    if (look.audit or look.labels is not None) and not case.certificate.void:
+    if (asked.audit or asked.labels is not None) and not case.certificate.void:
         async with opened_journal() as journal:
             if journal is None:
                 raise InputError("V022", "nothing has been recorded yet, so nothing was accepted", hint="begin with: orchestra run NAME")
-            if look.labels is not None:
-                await _label(case, look, journal, look.labels)
-            if look.audit:
-                printed = await _audit(case, look, journal)
+            if asked.labels is not None:
+                await _label(case, asked, journal, asked.labels)
+            if asked.audit:
+                printed = await _audit(case, asked, during, journal)
     why = case.book.void(case.file)
     if why and case.book.replaced(case.file):
         note(f"another certificate has taken its place meanwhile, and stands; of the one that was audited: {why}")
     if not printed:
-        _show(_Case.of(chosen, project, look.agent, claims=look.claims) if why else case, as_json=look.as_json)
+        _show(_Case.of(chosen, project, asked.agent, claims=asked.claims) if why else case, as_json=asked.as_json)
     return STATUS_CODES["abstained"] if why or case.certificate.void else 0
 
 
-async def _label(case: _Case, look: Look, journal: Journal, path: Path) -> None:
+async def _label(case: _Case, asked: Certifying, journal: Journal, path: Path) -> None:
     """Records a file's verdicts."""
 
     def right() -> Rightness:
-        if look.claims:
+        if asked.claims:
             raise InputError("V021", "whether all that was kept is right, no metric tells", hint='"verdict": "right", "wrong" or "unclear"')
-        return rightness(case.card, look.evaluation, look.metric)
+        return rightness(case.card, asked.evaluation, asked.metric)
 
     said, again = await auditing.labelled(path, case.book.watch(), journal, case.project, right)
-    case.book.said(said, look.by)
+    case.book.said(said, asked.by)
     known = f", {again:,} of before" if again else ""
     note(f"{path.name}: {counted(len(said), 'verdict')} recorded{known}")
 
 
-async def _audit(case: _Case, look: Look, journal: Journal) -> bool:
+async def _audit(case: _Case, asked: Certifying, during: Period, journal: Journal) -> bool:
     """Draws outputs, and asks about them at the terminal, or prints them as lines of JSON; whether it did the latter."""
-    shown = await _drawn(case, look, journal)
-    if look.as_json or not asking.somebody_is_here():
+    shown = await _drawn(case, asked, during, journal)
+    if asked.as_json or not asking.somebody_is_here():
         for one in shown:
             print_json(_line(one))
         note(f'write "verdict": "right", "wrong" or "unclear" into each line; then: {case.verb} --labels FILE')
@@ -160,38 +145,37 @@ async def _audit(case: _Case, look: Look, journal: Journal) -> bool:
         verdict = await _asked(case, one, f"{number} of {len(shown)}")
         if verdict is None:
             break
-        if case.book.said([(one.output, verdict)], look.by).broken:
+        if case.book.said([(one.output, verdict)], asked.by).broken:
             break
     say()
     return False
 
 
-async def _drawn(case: _Case, look: Look, journal: Journal) -> list[Shown]:
+async def _drawn(case: _Case, asked: Certifying, during: Period, journal: Journal) -> list[Shown]:
     """Outputs to audit: those that were drawn before and are still open, then others. Raises `InputError` V022 where there is none."""
     before = case.book.watch()
     waiting = [output for output in before.open if not output.withheld]
     shown = [one for output in waiting if (one := await auditing.shown(case.project, journal, output)) is not None]
     if gone := len(waiting) - len(shown):
         note(f"{counted(gone, 'output')} drawn before cannot be shown any more: the journal has lost their runs")
-    if len(shown) < look.audit:
-        found = await auditing.accepted(case.project, journal, case.certificate, look.period.wanted)
-        fresh, population = auditing.draw(found, before, look.audit - len(shown), look.seed)
-        case.book.drew(fresh, population, look.seed, look.period.said)
-        case.book.said((), look.by)  # where all of them were withheld, nobody need say anything
+    if len(shown) < asked.audit:
+        found = await auditing.accepted(case.project, journal, case.certificate, during.wanted)
+        fresh, population = auditing.draw(found, before, asked.audit - len(shown), asked.seed)
+        case.book.drew(fresh, population, asked.seed, during.said)
+        case.book.said((), asked.by)  # where all of them were withheld, nobody need say anything
         withheld = sum(bool(output.withheld) for output in fresh)
         shown += [one for output in fresh if not output.withheld and (one := await auditing.shown(case.project, journal, output))]
         _tell(found, population)
         if withheld:
             note(f"of {counted(withheld, 'drawn answer')} nothing was kept, and so nothing wrong")
-        if len(fresh) + len(waiting) < look.audit:
-            note(
-                f"{len(shown):,} outputs to audit, not {look.audit:,}: more were not {'judged' if look.claims else 'accepted'} in that time"
-            )
+        if len(fresh) + len(waiting) < asked.audit:
+            what = "judged" if asked.claims else "accepted"
+            note(f"{len(shown):,} outputs to audit, not {asked.audit:,}: more were not {what} in that time")
         if not shown and withheld:
             return []
     if not shown:
-        raise InputError("V022", f"no accepted output of {look.agent} is left to audit", hint="orchestra explain V022")
-    return shown[: look.audit]
+        raise InputError("V022", f"no accepted output of {asked.agent} is left to audit", hint="orchestra explain V022")
+    return shown[: asked.audit]
 
 
 def _tell(found: auditing.Accepted, population: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.opening import Opener, serving
 from orchestra.cli.results import check_replaceable
 from orchestra.cli.screen import json_line, note, print_json, say
@@ -14,24 +15,12 @@ from orchestra.errors import InputError
 from orchestra.values.text import visible
 
 if TYPE_CHECKING:
+    from orchestra.cli.certifying import Certifying
     from orchestra.config import Settings
     from orchestra.learn.claims import Labelled
     from orchestra.project import Project
     from orchestra.verify.claims_file import ClaimsCertificate
     from orchestra.verify.factuality import Factuality, Kept
-
-
-@dataclass(frozen=True, slots=True)
-class Claiming:
-    """What is to be calibrated, and on what."""
-
-    agent: str
-    data: Path
-    alpha: float
-    checks: tuple[str, ...]
-    seed: int
-    out: Path | None
-    quiet: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +31,13 @@ class ClaimsAttempt:
     certificate: ClaimsCertificate | None = None
     file: Path | None = None
 
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return STATUS_CODES["abstained"] if self.found is not None and self.certificate is None else 0
 
-async def certified(open_: Opener, chosen: Settings, asked: Claiming) -> ClaimsAttempt:
+
+async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Path) -> ClaimsAttempt:
     """Reads the answers, asks the judge where they have no scores, calibrates, and writes the file. Raises `OrchestraError` C023 where
     it cannot be written, before anybody is asked."""
     from datetime import UTC, datetime
@@ -59,7 +53,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Claiming) -> ClaimsA
     project = Project.load(chosen)
     card = project.registry.card(asked.agent)
     check, judge = _judge(project, asked, card.checks)
-    rows = read(asked.data, card)
+    rows = read(data, card)
     if not rows.labelled:
         for line in rows.to_label():
             sys.stdout.write(json_line(line))
@@ -70,7 +64,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Claiming) -> ClaimsA
     file = asked.out or home(chosen, project.registry, asked.agent).with_name(FILE)
     check_replaceable(file, "--out")
     count, parts = len(rows.rows), sum(len(row.parts) for row in rows.rows)
-    if not asked.quiet:
+    if not asked.as_json:
         say(visible(f"{asked.agent} on {rows.name}: {count:,} answers of {parts:,} parts, scored by {check}\n"))
     calibrating = round(factuality.CALIBRATION * count)
     if not rows.scored and calibrating < factuality.needed(asked.alpha):
@@ -82,22 +76,22 @@ async def certified(open_: Opener, chosen: Settings, asked: Claiming) -> ClaimsA
         found = factuality.calibrate(rows.answers(replies), asked.alpha, asked.seed, LIKELY)
     if found.threshold is None or found.judged is None:
         return ClaimsAttempt(found)
-    data = Data(rows.name, rows.digest, found.calibration, found.judged.answers, asked.seed, rows.scored)
-    made = certificate(asked.agent, bound, Scorer(check, judge, theirs), found, data, datetime.now(UTC).isoformat(timespec="seconds"))
+    origin = Data(rows.name, rows.digest, found.calibration, found.judged.answers, asked.seed, rows.scored)
+    made = certificate(asked.agent, bound, Scorer(check, judge, theirs), found, origin, datetime.now(UTC).isoformat(timespec="seconds"))
     replaced(file, made.written())
     return ClaimsAttempt(found, made, file)
 
 
-def _judge(project: Project, asked: Claiming, checks: tuple[str, ...]) -> tuple[str, str]:
+def _judge(project: Project, asked: Certifying, checks: tuple[str, ...]) -> tuple[str, str]:
     """The check that scores claims, and the agent that it asks. Raises `InputError` V006 for others, V011 where that agent is not there."""
     from orchestra.verify.acceptance import rules_of
     from orchestra.verify.asking import judge_of
     from orchestra.verify.entailment import ENTAILMENT
     from orchestra.verify.rule import Named
 
-    named = [one for one in rules_of(asked.checks or checks) if isinstance(one, Named) and one.check == ENTAILMENT]
-    if asked.checks and not named:
-        said = f"claims are scored by the check {ENTAILMENT!r}, not by {', '.join(asked.checks)}"
+    named = [one for one in rules_of(asked.named or checks) if isinstance(one, Named) and one.check == ENTAILMENT]
+    if asked.named and not named:
+        said = f"claims are scored by the check {ENTAILMENT!r}, not by {', '.join(asked.named)}"
         raise InputError("V006", said, hint="--checks entailment, or --checks 'entailment(NAME)'")
     check = named[0] if named else Named(ENTAILMENT)
     judge = judge_of(check)
@@ -121,7 +115,7 @@ async def _replies(open_: Opener, chosen: Settings, project: Project, judge: str
     return [Reply(case.output) if case.output is not None else Reply(fault=arm.reason or "it was withheld") for case in arm.cases]
 
 
-def show(made: ClaimsAttempt) -> None:
+def show(_: Certifying, made: ClaimsAttempt) -> None:
     """Prints what was found out."""
     from orchestra.verify.certificate import interval, percent
 
@@ -163,7 +157,7 @@ def _kept(found: Kept) -> str:
     return f"{percent(found.share)} of the parts of the {found.answers:,}{empty}"
 
 
-def show_data(asked: Claiming, made: ClaimsAttempt) -> None:
+def show_data(asked: Certifying, made: ClaimsAttempt) -> None:
     """Prints it as JSON."""
     import msgspec
 
@@ -172,32 +166,3 @@ def show_data(asked: Claiming, made: ClaimsAttempt) -> None:
     promise = made.certificate.promise if made.certificate is not None else None
     file = str(made.file) if made.file is not None else None
     print_json({"agent": asked.agent, **msgspec.to_builtins(made.found), "promise": promise, "file": file})
-
-
-def show_certificate(chosen: Settings, agent: str, *, as_json: bool) -> None:
-    """Shows the certificate that there is. Raises `InputError` where it does not hold, L119 where there is none."""
-    from orchestra.certificates import Claims, found
-    from orchestra.project import Project
-    from orchestra.verify.certificate import percent
-    from orchestra.verify.claims_file import FILE
-
-    registry = Project.load(chosen).registry
-    registry.card(agent)
-    one = Claims(chosen, lambda: registry).get(agent)
-    if one is None:
-        raise InputError(
-            "L119", f"there is no certificate of {agent!r} about claims", hint=f"orchestra certify {agent} --claims --data FILE"
-        )
-    if as_json:
-        print_json({"file": str(found(chosen, registry, agent, FILE)), "promise": one.promise, "certificate": one})
-        return
-    say(f"{agent}: {one.promise}", style="green")
-    data, judged = one.data, one.judged
-    say(f"\n  threshold  {one.threshold:.6g}, {one.score}")
-    say(visible(f"  check      {one.check}"))
-    say(visible(f"  data       {data.name}, digest {data.digest}"))
-    say(f"  answers    {data.calibration:,} calibrated, {data.judged:,} judged; seed {data.seed}")
-    share = f"[{percent(one.low)}, {percent(one.high)}]"
-    wrong = f"something wrong kept in {judged.broken:,} of {judged.answers:,}, {share}"
-    say(f"  judged     {wrong}; {judged.kept:,} of {judged.parts:,} parts kept")
-    say(visible(f"  made       {one.made}\n  file       {found(chosen, registry, agent, FILE)}, digest {one.digest}"))

@@ -17,7 +17,7 @@ from orchestra.app import Orchestra
 from orchestra.cli import comparison
 from orchestra.cli.opening import Opener, serving
 from orchestra.cli.results import check_replaceable
-from orchestra.cli.screen import console, note, print_json, say, table
+from orchestra.cli.screen import console, print_json, say, table
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn import rulings
@@ -25,7 +25,6 @@ from orchestra.learn.audit_book import replaced
 from orchestra.learn.certifying import Predictions, checks_of, rightness
 from orchestra.learn.combining import PACKAGES, Fit, Row, blank, fitted
 from orchestra.learn.evaluation import EVALUATION
-from orchestra.learn.learnt_from import known, refuse
 from orchestra.learn.metrics import Case
 from orchestra.learn.model import available
 from orchestra.learn.questions import Test, as_record
@@ -72,10 +71,7 @@ async def combined(open_: Opener, chosen: Settings, asked: Combining) -> Combine
     card = project.registry.card(asked.agent)
     file = asked.out or certificates.home(chosen, project.registry, asked.agent, FILE)
     check_replaceable(file, "--out")
-    test = comparison.rows(card, asked.data, "test", asked.rows, asked.seed, asked.evaluation)
-    refuse(learnt := known(card, test, asked.data))
-    for one in learnt:
-        note(one.said)
+    test = comparison.unlearnt(card, asked.data, asked.rows, asked.seed, asked.evaluation)
     checks = ruled_by(project, card, asked.checks)
     right = None if asked.unlabelled else rightness(card, asked.evaluation, asked.metric)
     bound = certificates.bonds(chosen, project.registry, asked.agent)

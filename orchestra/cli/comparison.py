@@ -26,7 +26,7 @@ from orchestra.learn.dataset import MANIFEST, Part
 from orchestra.learn.evaluation import ANSWERED, CANDIDATE, EVALUATION, INCUMBENT, UNTUNED, Arm, Report, answered_of
 from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
 from orchestra.learn.interval import Figure
-from orchestra.learn.learnt_from import known
+from orchestra.learn.learnt_from import known, refuse
 from orchestra.learn.metrics import Metric
 from orchestra.learn.questions import Test, metrics_of, read_rows, read_test
 from orchestra.learn.requirements import Requirement, junit, read_requirement
@@ -177,6 +177,16 @@ def rows(
     strange = next((key for question in test.questions for key in question.input if key not in known), None)
     if strange is not None:
         raise InputError("N001", f"{data} has the input {strange!r}, and {card.name} takes {', '.join(known)}")
+    return test
+
+
+def unlearnt(card: Card, data: Path, most: int, seed: int, name: str) -> Test:
+    """The rows of a test part, at most so many. Raises as `rows` does, and N205 for those that the agent was trained on; says of which the
+    agent knows some."""
+    test = rows(card, data, "test", most, seed, name)
+    refuse(learnt := known(card, test, data))
+    for one in learnt:
+        note(one.said)
     return test
 
 

@@ -14,3 +14,19 @@ Budget: TypeAlias = Annotated[
 Fleet: TypeAlias = Annotated[str | None, typer.Option("--fleet", help="A name in configs/, or a path.", show_default="as configured")]
 Live: TypeAlias = Annotated[bool, typer.Option("--live", help="Show what models write while they do, on stderr; it is unverified.")]
 Stream: TypeAlias = Annotated[bool, typer.Option("--stream", help="Print each event as it happens, a JSON object a line.")]
+Checks: TypeAlias = Annotated[
+    str, typer.Option("--checks", metavar="A,B", help="The node's checks.", show_default="the card's, or how sure the agent is")
+]
+Concurrency: TypeAlias = Annotated[
+    int | None, typer.Option("--concurrency", "-c", min=1, help="Rows at once.", show_default="as configured")
+]
+Drawn: TypeAlias = Annotated[int, typer.Option("--rows", min=0, help="At most so many rows, drawn by the seed; 0 for all.")]
+Evaluation: TypeAlias = Annotated[str, typer.Option("--evaluation", help="One of evaluation.yaml.", show_default="the first")]
+Metric: TypeAlias = Annotated[
+    str, typer.Option("--metric", help="What tells right from wrong.", show_default="the first of evaluation.yaml that does")
+]
+
+
+def named(listed: str) -> tuple[str, ...]:
+    """The names that an option lists, with commas between."""
+    return tuple(name.strip() for name in listed.split(",") if name.strip())

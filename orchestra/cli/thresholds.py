@@ -1,0 +1,263 @@
+"""What `orchestra certify` does with whole answers: asked for or read, held against each other, and a threshold written."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestra import certificates
+from orchestra.agent.card import Card
+from orchestra.cli import comparison
+from orchestra.cli.failure import STATUS_CODES
+from orchestra.cli.opening import Opener, serving
+from orchestra.cli.results import check_replaceable
+from orchestra.cli.screen import console, print_json, say, table
+from orchestra.cli.signals import Stop
+from orchestra.config import Settings
+from orchestra.errors import InputError
+from orchestra.learn import audit_book
+from orchestra.learn.certifying import Predictions, Rightness, asked_once, checks_of, items, rightness
+from orchestra.learn.metrics import Case
+from orchestra.learn.questions import Test
+from orchestra.project import Project
+from orchestra.values.json import canonical, digest
+from orchestra.values.text import visible
+from orchestra.values.types import nearest
+from orchestra.verify import rule
+from orchestra.verify.acceptance import names_of, rules_of
+from orchestra.verify.asking import ASKING
+from orchestra.verify.certificate import Accepted, Certification, Certified, Terms, TooLittle, certify, checked, interval, percent, too_few
+from orchestra.verify.certificate_file import Bonds, Certificate, Origin, as_data, as_outcome, certificate
+from orchestra.verify.combination import Combination
+from orchestra.verify.tools import TOOL
+from orchestra.workflow.steps import Agent
+
+if TYPE_CHECKING:
+    from orchestra.cli.certifying import Certifying
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of it; no certificate where none could be made."""
+
+    certification: Certification | TooLittle
+    """Too little where nobody was asked: so few rows that no answers to them could carry the promise."""
+    certificate: Certificate | None
+    file: Path | None
+    before: str = ""
+    """What was promised by the certificate that stood there."""
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return STATUS_CODES["abstained"] if self.certificate is None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Matter:
+    """All that is found and looked at before anybody is asked."""
+
+    project: Project
+    card: Card
+    test: Test
+    right: Rightness
+    checks: tuple[str, ...]
+    combination: Combination | None
+    bonds: Bonds
+    file: Path
+    recorded: Predictions | None
+
+    @classmethod
+    def of(cls, chosen: Settings, asked: Certifying, data: Path) -> _Matter:
+        """Raises `InputError` for what cannot be certified, and `OrchestraError` C023 where the file cannot be written."""
+        project = Project.load(chosen)
+        registry, agent = project.registry, asked.agent
+        card = registry.card(agent)
+        test = comparison.unlearnt(card, data, asked.rows, asked.seed, asked.evaluation)
+        right, checks = rightness(card, asked.evaluation, asked.metric), checks_of(card, asked.named)
+        combination = _combination(project, asked) if asked.combined else None
+        if combination is None:
+            _known(project, checks)
+        else:
+            checks = combination.checks
+        bonds, file = certificates.bonds(chosen, registry, agent), asked.out or certificates.home(chosen, registry, agent)
+        check_replaceable(file, "--out")
+        audit_book.refuse(chosen, registry, agent, {test.digest})
+        recorded = Predictions.read(asked.predictions) if asked.predictions is not None else None
+        return cls(project, card, test, right, checks, combination, bonds, file, recorded)
+
+    @property
+    def origin(self) -> Origin:
+        """What the certificate says of its rows."""
+        test, recorded = self.test, self.recorded
+        if recorded is None:
+            return Origin(test.name, test.digest, self.right.metrics, False, "")
+        return Origin(test.name, digest(canonical([test.digest, recorded.digest])), self.right.metrics, True, test.digest)
+
+    async def cases(self, open_: Opener, chosen: Settings) -> list[Case]:
+        """The answers, asked for or recorded; each row once."""
+        if self.combination is not None:
+            from orchestra.cli import combining
+
+            said = await combining.answered(open_, chosen, self.project, self.card, self.combination, self.test, self.recorded)
+            return [case for case, _ in said]
+        if self.recorded is not None:
+            return list(self.recorded.cases(self.card, self.checks, self.test))
+        async with serving(open_, chosen) as orchestra:
+            step, what = Agent.carded(asked_once(self.card, self.checks)), "rows failed, and count as wrong and not accepted"
+            arm = await comparison.metered_arm(orchestra, self.card.name, step, self.test, chosen.concurrency, what)
+        return list(arm.cases)
+
+
+async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Path, stop: Stop) -> Attempt:
+    """Asks or reads the answers, certifies, and writes the file, unless it is told to stop. Raises `InputError` before anything starts, and
+    `OrchestraError` C023 where the file cannot be written."""
+    terms, matter = asked.terms, _Matter.of(chosen, asked, data)
+    size = len(checked(items(matter.test, [Case(question.expected, None) for question in matter.test.questions], matter.right)))
+    if not asked.as_json:
+        say(visible(f"{asked.agent} on {matter.test.name}: {size:,} rows, checks {', '.join(matter.checks)}\n"))
+        say(_needed(terms, size))
+    if matter.recorded is None and (few := too_few(size, terms)) is not None:
+        return Attempt(few, None, None)
+    answers = items(matter.test, await matter.cases(open_, chosen), matter.right)
+
+    def go_on() -> None:
+        if stop.told:
+            raise asyncio.CancelledError  # nothing waits from here on, where it would come by itself
+
+    found = certify(answers, terms, between=go_on)
+    if not isinstance(found.outcome, Certified):
+        return Attempt(found, None, None)
+    mark, now = matter.combination.digest if matter.combination is not None else "", datetime.now(UTC).isoformat(timespec="seconds")
+    made = certificate(asked.agent, matter.checks, found, matter.origin, matter.bonds, now, mark)
+    before = _promised(matter.file, made)
+    go_on()
+    audit_book.replaced(matter.file, made.written())
+    return Attempt(found, made, matter.file, before)
+
+
+def _promised(file: Path, made: Certificate) -> str:
+    """What the certificate promises that a new one takes the place of, and who cannot accept by the new one; empty where there is no
+    file."""
+    if not file.exists():
+        return ""
+    try:
+        old = certificates.read(file, made.agent)
+    except InputError as error:
+        return f"one that does not hold: {error.message}"
+    of = f"one of {old.made[:10]} on {old.data.name}"
+    said = f"{of}, which audits have voided: {old.void}" if old.void else f"{of}: {old.promise}"
+    if (then := _accepting(old)) == _accepting(made):
+        return said
+    return f"{said}. An agent has one certificate: nodes with {then} accept by this one no more (V005); those with {_accepting(made)} do"
+
+
+def _accepting(certificate: Certificate) -> str:
+    """Which nodes accept by a certificate."""
+    return f"`checks: [{', '.join(certificate.checks)}]`{' and `score: combined`' if certificate.combination else ''}"
+
+
+def _combination(project: Project, asked: Certifying) -> Combination:
+    """The agent's combination. Raises `InputError` L076 where there is none, V005 for one of other checks, V002 to V007 where it does not
+    hold."""
+    found: Combination | None = project.catalog().combinations.get(asked.agent)
+    if found is None:
+        hint = f"orchestra learn combine {asked.agent} --data FILE"
+        raise InputError("L076", f"there is no combination of checks for {asked.agent!r}", hint=hint)
+    if asked.named and frozenset(map(str, rules_of(asked.named))) != frozenset(found.checks):
+        said = f"the combination of {asked.agent!r} is of the checks {', '.join(found.checks)}, and not of {', '.join(asked.named)}"
+        raise InputError("V005", said, hint="leave --checks out, or orchestra learn combine")
+    return found
+
+
+def _known(project: Project, checks: tuple[str, ...]) -> None:
+    """Raises `InputError` L072 for a text that is no check, L111 for a check that nobody knows, V006 for one that asks agents."""
+    known = project.catalog().checks
+    for text in checks:
+        try:
+            rule.read(text)
+        except rule.NotARule as error:
+            raise InputError("L072", f"{text!r} is no check: {error.why}", hint="--checks quote,numbers") from error
+    for check in names_of(checks):
+        if check in ASKING:
+            whom = "a tool" if check == TOOL else "agents"
+            said = f"the check {check!r} asks {whom}, and a certificate is bound to nothing but the agent that it is of"
+            raise InputError("V006", said, hint="--checks quote,confidence")
+        if check not in known:
+            near = nearest(check, known)
+            hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(sorted(known))}"
+            raise InputError("L111", f"there is no check {check!r}", hint=hint)
+
+
+def _needed(terms: Terms, rows: int) -> str:
+    promise = f"At most {percent(terms.alpha)} wrong with {percent(1 - terms.delta)} confidence"
+    least = f"{promise} takes {terms.least:,} accepted answers at the very least, none of them wrong"
+    tuning, calibrating = round(terms.tuning * rows), terms.calibrating(rows)
+    return f"{least}; here {tuning:,} rows tune, {calibrating:,} calibrate and {rows - tuning - calibrating:,} judge."
+
+
+def show(asked: Certifying, made: Attempt) -> None:
+    """Prints what was found out."""
+    found = made.certification
+    if isinstance(found, TooLittle):
+        _show_too_little(found, "; the agent was not asked")
+        return
+    bound, splits = found.bound, found.resplits
+    say(f"{percent(bound.base_error)} of all answers are wrong: whatever the score, {percent(bound.withheld)} must be withheld at least.\n")
+    rows = [(f"{one.threshold:.6g}", f"{one.accepted:,}", f"{one.errors:,}", f"{one.p:.4f}") for one in found.steps]
+    if rows:
+        console().print(table(("threshold", "accepted", "wrong", "p"), rows, right=(0, 1, 2, 3)))
+        say()
+    match found.outcome:
+        case Certified(step, coverage):
+            said = f"{step.accepted:,} of {found.calibration:,} calibration rows, {step.errors:,} of them wrong"
+            say(f"Certified: a score of {step.threshold:.6g} accepts {said}; it covers {percent(coverage)}.", style="green")
+        case TooLittle():
+            _show_too_little(found.outcome)
+        case other:
+            say(
+                f"No certificate: {other.reason}. More rows would not mend that: a better agent would, or a larger --alpha.", style="yellow"
+            )
+    if found.judged is not None:
+        say(f"On the {found.judged.rows:,} rows that had no part in it: {_judged(found.judged)}.")
+    if found.naive is not None:
+        naive = found.naive
+        say(f"The naive threshold, {naive.threshold:.6g}, promises nothing: {_judged(naive.judged)} of the same rows.")
+    rounds = splits.rounds
+    say(
+        f"{rounds} resplits: more than {percent(asked.terms.alpha)} of the rest was wrong in {percent(splits.broken / rounds)}"
+        f" ({percent(splits.refuted / rounds)} beyond chance), with the naive threshold in {percent(splits.naive_broken / rounds)}"
+        f" ({percent(splits.naive_refuted / rounds)}); {splits.certified} came to a certificate."
+    )
+    if made.file is not None:
+        say(visible(f"\n{made.file}: written; a node accepts by it with `accept: certified`"), style="bold")
+    if made.before:
+        say(visible(f"It replaces {made.before}"), style="yellow")
+
+
+def _show_too_little(found: TooLittle, more: str = "") -> None:
+    say(f"No certificate, too little data: {found.reason}. About {found.rows:,} rows would be needed{more}.", style="yellow")
+
+
+def _judged(found: Accepted) -> str:
+    low, high = interval(found.errors, found.accepted)
+    share = "" if found.risk is None else f", {percent(found.risk)} [{percent(low)}, {percent(high)}]"
+    return f"{found.accepted:,} accepted, {found.errors:,} wrong{share}"
+
+
+def show_data(asked: Certifying, made: Attempt) -> None:
+    """Prints it as JSON."""
+    found = made.certification
+    print_json(
+        {
+            "agent": asked.agent,
+            "least_accepted": asked.terms.least,
+            **({"outcome": as_outcome(found)} if isinstance(found, TooLittle) else as_data(found)),
+            "promise": made.certificate.promise if made.certificate is not None else None,
+            "file": str(made.file) if made.file is not None else None,
+            "replaced": made.before or None,
+        }
+    )
