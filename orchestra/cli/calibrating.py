@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestra.agent.calibration import Calibration
-from orchestra.cli.comparison import metered_arm
+from orchestra.cli.comparison import metered_arm, refuse_learnt
 from orchestra.cli.opening import Opener, serving
 from orchestra.cli.results import check_writable, writing
-from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn.calibrating import fitted, judged, without, written
 from orchestra.learn.contract import check_contract, learning
-from orchestra.learn.dataset import DataSet, Part
-from orchestra.learn.learnt_from import known, refuse
+from orchestra.learn.dataset import DataSet
 from orchestra.learn.questions import Question, Test, as_record
 from orchestra.workflow.steps import Agent
+
+if TYPE_CHECKING:
+    from orchestra.cli.evaluating import Calibrating
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,13 @@ class Calibrated:
     asked: int
 
 
-async def calibrated(
-    open_: Opener, chosen: Settings, agent: str, data: Path, parts: Sequence[Part], words: tuple[str, str] | None, out: Path | None
-) -> Calibrated:
+async def calibrated(open_: Opener, chosen: Settings, asked: Calibrating) -> Calibrated:
     """Asks, fits, and writes the file that the card names. Raises `InputError` N160, N161, N008, N205."""
+    agent, words, out = asked.agent, asked.pair, asked.out
     if out is not None:
         check_writable(out, "--out")
-    held_back = DataSet.load(data)
-    rows = [row for part in parts for row in held_back.rows[part]]
+    held_back = DataSet.load(asked.data)
+    rows = [row for part in asked.parts for row in held_back.rows[part]]
     async with serving(open_, chosen) as orchestra:
         card = learning(orchestra.registry.card(agent))
         judged(card, [], [])
@@ -48,9 +48,7 @@ async def calibrated(
         test = Test(
             held_back.manifest.name, held_back.manifest.digest, [Question(row.id, row.input, as_record(row.output)) for row in rows]
         )
-        refuse(learnt := known(card, test, data, ("train",)))
-        for one in learnt:
-            note(one.said)
+        refuse_learnt(card, test, asked.data, ("train",))
         arm = await metered_arm(orchestra, agent, Agent.carded(without(card)), test, chosen.concurrency)
     made = fitted(card, held_back, judged(card, rows, arm.cases), words)
     if out is None and card.folder is None:

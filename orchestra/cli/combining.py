@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,21 +37,8 @@ from orchestra.verify.combination import FILE, Combination, Data
 from orchestra.verify.examination import stated
 from orchestra.workflow.steps import Agent, Step
 
-
-@dataclass(frozen=True, slots=True)
-class Combining:
-    """What is to be combined, and on what."""
-
-    agent: str
-    data: Path
-    checks: tuple[str, ...]
-    unlabelled: bool
-    predictions: Path | None
-    metric: str
-    evaluation: str
-    rows: int
-    seed: int
-    out: Path | None
+if TYPE_CHECKING:
+    from orchestra.cli.evaluating import Combining
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +59,7 @@ async def combined(open_: Opener, chosen: Settings, asked: Combining) -> Combine
     file = asked.out or certificates.home(chosen, project.registry, asked.agent, FILE)
     check_replaceable(file, "--out")
     test = comparison.unlearnt(card, asked.data, asked.rows, asked.seed, asked.evaluation)
-    checks = ruled_by(project, card, asked.checks)
+    checks = ruled_by(project, card, asked.named)
     right = None if asked.unlabelled else rightness(card, asked.evaluation, asked.metric)
     bound = certificates.bonds(chosen, project.registry, asked.agent)
     judges = {name: certificates.judge_bonds(chosen, project.registry, name) for name in _judges(project, checks)}

@@ -26,7 +26,7 @@ from orchestra.learn.dataset import MANIFEST, Part
 from orchestra.learn.evaluation import ANSWERED, CANDIDATE, EVALUATION, INCUMBENT, UNTUNED, Arm, Report, answered_of
 from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
 from orchestra.learn.interval import Figure
-from orchestra.learn.learnt_from import known, refuse
+from orchestra.learn.learnt_from import BOTH, LearntPart, known, refuse
 from orchestra.learn.metrics import Metric
 from orchestra.learn.questions import Test, metrics_of, read_rows, read_test
 from orchestra.learn.requirements import Requirement, junit, read_requirement
@@ -184,10 +184,15 @@ def unlearnt(card: Card, data: Path, most: int, seed: int, name: str) -> Test:
     """The rows of a test part, at most so many. Raises as `rows` does, and N205 for those that the agent was trained on; says of which the
     agent knows some."""
     test = rows(card, data, "test", most, seed, name)
-    refuse(learnt := known(card, test, data))
+    refuse_learnt(card, test, data)
+    return test
+
+
+def refuse_learnt(card: Card, test: Test, data: Path, parts: tuple[LearntPart, ...] = BOTH) -> None:
+    """Says of which rows the agent knows some. Raises `InputError` N205 where it was trained on them."""
+    refuse(learnt := known(card, test, data, parts))
     for one in learnt:
         note(one.said)
-    return test
 
 
 def _named(card: Card, evaluation: str) -> Rows | None:

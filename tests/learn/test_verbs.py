@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.learn import Teller, told
+from orchestra.cli.training import Teller, told
 from orchestra.learn.checkpoint import Point
 from orchestra.learn.loop import Tick
 from tests.cli.shell import Shell
