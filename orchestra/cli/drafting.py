@@ -42,11 +42,17 @@ _TAKEN = KEYWORDS | {"input"}
 
 @dataclass(frozen=True)
 class Drafting:
-    """A request with the values that it brings along."""
+    """A request with the values that it brings along, and what is wanted of its plan."""
 
     request: str
     values: Mapping[str, Any]
     wish: Wish
+    budget: Budget | None = None
+    """Of the run."""
+    explain: bool = False
+    """Whether each step is shown beside what it might have taken."""
+    save: Path | None = None
+    """Where a plan that is not run is written as a workflow."""
 
 
 def values(documents: Sequence[Path], inputs: Sequence[str]) -> dict[str, Any]:
@@ -81,7 +87,7 @@ def _value(key: str, text: str) -> Any:
         raise InputError("C013", f"{key} is no JSON: {error}", hint=f"-i {key}=@file.json, or @@ before a text that begins so") from error
 
 
-async def explain(open_: Opener, chosen: Settings, asked: Drafting, save: Path | None, as_json: bool, stop: Stop) -> int:
+async def explain(open_: Opener, chosen: Settings, asked: Drafting, as_json: bool, stop: Stop) -> int:
     """Plans, and shows the plan with what it may cost; gives the exit code."""
     waiting = Waiting()
     async with serving(open_, chosen, waiting) as orchestra:
@@ -92,8 +98,8 @@ async def explain(open_: Opener, chosen: Settings, asked: Drafting, save: Path |
             return _none(draft, as_json)
         graph = draft.graph
         program = orchestra.program(Workflow.of(graph))
-        if save is not None:
-            _save(save, graph)
+        if asked.save is not None:
+            _save(asked.save, graph)
             keep(orchestra, draft)
         found = explained(Project.load(chosen), program, _given(asked, graph))
         if as_json:
@@ -108,16 +114,15 @@ async def explain(open_: Opener, chosen: Settings, asked: Drafting, save: Path |
     return 0
 
 
-async def ask(open_: Opener, chosen: Settings, asked: Drafting, budget: Budget | None, manner: Manner, explain: bool, stop: Stop) -> int:
-    """Runs a request, whose plan runs while it is being written, and shows what came of it; gives the exit code. With `explain` each step
-    stands beside what it might have taken."""
+async def ask(open_: Opener, chosen: Settings, asked: Drafting, manner: Manner, stop: Stop) -> int:
+    """Runs a request, whose plan runs while it is being written, and shows what came of it; gives the exit code."""
     waiting = Waiting()
     as_json = manner.as_json
     manner = replace(manner, seen=_silent if as_json else Lines(waiting), called=_step)
     given = {REQUEST: asked.request, **asked.values}
     async with serving(open_, chosen, waiting) as orchestra:
         step = asking(orchestra, asked.request, asked.values, asked.wish)
-        run = await orchestra.options(budget=budget, live=manner.live).start(step, **given)
+        run = await orchestra.options(budget=asked.budget, live=manner.live).start(step, **given)
         ending = await Watch(orchestra, run, stop, waiting, manner).ending()
         draft = await drafted(orchestra, step, asked.request, ending.events)
         if as_json:
@@ -131,10 +136,10 @@ async def ask(open_: Opener, chosen: Settings, asked: Drafting, budget: Budget |
             _tell_votes(draft)
         history = History.of(ending.events)
         found = None
-        if explain and draft.plan is not None:
+        if asked.explain and draft.plan is not None:
             program = orchestra.program(Workflow.of(draft.graph))
             steps = history.inside(f"{NODE}@{draft.version}")
-            found = explained(Project.load(chosen), program, _given(asked, draft.graph), budget=budget, history=steps)
+            found = explained(Project.load(chosen), program, _given(asked, draft.graph), budget=asked.budget, history=steps)
     if found is None:
         ending.show(manner, _data(draft), partial(show_nodes, of_plan(history, draft.version)))
     else:
