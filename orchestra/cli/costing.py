@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestra.cli.finding import opened_journal
 from orchestra.cli.moments import moment_of
@@ -20,6 +19,9 @@ from orchestra.journal.costs import TIMES
 from orchestra.journal.memory import MemoryJournal
 from orchestra.values.text import counted, visible
 
+if TYPE_CHECKING:
+    from orchestra.cli.runs import Costing
+
 MAX_NOTES = 5
 NARROW = 14
 """Characters of a narrow terminal that a name has at least."""
@@ -29,48 +31,32 @@ GAP = 2
 HEADINGS: Mapping[Key, str] = {"agent": "agent or tool"}
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which runs are summed up, by what, and how that is printed."""
-
-    by: str
-    since: str | None = None
-    until: str | None = None
-    workflow: str = ""
-    rows: int | None = None
-    """How many are printed at most."""
-    as_json: bool = False
-    as_csv: bool = False
-
-
-async def show_costs(wanted: Wanted) -> None:
+async def show_costs(asked: Costing) -> None:
     """Prints what runs took. Raises `InputError` C010 for no moment, C043 for what costs are not summed up by."""
-    since, until = _moment(wanted.since, "--since"), _moment(wanted.until, "--until")
+    since, until = _moment(asked.since, "--since"), _moment(asked.until, "--until")
     if since is not None and until is not None and since >= until:
-        raise InputError("C010", f"no run began since {wanted.since} and before {wanted.until}", hint="--since yesterday --until today")
+        raise InputError("C010", f"no run began since {asked.since} and before {asked.until}", hint="--since yesterday --until today")
     chosen = settings()
     unknown = ""
     try:
         fleet = servers(chosen)
     except InputError as error:
         unknown, fleet = error.message, {}
-    by = keys(part.strip() for part in wanted.by.split(","))
+    by = keys(part.strip() for part in asked.by.split(","))
     async with opened_journal() as journal:
-        found = await costs(journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=wanted.workflow)
+        found = await costs(journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=asked.workflow)
     if unknown and found.total.unpriced:
         note(f"no prices are known: {unknown}")
-    if wanted.as_json:
-        print_json(data(found, wanted.rows))
-    elif wanted.as_csv:
-        _print_csv(found, wanted.rows)
+    if asked.as_json:
+        print_json(data(found, asked.limit))
+    elif asked.as_csv:
+        _print_csv(found, asked.limit)
     elif found.total.runs or found.unread:
-        _show(found, wanted.rows)
+        _show(found, asked.limit)
         for line in _notes(found, fleet):
             say(visible(line), style="dim")
     else:
-        say(
-            "no such runs" if journal is not None and (since or until or wanted.workflow) else "no runs yet; begin with: orchestra run NAME"
-        )
+        say("no such runs" if journal is not None and (since or until or asked.workflow) else "no runs yet; begin with: orchestra run NAME")
 
 
 def _moment(text: str | None, option: str) -> datetime | None:
