@@ -195,8 +195,11 @@ class Combining:
 
 def register(learn: typer.Typer) -> None:
     """Adds the verbs."""
-    for work in (evaluate, promote, rollback, calibrate, combine):
-        add(learn, work)
+    add(learn, evaluate)
+    add(learn, promote)
+    add(learn, rollback)
+    add(learn, calibrate)
+    add(learn, combine)
 
 
 def evaluate(context: typer.Context, asked: Evaluating) -> None:

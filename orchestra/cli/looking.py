@@ -62,8 +62,7 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
             else:
                 _show_node(row, run, history.tiers, as_json=shown.as_json)
             return
-        found = claims(events, await workflows(journal, events[0])) if events and isinstance(events[0], RunStarted) else ()
-        status = history.status if history.finished is not None else await status_of(journal, run)
+        found, status = await _standing(journal, run, events, history)
         if status == "interrupted":
             rows = (replace(row, status="interrupted") if row.status == "running" else row for row in history.rows)
             history = replace(history, rows=tuple(rows))
@@ -89,6 +88,12 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
         _show_run(history, status, found, explanation, dropped(events), everything=shown.everything)
 
 
+async def _standing(journal: Journal, run: str, events: Sequence[Event], history: History) -> tuple[Sequence[Claim], str]:
+    """What a run claims, and its status."""
+    found = claims(events, await workflows(journal, events[0])) if events and isinstance(events[0], RunStarted) else ()
+    return found, history.status if history.finished is not None else await status_of(journal, run)
+
+
 async def _explained(journal: Journal, events: Sequence[Event], history: History) -> Explanation | None:
     """A run by the workflow that it began with and today's fleet; None for a run that has no beginning."""
     from orchestra.cli.explaining import explain
@@ -109,8 +114,7 @@ async def write_page(name: str, target: Path) -> None:
     async with opened_at(name) as (journal, run):
         events = await journal.read(run)
         history = History.of(events)
-        found = claims(events, await workflows(journal, events[0])) if events and isinstance(events[0], RunStarted) else ()
-        status = history.status if history.finished is not None else await status_of(journal, run)
+        found, status = await _standing(journal, run, events, history)
     _write(target, page(history, events, found, status))
 
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
+import orchestra.cli
 from orchestra.cli.commands import add
+from orchestra.cli.main import build_app
 from orchestra.errors import InputError
+
+ROOM = Path(orchestra.cli.__file__).parent
+SCREEN = 50
+"""Lines of a function at most."""
+PARAMETERS = 5
+"""Parameters of a command at most, beside what Typer passes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,17 @@ def app() -> typer.Typer:
     return made
 
 
+def commands() -> Iterator[tuple[str, ast.FunctionDef]]:
+    """The functions that modules enter as commands, by their places."""
+    for path in sorted(ROOM.glob("*.py")):
+        tree = ast.parse(path.read_text())
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for node in ast.walk(tree):
+            match node:
+                case ast.Call(func=ast.Name(id="add"), args=[_, ast.Name(id=name), *_]) if name in functions:
+                    yield f"{path.stem}.{name}", functions[name]
+
+
 def test_a_command_reads_the_fields_of_what_it_is_asked_as_options(app: typer.Typer) -> None:
     said = CliRunner().invoke(app, ["greet", "Ada", "--loud", "--times", "2"])
     assert (said.exit_code, said.output) == (0, "HELLO ADA\nHELLO ADA\n")
@@ -56,3 +79,26 @@ def test_a_command_ends_with_the_exit_code_of_its_error(app: typer.Typer) -> Non
     said = CliRunner().invoke(app, ["greet", "nobody", "--json"])
     assert said.exit_code == 2
     assert '"C010"' in said.output
+
+
+def test_every_command_is_a_function_of_its_module() -> None:
+    def names(app: object, *words: str) -> Iterator[str]:
+        for name, one in getattr(app, "commands", {}).items():
+            yield from names(one, *words, name) if hasattr(one, "commands") else [" ".join((*words, name))]
+
+    assert len(dict(commands())) == len(list(names(get_command(build_app()))))
+
+
+def test_no_command_takes_more_than_five_parameters() -> None:
+    counts = {place: [own.arg for own in (*node.args.args, *node.args.kwonlyargs)] for place, node in commands()}
+    assert {place: names for place, names in counts.items() if len(set(names) - {"context"}) > PARAMETERS} == {}
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    long = {
+        f"{path.stem}.{node.name}": size
+        for path in sorted(ROOM.glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (size := (node.end_lineno or 0) - node.lineno + 1) > SCREEN
+    }
+    assert long == {}
