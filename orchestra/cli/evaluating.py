@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestra.cli.comparison import Compared, Comparison
+    from orchestra.config import Settings
     from orchestra.learn.classes import Classes
     from orchestra.learn.dataset import Part
 
@@ -33,14 +34,6 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Rows = Annotated[
-    int | None,
-    typer.Option("--rows", min=0, help="At most so many rows, drawn by the seed; 0 for all.", show_default="as evaluation.yaml, or all"),
-]
-Seed = Annotated[
-    int | None, typer.Option("--seed", help="Of the rows drawn, and of the intervals.", show_default="as evaluation.yaml, or 0")
-]
-NoChecks = Annotated[bool, typer.Option("--no-checks", help="Measure what it writes, without the checks of its card.")]
 AgentName = Annotated[str, typer.Argument(help="An agent with a card.", show_default=False)]
 
 
@@ -49,6 +42,37 @@ class HeldOut(StrEnum):
 
     TUNE = "tune"
     TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """By which rows an agent is measured."""
+
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            "--rows", min=0, help="At most so many rows, drawn by the seed; 0 for all.", show_default="as evaluation.yaml, or all"
+        ),
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the rows drawn, and of the intervals.", show_default="as evaluation.yaml, or 0")
+    ] = None
+    evaluation: Evaluation = ""
+    no_checks: Annotated[bool, typer.Option("--no-checks", help="Measure what it writes, without the checks of its card.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Who serves the agent, and how what came of it is printed."""
+
+    concurrency: Concurrency = None
+    fleet: Fleet = None
+    as_json: AsJson = False
+
+    @property
+    def chosen(self) -> Settings:
+        """The settings with these on top."""
+        return settings(fleet=self.fleet, concurrency=self.concurrency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +97,8 @@ class Evaluating:
         typer.Option(metavar="FILE", help="Write each row's answer as a line of JSON, and whether it is right.", show_default=False),
     ] = None
     classes: Annotated[bool, typer.Option("--classes", help="Precision, recall and F1 of each label that it tells.")] = False
-    rows: Rows = None
-    seed: Seed = None
-    evaluation: Evaluation = ""
-    no_checks: NoChecks = False
-    concurrency: Concurrency = None
-    fleet: Fleet = None
-    as_json: AsJson = False
 
-    @property
-    def comparison(self) -> Comparison:
+    def comparison(self, by: Measured) -> Comparison:
         """What is to be compared."""
         from orchestra.cli.comparison import Comparison
 
@@ -93,11 +109,11 @@ class Evaluating:
             self.train,
             self.candidate,
             self.untuned,
-            self.rows,
-            self.seed,
-            self.no_checks,
+            by.rows,
+            by.seed,
+            by.no_checks,
             tuple(self.require or ()),
-            self.evaluation,
+            by.evaluation,
             self.classes,
             self.predictions is not None,
         )
@@ -112,16 +128,8 @@ class Promoting:
     data: Data
     part: Annotated[Literal["tune", "test"], typer.Option(help="Of a data set.")] = "test"
     force: Annotated[bool, typer.Option("--force", help="Take it even where it is not surely better, or knows the rows.")] = False
-    rows: Rows = None
-    seed: Seed = None
-    evaluation: Evaluation = ""
-    no_checks: NoChecks = False
-    concurrency: Concurrency = None
-    fleet: Fleet = None
-    as_json: AsJson = False
 
-    @property
-    def comparison(self) -> Comparison:
+    def comparison(self, by: Measured) -> Comparison:
         """What is to be compared."""
         from orchestra.cli.comparison import Comparison
 
@@ -132,10 +140,10 @@ class Promoting:
             None,
             self.candidate,
             untuned=False,
-            rows=self.rows,
-            seed=self.seed,
-            no_checks=self.no_checks,
-            evaluation=self.evaluation,
+            rows=by.rows,
+            seed=by.seed,
+            no_checks=by.no_checks,
+            evaluation=by.evaluation,
         )
 
 
@@ -150,9 +158,6 @@ class Calibrating:
         str, typer.Option(metavar="CLAIM,EVIDENCE", help="Two inputs whose common words vote beside the model.", show_default=False)
     ] = ""
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="as the card says")] = None
-    concurrency: Concurrency = None
-    fleet: Fleet = None
-    as_json: AsJson = False
 
     @property
     def parts(self) -> list[Part]:
@@ -183,9 +188,6 @@ class Combining:
     rows: Drawn = 0
     seed: Annotated[int, typer.Option("--seed", help="Of the rows drawn, and of the folds.")] = 0
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="combination.json in the agent's folder")] = None
-    concurrency: Concurrency = None
-    fleet: Fleet = None
-    as_json: AsJson = False
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -202,7 +204,7 @@ def register(learn: typer.Typer) -> None:
     add(learn, combine)
 
 
-def evaluate(context: typer.Context, asked: Evaluating) -> None:
+def evaluate(context: typer.Context, asked: Evaluating, by: Measured, served: Served) -> None:
     """Measure an agent through the served model, beside floors without a model and its untuned base.
 
     Exits with 0, with 1 where a requirement is missed or no server can be had, 2 for bad input.
@@ -212,17 +214,17 @@ def evaluate(context: typer.Context, asked: Evaluating) -> None:
     from orchestra.errors import OrchestraError
     from orchestra.learn.requirements import unmeasured
 
-    chosen = settings(fleet=asked.fleet, concurrency=asked.concurrency)
+    chosen = served.chosen
     for file, option in ((asked.junit, "--junit"), (asked.predictions, "--predictions")):
         if file is not None:
             check_writable(file, option)
     try:
-        compared = carry_out(lambda _: compare(opener(context), chosen, asked.comparison))
+        compared = carry_out(lambda _: compare(opener(context), chosen, asked.comparison(by)))
     except OrchestraError as error:
         _write(asked.junit, "--junit", partial(unmeasured, asked.agent, error))
         raise
     _write(asked.predictions, "--predictions", compared.lines)
-    if asked.as_json:
+    if served.as_json:
         print_json(compared.data())
     else:
         _show(compared)
@@ -260,7 +262,7 @@ def _show_classes(found: Classes) -> None:
         say(visible(f"{expected} told as {told}: {counted(count, 'row')}"))
 
 
-def promote(context: typer.Context, asked: Promoting) -> None:
+def promote(context: typer.Context, asked: Promoting, by: Measured, served: Served) -> None:
     """Give an agent a new adapter, if it is surely better than what it has, on rows that neither was trained on.
 
     A paired test on the first metric of evaluation.yaml decides. A fleet that runs loads the adapter at once; calls under way
@@ -269,9 +271,9 @@ def promote(context: typer.Context, asked: Promoting) -> None:
     from orchestra.cli.promoting import promoted
     from orchestra.cli.signals import carry_out
 
-    chosen = settings(fleet=asked.fleet, concurrency=asked.concurrency)
-    result = carry_out(lambda _: promoted(opener(context), chosen, asked.comparison, force=asked.force))
-    if asked.as_json:
+    chosen = served.chosen
+    result = carry_out(lambda _: promoted(opener(context), chosen, asked.comparison(by), force=asked.force))
+    if served.as_json:
         print_json(result.data())
     else:
         say(f"{asked.agent} on {result.report.test}: {result.report.rows} rows\n")
@@ -295,22 +297,22 @@ def rollback(context: typer.Context, agent: AgentName, fleet: Fleet = None, as_j
         say(f"{agent} has {has} again, in place of {line.given_up[:12] or 'none'}")
 
 
-def calibrate(context: typer.Context, asked: Calibrating) -> None:
+def calibrate(context: typer.Context, asked: Calibrating, served: Served) -> None:
     """Set the probabilities of an agent's choices right, by what they were worth on rows that it was not trained on."""
     from orchestra.cli.calibrating import calibrated
     from orchestra.cli.signals import carry_out
 
-    chosen = settings(fleet=asked.fleet, concurrency=asked.concurrency)
+    chosen = served.chosen
     done = carry_out(lambda _: calibrated(opener(context), chosen, asked))
     made = done.calibration
-    if asked.as_json:
+    if served.as_json:
         print_json({"file": str(done.file), "rows": made.rows, "asked": done.asked, "model": made.trust.model, "words": made.trust.wording})
     else:
         say(f"{done.file}: fitted on {made.rows:,} of {done.asked:,} rows")
         say(f"  the model's vote counts {made.trust.model:.2f}" + (f", the words' {made.trust.wording:.2f}" if asked.pair else ""))
 
 
-def combine(context: typer.Context, asked: Combining) -> None:
+def combine(context: typer.Context, asked: Combining, served: Served) -> None:
     """Make one score of several checks, each weighed by what it was worth on rows of the agent; `score: combined` takes it.
 
     It takes 300 rows whose right answers are known; with --unlabelled 300 rows and three checks. What each check brings is printed.
@@ -318,6 +320,6 @@ def combine(context: typer.Context, asked: Combining) -> None:
     from orchestra.cli.combining import combined, show, show_data
     from orchestra.cli.signals import carry_out
 
-    chosen = settings(fleet=asked.fleet, concurrency=asked.concurrency)
+    chosen = served.chosen
     made = carry_out(lambda _: combined(opener(context), chosen, asked))
-    (show_data if asked.as_json else show)(asked, made)
+    (show_data if served.as_json else show)(asked, made)
