@@ -42,7 +42,7 @@ def short(node: CompiledNode, outcomes: Sequence[Outcome | None]) -> bool:
 
 def unfit(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> bool:
     """Whether a list that a person gave, in the place of one that needs all, is known to have another number of elements."""
-    if node.each is None or node.at_least != "all":
+    if node.each is None or node.at_least != "all" or any(name not in bindings for name in node.each.references):
         return False
     try:
         missing = len(node.each.evaluate(bindings)) - len(value)

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -64,21 +65,34 @@ class Tally:
 
 def simulate(seeds: range) -> Tally:
     """Runs the seeds one after the other."""
+    with _tidied():
+        return _simulated(seeds)
+
+
+@contextmanager
+def _tidied() -> Iterator[None]:
+    """Throws away what a process that dies leaves behind, coroutines that never began, without a word of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        try:
+            yield
+        finally:
+            gc.collect()
+
+
+def _simulated(seeds: range) -> Tally:
     tally = Tally()
     workflow: Drawn | None = None
-    with warnings.catch_warnings():
-        # A process that dies leaves coroutines behind that never began.
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-        for seed in seeds:
-            if workflow is None or workflow.number != seed // REUSE:
-                workflow = drawn(seed // REUSE)
-            trial = attempt(workflow, Storm.of(seed))
-            _count(tally, trial)
-            tally.violations += [(seed, found) for found in findings(trial)[:EACH]]
-            if seed % TWICE == 0:
-                tally.doubles += 1
-                if digest(trial) != digest(attempt(workflow, Storm.of(seed))):
-                    tally.violations.append((seed, "the same seed gave another run"))
+    for seed in seeds:
+        if workflow is None or workflow.number != seed // REUSE:
+            workflow = drawn(seed // REUSE)
+        trial = attempt(workflow, Storm.of(seed))
+        _count(tally, trial)
+        tally.violations += [(seed, found) for found in findings(trial)[:EACH]]
+        if seed % TWICE == 0:
+            tally.doubles += 1
+            if digest(trial) != digest(attempt(workflow, Storm.of(seed))):
+                tally.violations.append((seed, "the same seed gave another run"))
     return tally
 
 
@@ -136,7 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="with each run's workflow, storm and events")
     options = parser.parse_args(arguments)
     if options.verbose:
-        return _show(range(options.seed, options.seed + options.runs))
+        with _tidied():
+            return _show(range(options.seed, options.seed + options.runs))
     began = time.perf_counter()
     tally = Tally()
     for part in _parts(options.seed, options.runs, options.jobs):
@@ -157,6 +172,8 @@ def _parts(seed: int, runs: int, jobs: int) -> Iterator[Tally]:
     gc.freeze()
     with multiprocessing.get_context("spawn").Pool(min(jobs, len(parts))) as pool:
         yield from pool.imap_unordered(simulate, parts)
+        pool.close()
+        pool.join()  # `with` kills its processes: a semaphore that one of them has of its own, as of tqdm, would be told as leaked
 
 
 def _report(tally: Tally, seconds: float, *, all_of: bool) -> Iterator[str]:
@@ -185,9 +202,7 @@ def _show(seeds: range) -> int:
     wrong = 0
     for seed in seeds:
         workflow, storm = drawn(seed // REUSE), Storm.of(seed)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            trial = attempt(workflow, storm)
+        trial = attempt(workflow, storm)
         print(workflow.text, storm, sep="\n")
         for one in reversed(_runs(trial)):
             print(f"{one.run}: {one.fates}, {one.seconds:.3f} s", *one.events, *one.ledger.seen, sep="\n")

@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 
 import msgspec
@@ -87,6 +88,21 @@ def test_a_run_that_fails_is_told_with_the_line_that_repeats_it(
     monkeypatch.setattr("orchestra.testing.simulate.findings", lambda trial: ["I0 made up"] if trial.storm.seed == SEED + 3 else [])
     assert main(["--seed", str(SEED), "--runs", "6", "--jobs", "1"]) == 1
     assert f"I0 made up\n  python -m orchestra.testing.simulate --seed {SEED + 3} --runs 1 -v\n" in capsys.readouterr().out
+
+
+def test_what_dead_processes_leave_behind_is_thrown_away_without_a_word() -> None:
+    gc.collect()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        simulate(range(2, 3))
+        gc.collect()
+    assert said == []
+
+
+def test_its_processes_end_in_order_and_nothing_of_theirs_is_told_as_leaked() -> None:
+    """In the run of the seed 208 an index is made, with a progress bar of tqdm, which has a semaphore."""
+    code = "from orchestra.testing import simulate as s; s.PART = 1; s.main(['--seed', '207', '--runs', '2', '--jobs', '2'])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=120).stderr == b""
 
 
 def test_the_auditor_finds_an_answer_that_the_parent_never_got() -> None:
