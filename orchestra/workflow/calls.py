@@ -17,7 +17,7 @@ from orchestra.workflow.conditions import once
 from orchestra.workflow.nodes import AgentNode, Node, Retry
 from orchestra.workflow.pending import node_value, said, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, template
-from orchestra.workflow.scopes import Draft, Scope, fault, tracing
+from orchestra.workflow.scopes import Draft, Presence, Scope, fault, tracing
 from orchestra.workflow.signatures import Signature
 from orchestra.workflow.spoken import typed
 
@@ -102,13 +102,13 @@ class Step(Generic[P, R]):
         """What a node of it may call."""
         return (self,)
 
-    def _withholds(self) -> bool:
-        """Whether it may end without a value though no clause of the call says so, as far as that is known here.
+    def _presence(self) -> Presence:
+        """How surely it gives a value, as far as that is known here.
 
         A card of a file and another workflow are taken to give one: an `else` that runs because its `if` failed would be worse than a
         choice that is refused, or has no value.
         """
-        return False
+        return Presence.FIRM
 
     def _why_not(self) -> str:
         return "an agent needs servers, a budget and a journal: an Orchestra has them"
@@ -145,7 +145,7 @@ class Step(Generic[P, R]):
         if "name" in self._options:
             fields["name"] = self._options["name"]
         draft = scope.add(self.node, self.name, self.signature.output, **fields)
-        draft.effect, draft.loose = getattr(self, "effect", "pure"), self._withholds()
+        draft.effect, draft.presence = getattr(self, "effect", "pure"), self._presence()
         return draft
 
 

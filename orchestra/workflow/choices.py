@@ -14,11 +14,11 @@ from orchestra.values.schema import TYPE_NAMES
 from orchestra.values.types import Schema
 from orchestra.workflow.conditions import boolean, once
 from orchestra.workflow.covering import asking, conditions, contrary, covers
-from orchestra.workflow.firm import firm, holds_under, loose
+from orchestra.workflow.firm import firm, holds_under, presence
 from orchestra.workflow.nodes import FirstOfNode
 from orchestra.workflow.pending import RANKS, Wired, guard_of, node_value, said, together
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, missing, peek, renamed, template
-from orchestra.workflow.scopes import Draft, Guard, Scope, Variable, current, fault, traced
+from orchestra.workflow.scopes import Draft, Guard, Presence, Scope, Variable, current, fault, traced
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -138,9 +138,10 @@ def first_of(*options: Any, otherwise: Any = _NOTHING) -> Any:
         unsure = type(last) is Guarded or any("checks" in node.fields and "fallback" not in node.fields for node in _nodes(last))
         arms.append(_arm(last))
     draft = scope.add(FirstOfNode, "first", together([_plain(schema) for _, schema in arms]), first_of=tuple(arm for arm, _ in arms))
-    draft.unsure = unsure and not (len(options) > 1 and _covered(scope, options))
-    if otherwise is not _NOTHING:
-        draft.loose = loose(_nodes(last), (*scope.standing, *guards))
+    if unsure and not (len(options) > 1 and _covered(scope, options)):
+        draft.presence = Presence.OPEN
+    elif otherwise is not _NOTHING:
+        draft.presence = presence(_nodes(last), (*scope.standing, *guards))
     return Placeholder(node_value(draft, scope))
 
 
@@ -184,7 +185,7 @@ def _other(scope: Scope, value: Any, guards: tuple[Guard, ...]) -> Placeholder:
     with _guarding(scope, guards):
         text, schema = template(value)
         draft = scope.add(FirstOfNode, "other", _plain(schema), name="other", first_of=(text,))
-        draft.used, draft.loose = True, loose(_nodes(value), scope.standing)
+        draft.used, draft.presence = True, presence(_nodes(value), scope.standing)
     return Placeholder(replace(node_value(draft, scope), needs=frozenset()))
 
 
@@ -211,7 +212,7 @@ def _conditional(scope: Scope, option: Any) -> bool:
     if any("fallback" in node.fields for node in _nodes(option)):
         return False  # it is there where its conditions do not hold, too
     reads = [read for guard in guards for read in guard.reads if isinstance(read, Draft)]
-    return all(holds_under(read.guards, scope.standing) and firm(read, lenient=True) for read in reads)
+    return all(holds_under(read.guards, scope.standing) and firm(read, Presence.ANSWERED) for read in reads)
 
 
 def _contrary(scope: Scope, option: Any) -> Guard:
@@ -243,7 +244,7 @@ def _covered(scope: Scope, options: tuple[Any, ...]) -> bool:
     for option in options:
         nodes = _nodes(option)
         guards = dict.fromkeys(guard for node in nodes for guard in node.guards)
-        sure = all(firm(node, lenient=True) for node in nodes)
+        sure = all(firm(node, Presence.ANSWERED) for node in nodes)
         arms.append((frozenset(node.name for node in nodes), conditions(guard.cel for guard in guards) if sure else None))
     choices = {one.name: one.fields["first_of"] for one in scope.nodes if one.kind is FirstOfNode}
     around = conditions(guard.cel for guard in scope.standing)

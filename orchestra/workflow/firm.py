@@ -1,4 +1,4 @@
-"""Firm nodes: those that have a value wherever their guards hold, failures apart, as far as a workflow's function can tell."""
+"""How surely nodes have a value wherever their guards hold, failures apart, as far as a workflow's function can tell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from orchestra.workflow.covering import conditions
 from orchestra.workflow.ordering import names_in, uses
-from orchestra.workflow.scopes import Draft, Guard, Scope
+from orchestra.workflow.scopes import Draft, Guard, Presence, Scope
 from orchestra.workflow.spoken import shape
 
 
@@ -29,38 +29,38 @@ def _shapes(cel: str) -> tuple[object, ...]:
     return (cel,) if found is None else tuple(shape(one) for one in found)
 
 
-def firm(node: Draft, *, lenient: bool = False) -> bool:
-    """Whether a node certainly has a value wherever its guards hold, failures apart: neither it nor anything it needs can be skipped or
-    withheld.
+def firm(node: Draft, wanted: Presence = Presence.FIRM) -> bool:
+    """Whether a node has a value as surely as is wanted wherever its guards hold, failures apart: neither it nor anything it needs can be
+    skipped or withheld.
 
-    A person who is asked may decline, and then there is no value; with `lenient` that is ignored. It is always ignored for what a
-    condition reads, because without the condition neither branch runs.
+    Of what a condition reads no more is wanted than that it is there where persons answer, because without the condition neither branch
+    runs.
     """
-    line, seen = [(node, lenient)], {(node, lenient)}
+    line, seen = [(node, wanted)], {(node, wanted)}
     while line:
-        one, answered = line.pop()
-        if one.firm or (one.firm is None and answered):
+        one, least = line.pop()
+        if one.shown >= least:
             continue
-        loose = one.loose or (one.loose is None and not answered)
-        if one.unsure or ("each" not in one.fields and (loose or ("checks" in one.fields and "fallback" not in one.fields))):
+        withheld = one.presence < least or ("checks" in one.fields and "fallback" not in one.fields)
+        if one.presence is Presence.OPEN or (withheld and "each" not in one.fields):
             return False
         for read, asked in _needed(one):
             if not holds_under(read.guards, one.guards):
                 return False
-            if (new := (read, answered or asked)) not in seen:
+            if (new := (read, Presence.ANSWERED if asked else least)) not in seen:
                 seen.add(new)
                 line.append(new)
-    for one, answered in seen:
-        one.firm = one.firm or (None if answered else True)
+    for one, least in seen:
+        one.shown = max(one.shown, least)
     return True
 
 
-def loose(nodes: Iterable[Draft], guards: tuple[Guard, ...]) -> bool | None:
-    """Whether a value of these nodes may be missing where the guards hold; None where only a person who declines leaves it so."""
+def presence(nodes: Iterable[Draft], guards: tuple[Guard, ...]) -> Presence:
+    """How surely a value of these nodes is there where the guards hold."""
     nodes = [*nodes]
-    if not all(holds_under(node.guards, guards) and firm(node, lenient=True) for node in nodes):
-        return True
-    return False if all(firm(node) for node in nodes) else None
+    if not all(holds_under(node.guards, guards) and firm(node, Presence.ANSWERED) for node in nodes):
+        return Presence.LOOSE
+    return Presence.FIRM if all(firm(node) for node in nodes) else Presence.ANSWERED
 
 
 def read_by(template: object, scope: Scope) -> list[Draft]:

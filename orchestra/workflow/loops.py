@@ -10,7 +10,7 @@ from typing_extensions import TypeVar
 
 from orchestra.values.types import Schema, nullable
 from orchestra.workflow.conditions import boolean
-from orchestra.workflow.firm import loose, read_by
+from orchestra.workflow.firm import presence, read_by
 from orchestra.workflow.nodes import Loop, LoopNode
 from orchestra.workflow.pending import ATOM, UNKNOWN, Wired, node_value, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, lift, missing, template
@@ -55,7 +55,7 @@ def loop(body: Any = None, /, *, at_most: Any = None, until: Any = None) -> Any:
     made = Loop(nodes=nodes, output=turn.output, at_most=at_most, until=turn.until)
     draft = scope.add(LoopNode, "loop", turn.schema, loop=made)
     draft.effect, draft.inner = effect(turn.inner), turn.inner.nodes
-    draft.loose = loose(read_by(turn.output, turn.inner), turn.inner.standing)
+    draft.presence = presence(read_by(turn.output, turn.inner), turn.inner.standing)
     return Placeholder(node_value(draft, scope))
 
 

@@ -32,7 +32,7 @@ from orchestra.workflow.pending import (
     said,
     written,
 )
-from orchestra.workflow.scopes import ONCE, Draft, current, fault, tracing
+from orchestra.workflow.scopes import ONCE, Draft, Presence, current, fault, tracing
 from orchestra.workflow.spoken import typed
 from orchestra.workflow.syntax import KEYWORDS, escaped, quoted
 
@@ -308,7 +308,7 @@ def _seen(wired: Wired) -> None:
     for node in wired.needs:
         if any(guard is not (standing[index] if index < len(standing) else None) for index, guard in enumerate(node.guards)):
             raise missing(Guarded(replace(wired, node=node)))
-        if node.unsure and scope.ending is None:
+        if node.presence is Presence.OPEN and scope.ending is None:
             raise fault(
                 "W009",
                 f"{said(wired)} is missing where all its options are, and here a value is needed",

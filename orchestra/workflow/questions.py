@@ -21,7 +21,7 @@ from orchestra.workflow.nodes import AskNode, Retry
 from orchestra.workflow.pending import plain_json, unfit
 from orchestra.workflow.placeholders import holds, template
 from orchestra.workflow.plans import returned
-from orchestra.workflow.scopes import current, fault
+from orchestra.workflow.scopes import Presence, current, fault
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class Asking(Again):
             if "options" in fields:
                 schema = {"enum": [*fields["options"]]}
             draft = scope.add(AskNode, "asked", schema, **fields)
-            draft.loose = False if "fallback" in clauses else None
+            draft.presence = Presence.FIRM if "fallback" in clauses else Presence.ANSWERED
             return stated(clauses, draft, scope, "asked", "ask(fallback=...)")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from enum import IntEnum
 from types import CodeType
 from typing import Any, TypeAlias
 
@@ -39,6 +40,18 @@ class Variable:
     schema: Schema
 
 
+class Presence(IntEnum):
+    """How surely a node has a value where its guards hold, failures and the clauses that it states apart."""
+
+    OPEN = 0
+    """It may be missing though nothing guards it: `first_of` without a sure last arm."""
+    LOOSE = 1
+    """It may be missing, as a call whose own card withholds answers."""
+    ANSWERED = 2
+    """It is there where no person declines to answer."""
+    FIRM = 3
+
+
 @dataclass(eq=False)
 class Draft(Variable):
     """A node in the making. `schema` is the type of one value of it, also under `each`."""
@@ -57,13 +70,10 @@ class Draft(Variable):
     used: bool = False
     spots: tuple[Spot, ...] = ()
     """Where it was written, and the calls of functions of the user's that led there, innermost first."""
-    unsure: bool = False
-    """Whether it may end without a value though nothing guards it: `first_of` without a sure last arm."""
-    loose: bool | None = False
-    """Whether it may end without a value though no clause of it says so, as far as that is known here; None where only a person who
-    declines leaves it without one."""
-    firm: bool | None = False
-    """Whether it is known to have a value wherever its guards hold, failures apart; None where persons must answer for it."""
+    presence: Presence = Presence.FIRM
+    """Of itself, as far as that is known here."""
+    shown: Presence = Presence.OPEN
+    """What has been shown of it and of all that it needs."""
     effect: str = "pure"
     """Of the tool that it calls."""
     inner: Sequence[Draft] = ()

@@ -35,7 +35,7 @@ from orchestra.workflow.mistakes import Spot
 from orchestra.workflow.nodes import AgentNode, Budget, CallNode, Defaults, Graph, Node, ToolNode
 from orchestra.workflow.pending import ATOM, Wired, said, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, template
-from orchestra.workflow.scopes import Lines, Scope, Variable, fault, inside, lines_of, returning, traced, tracing
+from orchestra.workflow.scopes import Lines, Presence, Scope, Variable, fault, inside, lines_of, returning, traced, tracing
 from orchestra.workflow.signatures import NAME, different, inputs_of, models_of, of_contract, of_function, of_graph, of_models
 from orchestra.workflow.spoken import typed
 
@@ -147,8 +147,8 @@ class Agent(Step[P, R]):
         mine, theirs = self.card, other.card
         return mine is None or theirs is None or mine.digest == theirs.digest
 
-    def _withholds(self) -> bool:
-        return self.prompt is not None and bool(self.settings.get("checks"))
+    def _presence(self) -> Presence:
+        return Presence.LOOSE if self.prompt is not None and self.settings.get("checks") else Presence.FIRM
 
     @property
     def _written(self) -> tuple[Any, ...]:
