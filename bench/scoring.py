@@ -35,7 +35,6 @@ from orchestra.agent.card import Card
 from orchestra.doors import Call, Done
 from orchestra.fleet import config
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.faults import Fault
 from orchestra.fleet.wire import Answer, Request
 
 SERVER = "smol"
@@ -105,9 +104,7 @@ class Ways:
         warm = await self.one_by_one("The bridge is old.", ["The bridge is old.", "The bridge is new."])
         assert self.model, warm
         for label in LABELS:
-            found = await self.fleet.client.tokenize(SERVER, label)
-            assert isinstance(found, tuple), found
-            self.labels.append(found[0])
+            self.labels.append((await tokens(self.fleet, label))[0])
 
     async def one_by_one(self, evidence: str, claims: Sequence[str]) -> Spent:
         """As the engine asks."""
@@ -142,7 +139,7 @@ class Ways:
         bodies = [
             {**self.body, "max_tokens": 8, "messages": [system, {**user, "content": f"{evidence}\n\nClaim: {claim}"}]} for claim in claims
         ]
-        replies = [msgspec.json.decode(one) for one in await asyncio.gather(*(self._post("/v1/chat/completions", body) for body in bodies))]
+        replies = await asyncio.gather(*(asked(self.fleet, "/v1/chat/completions", body) for body in bodies))
         seconds = time.perf_counter() - began
         tops = [
             {one["token"]: one["logprob"] for one in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]} for reply in replies
@@ -157,16 +154,14 @@ class Ways:
     async def same(self, evidence: str, claims: Sequence[str]) -> bool:
         """Whether beginning and rest are the very tokens of the chat."""
         begin, rests = self.parts(evidence, claims)
-        first = await self.fleet.client.tokenize(SERVER, begin)
+        first = await tokens(self.fleet, begin)
         for claim, rest in zip(claims, rests, strict=True):
             body = {
                 "model": config_model(self.fleet),
                 "messages": [{"role": "system", "content": "Judge."}, {"role": "user", "content": f"{evidence}\n\nClaim: {claim}"}],
                 "add_generation_prompt": True,
             }
-            chat = msgspec.json.decode(await self._post("/tokenize", body))["tokens"]
-            second = await self.fleet.client.tokenize(SERVER, rest)
-            if not isinstance(first, tuple) or not isinstance(second, tuple) or [*first, *second] != chat:
+            if [*first, *await tokens(self.fleet, rest)] != (await asked(self.fleet, "/tokenize", body))["tokens"]:
                 return False
         return True
 
@@ -175,15 +170,10 @@ class Ways:
         begin, rests = self.parts(evidence, claims)
         began = time.perf_counter()
         turned = [self.labels, [*self.labels[1:], self.labels[0]]]
-        found = await asyncio.gather(*(self.fleet.client.score(SERVER, begin, rests, labels, model=self.model) for labels in turned))
+        found = await asyncio.gather(*(scores(self.fleet, self.model, begin, rests, labels) for labels in turned))
         seconds = time.perf_counter() - began
-        first, second = found
-        assert not isinstance(first, Fault), first
-        assert not isinstance(second, Fault), second
-        usages = [first.usage, second.usage]
-        chances = list(zip(first.scores, second.scores, strict=True))
-        prompt, cached, output = (sum(getattr(one, key) for one in usages) for key in ("prompt_tokens", "cached_tokens", "output_tokens"))
-        return Spent(seconds, prompt, cached, output, chances)
+        (first, _), (second, _) = found
+        return _spent(seconds, [usage for _, usage in found], list(zip(first, second, strict=True)))
 
     async def listed(self, evidence: str, claims: Sequence[str]) -> Spent:
         """One call of `/v1/completions` with a list of prompts."""
@@ -198,15 +188,32 @@ class Ways:
             "structured_outputs": {"choice": list(LABELS)},
         }
         began = time.perf_counter()
-        reply = msgspec.json.decode(await self._post("/v1/completions", body))
+        reply = await asked(self.fleet, "/v1/completions", body)
         seconds = time.perf_counter() - began
         choices = sorted(reply["choices"], key=lambda one: one["index"])
         return _counted(seconds, [reply["usage"]], [choice["logprobs"]["top_logprobs"][0] for choice in choices])
 
-    async def _post(self, path: str, body: Any) -> bytes:
-        sent = await self.fleet.client.sender.send(SERVER, Request(path, msgspec.json.encode(body)), seconds=600)
-        assert isinstance(sent.result, Answer), sent.result
-        return sent.result.received
+
+async def asked(fleet: Fleet, path: str, body: dict[str, Any]) -> Any:
+    """What the server answers at a path of vLLM's that the fleet itself asks nothing of."""
+    sent = await fleet.client.sender.send(SERVER, Request(path, msgspec.json.encode(body)), seconds=600)
+    assert isinstance(sent.result, Answer), sent.result
+    return msgspec.json.decode(sent.result.received)
+
+
+async def tokens(fleet: Fleet, text: str) -> list[int]:
+    """The tokens of a text, by the server's own tokenizer, without those that a prompt begins with."""
+    reply = await asked(fleet, "/tokenize", {"model": config_model(fleet), "prompt": text, "add_special_tokens": False})
+    found: list[int] = reply["tokens"]
+    return found
+
+
+async def scores(fleet: Fleet, model: str, query: str, items: Sequence[str], labels: Sequence[int]) -> tuple[list[float], dict[str, Any]]:
+    """By vLLM's `/generative_scoring`: of each item after the query, the probability of the first of the label tokens among them; and what
+    the server counted."""
+    body = {"model": model, "query": query, "items": [*items], "label_token_ids": [*labels], "apply_softmax": True}
+    reply = await asked(fleet, "/generative_scoring", body)
+    return [row["score"] for row in sorted(reply["data"], key=lambda row: row["index"])], reply["usage"]
 
 
 def _counted(seconds: float, usages: Sequence[Any], tops: Sequence[dict[str, float]]) -> Spent:
@@ -220,6 +227,10 @@ def _counted(seconds: float, usages: Sequence[Any], tops: Sequence[dict[str, flo
                 masses[meant[0]] += math.exp(logprob)
         whole = sum(masses.values())
         chances.append((masses["supported"] / whole, masses["contradicted"] / whole))
+    return _spent(seconds, usages, chances)
+
+
+def _spent(seconds: float, usages: Sequence[Any], chances: Sequence[tuple[float, float]]) -> Spent:
     cached = sum((one.get("prompt_tokens_details") or {}).get("cached_tokens") or 0 for one in usages)
     return Spent(seconds, sum(one["prompt_tokens"] for one in usages), cached, sum(one["completion_tokens"] for one in usages), chances)
 

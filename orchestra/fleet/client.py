@@ -1,10 +1,10 @@
-"""What can be asked of a server: chat, completion, scoring, tokens, adapters, load. Each answer is typed; each failure is a `Fault`."""
+"""What is asked of a server: a chat, how many tokens one is, its adapters, its load. Each answer is typed; each failure is a `Fault`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -13,7 +13,7 @@ from orchestra.fleet.config import Endpoint
 from orchestra.fleet.connection import Block
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.order import NOBODY, Turn
-from orchestra.fleet.protocol import Chat, Completion, Scores, Stream
+from orchestra.fleet.protocol import Chat, Completion, Stream
 from orchestra.fleet.send import Sender, Sent, again, failed
 from orchestra.fleet.wire import Answer, Request
 from orchestra.values.labels import Label
@@ -67,58 +67,6 @@ class Client:
             return _told(sent, sent.result, streams[-1].result(body, sent.result.received))
         return again(sent, streams[-1].billed(sent.result) if streams else sent.result)
 
-    async def complete(
-        self,
-        server: str,
-        prompt: str,
-        max_output: int,
-        *,
-        model: str = "",
-        label: Label = "internal",
-        seconds: float | None = None,
-        **sampling: Any,
-    ) -> Completion | Fault:
-        """A plain completion of a prompt, with sampling and `structured_outputs` in vLLM's own words."""
-        target = self.sender.config.servers[server]
-        name = model or target.model
-        body = msgspec.json.encode({"model": name, "prompt": prompt, "max_tokens": max_output, **sampling})
-        sent = await self.sender.send(server, Request("/v1/completions", body, label), seconds=seconds)
-        if isinstance(sent.result, Answer):
-            return _told(sent, sent.result, protocol.read_completion(body, sent.result.received, name, target.dialect))
-        return again(sent, sent.result)
-
-    async def score(
-        self,
-        server: str,
-        query: str,
-        items: Sequence[str],
-        labels: Sequence[int],
-        *,
-        model: str = "",
-        label: Label = "internal",
-        seconds: float | None = None,
-    ) -> Scores | Fault:
-        """By vLLM's `/generative_scoring`: for each item after the query, the probability of the first of the label tokens among them."""
-        name = model or self.sender.config.servers[server].model
-        body = msgspec.json.encode(
-            {"model": name, "query": query, "items": list(items), "label_token_ids": list(labels), "apply_softmax": True}
-        )
-        sent = await self.sender.send(server, Request("/generative_scoring", body, label), seconds=seconds)
-        if (fault := failed(sent)) is not None:
-            return fault
-        assert isinstance(sent.result, Answer)
-        result = protocol.read_scores(body, sent.result.received, name, len(items))
-        if isinstance(result, Fault):
-            return replace(result, sent=body, received=sent.result.received)
-        usage = msgspec.structs.replace(result.usage, seconds=sent.seconds, resends=sent.resends)
-        return msgspec.structs.replace(result, usage=usage, sent=body, received=sent.result.received)
-
-    async def tokenize(self, server: str, text: str, *, label: Label = "internal", special: bool = False) -> tuple[int, ...] | Fault:
-        """The tokens of a text, by the server's own tokenizer; `special` adds those that a prompt begins with."""
-        body = msgspec.json.encode({"model": self.sender.config.servers[server].model, "prompt": text, "add_special_tokens": special})
-        sent = await self.sender.send(server, Request("/tokenize", body, label), seconds=30)
-        return failed(sent) or protocol.read_tokens(self._received(sent))
-
     async def count(
         self, server: str, messages: Sequence[Mapping[str, str]], *, label: Label = "internal", priority: int = 0, seconds: float = 10
     ) -> int | Fault:
@@ -156,16 +104,6 @@ class Client:
         """A reading of vLLM's `/metrics`."""
         sent = await self.sender.send(server, Request("/metrics"), seconds=10)
         return failed(sent) or metrics.read(self._received(sent).decode("utf-8", "replace"))
-
-    async def version(self, server: str) -> Any | Fault:
-        """What vLLM's `/version` says."""
-        sent = await self.sender.send(server, Request("/version"), seconds=10)
-        if (fault := failed(sent)) is not None:
-            return fault
-        try:
-            return msgspec.json.decode(self._received(sent))
-        except msgspec.MsgspecError as error:
-            return Fault("F209", f"/version is no JSON: {error}", "check `endpoint:` of the fleet file")
 
     def _received(self, sent: Sent) -> bytes:
         assert isinstance(sent.result, Answer)

@@ -175,11 +175,10 @@ class _Response(msgspec.Struct):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Response).decode
-"""`/v1/completions` has log-probabilities of another shape: they are asked for by chat only."""
 
 
 def read_completion(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | Fault:
-    """An answer of `/v1/chat/completions` or `/v1/completions` that came in one piece. One that cannot be used was paid for as well."""
+    """An answer of `/v1/chat/completions` that came in one piece. One that cannot be used was paid for as well."""
     found = _read(sent, received, model, dialect)
     return replace(found, usage=_billed(received)) if isinstance(found, Fault) else found
 
@@ -386,45 +385,9 @@ class Stream:
         return _completed(_Draft("".join(self._texts), choice, self._last, self._logprobs), sent, received, self._model, self._dialect)
 
 
-class _ScoreRow(msgspec.Struct):
-    index: int
-    score: float
-
-
-class _ScoreResponse(msgspec.Struct):
-    data: list[_ScoreRow]
-    model: str | None = None
-    usage: _Usage | None = None
-
-
 class _TokenizeResponse(msgspec.Struct):
     tokens: list[int]
     count: int
-
-
-class Scores(msgspec.Struct, frozen=True):
-    """The probability of the first label token after each item, in the items' order."""
-
-    scores: tuple[float, ...]
-    usage: Usage
-    sent: bytes = b""
-    received: bytes = b""
-
-
-def read_scores(sent: bytes, received: bytes, model: str, count: int) -> Scores | Fault:
-    """An answer of vLLM's `/generative_scoring` for `count` items."""
-    try:
-        response = msgspec.json.decode(received, type=_ScoreResponse)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return _odd(str(error)[:200])
-    rows = sorted(response.data, key=lambda row: row.index)
-    if [row.index for row in rows] != list(range(count)):
-        return _odd(f"it scores {len(rows)} items, and {count} were asked")
-    if any(not 0.0 <= row.score <= 1.0 for row in rows):
-        return _odd("a score is outside of [0, 1]")
-    if response.model != model:
-        return Fault("F211", f"{response.model!r} answered, and {model!r} was asked", "orchestra fleet status")
-    return Scores(tuple(row.score for row in rows), _usage(response.usage, sent, "")[0], sent, received)
 
 
 def read_tokens(received: bytes) -> tuple[int, ...] | Fault:

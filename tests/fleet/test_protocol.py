@@ -213,25 +213,6 @@ def test_a_stream_and_an_answer_in_one_piece_are_read_whatever_comes_before_them
         assert (result.text, texts, result.usage.prompt_tokens) == ("text", ["text"], 5)
 
 
-def test_scores_come_back_in_the_order_of_the_items() -> None:
-    rows = [{"index": 1, "score": 0.25}, {"index": 0, "score": 0.75}]
-    result = protocol.read_scores(b"{}", json.dumps({"model": "m", "data": rows}).encode(), "m", 2)
-    assert isinstance(result, protocol.Scores)
-    assert result.scores == (0.75, 0.25)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"model": "m", "data": [{"index": 0, "score": 0.5}]},
-        {"model": "m", "data": [{"index": 0, "score": 7}, {"index": 1, "score": 0}]},
-        {},
-    ],
-)
-def test_scores_that_do_not_fit_the_items_are_a_fault(body: Any) -> None:
-    assert isinstance(protocol.read_scores(b"{}", json.dumps(body).encode(), "m", 2), Fault)
-
-
 @pytest.mark.parametrize(
     ("body", "good"), [(b'{"tokens": [1, 2], "count": 2}', True), (b'{"tokens": [1], "count": 2}', False), (b"[]", False)]
 )

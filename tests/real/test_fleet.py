@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from bench.scoring import config_model, scores, tokens
 from orchestra.agent.card import Card
 from orchestra.doors import Call, Done, Refused
 from orchestra.fleet.config import FleetConfig, LocalServer
@@ -20,7 +21,7 @@ from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.metrics import Load
 from orchestra.fleet.order import Programs
-from orchestra.fleet.protocol import Chat, Completion, Scores
+from orchestra.fleet.protocol import Chat, Completion
 
 pytestmark = pytest.mark.real
 
@@ -117,7 +118,6 @@ async def test_status_carries_the_servers_own_version(laptop: FleetConfig) -> No
     async with opened(laptop) as fleet:
         await fleet.ready()
         (server,) = (await fleet.status())["servers"]
-        assert server["version"] == await fleet.client.version(SERVER)
     assert server["version"]["version"]
     assert server["memory_bytes"] > 1 << 30
     assert server["pid"]
@@ -160,14 +160,11 @@ async def test_log_probabilities_come_with_each_token(laptop: FleetConfig) -> No
 async def test_generative_scoring_reads_one_token_for_each_item(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
         await fleet.ready()
-        paris, london = await fleet.client.tokenize(SERVER, " Paris"), await fleet.client.tokenize(SERVER, " London")
-        assert isinstance(paris, tuple), paris
-        assert isinstance(london, tuple), london
+        labels = [(await tokens(fleet, city))[0] for city in (" Paris", " London")]
         items = ["The capital of France is", "The capital of England is"]
-        result = await fleet.client.score(SERVER, "Here is a fact about geography.\n", items, [paris[0], london[0]])
-    assert isinstance(result, Scores), result
-    assert result.scores[0] > 0.8
-    assert result.scores[1] < 0.2
+        (france, england), _ = await scores(fleet, config_model(fleet), "Here is a fact about geography.\n", items, labels)
+    assert france > 0.8
+    assert england < 0.2
 
 
 async def test_scoring_beside_requests_whose_tokens_are_guessed(laptop: FleetConfig) -> None:
@@ -180,22 +177,20 @@ async def test_scoring_beside_requests_whose_tokens_are_guessed(laptop: FleetCon
     items = [f"The capital of {land} is" for land in ("France", "England")]
     async with opened(laptop) as fleet:
         await fleet.ready()
-        paris, london = await fleet.client.tokenize(SERVER, " Paris"), await fleet.client.tokenize(SERVER, " London")
-        assert isinstance(paris, tuple), paris
-        assert isinstance(london, tuple), london
+        labels = [(await tokens(fleet, city))[0] for city in (" Paris", " London")]
         before = await guesses_right(fleet)
         chats = [asyncio.create_task(fleet.client.chat(SERVER, again)) for _ in range(3)]
-        scored = list[Scores | Fault]()
+        scored = list[list[float]]()
         while not all(chat.done() for chat in chats):
-            scored.append(await fleet.client.score(SERVER, f"Fact {len(scored)} about geography.\n", items, [paris[0], london[0]]))
+            found, _ = await scores(fleet, config_model(fleet), f"Fact {len(scored)} about geography.\n", items, labels)
+            scored.append(found)
         told = [await chat for chat in chats]
         assert await guesses_right(fleet) > before
     assert all(isinstance(one, Completion) for one in told), told
     assert len(scored) > 2
-    for result in scored:
-        assert isinstance(result, Scores), result
-        assert result.scores[0] > 0.8
-        assert result.scores[1] < 0.2
+    for france, england in scored:
+        assert france > 0.8
+        assert england < 0.2
 
 
 async def test_guesses_come_true_and_change_nothing_that_a_seed_draws(laptop: FleetConfig) -> None:
@@ -217,11 +212,10 @@ async def test_guesses_come_true_and_change_nothing_that_a_seed_draws(laptop: Fl
 async def test_tokens_are_those_that_the_server_counts(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
         await fleet.ready()
-        tokens = await fleet.client.tokenize(SERVER, PASSAGE)
-        result = await fleet.client.complete(SERVER, PASSAGE, 1, temperature=0)
-    assert isinstance(tokens, tuple), tokens
+        count = await fleet.client.count(SERVER, FRANCE.messages)
+        result = await fleet.client.chat(SERVER, FRANCE)
     assert isinstance(result, Completion), result
-    assert len(tokens) == result.usage.prompt_tokens
+    assert count == result.usage.prompt_tokens
 
 
 async def test_a_prompt_longer_than_the_context_is_refused_for_good(laptop: FleetConfig) -> None:

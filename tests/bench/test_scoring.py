@@ -1,0 +1,22 @@
+"""What the fleet asks no server for, and the measurement of asking claims one by one does."""
+
+from __future__ import annotations
+
+from bench.scoring import SERVER, scores, tokens
+from orchestra.fleet.config import Endpoint, FleetConfig
+from orchestra.fleet.dispatch import Fleet
+from orchestra.testing.http import serving
+from orchestra.testing.server import Behaviour, SimulatedVLLM
+
+
+async def test_scores_come_in_the_order_of_the_items_and_tokens_are_the_servers_own() -> None:
+    app = SimulatedVLLM("m", Behaviour(score=lambda query, item: 0.75 if "France" in item else 0.25))
+    async with serving(app) as port:
+        served = Endpoint(endpoint=f"http://127.0.0.1:{port}/v1", model="m", label="internal", dialect="vllm")
+        config = FleetConfig(schema="orchestra/fleet/v1", name="one", servers={SERVER: served}, models={"base": (SERVER,)})
+        async with Fleet.open(config, cards={}, mode="none") as fleet:
+            labels = [(await tokens(fleet, city))[0] for city in (" Paris", " London")]
+            found, usage = await scores(fleet, "m", "A fact.", ["England's capital", "France's capital"], labels)
+    assert len({*labels}) == 2
+    assert found == [0.25, 0.75]
+    assert usage["prompt_tokens"] > 0
