@@ -1,4 +1,4 @@
-"""Deadlines: the seconds of budgets, of the run's own and of those of workflows that it calls; and the time of what persons are asked.
+"""Deadlines: the seconds of budgets, of the run's own and of those of workflows that it calls; and the times that units wait for.
 
 Seconds count the time in which the run is under way. So they are no tasks that keep a run awake: while nothing is left but questions to
 persons the run sleeps, and its seconds stand still. A `timeout`, of a question or of a body that it stands in, goes by the calendar
@@ -8,11 +8,11 @@ meanwhile: the engine wakes the run for the first of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from orchestra.codes import NO_BUDGET
+from orchestra.codes import NO_BUDGET, TIME_IS_UP
 from orchestra.engine.kinds.checking import timed
 from orchestra.engine.proposals import Ask
 from orchestra.engine.retry import policy
@@ -52,8 +52,7 @@ def far(driver: Driver) -> bool:
     waits = first(driver.state)
     if waits is None or waits.due >= driver.clock.now() + NAP:
         return True
-    driver.dozing = driver.loop.create_task(_doze(driver))
-    driver.dozing.add_done_callback(driver.done)
+    driver.dozing = _timer(driver, _doze(driver))
     return False
 
 
@@ -71,17 +70,50 @@ def clocks(driver: Driver) -> Iterator[asyncio.Task[None]]:
         yield driver.dozing
 
 
+def unset(driver: Driver, path: str) -> None:
+    """The clocks of a unit ring no more."""
+    for clocks in (driver.alarms, driver.deadlines):
+        if (task := clocks.pop(path, None)) is not None:
+            task.cancel()
+
+
+def _timer(driver: Driver, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task that keeps no run awake."""
+    task = driver.loop.create_task(work)
+    task.add_done_callback(driver.done)
+    return task
+
+
 def _ticks(unit: Unit) -> bool:
     return unit.due > 0 and (unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit))
+
+
+def alarm(driver: Driver, unit: Unit, most: float = inf, *, late: bool = False) -> None:
+    """Sets the clock of a unit. That of a question or of a body keeps no run awake, unless its time was up while nobody had the run."""
+    task = driver.alarms[unit.path] = _timer(driver, _ring(driver, unit, unit.due, most))
+    if late or unit.phase is Phase.PAUSED:
+        driver.tasks[task] = None
+
+
+async def _ring(driver: Driver, unit: Unit, due: float, most: float) -> None:
+    """At its due time a paused unit goes on, and one that is asked, or has a body, has run out of time."""
+    await driver.clock.sleep(min(max(0.0, due - driver.clock.now()), most))
+    driver.alarms.pop(unit.path, None)  # it must not cancel itself
+    if driver.ending or unit.due != due:
+        return
+    if unit.phase is Phase.PAUSED:
+        driver.state.enqueue(unit)
+    elif _ticks(unit):
+        said = f"{'nobody answered' if unit.phase is Phase.ASKED else 'not done'} within {unit.node.timeout:g} s"
+        driver.give_up(unit, Failed(TIME_IS_UP, said, unit.path, f"raise `timeout:` of {unit.path}"))
+    driver.pump()
 
 
 def watch(driver: Driver, scope: Scope | None) -> None:
     """Sees to it that a scope ends when the seconds of its budget are over, where it has such a budget."""
     if scope is None or scope.expires == inf:
         return
-    task = driver.loop.create_task(_expire(driver, scope))
-    driver.deadlines[scope.unit.path if scope.unit is not None else ""] = task
-    task.add_done_callback(driver.done)
+    driver.deadlines[scope.unit.path if scope.unit is not None else ""] = _timer(driver, _expire(driver, scope))
 
 
 async def _expire(driver: Driver, scope: Scope) -> None:

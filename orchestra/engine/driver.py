@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from math import inf
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestra.codes import TIME_IS_UP
@@ -149,7 +148,7 @@ class Driver:
             case Finish(unit, outcome, instead, given):
                 keeping = kinds.recalling.keep(self.state, unit, outcome) if unit.writing is not None else None
                 self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome, instead=instead, given=given))
-                self._unset(unit.path)
+                deadlines.unset(self, unit.path)
                 if unit.writing is not None or self.state.gone is not None:
                     self._cancel_the_dead()
                 if keeping is not None:
@@ -160,13 +159,13 @@ class Driver:
             case Pause(unit, attempt, low, high, reason):
                 due = self.clock.now() + low + (high - low) * self.clock.random()
                 self.record(RetryPlanned(**self.stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))
-                self._alarm(unit)
+                deadlines.alarm(self, unit)
             case Expand(unit, count):
                 self.record(Expanded(**self.stamp(), node=unit.path, count=count))
             case Enter(unit, turn, drafted, because):
                 self.record(TurnStarted(**self.stamp(), node=unit.path, turn=turn, drafted=drafted, because=because))
                 if turn == 1 and unit.due:
-                    self._alarm(unit)
+                    deadlines.alarm(self, unit)
                 deadlines.watch(self, unit.body)
                 if drafted is not None:
                     self._cancel_the_dead()
@@ -175,7 +174,7 @@ class Driver:
                 due = deadlines.until(proposal, stamp["at"])
                 self.record(Asked(**stamp, node=unit.path, due=due, **asking.facts(proposal)))
                 if unit.due:
-                    self._alarm(unit)
+                    deadlines.alarm(self, unit)
             case Count(unit, call, bound):
                 self._task(self._count(unit, call, bound))
             case Recall(unit, keys):
@@ -321,43 +320,15 @@ class Driver:
 
     # Time
 
-    def _alarm(self, unit: Unit, most: float = inf, *, late: bool = False) -> None:
-        """Sets the clock of a unit. That of a question or of a body keeps no run awake, unless its time was up while nobody had the run."""
-        waiting = self._wait_for(unit, unit.due, most)
-        if late or unit.phase is Phase.PAUSED:
-            self.alarms[unit.path] = self._task(waiting)
-            return
-        task = self.alarms[unit.path] = self.loop.create_task(waiting)
-        task.add_done_callback(self.done)
-
-    async def _wait_for(self, unit: Unit, due: float, most: float) -> None:
-        """At its due time a paused unit goes on, and one that is asked, or has a body, has run out of time."""
-        await self.clock.sleep(min(max(0.0, due - self.clock.now()), most))
-        self.alarms.pop(unit.path, None)
-        if self.ending or unit.due != due:
-            return
-        if unit.phase is Phase.PAUSED:
-            self.state.enqueue(unit)
-        elif unit.phase in (Phase.INSIDE, Phase.ASKED) or timed(unit):
-            said = f"{'nobody answered' if unit.phase is Phase.ASKED else 'not done'} within {unit.node.timeout:g} s"
-            failed = Failed(TIME_IS_UP, said, unit.path, f"raise `timeout:` of {unit.path}")
-            self.give_up(unit, failed)
-        self.pump()
-
     def give_up(self, unit: Unit, failed: Failed) -> None:
         """The time of a unit is up: it has its end, and what is under way inside is cancelled."""
         self._carry_out(give_up(unit, failed))
         self._cancel_the_dead()
 
-    def _unset(self, path: str) -> None:
-        for clocks in (self.alarms, self.deadlines):
-            if (task := clocks.pop(path, None)) is not None:
-                task.cancel()
-
     def _cancel_the_dead(self) -> None:
         """Cancels the calls and the alarms of units that nobody waits for: their time was up, or their plan has gone another way."""
         for path in self.state.gone or ():
-            self._unset(path)
+            deadlines.unset(self, path)
         self.state.gone = None
         for task, invoke in self.tasks.items():
             if invoke is not None and invoke.unit.phase is Phase.DONE:
@@ -386,7 +357,7 @@ class Driver:
                 deadlines.watch(self, unit.body)
             if unit.due and (unit.phase in (Phase.PAUSED, Phase.INSIDE, Phase.EMERGED, Phase.ASKED) or timed(unit)):
                 most = 0.0 if unit.due <= up else deadlines.planned(unit)  # the wall's clock may have been set back since
-                self._alarm(unit, most, late=unit.due <= max(up, now))
+                deadlines.alarm(self, unit, most, late=unit.due <= max(up, now))
         for letter in letters:
             self._open(letter)
         if self.state.cancelled and not self.ending:
