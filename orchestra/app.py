@@ -26,9 +26,10 @@ from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, posted, q
 from orchestra.log import observer
 from orchestra.opening import Home, opening
 from orchestra.options import PLAIN, Options
+from orchestra.parcel import Parcel
 from orchestra.result import Result, plainly
 from orchestra.run import Fork, Run, left
-from orchestra.stored import Parcel, parcel, restored
+from orchestra.stored import parcel, restored
 from orchestra.values.labels import Label, join
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import sampled

@@ -18,6 +18,7 @@ from orchestra.agent.types import project_models
 from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import InputError
 from orchestra.log import listener, note
+from orchestra.parcel import Parcel
 from orchestra.values.fields import mentions
 from orchestra.values.types import Schema, nearest, under
 from orchestra.workflow.compiler import compile_graph
@@ -69,8 +70,8 @@ class Compiled:
     """The types that its step was written with."""
     stamps: tuple[Any, ...]
     """Of the files that it rests on (`orchestra.certificates.stamps`)."""
-    parcel: Any = None
-    """What a run stores (`orchestra.stored.Parcel`), once one has begun."""
+    parcel: Parcel | None = None
+    """What a run stores, once one has begun."""
 
 
 class Project:
@@ -223,7 +224,7 @@ class Project:
         for form in card.forms or ():
             self.kept[form.digest] = form
 
-    def _free(self, step: Tool[..., Any], known: Any) -> None:
+    def _free(self, step: Tool[..., Any], known: ToolFunction | None) -> None:
         if known is not None and known.function is not step.function:
             hint = "rename one: @tool(effect=..., name='another_name')"
             raise InputError("C009", f"two tools are named {step.name!r}", hint=hint)

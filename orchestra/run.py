@@ -19,8 +19,8 @@ from orchestra.stored import workflows
 if TYPE_CHECKING:
     from orchestra.engine.live import TextPiece
     from orchestra.events import Event, GivenValue
+    from orchestra.parcel import Parcel
     from orchestra.rerun import Change
-    from orchestra.stored import Parcel
 
 R = TypeVar("R", default=Any)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from pydantic import ValidationError
@@ -13,7 +13,7 @@ from orchestra.agent.contract import Catalog, Contract, serves
 from orchestra.doors import Journal
 from orchestra.errors import OrchestraError
 from orchestra.events import RunStarted
-from orchestra.values.json import digest
+from orchestra.parcel import WORKFLOW, Parcel
 from orchestra.values.types import Schema
 from orchestra.workflow.nodes import Budget, Graph
 from orchestra.workflow.program import CompiledNode, Program, programs, sampled
@@ -22,35 +22,10 @@ if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.project import Compiled, Project
 
-CARD, CONTRACT, WORKFLOW, TYPES, CODE = "card", "contract", "workflow", "types", "code"
+CARD, CONTRACT, TYPES, CODE = "card", "contract", "types", "code"
+T = TypeVar("T")
 CERTIFICATE, CLAIMS, COMBINATION = "certificate", "claims", "combination"
 MAX_SAMPLE = 1 << 31
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """The bytes of a workflow's graph, and of all that it names by kind and name: `card/reader`, `workflow/summarise`, `types`,
-    `certificate/reader`."""
-
-    graph: bytes
-    parts: Mapping[str, bytes]
-    mark: str
-    """The digest of the graph; `marks` has those of the parts. All runs of the workflow share them."""
-    marks: dict[str, str]
-    workflows: Mapping[str, bytes]
-    """The frozen workflows: its own under an empty name, called ones under `workflow/NAME`."""
-
-    @classmethod
-    def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> Parcel:
-        """The parcel of these bytes."""
-        called = {name: data for name, data in parts.items() if name.startswith(f"{WORKFLOW}/")}
-        return cls(graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()}, {"": graph, **called})
-
-    def put(self, journal: Journal) -> tuple[str, dict[str, str]]:
-        """Stores it with the next commit; gives the digest of the graph, and those of its parts."""
-        for data in (self.graph, *self.parts.values()):
-            journal.put(data)
-        return self.mark, self.marks
 
 
 async def workflows(journal: Journal, started: RunStarted) -> dict[str, bytes]:
@@ -64,8 +39,7 @@ def parcel(project: Project, made: Compiled) -> Parcel:
     """A program's parcel, the same for all of its runs."""
     if made.parcel is None:
         made.parcel = _parcel(project, made.program, made.models)
-    found: Parcel = made.parcel
-    return found
+    return made.parcel
 
 
 def _parcel(project: Project, program: Program, models: Mapping[str, Schema]) -> Parcel:
@@ -108,8 +82,7 @@ async def code_of(journal: Journal, started: RunStarted) -> dict[str, str]:
     Raises `OrchestraError` E019 where they are missing, or are none.
     """
     mark = started.versions.get(CODE)
-    found: dict[str, str] = _decoded(started.run, await _blob(journal, started.run, mark), dict[str, str]) if mark else {}
-    return found
+    return _decoded(started.run, await _blob(journal, started.run, mark), dict[str, str]) if mark else {}
 
 
 def contracts(node: CompiledNode) -> Iterator[Contract]:
@@ -242,7 +215,7 @@ def _read(run: str, data: bytes) -> Graph:
         raise _unfit(run, str(error.errors(include_url=False)[0]["msg"])) from error
 
 
-def _decoded(run: str, data: bytes, kind: Any) -> Any:
+def _decoded(run: str, data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:

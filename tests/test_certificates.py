@@ -16,8 +16,9 @@ from orchestra import InputError, Orchestra
 from orchestra.certificates import CHECKED_BY, bonds, checks_digest, found, home, read
 from orchestra.doors import Done
 from orchestra.events import AttemptFinished, Judged, RunStarted
+from orchestra.parcel import Parcel
 from orchestra.project import Project
-from orchestra.stored import Parcel, restored
+from orchestra.stored import restored
 from orchestra.testing import SimulatedWorkers
 from orchestra.verify.certificate_file import FILE
 from tests.nowhere import FLEET, settings, write

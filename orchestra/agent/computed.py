@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -231,7 +231,7 @@ def _text(schema: Schema, root: Schema) -> bool:
     return texts and not found.keys() & {"format", "const", "anyOf", "oneOf", "allOf"}
 
 
-def _fault(why: str, name: str, known: Any, place: Place | None) -> InputError:
+def _fault(why: str, name: str, known: Collection[str], place: Place | None) -> InputError:
     near = nearest(name, list(known))
     hint = f"did you mean {near!r}?" if near else f"known here: {', '.join(known) or 'none'}"
     return InputError("A013", f"computed: {why}", place=place, hint=hint)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from orchestra.errors import InputError, InputErrors
 from orchestra.values.types import nearest
@@ -24,7 +25,7 @@ def together(found: Sequence[InputError]) -> InputError:
     return ordered[0] if len(ordered) == 1 else InputErrors(list(ordered))
 
 
-def _fault(entry: Any, model: type[BaseModel], marked: Marked) -> InputError:
+def _fault(entry: ErrorDetails, model: type[BaseModel], marked: Marked) -> InputError:
     path = marked.path(entry["loc"], missing=entry["type"] == "missing")
     name = ".".join(str(step) for step in path) or "the card"
     if entry["type"] == "extra_forbidden":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from orchestra.errors import InputError
 from orchestra.values.schema import nearest
@@ -32,7 +32,7 @@ def faults(error: ValidationError, marked: Marked, root: Model, holders: Mapping
     return [_located(fault, marked, homes) for fault in error.errors(include_url=False)]
 
 
-def _located(fault: Any, marked: Marked, homes: Mapping[str, Sequence[str]]) -> InputError:
+def _located(fault: ErrorDetails, marked: Marked, homes: Mapping[str, Sequence[str]]) -> InputError:
     path = marked.path(fault["loc"], missing=fault["type"] == "missing")
     key = ".".join(str(part) for part in path) or "the file"
     hint = ""

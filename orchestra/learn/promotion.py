@@ -28,6 +28,7 @@ from orchestra.fleet.safetensors import check_folder
 from orchestra.learn.evaluation import Arm
 from orchestra.learn.interval import Difference, difference
 from orchestra.learn.metrics import Metric
+from orchestra.learn.questions import Test
 from orchestra.values.json import NotDecodable, decoded
 from orchestra.values.types import Validator, under
 from orchestra.whole import swap_folder, write_file
@@ -355,7 +356,7 @@ def _with_record(names: tuple[str, ...], folder: Path) -> tuple[str, ...]:
 
 
 def promotion(
-    shelf: Shelf, taken: str, at: str, judgement: Judgement, arms: Sequence[tuple[str, float]], test: Any, known: tuple[str, ...] = ()
+    shelf: Shelf, taken: str, at: str, judgement: Judgement, arms: Sequence[tuple[str, float]], test: Test, known: tuple[str, ...] = ()
 ) -> Promotion:
     """The line of a promotion."""
     first = judgement.differences[0][1]

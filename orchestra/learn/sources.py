@@ -19,7 +19,7 @@ from orchestra.agent.card import Card
 from orchestra.errors import InputError, InputErrors, Place
 from orchestra.learn.dataset import Row
 from orchestra.values.json import NotStrictJSON, canonical, digest, parse_untrusted
-from orchestra.values.types import Validator, branches, nearest, show, under
+from orchestra.values.types import Schema, Validator, branches, nearest, show, under
 
 MOST_FAULTS = 20
 """Different faults of a file that are told at once."""
@@ -184,7 +184,7 @@ class _Reader:
             output = self._value(line, "output", self.written, "", True)
         return Row(self._id(line, inputs), inputs, output, self._group(line, inputs))
 
-    def _value(self, line: Line, name: str, schema: Any, inside: str, needed: bool) -> Any:
+    def _value(self, line: Line, name: str, schema: Schema, inside: str, needed: bool) -> Any:
         column, value = self._found(line, name, inside)
         if value is ABSENT and under(self.written, schema).get("type") == "number":
             value = _difference(line, column)
@@ -400,7 +400,7 @@ def _difference(line: Line, column: str) -> Any:
     return ABSENT
 
 
-def from_text(text: str, schema: Any) -> Any:
+def from_text(text: str, schema: Schema) -> Any:
     """A cell of CSV as a value of its type: texts as they are, an empty cell as null where null may stand, the rest as JSON."""
     listed = (one for branch in branches(schema) for one in branch.get("enum", ()))
     kinds = {branch.get("type") for branch in branches(schema)} | {"string" for one in listed if isinstance(one, str)}

@@ -30,6 +30,7 @@ from orchestra.learn.units import fitted
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from orchestra.agent.encoder import Encoder
     from orchestra.learn.begun import Begun
     from orchestra.learn.member import Step
     from orchestra.learn.tuned import Frozen, Pointing
@@ -106,7 +107,7 @@ def _depth(schema: Mapping[str, Any]) -> int:
     return 1 + _depth(schema.get("items", {})) if schema.get("type") == "array" else 0
 
 
-def _example(row: Row, encoder: Any, layout: Layout) -> Example | None:
+def _example(row: Row, encoder: Encoder, layout: Layout) -> Example | None:
     given = row.input
     sheet = Sheet(encoder, str(given[layout.question]), given[layout.table], given[layout.paragraphs], layout.tokens)
     found = target(row.output, sheet) if len(sheet.windows) <= MAX_TRAINED else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -440,7 +440,7 @@ class Compiler:
                 self.findings.fault(error.code, error.message, place, hint=error.hint or f"orchestra validate {name}", why=why)
         return None
 
-    def unknown(self, what: str, name: str, known: Any, path: Path) -> None:
+    def unknown(self, what: str, name: str, known: Iterable[str], path: Path) -> None:
         """Notes that nothing has this name (L111), with the nearest that does; or what is wrong with an agent that cannot be used."""
         if what == "agent" and (error := self.catalog.broken.get(name)) is not None:
             self.findings.note(error)

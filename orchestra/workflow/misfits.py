@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from orchestra.errors import InputError
 from orchestra.values.schema import nearest
@@ -89,7 +90,7 @@ def misfits(error: ValidationError, marked: Marked) -> Iterator[InputError]:
         yield _fault(entry, path, name_fault, marked)
 
 
-def _fault(entry: Any, path: Path, name_fault: bool, marked: Marked) -> InputError:
+def _fault(entry: ErrorDetails, path: Path, name_fault: bool, marked: Marked) -> InputError:
     kind, given = str(entry["type"]), entry["input"]
     last = next((step for step in reversed(path) if isinstance(step, str)), "")
     said = _said(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestra.errors import InputError
@@ -39,13 +39,13 @@ def compiled(given: Any, types: Types, findings: Findings, path: Path) -> Expres
         return None
 
 
-def listed(names: Any) -> str:
+def listed(names: Iterable[str]) -> str:
     """Some names, for a hint."""
     known = list(names)
     return ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "") or "none"
 
 
-def meant(word: str, names: Any, else_: str) -> str:
+def meant(word: str, names: Iterable[str], else_: str) -> str:
     """A hint for a name that is not there: the nearest that is, else something else."""
     near = nearest(word, names)
     return f"did you mean {near!r}?" if near else else_
