@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from orchestra.errors import InputError, InputErrors, Place
 from orchestra.values.schema import nearest
+from orchestra.values.text import told
 
 ResourceKind: TypeAlias = Literal["agents", "workflows", "configs"]
 KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
@@ -234,9 +235,9 @@ def _import(name: str, why: str) -> ModuleType:
             hint = "put it into the project's folder, or install the package that has it"
             raise InputError("C005", f"there is no module {name!r}", why=why, hint=hint) from error
         raise InputError("C005", f"{name} imports {missing!r}, which is not installed", why=why, hint=f"install {missing}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module is its user's own code, or a package's, and may be a program
         place = _fault(error)
-        raise InputError("C005", f"importing {name} failed: {type(error).__name__}: {error}", place=place, why=why) from error
+        raise InputError("C005", f"importing {name} failed: {type(error).__name__}: {told(error)}", place=place, why=why) from error
 
 
 def _program(name: str) -> ModuleType | None:
@@ -248,7 +249,7 @@ def _program(name: str) -> ModuleType | None:
     return program if found and found.origin and os.path.realpath(found.origin) == os.path.realpath(file) else None
 
 
-def _fault(error: Exception) -> Place | None:
+def _fault(error: BaseException) -> Place | None:
     """Where the user's own code raised."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return Place(error.filename, error.lineno, error.offset or 1, (error.text or "").rstrip("\n"))

@@ -276,6 +276,8 @@ def test_modules_come_from_the_project(world: World) -> None:
         ("needs_more", "import absent_module", "needs_more imports 'absent_module'"),
         ("raises", "def f():\n    return 1 / 0\nf()", "importing raises failed: ZeroDivisionError"),
         ("broken", "x = = 1", "importing broken failed: SyntaxError"),
+        ("program", "def main():\n    return 0\nraise SystemExit(main())", "importing program failed: SystemExit: 0"),
+        ("mute", "class Mute(Exception):\n    def __str__(self):\n        raise self\nraise Mute", "importing mute failed: Mute: "),
         ("../evil", None, "'../evil' is no module's name"),
     ],
 )

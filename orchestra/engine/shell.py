@@ -156,7 +156,7 @@ class Engine:
         try:
             await self._go_on(sleeper, epoch, by, up)
         except BaseException:
-            if run.id not in self._drivers:
+            if run.id not in self._drivers:  # nobody has begun to carry it out: others may
                 with suppress(OrchestraError):
                     await self.journal.release(run.id)
             raise

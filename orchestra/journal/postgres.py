@@ -91,7 +91,7 @@ class PostgresJournal:
         try:
             yield journal
         except BaseException:
-            with suppress(JournalError):
+            with suppress(JournalError):  # what ended the work is told, and not that its journal cannot be closed
                 await journal.close()
             raise
         await journal.close()
