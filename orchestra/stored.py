@@ -118,13 +118,19 @@ async def restored(
     only got inputs that can be left out is today's.
     Raises `OrchestraError` E019 where parts are missing or are not what they should be, and what compiling raises.
     """
+    from orchestra.workflow.compiler import compile_graph
+
+    graph = await graph_of(journal, started)
+    return as_told(compile_graph(graph, await _catalog(project, journal, started, instead or {}, asking=asking)), started)
+
+
+async def _catalog(project: Project, journal: Journal, started: RunStarted, instead: Mapping[str, Contract], *, asking: bool) -> Catalog:
+    """All that the workflow of a run names, as the run stored it."""
     from orchestra.verify.certificate_file import Certificate
     from orchestra.verify.claims_file import ClaimsCertificate
     from orchestra.verify.combination import Combination
-    from orchestra.workflow.compiler import compile_graph
 
     run = started.run
-    graph = await graph_of(journal, started)
     agents: dict[str, Contract] = {}
     tools: dict[str, Contract] = {}
     workflows: dict[str, Graph] = {}
@@ -132,11 +138,10 @@ async def restored(
     certificates: dict[str, Certificate] = {}
     claims: dict[str, ClaimsCertificate] = {}
     combinations: dict[str, Combination] = {}
-    others = dict(instead or {})
     for name, mark in started.versions.items():
         data = await _blob(journal, run, mark)
         kind, _, rest = name.partition("/")
-        if kind == "card" and rest in others:
+        if kind == "card" and rest in instead:
             continue
         match kind:
             case "card":
@@ -164,16 +169,13 @@ async def restored(
                 models = _decoded(run, data, dict[str, Any])
             case _:
                 raise _unfit(run, f"it names {name!r}, which this version does not know")
-    for name, contract in others.items():
+    promises: tuple[dict[str, Any], ...] = (certificates, claims, combinations)
+    for name, contract in instead.items():
         agents[name] = contract
-        if name in certificates:
-            certificates.setdefault(contract.name, certificates[name])
-        if name in claims:
-            claims.setdefault(contract.name, claims[name])
-        if name in combinations:
-            combinations.setdefault(contract.name, combinations[name])
-    catalog = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
-    return as_told(compile_graph(graph, catalog), started)
+        for promised in promises:
+            if name in promised:
+                promised.setdefault(contract.name, promised[name])
+    return Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
 
 
 def _card(project: Project, name: str, data: bytes, *, asking: bool) -> Card:

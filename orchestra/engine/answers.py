@@ -65,50 +65,58 @@ def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float
     seq, at = driver.state.seq + 1, driver.clock.now()
     schema = unit.node.output
     if isinstance(reply, Done) and schema and (fault := driver.engine.fault(schema, reply.value)):
-        reason, hint = f"{unit.path}: {fault}", "the worker breaks its contract; mend it"
-        server, model, sent, received = reply.server, reply.model, reply.sent, reply.received
-        reply = Refused(code="E009", reason=reason, hint=hint, server=server, model=model, sent=sent, received=received)
+        reply = _of_another_type(reply, f"{unit.path}: {fault}")
     sent, received = reply.sent, reply.received
-    if isinstance(reply, Done):
-        if invoke.plain and not (sent or received or memo or invoke.certain or reply.recalled):
-            # The same as below; most nodes of most runs are such, and a field costs 30 ns.
-            return AttemptFinished(
-                seq=seq,
-                at=at,
-                node=call.node,
-                attempt=call.attempt,
-                name=name,
-                value=reply.value,
-                usage=used,
-                confidence=reply.confidence,
-                server=reply.server,
-                model=reply.model,
-                settled=True,
-            )
-        contract = unit.node.contract
-        outbox = contract is not None and contract.effect == "transactional" and not reply.recalled  # else it is in the outbox
+    if isinstance(reply, Refused):
+        return _refused(driver, call, reply, used, name)
+    if invoke.plain and not (sent or received or memo or invoke.certain or reply.recalled):
+        # The same as below; most nodes of most runs are such, and a field costs 30 ns.
         return AttemptFinished(
             seq=seq,
             at=at,
             node=call.node,
             attempt=call.attempt,
-            name=call.name if outbox else name,  # a message says who sent it
+            name=name,
             value=reply.value,
-            usage=NOTHING if reply.recalled else used,
+            usage=used,
             confidence=reply.confidence,
             server=reply.server,
             model=reply.model,
-            sent=driver.journal.put(sent) if sent else "",
-            received=driver.journal.put(received) if received else "",
-            settled=invoke.plain,
-            memo=memo,
-            recalled=reply.recalled,
-            given=reply.given,
-            outbox=outbox,
+            settled=True,
         )
+    contract = unit.node.contract
+    outbox = contract is not None and contract.effect == "transactional" and not reply.recalled  # else it is in the outbox
     return AttemptFinished(
         seq=seq,
         at=at,
+        node=call.node,
+        attempt=call.attempt,
+        name=call.name if outbox else name,  # a message says who sent it
+        value=reply.value,
+        usage=NOTHING if reply.recalled else used,
+        confidence=reply.confidence,
+        server=reply.server,
+        model=reply.model,
+        sent=driver.journal.put(sent) if sent else "",
+        received=driver.journal.put(received) if received else "",
+        settled=invoke.plain,
+        memo=memo,
+        recalled=reply.recalled,
+        given=reply.given,
+        outbox=outbox,
+    )
+
+
+def _of_another_type(reply: Done, reason: str) -> Refused:
+    """An answer whose value is not what its agent or tool promises."""
+    hint = "the worker breaks its contract; mend it"
+    server, model, sent, received = reply.server, reply.model, reply.sent, reply.received
+    return Refused(code="E009", reason=reason, hint=hint, server=server, model=model, sent=sent, received=received)
+
+
+def _refused(driver: Driver, call: Call, reply: Refused, used: Usage, name: str) -> AttemptFinished:
+    return AttemptFinished(
+        **driver.stamp(),
         node=call.node,
         attempt=call.attempt,
         name=name,
@@ -121,8 +129,8 @@ def finished(driver: Driver, invoke: Invoke, reply: Done | Refused, began: float
         usage=used,
         server=reply.server,
         model=reply.model,
-        sent=driver.journal.put(sent) if sent else "",
-        received=driver.journal.put(received) if received else "",
+        sent=driver.journal.put(reply.sent) if reply.sent else "",
+        received=driver.journal.put(reply.received) if reply.received else "",
     )
 
 

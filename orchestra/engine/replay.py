@@ -143,15 +143,7 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
         case Expanded():
             return _expected(pending.pop(node, None), event.count, Expand, "count")
         case TurnStarted():
-            proposal = pending.pop(node, None)
-            if isinstance(proposal, Recall | Enter) and proposal.unit.node.planning is not None and _older(event.drafted):
-                proposal = planning.first(proposal.unit, version=0)
-            elif isinstance(proposal, Recall):
-                proposal = recalling.replayed(proposal.unit, event.drafted)
-            if isinstance(proposal, Enter) and proposal.because != event.because:
-                return "another agent would be asked"
-            drafted = not isinstance(proposal, Enter) or _unheld(_as_made(proposal.drafted, event.drafted)) == _unheld(event.drafted)
-            return _expected(proposal, event.turn, Enter, "turn") if drafted else "the router's machine would go on otherwise"
+            return _turned(pending.pop(node, None), event)
         case Asked():
             return _expected(pending.pop(node, None), event.question, Ask, "question")
         case Answered() if event.gave:
@@ -176,6 +168,17 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
             return "" if same else _instead(proposal)
         case _:
             return ""
+
+
+def _turned(proposal: Proposal | None, event: TurnStarted) -> str:
+    if isinstance(proposal, Recall | Enter) and proposal.unit.node.planning is not None and _older(event.drafted):
+        proposal = planning.first(proposal.unit, version=0)
+    elif isinstance(proposal, Recall):
+        proposal = recalling.replayed(proposal.unit, event.drafted)
+    if isinstance(proposal, Enter) and proposal.because != event.because:
+        return "another agent would be asked"
+    drafted = not isinstance(proposal, Enter) or _unheld(_as_made(proposal.drafted, event.drafted)) == _unheld(event.drafted)
+    return _expected(proposal, event.turn, Enter, "turn") if drafted else "the router's machine would go on otherwise"
 
 
 def _older(drafted: Drafted | None) -> bool:

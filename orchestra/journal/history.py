@@ -288,19 +288,8 @@ class _Fold:
                 self.end = event
             case CancelRequested(by=by):
                 self.cancelled_by = by
-            case TurnStarted(node=path, turn=turn, drafted=drafted):
-                if drafted is not None and drafted.recalled:
-                    self.saved.append(Saving(drafted.recalled, drafted.saved, path))
-                if self.asked and drafted is not None:  # nobody waits for the version that this one follows
-                    left = [one for one in self.asked if one.startswith(f"{path}@") and not one.startswith(f"{path}@{drafted.version}/")]
-                    for one in left:
-                        del self.asked[one]
-                # Of a loop's turn the nodes stand in `path#turn`, of a plan's version in `path@version`; of a called body in `path` itself.
-                node = self._node(path, event.at)
-                node.because = event.because or node.because
-                self.turns[f"{path}#{turn}"] = event.at
-                if drafted is not None and drafted.version:
-                    self.turns.setdefault(f"{path}@{drafted.version}", event.at)
+            case TurnStarted():
+                self._turn(event)
             case ChecksStarted(node=path, round=number):
                 self._node(f"{path}?{number}", event.at)
             case Expanded(node=path, count=count):
@@ -349,6 +338,21 @@ class _Fold:
                 node.attempts[event.attempt] = _judged(node.attempts.get(event.attempt), event)
             case never:
                 assert_never(never)
+
+    def _turn(self, event: TurnStarted) -> None:
+        path, drafted = event.node, event.drafted
+        if drafted is not None and drafted.recalled:
+            self.saved.append(Saving(drafted.recalled, drafted.saved, path))
+        if self.asked and drafted is not None:  # nobody waits for the version that this one follows
+            left = [one for one in self.asked if one.startswith(f"{path}@") and not one.startswith(f"{path}@{drafted.version}/")]
+            for one in left:
+                del self.asked[one]
+        # Of a loop's turn the nodes stand in `path#turn`, of a plan's version in `path@version`; of a called body in `path` itself.
+        node = self._node(path, event.at)
+        node.because = event.because or node.because
+        self.turns[f"{path}#{event.turn}"] = event.at
+        if drafted is not None and drafted.version:
+            self.turns.setdefault(f"{path}@{drafted.version}", event.at)
 
     def history(self) -> History:
         start, end = self.start, self.end

@@ -156,11 +156,7 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
     checks = node.checks or (contract.checks if contract is not None else ())
     findings = compiler.findings
     if not checks:
-        for key in ("against", "score", "accept", "otherwise"):
-            if getattr(node, key) not in (None, ()):
-                findings.fault("L117", f"`{key}` goes with `checks`", findings.at(*path, key, key=True), hint="checks: [quote]")
-        if isinstance(node, nodes.VerifyNode):
-            findings.fault("L117", "a `verify` node needs `checks`", findings.at(*path, key=True), hint="checks: [quote]")
+        _unchecked(compiler, node, path)
         return None
     from orchestra.workflow import checked
 
@@ -201,6 +197,16 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
         asking=asked.asking,
         judges=asked.judges,
     )
+
+
+def _unchecked(compiler: Compiler, node: AnyNode, path: Path) -> None:
+    """Notes what a node states of its checks, where it has none."""
+    findings = compiler.findings
+    for key in ("against", "score", "accept", "otherwise"):
+        if getattr(node, key) not in (None, ()):
+            findings.fault("L117", f"`{key}` goes with `checks`", findings.at(*path, key, key=True), hint="checks: [quote]")
+    if isinstance(node, nodes.VerifyNode):
+        findings.fault("L117", "a `verify` node needs `checks`", findings.at(*path, key=True), hint="checks: [quote]")
 
 
 def _certificate(
