@@ -52,14 +52,31 @@ def reading(card: Card, file: str = "") -> Iterator[None]:
         raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_mend(card)) from error
 
 
+def aside(file: str, sha256: str) -> str:
+    """Where a file of this digest lies that will take the place of another one as soon as what names it is there."""
+    return f".{file}.{sha256[:16]}"
+
+
+def bound(card: Card, file: str, sha256: str) -> bytes:
+    """A file of the card's folder that another one names with its digest; the one aside, where a promotion was killed before it took its
+    place.
+
+    Raises `ValueError` for another file than the one of that digest.
+    """
+    for name in (file, aside(file, sha256), file):  # it may have taken its place meanwhile
+        if name == file or (card.folder is not None and (card.folder / name).is_file()):
+            data = card.read(name)
+            if hashlib.sha256(data).hexdigest() == sha256:
+                return data
+    raise ValueError(f"{file} is not the file that its layout was written for")
+
+
 def unpacked(card: Card, file: str, sha256: str) -> dict[str, NDArray[Any]]:
     """The arrays of a file of the card's folder.
 
     Raises `ValueError` for another file than the one of that digest, for a damaged one, and for what is no array of finite numbers.
     """
-    data = card.read(file)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise ValueError(f"{file} is not the file that the layout was written for")
+    data = bound(card, file, sha256)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()

@@ -108,13 +108,13 @@ class Classifier:
         self._ngrams = _NGrams(layout.features, arrays, len(layout.labels))
 
     @classmethod
-    def load(cls, card: Card, file: str = "") -> Classifier:
-        """The classifier of a card's folder, by its data file or by another one.
+    def load(cls, card: Card, file: str = "", sha256: str = "") -> Classifier:
+        """The classifier of a card's folder, by its data file or by another one that is named with its digest.
 
         Raises `InputError` A011 where the files are missing, damaged or do not fit.
         """
         with reading(card, file):
-            return cls(*Layout.read(card, file))
+            return cls(*Layout.read(card, file, sha256))
 
     def probabilities(self, text: str) -> NDArray[numpy.float32]:
         """The probability of each label."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestra.agent.arrays import reading, unpacked
+from orchestra.agent.arrays import bound, reading, unpacked
 from orchestra.agent.card import Card
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ class ArraysLayout(Closed):
     sha256: Digest
 
     @classmethod
-    def read(cls, card: Card, file: str = "") -> tuple[Self, dict[str, NDArray[Any]]]:
-        """The layout of a card's folder, by its data file or by another one, and the arrays.
+    def read(cls, card: Card, file: str = "", sha256: str = "") -> tuple[Self, dict[str, NDArray[Any]]]:
+        """The layout of a card's folder, by its data file or by another one that is named with its digest, and the arrays.
 
         Raises `ValueError` or `KeyError` for what is damaged or does not fit, which `reading` makes an error of the card.
         """
-        layout = cls.model_validate_json(card.read(file or card.data))
+        layout = cls.model_validate_json(bound(card, file, sha256) if sha256 else card.read(file or card.data))
         return layout, unpacked(card, layout.arrays, layout.sha256)
 
 

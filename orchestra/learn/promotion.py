@@ -1,8 +1,9 @@
 """Promotion: a candidate takes the place of what an agent has learnt where it is surely better, and can be sent back by one command.
 
 What an agent had before stays in the folder of adapters, by its digest; `promotions.jsonl` in the agent's folder says who
-was promoted when, and on which figures. Each file changes by renaming, and what names arrays comes after them: whoever reads in between is
-told that they do not fit (A011), and reads again.
+was promoted when, and on which figures. Arrays are put aside under their digests, and the file that names them by these is renamed into its
+place: with that one step the agent has the new ones, and only then they take the places of the old. So one that is killed leaves the old or
+the new; who reads the old layout, and then new arrays, is told that they do not fit (A011), and reads again.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from orchestra.agent.arrays import reading, unpacked
+from orchestra.agent.arrays import aside, reading, unpacked
 from orchestra.agent.card import FILE, Card
 from orchestra.agent.classical import gives_number
 from orchestra.agent.skill import FORMATS, skill
@@ -203,6 +205,7 @@ class _Layout(msgspec.Struct):
 
 class _Linear(msgspec.Struct, frozen=True):
     file: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +257,7 @@ class Shelf:
     def take(self, candidate: Path, line: Promotion) -> None:
         """Puts what was there onto the shelf, a line into the log, and a candidate into the agent's folder: in this order, so that one that
         is broken off can be rolled back."""
+        self._settle()
         self._keep()
         self._write(line)
         self._put(candidate)
@@ -268,6 +272,7 @@ class Shelf:
         wanted = undone.given_up
         if wanted and not (self.shelf / wanted).is_dir():
             raise InputError("N303", f"{wanted[:12]} is not in {self.shelf} any more", hint="restore it from version control")
+        self._settle()
         line = Promotion(at=at, verb="rollback", taken=wanted, given_up=self.current, named=self.named)
         self._keep()
         if wanted:
@@ -299,8 +304,32 @@ class Shelf:
             self._place(source)
             self._name_it()
             return
-        for name in _with_record(learnt(self.card, source), source):
+        *others, layout = learnt(self.card, source)
+        for name in others:
+            place = self.folder / (aside(name, sha256(source / name)) if (self.folder / name).exists() else name)
+            write_file(place, (source / name).read_bytes())
+        for name in _with_record((layout,), source):
             write_file(self.folder / name, (source / name).read_bytes())
+        self._settle()
+
+    def _settle(self) -> None:
+        """Moves what lies aside into its place, where the layout that is there names it, and takes the rest away: what was put there by
+        somebody who was killed."""
+        if self.card.kind == "model" or not (self.folder / self.card.data).is_file():
+            return
+        layout = _layout(self.card, self.folder, self.card.data)
+        self._move(layout.arrays, layout.sha256)
+        if layout.linear is not None:
+            self._move(layout.linear.file, layout.linear.sha256)
+            linear = _layout(self.card, self.folder, layout.linear.file)
+            self._move(linear.arrays, linear.sha256)
+        for name in (*learnt(self.card, self.folder), LEARNT_FROM):
+            for left in (*self.folder.glob(f".{escape(name)}.*"), *self.folder.glob(f"..{escape(name)}.*")):
+                left.unlink()
+
+    def _move(self, name: str, sha256: str) -> None:
+        if (new := self.folder / aside(_inside(name), sha256)).is_file():
+            os.replace(new, self.folder / name)
 
     def _place(self, source: Path) -> None:
         """Puts an adapter's folder in the place of the one that is there."""

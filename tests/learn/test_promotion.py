@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestra.agent.arrays import packed, reading, unpacked
 from orchestra.agent.card import Card
+from orchestra.agent.classical import Classifier
+from orchestra.agent.committee import Layout
 from orchestra.doors import Call
 from orchestra.learn.promotion import Promotion, Shelf, mark, standing
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 
+AGENTS = Path(__file__).resolve().parents[2] / "agents"
 MEASURED = "metrics: {EM: {of: exact, field: answer}}\n"
 
 
@@ -48,6 +56,14 @@ def shell(shell: Shell) -> Shell:
     shell.opener = Simulated(answer)
     adapter(Path("new/adapter"), "new")
     return shell
+
+
+def raises(kind: type[BaseException], call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except kind:
+        return True
+    return False
 
 
 def promote(shell: Shell, *more: str, candidate: str = "new/adapter") -> Said:
@@ -132,11 +148,74 @@ def test_what_a_rollback_of_before_brought_back_can_be_rolled_back() -> None:
     assert standing([one, back, again]) == again
 
 
+def intents(folder: Path, *, factor: float = 1) -> Path:
+    """An agent with two files of arrays and two layouts, and what it has learnt times a factor."""
+    shutil.copytree(AGENTS / "banking_intent", folder)
+    card, whole = Card.load(folder), json.loads((folder / "model.json").read_bytes())
+    linear = json.loads((folder / "linear.json").read_bytes())
+    for layout in (linear, whole):
+        read = unpacked(card, layout["arrays"], layout["sha256"])
+        few = {name: array for name, array in read.items() if not name.startswith(("down.", "up."))}  # which make it large
+        arrays = {name: array * array.dtype.type(factor) if array.dtype.kind == "f" else array for name, array in few.items()}
+        told, data = packed(layout, arrays)
+        (folder / layout["arrays"]).write_bytes(data)
+        if layout is linear:
+            (folder / "linear.json").write_text(told)
+            whole["linear"]["sha256"] = hashlib.sha256(told.encode()).hexdigest()
+        else:
+            (folder / "model.json").write_text(told)
+    return folder
+
+
+def in_use(folder: Path) -> tuple[str, str]:
+    """The digests of the arrays that an agent of this folder would answer by. Raises `InputError` A011 for files that do not fit."""
+    card = Card.load(folder)
+    with reading(card):
+        layout, _ = Layout.read(card)
+    assert layout.linear is not None
+    return layout.sha256, Classifier.load(card, layout.linear.file, layout.linear.sha256).layout.sha256
+
+
+def test_a_promotion_that_is_killed_at_any_step_leaves_the_old_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = intents(tmp_path / "new", factor=0.5)
+    old = intents(tmp_path / "old")
+    was, will_be, found = in_use(old), in_use(new), []
+    assert len({*was, *will_be}) == 4
+    for step in range(99):
+        folder = shutil.copytree(old, tmp_path / f"agent{step}")
+        shelf = Shelf.of(Card.load(folder), tmp_path / f"shelf{step}")
+        line = Promotion(at="now", verb="promote", taken=mark(shelf.card, new), given_up=shelf.current)
+        left = iter(range(step))
+        real = os.replace
+
+        def killed(source: Any, target: Any, left: Iterator[int] = left, real: Any = real) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            real(source, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", killed)
+            whole = not raises(KeyboardInterrupt, partial(shelf.take, new, line))
+        found.append(in_use(folder))
+        assert found[-1] in (was, will_be)
+        if shelf.log():
+            assert shelf.back("later").taken == line.given_up
+            assert in_use(folder) == was
+        shelf.take(new, line)
+        assert in_use(folder) == will_be
+        assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+        if whole:
+            break
+    assert len(found) > 8
+    assert found == sorted(found, key=[was, will_be].index), "the new ones come with one step"
+
+
 def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [tmp_path / name for name in ("desk", "candidate")]
     for folder in folders:
         folder.mkdir()
-        (folder / "model.json").write_text(json.dumps({"arrays": "weights.npz", "of": folder.name}))
+        digest = hashlib.sha256(folder.name.encode()).hexdigest()
+        (folder / "model.json").write_text(json.dumps({"arrays": "weights.npz", "sha256": digest}))
         (folder / "weights.npz").write_text(folder.name)
     (folders[0] / "agent.yaml").write_text("name: desk\nkind: sklearn\ninput: {text: str}\noutput: {intent: str}\n")
     shelf = Shelf.of(Card.load(folders[0]), tmp_path / "shelf")
@@ -153,7 +232,7 @@ def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: P
         patched.setattr(os, "replace", broken)
         with pytest.raises(KeyboardInterrupt):
             shelf.take(folders[1], line)
-    assert (folders[0] / "weights.npz").read_text() == "candidate"
+    assert (folders[0] / "weights.npz").read_text() == "desk"
     assert shelf.back("later").taken == before
     assert (folders[0] / "weights.npz").read_text() == "desk"
     assert shelf.current == before
