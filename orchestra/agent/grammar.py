@@ -296,4 +296,5 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def literal(text: str) -> str:
+    """A text as JSON writes it, and as a grammar takes it literally."""
     return json_text(text)

@@ -61,7 +61,10 @@ def _is_schema(body: Mapping[str, Any]) -> bool:
 
 
 def record(fields: Mapping[str, Any], models: Mapping[str, Schema], at: At, title: str = "") -> Schema:
-    """A closed object of these fields, in their order, all required."""
+    """A closed object of these fields, in their order, all required.
+
+    Raises `InputError` A002 for a field that is no text, L-codes for a type that is none.
+    """
     properties = {}
     for name, text in fields.items():
         if not isinstance(text, str):

@@ -458,7 +458,10 @@ def read(path: Path) -> FleetConfig:
 
 
 def parse(text: str, file: str) -> FleetConfig:
-    """The fleet that a text describes; `file` is for the messages. Relative folders are seen from the file."""
+    """The fleet that a text describes; `file` is for the messages. Relative folders are seen from the file.
+
+    Raises `InputError`: L-codes for what is no YAML, F100 at each place that is wrong.
+    """
     marked = yaml.load(text, file)
     try:
         config = FleetConfig.model_validate_json(msgspec.json.encode(marked.value))

@@ -131,7 +131,10 @@ class Encoders:
         return encoder
 
     async def folder(self, name: str) -> Path:
-        """Where the files of an encoder stand; fetched where they are not there yet."""
+        """Where the files of an encoder stand; fetched where they are not there yet.
+
+        Raises `InputError` F230 for a name that is not known, `FleetError` F003 where nothing is fetched, and what fetching raises.
+        """
         if name not in self._known:
             raise InputError("F230", f"no encoder named {name!r}", hint=f"there are: {', '.join(sorted(self._known))}")
         if not self._fetch and weights.find(self._known[name], self._pantry) is None:

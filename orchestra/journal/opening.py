@@ -29,6 +29,8 @@ class Stores(NamedTuple):
 
 
 def connect(path: Path, durability: Durability, busy: float, max_bytes: int | None) -> tuple[Stores, Presence]:
+    """The connections to a file, and this writer's presence beside it; none is left open where one cannot be had. A connection waits `busy`
+    seconds for another; the file grows to `max_bytes` bytes at most. Raises `JournalError`."""
     with ExitStack() as stack:
         reading = stack.enter_context(closing(Reading(path, busy=busy)))
         glance = stack.enter_context(closing(Reading(path, busy=busy)))

@@ -64,7 +64,10 @@ class ExampleMaker:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
     def label(self, output: Any, inputs: Mapping[str, Any] = NO_INPUTS) -> tuple[int, ...]:
-        """The tokens that the model should write: the output, and the end of the turn; `inputs` are those that it answers."""
+        """The tokens that the model should write: the output, and the end of the turn; `inputs` are those that it answers.
+
+        Raises `InputError` N110 for an output that would read back as another one.
+        """
         form, card = self._card.form, self._card
         schema = calls.narrowed(form.schema, card.calls, inputs) if card.calls and inputs else form.schema
         text = str(output[form.alone]) if form.alone else spelt(output, schema)

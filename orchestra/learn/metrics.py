@@ -155,6 +155,7 @@ def _valued(record: Mapping[str, Any], key: str) -> Any:
 
 
 def among(value: Any, values: Any) -> bool:
+    """Whether a value is one of several that are right, or the one that is."""
     return value in values if isinstance(values, list | tuple) else bool(value == values)
 
 

@@ -112,6 +112,7 @@ class Stage:
         self.over = False
 
     def outside(self, work: Any) -> None:
+        """Work of somebody who is no part of the run."""
         task = nobodys_task(work)
         self.outsiders[task] = None
         task.add_done_callback(lambda task: self.outsiders.pop(task, None))

@@ -88,7 +88,7 @@ class _Ways:
 
 
 def parts_here(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[Any]:
-    """The parts that judge the same value as the schema itself."""
+    """The parts that judge the same value as the schema itself. Raises `InputError` L042 for a reference that leads out of the schema."""
     if isinstance(reference := schema.get("$ref"), str):
         if reference != "#" and not reference.startswith("#/"):
             raise InputError("L042", f"the reference {reference[:100]!r} leads out of the schema", hint="refer to types by #/$defs/NAME")

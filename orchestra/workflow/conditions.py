@@ -203,6 +203,7 @@ def _read(given: Any) -> Iterator[Draft]:
 
 
 def boolean(wired: Wired, word: str) -> Wired:
+    """An expression that is a condition for `word`. Raises `InputError` W008 for one of another type."""
     if not wired.unknown and not kinds(wired.schema) <= {"bool", "any"}:
         text = said(wired)
         null = "null" in kinds(wired.schema)

@@ -109,6 +109,7 @@ class Feed:
     convert: Converter | None
 
     def of(self, bindings: Mapping[str, Any]) -> Any:
+        """Its value."""
         value = self.source.evaluate(bindings)
         if self.convert is not None:
             value = self.convert(value)
@@ -241,6 +242,7 @@ class Listing(Single, msgspec.Struct, frozen=True, gc=False):
 
     @staticmethod
     def of(schemas: Sequence[Schema]) -> Schema:
+        """The type of a list of these."""
         """The type of a list of values of these types, in this order."""
         return bundled({"type": "array", "prefixItems": list(schemas), "minItems": len(schemas), "maxItems": len(schemas)})
 
@@ -254,7 +256,8 @@ def too_long(length: int) -> OrchestraError:
 
 
 def written(value: Any) -> str:
-    """A scalar as it stands in a text: as JSON writes it, strings without quotes."""
+    """A scalar as it stands in a text: as JSON writes it, strings without quotes. Raises `OrchestraError` L061 for null and for what
+    is no scalar."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):

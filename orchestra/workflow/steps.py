@@ -197,6 +197,7 @@ class Tool(Step[P, R]):
         return check_of(self) | other
 
     def same(self, other: Step[..., Any]) -> bool:
+        """Whether another one is the same function under the same name."""
         return super().same(other) and isinstance(other, Tool) and other.function is self.function
 
     def _why_not(self) -> str:

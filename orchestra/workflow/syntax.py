@@ -27,18 +27,24 @@ MACROS = {"all": (2,), "exists": (2,), "exists_one": (2,), "map": (2, 3), "filte
 
 
 class Literal(msgspec.Struct, frozen=True):
+    """A number, a text, a truth value or null. It stands between `at` and `end`, as the others do."""
+
     value: bool | int | float | str | None
     at: int
     end: int
 
 
 class Name(msgspec.Struct, frozen=True):
+    """A variable."""
+
     name: str
     at: int
     end: int
 
 
 class Select(msgspec.Struct, frozen=True):
+    """`of.name`."""
+
     of: Tree
     name: str
     at: int
@@ -46,6 +52,8 @@ class Select(msgspec.Struct, frozen=True):
 
 
 class Index(msgspec.Struct, frozen=True):
+    """`of[key]`."""
+
     of: Tree
     key: Tree
     at: int
@@ -74,6 +82,8 @@ class Macro(msgspec.Struct, frozen=True):
 
 
 class Unary(msgspec.Struct, frozen=True):
+    """`!` or `-`."""
+
     op: str
     of: Tree
     at: int
@@ -81,6 +91,8 @@ class Unary(msgspec.Struct, frozen=True):
 
 
 class Binary(msgspec.Struct, frozen=True):
+    """A comparison, arithmetic, or `in`."""
+
     op: str
     left: Tree
     right: Tree
@@ -98,6 +110,8 @@ class Logic(msgspec.Struct, frozen=True):
 
 
 class Choose(msgspec.Struct, frozen=True):
+    """`test ? then : otherwise`."""
+
     test: Tree
     then: Tree
     otherwise: Tree
@@ -106,12 +120,16 @@ class Choose(msgspec.Struct, frozen=True):
 
 
 class ListOf(msgspec.Struct, frozen=True):
+    """`[…]`."""
+
     items: tuple[Tree, ...]
     at: int
     end: int
 
 
 class MapOf(msgspec.Struct, frozen=True):
+    """`{…}`: keys and values."""
+
     items: tuple[tuple[Tree, Tree], ...]
     at: int
     end: int

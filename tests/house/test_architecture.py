@@ -92,6 +92,29 @@ def test_every_module_says_what_it_is() -> None:
     assert [str(path.relative_to(ROOT)) for path, tree in trees(LIBRARY) if not ast.get_docstring(tree)] == []
 
 
+def test_what_is_public_says_what_it_is() -> None:
+    """A method of a door says it for all that stand behind the door. A scene of the conformance of journals has its name, as a test."""
+
+    def declared(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                yield node
+                yield from declared(node.body) if isinstance(node, ast.ClassDef) else ()
+
+    def only_typed(node: ast.stmt) -> bool:
+        last = node.body[-1] if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else None
+        return isinstance(last, ast.Expr) and isinstance(last.value, ast.Constant) and last.value.value is ...
+
+    def door(node: ast.AST) -> bool:
+        return isinstance(node, ast.ClassDef) and any(isinstance(one, ast.Name) and one.id == "Protocol" for one in node.bases)
+
+    houses = [(path, tree) for path, tree in trees(LIBRARY) if not path.name.startswith("conformance_")]
+    doors = [node for _, tree in houses for node in ast.walk(tree) if door(node) and isinstance(node, ast.ClassDef)]
+    said = {one.name for node in doors for one in declared(node.body) if ast.get_docstring(one)}
+    silent = [(path, one) for path, tree in houses for one in declared(tree.body) if not ast.get_docstring(one) and not only_typed(one)]
+    assert places([(path, one.lineno) for path, one in silent if one.name not in said]) == []
+
+
 def test_no_except_is_broad() -> None:
     """Whatever comes may be caught to clean up: it is raised again as it is. Where it is not, a stranger's code runs: in these modules
     only, and the line says whose."""

@@ -233,6 +233,7 @@ def shape(node: CompiledNode, goal: str, label: str) -> str:
 
 
 def goal_of(unit: Unit) -> str:
+    """What a plan node is to achieve, in words."""
     return str(planning_of(unit).goal.evaluate(unit.bindings))
 
 
