@@ -235,6 +235,9 @@ class Journal(Protocol):
         For each `AttemptFinished` with `outbox` a message goes into the outbox, in the same transaction.
         """
 
+    async def ready(self) -> None:
+        """Returns where what is appended now will be on disk: something was written. Raises the store's fault where it cannot be."""
+
     async def lease(self, run: str) -> int:
         """Takes over the lease of a run that nobody holds, and gives its epoch.
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal, TextIO, TypeAlias
 
+from orchestra.errors import OrchestraError
 from orchestra.events import AttemptFinished, CancelRequested, Event, Judged, Resumed, RetryPlanned, RunFinished, RunStarted
 from orchestra.values.outcome import Abstained, Failed
 
@@ -74,6 +75,19 @@ def note(level: Level, said: str, *, form: Form = "text", **fields: str) -> None
     """Logs a line that belongs to no run, as `info`."""
     if level != "off":
         _log(level, None, form)("info", said, dict(fields))
+
+
+def alarm(level: Level, stream: TextIO | None = None, *, form: Form = "text") -> Callable[[OrchestraError | None], None]:
+    """What logs that the journal failed, and with None that it works again."""
+    log = _log(level, stream, form) if level != "off" else None
+
+    def hear(fault: OrchestraError | None) -> None:
+        if log is not None and fault is not None:
+            log("error", "journal failed", {"code": fault.code, "reason": fault.message, "why": fault.why, "hint": fault.hint})
+        elif log is not None:
+            log("warning", "journal works again", {})
+
+    return hear
 
 
 def _log(lowest: Level, stream: TextIO | None, form: Form) -> Log:

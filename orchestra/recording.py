@@ -10,6 +10,7 @@ from pathlib import Path
 from orchestra.config import Settings
 from orchestra.doors import Journal
 from orchestra.errors import InputError
+from orchestra.log import alarm
 
 KEPT = 64
 """Runs that have ended and are remembered where the journal is off."""
@@ -21,7 +22,7 @@ REFERENCES = ("env:", "file:")
 @asynccontextmanager
 async def recorder(settings: Settings) -> AsyncIterator[Journal]:
     """The open journal. Raises `JournalError` where it cannot be opened, `InputError` C040 where asyncpg is not installed."""
-    place = settings.journal
+    place, heard = settings.journal, alarm(settings.log, form=settings.log_as)
     if place == "off":
         from orchestra.journal.memory import MemoryJournal
 
@@ -29,13 +30,13 @@ async def recorder(settings: Settings) -> AsyncIterator[Journal]:
     elif isinstance(place, Path):
         from orchestra.journal.sqlite import SqliteJournal
 
-        async with SqliteJournal.open(place, durability=settings.durability) as journal:
+        async with SqliteJournal.open(place, durability=settings.durability, alarm=heard) as journal:
             yield journal
     else:
         address = _address(place)
         from orchestra.journal.postgres import PostgresJournal
 
-        async with PostgresJournal.open(address, durability=settings.durability) as database:
+        async with PostgresJournal.open(address, durability=settings.durability, alarm=heard) as database:
             yield database
 
 
@@ -47,11 +48,11 @@ async def reached(place: str) -> str:
     address = _address(place)
     import asyncpg
 
-    from orchestra.journal import postgres_error
+    from orchestra.journal import postgres_address, postgres_error
 
-    where = postgres_error.place(address)
+    where = postgres_address.place(address)
     try:
-        connection = await asyncpg.connect(address, timeout=LOOKING)
+        connection = await asyncpg.connect(postgres_address.apart(address)[0], timeout=LOOKING)
         await connection.close(timeout=LOOKING)
     except (*postgres_error.FAULTS, ValueError) as error:
         raise postgres_error.unreachable(error, where) from error

@@ -11,5 +11,7 @@ AT_ONCE = 2000
 """Events that are held at once, or somewhat more, while somebody goes through all runs."""
 FOUND = 100
 """Ids that `find` gives at most."""
+AGAIN = 1.0
+"""Seconds between two tries of a journal that could not write to do so again."""
 MAX_BODY = 64 << 20
 """Bytes of one event, letter or answer at most."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from orchestra.errors import OrchestraError
 from orchestra.journal import MAX_BODY
@@ -12,9 +14,22 @@ from orchestra.journal import MAX_BODY
 class JournalError(OrchestraError):
     """A store that cannot be opened, read or written, or a log that is not what was written."""
 
+    @property
+    def passes(self) -> bool:
+        """Whether a file that could not be written for it may be written again: nothing that was told to be on disk is in doubt."""
+        return self.code in _PASSING
+
     def again(self) -> JournalError:
         """The same error as a new exception, for another caller to raise."""
         return JournalError(self.code, self.message, place=self.place, hint=self.hint, why=self.why)
+
+
+Alarm: TypeAlias = Callable[[JournalError | None], None]
+"""Hears of a fault of a journal, and with None that it has passed."""
+
+
+def silent(_fault: JournalError | None) -> None:
+    """An alarm that tells nobody."""
 
 
 def closed() -> JournalError:
@@ -127,9 +142,13 @@ _MEANINGS: dict[int, tuple[str, str, str]] = {
         "the file is not a journal, or its head is damaged",
         "move {path} away, or name another file with `journal:`",
     ),
-    sqlite3.SQLITE_IOERR: ("J014", "the disk failed", "look into the system's log (dmesg), then run again on a healthy disk"),
+    sqlite3.SQLITE_IOERR: ("J014", "the disk failed", "look into the system's log (dmesg); on a healthy disk, open the Orchestra again"),
     sqlite3.SQLITE_CANTOPEN: ("J015", "the journal cannot be opened", "check that {folder} is a folder that you may write into"),
 }
+
+
+_PASSING = frozenset({"J010", "J011", "J012", "J015"})
+# Not J014: what a disk that failed to sync has kept can be told by nobody, so nothing is appended to it until somebody has looked.
 
 
 FROM_SQLITE = (sqlite3.Error, UnicodeDecodeError)
@@ -138,11 +157,18 @@ FROM_SQLITE = (sqlite3.Error, UnicodeDecodeError)
 
 def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: str) -> JournalError:
     """A store's error, with a code and what to type."""
-    primary = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    number: int = getattr(error, "sqlite_errorcode", None) or 0
+    primary = sqlite3.SQLITE_FULL if number == sqlite3.SQLITE_IOERR_SHMSIZE else number & 0xFF
     if isinstance(error, UnicodeDecodeError) or (not primary and "decode to UTF-8" in str(error)):
         primary = sqlite3.SQLITE_CORRUPT  # we write no other text
     code, message, hint = _MEANINGS.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path} away"))
     return JournalError(code, f"{message}: {path}", why=str(error), hint=hint.format(path=path, folder=folder))
+
+
+def full(path: str, folder: str, free: int) -> JournalError:
+    """The error of a disk on which too little is free to count on it."""
+    code, message, hint = _MEANINGS[sqlite3.SQLITE_FULL]
+    return JournalError(code, f"{message}: {path}", why=f"{free >> 10} KiB are free", hint=hint.format(path=path, folder=folder))
 
 
 def from_os(error: OSError, path: str) -> JournalError:
@@ -157,4 +183,5 @@ def from_os(error: OSError, path: str) -> JournalError:
 
 def moved(path: str) -> JournalError:
     """The error of a file that somebody deleted or replaced while it was open."""
-    return JournalError("J016", f"the journal was deleted or replaced while it was open: {path}", hint="leave the file alone; run again")
+    hint = "leave the file alone; open the Orchestra again"
+    return JournalError("J016", f"the journal was deleted or replaced while it was open: {path}", hint=hint)

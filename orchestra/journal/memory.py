@@ -182,6 +182,11 @@ class MemoryJournal:
         """The ids of runs that begin so, in order; at most 100."""
         return sorted(run for run in self.store.logs if run.startswith(prefix))[:100]
 
+    async def ready(self) -> None:
+        """Returns at once. Raises `JournalError` J002 once it is closed."""
+        if self._closed:
+            raise closed()
+
     async def lease(self, run: str) -> int:
         """Takes the lease over. Raises `JournalError` J022 where another open journal holds it, J023, J006."""
         log = self._log(run)

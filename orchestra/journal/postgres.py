@@ -20,9 +20,10 @@ import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
-from orchestra.journal import FOUND
+from orchestra.journal import AGAIN, FOUND
 from orchestra.journal.bodies import body_of, bounded, is_text
 from orchestra.journal.error import (
+    Alarm,
     JournalError,
     after_the_end,
     closed,
@@ -31,9 +32,11 @@ from orchestra.journal.error import (
     no_run,
     not_json,
     other_writer,
+    silent,
 )
+from orchestra.journal.postgres_address import apart, place
 from orchestra.journal.postgres_connections import Database, Durability, session_of_its_own
-from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, place, pooled, unreachable
+from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, pooled, unreachable
 from orchestra.journal.postgres_presence import Presence
 from orchestra.journal.postgres_rows import Tail, key
 from orchestra.journal.postgres_tables import Tables
@@ -53,24 +56,31 @@ class PostgresJournal:
 
     Three kinds of connection: one that the writer commits over, one that is the journal's presence and hears of letters, and up to
     four for questions. Each is made anew where it is lost. A fault of the database, or that it stays away for longer than `patience`,
-    reaches everyone who waits in `durable`, and every later `append`; where only the lease of one run is lost, only that run fails
-    (J005).
+    reaches everyone who waits in `durable`, and every `append` while it lasts; where only the lease of one run is lost, only that run
+    fails (J005). The runs that were in hand at a fault fail with it, and anybody may take them over, for this journal's presence is
+    gone; it has another one once the database can be written again, which is tried each second.
     """
 
-    def __init__(self, database: Database, tables: Tables, presence: Presence, pool: asyncpg.Pool) -> None:
-        self._database, self._tables, self._presence, self._pool = database, tables, presence, pool
+    def __init__(self, database: Database, tables: Tables, presence: Presence, pool: asyncpg.Pool, alarm: Alarm) -> None:
+        self._database, self._tables, self._presence, self._pool, self._alarm = database, tables, presence, pool, alarm
         self._lax = database.durability == "off"
         self._logs: dict[str, Log] = {}
         self._ended: dict[str, None] = {}
         self._fresh: dict[str, bytes] = {}
         self._memo: dict[bytes, tuple[str, bytes]] = {}
         self._fault: JournalError | None = None
-        self._told = False
+        self._untold: JournalError | None = None
+        """A fault that nobody has been told yet."""
+        self._recovering: asyncio.Task[None] | None = None
         self._giving: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
-        self._writer = Writer(
-            tables, database.connect, presence.number, self._take_in, one_by_one=database.durability == "strict", patience=database.patience
-        )
+        self._begin()
+
+    def _begin(self) -> None:
+        """Writes, as the presence that there is."""
+        database, presence = self._database, self._presence
+        strict, patience = database.durability == "strict", database.patience
+        self._writer = Writer(self._tables, database.connect, presence.number, self._take_in, one_by_one=strict, patience=patience)
         self._writing = asyncio.create_task(self._writer.run())
         self._watching = asyncio.create_task(presence.watch(self._back))
         self._watching.add_done_callback(self._gone)
@@ -78,16 +88,19 @@ class PostgresJournal:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, dsn: str, *, durability: Durability = "group", schema: str = "orchestra", patience: float = 30.0
+        cls, dsn: str, *, durability: Durability = "group", schema: str = "", patience: float = 30.0, alarm: Alarm = silent
     ) -> AsyncIterator[Self]:
-        """The journal of a database, in a schema of its own, made where it is not there.
+        """The journal of a database, in a schema of its own, made where it is not there: the one that `schema` names, else the address
+        (`?schema=NAME`), else `orchestra`.
 
         `group` commits many events at once, at most 5 ms later; `strict` gives each append a commit of its own; `off` waits for no
         disk: a crash of the server may take the last moments. `patience` is how many seconds a lost connection may take to come
-        back. Raises `JournalError`: J030 where the database cannot be reached, J034 behind a pooler in transaction mode, J018, J020.
+        back; `alarm` hears of faults of the database. Raises `JournalError`: J030 where the database cannot be reached, J034 behind a
+        pooler in transaction mode, J018, J020.
         """
+        dsn, named = apart(dsn)
         database = Database(dsn, place(dsn), durability, patience)
-        journal = await cls._opened(database, Tables(schema, database.where))
+        journal = await cls._opened(database, Tables(schema or named, database.where), alarm)
         try:
             yield journal
         except BaseException:
@@ -97,7 +110,7 @@ class PostgresJournal:
         await journal.close()
 
     @classmethod
-    async def _opened(cls, database: Database, tables: Tables) -> Self:
+    async def _opened(cls, database: Database, tables: Tables, alarm: Alarm) -> Self:
         presence = Presence(database, tables.channel)
         try:
             sql = await presence.connect()
@@ -116,7 +129,7 @@ class PostgresJournal:
         except BaseException:
             presence.give_up()
             raise
-        return cls(database, tables, presence, pool)
+        return cls(database, tables, presence, pool, alarm)
 
     # Events
 
@@ -124,7 +137,7 @@ class PostgresJournal:
         """Puts events in line, all or none.
 
         Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J004 for what is no JSON, J005 where this journal does not
-        hold the run's lease, J006 after a run's end; and the database's fault once it is known. That another journal began a run of
+        hold the run's lease, J006 after a run's end; and the database's fault while it is known. That another journal began a run of
         the same id is known only at the commit, and reaches `durable`.
         """
         if self._fault is not None or self._closing is not None:
@@ -132,7 +145,7 @@ class PostgresJournal:
         log = self._logs.get(run)
         if not events:
             return
-        if log is None:
+        if log is None or log.anew(events[0].seq):
             if run in self._ended:
                 raise after_the_end(run, events[0].seq)
             if events[0].seq != 1:
@@ -148,7 +161,7 @@ class PostgresJournal:
         self._writer.put(Appended(log, tuple(events), bodies))
 
     def put(self, data: bytes) -> str:
-        """Stores a blob with the next append and gives its digest. Raises the database's fault once it is known."""
+        """Stores a blob with the next append and gives its digest. Raises the database's fault while it is known."""
         if self._fault is not None or self._closing is not None:
             raise self._refusal()
         name = digest(data)
@@ -216,6 +229,11 @@ class PostgresJournal:
         """The ids of runs that begin so, in order; at most 100."""
         await self._settle()
         return await self._ask(lambda sql, _: self._tables.find(sql, prefix, FOUND)) if _usable(prefix) else []
+
+    async def ready(self) -> None:
+        """Returns where the tables may be written. Raises the database's fault where they may not."""
+        self._refuse_fault()
+        await self._ask(lambda sql, _: self._tables.touch(sql))
 
     # Leases
 
@@ -289,11 +307,11 @@ class PostgresJournal:
         return await self._ask(lambda sql, _: self._tables.letters(sql, run, after)) if _usable(run) else []
 
     async def mail(self) -> set[str]:
-        """Waits for letters, and names the runs that got some. Raises the database's fault, and J002 once the journal is closed."""
+        """Waits for letters, through a fault of the database too, and names the runs that got some. Raises J002 once it is closed."""
         presence = self._presence
         while not presence.mail:
-            if self._fault is not None or self._closing is not None:
-                raise self._refusal()
+            if self._closing is not None:
+                raise closed()
             presence.rings.clear()
             await presence.rings.wait()
         found, presence.mail = presence.mail, set()
@@ -333,12 +351,15 @@ class PostgresJournal:
             self._closing = asyncio.create_task(self._let_go())
             # Shielded: a caller who is cancelled here may go, but the connections are still closed behind him.
             await asyncio.shield(self._closing)
-            if self._fault is not None and self._fault.code != "J002" and not self._told:
-                raise self._refusal()
+            if self._untold is not None:
+                raise self._untold.again()
         else:
             await asyncio.shield(self._closing)
 
     async def _let_go(self) -> None:
+        if self._recovering is not None:
+            self._recovering.cancel()
+            await asyncio.gather(self._recovering, return_exceptions=True)
         self._writer.finish()
         await self._writing
         self._watching.cancel()
@@ -387,7 +408,7 @@ class PostgresJournal:
 
     def _refusal(self) -> JournalError:
         error = self._fault or closed()
-        self._told = self._told or error is self._fault
+        self._untold = None if error is self._untold else self._untold
         return error.again()
 
     def _take_in(self, report: Report) -> None:
@@ -405,12 +426,45 @@ class PostgresJournal:
             log.failed = error
             log.fail(error)
         if report.fault is not None:
-            self._fault = self._fault or report.fault
-            if self._closing is None:
-                self._presence.give_up()  # this journal writes no more: others may take its runs over
+            fault = self._fail(report.fault)
+            self._memo.clear()
             for log in self._logs.values():
-                self._told = log.fail(self._fault) or self._told
+                log.failed = log.failed or fault
+                if log.fail(fault):
+                    self._untold = None
             self._presence.rings.set()
+            if self._closing is None:
+                self._presence.give_up()  # nobody goes on with what it had in hand: others may take its runs over
+                self._watching.cancel()
+                self._recovering = asyncio.create_task(self._recover())
+
+    def _fail(self, fault: JournalError) -> JournalError:
+        """There is a fault: this one, or another one is known."""
+        if self._fault is None:
+            self._fault = fault
+            if fault.code != "J002":
+                self._untold = fault
+                self._alarm(fault)
+        return self._fault
+
+    async def _recover(self) -> None:
+        """Tries until the database can be written again. Nothing of before goes on: the presence is another one, and so is the writer."""
+        while True:
+            await asyncio.sleep(AGAIN)
+            try:
+                sql = await self._presence.renew()
+                await self._tables.touch(sql)
+                self._presence.mail |= await self._tables.lettered(sql)
+            except (*FAULTS, JournalError):
+                self._presence.give_up()
+            else:
+                break
+        self._begin()
+        for name, data in self._fresh.items():  # whoever put them may be about to name them
+            self._writer.put(Kept(name, data))
+        self._fault = None
+        self._presence.rings.set()
+        self._alarm(None)
 
     async def _back(self, sql: asyncpg.Connection) -> None:
         """There is a new presence: which runs were taken meanwhile, and which got letters that nobody announced to us."""
@@ -428,8 +482,7 @@ class PostgresJournal:
         """There will be no presence: others may take the runs over, so nothing more is appended; the commit under way is still settled."""
         if watching.cancelled() or (error := watching.exception()) is None:
             return
-        self._fault = self._fault or gone(self._database.where, str(error) or type(error).__name__)
-        self._writer.stop(self._fault)
+        self._writer.stop(self._fail(gone(self._database.where, str(error) or type(error).__name__)))
         self._presence.rings.set()
 
 

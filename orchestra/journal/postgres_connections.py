@@ -32,7 +32,7 @@ class Database:
         """Connections for questions, and for what is on disk when the caller has his answer: leases, letters."""
         return await asyncpg.create_pool(
             self.dsn,
-            min_size=1,
+            min_size=0,  # with a floor asyncpg tells of each try to restore it, on stderr
             max_size=READERS,
             timeout=self.patience,
             command_timeout=self.patience,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import asyncpg
 
 from orchestra.journal.error import JournalError
@@ -24,7 +22,11 @@ _PASSING = (
 )
 _MEANINGS: dict[str, tuple[str, str, str]] = {
     "53100": ("J010", "the database's disk is full", "free some space on the database's machine (df -h), then run again"),
-    "42501": ("J011", "the role may not write the journal", "grant the role the schema: GRANT ALL ON SCHEMA … TO …, and its tables"),
+    "42501": (
+        "J011",
+        "the role may not write the journal",
+        "grant it: GRANT USAGE ON SCHEMA … TO …; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA … TO …",
+    ),
     "25006": ("J011", "the database is read-only", "name the primary server in `journal:`, not a standby"),
     "XX001": ("J013", "the database is damaged", "restore it from a copy; other runs may be whole: `orchestra runs list`"),
     "XX002": ("J013", "an index of the database is damaged", "REINDEX SCHEMA, after a look into the server's log"),
@@ -36,16 +38,6 @@ def passing(error: Exception) -> bool:
     """Whether another try, over a new connection, may go well: the connection is gone, or two transactions were in each other's way."""
     # A plain InterfaceError says that the connection is closed; its subclasses say that the question was wrong.
     return isinstance(error, _PASSING) or type(error) is asyncpg.InterfaceError
-
-
-def place(dsn: str) -> str:
-    """A DSN without its password and its options: what an error may show."""
-    try:
-        parts = urlsplit(dsn)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "the database"
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}" if parts.scheme else "the database"
 
 
 def from_postgres(error: Exception, where: str) -> JournalError:
@@ -97,6 +89,17 @@ def not_held(run: str) -> JournalError:
         "J005",
         f"this journal does not hold the lease of run {run}, so it may not append to it",
         hint=f"take it over first (`lease`), or see who writes it: orchestra runs show {run}",
+    )
+
+
+def no_create(schema: str, database: str, role: str, where: str) -> JournalError:
+    """The error of a schema that is not there, and that the role may not make."""
+    return JournalError(
+        "J011",
+        f"the role may not make the journal's schema {schema!r}: {where}",
+        why=f"schema {schema!r} is not there, and role {role!r} has no CREATE on database {database!r}",
+        hint=f'as the owner of the database: GRANT CREATE ON DATABASE "{database}" TO "{role}"; '
+        f'or make it for the role: CREATE SCHEMA "{schema}" AUTHORIZATION "{role}"',
     )
 
 

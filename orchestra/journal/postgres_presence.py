@@ -50,6 +50,13 @@ class Presence:
         self._lost.clear()
         self._sql.add_termination_listener(self._lose)
 
+    async def renew(self) -> asyncpg.Connection:
+        """A session under another number: what the one before had in hand is nobody's. Raises what asyncpg raises."""
+        self.number, self._given_up = secrets.randbits(63), False
+        sql = await self.connect()
+        await self.take()
+        return sql
+
     async def watch(self, back: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
         """Finds out that the session is lost, also where the network does not say so, and begins a new one, which `back` is told of.
 

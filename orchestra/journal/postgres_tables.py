@@ -16,7 +16,7 @@ from orchestra.events import Event
 from orchestra.journal import AT_ONCE
 from orchestra.journal.chain import checked
 from orchestra.journal.error import JournalError, damaged, damaged_rows, ended, held, no_run, undelivered
-from orchestra.journal.postgres_error import newer, stranger
+from orchestra.journal.postgres_error import newer, no_create, stranger
 from orchestra.journal.postgres_rows import Batch, Growth, read_summary, tally_of, whole
 from orchestra.journal.summary import Tally, unheld
 from orchestra.values.json import digest
@@ -152,7 +152,11 @@ class Tables:
             ):
                 raise stranger(self.schema, self.where)
             if not await sql.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", self.schema):
-                await sql.execute(f"CREATE SCHEMA {self._name}")
+                database, role = await sql.fetchrow("SELECT current_database(), current_user")
+                try:
+                    await sql.execute(f"CREATE SCHEMA {self._name}")
+                except asyncpg.InsufficientPrivilegeError as error:
+                    raise no_create(self.schema, database, role, self.where) from error
             await sql.execute(f"SET LOCAL search_path TO {self._name}")
             await sql.execute(_TABLES)
             await sql.execute(self._sql("INSERT INTO @schema_version VALUES ($1)"), VERSION)
@@ -166,6 +170,10 @@ class Tables:
         return version is not None
 
     # Writing
+
+    async def touch(self, sql: asyncpg.Connection) -> None:
+        """Returns where the tables may be written; nothing is. Raises what asyncpg raises."""
+        await sql.execute(self._sql("UPDATE @runs SET letters = letters WHERE run = ''"))
 
     async def write(self, sql: asyncpg.Connection, batch: Batch, presence: int, *, again: bool) -> set[str]:
         """Puts a batch on disk in one statement, which is one transaction; gives the runs of it that are there now.

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import asyncpg
 
+from orchestra.codes import LOST
 from orchestra.events import Event
 from orchestra.journal import GATHER, MOST
 from orchestra.journal.error import JournalError, closed, other_writer
@@ -53,6 +54,10 @@ class Log:
                 self._waiting.append((wanted, future))
             elif not future.done():
                 future.set_result(None)
+
+    def anew(self, seq: int) -> bool:
+        """Whether a run begins that failed with the database: nothing of it may be there, which the commit finds out."""
+        return seq == 1 and self.failed is not None and self.failed.code != LOST
 
     def fail(self, error: JournalError) -> bool:
         """Nothing more of the run comes on disk; whether somebody was told."""

@@ -24,11 +24,13 @@ from orchestra.journal import FOUND, errands
 from orchestra.journal.bodies import body_of, bounded, is_text
 from orchestra.journal.error import (
     FROM_SQLITE,
+    Alarm,
     JournalError,
     closed,
     never_appended,
     no_run,
     other_writer,
+    silent,
 )
 from orchestra.journal.file import Durability
 from orchestra.journal.opening import Stores, connect
@@ -49,11 +51,16 @@ class SqliteJournal:
     """Stands behind the `Journal` door; made by `SqliteJournal.open`.
 
     `append` checks and encodes on the loop's thread; a writer thread hashes, folds the run's row and commits; a reader thread
-    answers questions; each has a connection of its own. A fault of the store reaches everyone who waits in `durable`, and
-    every later `append`.
+    answers questions; each has a connection of its own.
+
+    A fault of the store reaches everyone who waits in `durable`, and every `append` while it lasts. The runs that were in hand then fail
+    with it: their leases are given back, and they go on from what is on disk, once somebody takes them over. A fault that may pass, as
+    of a disk that is full, is over as soon as the file can be written again, which is tried each second.
     """
 
-    def __init__(self, stores: Stores, presence: Presence, reader: ThreadPoolExecutor, durability: Durability) -> None:
+    def __init__(
+        self, stores: Stores, presence: Presence, reader: ThreadPoolExecutor, durability: Durability, alarm: Alarm = silent
+    ) -> None:
         self._stores, self._presence, self._reader = stores, presence, reader
         self._reading = stores.reading
         self._lax = durability == "off"
@@ -68,7 +75,9 @@ class SqliteJournal:
         self._rings = asyncio.Event()
         self._failed: dict[str, JournalError] = {}
         self._fault: JournalError | None = None
-        self._told = False
+        self._untold: JournalError | None = None
+        """A fault that nobody has been told yet."""
+        self._alarm = alarm
         self._closed = False
         self._writer = Writer(stores.writing, self._hand_over, one_by_one=durability == "strict")
         self._writer.start()
@@ -76,20 +85,27 @@ class SqliteJournal:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, path: str | os.PathLike[str], *, durability: Durability = "group", busy: float = 10.0, max_bytes: int | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "group",
+        busy: float = 10.0,
+        max_bytes: int | None = None,
+        alarm: Alarm = silent,
     ) -> AsyncIterator[Self]:
         """The journal of a file, made where it is not there, for its owner's eyes only.
 
         `group` commits many events at once, at most 5 ms later; `strict` gives each append a commit of its own; `off` waits for no
         disk: a power cut may take the last seconds, the end of the process takes at most what was in line. `busy` is how many
-        seconds other processes may hold the file; `max_bytes` is how large it may grow. Raises `JournalError`.
+        seconds other processes may hold the file; `max_bytes` is how large it may grow; `alarm` hears of faults of the store. Raises
+        `JournalError`.
         """
         # A thread of our own, for SQLite blocks; what it opens, it also reads with.
         reader = ThreadPoolExecutor(1, thread_name_prefix="orchestra-journal-reader")
         loop = asyncio.get_running_loop()
         try:
             stores, presence = await loop.run_in_executor(reader, connect, Path(path), durability, busy, max_bytes)
-            journal = cls(stores, presence, reader, durability)
+            journal = cls(stores, presence, reader, durability, alarm)
         except BaseException:
             reader.shutdown(wait=False)
             raise
@@ -105,9 +121,9 @@ class SqliteJournal:
         """Puts events in line, all or none.
 
         Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J004 for what is no JSON, J005 without the run's lease,
-        J006 after a run's end; and the store's fault once it is known.
+        J006 after a run's end; and the store's fault while it is known.
         """
-        if self._fault is not None or self._closed or run in self._failed:
+        if self._fault is not None or self._closed or (run in self._failed and not self._anew(run, events)):
             raise self._refusal(run)
         line = self._lines.get(run) or self._known(run)
         bodies = [body_of(run, event) for event in events]
@@ -116,7 +132,7 @@ class SqliteJournal:
             self._writer.put((run, tuple(events), bodies))
 
     def put(self, data: bytes) -> str:
-        """Stores a blob with the next commit and gives its digest. Raises the store's fault once it is known."""
+        """Stores a blob with the next commit and gives its digest. Raises the store's fault while it is known."""
         if self._fault is not None or self._closed:
             raise self._refusal("")
         name = digest(data)
@@ -128,7 +144,7 @@ class SqliteJournal:
     def remember(self, memo: str, run: str, value: Any) -> None:
         """Keeps an accepted answer under its key with the next commit; the first one stays.
 
-        Raises `JournalError` J004 for what is no JSON, and the store's fault once it is known.
+        Raises `JournalError` J004 for what is no JSON, and the store's fault while it is known.
         """
         if self._fault is not None or self._closed:
             raise self._refusal("")
@@ -136,6 +152,10 @@ class SqliteJournal:
             body = bounded(f"answer {memo}", value)
             self._memos[memo] = run, body
             self._writer.put(Memo(memo, run, body))
+
+    async def ready(self) -> None:
+        """Returns once something was written to the disk. Raises the store's fault where it cannot be, J010 where it soon will not be."""
+        await self._errand("", Store.touch)
 
     async def lease(self, run: str) -> int:
         """Takes over the lease of a run that nobody holds, and gives its epoch; from then on this journal appends.
@@ -305,8 +325,8 @@ class SqliteJournal:
             # Shielded: a caller who is cancelled here may go, but the file is still closed behind him.
             await asyncio.shield(self._loop.run_in_executor(self._reader, self._let_go))
             self._reader.shutdown()  # idle by now: this waits for no more than the thread's last breath
-            if self._fault is not None and self._fault.code != "J002" and not self._told:
-                raise self._refusal("")
+            if self._untold is not None:
+                raise self._untold.again()
 
     def _let_go(self) -> None:
         self._writer.join()
@@ -394,8 +414,15 @@ class SqliteJournal:
 
     def _refusal(self, run: str) -> JournalError:
         error = self._failed.get(run) or self._fault or closed()
-        self._told = self._told or error is self._fault
+        self._untold = None if error is self._untold else self._untold
         return error.again()
+
+    def _anew(self, run: str, events: Sequence[Event]) -> bool:
+        """Whether a run begins that failed with the store: nothing of it may be on disk, which the file knows."""
+        if not events or events[0].seq != 1 or run in self._lines:
+            return False
+        del self._failed[run]
+        return True
 
     def _hand_over(self, report: Report) -> None:
         """Takes the writer's report over to the loop's thread; a loop that is gone has nobody who waits."""
@@ -419,12 +446,31 @@ class SqliteJournal:
         for errand, answer in report.answers:
             self._answer(errand.waiter, answer)
         if report.fault is not None:
-            self._fault = report.fault
-            for run in list(self._waiting):
-                self._wake(run, None)
-            for waiter in list(self._answers):
-                self._answer(waiter, self._refusal(""))
-            self._rings.set()
+            self._fail(report.fault)
+        elif report.passed:
+            self._fault = None
+            for name, data in self._fresh.items():  # whoever put them may be about to name them
+                self._writer.put(Blob(name, data))
+            self._alarm(None)
+
+    def _fail(self, fault: JournalError) -> None:
+        """Nothing that is in line will be on disk; nobody who has a run in hand goes on with it."""
+        known = self._fault is not None and self._fault.code == fault.code
+        self._fault = fault
+        if fault.code != "J002" and not known:
+            self._untold = fault
+            self._alarm(fault)
+        if fault.passes:
+            self._failed.update(dict.fromkeys(self._lines, fault))
+        for run in list(self._waiting):
+            self._wake(run, None)
+        for waiter in list(self._answers):
+            self._answer(waiter, self._refusal(""))
+        if fault.passes:
+            for lost in (self._lines, self._marks, self._memos):
+                lost.clear()
+            self._writer.give_up()
+        self._rings.set()
 
     def _answer(self, waiter: asyncio.Future[Any] | None, answer: Any) -> None:
         self._rings.set()  # it may have been a letter

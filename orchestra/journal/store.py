@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +12,16 @@ from typing import Any
 
 from orchestra.doors import Message
 from orchestra.events import AttemptFinished, Event, RunStarted, encode
-from orchestra.journal.error import JournalError
+from orchestra.journal.error import JournalError, from_os, full
 from orchestra.journal.file import Durability, File, seal
 from orchestra.journal.large import LARGE, parted
 from orchestra.journal.presence import Presence
 from orchestra.journal.rows import Row, insert, row_of, update
 from orchestra.journal.summary import Tally, message, named
 from orchestra.values.json import digest
+
+ROOM = 256 << 10
+"""Bytes that are free on a disk to which new events are entrusted again after it was full."""
 
 
 class NotOurs(Exception):
@@ -122,11 +126,41 @@ class Store(File):
                 self._rows[run] = lease
         return answers
 
+    def recover(self) -> None:
+        """After a fault that passes: gives all leases back, in a commit that shows that the file can be written again.
+
+        Whoever had a run in hand may not have written all of it, so that it goes on from what is on disk. Raises as `commit` does, and
+        `JournalError` J010.
+        """
+        self.refuse_moved()
+        sql = self.sql
+        try:
+            sql.execute("BEGIN IMMEDIATE")
+            self.touch()
+            for row in self._rows.values():
+                update(sql, [(row, Row(row.tally, row.last, row.chain, "", row.epoch))])  # false for one that is in other hands already
+            sql.execute("COMMIT")
+        finally:
+            if sql.in_transaction:
+                sql.execute("ROLLBACK")
+        self._rows.clear()
+
     def forget(self, run: str) -> None:
         """Holds the run's lease no longer, as far as this store knows."""
         self._rows.pop(run, None)
 
     # For errands, inside the transaction
+
+    def touch(self) -> None:
+        """Writes something that says nothing, where there is room for more. Raises `JournalError` J010."""
+        path, folder = str(self.path), str(self.path.parent)
+        try:
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            raise from_os(error, path) from error
+        if free < ROOM:
+            raise full(path, folder, free)
+        self.sql.execute("PRAGMA user_version = 0")  # dirties the file's first page, whatever stands there
 
     def row(self, run: str) -> Row | None:
         """The run's row as the transaction sees it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from orchestra.events import Event
-from orchestra.journal import GATHER, MOST
+from orchestra.journal import AGAIN, GATHER, MOST
 from orchestra.journal.error import FROM_SQLITE, JournalError, damaged_rows, other_writer
 from orchestra.journal.store import Batch, Errand, NotOurs, Store
 
@@ -38,7 +38,7 @@ Entry: TypeAlias = tuple[str, Sequence[Event], Sequence[bytes]] | Blob | Memo | 
 @dataclass(slots=True)
 class Report:
     """What a commit did: up to where each run is on disk, blobs and memos among them, the errands' answers, runs that failed alone,
-    and the fault that ends it all."""
+    the fault for which nothing that is in line is written any more, and that it has passed."""
 
     marks: dict[str, int] = field(default_factory=dict)
     blobs: list[str] = field(default_factory=list)
@@ -46,12 +46,14 @@ class Report:
     answers: list[tuple[Errand, Any]] = field(default_factory=list)
     failed: dict[str, JournalError] = field(default_factory=dict)
     fault: JournalError | None = None
+    passed: bool = False
 
 
 class Writer(threading.Thread):
     """Commits in order of arrival, at once where somebody waits, else after at most `GATHER` seconds.
 
-    Tells `report`, on this thread, what each commit did. After a fault it commits nothing more.
+    Tells `report`, on this thread, what each commit did. After a fault it commits nothing of what was in line, and after one that does
+    not pass nothing more at all.
     """
 
     def __init__(self, store: Store, report: Callable[[Report], None], *, one_by_one: bool = False) -> None:
@@ -64,6 +66,7 @@ class Writer(threading.Thread):
         self._idle = False
         self._hurry = one_by_one
         self._closing = False
+        self._given_up = False
 
     def put(self, entry: Entry) -> None:
         """Puts an entry in line."""
@@ -79,6 +82,13 @@ class Writer(threading.Thread):
                 self._hurry = True
                 self._changed.notify()
 
+    def give_up(self) -> None:
+        """What is in line is not written. After a fault that passes, the thread waits for this before it tries again."""
+        with self._changed:
+            self._line.clear()
+            self._given_up = True
+            self._changed.notify()
+
     def finish(self) -> None:
         """Lets the thread end once the line is empty."""
         with self._changed:
@@ -86,15 +96,17 @@ class Writer(threading.Thread):
             self._changed.notify()
 
     def run(self) -> None:
-        """Commits until `finish`, or until a fault."""
+        """Commits until `finish`, or until a fault that does not pass."""
         fault = JournalError("J019", f"the journal's writer died: {self._store.path}", hint="open the journal again")
         try:
             while self._wait():
                 report = self._commit(self._take())
-                if report.fault is not None:
-                    fault = report.fault
-                    return
                 self._report(report)
+                if report.fault is not None:
+                    if (lasting := self._recovered(report.fault)) is not None:
+                        fault = lasting
+                        return
+                    self._report(Report(passed=True))
             fault = JournalError("J002", "the journal is closed", hint="append before `close`, or open the journal again")
         finally:
             # Whatever happened, nobody may wait for this thread any longer.
@@ -110,6 +122,28 @@ class Writer(threading.Thread):
                 self._changed.wait_for(lambda: self._hurry or self._closing, timeout=GATHER)
             self._hurry = self._one_by_one
             return bool(self._line)
+
+    def _recovered(self, fault: JournalError) -> JournalError | None:
+        """Waits until the store can be written again; gives the fault of one that cannot be, or that is closed before."""
+        if not fault.passes:
+            return fault
+        with self._changed:
+            # What is in line comes from before anybody knew: events that follow on lost ones.
+            self._changed.wait_for(lambda: self._given_up or self._closing)
+            self._given_up = False
+        while fault.passes:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closing, timeout=AGAIN):
+                    break
+            try:
+                self._store.recover()
+            except FROM_SQLITE as error:
+                fault = self._store.fault(error)
+            except JournalError as error:
+                fault = error
+            else:
+                return None
+        return fault
 
     def _take(self) -> Batch:
         batch, line = Batch(), self._line

@@ -283,6 +283,12 @@ class CrashingJournal:
 
     # What goes to the store at once
 
+    async def ready(self) -> None:
+        """Returns where a commit would go well."""
+        await self._process.goes_on()
+        if self._fault is not None:
+            raise self._fault.again()
+
     async def lease(self, run: str) -> int:
         """Takes a lease over."""
         await self._process.goes_on()

@@ -1,0 +1,236 @@
+"""A store that could not be written for a while: who had a run in hand is told, nothing is half there, and then all goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from orchestra import Orchestra, RunFailed, tool, workflow
+from orchestra.config import Settings
+from orchestra.doors import Journal, Letter
+from orchestra.errors import OrchestraError
+from orchestra.events import AttemptFinished
+from orchestra.journal.error import JournalError
+from orchestra.journal.postgres import PostgresJournal
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.log import alarm
+from orchestra.testing.conformance_stories import begun, code_of, ended, middle, status_of, write
+from tests.journal.postgres_proxy import before
+from tests.journal.postgres_server import PostgresServer, running
+from tests.journal.test_sqlite import many
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+async def recovered(journal: Journal) -> None:
+    """Waits until it can be written again."""
+    for _ in range(600):
+        if not await code_of(journal.ready()):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it is not written again")
+
+
+async def fill(journal: SqliteJournal) -> None:
+    """More than fits."""
+    journal.append("large", [begun("large"), *many(2, 300)])
+    assert await code_of(journal.durable("large", 301)) == "J010"
+
+
+async def test_a_disk_that_was_full_is_written_again(file: Path) -> None:
+    async with SqliteJournal.open(file, max_bytes=200_000) as journal:
+        await write(journal, "in hand", [begun("in hand")])
+        await fill(journal)
+        assert await code_of(journal.ready()) == "J010"
+        assert await code_of(write(journal, "new", [begun("new")])) == "J010"
+        await recovered(journal)
+        await write(journal, "new", [begun("new"), ended(2)])
+        assert [(row.run, row.status) for row in await journal.runs()] == [("new", "done"), ("in hand", "interrupted")]
+
+
+async def test_who_had_a_run_in_hand_writes_no_more_of_it_until_he_takes_it_over(file: Path) -> None:
+    async with SqliteJournal.open(file, max_bytes=200_000) as journal, SqliteJournal.open(file) as other:
+        await write(journal, "here", [begun("here")])
+        await write(journal, "there", [begun("there")])
+        await fill(journal)
+        await recovered(journal)
+        for run in ("here", "there"):
+            assert await code_of(write(journal, run, middle(2))) == "J010"
+        assert await other.lease("there") == 2
+        await write(other, "there", middle(2))
+        assert await code_of(write(journal, "there", middle(2))) == "J010"
+        assert await journal.lease("here") == 2
+        await write(journal, "here", [*middle(2, 1), ended(3)])
+        assert len(await other.read("here")) == 3
+        await write(journal, "large", [begun("large")])  # of which nothing was there
+
+
+async def test_what_was_put_before_a_fault_is_there_when_it_is_named_after_it(file: Path) -> None:
+    async with SqliteJournal.open(file, max_bytes=200_000) as journal:
+        name = journal.put(b"a prompt")
+        await fill(journal)
+        await recovered(journal)
+        await write(journal, "r1", [begun("r1"), AttemptFinished(seq=2, at=1.0, node="n", attempt=1, sent=name), ended(3)])
+    async with SqliteJournal.open(file) as journal:
+        assert await journal.blob(name) == b"a prompt"
+
+
+async def test_an_answer_that_was_lost_is_not_remembered(file: Path) -> None:
+    async with SqliteJournal.open(file, max_bytes=200_000) as journal:
+        journal.append("large", [begun("large"), *many(2, 300)])
+        journal.remember("memo", "large", 1)
+        assert await code_of(journal.durable("large", 301)) == "J010"
+        assert await journal.recall("memo") is None
+        await recovered(journal)
+        assert await journal.recall("memo") is None
+
+
+async def test_a_lock_that_was_held_too_long_is_told_while_it_lasts(file: Path) -> None:
+    heard: list[str | None] = []
+    async with SqliteJournal.open(file, busy=0.05, alarm=lambda fault: heard.append(fault and fault.code)) as journal:
+        other = sqlite3.connect(file, isolation_level=None)
+        for _ in range(2):
+            other.execute("BEGIN IMMEDIATE")
+            assert await code_of(journal.ready()) == "J012"
+            assert await code_of(journal.post("r1", Letter(kind="cancel"))) == "J012"
+            other.execute("ROLLBACK")
+            await recovered(journal)
+        other.close()
+    assert heard == ["J012", None] * 2
+
+
+async def test_a_disk_that_fails_is_trusted_no_more(file: Path) -> None:
+    heard: list[str | None] = []
+    async with SqliteJournal.open(file, alarm=lambda fault: heard.append(fault and fault.code)) as journal:
+        os.unlink(file)
+        assert await code_of(journal.ready()) == "J016"
+        await asyncio.sleep(1.5)
+        assert await code_of(journal.ready()) == "J016"
+    assert heard == ["J016"]
+
+
+async def test_it_closes_while_nothing_can_be_written(file: Path) -> None:
+    async with SqliteJournal.open(file, busy=0.05) as journal:
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert await code_of(journal.ready()) == "J012"
+    other.close()
+
+
+def test_a_fault_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    hear = alarm("warning", form="json")
+    hear(JournalError("J010", "the disk is full: x", hint="free some", why="database or disk is full"))
+    hear(None)
+    alarm("off")(None)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["level"], line["event"], line.get("code")) for line in lines] == [
+        ("error", "journal failed", "J010"),
+        ("warning", "journal works again", None),
+    ]
+
+
+@tool(effect="pure")
+async def slow() -> int:
+    """Takes a moment."""
+    await asyncio.sleep(0.3)
+    return 1
+
+
+@tool(effect="pure")
+def long_text(size: int) -> str:
+    """Gives a text."""
+    return "x" * size
+
+
+@workflow
+def slowly() -> int:
+    """Takes a moment."""
+    return slow()
+
+
+@workflow
+def wordy(size: int) -> str:
+    """Gives a text."""
+    return long_text(size=size)
+
+
+async def test_runs_of_a_service_fail_while_the_disk_is_full_and_go_on_afterwards(file: Path) -> None:
+    async with (
+        SqliteJournal.open(file, max_bytes=400_000) as journal,
+        Orchestra.open(Settings.load({"journal": "off"}), fleet="none", journal=journal) as orchestra,
+    ):
+        held = await orchestra.start(slowly)
+        assert await failure(orchestra.run(wordy, size=1_000_000)) == "J010"
+        assert await failure(held.wait()) == "J010"
+        await recovered(orchestra.journal)
+        assert (await orchestra.run(wordy, size=10)).output == "x" * 10
+        assert held.id in {row.run for row in await orchestra.runs(status="interrupted")}
+        assert (await (await orchestra.resume(held.id))).value == 1
+
+
+async def failure(work: Awaitable[object]) -> str | None:
+    """The code of what went wrong."""
+    try:
+        await work
+    except (OrchestraError, RunFailed) as error:
+        return error.code
+    return None
+
+
+# Postgres
+
+
+async def test_a_database_that_stayed_away_is_written_again(postgres: PostgresServer, schema: str) -> None:
+    heard: list[str | None] = []
+    hear: Callable[[JournalError | None], None] = lambda fault: heard.append(fault and fault.code)  # noqa: E731
+    async with (
+        before(postgres) as proxy,
+        PostgresJournal.open(postgres.dsn, schema=schema) as other,
+        PostgresJournal.open(proxy.dsn, schema=schema, patience=0.2, alarm=hear) as journal,
+    ):
+        await write(journal, "r0", [begun("r0")])
+        name = journal.put(b"a prompt")
+        proxy.lose = lambda use, request: "request"
+        assert await code_of(write(journal, "r1", [begun("r1")])) == "J032"
+        assert await code_of(journal.ready()) == "J032"
+        proxy.lose = lambda use, request: None
+        await recovered(journal)
+        assert heard == ["J032", None]
+        assert await code_of(write(journal, "r0", middle(2))) == "J032"
+        assert await status_of(other, "r0") == "interrupted"
+        assert await other.lease("r0") == 2
+        await write(other, "r0", middle(2))
+        await write(journal, "r1", [begun("r1"), AttemptFinished(seq=2, at=1.0, node="n", attempt=1, sent=name)])
+        assert await other.blob(name) == b"a prompt"
+        assert await code_of(other.lease("r1")) == "J022"
+        waiting = asyncio.ensure_future(journal.mail())
+        await other.post("r1", Letter(kind="cancel"))
+        async with asyncio.timeout(30):
+            assert "r1" in await waiting
+
+
+async def test_a_server_that_was_away_for_longer_than_it_was_waited_for(schema: str) -> None:
+    with running() as server:
+        async with PostgresJournal.open(server.dsn, schema=schema, patience=0.5) as journal:
+            await write(journal, "r1", [begun("r1")])
+            waiting = asyncio.ensure_future(journal.mail())
+            server.stop(signal.SIGQUIT)
+            await asyncio.sleep(2)
+            assert await code_of(journal.ready()) in ("J031", "J032")
+            server.start()
+            await recovered(journal)
+            await write(journal, "r2", [begun("r2"), ended(2)])
+            assert await journal.lease("r1") == 2
+            await journal.post("r1", Letter(kind="cancel"))
+            async with asyncio.timeout(30):
+                assert await waiting == {"r1"}
