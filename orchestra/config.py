@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from orchestra import xdg
 from orchestra.errors import InputError, InputErrors, Place
 from orchestra.values.schema import nearest
 from orchestra.values.text import told
@@ -116,7 +117,8 @@ class Settings(BaseModel):
         one that `ORCHESTRA_PROJECT` names where that is left out, else of the nearest one from `start` upwards.
 
         Overrides that are None count as not given. Raises `InputError` or `InputErrors` (C001 unknown key, C002 wrong value,
-        C003 unreadable file, C006 a folder outside the project, C045 no project where one was named).
+        C003 unreadable file, C006 a folder outside the project, C045 no project where one was named, C050 no home where the journal
+        would stand in it).
         """
         environment = os.environ if environ is None else environ
         start = (start or Path.cwd()).absolute()
@@ -143,7 +145,8 @@ class Settings(BaseModel):
             errors.sort(key=lambda error: (error.place.file, error.place.line) if error.place else ("", 0))
             raise InputErrors(errors) if len(errors) > 1 else errors[0]
         root = file.path.parent if file else None
-        values.setdefault("journal", _journal(root, environment))
+        if "journal" not in values:
+            values["journal"] = _journal(root, environment)
         for kind in KINDS:
             values.setdefault(kind, ((root or start) / kind,))
         return cls(**values, project=root, start=start, sources=sources)
@@ -299,12 +302,12 @@ def _of_overrides(overrides: Mapping[str, Any], start: Path) -> _Layer:
 
 
 def _of_environment(environ: Mapping[str, str], start: Path) -> _Layer:
-    """Variables with the prefix that are close to no setting are somebody else's, secrets of endpoints for example."""
+    """Variables with the prefix that are close to no setting are somebody else's, as secrets of endpoints are. An empty one is none."""
     values: dict[str, _Given] = {}
     errors: list[InputError] = []
     for name, value in sorted(environ.items()):
         key = name.removeprefix(PREFIX).lower()
-        if not name.startswith(PREFIX) or name == PROJECT:
+        if not name.startswith(PREFIX) or name == PROJECT or not value:
             continue
         if key in KEYS:
             values[key] = _Given(value, name, start, text=True)
@@ -330,9 +333,11 @@ def _accept(key: str, given: _Given) -> Any:
     """A value of the setting's type; paths made absolute. Raises `InputError` C002 or C006."""
     value: Any = given.value
     field = Settings.model_fields[key]
+    if key in ("fleet", "journal") and value == "":
+        raise InputError("C002", f"{key} cannot be empty", place=given.place, hint=f"{key} is {field.description}")
     if key == "fleet" and isinstance(value, str | Path):
         value = str(_absolute(value, given.folder)) if looks_like_path(str(value)) else str(value)
-    elif key == "journal" and isinstance(value, str | Path) and value not in ("off", ""):
+    elif key == "journal" and isinstance(value, str | Path) and value != "off":
         return _elsewhere(value, given) if str(value).startswith(ELSEWHERE) else _absolute(value, given.folder)
     elif key in ("modules", *KINDS):
         value = _items(value, given)
@@ -379,7 +384,7 @@ def _stay_inside(key: str, folders: tuple[Path, ...], given: _Given) -> None:
 
 
 def _absolute(path: str | Path, folder: Path) -> Path:
-    return folder / Path(path).expanduser()
+    return folder / xdg.expanded(path)
 
 
 def _project(start: Path) -> _File | None:
@@ -405,19 +410,17 @@ def _in(folder: Path) -> _File | None:
 
 
 def _user_file(environ: Mapping[str, str]) -> _File | None:
-    path = _xdg(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
+    try:
+        path = xdg.under(environ, "XDG_CONFIG_HOME", ".config") / "orchestra" / "config.toml"
+    except InputError:  # whoever has no home has no file in it
+        return None
     return _read(path, "") if path.is_file() else None
 
 
-def _xdg(environ: Mapping[str, str], variable: str, default: str) -> Path:
-    """Orchestra's folder under an XDG root; a relative root is to be ignored, says the specification."""
-    root = Path(environ.get(variable) or "")
-    home = Path(environ.get("HOME") or Path.home())
-    return (root if root.is_absolute() else home / default) / "orchestra"
-
-
 def _journal(project: Path | None, environ: Mapping[str, str]) -> Path:
-    return project / ".orchestra" / "journal.db" if project else _xdg(environ, "XDG_STATE_HOME", ".local/state") / "journal.db"
+    if project:
+        return project / ".orchestra" / "journal.db"
+    return xdg.under(environ, "XDG_STATE_HOME", ".local/state", "ORCHESTRA_JOURNAL") / "orchestra" / "journal.db"
 
 
 def _read(path: Path, header: str, *, lenient: bool = False) -> _File | None:

@@ -69,8 +69,21 @@ def _address(place: str) -> str:
 
 
 def recorded(settings: Settings) -> bool:
-    """Whether there may be runs to look at: a journal's file that is not there holds none. Raises `InputError` C018 where it is off."""
+    """Whether there may be runs to look at: a journal's file that is not there holds none. Raises `InputError` C018 where it is off, and
+    C051 where the folder is not there in which somebody said that it is."""
     place = settings.journal
     if place == "off":
         raise InputError("C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off")
+    if (lacking := unmounted(settings)) is not None:
+        hint = f"mount its disk; or say where the journal is: orchestra config show. A new one: mkdir -p {lacking}"
+        raise InputError("C051", f"the journal's folder is not there: {lacking}", why=f"set by {settings.sources['journal']}", hint=hint)
     return not isinstance(place, Path) or place.exists()
+
+
+def unmounted(settings: Settings) -> Path | None:
+    """The folder of a journal that somebody named, where it is not there: its disk may not be. One inside of the project is made by the
+    first run."""
+    place, project = settings.journal, settings.project
+    if not isinstance(place, Path) or settings.sources.get("journal", "default") == "default" or place.parent.is_dir():
+        return None
+    return None if project is not None and place.is_relative_to(project) else place.parent

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from orchestra.config import Settings, builtin, load_modules
 from orchestra.errors import InputError, InputErrors
+from orchestra.fleet.folders import Folders
 
 PROGRAM = """
 import asyncio
@@ -322,3 +323,46 @@ def test_the_place_of_a_module_s_fault_is_shown(world: World) -> None:
         load_modules(world.load())
     assert caught.value.place is not None
     assert (Path(caught.value.place.file).name, caught.value.place.line) == ("falls.py", 2)
+
+
+# Who has no home, and what is empty
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom the system does not know, as in a container."""
+
+    def unknown(_user: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_whoever_has_no_home_is_told_what_to_set_where_one_is_wanted(world: World, tmp_path: Path) -> None:
+    world.environ = {}
+    error = world.error()
+    assert error.code == "C050"
+    assert "XDG_STATE_HOME, or ORCHESTRA_JOURNAL" in error.hint
+    assert world.load(XDG_STATE_HOME="/state").journal == Path("/state/orchestra/journal.db")
+    assert world.load(ORCHESTRA_JOURNAL="/a/j.db").journal == Path("/a/j.db")
+    assert world.error(ORCHESTRA_JOURNAL="~/j.db").code == "C050"
+    world.file("")
+    assert world.load().journal == world.project / ".orchestra" / "journal.db"
+    with pytest.raises(InputError, match="C050"):
+        Folders.of({"XDG_STATE_HOME": "/state"})
+    assert Folders.of({"XDG_STATE_HOME": "/state", "XDG_CACHE_HOME": "/cache"}).runtime == Path("/state/orchestra")
+
+
+def test_a_variable_that_is_empty_is_none(world: World) -> None:
+    world.file('fleet = "gpu-24g"\nmodules = ["a"]')
+    loaded = world.load(ORCHESTRA_JOURNAL="", ORCHESTRA_FLEET="", ORCHESTRA_MODULES="", ORCHESTRA_LOG="")
+    assert (loaded.fleet, loaded.modules, loaded.log, loaded.sources["log"]) == ("gpu-24g", ("a",), "off", "default")
+    assert loaded.journal == world.project / ".orchestra" / "journal.db"
+
+
+@pytest.mark.parametrize("key", ["journal", "fleet"])
+def test_a_setting_that_names_nothing_is_refused(key: str, world: World) -> None:
+    world.file(f'{key} = ""')
+    assert world.error().code == "C002"

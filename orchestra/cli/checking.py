@@ -128,6 +128,11 @@ class Checks:
         """Everything of the project's own: fleets, agents, workflows, also those of its modules. Raises `InputError` C004 where it has
         nothing."""
         found: list[Checked] = []
+        fleet = Checked(f"the fleet of {self._chosen.sources['fleet']}")
+        with _collecting(fleet):
+            self._chosen.find_resource("configs", self._chosen.fleet)
+        if fleet.errors:
+            found.append(fleet)
         for path in self._chosen.own("configs"):
             found.append(Checked(_named(path)))
             with _collecting(found[-1]):

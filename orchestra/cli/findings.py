@@ -25,7 +25,7 @@ from orchestra.fleet.folders import Folders
 from orchestra.fleet.launch import vllm_version
 from orchestra.fleet.secrets import lacking
 from orchestra.fleet.weights import Pantry, find
-from orchestra.recording import reached
+from orchestra.recording import reached, unmounted
 
 State: TypeAlias = Literal["ok", "warning", "problem"]
 DISK_WANTED = 2_000_000_000
@@ -54,7 +54,7 @@ def findings(settings: Settings, *, deep: bool = False) -> Iterator[Finding]:
         yield from _weights(settings, fleet)
         yield _memory()
     yield _disk(Folders.of().cache)
-    yield _journal(settings.journal)
+    yield _journal(settings)
     yield _modules(settings)
     if fleet is not None:
         yield from _servers(fleet)
@@ -176,7 +176,8 @@ def _disk(cache: Path) -> Finding:
     return Finding("disk", "ok", f"{size(free)} free at {folder}")
 
 
-def _journal(place: Path | str) -> Finding:
+def _journal(settings: Settings) -> Finding:
+    place = settings.journal
     if place == "off":
         return Finding("journal", "warning", "off: runs cannot be shown afterwards")
     if not isinstance(place, Path):
@@ -186,6 +187,8 @@ def _journal(place: Path | str) -> Finding:
             why = f": {error.why}" if error.why else ""
             return Finding("journal", "problem", f"{error.message}{why}", _typed(error))
         return Finding("journal", "ok", f"{where} takes connections, by asyncpg {_version('asyncpg')}")
+    if (lacking := unmounted(settings)) is not None:
+        return Finding("journal", "problem", f"{lacking} is not there; is its disk mounted?", f"mkdir -p {lacking}")
     nearest = next(folder for folder in (place, *place.parents) if folder.exists())
     if nearest.is_dir() and place.exists():
         return Finding("journal", "problem", f"{place} is a folder", "export ORCHESTRA_JOURNAL=…/journal.db")

@@ -20,6 +20,7 @@ from orchestra.fleet.order import Ordering
 from orchestra.values import yaml
 from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label
+from orchestra.xdg import expanded
 
 PROTOCOL = 3
 """Version of what supervisor and clients say to each other; part of the fleet's digest, so that unlike ones never meet."""
@@ -474,7 +475,7 @@ def _rooted(config: FleetConfig, root: Path) -> FleetConfig:
     """The config with every folder absolute, so that the supervisor reads it the same from anywhere."""
 
     def absolute(folder: str) -> str:
-        return str((root / Path(folder).expanduser()).resolve())
+        return str((root / expanded(folder)).resolve())
 
     def moved(server: Endpoint | LocalServer) -> Endpoint | LocalServer:
         if isinstance(server, Endpoint):

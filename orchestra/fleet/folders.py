@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestra import xdg
 from orchestra.errors import FleetError
 
 SOCKET_PATH_BYTES = 100
@@ -32,11 +33,12 @@ class Folders:
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Folders:
-        """The folders that the environment names, with the defaults of the XDG specification."""
-        home = Path(environment.get("HOME") or Path.home())
-        state = _absolute(environment.get("XDG_STATE_HOME"), home / ".local" / "state") / "orchestra"
-        runtime = _absolute(environment.get("XDG_RUNTIME_DIR"), state.parent) / "orchestra"
-        return cls(cache=_absolute(environment.get("XDG_CACHE_HOME"), home / ".cache") / "orchestra", state=state, runtime=runtime)
+        """The folders that the environment names, with the defaults of the XDG specification. Raises `InputError` C050 where it names none,
+        and no home."""
+        state = xdg.under(environment, "XDG_STATE_HOME", ".local/state")
+        runtime = Path(environment.get("XDG_RUNTIME_DIR") or "")
+        cache = xdg.under(environment, "XDG_CACHE_HOME", ".cache")
+        return cls(*(root / "orchestra" for root in (cache, state, runtime if runtime.is_absolute() else state)))
 
     @property
     def models(self) -> Path:
@@ -84,8 +86,3 @@ def private(folder: Path) -> None:
         raise FleetError("F010", f"{folder} belongs to someone else", hint="set XDG_RUNTIME_DIR to a folder of your own")
     if stat.S_IMODE(found.st_mode) & 0o077:
         folder.chmod(0o700)
-
-
-def _absolute(text: str | None, default: Path) -> Path:
-    """A relative path is to be ignored, says the specification."""
-    return Path(text) if text and Path(text).is_absolute() else default

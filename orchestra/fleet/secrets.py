@@ -18,7 +18,7 @@ def secret(reference: str, environment: Mapping[str, str] = os.environ) -> str:
     else:
         try:
             found = Path(name).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, RuntimeError) as error:  # the last of `~` where there is no home
             raise FleetError("F105", f"the secret {reference} cannot be read: {error}", hint=f"put it into {name}") from error
     if not (found := found.strip()):
         raise FleetError("F105", f"the secret {reference} is empty", hint=f"export {name}=…" if kind == "env" else f"put it into {name}")

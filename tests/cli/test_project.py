@@ -162,6 +162,33 @@ def test_doctor_sees_a_journal_that_cannot_be_made(shell: Shell) -> None:
     assert found["journal"]["state"] == "problem"
 
 
+@pytest.mark.parametrize("verb", ["runs list", "runs resume --all", "runs gc --older 1d", "runs costs", "runs show last", "doctor"])
+def test_a_journal_whose_disk_is_not_mounted_is_not_an_empty_one(
+    verb: str, shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "not mounted" / "orchestra"
+    monkeypatch.setenv("ORCHESTRA_JOURNAL", str(folder / "journal.db"))
+    said = shell(*verb.split())
+    assert said.code == (1 if verb == "doctor" else 2)
+    assert str(folder) in " ".join((said.out + said.err).split()).replace("/ ", "/")
+    folder.mkdir(parents=True)
+    assert "C051" not in shell(*verb.split()).err
+
+
+def test_a_journal_of_the_projects_own_is_empty_before_the_first_run(shell: Shell) -> None:
+    Path("orchestra.toml").write_text('journal = "state/journal.db"\n')
+    assert shell("runs", "list").code == 0
+
+
+def test_a_fleet_that_is_not_there_is_found_by_validate(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell("init", "hello")
+    monkeypatch.chdir("hello")
+    assert shell("validate").code == 0
+    monkeypatch.setenv("ORCHESTRA_FLEET", "laptpo")
+    said = shell("validate")
+    assert (said.code, "did you mean 'laptop'?" in said.err) == (2, True)
+
+
 @contextmanager
 def somebody(fleet: str = LOCAL_ENDPOINT) -> Iterator[None]:
     """An endpoint that takes connections, in the fleet file of the project."""
