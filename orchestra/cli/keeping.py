@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from orchestra.journal.summary import named
 from orchestra.values.text import counted
 
 FORMAT = "orchestra/export/v1"
+AT_ONCE = 200
+"""Runs that are deleted together."""
 UNDELIVERED = "J024"
 GONE = "J023"
 
@@ -127,17 +131,22 @@ async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> N
 
 async def _delete(journal: Journal, found: list[RunSummary]) -> tuple[list[str], int]:
     """The runs that were deleted, and how many were kept because of their messages."""
-    deleted, kept = [], 0
-    for run in found:
-        try:
-            await journal.delete(run.run)
-        except JournalError as error:
-            if error.code not in (UNDELIVERED, GONE):
-                raise
-            kept += error.code == UNDELIVERED
-        else:
-            deleted.append(run.run)
+    deleted, kept = list[str](), 0
+    for some in batched([run.run for run in found], AT_ONCE):
+        # Together, so that a journal makes one commit of them; not all, for others want to write in between.
+        for run, error in zip(some, await asyncio.gather(*map(journal.delete, some), return_exceptions=True), strict=True):
+            if error is None:
+                deleted.append(run)
+            elif not isinstance(error, JournalError) or error.code not in (UNDELIVERED, GONE):
+                raise error
+            else:
+                kept += error.code == UNDELIVERED
     return deleted, kept
+
+
+def batched(runs: list[str], most: int) -> Iterator[list[str]]:
+    """The same in lists of so many."""
+    return (runs[start : start + most] for start in range(0, len(runs), most))
 
 
 async def _agreed(count: int) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from orchestra.cli.finding import opened_journal
-from orchestra.cli.screen import console, moment, money, print_json, say, seconds, table
+from orchestra.cli.screen import moment, money, print_json, print_table, say, seconds
 from orchestra.journal.history import History
 from orchestra.seen import known, listed
 from orchestra.values.text import shortened
@@ -45,7 +45,7 @@ async def list_runs(limit: int, status: str, workflow: str, *, as_json: bool) ->
         for summary in found
     ]
     headings = ("run", "workflow", "status", "started", "took", "nodes", "tokens", *(("money",) if paid else ()))
-    console().print(table(headings, rows, right=range(4, len(headings))))
+    print_table(headings, rows, right=range(4, len(headings)))
 
 
 def request_of(history: History) -> str:

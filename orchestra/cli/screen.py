@@ -36,6 +36,8 @@ def json_line(encoded: bytes) -> str:
     return _OBEYED.sub(_json_escape, text) + "\n"
 
 
+LONG = 200
+"""Rows of a table that is long."""
 _BEYOND_ASCII = re.compile("[^\x00-\x7f]")
 _OBEYED = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]")
 """Control, bidi and invisible characters that JSON leaves as they are; outside of strings it has none of them."""
@@ -72,6 +74,29 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iter
     for row in rows:
         made.add_row(*(Text(visible(cell)) for cell in row))
     return made
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> None:
+    """The same on stdout. A long one that fits is laid out here, for rich takes a millisecond a row."""
+    screen = console()
+    if len(rows) > LONG:
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        shown = [[visible(cell) for cell in row] for row in (headings, *rows)]
+        widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
+        if sum(widths) + 2 * len(widths) <= screen.width and not any("\n" in cell for row in shown for cell in row):
+            numbers = set(right)
+            blanks = ([" " * (width - cell_len(cell)) for width, cell in zip(widths, row, strict=True)] for row in shown)
+            lines = [
+                "  ".join(blank + cell if at in numbers else cell + blank for at, (cell, blank) in enumerate(zip(row, empty, strict=True)))
+                for row, empty in zip(shown, blanks, strict=True)
+            ]
+            screen.print(Text(lines[0].rstrip(), style="bold"))
+            sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines[1:]))
+            sys.stdout.flush()
+            return
+    screen.print(table(headings, rows, right=right))
 
 
 def say(text: str | Text = "", *, style: str = "") -> None:

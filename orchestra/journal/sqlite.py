@@ -235,7 +235,7 @@ class SqliteJournal:
 
         Raises `JournalError`: J022 where somebody who lives holds its lease, J024 where messages are not delivered yet, J023.
         """
-        await self._errand(run, lambda store: errands.delete(store, run), last=True)
+        await self._errand(run, lambda store: errands.delete(store, run))
         for known in (self._lines, self._marks, self._failed):
             known.pop(run, None)
 

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from orchestra.claims import Claim
+from orchestra.cli import screen
 from orchestra.cli.claims import show_claims
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import beginning, json_line, say, width_of
@@ -135,3 +136,12 @@ def test_what_the_encoding_of_the_output_cannot_say_is_no_reason_to_fail(encodin
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert shown in done.stdout.decode(encoding)
+
+
+def test_a_long_table_is_that_of_rich(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(f"r{number}", "wörkflow 日本" * (number % 3), "\x1b[1m", str(number)) for number in range(screen.LONG + 1)]
+    screen.print_table(("run", "workflow", "status", "nodes"), rows, right=[3])
+    quick = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr(screen, "LONG", len(rows))
+    screen.print_table(("run", "workflow", "status", "nodes"), rows, right=[3])
+    assert quick == [line.rstrip() for line in capsys.readouterr().out.splitlines()]

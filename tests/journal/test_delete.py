@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,31 @@ async def test_compact_gives_room_back_while_others_read(file: Path) -> None:
         assert size(file) < before / 4
         assert len(await other.read("r1")) == 2
     assert sql(file, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_runs_that_are_deleted_together_are_one_commit(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        runs = [f"r{number}" for number in range(20)]
+        for run in runs:
+            await filled(journal, run)
+        await journal.delivered([message.number for message in await journal.outbox()])
+        statements: list[str] = []
+        journal._stores.writing.sql.set_trace_callback(statements.append)
+        await asyncio.gather(*map(journal.delete, runs))
+        assert statements.count("COMMIT") <= 2
+        assert {table: sql(file, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES} == dict.fromkeys(TABLES, 0)
+
+
+async def test_a_blob_of_a_deleted_run_that_is_named_again_in_the_same_commit_stays(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("old", [begun("old"), AttemptFinished(seq=2, at=1.0, node="a", attempt=1, sent=journal.put(b"asked"))])
+        await journal.release("old")
+        deleting = asyncio.ensure_future(journal.delete("old"))
+        await asyncio.sleep(0)
+        named = journal.put(b"asked")
+        journal.append("new", [begun("new"), AttemptFinished(seq=2, at=1.0, node="a", attempt=1, sent=named)])
+        await asyncio.gather(deleting, journal.durable("new", 2))
+        assert await journal.blob(named) == b"asked"
+    async with SqliteJournal.open(file) as journal:
+        await journal.compact()
+        assert await journal.blob(named) == b"asked"
