@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -97,7 +97,7 @@ async def test_an_answer_that_was_lost_is_not_remembered(file: Path) -> None:
 
 async def test_a_lock_that_was_held_too_long_is_told_while_it_lasts(file: Path) -> None:
     heard: list[str | None] = []
-    async with SqliteJournal.open(file, busy=0.05, alarm=lambda fault: heard.append(fault and fault.code)) as journal:
+    async with SqliteJournal.open(file, busy=0.05, alarm=lambda fault: heard.append(fault.code if fault else None)) as journal:
         other = sqlite3.connect(file, isolation_level=None)
         for _ in range(2):
             other.execute("BEGIN IMMEDIATE")
@@ -111,7 +111,7 @@ async def test_a_lock_that_was_held_too_long_is_told_while_it_lasts(file: Path) 
 
 async def test_a_disk_that_fails_is_trusted_no_more(file: Path) -> None:
     heard: list[str | None] = []
-    async with SqliteJournal.open(file, alarm=lambda fault: heard.append(fault and fault.code)) as journal:
+    async with SqliteJournal.open(file, alarm=lambda fault: heard.append(fault.code if fault else None)) as journal:
         os.unlink(file)
         assert await code_of(journal.ready()) == "J016"
         await asyncio.sleep(1.5)
@@ -192,11 +192,12 @@ async def failure(work: Awaitable[object]) -> str | None:
 
 async def test_a_database_that_stayed_away_is_written_again(postgres: PostgresServer, schema: str) -> None:
     heard: list[str | None] = []
-    hear: Callable[[JournalError | None], None] = lambda fault: heard.append(fault and fault.code)  # noqa: E731
     async with (
         before(postgres) as proxy,
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
-        PostgresJournal.open(proxy.dsn, schema=schema, patience=0.2, alarm=hear) as journal,
+        PostgresJournal.open(
+            proxy.dsn, schema=schema, patience=0.2, alarm=lambda fault: heard.append(fault.code if fault else None)
+        ) as journal,
     ):
         await write(journal, "r0", [begun("r0")])
         name = journal.put(b"a prompt")
@@ -219,7 +220,7 @@ async def test_a_database_that_stayed_away_is_written_again(postgres: PostgresSe
             assert "r1" in await waiting
 
 
-async def test_a_server_that_was_away_for_longer_than_it_was_waited_for(schema: str) -> None:
+async def test_a_server_that_was_away_for_longer_than_it_was_waited_for(schema: str, caplog: pytest.LogCaptureFixture) -> None:
     with running() as server:
         async with PostgresJournal.open(server.dsn, schema=schema, patience=0.5) as journal:
             await write(journal, "r1", [begun("r1")])
@@ -234,3 +235,4 @@ async def test_a_server_that_was_away_for_longer_than_it_was_waited_for(schema: 
             await journal.post("r1", Letter(kind="cancel"))
             async with asyncio.timeout(30):
                 assert await waiting == {"r1"}
+    assert not caplog.records, "asyncpg tells nothing past the log of the service"
