@@ -152,8 +152,6 @@ class Engine:
 
     async def _take(self, sleeper: _Sleeper, by: str, up: float) -> None:
         run = sleeper.run
-        if run.id in self._finishing:
-            await asyncio.wait({self._finishing[run.id]})  # it gives back a lease that was ours, and shall not give back the next one
         epoch = await self.journal.lease(run.id)
         try:
             await self._go_on(sleeper, epoch, by, up)

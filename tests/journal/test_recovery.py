@@ -178,6 +178,37 @@ async def test_runs_of_a_service_fail_while_the_disk_is_full_and_go_on_afterward
         assert (await (await orchestra.resume(held.id))).value == 1
 
 
+async def test_a_run_that_is_slow_to_let_go_does_not_give_back_the_lease_of_the_one_that_goes_on(file: Path) -> None:
+    calls: list[int] = []
+
+    @tool(effect="pure")
+    async def stubborn() -> int:
+        """Takes its time, also when it is cancelled."""
+        calls.append(1)
+        try:
+            await asyncio.sleep(1.5)
+        except asyncio.CancelledError:
+            await asyncio.sleep(1.5)
+            raise
+        return len(calls)
+
+    @workflow
+    def both() -> list[int]:
+        """Two at once."""
+        return [slow(), stubborn()]
+
+    async with (
+        SqliteJournal.open(file, max_bytes=400_000) as journal,
+        Orchestra.open(Settings.load({"journal": "off"}), fleet="none", journal=journal) as orchestra,
+    ):
+        held = await orchestra.start(both)
+        await asyncio.sleep(0.05)
+        assert await failure(orchestra.run(wordy, size=1_000_000)) == "J010"
+        await recovered(orchestra.journal)
+        assert await failure((await orchestra.resume(held.id)).wait()) == "J010"  # the one that lets go
+        assert (await (await orchestra.resume(held.id))).value == [1, 2]
+
+
 async def failure(work: Awaitable[object]) -> str | None:
     """The code of what went wrong."""
     try:
