@@ -45,9 +45,8 @@ async def calibrated(open_: Opener, chosen: Settings, asked: Calibrating) -> Cal
         strange = next((name for name in words or () if name not in card.input_schema.get("properties", {})), None)
         if strange is not None:
             raise InputError("N011", f"{agent} has no input {strange!r}", hint=f"inputs: {', '.join(card.input_schema['properties'])}")
-        test = Test(
-            held_back.manifest.name, held_back.manifest.digest, [Question(row.id, row.input, as_record(row.output)) for row in rows]
-        )
+        questions = [Question(row.id, row.input, as_record(row.output)) for row in rows]
+        test = Test(held_back.manifest.name, held_back.manifest.digest, questions, label=held_back.manifest.label)
         refuse_learnt(card, test, asked.data, ("train",))
         arm = await metered_arm(orchestra, agent, Agent.carded(without(card)), test, chosen.concurrency)
     made = fitted(card, held_back, judged(card, rows, arm.cases), words)

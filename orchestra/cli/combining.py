@@ -114,7 +114,7 @@ async def answered(
     if recorded is not None and not asking:
         return await _examined(None, chosen, project, card, combination, test, recorded.given(test))
     async with serving(open_, chosen) as orchestra:
-        runs = orchestra.options(purpose=EVALUATION)
+        runs = orchestra.options(purpose=EVALUATION, label=test.label)
         if recorded is not None:
             return await _examined(runs, chosen, project, card, combination, test, recorded.given(test))
         step = Agent.carded(rulings.without_checks(card))

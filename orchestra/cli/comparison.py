@@ -220,9 +220,11 @@ async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Comparis
 
 
 async def metered_arm(runs: Orchestra, name: str, step: Step[..., Any], test: Test, at_once: int, what: str = "rows failed") -> Arm:
-    """The answers of an agent, while stderr tells how far it is, and how many rows failed: `what` says what that comes to."""
+    """The answers of an agent, while stderr tells how far it is, and how many rows failed: `what` says what that comes to. The runs have
+    the label of the rows."""
     with Meter(len(test.questions), 0) as meter:
-        arm = await evaluation.arm_of(runs.options(purpose=EVALUATION), name, step, test, at_once, lambda *_: meter.advance())
+        labelled = runs.options(purpose=EVALUATION, label=test.label)
+        arm = await evaluation.arm_of(labelled, name, step, test, at_once, lambda *_: meter.advance())
     if arm.failed:
         note(f"{name}: {arm.failed} {what}; the first: {arm.reason}")
     return arm

@@ -12,8 +12,10 @@ import msgspec
 from orchestra.agent.card import Card
 from orchestra.doors import Source, sources
 from orchestra.errors import InputError, Place
+from orchestra.learn.dataset import label_beside
 from orchestra.learn.lines import Lines
 from orchestra.learn.questions import Question, Test
+from orchestra.values import labels
 from orchestra.values.json import digest
 from orchestra.verify import back_off, entailment
 from orchestra.verify.entailment import CLAIM, EVIDENCE, Reply
@@ -66,10 +68,13 @@ class Labelled:
     """Whether they have labels; else somebody is to write them first."""
     scored: bool
     """Whether every label has its score, so that nobody need be asked."""
+    may_go: labels.Label | None = None
+    """The label of the data set that the file is a part of, where it is of one."""
 
     def questions(self) -> Test:
         """What the judge is asked: each claim of each part beside each piece of the evidence."""
-        return Test(self.name, self.digest, [Question(str(at), given, {}) for at, given in enumerate(self._asked())])
+        questions = [Question(str(at), given, {}) for at, given in enumerate(self._asked())]
+        return Test(self.name, self.digest, questions, label=self.may_go)
 
     def _asked(self) -> Iterator[dict[str, Any]]:
         for row in self.rows:
@@ -109,7 +114,7 @@ def read(path: Path, card: Card) -> Labelled:
     scored = {isinstance(label.score, msgspec.UnsetType) for row in rows for label in row.labels}
     if len(scored) > 1:
         raise InputError("V006", f"some claims of {path.name} have a score, and some have none", hint="all of them, or none")
-    return Labelled(path.name, digest(data), tuple(rows), not bare, scored == {False})
+    return Labelled(path.name, digest(data), tuple(rows), not bare, scored == {False}, label_beside(path))
 
 
 def _row(card: Card, line: _Line, place: Place) -> Row:

@@ -17,6 +17,7 @@ import msgspec
 from orchestra.errors import InputError
 from orchestra.learn.lines import Lines
 from orchestra.values.json import NotDecodable, canonical, decoded, digest
+from orchestra.values.labels import Label, join
 from orchestra.whole import write_file
 
 Part: TypeAlias = Literal["train", "tune", "test"]
@@ -49,7 +50,7 @@ class Origin(msgspec.Struct, frozen=True):
     rows: int = 0
     runs: tuple[str, ...] = ()
     """Of a journal: the runs that the rows are of."""
-    label: str = ""
+    label: Literal[Label, ""] = ""
     """Of a journal: the strictest label of these runs."""
 
 
@@ -76,6 +77,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parts: dict[str, PartRecord]
     left_out: dict[str, int] = {}
     """Rows that were not taken, by reason."""
+
+    @property
+    def label(self) -> Label | None:
+        """Where the rows may go: the strictest label of their sources; None where no source says one."""
+        labels: list[Label] = [one.label for one in self.sources if one.label]
+        return join(labels) if labels else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,15 @@ class DataSet:
             reason = f"the rows in {folder} have the digest {made.manifest.digest}, and its manifest says {manifest.digest}"
             raise InputError("N001", reason, hint="make it again: orchestra learn data")
         return made
+
+
+def label_beside(file: Path) -> Label | None:
+    """The label of the data set that a file of rows is a part of; None where it is of none."""
+    try:
+        manifest = decoded((file.parent / MANIFEST).read_bytes(), Manifest)
+    except (OSError, NotDecodable):  # no manifest, or that of something else
+        return None
+    return manifest.label if file.suffix == ".jsonl" and file.stem in manifest.parts else None
 
 
 def check_vacant(folder: Path, version: str = "") -> None:

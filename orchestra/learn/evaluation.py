@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -120,9 +120,8 @@ def sampled(test: Test, rows: int, seed: int) -> Test:
     if not rows or rows >= len(test.questions):
         return test
     drawn = sorted(random.Random(seed).sample(range(len(test.questions)), rows))  # noqa: S311 - a draw, not a secret
-    return Test(
-        f"{test.name}, {rows} of {len(test.questions)} rows, seed {seed}", test.digest, [test.questions[at] for at in drawn], test.shown
-    )
+    name = f"{test.name}, {rows} of {len(test.questions)} rows, seed {seed}"
+    return replace(test, name=name, questions=[test.questions[at] for at in drawn])
 
 
 def untuned(card: Card) -> Card:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import msgspec
 
 from orchestra.agent.card import Card
 from orchestra.errors import InputError
-from orchestra.learn.dataset import MANIFEST, DataSet, Part
+from orchestra.learn.dataset import MANIFEST, DataSet, Part, label_beside
 from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
 from orchestra.learn.lines import Lines
 from orchestra.learn.metrics import ALONE, Measure, Metric, among, metric
 from orchestra.learn.sources import Columns, is_table, read
 from orchestra.values.json import digest
+from orchestra.values.labels import Label
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -52,6 +53,8 @@ class Test:
     questions: Sequence[Question]
     shown: Sequence[Shown] = ()
     """Rows that floors are made of; none where the data has no training part."""
+    label: Label | None = None
+    """Where the rows may go; None where nothing says it."""
 
 
 def metrics_of(card: Card, name: str = "", questions: Sequence[Question] = ()) -> tuple[Metric, ...]:
@@ -122,16 +125,16 @@ def read_test(path: Path, part: Part = "test", train: Path | None = None, card: 
         data = DataSet.load(path)
         questions = [Question(row.id, row.input, as_record(row.output)) for row in data.rows[part]]
         shown = [Shown(row.input, as_record(row.output)) for row in data.rows["train"]]
-        name, mark = f"{data.manifest.name}, {part} part", data.manifest.parts[part].digest
+        name, mark, label = f"{data.manifest.name}, {part} part", data.manifest.parts[part].digest, data.manifest.label
     else:
         lines, mark = _lines(path, card)
         questions = [Question(line.id, line.input, _expected(line, path)) for line in lines]
-        shown, name = [], path.name
+        shown, name, label = [], path.name, label_beside(path)
     if train is not None:
         shown = [Shown(line.input, _expected(line, train)) for line in _lines(train, card)[0]]
     if not questions:
         raise InputError("N202", f"{path} has no row to test on", hint="orchestra learn data")
-    return Test(name, mark, questions, shown)
+    return Test(name, mark, questions, shown, label)
 
 
 def read_rows(folder: Path, rows: Rows) -> Test:
@@ -139,11 +142,11 @@ def read_rows(folder: Path, rows: Rows) -> Test:
     test = read_test(folder / rows.file, train=folder / rows.train if rows.train else None)
     if rows.inputs:
         questions = [Question(one.id, _renamed(one.input, rows.inputs), one.expected) for one in test.questions]
-        test = Test(test.name, test.digest, questions, [Shown(_renamed(one.input, rows.inputs), one.output) for one in test.shown])
+        test = replace(test, questions=questions, shown=[Shown(_renamed(one.input, rows.inputs), one.output) for one in test.shown])
     kept = [one for one in test.questions if all(among(one.expected.get(key), values) for key, values in rows.where.items())]
     if not kept:
         raise InputError("N202", f"{rows.file} has no row where {dict(rows.where)}", hint="orchestra explain N201")
-    return Test(rows.file, test.digest, kept, test.shown)
+    return replace(test, name=rows.file, questions=kept)
 
 
 def _renamed(inputs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

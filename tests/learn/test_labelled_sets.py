@@ -1,0 +1,112 @@
+"""Data sets of restricted runs: whoever measures, certifies or calibrates an agent on their rows asks nobody who may not see them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from orchestra.agent.card import Card
+from orchestra.learn.contract import contract_digest
+from orchestra.learn.dataset import MANIFEST, DataSet, Manifest, Origin, Row
+from orchestra.learn.questions import read_test
+from orchestra.values.labels import Label
+from tests.agent.test_calibration import card as chooser
+from tests.cli.shell import Shell
+from tests.cli.stage import AGENT, GOOD, TEXT, Simulated, furnish
+from tests.nowhere import FLEET
+
+COMMANDS = {
+    "learn evaluate": ("learn", "evaluate", "answerer", "--data", "set"),
+    "a candidate": ("learn", "evaluate", "answerer", "--data", "set", "--candidate", "new/adapter"),
+    "learn combine": ("learn", "combine", "answerer", "--data", "set", "--checks", "quote,entailment(judge)"),
+    "certify": ("certify", "answerer", "--data", "set", "--alpha", "0.3", "--delta", "0.3"),
+    "one of its files": ("learn", "evaluate", "answerer", "--data", "set/test.jsonl"),
+}
+JUDGE = """\
+schema: orchestra/v1
+name: judge
+description: Judges a claim.
+input: {claim: str, evidence: str}
+output: {p_supported: float | null, p_refute: float | null}
+"""
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    furnish()
+    furnish(
+        files={"configs/nowhere.yaml": FLEET, "agents/judge/agent.yaml": JUDGE, "agents/judge/prompt.md": "{{ claim }} {{ evidence }}\n"}
+    )
+    shell.opener = Simulated(lambda call: {"p_supported": 0.9, "p_refute": 0.0} if call.name == "judge" else GOOD)
+    return shell
+
+
+def collected(*labels: Label) -> None:
+    rows = [Row(f"r{n}", {"question": f"q{n}", "context": TEXT}, GOOD, f"g{n}") for n in range(60)]
+    sources = [Origin("a file", "own"), *(Origin("journal.db", "own", label=label) for label in labels)]
+    card = Card.load(Path("agents/answerer"))
+    DataSet.made("it", card.name, contract_digest(card), "own", sources, {"test": rows}).write(Path("set"))
+
+
+def asked(shell: Shell, said: str = "") -> dict[str, set[Label]]:
+    """The labels of the calls of each agent that was asked."""
+    assert isinstance(shell.opener, Simulated)
+    assert shell.opener.workers is not None, said
+    found: dict[str, set[Label]] = {}
+    for call in shell.opener.workers.calls:
+        found.setdefault(call.name, set()).add(call.label)
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_calls_about_rows_have_the_label_of_the_runs_that_the_rows_are_of(shell: Shell, command: str) -> None:
+    if "--candidate" in COMMANDS[command]:
+        Path("agents/answerer/agent.yaml").write_text(AGENT + "adapter: adapter\n")
+    collected("internal", "restricted")
+    said = shell(*COMMANDS[command])
+    labels = asked(shell, said.err)
+    assert labels, said.err
+    assert set().union(*labels.values()) == {"restricted"}, labels
+    assert command != "learn combine" or "judge" in labels, said.err
+
+
+def test_so_have_calls_that_an_agents_probabilities_are_calibrated_by(shell: Shell) -> None:
+    card = chooser(Path("agents/judge"))
+    rows = [Row(f"r{n}", {"claim": f"c{n}", "evidence": "e"}, {"label": "supported"}, f"g{n}") for n in range(20)]
+    sources = [Origin("journal.db", "own", label="restricted")]
+    DataSet.made("it", "judge", contract_digest(card), "own", sources, {"tune": rows}).write(Path("set"))
+    said = shell("learn", "calibrate", "judge", "--data", "set")
+    assert asked(shell) == {"judge_uncalibrated": {"restricted"}}, said.err
+
+
+def test_rows_whose_sources_say_no_label_are_asked_as_before(shell: Shell) -> None:
+    collected()
+    assert shell(*COMMANDS["learn evaluate"]).code == 0
+    assert set().union(*asked(shell).values()) == {"internal"}
+
+
+def test_a_label_that_is_none_is_no_manifest(shell: Shell) -> None:
+    collected("restricted")
+    file = Path("set") / MANIFEST
+    file.write_text(file.read_text().replace('"restricted"', '"secret"'))
+    said = shell(*COMMANDS["learn evaluate"])
+    assert (said.code, "N001" in said.err) == (2, True), said.err
+
+
+def test_a_set_has_the_strictest_label_of_its_sources() -> None:
+    assert msgspec.json.decode(json.dumps(manifest("public", "internal")), type=Manifest).label == "internal"
+    assert msgspec.json.decode(json.dumps(manifest()), type=Manifest).label is None
+
+
+def manifest(*labels: str) -> dict[str, object]:
+    sources = [{"name": "x", "licence": "own", "label": label} for label in labels]
+    return {"name": "it", "agent": "a", "contract": "", "digest": "", "licence": "own", "sources": sources, "parts": {}}
+
+
+def test_a_file_of_another_folder_has_no_label(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text('{"format": "something else"}')
+    (tmp_path / "test.jsonl").write_text('{"id": "1", "input": {}, "output": "x"}\n')
+    assert read_test(tmp_path / "test.jsonl").label is None
