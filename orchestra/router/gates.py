@@ -156,6 +156,7 @@ def _arguments(step: Step, skill: Skill, scope: Scope, element: Schema | None, p
         if name in skill.required and name not in step.arguments:
             reason = f"{step.skill} needs {name}: {show(kind)}"
             yield Rejection("R003", f"{path}/with/{name}", reason, _instead(scope.at_hand(), scope.offer, kind))
+    over = step.each if isinstance(step.each, Reference) else None
     for name, value in step.arguments.items():
         where = f"{path}/with/{name}"
         if name not in kinds:
@@ -170,6 +171,9 @@ def _arguments(step: Step, skill: Skill, scope: Scope, element: Schema | None, p
             yield Rejection("R004", where, have)
         elif (misfit := scope.offer.proof.misfit(have, kinds[name])) is not None:
             yield Rejection("R005", where, misfit, _instead(scope.at_hand(), scope.offer, kinds[name], value.root))
+        elif skill.acts and scope.hearsay(value, have, over):
+            said = f"{step.skill} has effects, and {value} may be the words of a tool, a model or a document"
+            yield Rejection("L123", where, said, "an input, or a piece of the request, or a skill that asks a person first")
 
 
 def _each_constant(values: Sequence[Any], kind: Schema, scope: Scope, path: str, where: str) -> Iterator[Rejection]:

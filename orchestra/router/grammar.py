@@ -199,11 +199,11 @@ class _Writer:
     def calls(self, scope: Scope, skills: Iterable[str], demands: Sequence[Values] = ()) -> list[tuple[str, str]]:
         """One rule a skill that can be called with the values at hand, one of them of each of the `demands`, and not as an earlier step
         calls it."""
-        values = self._values(scope.at_hand())
+        values = {acts: self._values(_sure(scope) if acts else scope.at_hand()) for acts in _EITHER}
         found = []
         for skill in skills:
-            twins = self._calling(skill, each=False)
-            if (body := self._arguments(self.offer.skills[skill], values, demands, twins, _closed)) is not None:
+            twins, one = self._calling(skill, each=False), self.offer.skills[skill]
+            if (body := self._arguments(one, values[one.acts], demands, twins, _closed)) is not None:
                 found.append((skill, self.rule(f"{literal(skill + '(')} {body}")))
         return found
 
@@ -221,18 +221,27 @@ class _Writer:
 
     def _over_those_at_hand(self, scope: Scope, chosen: Sequence[str], demands: Sequence[Values]) -> list[tuple[str, str]]:
         """The arguments of such calls, and their ends, by skill. Whoever goes over a ground and is given its elements has read it."""
-        sorts: dict[tuple[bytes, bool], tuple[Schema, list[Reference]]] = {}
+        found = []
+        for acts in _EITHER:
+            skills = [one for one in chosen if self.offer.skills[one].acts is acts]
+            found += self._over_lists(scope, skills, demands, acts=acts) if skills else []
+        return found
+
+    def _over_lists(self, scope: Scope, chosen: Sequence[str], demands: Sequence[Values], *, acts: bool) -> list[tuple[str, str]]:
+        at_hand = _sure(scope) if acts else scope.at_hand()
+        sorts: dict[tuple[bytes, bool, int], tuple[list[_Typed], list[Reference]]] = {}
         over = [one for one, _ in read_by_going_over(self.offer, self.offer.grounds)] if demands else []
         for reference, inner in scope.lists():
-            key = self.offer.proof.mark(inner), reference in over
-            sorts.setdefault(key, (inner, []))[1].append(reference)
+            every = [one for one in parts(Reference(ELEMENT), inner) if not (acts and scope.hearsay(*one, reference))]
+            if every:  # of one type of elements it leaves the more out, the fewer there are
+                sorts.setdefault((self.offer.proof.mark(inner), reference in over, len(every)), (every, []))[1].append(reference)
         found = []
-        for (_, read), (inner, lists) in sorts.items():
-            ends, every = self._over(lists), list(parts(Reference(ELEMENT), inner))
-            ways = [(self._values(scope.at_hand()), [self._values(every, stated=False), *demands])]
+        for (_, read, _), (every, lists) in sorts.items():
+            ends = self._over(lists)
+            ways = [(self._values(at_hand), [self._values(every, stated=False), *demands])]
             if read:
                 whole = [one for one in every if is_whole(one[0])]
-                ways.append((self._values([*scope.at_hand(), *every]), [self._values(whole, stated=False)]))
+                ways.append((self._values([*at_hand, *every]), [self._values(whole, stated=False)]))
             for skill in chosen:
                 twins = tuple(twin for twin in self._calling(skill, each=True) if self.before[twin].each in lists)
                 bodies = (self._arguments(self.offer.skills[skill], values, wanted, twins, ends) for values, wanted in ways)
@@ -240,9 +249,11 @@ class _Writer:
         return found
 
     def _over_stated(self, scope: Scope, chosen: Sequence[str], demands: Sequence[Values]) -> list[tuple[str, str]]:
-        values, found = self._values(scope.at_hand()), []
+        given = {acts: self._values(_sure(scope) if acts else scope.at_hand()) for acts in _EITHER}
+        found = []
         for skill in chosen if self.offer.limits.width >= FEWEST else ():
             one = self.offer.skills[skill]
+            values = given[one.acts]
             for mark, sort in {mark: sort for field in one.fields.values() for mark, sort in self._sorts(field).items()}.items():
                 twins = tuple(twin for twin in self._calling(skill, each=True) if self._goes_over(self.before[twin], mark))
                 wanted = [self._given(mark), *demands]
@@ -431,6 +442,12 @@ def _sorts(kind: Schema) -> list[Schema]:
 
 
 _EITHER = (True, False)
+_Typed: TypeAlias = tuple[Reference, Schema]
+
+
+def _sure(scope: Scope) -> list[_Typed]:
+    """What a call that acts may be given of what is at hand."""
+    return [one for one in scope.at_hand() if not scope.hearsay(*one)]
 
 
 def _closed(twins: Twins) -> str | None:

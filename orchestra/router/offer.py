@@ -13,6 +13,7 @@ from orchestra.values.assign import assignable
 from orchestra.values.json import canonical, digest
 from orchestra.values.types import Schema, branches, bundled, elements, item, under, union
 from orchestra.values.types import field as part
+from orchestra.workflow.kits import acts, acts_unasked
 from orchestra.workflow.nodes import PlanLimits
 from orchestra.workflow.program import Program
 
@@ -35,13 +36,16 @@ class Skill:
     description: str = ""
     digest: str = ""
     """Of what it does: an agent's card, a tool's contract, a workflow with all that it calls."""
+    acts: bool = False
+    """Whether a call may change the world, and no person is asked before."""
 
     @classmethod
     def of(cls, contract: Contract) -> Skill:
         """An agent or a tool."""
         fields = {name: under(contract.input, one) for name, one in contract.input.get("properties", {}).items()}
         required = frozenset(contract.input.get("required", ()))
-        return cls(contract.name, contract.kind, fields, required, contract.output, contract.description, contract.sealed().digest)
+        told = contract.output, contract.description, contract.sealed().digest
+        return cls(contract.name, contract.kind, fields, required, *told, acts=acts(contract))
 
     @classmethod
     def of_workflow(cls, program: Program) -> Skill:
@@ -49,7 +53,8 @@ class Skill:
         fields = {name: one.schema for name, one in program.inputs.items()}
         required = frozenset(name for name, one in program.inputs.items() if one.required)
         said = program.graph.description if program.graph is not None else ""
-        return cls(program.name, "call", fields, required, program.output_schema, said, digest(canonical(_marks(program))))
+        told = program.output_schema, said, digest(canonical(_marks(program)))
+        return cls(program.name, "call", fields, required, *told, acts=acts_unasked(program))
 
 
 def _marks(program: Program) -> list[Any]:
@@ -81,6 +86,8 @@ class Offer:
     """Inputs of which the first step reads one (`orchestra.router.grounds`)."""
     known: Mapping[str, Schema] = field(default_factory=dict)
     """The types of steps that have run, where their values tell more than their skills do."""
+    derived: frozenset[str] = frozenset()
+    """Inputs that steps of an earlier plan gave."""
 
     @classmethod
     def of(
@@ -204,6 +211,20 @@ class Scope:
                 found.append((reference, inner))
         return found
 
+    def hearsay(self, value: Reference, kind: Schema, over: Reference | None = None) -> bool:
+        """Whether a value of this type may be the words of a tool, a model or a document: what a step gave, or a part of a document. Of a
+        closed type it only chooses among what its author has listed. `over` is the list at hand that `x` is an element of."""
+        if value.root == ELEMENT:
+            if over is None:
+                return False  # of a list that the plan states
+            value = Reference(over.root, (*over.path, 0, *value.path))
+        if all(one.keys() & {"enum", "const"} or one.get("type") in ("boolean", "null") for one in branches(kind)):
+            return False
+        if value.root != INPUT or not value.path or value.path[0] in self.offer.derived:
+            return True
+        around = (self.type_of(Reference(INPUT, value.path[:length])) for length in range(1, len(value.path)))
+        return any(isinstance(one, dict) and _documents(one) for one in around)
+
     def type_of(self, reference: Reference, element: Schema | None = None) -> Schema | str:
         """The type of what a reference names, or why it names nothing. `element` is the type of `x`, where there is one."""
         path = reference.path
@@ -224,6 +245,11 @@ class Scope:
                 return kind
             kind = item(kind, one) if isinstance(one, int) else part(kind, one)
         return kind
+
+
+def _documents(kind: Schema) -> bool:
+    """Whether a value may be a text with the name of where it comes from."""
+    return any({"source", "text"} <= one.get("properties", {}).keys() for one in branches(kind))
 
 
 def statable(kind: Schema) -> list[Schema]:

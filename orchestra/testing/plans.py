@@ -7,7 +7,7 @@ time; so where the record says that another version began, the oracle asks only 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestra.agent.contract import Catalog
@@ -234,6 +234,7 @@ class Reading:
         words = shortened(str(self.goal)) if self.planning.copied else ""
         declines = not self.planning.anyway
         offer = Offer.of(skills, known, self.node.output, limits=self.planning.limits, words=words, declines=declines)
+        offer = replace(offer, derived=frozenset(self.told.values))
         return grounded(offer, self.planning.grounds if self.version == 1 else ())
 
     def _compiled(self, graph: Graph) -> Program:

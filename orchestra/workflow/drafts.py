@@ -175,6 +175,7 @@ def _workflow(compiler: Compiler, node: nodes.CallNode, types: Names, path: Path
         compiled(dict(node.with_), types, compiler.findings, (*path, "with"))
         return Draft(kind="call")
     program = called.program
+    kits.called(compiler, node, program, path)
     inputs = wired(node.with_, called.takes, node.call, types, compiler.findings, (*path, "with"))
     return Draft(kind="call", body=program, inputs=inputs, output=program.output_schema, sure=called.sure)
 
@@ -260,6 +261,7 @@ def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) ->
             hint = f"call it {name.lower()}_" if name.lower() in KEYWORDS else "lower case letters, digits and _"
             compiler.findings.fault("L115", f"a plan cannot read a value that is called {name!r}", place, hint=hint)
     skills, workflows = _skills(compiler, node, path)
+    kits.planned(compiler, node, skills, workflows, path)
     if node.larger is not None and node.larger not in catalog.agents:
         compiler.unknown("agent", node.larger, catalog.agents, (*path, "larger"))
     planning = None

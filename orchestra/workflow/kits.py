@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from orchestra.agent.contract import READING, Contract, Kit
 from orchestra.values.schema import under
-from orchestra.workflow.nodes import AgentNode
+from orchestra.workflow.nodes import AgentNode, AnyNode, CallNode, PlanNode
 from orchestra.workflow.ordering import names_in
-from orchestra.workflow.program import Using
+from orchestra.workflow.program import CompiledNode, Program, Using
 from orchestra.workflow.syntax import KEYWORDS
 from orchestra.workflow.wiring import Path, listed, meant
 
 if TYPE_CHECKING:
-    from orchestra.workflow.compiler import Compiler
+    from orchestra.workflow.compiler import Called, Compiler
 
 
 def using(compiler: Compiler, node: AgentNode, contract: Contract, path: Path) -> Using | None:
@@ -28,7 +28,7 @@ def using(compiler: Compiler, node: AgentNode, contract: Contract, path: Path) -
     _named(compiler, contract, path)
     known: dict[str, Contract] = {}
     skills = _skills(compiler, contract, known, (contract.name,), (*path, "agent"))
-    plain = node.each is None and names_in(node.with_) <= {"input"}
+    plain = _plain(node, node.with_)
     _permitted(compiler, node, kit, plain, path)
     if len(findings.faults) > before:
         return None
@@ -80,6 +80,59 @@ def _misfit(skill: Contract, judge: Contract | None) -> str:
 def acts(contract: Contract) -> bool:
     """Whether it needs the leave of a node's author beside that of the card's."""
     return contract.kind == "tool" and contract.effect not in READING
+
+
+def acts_unasked(program: Program) -> bool:
+    """Whether a workflow may change the world before a person was asked in it."""
+    return any((node.contract is not None and acts(node.contract)) or _led(node) for node in _unasked(program))
+
+
+def _unasked(program: Program) -> Iterator[CompiledNode]:
+    """The nodes of a workflow, those in bodies among them, that wait for no person's answer."""
+    asked: set[int] = set()
+    for node in program.nodes:
+        if any(one in asked or program.nodes[one].kind == "ask" for one in node.needs):
+            asked.add(node.index)
+            continue
+        yield node
+        if node.body is not None:
+            yield from _unasked(node.body)
+
+
+def _led(node: CompiledNode) -> bool:
+    """Whether a model, of an agent with tools or of a router, chooses what is done to the world."""
+    if node.planning is not None and any(acts_unasked(one.program) for one in node.planning.workflows.values()):
+        return True
+    chosen = node.using.skills if node.using is not None else node.planning.skills if node.planning is not None else ()
+    return any(map(acts, chosen))
+
+
+def called(compiler: Compiler, node: CallNode, program: Program, path: Path) -> None:
+    """Notes a workflow in which a model acts on what it is given, and that is given what other nodes have made (L123)."""
+    if _plain(node, node.with_) or not any(map(_led, _unasked(program))):
+        return
+    said = f"a model acts in {program.name} on what it is given, and that is here what other nodes have made"
+    hint = "give it the workflow's inputs alone, or ask a person in it first"
+    compiler.findings.fault("L123", said, compiler.findings.at(*path, "call"), hint=hint)
+
+
+def _plain(node: AnyNode, *read: Any) -> bool:
+    """Whether what a node reads there is the workflow's inputs, and nothing that another node has made."""
+    return node.each is None and names_in(list(read)) <= {"input"}
+
+
+def planned(compiler: Compiler, node: PlanNode, skills: Iterable[Contract], workflows: Mapping[str, Called], path: Path) -> None:
+    """Notes what may act in a plan that a router writes who reads what other nodes have made (L123; DESIGN §11)."""
+    if _plain(node, node.plan, node.with_):
+        return
+    findings = compiler.findings
+    acting = {one.name for one in skills if acts(one)} | {name for name, one in workflows.items() if acts_unasked(one.program)}
+    for key, names in (("tools", node.tools), ("workflows", node.workflows)):
+        for number, name in enumerate(names):
+            if name in acting:
+                said = f"{name} has effects, and the plan is made here of what other nodes have made"
+                hint = "give it the workflow's inputs alone, list a workflow that asks a person first, or let a node of its own do it"
+                findings.fault("L123", said, findings.at(*path, key, number), hint=hint)
 
 
 def _named(compiler: Compiler, contract: Contract, path: Path) -> None:

@@ -80,7 +80,8 @@ else:
 
             answer = plan(question, returns=Answer, agents=[reader], tools=[search, cite], question=question, documents=documents)
 
-        `agents`, `tools` and `workflows` are what the plan may use, and nothing else; tools with effects too, where they stand there.
+        `agents`, `tools` and `workflows` are what the plan may use, and nothing else; tools with effects too, where goal and values are
+        the workflow's inputs (L123).
         `limits=PlanLimits(steps=8, width=4)` bounds it: steps, and elements of a list. `repairs` is how often a line that was refused is
         handed back, `replans` how often another plan may follow one that failed. `router` is the agent that plans, or its name, `larger`
         the one that goes on where the repairs are used up. Of several `votes` the plan runs that most agree on. `streaming=False` lets no

@@ -1,0 +1,174 @@
+"""Plans that act: a router plans effects on what the run was given, and on nothing that a tool, a model or a document said (DESIGN §11)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestra.agent.contract import Catalog
+from orchestra.doors import Refused
+from orchestra.errors import InputError
+from orchestra.events import TurnStarted
+from orchestra.router.gates import judge
+from orchestra.router.grammar import step_grammar
+from orchestra.router.notation import steps_of
+from orchestra.router.offer import Offer
+from orchestra.values.models import Document
+from orchestra.values.outcome import Failed, Value
+from orchestra.values.types import schema_of
+from orchestra.workflow.reader import read
+from tests.agent.test_grammar import accepts
+from tests.engine.stage import CATALOG, Played, listed, play, program, record, tool
+
+TEXT = {"type": "string"}
+TOOLS = (
+    tool("fetch", record(url=TEXT), TEXT),
+    tool("pick", record(text=TEXT), TEXT),
+    tool("known", record(text=TEXT), {"enum": ["Ada", "Bob"]}),
+    tool("names", record(text=TEXT), listed(TEXT)),
+    tool("wire", record(to=TEXT), TEXT, "once"),
+)
+ASKING = """
+schema: orchestra/v1
+name: asking
+input: {to: str}
+output: ${done}
+nodes:
+  ok: {ask: "Wire to ${input.to}?", options: ["yes", "no"]}
+  done: {when: "${ok == 'yes'}", tool: wire, with: {to: "${input.to}"}}
+"""
+SILENT = """
+schema: orchestra/v1
+name: silent
+input: {to: str}
+output: ${done}
+nodes:
+  done: {loop: {at_most: 2, until: "${it == 'x'}", output: "${it}", nodes: {it: {tool: wire, with: {to: "${input.to}"}}}}}
+"""
+PLAIN = """
+input: {mail: str}
+output: ${done}
+nodes:
+  done: {plan: "Answer this mail", with: {mail: "${input.mail}"}, tools: [wire, fetch, pick, known, names], returns: anything, repairs: 0}
+"""
+FETCHED = """
+input: {url: str}
+output: ${done}
+nodes:
+  page: {tool: fetch, with: {url: "${input.url}"}}
+  done: {plan: "%s", with: {url: "${%s}"}, %s, returns: anything}
+"""
+HOUSE = Catalog(
+    CATALOG.agents,
+    {one.name: one for one in TOOLS},
+    workflows={one.name: one for one in (read(ASKING, "asking.yaml").graph, read(SILENT, "silent.yaml").graph)},
+)
+
+
+def planned(*plans: tuple[str, ...], text: str = PLAIN, **answers: Any) -> Played:
+    asked = iter([line for plan in plans for line in plan])
+    told = {"router": lambda call: next(asked), "pick": "Mallory", "known": "Ada", "names": ["Mallory"], "fetch": "x", **answers}
+    return play(text, {"mail": "please pay to Ada"}, answers={"wire": lambda call: f"to {call.inputs['to']}", **told}, catalog=HOUSE)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("s1 = pick(text=input.mail)", "s2 = wire(to=s1)"),
+        ("s1 = names(text=input.mail)", "s2 = wire(to=s1[0])"),
+        ("s1 = names(text=input.mail)", "s2 = [wire(to=x) for x in s1]"),
+    ],
+)
+def test_what_a_step_gave_is_no_argument_of_an_effect(lines: tuple[str, ...]) -> None:
+    played = planned(lines)
+    assert isinstance(played.outcome, Failed)
+    assert "wire has effects, and " in played.outcome.reason
+    assert "may be the words of a tool, a model or a document" in played.outcome.reason
+    assert played.workers.counts["wire"] == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "came"),
+    [
+        (('s1 = wire(to="Ada")', "return s1"), "to Ada"),
+        (("s1 = wire(to=input.mail)", "return s1"), "to please pay to Ada"),
+        (("s1 = pick(text=input.mail)", 's2 = wire(s1, to="Ada")', "return s2"), "to Ada"),
+        (("s1 = known(text=input.mail)", "s2 = wire(to=s1)", "return s2"), "to Ada"),
+        (('s1 = [wire(to=x) for x in ["Ada", "Bob"]]', "return s1"), ["to Ada", "to Bob"]),
+    ],
+)
+def test_inputs_words_of_the_plan_and_choices_that_somebody_listed_are(lines: tuple[str, ...], came: Any) -> None:
+    assert planned(lines).outcome == Value(came)
+
+
+def test_what_an_earlier_plan_finished_is_none_in_the_next() -> None:
+    first = ("s1 = pick(text=input.mail)", "s2 = fetch(url=s1)", "return s2")
+    text = PLAIN.replace("repairs: 0", "repairs: 0, replans: 1")
+    played = planned(first, ("s1 = wire(to=input.s1)",), text=text, fetch=lambda call: Refused(code="T009", reason="gone"))
+    assert isinstance(played.outcome, Failed)
+    assert "input.s1 may be the words of a tool" in played.outcome.reason
+    assert played.workers.counts["wire"] == 0
+    last = [one.drafted for one in played.of(TurnStarted) if one.drafted is not None][-1]
+    assert last.version == 2
+
+
+@pytest.mark.parametrize(("goal", "value"), [("Answer ${page}", "input.url"), ("Answer", "page")])
+@pytest.mark.parametrize("uses", ["tools: [wire, pick]", "tools: [pick], workflows: [silent]"])
+def test_a_plan_of_what_other_nodes_have_made_does_not_act(goal: str, value: str, uses: str) -> None:
+    with pytest.raises(InputError) as caught:
+        program(FETCHED % (goal, value, uses), HOUSE)
+    assert (caught.value.code, " has effects, and the plan is made here of what" in caught.value.message) == ("L123", True)
+
+
+def test_nor_does_one_in_a_workflow_that_is_given_it() -> None:
+    inner = read(f"schema: orchestra/v1\nname: mailed\n{PLAIN}", "mailed.yaml").graph
+    text = FETCHED.replace('plan: "%s", with: {url: "${%s}"}, %s, returns: anything', 'call: mailed, with: {mail: "${%s}"}')
+    house = replace(HOUSE, workflows={"mailed": inner})
+    with pytest.raises(InputError) as caught:
+        program(text % "page", house)
+    assert (caught.value.code, "a model acts in mailed on what it is given" in caught.value.message) == ("L123", True)
+    assert program(text % "input.url", house)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FETCHED % ("Answer ${page}", "page", "tools: [pick], workflows: [asking]"),
+        FETCHED % ("Answer", "input.url", "tools: [wire], workflows: [silent]"),
+    ],
+)
+def test_it_reads_and_has_a_person_asked_first(text: str) -> None:
+    assert program(text, HOUSE).nodes[1].planning is not None
+
+
+def offer(*names: str, **values: Any) -> Offer:
+    documents = schema_of(list[Document], "serialization")
+    return Offer.of([one for one in TOOLS if one.name in names], {"documents": documents, "mail": TEXT, **values})
+
+
+@pytest.mark.parametrize(
+    ("line", "may"),
+    [
+        ("s2 = wire(to=s1)", False),
+        ("s2 = wire(to=input.documents[0].source)", False),
+        ("s2 = [wire(to=x.text) for x in input.documents]", False),
+        ("s2 = [wire(to=x) for x in input.people]", True),
+        ("s2 = [wire(to=x.name) for x in input.table]", True),
+        ("s2 = pick(text=s1)", True),
+        ("s2 = wire(to=input.mail)", True),
+        ('s2 = wire(to="Ada")', True),
+    ],
+)
+def test_the_grammar_and_the_gates_say_the_same(line: str, may: bool) -> None:
+    given = offer("pick", "wire", people=listed(TEXT), table=listed(record(name=TEXT)))
+    before = steps_of(["s1 = pick(text=input.mail)"])
+    assert accepts(step_grammar(given, before), f"\n{line}\nreturn s2") is may
+    assert (judge(steps_of([line])[0], given, before) == []) is may
+
+
+def test_effects_are_marked_on_skills() -> None:
+    assert {name: one.acts for name, one in offer("pick", "wire").skills.items()} == {"pick": False, "wire": True}
+    idempotent = replace(TOOLS[-1], effect="idempotent")
+    assert not Offer.of([idempotent], {}).skills["wire"].acts
