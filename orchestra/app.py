@@ -328,8 +328,8 @@ class Orchestra:
         this returns: who has the run, or resumes it, takes it. Of a call in doubt, `gave` says that it happened, and that `value` is what
         it gave.
 
-        `node` may be left out where one question is open; `shown`, the digest of the question that the person saw (`Asked.shown`), where it
-        is the one of now. Raises `InputError` E020 for a run that is not there, E021 where nobody asks or an answer lies there already,
+        `node` may be left out where one question is open. `shown` is the digest of the question that the person saw (`Asked.shown`), and
+        left out only where nobody waited for one: the answer is to the question of now then, whatever it says. Raises `InputError` E020 for a run that is not there, E021 where nobody asks or an answer lies there already,
         E022 for an answer that is none, or to a question that has changed, E031 late, T009 where a tool that may yet be called has.
         """
         events, now = await self._events(run), self._engine.clock.now()

@@ -14,7 +14,8 @@ from orchestra.cli.inputs import Stdin, Type, told
 from orchestra.cli.screen import moment
 from orchestra.errors import InputError
 from orchestra.events import Asked, Withheld
-from orchestra.values.json import NotStrictJSON, canonical, parse_untrusted
+from orchestra.inputs import chosen
+from orchestra.values.json import NotStrictJSON, canonical, digest, parse_untrusted
 from orchestra.values.text import shortened, visible
 
 DECLINE = "/decline"
@@ -52,23 +53,50 @@ def _withheld_text(withheld: Withheld) -> Iterator[str]:
     yield ""
 
 
-def answer_command(run: str, asked: Asked, questions: Sequence[Asked]) -> str:
+def word(asked: Asked) -> str:
+    """What tells a question from every other one that its run may ask: of its node and all that was shown."""
+    return digest(canonical([asked.node, asked.shown]))[:12]
+
+
+def meant(questions: Sequence[Asked], run: str, node: str, to: str) -> Asked:
+    """The open question that an answer is to. Raises `InputError` E021, E037."""
+    if not to:
+        return chosen(questions, run, node)
+    found = next((one for one in questions if word(one) == to and node in ("", one.node)), None)
+    if found is None:
+        hint = f"orchestra runs show {run}{'  has what it asks now' if questions else ''}"
+        raise InputError("E037", f"run {run} asks the question {to} no more", hint=hint)
+    return found
+
+
+def _command(run: str, asked: Asked) -> str:
+    return f"orchestra runs answer {run} --to {word(asked)}"
+
+
+def same_command(run: str, asked: Asked, value: str | None, declined: str | None, gave: str | None) -> str:
+    """What to type in order to give this question what was given to whichever there is."""
+    given = [f"--{name} {shlex.quote(said)}" for name, said in (("decline", declined), ("gave", gave)) if said is not None]
+    if value is not None:
+        given.append(f"{'-- ' if value.startswith('-') else ''}{shlex.quote(value)}")
+    return " ".join((_command(run, asked), *given))
+
+
+def answer_command(run: str, asked: Asked) -> str:
     """What to type in order to answer: with the first of the options, or with an example of the type."""
-    node = f" --node {shlex.quote(asked.node)}" if len(questions) > 1 else ""
     value = asked.options[0] if asked.options else "your text" if _bare(asked) else Type(asked.schema).example
     if asked.withheld is not None and not _bare(asked):
         value = canonical(asked.withheld.value).decode("utf-8", "replace")  # to be mended
-    return f"orchestra runs answer {run}{node} {'-- ' if value.startswith('-') else ''}{shlex.quote(value)}"
+    return f"{_command(run, asked)} {'-- ' if value.startswith('-') else ''}{shlex.quote(value)}"
 
 
 def waiting_text(run: str, questions: Sequence[Asked]) -> str:
     """The open questions of a run, each with the command that answers it."""
-    return "\n\n".join(_waiting_text(run, asked, questions) for asked in questions)
+    return "\n\n".join(_waiting_text(run, asked) for asked in questions)
 
 
-def _waiting_text(run: str, asked: Asked, questions: Sequence[Asked]) -> str:
-    gave = gave_command(run, asked, questions)
-    return f"{question_text(asked)}\nanswer with: {answer_command(run, asked, questions)}" + (f"\n         or: {gave}" if gave else "")
+def _waiting_text(run: str, asked: Asked) -> str:
+    gave = gave_command(run, asked)
+    return f"{question_text(asked)}\nanswer with: {answer_command(run, asked)}" + (f"\n         or: {gave}" if gave else "")
 
 
 def question_data(run: str, questions: Sequence[Asked]) -> list[dict[str, Any]]:
@@ -83,28 +111,27 @@ def question_data(run: str, questions: Sequence[Asked]) -> list[dict[str, Any]]:
             "withheld": asked.withheld,
             "shown": asked.shown,
             "due": asked.due,
-            "answer": answer_command(run, asked, questions),
-            "decline": decline_command(run, asked, questions),
+            "to": word(asked),
+            "answer": answer_command(run, asked),
+            "decline": decline_command(run, asked),
             "gives": asked.gives,
-            "gave": gave_command(run, asked, questions),
+            "gave": gave_command(run, asked),
         }
         for asked in questions
     ]
 
 
-def decline_command(run: str, asked: Asked, questions: Sequence[Asked]) -> str | None:
+def decline_command(run: str, asked: Asked) -> str | None:
     """What to type in order to say that one does not answer; None where somebody must."""
-    node = f" --node {shlex.quote(asked.node)}" if len(questions) > 1 else ""
-    return f"orchestra runs answer {run}{node} --decline 'your reason'" if asked.about != "effect" else None
+    return f"{_command(run, asked)} --decline 'your reason'" if asked.about != "effect" else None
 
 
-def gave_command(run: str, asked: Asked, questions: Sequence[Asked]) -> str | None:
+def gave_command(run: str, asked: Asked) -> str | None:
     """What to type in order to say what a call in doubt gave; None where no call is."""
     if asked.gives is None:
         return None
-    node = f" --node {shlex.quote(asked.node)}" if len(questions) > 1 else ""
     value = "your text" if Type(asked.gives).accepts_text else Type(asked.gives).example
-    return f"orchestra runs answer {run}{node} --gave {shlex.quote(value)}"
+    return f"{_command(run, asked)} --gave {shlex.quote(value)}"
 
 
 def read(text: str, schema: dict[str, Any], option: str) -> tuple[str, bool]:
@@ -161,7 +188,7 @@ def parsed(run: str, asked: Asked, text: str, *, as_json: bool = False) -> Any:
         return parse_untrusted(text)
     except NotStrictJSON as error:
         said = shortened(text, 40)
-        hint = answer_command(run, asked, (asked, asked))
+        hint = answer_command(run, asked)
         raise InputError("C024", f"{asked.node} wants {Type(asked.schema)} as JSON, and {said!r} is none", hint=hint) from error
 
 

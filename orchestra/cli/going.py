@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import sys
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,6 @@ from orchestra.config import Settings
 from orchestra.doors import EVERY
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished
-from orchestra.inputs import chosen
 from orchestra.recording import recorded
 from orchestra.run import Run
 
@@ -117,6 +117,8 @@ class Answer:
     run: str
     value: str | None
     node: str = ""
+    to: str = ""
+    """The word of the question that its author has read."""
     by: str = ""
     later: bool = False
     declined: str | None = None
@@ -131,7 +133,8 @@ async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> in
     async with opened(open_, given.run, waiting) as orchestra:
         run = await find_run(orchestra.journal, given.run)
         questions = await orchestra.asked(run)
-        asked, value, declined, gave = chosen(questions, run, given.node), None, (given.declined or "").strip(), given.gave is not None
+        asked = asking.meant(questions, run, given.node, given.to)
+        value, declined, gave = None, (given.declined or "").strip(), given.gave is not None
         if sum(said is not None for said in (given.value, given.declined, given.gave)) > 1 or (given.declined is not None and not declined):
             hint = "--decline 'your reason'" + (", or --gave VALUE" if asked.gives is not None else "")
             raise InputError("C024", f"{asked.node} takes an answer, or the reason why there is none", hint=hint)
@@ -144,7 +147,9 @@ async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> in
         elif given.value is not None:
             value = given.value
         elif given.declined is None:
-            value, declined, gave = await _typed(run, asked, questions)
+            value, declined, gave = await _typed(run, asked)
+        if (given.value, given.declined, given.gave) != (None, None, None):
+            await _read_by_its_author(orchestra, given, run, asked)
         await orchestra.answer(run, value, node=asked.node, by=given.by, shown=asked.shown, declined=declined, gave=gave)
         done = "declined" if declined else "answered"
         if given.later:
@@ -159,10 +164,31 @@ async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> in
     return 0
 
 
-async def _typed(run: str, asked: Asked, questions: Sequence[Asked]) -> tuple[object, str, bool]:
+async def _read_by_its_author(orchestra: Orchestra, given: Answer, run: str, asked: Asked) -> None:
+    """Lets an answer pass that can be to no other question than this one; else somebody at the terminal reads it and says so. Raises
+    `InputError` E037 where nobody does."""
+    events = await orchestra.journal.read(run)
+    ever = {(one.node, one.shown) for one in events if isinstance(one, Asked) and given.node in ("", one.node)}
+    waiting = await orchestra.runs(limit=2, status="waiting") if given.run == "last" else []
+    if any(one.run != run for one in waiting):
+        why = f"`last` is the run {run}, and it is not the only one that waits"
+    elif not given.to and len(ever) > 1:
+        why = f"this is not the first question of the run {run}"
+    else:
+        return
+    if asking.somebody_is_here():
+        sys.stderr.write(f"{asking.question_text(asked)}\n\n{why}; is this the one that you answer? [y/N] ")
+        sys.stderr.flush()
+        if (await asking.line_from_terminal() or "").strip().lower() in ("y", "yes"):
+            return
+    said = f"which question is answered? {why}; it asks now:\n\n{asking.question_text(asked)}\n"
+    raise InputError("E037", said, hint=asking.same_command(run, asked, given.value, given.declined, given.gave))
+
+
+async def _typed(run: str, asked: Asked) -> tuple[object, str, bool]:
     """What a person answers at the terminal; why nothing, where he declines; and whether it is what a call gave. Raises `InputError` C024
     where nobody sits there, or says nothing."""
-    hint = asking.answer_command(run, asked, questions)
+    hint = asking.answer_command(run, asked)
     if not asking.somebody_is_here():
         raise InputError("C024", f"what is the answer?\n\n{asking.question_text(asked)}\n", hint=hint)
     while True:

@@ -72,6 +72,9 @@ class Answering:
         typer.Argument(help="The answer, @FILE, or - for stdin; left out, it is asked for at the terminal.", show_default=False),
     ] = None
     node: Annotated[str, typer.Option(help="Which question, where several are open.", show_default=False)] = ""
+    to: Annotated[
+        str, typer.Option(metavar="WORD", help="Of the question that you have read, as it is shown with it.", show_default=False)
+    ] = ""
     decline: Annotated[
         str | None,
         typer.Option("--decline", metavar="REASON", help="Why nobody answers; the node is withheld.", show_default=False),
@@ -240,7 +243,9 @@ def answer(context: typer.Context, asked: Answering, seen: Seen) -> None:
     """Answer what a run asks, or say why nobody does, and go on with it.
 
     A text is taken as it is where the question takes a text; an answer of another type is written as JSON. It may stand in a file
-    (@answer.json), also where it is null and the question takes a text or null; @@ begins a text with one @.
+    (@answer.json), also where it is null and the question takes a text or null; @@ begins a text with one @. The command that is shown
+    with a question answers that one and no other. Without --to an answer counts where no other question can be meant: the run (for
+    `last` the only one that waits), or its --node, has never asked another.
     """
     from orchestra.cli import going
     from orchestra.cli.signals import carry_out
@@ -248,7 +253,7 @@ def answer(context: typer.Context, asked: Answering, seen: Seen) -> None:
     if asked.later and seen.live:
         raise InputError("C010", "--live follows the run, and --later does not", hint="leave one of them out")
     manner = seen.manner
-    given = going.Answer(asked.run, asked.value, asked.node, asked.by, asked.later, asked.decline, asked.gave)
+    given = going.Answer(asked.run, asked.value, asked.node, asked.to, asked.by, asked.later, asked.decline, asked.gave)
     leave(carry_out(partial(going.answer, opener(context), given, manner)))
 
 

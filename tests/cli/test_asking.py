@@ -65,6 +65,12 @@ def asked(shell: Shell, *command: str) -> str:
     return run
 
 
+def word(shell: Shell, run: str, node: str = "sure") -> str:
+    """What a question of a run is shown with."""
+    (found,) = [str(one["to"]) for one in shell("runs", "show", run, "--json").json["asked"] if one["node"] == node]
+    return found
+
+
 def typed(shell: Shell, said: Said) -> Sequence[str]:
     """The command that a text says to type, as words."""
     line = next(line for line in said.out.splitlines() if line.startswith("answer with: orchestra "))
@@ -85,6 +91,46 @@ def test_the_command_that_is_printed_answers(shell: Shell) -> None:
     assert (last.code, last.json["output"]) == (0, {"sure": "yes", "nights": 3})
 
 
+def test_the_command_that_was_printed_answers_the_question_that_it_was_printed_with_and_no_other(shell: Shell) -> None:
+    first = shell(*RUN)
+    assert shell(*typed(shell, first)).code == 5
+    said = shell(*typed(shell, first))  # of somebody who has read the first question as well
+    assert (said.code, said.err[:5]) == (2, "E037:")
+    assert f"asks the question {typed(shell, first)[4]} no more" in said.err
+    assert shell("runs", "list", "--json").json[0]["status"] == "waiting"
+
+
+def test_an_answer_to_whichever_question_there_is_counts_where_there_has_been_no_other(shell: Shell) -> None:
+    run = asked(shell)
+    assert shell("runs", "answer", run, "yes").code == 5
+    for command in (("3",), ("--decline", "no idea")):
+        said = shell("runs", "answer", run, *command)
+        assert (said.code, said.err[:5]) == (2, "E037:")
+        assert "nights: How many nights (you said yes)?" in said.err
+        assert f"orchestra runs answer {run} --to {word(shell, run, 'nights')} {' '.join(command)}".split(" no ")[0] in said.err.replace(
+            "'", ""
+        )
+    assert shell("runs", "answer", run, "3", "--node", "nights").code == 0
+
+
+def test_last_is_a_run_that_somebody_else_may_have_begun(shell: Shell) -> None:
+    first, second = asked(shell), asked(shell)
+    said = shell("runs", "answer", "last", "yes")
+    assert (said.code, f"`last` is the run {second}, and it is not the only one that waits" in said.err) == (2, True)
+    shell("runs", "cancel", first)
+    assert shell("runs", "answer", "last", "yes").code == 5
+
+
+def test_at_a_terminal_the_question_is_shown_before_an_answer_that_may_be_to_another_one(shell: Shell) -> None:
+    run = asked(shell)
+    shell("runs", "answer", run, "yes")
+    for key, code in (("n", 2), ("y", 0)):
+        with Terminal("runs", "answer", run, "3") as terminal:
+            assert "How many nights (you said yes)?" in terminal.until("[y/N] ")
+            terminal.press(f"{key}\n")
+            assert terminal.ended()[0] == code
+
+
 def test_a_waiting_run_is_json_with_its_questions(shell: Shell) -> None:
     found = shell(*RUN, "--json").json
     assert (found["status"], found["output"]) == ("waiting", None)
@@ -98,14 +144,17 @@ def test_a_waiting_run_is_listed_and_shown_as_waiting(shell: Shell) -> None:
     assert shell("runs", "list", "--status", "done", "--json").json == []
     said = shell("runs", "show", run)
     assert said.out.startswith("trip: waiting, started")
-    assert typed(shell, said) == ["runs", "answer", run, "yes"]
+    assert typed(shell, said)[:4] == ["runs", "answer", run, "--to"]
 
 
 def test_tail_ends_where_a_run_waits_and_says_so(shell: Shell) -> None:
     run = asked(shell)
     said = shell("runs", "tail", run)
     assert said.code == 0
-    assert f"waits for a person\nsure: Is Rome right?\n  1  yes\n  2  no\nanswer with: orchestra runs answer {run} yes\n" in said.out
+    assert (
+        f"waits for a person\nsure: Is Rome right?\n  1  yes\n  2  no\nanswer with: orchestra runs answer {run} --to {word(shell, run)} yes\n"
+        in said.out
+    )
 
 
 def test_an_answer_put_down_for_later_is_taken_when_the_run_is_resumed(shell: Shell) -> None:
@@ -134,9 +183,9 @@ def test_an_answer_of_another_type_is_written_as_json(shell: Shell) -> None:
     run = asked(shell, "run", "both")
     said = shell("runs", "answer", run, "a, b", "--node", "two")
     assert (said.code, said.err[:4]) == (2, "C024")
-    assert f"orchestra runs answer {run} --node two" in said.err
+    assert f"orchestra runs answer {run} --to {word(shell, run, 'two')} " in said.err
     assert shell("runs", "answer", run, '["a", "b"]', "--node", "two").code == 5
-    assert shell("runs", "answer", run, "3", "--json").json["output"] == {"one": "3", "two": ["a", "b"]}
+    assert shell("runs", "answer", run, "3", "--node", "one", "--json").json["output"] == {"one": "3", "two": ["a", "b"]}
 
 
 def test_where_two_questions_are_open_the_node_is_named(shell: Shell) -> None:
@@ -144,7 +193,7 @@ def test_where_two_questions_are_open_the_node_is_named(shell: Shell) -> None:
     said = shell("runs", "answer", run, "x")
     assert (said.code, said.err[:4]) == (2, "E021")
     assert "one, two" in said.err
-    assert "--node one" in shell("runs", "show", run).out
+    assert f"answer {run} --to {word(shell, run, 'one')} " in shell("runs", "show", run).out
 
 
 def test_who_cannot_say_declines_with_a_reason_and_what_rests_on_it_is_withheld(shell: Shell) -> None:
@@ -177,7 +226,7 @@ def test_an_answer_and_a_reason_exclude_each_other_and_a_reason_is_needed(shell:
 def test_the_questions_of_a_waiting_run_say_how_to_decline(shell: Shell) -> None:
     found = shell("run", "both", "--json").json
     assert [question["decline"] for question in found["asked"]] == [
-        f"orchestra runs answer {found['run']} --node {node} --decline 'your reason'" for node in ("one", "two")
+        f"orchestra runs answer {found['run']} --to {word(shell, found['run'], node)} --decline 'your reason'" for node in ("one", "two")
     ]
 
 
@@ -225,8 +274,8 @@ def test_a_batch_that_is_given_again_takes_up_what_persons_answered(shell: Shell
     Path("rows.jsonl").write_text("".join(json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo", "Bari")))
     _, rows = batch(shell)
     waiting = [row["waiting"] for row in rows]
-    for value in ("yes", "3"):
-        shell("runs", "answer", waiting[1], value)
+    for node, value in (("sure", "yes"), ("nights", "3")):
+        shell("runs", "answer", waiting[1], value, "--node", node)
     shell("runs", "answer", waiting[2], "no", "--later")
     Path("out.jsonl").chmod(0o640)
     summary, rows = batch(shell)
@@ -246,8 +295,8 @@ def test_where_the_file_cannot_be_replaced_the_rows_that_are_not_there_are_done_
     lines = [json.dumps({"id": name, "input": {"city": name}}) + "\n" for name in ("Rome", "Oslo")]
     Path("rows.jsonl").write_text(lines[0])
     _, (row,) = batch(shell)
-    for value in ("yes", "3"):
-        shell("runs", "answer", row["waiting"], value)
+    for node, value in (("sure", "yes"), ("nights", "3")):
+        shell("runs", "answer", row["waiting"], value, "--node", node)
     Path("rows.jsonl").write_text("".join(lines))
     Path(f".out.jsonl.{os.getpid()}").mkdir()
     said = shell("batch", "trip", "-i", "rows.jsonl", "-o", "out.jsonl")

@@ -128,20 +128,20 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
     said = await asyncio.to_thread(shell, "runs", "resume", run)
     assert said.code == 5
     assert "or what it gave, where it happened: a value of type Receipt, as JSON" in said.out
-    assert f"or: orchestra runs answer {run} --gave" in said.out
-    wrong = await asyncio.to_thread(shell, "runs", "answer", run, "--gave", '{"number": "seven"}')
+    assert f"or: orchestra runs answer {run} --to " in said.out
+    wrong = await asyncio.to_thread(shell, "runs", "answer", run, "--node", "paid", "--gave", '{"number": "seven"}')
     assert wrong.code == 2
     assert "E022: paid of run" in wrong.err
     assert "what the call gave is a value of type Receipt" in wrong.err
     (shop / "receipt.json").write_text('{"number": 7, "item": "tea"}')
-    text = await asyncio.to_thread(shell, "runs", "answer", run, "--gave", "seven")
+    text = await asyncio.to_thread(shell, "runs", "answer", run, "--node", "paid", "--gave", "seven")
     assert "C024: paid gives a value of type Receipt" in text.err
-    both = await asyncio.to_thread(shell, "runs", "answer", run, "again", "--gave", "7")
+    both = await asyncio.to_thread(shell, "runs", "answer", run, "again", "--node", "paid", "--gave", "7")
     assert both.code == 2
-    done = await asyncio.to_thread(shell, "runs", "answer", run, "--gave", "@receipt.json", "--by", "ada")
+    done = await asyncio.to_thread(shell, "runs", "answer", run, "--node", "paid", "--gave", "@receipt.json", "--by", "ada")
     assert done.code == 5, done.err  # the letter is asked about
     assert "Send about tea; tea 7?" in done.out
-    assert (await asyncio.to_thread(shell, "runs", "answer", run, "yes")).code == 0
+    assert (await asyncio.to_thread(shell, "runs", "answer", run, "yes", "--node", "sure")).code == 0
     assert (shop / "paid.txt").read_text() == "tea\n"
     shown = (await asyncio.to_thread(shell, "runs", "show", run)).out
     assert "paid: it happened, as ada says, and gave" in shown
@@ -172,7 +172,7 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
 async def test_who_said_not_to_call_again_is_told_how_it_goes_on(shop: Path, shell: Shell) -> None:
     run = await doubtful(shop)
     await asyncio.to_thread(shell, "runs", "resume", run)
-    said = await asyncio.to_thread(shell, "runs", "answer", run, "fail")
+    said = await asyncio.to_thread(shell, "runs", "answer", run, "fail", "--node", "paid")
     assert said.code == 1
     async with opened(shop) as orchestra:
         outcome = History.of(await orchestra.journal.read(run)).outcome
@@ -300,7 +300,7 @@ def test_at_the_terminal_a_line_says_what_a_call_in_doubt_gave() -> None:
         asking.said_at_terminal("r", asked, "/gave\n")
     assert caught.value.code == "C024"
     older = msgspec.structs.replace(asked, gives=None)
-    assert asking.gave_command("r", older, (older,)) is None
+    assert asking.gave_command("r", older) is None
     assert asking.said_at_terminal("r", older, "/gave 7\n") == ("/gave 7", False)  # which is none of its options
 
 
