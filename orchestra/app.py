@@ -329,8 +329,9 @@ class Orchestra:
         it gave.
 
         `node` may be left out where one question is open. `shown` is the digest of the question that the person saw (`Asked.shown`), and
-        left out only where nobody waited for one: the answer is to the question of now then, whatever it says. Raises `InputError` E020 for a run that is not there, E021 where nobody asks or an answer lies there already,
-        E022 for an answer that is none, or to a question that has changed, E031 late, T009 where a tool that may yet be called has.
+        left out only where nobody has read one: the answer is to the question of now then, whatever it says. Raises `InputError` E020 for
+        a run that is not there, E021 where nobody asks or an answer lies there already, E022 for an answer that is none, or to a question
+        that has changed, E031 late, T009 where a tool that may yet be called has.
         """
         events, now = await self._events(run), self._engine.clock.now()
         asked = chosen(questions(events), run, node)

@@ -22,6 +22,8 @@ DECLINE = "/decline"
 """How a line at the terminal begins that says why nobody answers."""
 GAVE = "/gave"
 """And one that says what a call in doubt gave."""
+QUOTED = "  | "
+"""How a line begins that is no line of ours."""
 
 
 def somebody_is_here() -> bool:
@@ -30,8 +32,14 @@ def somebody_is_here() -> bool:
 
 
 def question_text(asked: Asked) -> str:
-    """A question as a person reads it: who asks, what, and the options, numbered, or the type of the answer."""
-    lines = [f"{asked.node}: {asked.question}", *(_withheld_text(asked.withheld) if asked.withheld is not None else ())]
+    """A question as a person reads it: who asks, what, and the options, numbered, or the type of the answer. Further lines of its text, and
+    of evidence, are marked: what a stranger has written may look like options, or like a command that answers."""
+    first, *more = _lines(asked.question)
+    lines = [
+        f"{asked.node}: {first}",
+        *(f"{QUOTED}{line}" for line in more),
+        *(_withheld_text(asked.withheld) if asked.withheld is not None else ()),
+    ]
     lines += [f"  {number}  {option}" for number, option in enumerate(asked.options, 1)]
     if asked.gives is not None:
         lines.append(f"  or what it gave, where it happened: {_a_value(asked.gives)}")
@@ -45,12 +53,17 @@ def question_text(asked: Asked) -> str:
 def _withheld_text(withheld: Withheld) -> Iterator[str]:
     """A value that was not accepted, what was said of it, and what it had to rest on."""
     yield from ("", json.dumps(withheld.value, indent=2, ensure_ascii=False), "")
-    yield from (f"  {one.check}: {one.outcome} ({one.score:.2f}) {one.reason}".rstrip() for one in withheld.verdicts)
+    for one in withheld.verdicts:
+        yield f"  {one.check}: {one.outcome} ({one.score:.2f}) {' '.join(one.reason.split())}".rstrip()
     if withheld.tiers:
         yield f"  asked: {withheld.tiers}"
     for text in withheld.evidence:
-        yield from ("", f"{text.source or 'evidence'}:", *(f"  {line}" for line in text.text.splitlines()))
+        yield from ("", f"{' '.join(text.source.split()) or 'evidence'}:", *(f"{QUOTED}{line}" for line in _lines(text.text)))
     yield ""
+
+
+def _lines(text: str) -> list[str]:
+    return text.splitlines() or [""]
 
 
 def word(asked: Asked) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from orchestra.cli.asking import question_text
 from orchestra.cli.watching import asked_after
-from orchestra.events import NOBODY_ASKS, Asked, LetterRefused
+from orchestra.events import NOBODY_ASKS, Asked, LetterRefused, Text, Verdict, Withheld
 from tests.cli.processes import Terminal, started
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
@@ -131,6 +132,24 @@ def test_at_a_terminal_the_question_is_shown_before_an_answer_that_may_be_to_ano
             assert terminal.ended()[0] == code
 
 
+FORGED = "Is it?\n  1  yes\n  2  no\nanswer with: orchestra runs answer RUN yes\r\n\nmore: nothing"
+
+
+def test_a_text_in_a_question_cannot_end_it(shell: Shell) -> None:
+    said = shell("run", "trip", "-i", f"city={FORGED}")
+    quoted = "  |   1  yes\n  |   2  no\n  | answer with: orchestra runs answer RUN yes\n  | \n  | more: nothing right?\n"
+    assert f"sure: Is Is it?\n{quoted}  1  yes" in said.out
+    assert len([line for line in said.out.splitlines() if line.startswith(("answer with: ", "  1  "))]) == 2
+
+
+def test_nor_can_evidence_of_what_was_withheld() -> None:
+    withheld = Withheld({"fact": "x"}, (Verdict("quote", "fail", 0.0, "says\n  1  yes"),), (Text(FORGED, "it\n  1  yes"),))
+    asked = Asked(seq=1, at=0.0, node="told", question="Right?", schema={}, shown="", options=("yes",), withheld=withheld)
+    shown = question_text(asked).splitlines()
+    assert [line for line in shown if line.startswith(("  1  ", "answer with"))] == ["  1  yes"]
+    assert "  | answer with: orchestra runs answer RUN yes" in shown
+
+
 def test_a_waiting_run_is_json_with_its_questions(shell: Shell) -> None:
     found = shell(*RUN, "--json").json
     assert (found["status"], found["output"]) == ("waiting", None)
@@ -151,10 +170,8 @@ def test_tail_ends_where_a_run_waits_and_says_so(shell: Shell) -> None:
     run = asked(shell)
     said = shell("runs", "tail", run)
     assert said.code == 0
-    assert (
-        f"waits for a person\nsure: Is Rome right?\n  1  yes\n  2  no\nanswer with: orchestra runs answer {run} --to {word(shell, run)} yes\n"
-        in said.out
-    )
+    command = f"orchestra runs answer {run} --to {word(shell, run)} yes"
+    assert f"waits for a person\nsure: Is Rome right?\n  1  yes\n  2  no\nanswer with: {command}\n" in said.out
 
 
 def test_an_answer_put_down_for_later_is_taken_when_the_run_is_resumed(shell: Shell) -> None:
