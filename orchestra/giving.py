@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
+from orchestra.agent.contract import Contract
 from orchestra.effects import LASTING
 from orchestra.errors import InputError
 from orchestra.events import Answered, Asked, Event, Given, GivenValue, RunStarted
@@ -25,7 +26,8 @@ def values_of(
 ) -> dict[str, GivenValue]:
     """What persons have given for the nodes of a fork: what the options say, and what holds on of the run before, by the names of nodes,
     as inputs do, whatever the workflow is called; where the options say something, also its answers to questions that do not depend on
-    that, nor on what has `changed`. `events` are None where inputs are others: then no answer counts.
+    that, nor on what has `changed`, and that no effect waits for which does: that was allowed as it was then. `events` are None where
+    inputs are others: then no answer counts.
 
     Raises `InputError` E033 for a value that no node of the program takes.
     """
@@ -34,7 +36,8 @@ def values_of(
     found: dict[str, GivenValue] = {}
     if values and events is not None:
         again = {*values, *(first_name(change.node) for change in changed)}
-        found |= _answers(first, events, names - _below(program, again))
+        other = _below(program, again)
+        found |= _answers(first, events, names - other - _above_effects(program, other - values.keys()))
     _all_taken(program, held, values.keys(), changed)
     found |= {name: one for name, one in held.items() if name in names}
     found |= {name: GivenValue(jsonable(value), Given(options.by)) for name, value in values.items()}
@@ -103,9 +106,14 @@ def uncalled(program: Program, values: Iterable[str]) -> Iterator[tuple[str, str
 
 
 def _acting(node: CompiledNode) -> Iterator[str]:
+    yield from (tool.name for tool in _tools(node) if tool.effect in LASTING)
+
+
+def _tools(node: CompiledNode) -> Iterator[Contract]:
+    """The tools that a node may call, in its body too."""
     inside = [inner for _, inner in walk(node.body)] if node.body is not None else []
     for one in (node, *inside):
-        yield from (contract.name for contract in contracts(one) if contract.kind == "tool" and contract.effect in LASTING)
+        yield from (contract for contract in contracts(one) if contract.kind == "tool")
 
 
 def _below(program: Program, names: Iterable[str]) -> set[str]:
@@ -117,6 +125,19 @@ def _below(program: Program, names: Iterable[str]) -> set[str]:
             if child.name not in found:
                 found.add(child.name)
                 line.append(child)
+    return found
+
+
+def _above_effects(program: Program, names: Set[str]) -> set[str]:
+    """The nodes that those of these wait for whose tools have effects."""
+    line = [node for node in program.nodes if node.name in names and any(tool.effect != "pure" for tool in _tools(node))]
+    found: set[str] = set()
+    while line:
+        for index in line.pop().needs:
+            node = program.nodes[index]
+            if node.name not in found:
+                found.add(node.name)
+                line.append(node)
     return found
 
 

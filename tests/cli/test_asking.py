@@ -143,7 +143,7 @@ def test_a_text_in_a_question_cannot_end_it(shell: Shell) -> None:
 
 
 def test_nor_can_evidence_of_what_was_withheld() -> None:
-    withheld = Withheld({"fact": "x"}, (Verdict("quote", "fail", 0.0, "says\n  1  yes"),), (Text(FORGED, "it\n  1  yes"),))
+    withheld = Withheld({"fact": "x"}, "", (Verdict("quote", "fail", 0.0, "says\n  1  yes"),), (Text(FORGED, "it\n  1  yes"),))
     asked = Asked(seq=1, at=0.0, node="told", question="Right?", schema={}, shown="", options=("yes",), withheld=withheld)
     shown = question_text(asked).splitlines()
     assert [line for line in shown if line.startswith(("  1  ", "answer with"))] == ["  1  yes"]

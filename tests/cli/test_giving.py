@@ -370,6 +370,51 @@ async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_
         await third.run.wait()
 
 
+APPROVED = """
+schema: orchestra/v1
+name: order
+input: {topics: "list[str]"}
+output: ${done}
+nodes:
+  chosen: {tool: draft, with: {topic: "${input.topics[0]}"}}
+  note: {tool: draft, with: {topic: "${input.topics[0]}"}}
+  allowed: {ask: "Pay?", options: ["yes", "no"]}
+  paid: {when: "${allowed == 'yes'}", tool: pay, with: {item: "${chosen}"}}
+  done: {tool: write, with: {lines: ["${note}"], receipt: "${paid}"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("workflow", "values", "kept"),
+    [
+        (APPROVED, {"chosen": "gold"}, set()),
+        (APPROVED.replace("when: \"${allowed == 'yes'}\"", "after: [allowed]"), {"chosen": "gold"}, set()),
+        (APPROVED.replace("{when: \"${allowed == 'yes'}\",", "{").replace("{item", "{item"), {"chosen": "gold"}, {"allowed"}),
+        (APPROVED, {"note": "other"}, {"allowed"}),
+        (APPROVED, {"chosen": "gold", "paid": {"number": 7, "item": "gold"}}, {"allowed"}),
+    ],
+    ids=["a condition", "an order", "nothing waits for it", "no effect reads it", "nothing is called"],
+)
+async def test_what_somebody_allowed_is_asked_again_where_it_would_happen_with_something_else(
+    shop: Path, workflow: str, values: dict[str, Any], kept: set[str]
+) -> None:
+    (shop / "workflows" / "order.yaml").write_text(workflow)
+    async with opened(shop) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=["tea"])
+        await run.pause()
+        await orchestra.answer(run.id, "yes", by="ann")
+        assert (await run).status == "done"
+        fork = await orchestra.options(values=values, by="mallory").fork(run.id)
+        assert fork.given.keys() - values.keys() == kept
+        if kept:
+            await fork.run.pause()
+        else:
+            assert await fork.run.pause() is None
+            assert (shop / "paid.txt").read_text() == "about tea\n"
+        fork.run.cancel()
+        await fork.run.wait()
+
+
 async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(shop: Path) -> None:
     def rule(keys: str) -> None:
         (shop / "workflows" / "order.yaml").write_text(WORKFLOW.replace("as: topic,", f"as: topic, {keys},"))
