@@ -18,8 +18,8 @@ from orchestra.clock import SystemClock
 from orchestra.codes import ENDED, HELD
 from orchestra.config import Settings
 from orchestra.doors import Letter
+from orchestra.engine.run import Request, steady
 from orchestra.engine.run import Run as Execution
-from orchestra.engine.run import steady
 from orchestra.errors import OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted
 from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, posted, questions, refused
@@ -30,7 +30,7 @@ from orchestra.parcel import Parcel
 from orchestra.result import Result, plainly
 from orchestra.run import Fork, Run, left
 from orchestra.stored import parcel, restored
-from orchestra.values.labels import Label, join
+from orchestra.values.labels import WITHIN, Label, join
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import sampled
 from orchestra.workflow.steps import Step
@@ -151,7 +151,7 @@ class Orchestra:
     @property
     def label(self) -> Label:
         """The label of the data that its runs are given, where their workflow says none."""
-        return self._options.label or "internal"
+        return join((self._options.label or "internal", WITHIN.get()))
 
     @property
     def keyed(self) -> bool:
@@ -221,8 +221,7 @@ class Orchestra:
         return self._engine.start(program, given, graph=graph, versions=versions, live=options.live, **told)
 
     def _labelled(self, program: Program) -> Label:
-        said = self._options.label
-        return program.label if said is None else join((program.label, said))
+        return join((program.label, self._options.label or program.label, WITHIN.get()))
 
     async def _once(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         """The run that has the key; one that was interrupted goes on; else, and without a key, a new one. Raises `InputError`."""
@@ -236,7 +235,8 @@ class Orchestra:
                 return self._begin(program, given, graph, versions, run=name, **more)
             if execution is None or execution.started is None:
                 execution = Execution(name, self.journal, events)
-        asked = (graph, given, more.get("parent", ""), steady(more.get("values", {})))
+        label = more.get("label", self._labelled(program))
+        asked = Request(graph, given, more.get("parent", ""), steady(more.get("values", {})), label)
         if execution.of != asked:
             raise self._options.taken(name, execution.of, asked)
         if execution.finished is None and execution.started is not None and execution is not self._engine.running(name):
@@ -388,7 +388,7 @@ class Orchestra:
         from orchestra.whatif import whatif
 
         self._options.forkless()
-        label = self._options.label or "public"
+        label = join((self._options.label or "public", WITHIN.get()))
         return await whatif(self._project, self._engine, self._troupe, await self._events(run), instead, label=label)
 
     async def replay(self, run: str) -> Replayed:
@@ -461,7 +461,7 @@ class Orchestra:
         try:
             async with asyncio.timeout(PATIENCE):
                 if tool := asked(question.agent):
-                    return await judging.told(self._project, tool, question.inputs)
+                    return await judging.told(self._project, tool, question.inputs, self.label)
                 result = await runs.run(self._project.asked(question.agent, own), **question.inputs)
                 return Reply(jsonable(result.output))
         except TimeoutError:

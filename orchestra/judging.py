@@ -17,6 +17,7 @@ from orchestra.events import Verdict
 from orchestra.inputs import jsonable
 from orchestra.project import Project
 from orchestra.values.json import unkept
+from orchestra.values.labels import WITHIN, Label
 from orchestra.values.types import Validator, schema_of
 from orchestra.verify.acceptance import CONFIDENCE, Situation, names_of, rules_of
 from orchestra.verify.alone import ACCEPT, type_of
@@ -90,12 +91,15 @@ def _named(
     return None if checks is None else tuple(found), own
 
 
-async def told(project: Project, tool: str, inputs: Mapping[str, Any]) -> Reply:
-    """What a tool says to a check's question, asked in this process."""
+async def told(project: Project, tool: str, inputs: Mapping[str, Any], label: Label) -> Reply:
+    """What a tool says to a check's question about data of a label, asked in this process."""
+    within = WITHIN.set(label)
     try:
         return Reply(await project.registry.tools[tool].call(inputs))
     except ToolFault as fault:
         return Reply(fault=f"{fault.code} {fault.reason}")
+    finally:
+        WITHIN.reset(within)
 
 
 def alone(project: Project, answer: Answer, checks: tuple[str, ...], accept: float | None, *, back_off: bool) -> Situation:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestra.errors import InputError
 from orchestra.values.json import digest
 from orchestra.values.labels import Label
 from orchestra.workflow.nodes import Budget
 
-_GIVING: Final = 'orchestra.options(values={"node": value}).fork(run)'
+if TYPE_CHECKING:
+    from orchestra.engine.run import Request
 
-Request: TypeAlias = tuple[str, Any, str, dict[str, Any]]
-"""What a run is of: the digest of the workflow, the inputs, the run that it is a fork of, and what persons gave for its steps."""
+_GIVING: Final = 'orchestra.options(values={"node": value}).fork(run)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,16 @@ class Options:
     def taken(self, run: str, had: Request, wanted: Request) -> InputError:
         """Why the key is that of another request: `run` has it, and what it was begun with is not what is wanted now."""
         said = f"the key {self.idempotency_key!r} belongs to run {run}"
-        if had[2] != wanted[2]:
-            reason = f"{said}, {_descent(had[2])}; this is to be {_descent(wanted[2])}"
+        if had.parent != wanted.parent:
+            reason = f"{said}, {_descent(had.parent)}; this is to be {_descent(wanted.parent)}"
             return InputError("E015", reason, hint=f"give each fork a key of its own, such as {self.idempotency_key + '/2'!r}")
-        if had[0] != wanted[0]:
+        if had.graph != wanted.graph:
             hint = "use a key of its own for each request; to make that run again as its workflow is today, fork it under another key"
             return InputError("E015", f"{said}, which is of another workflow, or of this one before it was changed", hint=hint)
-        other = "inputs" if had[1] != wanted[1] else "given values"
+        if had._replace(label=wanted.label) == wanted:
+            hint = f"options(label={had.label!r}) gives what it came to; else use another key"
+            return InputError("E015", f"{said}, of data that is labelled {had.label}, and this is labelled {wanted.label}", hint=hint)
+        other = "inputs" if had.inputs != wanted.inputs else "given values"
         return InputError("E015", f"{said}, which has other {other}", hint="use a key of its own for each request")
 
     @property

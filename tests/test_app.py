@@ -299,7 +299,7 @@ async def test_a_key_names_one_run(tmp_path: Path) -> None:
 async def test_a_key_holds_whatever_else_is_told(tmp_path: Path) -> None:
     async with opened(tmp_path) as (orchestra, workers):
         keyed = orchestra.options(idempotency_key="order-42")
-        told = [keyed, keyed.options(label="restricted"), keyed.options(budget=Budget(calls=5)), keyed.options(memo=True, sample=1)]
+        told = [keyed, keyed.options(label="public"), keyed.options(budget=Budget(calls=5)), keyed.options(memo=True, sample=1)]
         assert len({(await one.run(shout, text="x")).run for one in told}) == 1
         assert workers.counts["shout"] == 1
         await keyed.options(idempotency_key="").run(shout, text="x")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestra import Orchestra, OrchestraError, RunFailed, tool, workflow
+from orchestra import InputError, Orchestra, OrchestraError, RunFailed, tool, workflow
 from orchestra.config import Settings
 from orchestra.doors import Refused
 from orchestra.events import CancelRequested, Event
@@ -153,6 +153,29 @@ async def test_a_failure_is_the_answer_of_its_key_and_a_fork_under_another_key_i
         assert [(await fork.run).output for fork in tries] == ["found", "found"]
         assert len({fork.run.id for fork in tries} | {failed}) == 2
         assert workers.counts == {"look_up": 1}
+
+
+@workflow(label="public")
+def looked_up(text: str) -> str:
+    """Finds something that anybody may know."""
+    return look_up(text=text)
+
+
+async def test_a_key_of_data_with_one_label_gives_nothing_for_another_label(tmp_path: Path) -> None:
+    async with opened(tmp_path, store=MemoryStore()) as (orchestra, workers):
+        keyed = orchestra.options(idempotency_key="order-9", label="internal")
+        first = (await keyed.run(looked_up, text="pens")).run
+        for label in ("public", "restricted"):
+            other = keyed.options(label=label)
+            for door in (other.run, other.start):
+                with pytest.raises(InputError, match=f"labelled internal, and this is labelled {label}") as caught:
+                    await door(looked_up, text="pens")
+                assert (caught.value.code, "options(label='internal')" in str(caught.value.hint)) == ("E015", True)
+        assert (await keyed.run(looked_up, text="pens")).run == first
+        own = orchestra.options(idempotency_key="order-10")
+        first = (await own.run(ordered, text="pens")).run
+        assert (await own.options(label="public").run(ordered, text="pens")).run == first, "the workflow's own label is stricter"
+        assert workers.counts == {"order": 1, "look_up": 2}
 
 
 async def test_a_run_is_on_record_once_start_or_fork_has_returned(tmp_path: Path) -> None:

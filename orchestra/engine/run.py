@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 
@@ -12,6 +12,7 @@ from orchestra.doors import Journal
 from orchestra.errors import OrchestraError
 from orchestra.events import Asked, Event, GivenValue, RunFinished, RunStarted
 from orchestra.opening import Home
+from orchestra.values.labels import Label
 from orchestra.values.outcome import Failed
 
 if TYPE_CHECKING:
@@ -24,6 +25,19 @@ NOT_KEPT = "J004"
 def steady(values: Mapping[str, GivenValue] | None) -> dict[str, Any]:
     """The values that persons gave, without the answers that are kept: those grow with the run that a fork is of."""
     return {path: one.value for path, one in (values or {}).items() if not one.shown}
+
+
+class Request(NamedTuple):
+    """What is to run, on what: what a key stands for."""
+
+    graph: str = ""
+    """Digest of the workflow."""
+    inputs: Any = None
+    parent: str = ""
+    """The run that it is a fork of."""
+    given: Mapping[str, Any] = {}
+    """What persons gave for its steps."""
+    label: Label = "internal"
 
 
 class Run:
@@ -139,10 +153,10 @@ class Run:
             self._cancel(by)
 
     @property
-    def of(self) -> tuple[str, Any, str, dict[str, Any]]:
-        """What runs, on what: the digest of the workflow, the inputs, the run that it is a fork of, and what persons gave for its steps."""
+    def of(self) -> Request:
+        """What runs, on what."""
         one = self.started
-        return (one.graph, one.inputs, one.parent, steady(one.given)) if one is not None else ("", None, "", {})
+        return Request(one.graph, one.inputs, one.parent, steady(one.given), one.label) if one is not None else Request()
 
     @property
     def over(self) -> bool:

@@ -20,7 +20,7 @@ from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Usage
 from orchestra.fleet.versions import MEMO_VERSION, current
 from orchestra.values.json import canonical, digest
-from orchestra.values.labels import may_go
+from orchestra.values.labels import WITHIN, may_go
 from orchestra.values.types import Validator
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class LocalWorkers:
 
     async def do(self, call: Call) -> Done | Refused:
         """Does one call. A thread cannot be interrupted: after a timeout or a cancellation its result is dropped."""
+        within = WITHIN.set(call.label)
         try:
             if call.timeout is None:  # `asyncio.timeout` costs as much as the rest of a small call, and so does a coroutine more
                 if call.kind == "tool":
@@ -109,6 +110,8 @@ class LocalWorkers:
             )
         except OrchestraError as error:
             return Refused(code=error.code, reason=error.message, hint=error.hint, server=HERE)
+        finally:
+            WITHIN.reset(within)
 
     def measure(self, call: Call) -> Measure:
         """No tokens; and a memo key for classical agents, and for pure tools and code agents with a version."""

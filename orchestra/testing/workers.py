@@ -28,6 +28,7 @@ from orchestra.events import Usage
 from orchestra.fleet.local import WRITTEN_WRONG
 from orchestra.testing.instances import instance
 from orchestra.values.json import canonical
+from orchestra.values.labels import WITHIN
 from orchestra.values.schema import nearest
 from orchestra.workflow.steps import Tool
 
@@ -243,6 +244,7 @@ def _unanswered(call: Call, known: Iterable[str]) -> InputError:
 
 async def in_place(tool: ToolFunction, call: Call) -> Any:
     """What a tool gives, computed on the loop itself: there are no threads in virtual time."""
+    within = WITHIN.set(call.label)
     try:
         if tool.awaited:
             return await tool.call(call.inputs, call.key)
@@ -256,6 +258,8 @@ async def in_place(tool: ToolFunction, call: Call) -> Any:
     except BaseException as error:  # noqa: BLE001 - a user's function may raise anything; the run gets it as a failed attempt, as in production
         found = raised(call.name, error)
         return Refused(code=found.code, reason=found.reason, hint=found.hint, retryable=True, lasting=found.lasting, frames=found.frames)
+    finally:
+        WITHIN.reset(within)
 
 
 def refused(call: Call) -> Refused:

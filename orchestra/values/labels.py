@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Literal, TypeAlias, get_args
 
 Label: TypeAlias = Literal["public", "internal", "restricted"]
 _ORDER: tuple[Label, ...] = get_args(Label)
+
+WITHIN: ContextVar[Label] = ContextVar("orchestra_label", default="public")
+"""The label of the call that this code is part of: of a tool, or an agent that is a function. Runs that it begins have it, too."""
 
 
 def join(labels: Iterable[Label]) -> Label:
