@@ -40,7 +40,9 @@ class Batching:
         list[str] | None,
         typer.Option(metavar="LIMITS", help="Of each row: tokens=2000,seconds=60; other limits of the workflow stay."),
     ] = None
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do rows that failed before once more.")] = False
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Do rows that failed before once more; effects are not repeated.")
+    ] = False
     fleet: Fleet = None
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False
 
@@ -61,6 +63,10 @@ def register(app: typer.Typer) -> None:
 
 def batch(context: typer.Context, asked: Batching) -> None:
     """Run a workflow or an agent on many rows. Given again, it goes on where it stopped.
+
+    Stopped by a signal, a crash or a full disk, it repeats nothing: rows whose runs had ended are only written next time, and of a call
+    with lasting effects that was cut off a person is asked. Rows whose lines are taken out of the output, or that is deleted, are done
+    anew, with all that they do in the world.
 
     What went wrong with a row stands in its result; a row that asks a person ends as `waiting`, with its run, and gets what the run
     came to when the batch is given again after somebody answered. Exits with 0 when all

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,28 @@ from orchestra.cli.stream import in_order
 from orchestra.cli.watching import WHO
 from orchestra.codes import HELD
 from orchestra.config import Settings
+from orchestra.doors import Journal
+from orchestra.effects import tools
 from orchestra.errors import FleetError, InputError, OrchestraError
-from orchestra.events import RunFinished
+from orchestra.events import RunFinished, RunStarted
+from orchestra.inputs import bound
 from orchestra.options import Options
 from orchestra.result import Result
 from orchestra.run import Run
 from orchestra.values.json import canonical, digest
-from orchestra.values.outcome import Failed
+from orchestra.values.outcome import Failed, Outcome
 from orchestra.values.schema import nearest
 from orchestra.values.validator import Validator
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import InputField, Program
 from orchestra.workflow.steps import Agent, Step, Workflow
 
-STALE = (HELD, "E015", "E019", "T005", "T009")
+STALE = ("E015", "E019", "T005", "T009")
 """Codes of a run that was cut off and that the batch cannot go on with: it is another workflow's, or its record or tools are not here."""
+GONE = ("E019", "E020")
+"""Codes of a run that nothing can be forked from: it was deleted, or its record cannot be read."""
+LOOK = 0.5
+"""Seconds between two looks at a run that another process has in hand."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,8 +104,10 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
             view = orchestra.options(budget=job.budget)
             again = results.waiting.keys() | (results.failed if job.retry_failed else set())
             summary = Summary(len(ids), len(results.done) - len(again))
+            written = Written(orchestra.journal, results)
             try:
-                await _write_all(job, ids, results, summary, _Asking(view, step, str(job.target.resolve()), again, results.waiting))
+                async with written.keeping():
+                    await _write_all(job, ids, results, summary, _Asking(view, step, job.target, again, results.waiting, written))
             except asyncio.CancelledError:
                 note(f"{summary}; to go on, give the same command again")
                 raise
@@ -133,7 +142,10 @@ async def _write_all(job: Job, ids: Collection[str], results: Results, summary: 
             await _take_up(job, ids, results, summary, ask, meter)
         async for result in _answers(job, ids, lambda row: row.id not in results.done, ask):
             results.write(result)
+            ask.wrote(result)
             _count(result, summary, meter)
+    if ask.found:
+        note(f"{ask.found} of them are the results of runs that had ended before, and were not written")
 
 
 async def _take_up(job: Job, ids: Collection[str], results: Results, summary: Summary, ask: _Asking, meter: Meter) -> None:
@@ -148,6 +160,8 @@ async def _take_up(job: Job, ids: Collection[str], results: Results, summary: Su
         try:
             if found:
                 results.replace(found)
+                for result in found.values():
+                    ask.wrote(result)
         except OrchestraError as error:
             note(f"{len(found)} results are left as they were: {error.message}")
 
@@ -169,45 +183,158 @@ def _count(result: RowResult, summary: Summary, meter: Meter) -> None:
     meter.advance(failed=result.failed, abstained=result.abstained)
 
 
+class Written:
+    """Marks in the journal: the runs whose results stand in the output, on disk. One that has ended without a mark is what its row came to,
+    and was kept from being written; the line of one that has a mark was taken out since, by somebody who wants another."""
+
+    def __init__(self, journal: Journal, results: Results) -> None:
+        self._journal, self._results = journal, results
+        self._fresh: list[str] = []
+        self._news = asyncio.Event()
+
+    async def has(self, run: str) -> bool:
+        """Whether the result of a run was written."""
+        return await self._journal.recall(_mark(run)) is not None
+
+    def add(self, run: str) -> None:
+        """The result of a run stands in the output, though not on disk yet."""
+        self._fresh.append(run)
+        self._news.set()
+
+    @asynccontextmanager
+    async def keeping(self) -> AsyncIterator[None]:
+        """While it lasts, and at its end, results come to the disk, and then their marks. Raises `OrchestraError` C023."""
+        keeper = asyncio.create_task(self._keep(), name="marks")
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            self._results.sync()
+            self._put(len(self._fresh))
+
+    async def _keep(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            many = len(self._fresh)
+            await asyncio.to_thread(self._results.sync)
+            self._put(many)
+
+    def _put(self, many: int) -> None:
+        for run in self._fresh[:many]:
+            self._journal.remember(_mark(run), run, True)
+        del self._fresh[:many]
+
+
+def _mark(run: str) -> str:
+    return digest(canonical(["batch", "written", run]))
+
+
 class _Asking:
     """What a row comes to: a run of its own, or the run of it that waited for a person when its result was written."""
 
     def __init__(
-        self, view: Orchestra, step: Step[..., Any], target: str, again: Collection[str], waiting: Mapping[str, RowResult]
+        self,
+        view: Orchestra,
+        step: Step[..., Any],
+        target: Path,
+        again: Collection[str],
+        waiting: Mapping[str, RowResult],
+        written: Written,
     ) -> None:
-        self._view, self._step, self._target, self._waiting = view, step, target, waiting
+        self._view, self._step, self._target, self._waiting, self._written = view, step, str(target.resolve()), waiting, written
+        self._program = view.program(step)
+        self._lasting = bool(tools(self._program))
+        self._runs: dict[str, str] = {}
+        """By row: the run that its result is of, until that is written."""
         self.again = again
         """The rows that have a result, and are asked for another."""
+        self.found = 0
+        """Rows whose runs had ended before, and were not written."""
 
     async def __call__(self, row: Row) -> RowResult:
         if (before := self._waiting.get(row.id)) is not None and before.waiting is not None:
             return await self._answered(row, before.waiting)
         run = await self._begun(row)
-        try:
-            result = await run.pause()
-        except asyncio.CancelledError:
-            run.cancel(WHO)  # on SIGTERM as well: the row is done again when the batch goes on
-            raise
+        return self._told(row, run, await run.pause())  # being cancelled, it lets go of the run, which goes on when the batch does
+
+    def wrote(self, result: RowResult) -> None:
+        """The result stands in the output. That of a run which waits is not its last."""
+        run = self._runs.pop(result.id, "")
+        if run and result.waiting is None:
+            self._written.add(run)
+
+    def _told(self, row: Row, run: Run[Any], result: Result[Any] | None) -> RowResult:
+        self._runs[row.id] = run.id
         return _told(row, run, result)
 
     async def _begun(self, row: Row) -> Run[Any]:
-        """The run of a row. One that was cut off before its result was written goes on; one of another workflow or input is ended, as is
-        one that cannot go on, and the row begins anew. A run that has ended is never the answer: whoever has taken its line out wants
-        another."""
+        """The run of a row: the one that was cut off, or ended, before its result was written; else another.
+
+        One of another workflow or input is ended, and so is one that cannot go on. What was written is never the answer: whoever has taken
+        its line out wants another.
+        """
+        before = ""
         for number in count():
             key = digest(canonical(["batch", self._target, row.id, number]))
             view, name = self._view.options(idempotency_key=key), Options(key).run
             events = await view.journal.read(name)
-            if events and isinstance(events[-1], RunFinished):
+            if not events:
+                return await self._anew(view, row, before)
+            first, last = events[0], events[-1]
+            same = isinstance(first, RunStarted) and canonical(first.inputs) == canonical(bound(self._program, (), row.input))
+            if isinstance(last, RunFinished) and ((written := await self._written.has(name)) or not self._is_answer(row, last)):
+                before = name if same and (row.id in self.again or not written) else ""
                 continue
             try:
-                return await view.start(self._step, **row.input)
+                if same and isinstance(first, RunStarted):
+                    run = await self._taken(view, row, name, first.parent)
+                    self.found += isinstance(last, RunFinished)
+                    return run
             except OrchestraError as error:
-                if not events or error.code not in STALE:
+                if error.code not in STALE:
                     raise
-                if error.code != HELD:
-                    await view.cancel(name, by=WHO)
+            await view.cancel(name, by=WHO)
+            before = name if same else ""
         raise AssertionError("there are always more numbers")
+
+    def _is_answer(self, row: Row, last: RunFinished) -> bool:
+        """Whether an end that was not written is what the row came to; else it is to be tried again."""
+        if last.status in ("done", "abstained"):
+            return True
+        return last.status != "cancelled" and row.id not in self.again and not _absent(last.outcome)
+
+    async def _anew(self, view: Orchestra, row: Row, before: str) -> Run[Any]:
+        """A new run; it repeats nothing that an earlier try of the row did in the world."""
+        if before and self._lasting:
+            try:
+                return (await view.fork(before, self._step)).run
+            except OrchestraError as error:
+                if error.code not in GONE:
+                    raise
+        return await view.start(self._step, **row.input)
+
+    async def _taken(self, view: Orchestra, row: Row, name: str, parent: str) -> Run[Any]:
+        """A run that is there already; one that another process has in hand once that has let go of it, or has ended it."""
+        told = False
+        while True:
+            try:
+                if not parent:
+                    return await view.start(self._step, **row.input)
+                try:
+                    return (await view.fork(parent, self._step)).run
+                except OrchestraError as error:
+                    if error.code not in GONE:
+                        raise
+                    return await self._view.resume(name, by=WHO)
+            except OrchestraError as error:
+                if error.code != HELD:
+                    raise
+                if not told:
+                    note(f"row {row.id} waits: {error.message}; {error.hint}")
+                told = True
+            await asyncio.sleep(LOOK)
 
     async def _answered(self, row: Row, waiting: str) -> RowResult:
         """The run is not begun anew, whatever becomes of it: what it has done may be nothing to do twice."""
@@ -216,7 +343,7 @@ class _Asking:
         except OrchestraError as error:  # it lies in another journal, or another process has it in hand
             message = f"its run waited for a person, and cannot be taken up: {error.message}"
             return RowResult(id=row.id, error={"code": error.code, "message": message}, waiting=waiting, inputs=row.digest)
-        return _told(row, run, await run.pause())
+        return self._told(row, run, await run.pause())
 
 
 def _told(row: Row, run: Run[Any], result: Result[Any] | None) -> RowResult:
@@ -265,5 +392,9 @@ class InputCheck:
 def _refuse_absent_fleet(result: Result[Any]) -> None:
     """Without servers every row would fail alike: so the batch ends, and the row is done when it goes on."""
     outcome = result.outcome
-    if isinstance(outcome, Failed) and outcome.code.startswith("F0"):
+    if isinstance(outcome, Failed) and _absent(outcome):
         raise FleetError(outcome.code, outcome.reason, hint=outcome.hint)
+
+
+def _absent(outcome: Outcome) -> bool:
+    return isinstance(outcome, Failed) and outcome.code.startswith("F0")

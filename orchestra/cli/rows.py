@@ -300,6 +300,14 @@ class Results:
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
+    def sync(self) -> None:
+        """Brings what was written to the disk. Raises `OrchestraError` C023."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
     def replace(self, results: Mapping[str, RowResult]) -> None:
         """Puts results in the places of those of the same rows, all at once: whoever is cut off before the end has the old file.
 

@@ -1,0 +1,234 @@
+"""`orchestra batch` of tools with lasting effects: whatever stops it, nothing is done a second time that nobody asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call, Refused
+from tests.cli.processes import PATIENCE, environment
+from tests.cli.shell import Said, Shell
+from tests.cli.stage import FILES, GOOD, TEXT, Simulated, furnish
+
+MODULE = '''
+import asyncio
+from pathlib import Path
+
+from orchestra import tool
+
+HERE = Path(__file__).parent
+
+async def _until(name: str) -> None:
+    while not (HERE / name).exists():
+        await asyncio.sleep(0.01)
+
+@tool(effect="pure")
+async def ready(item: str) -> str:
+    """Waits, where the item is the slow one."""
+    if item == "slow":
+        await _until("go")
+    return item
+
+@tool(effect="once")
+async def pay(item: str) -> str:
+    """Pays, and is told so late where the item is the doubtful one."""
+    with (HERE / "paid.txt").open("a") as file:
+        file.write(f"{item}\\n")
+    if item == "doubtful":
+        await _until("told")
+    return f"receipt {item}"
+
+@tool(effect="pure")
+def mail(receipt: str) -> str:
+    """Mails, where the server is up."""
+    if "unsent" in receipt and not (HERE / "up").exists():
+        raise ConnectionError("smtp down")
+    return f"sent {receipt}"
+'''
+BUY = """
+schema: orchestra/v1
+name: buy
+input: {item: str}
+output: ${sent}
+nodes:
+  ready: {tool: ready, with: {item: "${input.item}"}}
+  paid: {tool: pay, with: {item: "${ready}"}}
+  sent: {tool: mail, with: {receipt: "${paid}"}, retry: {attempts: 1}}
+"""
+BATCH = ("batch", "buy", "--input", "rows.jsonl", "--output", "out.jsonl")
+Starter = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def shop(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    """A shell in a project that pays, and then mails."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("shop_tools", None)
+    furnish(files={**FILES, "shop_tools.py": MODULE, "workflows/buy.yaml": BUY})
+    Path("orchestra.toml").write_text('modules = ["shop_tools"]\nfleet = "nowhere"\n')
+    yield shell
+    sys.modules.pop("shop_tools", None)
+
+
+@pytest.fixture
+def start(shop: Shell) -> Iterator[Starter]:
+    """Starts `orchestra` in a process of its own."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "orchestra.cli", *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def rows(*items: str) -> None:
+    Path("rows.jsonl").write_text("".join(json.dumps({"id": item, "input": {"item": item}}) + "\n" for item in items))
+
+
+def results() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+
+
+def paid() -> list[str]:
+    return sorted(Path("paid.txt").read_text().split()) if Path("paid.txt").exists() else []
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def statuses(shell: Shell) -> list[str]:
+    return sorted(run["status"] for run in shell("runs", "list", "--json").json)
+
+
+def cut_off(shop: Shell, start: Starter, how: int) -> subprocess.Popen[str]:
+    """A batch that is stopped while two rows have ended, and wait to be written behind a slow one."""
+    rows("slow", "a", "b")
+    process = start(*BATCH)
+    until(lambda: statuses(shop) == ["done", "done", "running"])
+    process.send_signal(how)
+    process.wait(PATIENCE)
+    assert Path("out.jsonl").read_text() == ""
+    return process
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_rows_that_had_ended_before_the_stop_and_were_not_written_are_not_done_again(shop: Shell, start: Starter, how: int) -> None:
+    cut_off(shop, start, how)
+    Path("go").touch()
+    said = shop(*BATCH)
+    assert said.code == 0
+    assert "2 of them are the results of runs that had ended before, and were not written" in said.err
+    assert [one["output"] for one in results()] == ["sent receipt slow", "sent receipt a", "sent receipt b"]
+    assert (paid(), statuses(shop)) == (["a", "b", "slow"], ["done"] * 3)
+
+
+def test_rows_that_were_resumed_beside_the_batch_are_not_done_again(shop: Shell, start: Starter) -> None:
+    cut_off(shop, start, signal.SIGKILL)
+    Path("go").touch()
+    assert shop("runs", "resume", "--all").code == 0
+    assert shop(*BATCH).err.splitlines()[-1] == "out.jsonl: 3 rows: 3 done"
+    assert paid() == ["a", "b", "slow"]
+
+
+def test_a_row_whose_run_another_process_goes_on_with_waits_for_it(shop: Shell, start: Starter) -> None:
+    cut_off(shop, start, signal.SIGKILL)
+    start("runs", "resume", "--all")
+    until(lambda: "running" in statuses(shop))
+    batch = start(*BATCH)
+    assert batch.stderr is not None
+    assert batch.stderr.readline().startswith("row slow waits: run ")
+    Path("go").touch()
+    batch.communicate(timeout=PATIENCE)
+    assert (batch.returncode, paid(), statuses(shop)) == (0, ["a", "b", "slow"], ["done"] * 3)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_calls_that_a_signal_cut_off_are_in_doubt_and_a_person_is_asked(shop: Shell, start: Starter, how: int) -> None:
+    rows("doubtful", "a")
+    process = start(*BATCH)
+    until(lambda: paid() == ["a", "doubtful"] and statuses(shop) == ["done", "running"])
+    process.send_signal(how)
+    process.communicate(timeout=PATIENCE)
+    assert statuses(shop) == ["done", "interrupted"]
+    assert "1 waiting for a person" in shop(*BATCH).err
+    assert paid() == ["a", "doubtful"]
+    assert shop("runs", "answer", results()[0]["waiting"], "--gave", "receipt 7").code == 0
+    assert shop(*BATCH).err.splitlines()[-1] == "out.jsonl: 2 rows: 1 done, 1 from before"
+    assert (results()[0]["output"], paid()) == ("sent receipt 7", ["a", "doubtful"])
+
+
+def test_a_line_that_is_taken_out_or_a_file_that_is_deleted_wants_all_done_anew(shop: Shell) -> None:
+    rows("a", "b")
+    shop(*BATCH)
+    Path("out.jsonl").write_text(Path("out.jsonl").read_text().splitlines(True)[0])
+    shop(*BATCH)
+    assert paid() == ["a", "b", "b"]
+    Path("out.jsonl").unlink()
+    shop(*BATCH)
+    assert paid() == ["a", "a", "b", "b", "b"]
+
+
+def test_a_failed_row_that_is_done_once_more_repeats_nothing_that_it_did(shop: Shell) -> None:
+    rows("unsent", "a")
+    assert "1 done, 1 failed" in shop(*BATCH).err
+    Path("up").touch()
+    assert shop(*BATCH, "--retry-failed").err.splitlines()[-1] == "out.jsonl: 2 rows: 1 done, 1 from before"
+    assert (results()[0]["output"], paid()) == ("sent receipt unsent", ["a", "unsent"])
+
+
+def test_a_row_that_fails_again_is_tried_again(shop: Shell) -> None:
+    rows("unsent")
+    shop(*BATCH)
+    shop(*BATCH, "--retry-failed")
+    assert results()[0]["error"]["code"] == "T003"
+    Path("up").touch()
+    shop(*BATCH, "--retry-failed")
+    assert (results()[0]["output"], paid()) == ("sent receipt unsent", ["unsent"])
+
+
+def test_a_row_whose_workflow_was_mended_meanwhile_pays_no_second_time(shop: Shell, start: Starter) -> None:
+    cut_off(shop, start, signal.SIGKILL)
+    Path("go").touch()
+    Path("workflows/buy.yaml").write_text(BUY.replace("attempts: 1", "attempts: 2"))
+    assert shop(*BATCH).err.splitlines()[-1] == "out.jsonl: 3 rows: 3 done"
+    assert paid() == ["a", "b", "slow"]
+
+
+def test_what_a_row_did_before_the_fleet_was_found_absent_is_not_done_again(shop: Shell) -> None:
+    ask = FILES["workflows/ask.yaml"].replace("name: ask", "name: bought").replace("nodes:", "nodes:\n  paid: {tool: pay, with: {item: a}}")
+    Path("workflows/bought.yaml").write_text(ask.replace("  reading:\n", "  reading:\n    after: [paid]\n"))
+    Path("rows.jsonl").write_text(json.dumps({"id": "a", "input": {"question": "When?", "text": TEXT}}) + "\n")
+
+    def called(up: bool) -> tuple[Said, list[str]]:
+        def script(call: Call) -> Any:
+            absent = Refused(code="F001", reason="vLLM is not installed", hint="pip install it")
+            return "receipt" if call.kind == "tool" else GOOD if up else absent
+
+        shop.opener = simulated = Simulated(script)
+        said = shop("batch", "bought", "-i", "rows.jsonl", "-o", "out.jsonl")
+        assert simulated.workers is not None
+        return said, [call.name for call in simulated.workers.calls]
+
+    said, calls = called(up=False)
+    assert (said.code, said.err[:4], calls[0], os.path.getsize("out.jsonl")) == (1, "F001", "pay", 0)
+    said, calls = called(up=True)
+    assert (said.code, calls, results()[0]["output"]) == (0, ["answerer"], GOOD)
