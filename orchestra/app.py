@@ -21,8 +21,8 @@ from orchestra.doors import Letter
 from orchestra.engine.run import Request, steady
 from orchestra.engine.run import Run as Execution
 from orchestra.errors import OrchestraError
-from orchestra.events import Asked, RunFinished, RunStarted
-from orchestra.inputs import bound, chosen, jsonable, nowhere, opened, posted, questions, refused
+from orchestra.events import Asked, RunFinished, RunStarted, opened
+from orchestra.inputs import bound, chosen, jsonable, nowhere, posted, questions, refused, unanswered
 from orchestra.log import observer
 from orchestra.opening import Home, opening
 from orchestra.options import PLAIN, Options
@@ -318,8 +318,9 @@ class Orchestra:
         return await listed(self.journal, self._engine.clock.now(), limit=limit, workflow=workflow, status=status or "")
 
     async def asked(self, run: str) -> list[Asked]:
-        """What persons are asked by a run. Raises `InputError` E020 for one that is not there."""
-        return questions(await self._events(run))
+        """What persons are asked by a run, and have not answered. Raises `InputError` E020 for one that is not there."""
+        events = await self._events(run)
+        return unanswered(questions(events), await self.journal.letters(run, opened(events)))
 
     async def answer(
         self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "", declined: str = "", gave: bool = False
@@ -334,7 +335,7 @@ class Orchestra:
         that has changed, E031 late, T009 where a tool that may yet be called has.
         """
         events, now = await self._events(run), self._engine.clock.now()
-        asked = chosen(questions(events), run, node)
+        asked = chosen(questions(events), run, node, await self.journal.letters(run, opened(events)))
         said, seen = None if declined else jsonable(value), shown or asked.shown
         told: dict[str, Any] = {"shown": seen, "at": now, "declined": declined or "", "gave": gave}
         letter = Letter(kind="answer", node=asked.node, value=said, by=by or self._options.by, **told)

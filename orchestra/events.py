@@ -7,6 +7,7 @@ tagged decoder that refuses what it does not know.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -450,3 +451,8 @@ encode = msgspec.json.Encoder().encode
 """An event as JSON bytes."""
 decode = msgspec.json.Decoder(Event).decode
 """JSON bytes as an event; raises `msgspec.ValidationError` for an unknown type or field."""
+
+
+def opened(events: Sequence[Event]) -> int:
+    """The number of the last letter that a run has opened; 0 where it has opened none."""
+    return max((event.letter for event in events if isinstance(event, Answered | CancelRequested | LetterRefused)), default=0)

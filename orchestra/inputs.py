@@ -10,7 +10,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from orchestra.codes import ENDED
 from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError
-from orchestra.events import Answered, Asked, CancelRequested, Event, LetterRefused
+from orchestra.events import Asked, Event
 from orchestra.values.json import canonical, unkept
 from orchestra.values.types import Validator, nearest, show
 from orchestra.workflow.program import Program
@@ -83,12 +83,25 @@ def questions(events: Sequence[Event]) -> list[Asked]:
     return list(History.of(events).asked)
 
 
-def chosen(asked: Sequence[Asked], run: str, node: str) -> Asked:
-    """The question that is meant. Raises `InputError` E021."""
-    found = [one for one in asked if not node or one.node == node]
+def unanswered(asked: Sequence[Asked], letters: Sequence[Letter]) -> list[Asked]:
+    """The questions to which no answer lies in the inbox, of which these are the letters that nobody has opened."""
+    return [one for one in asked if not any(map(_answer_to(one).repeats, letters))]
+
+
+def _answer_to(asked: Asked) -> Letter:
+    return Letter(kind="answer", node=asked.node, shown=asked.shown)
+
+
+def chosen(asked: Sequence[Asked], run: str, node: str, letters: Sequence[Letter]) -> Asked:
+    """The question that is meant, of those to which no answer lies in the inbox. Raises `InputError` E021."""
+    left = unanswered(asked, letters)
+    found = [one for one in left if not node or one.node == node]
     if len(found) == 1:
         return found[0]
     if not found:
+        for one in asked:
+            if (not node or one.node == node) and (first := next(filter(_answer_to(one).repeats, letters), None)) is not None:
+                raise _answered(run, first)
         nodes = ", ".join(one.node for one in asked)
         said = f"run {run} asks nothing" if not asked else f"{node} of run {run} asks nothing"
         raise InputError("E021", said, hint=f"these do: {nodes}" if asked else f"orchestra runs show {run}")
@@ -107,11 +120,6 @@ def refused(asked: Asked, run: str, why: str, *, late: bool, gave: bool = False)
     return InputError("E022", f"{asked.node} of run {run}: {why}", hint=hint)
 
 
-def opened(events: Sequence[Event]) -> int:
-    """The number of the last letter that a run has opened; 0 where it has opened none."""
-    return max((event.letter for event in events if isinstance(event, Answered | CancelRequested | LetterRefused)), default=0)
-
-
 async def posted(journal: Journal, run: str, letter: Letter, since: int) -> None:
     """Puts an answer into a run's inbox, where none lies there since the letter of this number: of several in the same moment the first
     counts. Raises `InputError` E021 for the others."""
@@ -126,9 +134,13 @@ async def posted(journal: Journal, run: str, letter: Letter, since: int) -> None
     first = next((one for one in await journal.letters(run, since) if letter.repeats(one)), None)
     if first is None:
         raise InputError("E021", f"run {run} has ended, and asks nothing", hint=f"orchestra runs show {run}")
-    by = f" by {first.by}" if first.by else ""
+    raise _answered(run, first)
+
+
+def _answered(run: str, letter: Letter) -> InputError:
+    by = f" by {letter.by}" if letter.by else ""
     hint = f"whoever has the run in hand takes the answer; where nobody does: orchestra runs resume {run}"
-    raise InputError("E021", f"{letter.node} of run {run} has been answered{by} already", hint=hint)
+    return InputError("E021", f"{letter.node} of run {run} has been answered{by} already", hint=hint)
 
 
 def nowhere(run: str) -> InputError:

@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 from orchestra.doors import EVERY, Journal, RunSummary
 from orchestra.errors import InputError
-from orchestra.events import Asked, RunFinished, RunStarted
-from orchestra.inputs import nowhere
+from orchestra.events import Asked, RunFinished, RunStarted, opened
+from orchestra.inputs import nowhere, unanswered
 from orchestra.journal.history import History
 from orchestra.journal.summary import standing
 from orchestra.result import Result, plainly, result_of
@@ -29,14 +29,14 @@ class Seen:
     workflow: str
     status: RunStatus
     """`running` where some process has it in hand; where none has, `waiting` for persons alone, or `interrupted`, also by a deadline of
-    theirs that has passed; or how it ended."""
+    theirs that has passed, or where they have answered and nobody has gone on with it; or how it ended."""
     label: Label
     """Of its inputs."""
     started: float
     """Seconds since the epoch."""
     finished: float | None
     asked: tuple[Asked, ...]
-    """What persons are asked, in the order of asking; others may go on meanwhile."""
+    """What persons are asked and have not answered, in the order of asking; others may go on meanwhile."""
     result: Result[Any] | None
     """What it came to, the output as plain JSON; None where it has not ended."""
 
@@ -48,7 +48,7 @@ async def look(journal: Journal, run: str, now: float) -> Seen:
     if summary is None or not events or not isinstance(first := events[0], RunStarted):
         raise nowhere(run)
     if not isinstance(last := events[-1], RunFinished):
-        asked = History.of(events).asked
+        asked = tuple(unanswered(History.of(events).asked, await journal.letters(run, opened(events))))
         return Seen(run, first.workflow, cast(RunStatus, standing(summary, now).status), first.label, first.at, None, asked, None)
     result = result_of(last, events, run, plainly, await workflows(journal, first))
     return Seen(run, first.workflow, result.status, first.label, first.at, last.at, (), result)

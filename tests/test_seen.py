@@ -91,6 +91,23 @@ async def test_a_run_that_waits_for_a_person_shows_its_question_until_it_is_answ
         assert (await looks.look(run.id)).asked == ()
 
 
+async def test_a_run_that_was_answered_and_not_taken_up_asks_nothing_and_is_interrupted(folder: Path) -> None:
+    async with opened(folder) as orchestra:
+        run = await orchestra.start(orchestra.find("filing"), text="tea")
+        await run.pause()
+    async with opened(folder) as orchestra:
+        [asked] = await orchestra.asked(run.id)
+        await orchestra.answer(run.id, "yes", by="ada")
+        assert await orchestra.asked(run.id) == []
+        seen = await orchestra.look(run.id)
+        assert (seen.status, seen.asked) == ("interrupted", ())
+        with pytest.raises(InputError) as caught:
+            await orchestra.answer(run.id, "no", node=asked.node)
+        assert (caught.value.code, "has been answered by ada already" in caught.value.message) == ("E021", True)
+        [found] = await orchestra.runs(status="interrupted")
+        assert (await (await orchestra.resume(found.run))).output == "filed"
+
+
 async def test_a_run_that_was_let_go_of_is_interrupted_and_one_that_failed_says_why(folder: Path) -> None:
     async with opened(folder, latency=60.0) as orchestra:
         cut = (await orchestra.start(loud, text="tea")).id

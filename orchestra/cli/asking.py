@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestra.cli.inputs import Stdin, Type, told
 from orchestra.cli.screen import moment
+from orchestra.doors import Letter
 from orchestra.errors import InputError
 from orchestra.events import Asked, Withheld
 from orchestra.inputs import chosen
@@ -71,15 +72,15 @@ def word(asked: Asked) -> str:
     return digest(canonical([asked.node, asked.shown]))[:12]
 
 
-def meant(questions: Sequence[Asked], run: str, node: str, to: str) -> Asked:
-    """The open question that an answer is to. Raises `InputError` E021, E037."""
+def meant(questions: Sequence[Asked], run: str, node: str, to: str, letters: Sequence[Letter]) -> Asked:
+    """The open question that an answer is to, where none lies in the inbox yet. Raises `InputError` E021, E037."""
     if not to:
-        return chosen(questions, run, node)
+        return chosen(questions, run, node, letters)
     found = next((one for one in questions if word(one) == to and node in ("", one.node)), None)
     if found is None:
         hint = f"orchestra runs show {run}{'  has what it asks now' if questions else ''}"
         raise InputError("E037", f"run {run} asks the question {to} no more", hint=hint)
-    return found
+    return chosen([found], run, found.node, letters)
 
 
 def _command(run: str, asked: Asked) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from orchestra.cli.opening import settings
-from orchestra.doors import Journal
+from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError
+from orchestra.events import Event, opened
+from orchestra.journal.history import History
 from orchestra.journal.summary import standing
 from orchestra.recording import recorded, recorder
 
@@ -57,3 +59,22 @@ async def status_of(journal: Journal, run: str) -> str:
     """What a run does, or how it ended, as `runs list` says it; empty where it is not there any more."""
     found = await journal.summary(run)
     return standing(found, time.time()).status if found is not None else ""
+
+
+async def why_interrupted(journal: Journal, run: str, events: Sequence[Event]) -> str:
+    """Why nobody goes on with a run that is interrupted, and what to type."""
+    if not History.of(events).rests:
+        why = "the process that had it is gone"
+    elif letters := await journal.letters(run, opened(events)):
+        said = [
+            f"{one.node} is {'declined' if one.declined else 'answered'}{_by(one)}" if one.node else f"it is asked to end{_by(one)}"
+            for one in letters
+        ]
+        why = f"{', '.join(said)}, and nobody has it in hand"
+    else:
+        why = "the time to answer has passed, and nobody has it in hand"
+    return f"{why}; go on with: orchestra runs resume {run}"
+
+
+def _by(letter: Letter) -> str:
+    return f" by {letter.by}" if letter.by else ""

@@ -24,6 +24,8 @@ from orchestra.config import Settings
 from orchestra.doors import EVERY
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Asked, RunFinished
+from orchestra.events import opened as opened_letters
+from orchestra.inputs import questions as questions_of
 from orchestra.recording import recorded
 from orchestra.run import Run
 
@@ -64,8 +66,8 @@ async def _go_on(orchestra: Orchestra, run: str, by: str, manner: Manner, stop: 
 
 
 async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: Stop) -> int:
-    """Goes on with all runs that were interrupted, or ask with a deadline that has passed; prints a line for each, and gives 1 where one of
-    them failed."""
+    """Goes on with all runs that were interrupted, or were answered, or ask with a deadline that has passed; prints a line for each, and
+    gives 1 where one of them failed."""
     if not recorded(settings()):
         say("no run was interrupted")
         return 0
@@ -132,8 +134,9 @@ async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> in
     waiting = Waiting()
     async with opened(open_, given.run, waiting) as orchestra:
         run = await find_run(orchestra.journal, given.run)
-        questions = await orchestra.asked(run)
-        asked = asking.meant(questions, run, given.node, given.to)
+        events = await orchestra.journal.read(run)
+        letters = await orchestra.journal.letters(run, opened_letters(events))
+        asked = asking.meant(questions_of(events), run, given.node, given.to, letters)
         value, declined, gave = None, (given.declined or "").strip(), given.gave is not None
         if sum(said is not None for said in (given.value, given.declined, given.gave)) > 1 or (given.declined is not None and not declined):
             hint = "--decline 'your reason'" + (", or --gave VALUE" if asked.gives is not None else "")

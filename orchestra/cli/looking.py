@@ -15,14 +15,15 @@ from orchestra.claims import Claim, claims, dropped
 from orchestra.cli.answer import as_text, priced, show_defaults, show_nodes, show_promises
 from orchestra.cli.asking import question_data, waiting_text
 from orchestra.cli.claims import claim_data, show_claims
-from orchestra.cli.finding import opened_at, status_of
+from orchestra.cli.finding import opened_at, status_of, why_interrupted
 from orchestra.cli.listing import request_of
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import moment, money, print_json, say, seconds, size
 from orchestra.cli.telling import choices, chosen_text, given_text, incident
 from orchestra.doors import Journal
 from orchestra.errors import InputError, OrchestraError
-from orchestra.events import Event, RunStarted, encode, tier_name
+from orchestra.events import Event, RunStarted, encode, opened, tier_name
+from orchestra.inputs import unanswered
 from orchestra.journal.history import Attempt, History, Row, Saving
 from orchestra.journal.tiers import PERSON, Spent, spent_by_tier
 from orchestra.stored import restored, workflows
@@ -63,7 +64,13 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
                 _show_node(row, run, history.tiers, as_json=shown.as_json)
             return
         found, status = await _standing(journal, run, events, history)
+        left, why = history.asked, ""
+        if history.finished is None:
+            left = tuple(unanswered(history.asked, await journal.letters(run, opened(events))))
         if status == "interrupted":
+            why = visible(await why_interrupted(journal, run, events))
+            if 0 < len(left) < len(history.asked):
+                why += f"\n\n{waiting_text(run, left)}"
             rows = (replace(row, status="interrupted") if row.status == "running" else row for row in history.rows)
             history = replace(history, rows=tuple(rows))
         explanation = await _explained(journal, events, history) if shown.explain else None
@@ -77,7 +84,7 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
             {
                 "run": run,
                 "status": status,
-                "asked": question_data(run, history.asked),
+                "asked": question_data(run, left),
                 **explained,
                 **claim_data(found, dropped(events)),
                 "tiers": spent_by_tier(history),
@@ -85,7 +92,8 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
             }
         )
     else:
-        _show_run(history, status, found, explanation, dropped(events), everything=shown.everything)
+        stand = waiting_text(run, left) if status == "waiting" else why
+        _show_run(history, status, stand, found, explanation, dropped(events), everything=shown.everything)
 
 
 async def _standing(journal: Journal, run: str, events: Sequence[Event], history: History) -> tuple[Sequence[Claim], str]:
@@ -166,8 +174,16 @@ def _print_bytes(parts: Sequence[bytes]) -> None:
 
 
 def _show_run(
-    history: History, status: str, claimed: Sequence[Claim], explanation: Explanation | None, less: Sequence[Claim], *, everything: bool
+    history: History,
+    status: str,
+    stand: str,
+    claimed: Sequence[Claim],
+    explanation: Explanation | None,
+    less: Sequence[Claim],
+    *,
+    everything: bool,
 ) -> None:
+    """Prints a run; `stand` is what it waits for, or why it does not go on."""
     took = f" in {seconds(history.seconds)}{priced(history.usage)}" if history.seconds is not None else ""
     forked = f", forked from {history.parent}" if history.parent else ""
     say(visible(f"{history.workflow}: {status}{took}, started {moment(history.started)}{forked}", keep=""), style="bold")
@@ -175,10 +191,9 @@ def _show_run(
         say(visible(f"> {request}"))
     match status:
         case "waiting":
-            say(f"\n{waiting_text(history.run, history.asked)}", style="yellow")
+            say(f"\n{stand}", style="yellow")
         case "interrupted":
-            why = "the time to answer has passed, and nobody has it in hand" if history.rests else "its process is gone"
-            say(visible(f"{why}; go on with: orchestra runs resume {history.run}"), style="yellow")
+            say(stand, style="yellow")
         case "running":
             say(visible(f"under way; watch it: orchestra runs tail {history.run}"), style="dim")
         case _:

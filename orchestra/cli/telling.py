@@ -9,7 +9,7 @@ from typing import assert_never
 
 from orchestra.cli import asking
 from orchestra.cli.answer import as_text
-from orchestra.cli.finding import opened_at, status_of
+from orchestra.cli.finding import opened_at, status_of, why_interrupted
 from orchestra.cli.screen import json_line, moment, note, say, seconds
 from orchestra.doors import Journal
 from orchestra.events import (
@@ -68,9 +68,7 @@ async def _at_rest(journal: Journal, run: str, events: Sequence[Event]) -> str:
         case "waiting":
             return f"waits for a person\n{asking.waiting_text(run, History.of(events).asked)}"
         case "interrupted":
-            late = History.of(events).rests
-            why = "the time to answer has passed, and nobody has it in hand" if late else "interrupted: the process that had it is gone"
-            return f"{why}; go on with: orchestra runs resume {run}"
+            return f"interrupted: {await why_interrupted(journal, run, events)}"
         case "":
             return f"run {run} was deleted"
         case _:

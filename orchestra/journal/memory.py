@@ -292,4 +292,6 @@ def _summary(run: str, log: _Log) -> RunSummary:
     summary = tally.summary()
     if summary.status != "running" or (log.holder is not None and not log.holder._closed):
         return summary
-    return unheld(summary, log.events) if log.holder is None else msgspec.structs.replace(summary, status="interrupted")
+    if log.holder is None:
+        return unheld(summary, log.events, len(log.letters))
+    return msgspec.structs.replace(summary, status="interrupted")

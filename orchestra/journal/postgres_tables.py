@@ -56,7 +56,7 @@ CREATE TABLE counters (messages bigint NOT NULL);
 INSERT INTO counters VALUES (0);
 """
 
-_ROWS = "SELECT run, last, summary, ended, holder FROM @runs "
+_ROWS = "SELECT run, last, summary, ended, holder, letters FROM @runs "
 
 _ALWAYS = """
 WITH given AS (
@@ -353,10 +353,10 @@ class Tables:
         holders = {row["holder"] for row in rows if row["holder"] is not None}
         alive = {holder for holder in holders if await _alive(sql, holder)}
         found = []
-        for run, last, data, over, holder in rows:
+        for run, last, data, over, holder, letters in rows:
             summary = _summary(run, last, data)
             if not over and holder is None:
-                summary = unheld(summary, await self._legible(sql, run))
+                summary = unheld(summary, await self._legible(sql, run), letters)
             elif not over and holder not in alive:
                 summary = msgspec.structs.replace(summary, status="interrupted")
             found.append(summary)

@@ -152,6 +152,10 @@ class Reading(File):
             raise damaged_rows(f"the inbox of run {run}", "letters are missing")
         return [msgspec.structs.replace(letter_of(run, number, body, stated), number=number) for number, body, stated in rows]
 
+    def posted(self, run: str) -> int:
+        """How many letters a run has got. Raises `JournalError` J013."""
+        return posted(self.sql, run)
+
     def news(self, seen: News) -> News:
         """What came into the inboxes since; costs one look at the file's version where nothing was written."""
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]

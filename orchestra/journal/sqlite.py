@@ -377,7 +377,7 @@ class SqliteJournal:
         if summary.status != "running":
             return summary
         if not writer:
-            return unheld(summary, self._legible(summary.run))
+            return unheld(summary, self._legible(summary.run), self._reading.posted(summary.run))
         if writer not in alive:
             alive[writer] = self._presence.alive(writer)
         return summary if alive[writer] else msgspec.structs.replace(summary, status="interrupted")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from orchestra.doors import Message, RunSummary
-from orchestra.events import NOTHING, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, Usage
+from orchestra.events import NOTHING, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, Usage, opened
 from orchestra.journal.error import JournalError, after_the_end
 
 
@@ -103,9 +103,9 @@ class Tally:
         )
 
 
-def unheld(summary: RunSummary, events: Iterable[Event]) -> RunSummary:
-    """The row of a run that has no end, and that no journal holds: it is `waiting` where persons are asked and nothing else is under way,
-    until the first deadline of what is asked at most.
+def unheld(summary: RunSummary, events: Sequence[Event], letters: int) -> RunSummary:
+    """The row of a run that has no end, and that no journal holds; `letters` is how many it has got. It is `waiting` where persons are
+    asked and nothing else is under way, until the first deadline of what is asked at most, or until a letter lies there.
 
     Else it was let go of in the middle, and is `interrupted`; so is one whose events are those of no run, which whoever reads them is told.
     """
@@ -115,7 +115,7 @@ def unheld(summary: RunSummary, events: Iterable[Event]) -> RunSummary:
         history = History.of(events)
     except JournalError:
         return replace(summary, status="interrupted")
-    if not history.rests:
+    if not history.rests or letters > opened(events):
         return replace(summary, status="interrupted")
     return replace(summary, status="waiting", due=min((asked.due for asked in history.asked if asked.due), default=0.0))
 

@@ -29,6 +29,31 @@ def shell(shell: Shell) -> Shell:
     return shell
 
 
+def test_an_answer_that_nobody_has_taken_is_told_and_found(shell: Shell) -> None:
+    run = shell("run", "trip", "-i", "city=Rome", "--json").json["run"]
+    assert shell("runs", "answer", run, "yes", "--by", "ada", "--later").code == 0
+    assert [one["status"] for one in shell("runs", "list", "--json").json] == ["interrupted"]
+    for command in ("show", "tail"):
+        found = shell("runs", command, run).out
+        assert f"sure is answered by ada, and nobody has it in hand; go on with: orchestra runs resume {run}" in found
+        assert "answer with:" not in found
+    assert shell("runs", "show", run, "--json").json["asked"] == []
+    again = shell("runs", "answer", run, "no")
+    assert (again.code, f"E021: sure of run {run} has been answered by ada already" in again.err) == (2, True)
+    assert shell("runs", "resume", "--all").out == f"{run}  trip  done\n"
+
+
+def test_of_two_questions_the_one_that_is_open_is_still_asked(shell: Shell) -> None:
+    two = TRIP.replace("${sure}", "${sure} ${safe}") + '  safe: {ask: "Safe?", options: ["yes", "no"]}\n'
+    Path("workflows/trip.yaml").write_text(two)
+    run = shell("run", "trip", "-i", "city=Rome", "--json").json["run"]
+    assert shell("runs", "answer", run, "yes", "--node", "sure", "--later").code == 0
+    shown = shell("runs", "show", run).out
+    assert "sure is answered, and nobody has it in hand" in shown
+    assert (shown.count("answer with:"), "Safe?" in shown) == (1, True)
+    assert shell("runs", "answer", run, "no", "--json").json["output"] == "yes no"
+
+
 def test_a_deadline_that_has_passed_is_found_told_and_kept(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     said = shell("run", "trip", "-i", "city=Rome", "--json")
     assert (said.code, said.json["status"]) == (5, "waiting")
