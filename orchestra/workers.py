@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from orchestra.workflow.program import Named, Program
 
 FleetMode: TypeAlias = Literal["start", "adopt", "none"]
+THREADS = "orchestra-tool"
+"""How the names of the threads begin that plain functions run on."""
 
 
 class Troupe:
@@ -35,7 +37,7 @@ class Troupe:
 
     def __init__(self, project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None, stack: AsyncExitStack) -> None:
         self._project, self._mode, self._progress, self._stack = project, mode, progress, stack
-        pool = ThreadPoolExecutor(_threads(project.settings), thread_name_prefix="orchestra-tool")
+        pool = ThreadPoolExecutor(_threads(project.settings), thread_name_prefix=THREADS)
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # a function that hangs holds nobody up here
         self._local = LocalWorkers(project, project.kept, encoders=lambda: _encoders(project, mode, progress), pool=pool)
         self._gauge: Gauge | None = None

@@ -69,7 +69,14 @@ def main() -> None:
     """`orchestra` in the shell."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a box or an accent that the terminal cannot show is no reason to fail
-    build_app(first="".join(sys.argv[1:2]))(prog_name="orchestra")
+    try:
+        build_app(first="".join(sys.argv[1:2]))(prog_name="orchestra")
+    except SystemExit as end:
+        if end.code in (130, 143):  # told to end by a signal
+            from orchestra.cli.signals import leave
+
+            leave(end.code)
+        raise
 
 
 def _version(wanted: bool) -> None:

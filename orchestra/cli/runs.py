@@ -260,9 +260,7 @@ def answer(context: typer.Context, asked: Answering, seen: Seen) -> None:
 def resume(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)] = "",
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every run that was interrupted, or answered with nobody to go on; a line each.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every run that was interrupted, or answered later; a line each.")] = False,
     by: By = "",
     *,
     seen: Seen,

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
@@ -15,8 +16,14 @@ from typing import Any, TypeVar
 import typer
 
 from orchestra.cli.failure import INTERRUPTED, TERMINATED
+from orchestra.values.text import counted
 
 T = TypeVar("T")
+
+GRACE = 5.0
+"""Seconds that plain functions are given to return in, once the process was told to end: `docker stop` kills it after ten."""
+AT_ONCE = 0.2
+"""Seconds in which the threads of functions that have returned are gone."""
 
 
 class Stop:
@@ -80,3 +87,31 @@ def carry_out(work: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:
         if stop.leaving:
             raise typer.Exit(TERMINATED) from error
         raise KeyboardInterrupt from error
+
+
+def leave(code: int) -> None:
+    """Ends a process that was told to end, though plain functions of tools still run, which nobody can cancel: after `GRACE`, or at another
+    signal. Python itself would wait until they return.
+
+    Its runs were let go of, and are on disk: what these functions give is asked for no more, and a call of theirs is one that was cut off.
+    """
+    if threading.active_count() == 1:
+        return
+    from orchestra.workers import THREADS
+
+    threads = [one for one in threading.enumerate() if one.name.startswith(THREADS)]
+    if not _joined(threads, AT_ONCE):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(code))
+        busy = counted(sum(one.is_alive() for one in threads), "plain function")
+        os.write(2, f"waits for {busy}, for at most {GRACE:g} s; another signal leaves at once\n".encode())
+        if not _joined(threads, GRACE):
+            sys.stdout.flush()
+            os._exit(code)
+
+
+def _joined(threads: Sequence[threading.Thread], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    for one in threads:
+        one.join(max(0.0, end - time.monotonic()))
+    return not any(one.is_alive() for one in threads)

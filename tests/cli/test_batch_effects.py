@@ -21,6 +21,7 @@ from tests.cli.stage import FILES, GOOD, TEXT, Simulated, furnish
 
 MODULE = '''
 import asyncio
+import time
 from pathlib import Path
 
 from orchestra import tool
@@ -46,6 +47,15 @@ async def pay(item: str) -> str:
     if item == "doubtful":
         await _until("told")
     return f"receipt {item}"
+
+@tool(effect="once")
+def ship(item: str) -> str:
+    """Ships, and is not told."""
+    with (HERE / "paid.txt").open("a") as file:
+        file.write(f"{item}\\n")
+    while not (HERE / "told").exists():
+        time.sleep(0.01)
+    return item
 
 @tool(effect="pure")
 def mail(receipt: str) -> str:
@@ -232,3 +242,26 @@ def test_what_a_row_did_before_the_fleet_was_found_absent_is_not_done_again(shop
     assert (said.code, said.err[:4], calls[0], os.path.getsize("out.jsonl")) == (1, "F001", "pay", 0)
     said, calls = called(up=True)
     assert (said.code, calls, results()[0]["output"]) == (0, ["answerer"], GOOD)
+
+
+PATIENT = "import orchestra.cli.signals as s; s.GRACE = {grace}; from orchestra.cli.main import main; main()"
+
+
+@pytest.mark.parametrize(("grace", "signals"), [(0.2, 1), (600.0, 2)])
+def test_a_plain_function_that_does_not_return_holds_nobody_up_who_was_told_to_end(shop: Shell, grace: float, signals: int) -> None:
+    command = [sys.executable, "-c", PATIENT.format(grace=grace), "run", "ship", "-i", "item=a"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    try:
+        until(lambda: paid() == ["a"])
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("stopped; go on with: orchestra runs resume ")
+        assert process.stderr.readline().startswith("waits for 1 plain function, for at most ")
+        if signals == 2:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 143
+    finally:
+        process.kill()
+        process.communicate()
+    found = shop("runs", "resume", "last", "--json")
+    assert (found.code, found.json["asked"][0]["about"], paid()) == (5, "effect", ["a"])
