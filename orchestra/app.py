@@ -245,26 +245,27 @@ class Orchestra:
 
     # Runs that are there already
 
-    async def resume(self, run: str, *, by: str = "") -> Run[Any]:
+    async def resume(self, run: str, *, by: str = "", ready: bool = False) -> Run[Any]:
         """Goes on with a run that was interrupted, or that waits; on the workflow that it began with. One that has ended is just there.
 
         Calls that have an end are not made again. Raises `InputError` E020 for a run that is not there, `JournalError` J022 where
-        another process has it in hand, `OrchestraError` E019 where what it stored cannot be read, T009 or T005 for another tool or none.
+        another process has it in hand, `OrchestraError` E019 where what it stored cannot be read, T009 or T005 for another tool or none;
+        with `ready`, `FleetError` where a model that the rest surely asks cannot be had now, and the run would fail for that.
         """
         self._options.forkless()
         first, events = await self._begun(run)
         execution = self._engine.running(run) or Execution(run, self.journal, events)
         if execution.finished is None and self._engine.running(run) is None:
-            execution = await self._taken(run, first, by)
+            execution = await self._taken(run, first, by, ready)
         return Run(execution.listen(self._options.live), plainly)
 
-    async def _taken(self, run: str, started: RunStarted, by: str = "") -> Execution:
-        from orchestra.standing import check
+    async def _taken(self, run: str, started: RunStarted, by: str = "", ready: bool = False) -> Execution:
+        from orchestra.standing import agents_ahead, check
 
-        program = await restored(self._project, self.journal, started)
-        check(self._project, program, run, await self._events(run), missing=self._troupe is not None)
+        program, events = await restored(self._project, self.journal, started), await self._events(run)
+        check(self._project, program, run, events, missing=self._troupe is not None)
         if self._troupe is not None:
-            await self._troupe.prepare(program)
+            await self._troupe.prepare(program, agents_ahead(program, events) if ready else ())
         workers = await self._recalling(started, program) if started.parent else None
         try:
             return await self._engine.resume(program, run, by=by or self._options.by, workers=workers, live=self._options.live)

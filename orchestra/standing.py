@@ -15,7 +15,7 @@ from orchestra.stored import code_of, contracts, restored, uncounted
 if TYPE_CHECKING:
     from orchestra.doors import Journal
     from orchestra.project import Project
-    from orchestra.workflow.program import Program
+    from orchestra.workflow.program import Named, Program
 
 
 def check(project: Project, program: Program, run: str, events: Sequence[Event], *, missing: bool) -> None:
@@ -80,6 +80,12 @@ async def stands(project: Project, journal: Journal, events: Sequence[Event]) ->
     except OrchestraError:
         return  # whoever goes on with the run is told
     check(project, program, first.run, events, missing=False)
+
+
+def agents_ahead(program: Program, events: Sequence[Event]) -> list[Named]:
+    """The agents that the rest of a run surely asks, with the digests of their cards."""
+    ahead = {(contract.name, contract.digest) for contract in _ahead(program, events) if contract.kind == "agent"}
+    return [one for one in program.asked if one in ahead]
 
 
 def _ahead(program: Program, events: Sequence[Event]) -> Iterator[Contract]:

@@ -167,17 +167,19 @@ class Troupe:
         """The names of the running servers that have a card's adapter, which they load where they have not."""
         return await (await self.fleet()).load(card) if card.kind == "model" and card.adapter is not None else []
 
-    async def prepare(self, program: Program) -> None:
+    async def prepare(self, program: Program, at_hand: Iterable[Named] = ()) -> None:
         """Brings up the servers and fetches the encoders that a program asks, before the clock of its run starts.
 
         Models that it only may ask are brought up too: those behind a condition, those of a plan's skills and of what an agent with
         tools may call, and larger ones. Raises `FleetError` where those do not come up that it will surely ask, `InputError` for a
-        faulty fleet file.
+        faulty fleet file. Of agents `at_hand` endpoints have to answer, too.
         """
         if not program.askable:
             return
         if sure := self._models(program.asked):
             await (await self.fleet()).ready(sure)
+        for model in self._models(at_hand):
+            await (await self.fleet()).reach(model)
         await self._likely(program)
         for card in self._cards(program.asked):
             if card.kind == "encoder":

@@ -69,7 +69,8 @@ async def resume_all(open_: Opener, by: str, *, as_json: bool, stop: Stop) -> in
     """Goes on with all runs that were interrupted, or were answered, or ask with a deadline that has passed; prints a line for each, and
     gives 1 where one of them failed."""
     if not recorded(settings()):
-        say("no run was interrupted")
+        if not as_json:
+            say("no run was interrupted")
         return 0
     waiting = Waiting()
     async with opened(open_, "", waiting) as orchestra:
@@ -96,10 +97,10 @@ async def _end_of(orchestra: Orchestra, run: str, by: str, stop: Stop) -> tuple[
     """How a run ends, or why it cannot go on."""
     going: Run[Any] | None = None
     try:
-        going = await orchestra.resume(run, by=by)
+        going = await orchestra.resume(run, by=by, ready=True)
         result = await going.pause()
     except OrchestraError as error:
-        return "not resumed", f"{error.code}: {error.message}"
+        return "running" if error.code == HELD else "not resumed", f"{error.code}: {error.message}"
     except asyncio.CancelledError:
         if stop.leaving:
             note(f"stopped; go on with: orchestra runs resume {run}")

@@ -71,6 +71,8 @@ class Fleet:
         self._sender, self._addresses, self._report = sender, addresses, report
         self._clock, self._gauge = clock, gauge
         self._adapters, self._bases = Residency(self.client, gauge.pantry.folders.adapters, addresses.spare_slots), Bases()
+        self._looks: dict[str, tuple[float, Fault | None]] = {}
+        """When an endpoint was last looked for, and what was found."""
         self._readiness = Readiness(sender.config, self._bring_up)
         addresses.on_move = self._adapters.forget
 
@@ -114,6 +116,27 @@ class Fleet:
         """
         for names in map(self.config.serving, models) if models is not None else ((name,) for name in self.config.local):
             await self._readiness.bring(names)
+
+    async def reach(self, model: str) -> None:
+        """Looks whether one of a model's servers is there, and would listen. Raises `FleetError` where none is."""
+        fault: Fault | None = Fault.unseen("F201", f"the fleet {self.config.name!r} has no model {model!r}", "orchestra fleet status")
+        for name in self.config.serving(model):
+            if (fault := await self._away(name)) is None:
+                return
+        if fault is not None:
+            raise FleetError(fault.code, fault.reason, hint=fault.hint)
+
+    async def _away(self, name: str) -> Fault | None:
+        """Why a server cannot be had now; None where it can. What was found holds for as long as a look may take."""
+        target, now = self.config.servers[name], self._clock.monotonic
+        if not isinstance(target, Endpoint):
+            root = await self._addresses.root(name, 0.0)
+            return root if isinstance(root, Fault) else None
+        at, fault = self._looks.get(name, (-inf, None))
+        if at + PROBE <= now():
+            fault = await self._sender.probe(name, target, PROBE)
+            self._looks[name] = now(), fault
+        return fault
 
     async def _bring_up(self, name: str) -> None:
         target = self.config.servers[name]

@@ -12,6 +12,7 @@ import pytest
 
 from orchestra.cli import going
 from orchestra.cli.signals import Stop
+from orchestra.journal.error import held
 
 
 class Starting:
@@ -23,7 +24,7 @@ class Starting:
     async def runs(self, *, limit: int, status: str) -> list[Any]:
         return [SimpleNamespace(run=run, workflow="ask", status="interrupted") for run in ("r1", "r2")]
 
-    async def resume(self, run: str, *, by: str = "") -> Any:
+    async def resume(self, run: str, *, by: str = "", ready: bool = False) -> Any:
         self.asked.set()
         await asyncio.Event().wait()
 
@@ -43,3 +44,30 @@ async def test_ctrl_c_while_servers_come_up_leaves_the_runs_as_they_were(leaving
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+class Faster:
+    """Stands where an `Orchestra` stands of which another process is faster with one run."""
+
+    async def runs(self, *, limit: int, status: str) -> list[Any]:
+        return [SimpleNamespace(run=run, workflow="ask", status="interrupted") for run in ("r1", "r2")]
+
+    async def resume(self, run: str, *, by: str = "", ready: bool = False) -> Any:
+        if run == "r1":
+            raise held(run)
+        return self
+
+    async def pause(self) -> Any:
+        return SimpleNamespace(status="done", error=None)
+
+
+async def test_a_run_that_another_process_was_faster_with_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @asynccontextmanager
+    async def open_(*_: Any, **__: Any) -> AsyncIterator[Any]:
+        yield Faster()
+
+    monkeypatch.setattr(going, "recorded", lambda _: True)
+    assert await going.resume_all(open_, "", as_json=False, stop=Stop()) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["r2  ask  done", "r1  ask  running"]
