@@ -180,6 +180,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = NOTHING
     due: float = 0.0
     """Of one that is `waiting`: the wall-clock time of the first deadline of what is asked; 0 where none has one."""
+    holder: str = ""
+    """Of one that is `running`: who has it in hand, `process 123 on HOST`, as far as that is known."""
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from orchestra.events import Event, opened
 from orchestra.journal.history import History
 from orchestra.journal.summary import standing
 from orchestra.recording import recorded, recorder
+from orchestra.values.text import visible
 
 
 @asynccontextmanager
@@ -74,6 +75,13 @@ async def why_interrupted(journal: Journal, run: str, events: Sequence[Event]) -
     else:
         why = "the time to answer has passed, and nobody has it in hand"
     return f"{why}; go on with: orchestra runs resume {run}"
+
+
+async def in_hand(journal: Journal, run: str) -> str:
+    """Who has a run that is under way."""
+    found = await journal.summary(run)
+    by = f" in {found.holder}" if found is not None and found.holder else ""
+    return visible(f"under way{by}; watch it: orchestra runs tail {run}")
 
 
 def _by(letter: Letter) -> str:

@@ -15,7 +15,7 @@ from orchestra.claims import Claim, claims, dropped
 from orchestra.cli.answer import as_text, priced, show_defaults, show_nodes, show_promises
 from orchestra.cli.asking import question_data, waiting_text
 from orchestra.cli.claims import claim_data, show_claims
-from orchestra.cli.finding import opened_at, status_of, why_interrupted
+from orchestra.cli.finding import in_hand, opened_at, status_of, why_interrupted
 from orchestra.cli.listing import request_of
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import moment, money, print_json, say, seconds, size
@@ -67,6 +67,8 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
         left, why = history.asked, ""
         if history.finished is None:
             left = tuple(unanswered(history.asked, await journal.letters(run, opened(events))))
+        if status == "running":
+            why = await in_hand(journal, run)
         if status == "interrupted":
             why = visible(await why_interrupted(journal, run, events))
             if 0 < len(left) < len(history.asked):
@@ -195,7 +197,7 @@ def _show_run(
         case "interrupted":
             say(stand, style="yellow")
         case "running":
-            say(visible(f"under way; watch it: orchestra runs tail {history.run}"), style="dim")
+            say(stand, style="dim")
         case _:
             pass
     if isinstance(history.outcome, Value):

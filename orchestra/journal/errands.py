@@ -26,7 +26,7 @@ def lease(store: Store, run: str) -> Row:
     """Takes over the lease of a run that nobody alive holds; gives its row. Raises `JournalError` J022, J023, J006."""
     row = _open_run(store, run)
     if store.presence.alive(row.writer):
-        raise held(run, store.presence.barred(row.writer))
+        raise held(run, store.presence.who(row.writer), store.presence.barred(row.writer))
     taken = Row(row.tally, row.last, row.chain, store.presence.name, row.epoch + 1)
     store.hand(run, row, taken)
     return taken
@@ -93,7 +93,7 @@ def delete(store: Store, run: str) -> None:
     if (row := store.row(run)) is None:
         raise no_run(run)
     if row.tally.status == "running" and store.presence.alive(row.writer):
-        raise held(run, store.presence.barred(row.writer))
+        raise held(run, store.presence.who(row.writer), store.presence.barred(row.writer))
     sql = store.sql
     if sql.execute("SELECT 1 FROM outbox WHERE run = ? AND delivered = 0 LIMIT 1", (run,)).fetchone() is not None:
         raise undelivered(run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -77,16 +79,29 @@ def ended(run: str) -> JournalError:
     )
 
 
-def held(run: str, barred: Path | None = None) -> JournalError:
-    """The error of taking over a run that is under way; `barred` is the file of its process, where this user may not look into it."""
+def process(number: int | str, host: str) -> str:
+    """How a process is told of; its host may not be known."""
+    return f"process {number}" + (f" on {host}" if host else "")
+
+
+def this_process() -> str:
+    """How this process is told of."""
+    return process(os.getpid(), socket.gethostname())
+
+
+def held(run: str, who: str = "", barred: Path | None = None) -> JournalError:
+    """The error of taking over a run that `who` has in hand, where that is known; `barred` is the file of its process, where this user may
+    not look into it."""
     if barred is not None:
-        process = barred.name.partition("-")[0]
+        number = barred.name.partition("-")[0]
         return JournalError(
             "J022",
             f"run {run} is under way in a process of another user, or was left by one: {barred} may not be opened",
-            hint=f"if process {process} of that user has ended, remove that file, and try again",
+            hint=f"if process {number} of that user has ended, remove that file, and try again",
         )
-    return JournalError("J022", f"run {run} is under way in a process that is alive", hint=f"watch it: orchestra runs tail {run}")
+    return JournalError(
+        "J022", f"run {run} is under way in {who or 'a process that is alive'}", hint=f"watch it: orchestra runs tail {run}"
+    )
 
 
 def no_run(run: str) -> JournalError:

@@ -13,7 +13,7 @@ import msgspec
 
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import AttemptFinished, Event
-from orchestra.journal.error import closed, ended, held, never_appended, no_run, other_writer, undelivered
+from orchestra.journal.error import closed, ended, held, never_appended, no_run, other_writer, this_process, undelivered
 from orchestra.journal.summary import Line, Tally, message, named, unheld
 from orchestra.values.json import digest
 
@@ -193,7 +193,7 @@ class MemoryJournal:
         if log.line.ended:
             raise ended(run)
         if log.holder is not None and not log.holder._closed:
-            raise held(run)
+            raise held(run, this_process())
         log.epoch += 1
         log.holder = self
         self._epochs[run] = log.epoch
@@ -256,7 +256,7 @@ class MemoryJournal:
         """Removes a run, its answers, and blobs that no other run names. Raises `JournalError` J022, J023, J024."""
         log = self._log(run)
         if log.holder is not None and not log.holder._closed:
-            raise held(run)
+            raise held(run, this_process())
         if any(found.run == run for found in self.store.messages.values()):
             raise undelivered(run)
         del self.store.logs[run]
@@ -290,8 +290,10 @@ def _summary(run: str, log: _Log) -> RunSummary:
     for event in log.events:
         tally.add(event)
     summary = tally.summary()
-    if summary.status != "running" or (log.holder is not None and not log.holder._closed):
+    if summary.status != "running":
         return summary
+    if log.holder is not None and not log.holder._closed:
+        return msgspec.structs.replace(summary, holder=this_process())
     if log.holder is None:
         return unheld(summary, log.events, len(log.letters))
     return msgspec.structs.replace(summary, status="interrupted")

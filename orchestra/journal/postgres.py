@@ -33,6 +33,7 @@ from orchestra.journal.error import (
     not_json,
     other_writer,
     silent,
+    this_process,
 )
 from orchestra.journal.postgres_address import apart, place
 from orchestra.journal.postgres_connections import Database, Durability, session_of_its_own
@@ -242,7 +243,7 @@ class PostgresJournal:
         self._refuse_fault()
         if (log := self._logs.get(run)) is not None and log.failed is None:
             if not log.line.ended:
-                raise held(run)
+                raise held(run, this_process())
             await self._settle(run)
         taking = asyncio.ensure_future(
             self._ask(lambda sql, again: self._tables.lease(sql, _there(run), self._presence.number, again=again))

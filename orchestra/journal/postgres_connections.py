@@ -7,10 +7,18 @@ from typing import Literal, TypeAlias
 
 import asyncpg
 
+from orchestra.journal.error import this_process
+
 Durability: TypeAlias = Literal["strict", "group", "off"]
 
 READERS = 4
 """Connections for questions, at most."""
+
+
+NAMED = "orchestra journal: "
+"""How the names of its sessions begin, at the server, which cuts them off after 63 bytes."""
+PRESENCE = "presence "
+"""How that of a presence goes on: `presence 123 on HOST`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,9 @@ class Database:
 
     async def presence(self) -> asyncpg.Connection:
         """The connection whose session shows that the journal is alive. The server gives a machine up that is silent for half a minute."""
-        sql = await asyncpg.connect(self.dsn, timeout=self.patience, server_settings=_name("presence"))
+        sql = await asyncpg.connect(
+            self.dsn, timeout=self.patience, server_settings=_name(f"{PRESENCE}{this_process().removeprefix('process ')}")
+        )
         await sql.execute("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4")
         return sql
 
@@ -60,7 +70,7 @@ async def session_of_its_own(presence: asyncpg.Connection, pool: asyncpg.Pool) -
 
 def _name(use: str) -> dict[str, str]:
     # Nothing more: a pooler refuses connections that come with settings that it does not know.
-    return {"application_name": f"orchestra journal: {use}"}
+    return {"application_name": f"{NAMED}{use}"}
 
 
 async def _durable(sql: asyncpg.Connection, wait: bool = True) -> None:

@@ -16,6 +16,7 @@ from orchestra.events import Event
 from orchestra.journal import AT_ONCE
 from orchestra.journal.chain import checked
 from orchestra.journal.error import JournalError, damaged, damaged_rows, ended, held, no_run, undelivered
+from orchestra.journal.postgres_connections import NAMED, PRESENCE
 from orchestra.journal.postgres_error import newer, no_create, stranger
 from orchestra.journal.postgres_rows import Batch, Growth, read_summary, tally_of, whole
 from orchestra.journal.summary import Tally, unheld
@@ -215,7 +216,7 @@ class Tables:
             epoch = row["epoch"]
             if not (again and row["holder"] == presence):
                 if await _alive(sql, row["holder"]):
-                    raise held(run)
+                    raise held(run, await _who(sql, row["holder"]))
                 epoch += 1
                 await sql.execute(self._sql("UPDATE @runs SET epoch = $2, holder = $3 WHERE run = $1"), run, epoch, presence)
         return Held(epoch, row["last"], row["chain"], tally_of(_summary(run, row["last"], row["summary"])))
@@ -248,7 +249,7 @@ class Tables:
                     return
                 raise no_run(run)
             if await _alive(sql, row["holder"]):
-                raise held(run)
+                raise held(run, await _who(sql, row["holder"]))
             if await sql.fetchval(self._sql("SELECT EXISTS (SELECT FROM @outbox WHERE run = $1 AND NOT delivered)"), run):
                 raise undelivered(run)
             names = [row["digest"] for row in await sql.fetch(self._sql("SELECT digest FROM @named WHERE run = $1"), run)]
@@ -359,6 +360,8 @@ class Tables:
                 summary = unheld(summary, await self._legible(sql, run), letters)
             elif not over and holder not in alive:
                 summary = msgspec.structs.replace(summary, status="interrupted")
+            elif not over:
+                summary = msgspec.structs.replace(summary, holder=await _who(sql, holder))
             found.append(summary)
         return found
 
@@ -409,6 +412,17 @@ class Tables:
 async def _alive(sql: asyncpg.Connection, holder: int | None) -> bool:
     """Whether a journal's presence is there: it holds an advisory lock for as long as its session lives."""
     return holder is not None and not await sql.fetchval("SELECT pg_try_advisory_xact_lock_shared($1)", holder)
+
+
+async def _who(sql: asyncpg.Connection, holder: int) -> str:
+    """The process whose session holds a presence, as its name at the server says it; empty where that tells nothing."""
+    name: str | None = await sql.fetchval(
+        "SELECT a.application_name FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) WHERE l.locktype = 'advisory' AND l.granted"
+        " AND l.mode = 'ExclusiveLock' AND l.objsubid = 1 AND l.classid::bigint << 32 | l.objid::bigint = $1",
+        holder,
+    )
+    own = f"{NAMED}{PRESENCE}"
+    return f"process {name.removeprefix(own)}" if name is not None and name.startswith(own) else ""
 
 
 def _row(run: str, growth: Growth) -> tuple[Any, ...]:

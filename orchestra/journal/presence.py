@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+from orchestra.journal.error import process
 from orchestra.locks import hold
 
 
@@ -39,6 +41,7 @@ class Presence:
             if sys.platform != "win32":
                 with suppress(OSError):  # there are mounts that know no modes
                     os.fchmod(self._descriptor, 0o644)  # whatever the mask of this process is
+            os.write(self._descriptor, socket.gethostname().encode())
             # Somebody who sweeps may have taken the file for an old one between its making and its locking.
             if _lock(self._descriptor, shared=False) and self._path.exists():
                 break
@@ -63,6 +66,14 @@ class Presence:
             return True
         finally:
             os.close(descriptor)
+
+    def who(self, name: str) -> str:
+        """The process of an opener, and its host where that is known: files of earlier versions do not say it."""
+        try:
+            host = (self.folder / name).read_text("utf-8", "replace")
+        except OSError:
+            host = ""
+        return process(name.partition("-")[0], host)
 
     def barred(self, name: str) -> Path | None:
         """The file of an opener that counts as alive only because this user may not open it; None where that tells nothing.

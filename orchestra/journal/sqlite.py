@@ -380,7 +380,9 @@ class SqliteJournal:
             return unheld(summary, self._legible(summary.run), self._reading.posted(summary.run))
         if writer not in alive:
             alive[writer] = self._presence.alive(writer)
-        return summary if alive[writer] else msgspec.structs.replace(summary, status="interrupted")
+        if not alive[writer]:
+            return msgspec.structs.replace(summary, status="interrupted")
+        return msgspec.structs.replace(summary, holder=self._presence.who(writer))
 
     def _legible(self, run: str) -> list[Event]:
         """The events of a run; none where they are damaged, which is no reason not to list the others."""

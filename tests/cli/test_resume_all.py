@@ -106,6 +106,19 @@ def test_a_run_whose_endpoint_cannot_be_had_stays_interrupted(shell: Shell, cut:
     assert shell("runs", "resume", "--all", "--json").json["status"] == "failed"
 
 
+def test_who_has_a_run_in_hand_is_told(shell: Shell, cut: str, port: int) -> None:
+    Path("configs/nowhere.yaml").write_text(FLEET.replace(":9/", f":{port}/"))
+    found = subprocess.Popen([*COMMAND, "runs", "resume", cut], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    try:
+        until(lambda: shell("runs", "list", "--json").json[0]["status"] == "running")
+        said = shell("runs", "resume", cut)
+        assert (said.code, f"J022: run {cut} is under way in process {found.pid} on " in said.err) == (1, True)
+        assert f"under way in process {found.pid} on " in shell("runs", "show", cut).out
+    finally:
+        found.kill()
+        found.wait(PATIENCE)
+
+
 def test_where_nothing_is_to_be_resumed_json_has_no_line(shell: Shell) -> None:
     said = [shell("runs", "resume", "--all", *more) for more in ((), ("--json",))]
     assert [(one.code, one.out) for one in said] == [(0, "no run was interrupted\n"), (0, "")]
