@@ -61,6 +61,12 @@ def period(since: str | None, until: str | None) -> Period:
     return Period(wanted, (since or "", until or ""))
 
 
+class Uncertified(InputError):
+    """Of an agent whose promise is to be watched, and that has none: the exit code is that of one whose promise is broken."""
+
+    exit_code = 3
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     """A certificate under watch."""
@@ -79,7 +85,8 @@ class _Case:
         card, name = registry.card(agent), CLAIMS if claims else FILE
         found = certificates.found(chosen, registry, agent, name)
         if found is None:
-            raise absent(agent, claims=claims)
+            missing = absent(agent, claims=claims)
+            raise Uncertified(missing.code, missing.message, hint=missing.hint)
         certificate: Watched = certificates.read_claims(found, agent) if claims else certificates.read(found, agent)
         if not certificate.void:
             held = certificates.Claims if claims else certificates.Certificates
