@@ -75,8 +75,7 @@ class SqliteJournal:
         self._rings = asyncio.Event()
         self._failed: dict[str, JournalError] = {}
         self._fault: JournalError | None = None
-        self._untold: JournalError | None = None
-        """A fault that nobody has been told yet."""
+        self._untold: JournalError | None = None  # a fault that nobody has been told yet
         self._alarm = alarm
         self._closed = False
         self._writer = Writer(stores.writing, self._hand_over, one_by_one=durability == "strict")
@@ -97,8 +96,7 @@ class SqliteJournal:
 
         `group` commits many events at once, at most 5 ms later; `strict` gives each append a commit of its own; `off` waits for no
         disk: a power cut may take the last seconds, the end of the process takes at most what was in line. `busy` is how many
-        seconds other processes may hold the file; `max_bytes` is how large it may grow; `alarm` hears of faults of the store. Raises
-        `JournalError`.
+        seconds other processes may hold the file; `max_bytes` is how large it may grow; `alarm` hears of its faults. Raises `JournalError`.
         """
         # A thread of our own, for SQLite blocks; what it opens, it also reads with.
         reader = ThreadPoolExecutor(1, thread_name_prefix="orchestra-journal-reader")
