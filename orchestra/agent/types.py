@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final
@@ -11,6 +12,8 @@ from orchestra.values import models as known
 from orchestra.values.types import WORDS, Schema, Validator, anchored, bundled, parse_type, schema_of
 
 NAMED: Final = "types are named like `Invoice`"
+FIELD: Final = re.compile(r"[\w$@][\w $@.:/-]{0,99}")
+"""Names of the fields of records, such as `total` or `first-name`: one line, with nothing that quotes or ends anything elsewhere."""
 
 At = Callable[[str], Place | None]
 """Gives the place of a key."""
@@ -30,11 +33,12 @@ def declared(types: Mapping[str, Mapping[str, Any]], models: Mapping[str, Schema
     """The models with those that a card declares; each may name the ones above it.
 
     A type is a record of fields, such as `{name: str, age: int | null}`, or JSON Schema where it has a `type`, `enum`,
-    `anyOf` or `properties` of JSON Schema. Raises `InputError` L105 for the name of a type that every text of types knows.
+    `anyOf` or `properties` of JSON Schema. Raises `InputError` L105 for a name that is none, or that every text of types knows, and
+    A002 for a field.
     """
     found = dict(models)
     for name, body in types.items():
-        if name in WORDS:
+        if not name.isidentifier() or name in WORDS:
             raise InputError("L105", misnamed(name), place=at(name), hint=NAMED)
         found[name] = _schema(name, body, at(name)) if _is_schema(body) else record(body, found, at, name)
     return found
@@ -67,6 +71,9 @@ def record(fields: Mapping[str, Any], models: Mapping[str, Schema], at: At, titl
     """
     properties = {}
     for name, text in fields.items():
+        if not FIELD.fullmatch(name):
+            hint = "letters, digits, and any of _ - . : / $ @ and the blank: at most 100"
+            raise InputError("A002", f"{name!r} cannot be the name of a field", place=at(name), hint=hint)
         if not isinstance(text, str):
             raise InputError(
                 "A002", f"{name}: a type is a text, such as `str | null`", place=at(name), hint="declare records under `types:`"

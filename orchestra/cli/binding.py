@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
 from collections.abc import Mapping, Sequence
 
 from orchestra.agent.card import Card
-from orchestra.agent.types import project_models
+from orchestra.agent.types import NAMED, misnamed, project_models
+from orchestra.errors import InputError
+from orchestra.values.types import parse_type
 
 _TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[A-Za-z_]\w*""")
 
@@ -15,7 +18,8 @@ _TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[A-Za-z_]\w*""")
 def source(cards: Sequence[Card]) -> str:
     """A module with a class for each agent's input and output, and the agent under its name.
 
-    It names the digest of each card: a card that has changed since is to be bound again.
+    It names the digest of each card: a card that has changed since is to be bound again. Nothing of a card stands in it but names
+    that are identifiers, types and constants, written anew. Raises `InputError` L105 for the name of a type that is none.
     """
     bodies = [_agent(card) for card in cards]
     text = "\n".join(bodies)
@@ -58,6 +62,8 @@ def _agent(card: Card) -> str:
 
 
 def _declared(name: str, body: Mapping[str, object], renamed: Mapping[str, str]) -> str:
+    if not name.isidentifier():
+        raise InputError("L105", misnamed(name), hint=NAMED)
     if all(isinstance(text, str) for text in body.values()) and "type" not in body:
         return _record(name, {key: str(text) for key, text in body.items()}, renamed)
     return f"{name} = dict[str, Any]" if body.get("type") == "object" else f"{name} = Any"
@@ -80,12 +86,18 @@ def _default(value: object) -> tuple[str, ...]:
 
 
 def _field(name: str, annotation: str, default: tuple[str, ...]) -> str:
-    if keyword.iskeyword(name):
-        alias = f'alias="{name}"'
-        return f"    {name}_: {annotation} = {_call(*default, alias)}"
+    if (written := _attribute(name)) != name:
+        return f"    {written}: {annotation} = {_call(*default, f'alias={json.dumps(name)}')}"
     if not default:
         return f"    {name}: {annotation}"
     return f"    {name}: {annotation} = {default[0] if len(default) == 1 else _call(*default)}"
+
+
+def _attribute(name: str) -> str:
+    """A field's name as a model of pydantic can have it: `from_`, `first_name_`."""
+    plain = re.sub(r"\W", "_", name).lstrip("_")
+    fits = name == plain and name.isidentifier() and not keyword.iskeyword(name) and name != "model_config"
+    return name if fits else f"{plain}_" if plain.isidentifier() else f"field_{plain}_"
 
 
 def _call(*arguments: str) -> str:
@@ -98,7 +110,7 @@ def _python(text: str, renamed: Mapping[str, str]) -> str:
     def word(match: re.Match[str]) -> str:
         found = match[0]
         if found[0] in "'\"":
-            return found
+            return repr(parse_type(f"Literal[{found}]", {})["enum"][0])  # the language's own escapes, and line breaks within quotes
         return {"null": "None", "true": "True", "false": "False", **renamed}.get(found, found)
 
     return _TEXT.sub(word, text)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from orchestra.agent.card import Card
 from orchestra.cli.binding import source
+from orchestra.errors import InputError
 
 CARD = """\
 schema: orchestra/v1
@@ -70,3 +74,32 @@ def test_only_what_is_used_is_imported(tmp_path: Path) -> None:
     text = source([load(tmp_path / "a", "name: title\ninput: {documents: str, kind: str, from: str}\noutput: str\n")])
     assert "Document" not in text
     assert "Literal" not in text
+
+
+def test_nothing_of_a_card_becomes_code(tmp_path: Path) -> None:
+    """A field's name is an alias, a type's a name, and a text of a `Literal` is written anew, whoever wrote the card."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "prompt.md").write_text("{{ kind }}")
+    literal = "Literal['x\n    y: int = print(\"PWNED\")  #']"
+    fields = {"first-name": "str", "class": "str", "_own": "str", "model_config": "str", "2": "int"}
+    card = {"name": "title", "input": {"kind": literal}, "output": {"told": "Told"}, "types": {"Told": fields}}
+    (folder / "agent.yaml").write_text(json.dumps(card))
+    text = source([Card.load(folder)])
+    told = next(node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == "TitleTold")
+    names = [field.target.id for field in told.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)]
+    assert names == ["first_name_", "class_", "own_", "model_config_", "field_2_"]
+    assert 'first_name_: str = Field(alias="first-name")' in text
+    assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"]
+
+
+@pytest.mark.parametrize(
+    ("types", "code"),
+    [({"T": {'a: int = print("PWNED")\n    b': "str"}}, "A002"), ({"U(object):\n    pass\nprint(1)\nclass X": {"a": "str"}}, "L105")],
+)
+def test_names_that_hold_more_than_a_name_are_refused(tmp_path: Path, types: object, code: str) -> None:
+    (tmp_path / "prompt.md").write_text("{{ kind }}")
+    (tmp_path / "agent.yaml").write_text(json.dumps({"name": "title", "input": {"kind": "str"}, "output": "str", "types": types}))
+    with pytest.raises(InputError) as caught:
+        Card.load(tmp_path)
+    assert caught.value.code == code
