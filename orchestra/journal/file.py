@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -90,18 +91,21 @@ class File:
     """One connection to a journal's file; one thread uses it at a time."""
 
     def __init__(self, path: Path, *, durability: Durability = "group", busy: float = 10.0, max_bytes: int | None = None) -> None:
-        """Opens the file, and makes it where it is not there, readable by its owner only. Raises `JournalError`."""
+        """Opens the file, and makes it where it is not there, readable by its owner only. What stands there and is neither a journal nor an
+        empty file is left as it is. Raises `JournalError`."""
         self.path = path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 # Never of a file that is there: the close would take away the locks of this process's other connections.
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            self._identity = _identity(os.stat(path))
-            if os.stat(path).st_mode & 0o077:
-                os.chmod(path, 0o600)
+            found = os.stat(path)
         except OSError as error:
             raise from_os(error, str(path)) from error
+        if not stat.S_ISREG(found.st_mode):
+            what = "a folder" if stat.S_ISDIR(found.st_mode) else "no file, but a pipe, a socket or a device"
+            raise JournalError("J015", f"the journal's name is that of {what}: {path}", hint="name a file with `journal:`")
+        self._identity = _identity(found)
         try:
             self.sql = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
             try:
@@ -134,6 +138,10 @@ class File:
         sql.execute("PRAGMA trusted_schema = OFF")
         sql.execute("PRAGMA cell_size_check = ON")
         version = self._version()
+        if version is None and self.path.is_symlink():
+            hint = "name the file itself with `journal:`"
+            raise JournalError("J018", f"the journal is a link to a file that is no journal: {self.path}", hint=hint)
+        self._shut()
         if version is None:
             sql.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first page is written, or never
         if sql.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
@@ -146,6 +154,15 @@ class File:
         if max_bytes is not None:
             page = sql.execute("PRAGMA page_size").fetchone()[0]
             sql.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page)}")
+
+    def _shut(self) -> None:
+        """Takes others' right to read away; SQLite gives the files beside it the same. Raises `JournalError`."""
+        self.refuse_moved()
+        try:
+            if os.stat(self.path).st_mode & 0o077:
+                os.chmod(self.path, 0o600)
+        except OSError as error:
+            raise from_os(error, str(self.path)) from error
 
     def _version(self) -> int | None:
         """The version of the tables in the file, or None where it is empty; refuses strangers and the future."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -25,3 +26,36 @@ async def test_views_and_triggers_are_refused(script: str, tmp_path: Path) -> No
         async with SqliteJournal.open(path):
             pass
     assert refused.value.code == "J013"
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "text", "link", "link to nothing written"])
+async def test_what_is_no_journal_keeps_its_mode(what: str, tmp_path: Path) -> None:
+    """A name in a stranger's project may lead anywhere: to somebody's home, to a device, to a file that others read."""
+    path, target = tmp_path / "journal.db", tmp_path / "shared"
+    match what:
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "text":
+            path.write_text("what others read")
+        case _:
+            target.write_text("what others read" if what == "link" else "")
+            path.symlink_to(target)
+    path.chmod(0o755)
+    before = path.stat()
+    with pytest.raises(JournalError) as refused:
+        async with SqliteJournal.open(path):
+            pass
+    assert refused.value.code == {"folder": "J015", "pipe": "J015", "text": "J013", "link": "J013"}.get(what, "J018")
+    assert path.stat().st_mode == before.st_mode
+    assert path.stat().st_size == before.st_size
+
+
+async def test_a_link_to_a_journal_is_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with SqliteJournal.open(tmp_path / "elsewhere.db"):
+        pass
+    path.symlink_to("elsewhere.db")
+    async with SqliteJournal.open(path) as journal:
+        assert await journal.runs() == []
