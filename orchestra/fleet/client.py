@@ -14,6 +14,7 @@ from orchestra.fleet.connection import Block
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.order import NOBODY, Turn
 from orchestra.fleet.protocol import Chat, Completion, Stream
+from orchestra.fleet.secrets import Live, hidden
 from orchestra.fleet.send import Sender, Sent, again, failed
 from orchestra.fleet.wire import Answer, Request
 from orchestra.values.labels import Label
@@ -53,18 +54,25 @@ class Client:
         if not chat.stream:
             sent = await self.sender.send(server, request, seconds=seconds, once=once)
             if isinstance(sent.result, Answer):
-                return _told(sent, sent.result, protocol.read_completion(body, sent.result.received, name, dialect))
+                return _told(sent, sent.result, self._hidden(server, protocol.read_completion(body, sent.result.received, name, dialect)))
             return again(sent, sent.result)
         streams: list[Stream] = []
+        key = self.sender.key(server) if on_text is not None else ""
+        live: list[Live] = []
 
         def fresh() -> Block:
-            stream = Stream(name, dialect, on_text or (lambda _: None))
+            heard = on_text or (lambda _: None)
+            if key:
+                live.append(heard := Live(heard, key))
+            stream = Stream(name, dialect, heard)
             streams.append(stream)
             return lambda block: stream.feed(block) or stream.lingers()
 
         sent = await self.sender.send(server, request, seconds=seconds, fresh=fresh, once=once)
         if isinstance(sent.result, Answer):
-            return _told(sent, sent.result, streams[-1].result(body, sent.result.received))
+            if live:
+                live[-1].end()
+            return _told(sent, sent.result, self._hidden(server, streams[-1].result(body, sent.result.received)))
         return again(sent, streams[-1].billed(sent.result) if streams else sent.result)
 
     async def count(
@@ -104,6 +112,12 @@ class Client:
         """A reading of vLLM's `/metrics`."""
         sent = await self.sender.send(server, Request("/metrics"), seconds=10)
         return failed(sent) or metrics.read(self._received(sent).decode("utf-8", "replace"))
+
+    def _hidden(self, server: str, result: Completion | Fault) -> Completion | Fault:
+        """The same without the server's key, which a stream may bring in pieces: then its bytes are not kept either."""
+        if isinstance(result, Fault) or (text := hidden(result.text, self.sender.key(server))) == result.text:
+            return result
+        return msgspec.structs.replace(result, text=text, tokens=(), received=b"")
 
     def _received(self, sent: Sent) -> bytes:
         assert isinstance(sent.result, Answer)

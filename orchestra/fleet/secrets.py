@@ -1,13 +1,21 @@
-"""Secrets of a fleet: what the references `env:NAME` and `file:PATH` stand for, read in the moment they are sent."""
+"""Secrets of a fleet: what the references `env:NAME` and `file:PATH` stand for, read in the moment they are sent, and hidden where a server
+says them again."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from orchestra.errors import FleetError
 from orchestra.fleet.config import Endpoint, LocalServer
+
+HIDDEN = "[the key]"
+"""What stands in the place of a key that a server said again."""
+SHORTEST = 12
+"""Characters of a key at least that is looked for: `EMPTY` and `ollama` are words, which servers without keys are sent."""
+BEARER = "Bearer "
 
 
 def secret(reference: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -35,3 +43,51 @@ def lacking(server: Endpoint | LocalServer) -> FleetError | None:
     except FleetError as error:
         return error
     return None
+
+
+def signed(key: str) -> Mapping[str, str]:
+    """The headers that send a key."""
+    return {"Authorization": f"{BEARER}{key}"}
+
+
+def sent_with(headers: Mapping[str, str]) -> str:
+    """The key that headers send, if it is one to hide; else empty."""
+    key = headers.get("Authorization", "").removeprefix(BEARER)
+    return key if len(key) >= SHORTEST else ""
+
+
+def hidden(text: str, key: str) -> str:
+    """A text without the key."""
+    return text.replace(key, HIDDEN) if key else text
+
+
+def hidden_bytes(data: bytes, key: str) -> bytes:
+    """What a server answered, without the key, also where JSON writes it otherwise."""
+    if not key:
+        return data
+    plain = json.dumps(key)[1:-1]
+    for spelt in dict.fromkeys((key, plain, json.dumps(key, ensure_ascii=False)[1:-1], plain.replace("/", "\\/"))):
+        data = data.replace(spelt.encode(), HIDDEN.encode())
+    return data
+
+
+class Live:
+    """Text on its way to whoever reads along, without the key, though it may come in pieces."""
+
+    def __init__(self, on_text: Callable[[str], None], key: str) -> None:
+        self._on_text, self._key, self._held = on_text, key, ""
+
+    def __call__(self, text: str) -> None:
+        """The next piece; what may begin the key is held back."""
+        whole = hidden(self._held + text, self._key)
+        most = min(len(whole), len(self._key) - 1)
+        held = next((length for length in range(most, 0, -1) if self._key.startswith(whole[-length:])), 0)
+        self._held = whole[len(whole) - held :]
+        if said := whole[: len(whole) - held]:
+            self._on_text(said)
+
+    def end(self) -> None:
+        """Nothing more comes: what was held back is no key."""
+        if self._held:
+            self._on_text(self._held)
+        self._held = ""

@@ -22,7 +22,7 @@ from orchestra.fleet.faults import Fault
 from orchestra.fleet.limits import Breaker, Gate
 from orchestra.fleet.order import Turn, ordered
 from orchestra.fleet.progress import Progress, Report, silent
-from orchestra.fleet.secrets import secret
+from orchestra.fleet.secrets import secret, sent_with, signed
 from orchestra.fleet.wire import Answer, Request, Wire
 from orchestra.values.labels import may_go
 
@@ -152,6 +152,14 @@ class Sender:
             await self._clock.sleep(pause)
             result, resends = await self._once(server, target, request, deadline, fresh, patience), resends + 1
         return Sent(result, resends, self._clock.monotonic() - began)
+
+    def key(self, server: str) -> str:
+        """The key that a server is sent, if it is one to hide where the server says it again; else empty."""
+        target = self.config.servers[server]
+        try:
+            return sent_with(_signed(target)) if isinstance(target, Endpoint) else ""
+        except FleetError:
+            return ""
 
     async def appear(self, server: str, target: Endpoint, seconds: float) -> None:
         """Waits until an endpoint answers, whatever it says, or until `seconds` are over: then its requests say what is wrong."""
@@ -297,7 +305,7 @@ class Sender:
 
 def _signed(target: Endpoint) -> Mapping[str, str]:
     """The headers with an endpoint's key. Raises `FleetError` F105."""
-    return {"Authorization": f"Bearer {secret(target.api_key)}"} if target.api_key else NO_HEADERS
+    return signed(secret(target.api_key)) if target.api_key else NO_HEADERS
 
 
 def _placed(target: Endpoint, request: Request) -> Request:

@@ -26,6 +26,7 @@ from orchestra.fleet.config import Limits
 from orchestra.fleet.connection import Block, Connection, no_answer, no_http
 from orchestra.fleet.faults import Fault, printable
 from orchestra.fleet.order import NOBODY, Turn
+from orchestra.fleet.secrets import hidden, hidden_bytes, sent_with
 from orchestra.values.labels import Label
 
 KEEP_ALIVE = 3.0
@@ -134,7 +135,10 @@ class Wire:
     async def exchange(
         self, root: str, request: Request, headers: Mapping[str, str], seconds: float, on_block: Block | None = None
     ) -> Answer | Fault:
-        """Sends one request to the server at `root`, and gives its answer or what went wrong, within `seconds`."""
+        """Sends one request to the server at `root`, and gives its answer or what went wrong, within `seconds`.
+
+        A key among the headers stands in neither, though the server says it again; `on_block` reads what came as it came.
+        """
         assert self._loop is not None, "the wire is used inside its context"
         sent = request.body or b""
         try:
@@ -156,14 +160,15 @@ class Wire:
             else:
                 fault = await connection.exchange(head + sent, seconds, most)
         finally:
-            received = connection.taken()
+            key = sent_with(headers)
+            received = hidden_bytes(connection.taken(), key)
             if connection.usable:
                 self._keep(place, connection)
         if fault is None:
             if connection.status == 200:
                 return Answer(sent, received)
-            fault = replace(_of_status(connection.status, connection.headers, received), status=connection.status)
-        return replace(fault, sent=sent, received=received)
+            fault = replace(_of_status(connection.status, connection.headers, received, key), status=connection.status)
+        return replace(fault, reason=hidden(fault.reason, key), sent=sent, received=received)
 
     async def _connected(self, loop: asyncio.AbstractEventLoop, root: str, place: Place, seconds: float) -> Connection | Fault:
         """A new connection, within `connect_seconds`, and within `seconds` in any case."""
@@ -238,9 +243,9 @@ def _unreachable(root: str, reason: str, *, lost: bool) -> Fault:
     return Fault("F203", f"{root} cannot be reached: {printable(reason)}", "orchestra fleet status", seen=False, lost=lost)
 
 
-def _of_status(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
+def _of_status(status: int, headers: Mapping[str, str], body: bytes, key: str = "") -> Fault:
     """What a status other than 200 means (RFC 9110, section 15)."""
-    said = _message(body)
+    said = _message(body, key)
     reason = f"HTTP {status}{': ' + said if said else ''}"
     match status:
         case 429 | 503:
@@ -257,7 +262,7 @@ def _of_status(status: int, headers: Mapping[str, str], body: bytes) -> Fault:
         case 408 | 500 | 502 | 504:
             return Fault("F208", f"the server failed ({reason})", "orchestra fleet logs")
         case _ if 300 <= status < 400:
-            where = printable(headers.get("location", "somewhere else"))
+            where = printable(hidden(headers.get("location", "somewhere else"), key))
             hint = "write the final address as `endpoint:`"
             return Fault.unseen("F213", f"the server points to {where}, and redirects are not followed", hint)
         case _ if status >= 500:
@@ -272,7 +277,7 @@ def _too_long(said: str) -> bool:
     return any(mark in lowered for mark in ("context length", "max_model_len", "maximum model length", "context window", "context size"))
 
 
-def _message(body: bytes) -> str:
+def _message(body: bytes, key: str) -> str:
     """The server's own words, where it has any: `error.message`, `message` or `detail`, else nothing."""
     try:
         value = msgspec.json.decode(body)
@@ -281,7 +286,7 @@ def _message(body: bytes) -> str:
     if isinstance(value, dict):
         inner = value.get("error", value)
         found = (inner.get("message") or inner.get("detail")) if isinstance(inner, dict) else inner
-        return printable(found) if isinstance(found, str) else ""
+        return printable(hidden(found, key)) if isinstance(found, str) else ""
     return ""
 
 

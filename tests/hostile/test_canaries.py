@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,18 @@ def test_a_key_is_sent_and_stands_nowhere_else(
     assert "run started" in log.err, "the log is on"
     everything = written(shell.project, shell.home).decode("latin-1") + "".join(told) + log.out + log.err + repr(played.events)
     assert CANARY not in everything
+
+
+def test_a_key_that_the_server_says_again_is_hidden(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies for debugging do so, and so does a server that means ill: then a reader of answers or journals would have the key."""
+    monkeypatch.setenv("CANARY_KEY", CANARY)
+    played = play(shell.project, "echoing", lambda request: json.dumps({"answer": f"it was {request.key}"}), on=Setting(KEYED), text="x")
+    told = [
+        said.out + said.err for said in (shell("runs", *command) for command in (("show", "last", "said", "--prompt"), ("export", "last")))
+    ]
+    assert played.requests[0].key == CANARY
+    assert "it was [the key]" in repr(played.output)
+    assert CANARY not in written(shell.project, shell.home).decode("latin-1") + "".join(told) + repr((played.events, played.blobs))
 
 
 @pytest.mark.parametrize(("label", "comes"), [("internal", True), ("restricted", False)])

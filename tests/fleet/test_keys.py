@@ -1,0 +1,58 @@
+"""A key that a server says again stands in no answer, error or live text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestra.fleet.client import Client
+from orchestra.fleet.faults import Fault
+from orchestra.fleet.protocol import Chat, Completion
+
+from .conftest import Visit, chat_answer, endpoints, raw_server, sending
+
+CHAT = Chat(messages=[{"role": "user", "content": "hi"}], max_output=5)
+STREAMED = Chat(messages=[{"role": "user", "content": "hi"}], max_output=5, stream=True)
+
+
+def answers(body: bytes, status: str = "200 OK") -> Callable[[Visit], Any]:
+    return lambda visit: visit.answer(body, status)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "400 Bad Request", "302 Found"])
+@pytest.mark.parametrize("spelt", ["canary/12345678", "canary\\/12345678", "\\u0063anary/12345678"])
+async def test_a_key_that_an_error_says_again_is_hidden(status: str, spelt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "canary/12345678")
+    said = f'{{"error": {{"message": "{"." * 290}Incorrect key: {spelt}"}}}}'
+    async with raw_server(answers(said.encode(), status)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+        result = await Client(sender).chat("s0", CHAT)
+    assert "Authorization: Bearer canary/12345678" in server.visits[0].head
+    assert isinstance(result, Fault)
+    assert "canary" not in result.reason
+    assert b"canary" not in result.received
+
+
+async def test_a_key_in_pieces_of_a_stream_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "canary/12345678")
+    pieces = ["it is can", "ary/123", "45678, ca", "n it"]
+    lines = [{"model": "m", "choices": [{"delta": {"content": piece}}]} for piece in pieces]
+    lines.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
+    body = b"".join(b"data: " + json.dumps(line).encode() + b"\n\n" for line in lines) + b"data: [DONE]\n\n"
+    heard: list[str] = []
+    async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+        result = await Client(sender).chat("s0", STREAMED, on_text=heard.append)
+    assert isinstance(result, Completion)
+    assert result.text == "".join(heard) == "it is [the key], can it"
+    assert b"canary" not in result.received
+
+
+async def test_a_word_that_stands_for_no_key_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "ollama")
+    body = chat_answer("ask ollama")
+    async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+        result = await Client(sender).chat("s0", CHAT)
+    assert isinstance(result, Completion)
+    assert result.text == "ask ollama"
