@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -118,12 +119,12 @@ class Settings(BaseModel):
 
         Overrides that are None count as not given. Raises `InputError` or `InputErrors` (C001 unknown key, C002 wrong value,
         C003 unreadable file, C006 a folder outside the project, C045 no project where one was named, C050 no home where the journal
-        would stand in it).
+        would stand in it, C052 a stranger's project that nobody named).
         """
         environment = os.environ if environ is None else environ
         start = (start or Path.cwd()).absolute()
         file = _named(environment.get(PROJECT, ""), start, PROJECT) if project is None else _named(project, start, "project=")
-        file = file or _project(start)
+        file = file or _project(start, environment)
         layers = [
             _of_overrides(overrides or {}, start),
             _of_environment(environment, start),
@@ -387,8 +388,18 @@ def _absolute(path: str | Path, folder: Path) -> Path:
     return folder / xdg.expanded(path)
 
 
-def _project(start: Path) -> _File | None:
-    return next((file for folder in (start, *start.parents) if (file := _in(folder))), None)
+def _project(start: Path, environment: Mapping[str, str]) -> _File | None:
+    """The nearest file upwards. Raises `InputError` C052 for one of a stranger above a folder of ours: its modules and servers of tools
+    would run."""
+    file = next((file for folder in (start, *start.parents) if (file := _in(folder))), None)
+    if file is not None:
+        user, path = os.geteuid(), file.path
+        ours = {user, 0} if user or not (by := environment.get("SUDO_UID", "")).isdecimal() else {0, int(by)}
+        ours.add(start.stat().st_uid)  # whoever stands in a stranger's folder knows it, as root does over a mounted one
+        if not {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid} <= ours:
+            hint = f"if you trust what is in it: export {PROJECT}={shlex.quote(str(path.parent))}"
+            raise InputError("C052", f"{path} or its folder belongs to another user, and can name code that runs", hint=hint)
+    return file
 
 
 def _named(project: str | Path, start: Path, by: str) -> _File | None:

@@ -366,3 +366,38 @@ def test_a_variable_that_is_empty_is_none(world: World) -> None:
 def test_a_setting_that_names_nothing_is_refused(key: str, world: World) -> None:
     world.file(f'{key} = ""')
     assert world.error().code == "C002"
+@pytest.mark.parametrize("of", ["file", "folder"])
+def test_a_strangers_project_is_used_where_it_is_named_only(of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder where all may write, anybody can put a file above the one in which somebody works."""
+    work = tmp_path / "shared" / "mine"
+    work.mkdir(parents=True)
+    file = tmp_path / "shared" / "orchestra.toml"
+    file.write_text('fleet = "sim"\n')
+    assert Settings.load(start=work, environ={}).fleet == "sim"
+    if os.geteuid() == 0:
+        os.chown(file if of == "file" else file.parent, 65534, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(InputError) as refused:
+        Settings.load(start=work, environ={})
+    assert (refused.value.code, refused.value.hint) == ("C052", f"if you trust what is in it: export ORCHESTRA_PROJECT={file.parent}")
+    assert Settings.load(start=work, environ={"ORCHESTRA_PROJECT": str(file.parent)}).fleet == "sim"
+    assert Settings.load(project=file.parent, start=work, environ={}).fleet == "sim"
+
+
+def test_whoever_stands_in_a_strangers_folder_works_on_the_strangers_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root does in a container, over a folder that is mounted."""
+    (tmp_path / "orchestra.toml").write_text('fleet = "sim"\n')
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert Settings.load(start=tmp_path, environ={}).fleet == "sim"
+
+
+def test_sudo_lets_the_project_of_its_caller_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "orchestra.toml").write_text('fleet = "sim"\n')
+    if os.getuid() == 0:
+        os.chown(tmp_path / "orchestra.toml", 65534, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    caller = {"SUDO_UID": str((tmp_path / "orchestra.toml").stat().st_uid)}
+    assert Settings.load(start=tmp_path, environ=caller).fleet == "sim"
+    with pytest.raises(InputError, match="belongs to another user"):
+        Settings.load(start=tmp_path, environ={"SUDO_UID": "4242"})
