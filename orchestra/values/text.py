@@ -10,42 +10,48 @@ MARK = "\u2060"
 """WORD JOINER: invisible, no tokenizer's special token holds it."""
 
 _CHAT = re.compile(
-    r"""(?P<open><)(?P<joiners>\u2060*)
-        (?P<rest>
-            [|｜][^<>\n]{0,80}[|｜]>                          # <|im_start|>, <|eot_id|>, DeepSeek's full-width bars
-          | /?(?:s|bos|eos|pad|unk|mask|think|tool_call|tool_response|tools|start_of_turn|end_of_turn|start_of_image
-              |end_of_image|fim_\w{1,20}|file_sep|filename|repo_?name|gh_stars|issue_\w{1,20}|jupyter_\w{1,20}
-              |empty_output|unused\d{1,4})>                   # Llama 2, Gemma, Qwen, StarCoder, SmolLM
+    r"""
+      <\u2060*(?=
+            [|｜][^<>\[\]\n]{0,80}>|\w{1,40}[|｜]>                # <|im_start|>, <|eot_id|>, DeepSeek's full-width bars, <|turn>, <turn|>
+          | /?(?:s|bos|eos|pad|unk|cls|sep|mask|sop|eop|eoh|eoa|eod|think|role|tool_call|tool_response|tools|start_of_turn|end_of_turn
+              |start_of_image|end_of_image|fim_\w{1,20}|file_sep|filename|repo_?name|gh_stars|issue_\w{1,20}|jupyter_\w{1,20}
+              |empty_output|unused_?\d{1,6}|reserved_\d{1,6}|special_\d{1,6}|extra_id_\d{1,6}|tokens_unused_\d{1,6}
+              |(?:seed|minimax):[\w:]{1,40}|\w{3}_token)>  # Llama 2, Gemma, Qwen, StarCoder, SmolLM, Baichuan, Nemotron, T5, Seed, Cohere
           | <SYS>>|</SYS>>
         )
-      | (?P<bracket>\[)(?P<joiners2>\u2060*)(?P<rest2>/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\])  # Mistral
+    | \[\u2060*(?=
+            [|｜][^<>\[\]\n]{0,80}[|｜]\]                          # EXAONE
+          | /?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\]  # Mistral
+          | (?-i:/?(?:THINK|ARGS|CALL_ID|TOOL_CONTENT|MODEL_SETTINGS|PREFIX|MIDDLE|SUFFIX|IMG|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO
+              |control_\d{1,4}|[gs]?MASK|CLS|SEP|PAD|UNK)\])          # and of later years; GLM, BERT
+          | e~\[                                                   # MiniMax
+        )
+    | \]\u2060*(?=~!?b[\[\]])
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 
 
 def neutral(text: str) -> str:
-    """The text with every chat-template token broken by one invisible joiner, so that no server reads it as a token.
+    """The text with every chat-template token that is known here broken by one invisible joiner, so that no server reads it as a token.
 
-    `original` takes the joiner away again: `original(neutral(text)) == text` for every text.
+    Known are those of the model families named above, and what looks like them; the tokenizer of the server that will be asked is not, for
+    a prompt is written before a server is chosen. `original` takes the joiner away again: `original(neutral(text)) == text` for every text.
     """
-    if "<" not in text and "[" not in text:
-        return text  # most texts, and every token begins with one of the two
-    return _CHAT.sub(lambda m: (m["open"] or m["bracket"]) + MARK + (m["joiners"] or m["joiners2"] or "") + (m["rest"] or m["rest2"]), text)
+    if "<" not in text and "[" not in text and "]" not in text:
+        return text  # most texts, and every token begins with one of the three
+    return _CHAT.sub(lambda found: found[0][0] + MARK + found[0][1:], text)
 
 
 def original(text: str) -> str:
     """The text before `neutral`: one joiner less in every broken token."""
-
-    def less(m: re.Match[str]) -> str:
-        return (m["open"] or m["bracket"]) + (m["joiners"] or m["joiners2"] or "")[1:] + (m["rest"] or m["rest2"])
-
-    return _CHAT.sub(less, text)
+    return _CHAT.sub(lambda found: found[0][0] + found[0][2:], text)
 
 
 def fenced(text: str, names: Iterable[str]) -> str:
-    """The text with every tag `<name>` or `</name>` of these names broken, so that it cannot close the section it stands in; and with
-    the beginning of one at its end broken as well, so that no text that comes after it can make it a tag.
+    """The text with every tag `<name>` or `</name>` of these names broken, however it is spaced and whatever stands in it, so that it cannot
+    close the section it stands in; and with the beginning of one at its end broken as well, so that no text that comes after it can make
+    it a tag.
 
     `unfenced` with the same names gives the text back.
     """
@@ -61,7 +67,7 @@ def _tag(names: Iterable[str]) -> re.Pattern[str]:
     known = list(names)
     whole = "|".join(re.escape(name) for name in known) or "(?!)"
     begun = "|".join(_beginning(name) for name in known) or "(?!)"
-    return re.compile(rf"<({MARK}*)(?=/?(?:(?:{whole})\s*>|(?:{begun})\Z))", re.IGNORECASE)
+    return re.compile(rf"<({MARK}*)(?=\s*(?:/\s*)?(?:(?:{whole})(?:[\s/][^<>]*)?(?:>|\Z)|(?:{begun})\Z))", re.IGNORECASE)
 
 
 def _beginning(name: str) -> str:
