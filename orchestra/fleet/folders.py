@@ -59,7 +59,9 @@ class Folders:
         """The private folder where the supervisor of the fleet `digest` and its clients meet; made if it is not there."""
         place = self.runtime / "fleets" / digest
         if len(os.fsencode(place)) > SOCKET_PATH_BYTES - len("/socket"):
-            place = Path(tempfile.gettempdir()) / f"orchestra-{os.getuid()}" / digest
+            shared = Path(tempfile.gettempdir()) / f"orchestra-{os.getuid()}"
+            private(shared)  # whoever owns it could put another folder in the place of ours
+            place = shared / digest
         private(place)
         return place
 

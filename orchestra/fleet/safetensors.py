@@ -98,10 +98,15 @@ def _check_json(path: Path) -> None:
         value = parse_untrusted(text) if size <= MAX_BYTES else json.loads(text)
     except (NotStrictJSON, ValueError, RecursionError) as error:
         raise _unsafe(path, f"it is no plain JSON: {error}") from error
-    if isinstance(value, dict):
-        for key in ("auto_map", "trust_remote_code", "custom_pipelines"):
-            if value.get(key):
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            if key := next((key for key in ("auto_map", "trust_remote_code", "custom_pipelines") if part.get(key)), None):
                 raise _unsafe(path, f"it has {key}, which makes loaders run Python that came with the model")
+            left += part.values()
+        elif isinstance(part, list):
+            left += part
 
 
 def _unsafe(path: Path, reason: str, hint: str = "use another model, or another revision of it") -> FleetError:

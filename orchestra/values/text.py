@@ -49,9 +49,9 @@ def original(text: str) -> str:
 
 
 def fenced(text: str, names: Iterable[str]) -> str:
-    """The text with every tag `<name>` or `</name>` of these names broken, however it is spaced and whatever stands in it, so that it cannot
-    close the section it stands in; and with the beginning of one at its end broken as well, so that no text that comes after it can make
-    it a tag.
+    """The text with every tag `<name>` or `</name>` of these names broken, however it is spaced and whatever stands in it, so that it
+    cannot close the section it stands in; and with the beginning of one at its end broken as well, so that no text that comes after it can
+    make it a tag.
 
     `unfenced` with the same names gives the text back.
     """

@@ -343,6 +343,24 @@ async def test_a_long_path_still_gets_a_socket(tmp_path: Path, monkeypatch: pyte
     assert len(os.fsencode(folders.meeting("0" * 16) / "socket")) < 104
 
 
+async def test_a_short_way_through_a_shared_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns the folder in $TMPDIR can put another one in the place of what is in it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folders = Folders.of({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
+    shared = tmp_path / f"orchestra-{os.getuid()}"
+    shared.mkdir()
+    shared.chmod(0o777)
+    folders.meeting("0" * 16)
+    assert shared.stat().st_mode & 0o777 == 0o700
+    if os.getuid() == 0:
+        os.chown(shared, 65534, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: shared.stat().st_uid + 1)
+        (tmp_path / f"orchestra-{os.getuid()}").symlink_to(shared)
+    with pytest.raises(FleetError, match="belongs to someone else"):
+        folders.meeting("0" * 16)
+
+
 def test_a_log_that_grows_too_large_is_cut_and_its_end_kept(tmp_path: Path) -> None:
     log = tmp_path / "m.log"
     log.write_bytes(b"a" * process.LOG_BYTES + b"the end")

@@ -231,6 +231,13 @@ def test_a_configuration_that_names_python_is_refused(key: str, file: str, tmp_p
     assert caught.value.code == "F007"
 
 
+@pytest.mark.parametrize("held", [{"text_config": {"auto_map": {"AutoModel": "evil.Model"}}}, {"parts": [[{"auto_map": "evil.Model"}]]}])
+def test_a_configuration_that_names_python_deeper_is_refused(held: object, tmp_path: Path) -> None:
+    (model(tmp_path) / "config.json").write_text(json.dumps(held))
+    with pytest.raises(FleetError, match="it has auto_map"):
+        check_folder(tmp_path)
+
+
 @pytest.mark.parametrize("file", ["config.json", "adapter_config.json", "tokenizer_config.json"])
 def test_spaces_do_not_hide_a_configuration_that_names_python(file: str, tmp_path: Path) -> None:
     path = model(tmp_path) / file
