@@ -32,6 +32,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 MAX_ERRORS = 20
 """Faults of a file that are told at once."""
+MAX_BLANK = 100_000
+"""Lines of a file with nothing in them: a small file that is packed may have more of them than anybody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,14 @@ def read_rows(
             if is_table(path):
                 yield from _of_table(path, name, fields or {}, tell)
                 return
-            number = 0
+            number = blank = 0
             while raw := file.readline(MAX_BYTES + 2):
                 number += 1
                 if raw.strip():
                     yield _row(name, number, raw)
+                elif (blank := blank + 1) > MAX_BLANK:
+                    hint = "leave the empty lines out: grep -v '^ *$'"
+                    raise InputError("C020", f"more than {MAX_BLANK:,} lines with nothing in them", place=Place(name, number), hint=hint)
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError("C014", f"{name} cannot be read: {reason}") from error
@@ -222,7 +227,7 @@ class Results:
             pass
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+b")
         except OSError as error:
             raise _unwritable(path, error) from error
         try:

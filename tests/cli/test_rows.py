@@ -35,6 +35,20 @@ def test_a_compressed_file_is_read(tmp_path: Path) -> None:
     assert [row.id for row in read_rows(path)] == ["a"]
 
 
+def test_a_small_file_of_empty_lines_is_not_read_for_minutes(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b"\n" * 200_000))
+    with pytest.raises(InputError, match="more than 100,000 lines with nothing in them") as refused:
+        list(read_rows(path))
+    assert refused.value.code == "C020"
+
+
+def test_results_are_for_their_owner_only(tmp_path: Path) -> None:
+    results = Results(tmp_path / "out.jsonl", {})
+    results.close()
+    assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o600
+
+
 def _other_checksum(data: bytes) -> bytes:
     return data[:-8] + bytes(4) + data[-4:]
 
