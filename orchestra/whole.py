@@ -6,7 +6,10 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -16,6 +19,24 @@ def write_file(path: Path, data: bytes) -> None:
         partial.write_bytes(data)
         os.replace(partial, path)
     except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that only its owner may read, put in its place once it is whole; a link that stands there gives way to it. A pipe or a device
+    is written to as it stands. Raises `OSError`; what was there is there then."""
+    if path.exists() and not path.is_file():
+        with path.open("wb") as there:
+            yield there
+        return
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
 

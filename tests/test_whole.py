@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from orchestra.whole import standing, swap_folder, write_file
+from orchestra.whole import private_file, standing, swap_folder, write_file
 
 KILLED = """
 import os, sys
@@ -51,3 +52,23 @@ def test_a_writer_that_is_killed_in_the_middle_leaves_the_old_folder(tmp_path: P
     assert subprocess.run([sys.executable, "-c", KILLED, str(new), str(place)], check=False).returncode == 9
     swap_folder(new, place)
     assert [(one.name, (one / "weights").read_text()) for one in tmp_path.iterdir()] == [("place", "two")]
+
+
+def test_a_private_file_is_its_owners_and_takes_the_place_of_a_link(tmp_path: Path) -> None:
+    path, victim = tmp_path / "run.jsonl", tmp_path / "victim"
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    with private_file(path) as file:
+        file.write(b"mine")
+    assert (path.read_text(), victim.read_text(), path.is_symlink()) == ("mine", "precious", False)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(ZeroDivisionError), private_file(path) as file:
+        file.write(b"half" * (1 // 0))
+    assert path.read_text() == "mine"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["run.jsonl", "victim"]
+
+
+def test_a_device_is_written_to_as_it_stands() -> None:
+    with private_file(Path(os.devnull)) as file:
+        file.write(b"gone")
+    assert not Path(os.devnull).is_file()

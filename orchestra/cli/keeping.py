@@ -8,10 +8,10 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import msgspec
 
@@ -27,6 +27,7 @@ from orchestra.journal.error import JournalError
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.journal.summary import named
 from orchestra.values.text import counted
+from orchestra.whole import private_file
 
 FORMAT = "orchestra/export/v1"
 AT_ONCE = 200
@@ -43,34 +44,29 @@ async def export(name: str, target: Path | None, *, blobs: bool) -> None:
     async with opened_at(name) as (journal, run):
         events = await journal.read(run)
         digests = dict.fromkeys(digest for digest in named(events) if digest) if blobs else {}
-        with ExitStack() as stack:
-            file = sys.stdout if target is None else stack.enter_context(_writable(target))
-            try:
+        try:
+            with nullcontext(None) if target is None else private_file(target) as file:
                 _line(file, {"schema": FORMAT, "run": run, "events": len(events), "blobs": len(digests)})
                 for event in events:
                     _line(file, {"event": msgspec.Raw(encode(event))})
                 for digest in digests:
                     data = await journal.blob(digest)
                     _line(file, {"blob": digest, "base64": None if data is None else base64.b64encode(data).decode()})
-                file.flush()
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise _unwritable(target, error) from error
+                (file or sys.stdout).flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _unwritable(target, error) from error
     if target is not None:
         note(f"{target}: {len(events)} events, {len(digests)} blobs of run {run}")
 
 
-def _line(file: TextIO, value: dict[str, Any]) -> None:
+def _line(file: IO[bytes] | None, value: dict[str, Any]) -> None:
     encoded = msgspec.json.encode(value)
-    file.write(json_line(encoded) if file is sys.stdout else encoded.decode() + "\n")
-
-
-def _writable(target: Path) -> TextIO:
-    try:
-        return target.open("w", encoding="utf-8")
-    except OSError as error:
-        raise _unwritable(target, error) from error
+    if file is None:
+        sys.stdout.write(json_line(encoded))
+    else:
+        file.write(encoded + b"\n")
 
 
 def _unwritable(target: Path | None, error: OSError) -> OrchestraError:

@@ -30,6 +30,7 @@ from orchestra.stored import restored, workflows
 from orchestra.values.outcome import Value
 from orchestra.values.schema import nearest
 from orchestra.values.text import counted, visible
+from orchestra.whole import private_file
 
 if TYPE_CHECKING:
     from orchestra.cli.explaining import Explanation
@@ -134,7 +135,8 @@ def _write(target: Path, text: str) -> None:
         sys.stdout.buffer.write(text.encode())  # a page is UTF-8, and says so
         return
     try:
-        target.write_text(text, "utf-8")
+        with private_file(target) as file:
+            file.write(text.encode())
     except OSError as error:
         raise OrchestraError("C023", f"{target} cannot be written: {error.strerror}", hint="name another with --html") from error
     say(visible(f"{target}: {size(len(text.encode()))}; open it in a browser"))

@@ -18,7 +18,7 @@ from orchestra.errors import InputError
 from orchestra.learn.lines import Lines
 from orchestra.values.json import NotDecodable, canonical, decoded, digest
 from orchestra.values.labels import Label, join
-from orchestra.whole import write_file
+from orchestra.whole import private_file, write_file
 
 Part: TypeAlias = Literal["train", "tune", "test"]
 PARTS: tuple[Part, ...] = ("train", "tune", "test")
@@ -127,7 +127,8 @@ class DataSet:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
         for part in PARTS:
-            (folder / f"{part}.jsonl").write_bytes(_lines(self.rows[part]))
+            with private_file(folder / f"{part}.jsonl") as file:
+                file.write(_lines(self.rows[part]))
         write_file(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(self.manifest)) + b"\n")
 
     @classmethod

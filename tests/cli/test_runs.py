@@ -143,6 +143,7 @@ def test_what_has_a_price_says_what_it_cost(shell: Shell) -> None:
     assert (heading.split()[-2:], row.split()[-2:]) == (["tokens", "money"], ["24", "0.025000"])
     shell("runs", "show", "--html", "run.html")
     page = Path("run.html").read_text("utf-8")
+    assert Path("run.html").stat().st_mode & 0o777 == 0o600
     assert '<th class="number">money</th>' in page
     assert '<td class="number">0.025000</td>' in page
 
