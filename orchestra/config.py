@@ -395,7 +395,8 @@ def _project(start: Path, environment: Mapping[str, str]) -> _File | None:
     if file is not None:
         user, path = os.geteuid(), file.path
         ours = {user, 0} if user or not (by := environment.get("SUDO_UID", "")).isdecimal() else {0, int(by)}
-        ours |= {start.stat().st_uid} if start.exists() else set()  # whoever stands in a stranger's folder knows it, as root does over a mounted one
+        if start.exists():  # whoever stands in a stranger's folder knows it, as root does over one that is mounted
+            ours.add(start.stat().st_uid)
         if not {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid} <= ours:
             hint = f"if you trust what is in it: export {PROJECT}={shlex.quote(str(path.parent))}"
             raise InputError("C052", f"{path} or its folder belongs to another user, and can name code that runs", hint=hint)

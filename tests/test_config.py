@@ -366,6 +366,8 @@ def test_a_variable_that_is_empty_is_none(world: World) -> None:
 def test_a_setting_that_names_nothing_is_refused(key: str, world: World) -> None:
     world.file(f'{key} = ""')
     assert world.error().code == "C002"
+
+
 @pytest.mark.parametrize("of", ["file", "folder"])
 def test_a_strangers_project_is_used_where_it_is_named_only(of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder where all may write, anybody can put a file above the one in which somebody works."""
