@@ -108,6 +108,9 @@ class GivenValue(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
     given: Given = Given()
     shown: str = ""
     """Of an answer in the run that this one is a fork of: the digest of its question; it counts where that is asked again."""
+    whole: bool = False
+    """Whether it is a list that is held to having all elements, which its node needs. Older versions took any number of them, and what
+    runs were given then stands."""
 
 
 class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
+import msgspec
+
 from orchestra.agent.contract import Contract
 from orchestra.effects import LASTING
 from orchestra.errors import InputError
@@ -40,7 +42,8 @@ def values_of(
         found |= _answers(first, events, names - other - _above_effects(program, other - values.keys()))
     _all_taken(program, held, values.keys(), changed)
     found |= {name: one for name, one in held.items() if name in names}
-    found |= {name: GivenValue(jsonable(value), Given(options.by)) for name, value in values.items()}
+    lists = {node.name for node in program.nodes if node.at_least == "all"}
+    found |= {name: GivenValue(jsonable(value), Given(options.by), whole=name in lists) for name, value in values.items()}
     for name, one in found.items():
         if not one.shown and (fault := _fault(program, name, one.value)):
             said = f", given in run {one.given.run}" if one.given.run else ""
@@ -51,7 +54,7 @@ def values_of(
 def _held(first: RunStarted) -> dict[str, GivenValue]:
     """What a run was given by persons beside answers, each with the run in which that was said."""
     before = {name: one for name, one in (first.given or {}).items() if not one.shown}
-    return {name: GivenValue(one.value, Given(one.given.by, one.given.run or first.run)) for name, one in before.items()}
+    return {name: msgspec.structs.replace(one, given=Given(one.given.by, one.given.run or first.run)) for name, one in before.items()}
 
 
 def _all_taken(program: Program, held: Mapping[str, GivenValue], values: Set[str], changed: Sequence[Change]) -> None:

@@ -147,7 +147,7 @@ class Oracle:
             return None
         self.places[path] = Place(scope, node, poor=poor)
         if (said := self.book.given.get(path)) is not None and not said.shown:
-            kept = Failed(UNFIT, "", path) if unfit(node, said.value, bindings) else Value(said.value)
+            kept = Failed(UNFIT, "", path) if said.whole and unfit(node, said.value, bindings) else Value(said.value)
             return self._agreed(path, node, bindings, kept)
         for need in node.needs:
             outcome = outcomes[need]

@@ -20,7 +20,8 @@ def given_before(seed: int, program: Program) -> dict[str, GivenValue]:
     }
     lists = [node.name for node in texts if node.at_least == "all" and draw(seed, "given", node.name) < 0.6]
     found |= {name: ["given"] * int(draw(seed, "given", name, "length") * 4) for name in lists}
-    return {name: GivenValue(value, Given("ann")) for name, value in found.items()}
+    whole = draw(seed, "given", "whole") < 0.7  # else an older version began the run, and took any number
+    return {name: GivenValue(value, Given("ann"), whole=whole and name in lists) for name, value in found.items()}
 
 
 def declines(seed: int, node: str, question: str) -> str:

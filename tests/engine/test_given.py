@@ -91,6 +91,25 @@ def test_a_given_value_stands_where_what_it_needs_failed() -> None:
     assert set(called) == {"a"}
 
 
+ALL = """
+input: {text: str}
+output: ${each.values}
+nodes:
+  words: {tool: split, with: {text: "${input.text}"}}
+  each: {tool: shout, each: "${words}", as: word, at_least: all, with: {text: "${word}"}}
+"""
+
+
+def test_a_list_of_another_length_stands_in_a_run_of_before_the_engine_looked_at_that() -> None:
+    events, _ = played(ALL, {"each": GivenValue(["one"])}, 0.7)
+    assert outcomes(events)["each"] == Value(["one"])
+    assert replay(program(ALL), events).reason == ""
+    assert Oracle(program(ALL), Recorded.of(events)).consult().objections == []
+    events, _ = played(ALL, {"each": GivenValue(["one"], whole=True)}, 0.7)
+    assert isinstance(outcomes(events)["each"], Failed)
+    assert Oracle(program(ALL), Recorded.of(events)).consult().objections == []
+
+
 ASKS = "input: {text: str}\noutput: ${sure}\nnodes:\n  sure: {ask: 'Is ${input.text} right?', options: ['yes', 'no']}"
 
 

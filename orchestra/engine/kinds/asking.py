@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from orchestra.codes import SAID_NO, UNFIT
@@ -15,6 +16,7 @@ from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Abstained, Failed, Value
 from orchestra.values.text import counted
 from orchestra.workflow.nodes import AskNode
+from orchestra.workflow.program import CompiledNode
 
 AGAIN, FAIL = "again", "fail"
 
@@ -36,25 +38,26 @@ def given(state: State, unit: Unit) -> Proposal | None:
     known = state.given.get(unit.path) if state.given is not None else None
     if known is None or known.shown:
         return None
-    fault = _incomplete(unit, known.value)
-    return Finish(unit, Value(known.value), given=known.given) if fault is None else Finish(unit, fault)
+    if known.whole and (fault := incomplete(unit.node, known.value, unit.bindings)):
+        hint = f"give one for each: orchestra runs fork RUN --set {unit.path}=VALUE; or leave `at_least` out"
+        return Finish(unit, Failed(UNFIT, fault, unit.path, hint))
+    return Finish(unit, Value(known.value), given=known.given)
 
 
-def _incomplete(unit: Unit, value: Any) -> Failed | None:
+def incomplete(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> str:
     """Why a list that a person gave is none of all elements, where all are needed: it has another number of them than the list that the
-    node goes over. Fewer may be right where a condition leaves elements out; and where that list has no value, the person's word stands."""
-    node = unit.node
-    if node.at_least != "all" or node.each is None or any(name not in unit.bindings for name in node.each.references):
-        return None
+    node goes over; empty for any other value. Fewer may be right where a condition leaves elements out; and where that list has no value,
+    the person's word stands."""
+    if node.at_least != "all" or node.each is None or any(name not in bindings for name in node.each.references):
+        return ""
     try:
-        wanted = len(node.each.evaluate(unit.bindings))
+        wanted = len(node.each.evaluate(bindings))
     except OrchestraError:
-        return None
+        return ""
     left_out = node.when is not None and node.variable in node.when.references
     if len(value) == wanted or (left_out and len(value) < wanted):
-        return None
-    said = f"{counted(len(value), 'element')} given for the {wanted:,} that it goes over, and all are needed"
-    return Failed(UNFIT, said, unit.path, f"give one for each: orchestra runs fork RUN --set {unit.path}=VALUE; or leave `at_least` out")
+        return ""
+    return f"{counted(len(value), 'element')} given for the {wanted:,} that it goes over, and all are needed"
 
 
 def _happened(unit: Unit, reply: Answered) -> Proposal:
