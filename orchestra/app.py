@@ -359,7 +359,7 @@ class Orchestra:
         is one such fork. Raises `InputError` E020, E033 for a value that no node takes, and what `start` raises.
         """
         from orchestra.effects import heir
-        from orchestra.giving import values_of
+        from orchestra.giving import Before, values_of
         from orchestra.rerun import inherited
 
         first, events = await self._begun(run)
@@ -372,7 +372,7 @@ class Orchestra:
         graph, versions = parcel(self._project, made).put(self.journal)
         program = self._told(program)
         old = await heir(self._project, self._engine, first, events, program, again=self._options.again)
-        values = values_of(program, self._options, first, None if inputs else events, old.changes)
+        values = values_of(program, self._options, Before(first, None if inputs else events, old.changes), given)
         more = {"parent": run, "workers": old.workers, "label": inherited(first, self._labelled(program)), "values": values}
         execution = await self._once(program, given, graph, versions, **more)
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from orchestra.agent.contract import Contract
 from orchestra.effects import LASTING
+from orchestra.engine.kinds.asking import incomplete
 from orchestra.errors import InputError
 from orchestra.events import Answered, Asked, Event, Given, GivenValue, RunStarted
 from orchestra.inputs import jsonable
@@ -23,16 +25,25 @@ from orchestra.values.types import Schema, Validator, nearest, show
 from orchestra.workflow.program import CompiledNode, Program
 
 
-def values_of(
-    program: Program, options: Options, first: RunStarted, events: Sequence[Event] | None, changed: Sequence[Change]
-) -> dict[str, GivenValue]:
-    """What persons have given for the nodes of a fork: what the options say, and what holds on of the run before, by the names of nodes,
-    as inputs do, whatever the workflow is called; where the options say something, also its answers to questions that do not depend on
-    that, nor on what has `changed`, and that no effect waits for which does: that was allowed as it was then. `events` are None where
-    inputs are others: then no answer counts.
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The run that a fork is of."""
+
+    first: RunStarted
+    events: Sequence[Event] | None
+    """None where the fork has other inputs: then no answer counts."""
+    changed: Sequence[Change]
+    """What is not today as it was then."""
+
+
+def values_of(program: Program, options: Options, before: Before, inputs: Mapping[str, Any]) -> dict[str, GivenValue]:
+    """What persons have given for the nodes of a fork on these inputs: what the options say, and what holds on of the run before, by the
+    names of nodes, as inputs do, whatever the workflow is called; where the options say something, also its answers to questions that do
+    not depend on that, nor on what has changed, and that no effect waits for which does: that was allowed as it was then.
 
     Raises `InputError` E033 for a value that no node of the program takes.
     """
+    first, events, changed = before.first, before.events, before.changed
     values, held = options.given, _held(first)
     names = {node.name for node in program.nodes}
     found: dict[str, GivenValue] = {}
@@ -45,7 +56,7 @@ def values_of(
     lists = {node.name for node in program.nodes if node.at_least == "all"}
     found |= {name: GivenValue(jsonable(value), Given(options.by), whole=name in lists) for name, value in values.items()}
     for name, one in found.items():
-        if not one.shown and (fault := _fault(program, name, one.value)):
+        if not one.shown and (fault := _fault(program, name, one, inputs)):
             said = f", given in run {one.given.run}" if one.given.run else ""
             raise InputError("E033", f"the value of {name}{said}: {fault}", hint=f"{name}: {show(type_of(program, name))}")
     return found
@@ -72,9 +83,9 @@ def _all_taken(program: Program, held: Mapping[str, GivenValue], values: Set[str
     raise InputError("E033", said, hint=hint)
 
 
-def _fault(program: Program, name: str, value: Any) -> str | None:
-    """Why a node does not take a value; a list has as many elements as the node may have."""
-    schema = type_of(program, name)
+def _fault(program: Program, name: str, said: GivenValue, inputs: Mapping[str, Any]) -> str | None:
+    """Why a node does not take a value; a list has as many elements as the node may have, and all where these follow from the inputs."""
+    schema, value = type_of(program, name), said.value
     if fault := unkept(value) or Validator(schema).check(value):
         return fault
     node = next(node for node in program.nodes if node.name == name)
@@ -84,7 +95,7 @@ def _fault(program: Program, name: str, value: Any) -> str | None:
         return f"{counted(len(value), 'element')}, and the limit is {node.limit:,}"
     if isinstance(node.at_least, int) and len(value) < node.at_least:
         return f"{counted(len(value), 'element')}, and {node.at_least:,} are needed"
-    return None
+    return incomplete(node, value, {"input": inputs}) if said.whole else None
 
 
 def type_of(program: Program, name: str) -> Schema:

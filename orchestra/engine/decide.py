@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import TypeAlias
 
-from orchestra.codes import NO_BUDGET, OPEN, SAID_NO, TOO_FEW
+from orchestra.codes import NO_BUDGET, OPEN, SAID_NO, TOO_FEW, UNFIT
 from orchestra.engine import kinds
 from orchestra.engine.bulk import kept
 from orchestra.engine.kinds import asking, body, calling, checking, choice
@@ -141,18 +141,24 @@ def _advance(state: State, unit: Unit) -> Proposal | None:
 
 
 def _inherited(unit: Unit) -> Outcome | None:
-    """The first non-value among the needs that the node does not tolerate, in the order of the file."""
+    """The first non-value among the needs that the node does not tolerate, in the order of the file. What a person gave, and is not taken,
+    no node goes on without."""
     for need in unit.node.needs:
         outcome = unit.scope.outcomes[need]
-        if need not in unit.node.soft and outcome is not None and not isinstance(outcome, Value):
+        if (need not in unit.node.soft or _untaken(outcome)) and outcome is not None and not isinstance(outcome, Value):
             return blamed(outcome, unit.scope.program.nodes[need].name)
     return None
+
+
+def _untaken(outcome: Outcome | None) -> bool:
+    """Whether it is the failure of a value that a person gave, and that its node does not take."""
+    return isinstance(outcome, Failed) and outcome.code == UNFIT
 
 
 def _or_fallback(unit: Unit, proposal: Finish) -> Finish:
     """The node's fallback, where it has no value and the fallback can be computed."""
     fallback = unit.node.fallback
-    if fallback is None or isinstance(proposal.outcome, Value) or unit.spread:
+    if fallback is None or isinstance(proposal.outcome, Value) or unit.spread or _untaken(proposal.outcome):
         return proposal
     if any(name not in unit.bindings for name in fallback.references):
         return proposal
@@ -249,10 +255,11 @@ def _conclude(state: State) -> Proposal:
 
 
 def _lost(root: Scope) -> Outcome | None:
-    """A failure that nobody reads: of a node without readers that the output does not name."""
+    """A failure that nobody reads: of a node without readers that the output does not name; or of a value that a person gave."""
     if root.whole:
         return None
     for node, outcome in zip(root.program.nodes, root.outcomes, strict=True):
-        if isinstance(outcome, Failed) and not node.children and node.name not in root.program.output.references:
+        unread = not node.children and node.name not in root.program.output.references
+        if isinstance(outcome, Failed) and (unread or _untaken(outcome)):
             return blamed(outcome, node.name)
     return None

@@ -17,6 +17,9 @@ from orchestra.verify.parts import rest
 from orchestra.workflow.nodes import RETRY, AgentNode, AskNode, Choice
 from orchestra.workflow.program import CompiledNode, Program
 
+UNFIT = "E033"
+"""The failure of what a person gave and its node does not take: nothing stands in for that."""
+
 
 def attempts(node: CompiledNode, code: str) -> int:
     """Attempts in all: one for what must happen once; as the file says; two where a model, or a check, is not content; else three."""
@@ -107,6 +110,8 @@ def or_fallback(node: CompiledNode, path: str, bindings: Mapping[str, Any], foun
     """What a unit ends in, or its fallback."""
     fallback = node.fallback
     if fallback is None or found is None or isinstance(found, Value) or any(name not in bindings for name in fallback.references):
+        return found
+    if isinstance(found, Failed) and found.code == UNFIT:
         return found
     try:
         return Value(fallback.evaluate(bindings))

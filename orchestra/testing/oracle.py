@@ -23,6 +23,7 @@ from orchestra.errors import OrchestraError
 from orchestra.events import AttemptFinished, ChecksStarted
 from orchestra.testing.books import Book, Recorded
 from orchestra.testing.meanings import (
+    UNFIT,
     accepted,
     agent_for,
     alike,
@@ -43,7 +44,7 @@ from orchestra.verify import acceptance, examination
 from orchestra.verify.entailment import Reply
 from orchestra.workflow.program import CompiledNode, Program
 
-TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO, TOO_FEW, UNFIT = "E006", "E005", "E004", "E016", "E034", "E033"
+TIME_IS_UP, NO_BUDGET, TOO_MANY, SAID_NO, TOO_FEW = "E006", "E005", "E004", "E016", "E034"
 
 
 @dataclass(slots=True)
@@ -115,9 +116,10 @@ class Oracle:
         return self
 
     def _lost(self, outcomes: Sequence[Outcome | None]) -> Outcome | None:
-        """A failure that nobody reads."""
+        """A failure that nobody reads, or of a value that a person gave."""
         for node, outcome in zip(self.program.nodes, outcomes, strict=True):
-            if isinstance(outcome, Failed) and not node.children and node.name not in self.program.output.references:
+            unread = not node.children and node.name not in self.program.output.references
+            if isinstance(outcome, Failed) and (unread or outcome.code == UNFIT):
                 return blamed(outcome, node.name)
         return None
 
@@ -151,7 +153,8 @@ class Oracle:
             return self._agreed(path, node, bindings, kept)
         for need in node.needs:
             outcome = outcomes[need]
-            if need not in node.soft and not isinstance(outcome, Value) and outcome is not None:
+            tolerated = need in node.soft and not (isinstance(outcome, Failed) and outcome.code == UNFIT)
+            if not tolerated and not isinstance(outcome, Value) and outcome is not None:
                 return self._agreed(path, node, bindings, blamed(outcome, program.nodes[need].name))
         elements = node.each is not None and node.when is not None and node.variable in node.when.references
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra import Orchestra
+from orchestra import InputError, Orchestra
 from orchestra.config import Settings
 from tests.cli.shell import Shell
 
@@ -81,3 +82,36 @@ async def test_a_list_that_a_run_took_before_all_were_counted_holds_on(desk: Pat
         assert (await (await orchestra.fork(taken.id)).run).output == "only one"
         assert (await (await orchestra.options(values={"lines": ["a", "b"]}).fork(taken.id)).run).output == "a, b"
     assert (desk / "paid.txt").read_text() == "tea\n"
+
+
+async def test_a_list_that_is_not_all_is_refused_before_anything_begins_where_the_inputs_say_so(desk: Path) -> None:
+    async with opened(desk) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=["tea", "milk"])
+        await run
+        with pytest.raises(InputError, match="the value of lines: 1 element given for the 2 that it goes over") as caught:
+            await orchestra.options(values={"lines": ["x"]}).fork(run.id)
+        assert caught.value.code == "E033"
+        taken = (await orchestra.options(values={"lines": ["a", "b"]}).fork(run.id)).run
+        assert (await taken).output == "a, b"
+        with pytest.raises(InputError, match=f"lines, given in run {taken.id}: 2 elements given for the 3 that it goes over"):
+            await orchestra.fork(taken.id, topics=["tea", "milk", "rice"])
+        assert len(await orchestra.runs()) == 2
+
+
+@pytest.mark.parametrize("after", ['best: {first_of: ["${letter}", "nothing"]}', 'best: {tool: pay, with: {item: "${letter}"}, fallback: "x"}'])
+async def test_no_step_goes_on_without_a_list_that_was_given_and_is_not_all(desk: Path, shell: Shell, after: str) -> None:
+    text = ORDER.replace('"${input.topics}"', '"${parts}"').replace("output: ${letter}", "output: ${best}")
+    text = text.replace("nodes:", 'nodes:\n  parts: {tool: split, with: {text: "${input.topics[0]}"}}').replace("[letter]", "[best]")
+    (desk / "workflows" / "order.yaml").write_text(f"{text}  {after}\n")
+    async with opened(desk) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=["tea milk"])
+        await run
+        paid = (desk / "paid.txt").read_text()
+        fork = await orchestra.options(values={"lines": ["x"]}).fork(run.id)
+        result = await fork.run.wait()
+        assert result.error is not None
+        assert (result.status, result.error.code) == ("failed", "E033")
+        assert (await orchestra.replay(fork.run.id)).reason == ""
+    said = await asyncio.to_thread(shell, "runs", "fork", run.id, "--set", 'lines=["x"]', "--set", "best=y")
+    assert (said.code, "1 element given for the 2 that it goes over" in said.out + said.err) == (1, True)
+    assert (desk / "paid.txt").read_text() == paid
