@@ -47,11 +47,15 @@ def unfit(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> bool:
     """Whether a list that a person gave, in the place of one that needs all, is known to have another number of elements."""
     if node.each is None or node.at_least != "all" or any(name not in bindings for name in node.each.references):
         return False
+    of_elements = node.when is not None and node.variable in node.when.references
     try:
-        missing = len(node.each.evaluate(bindings)) - len(value)
+        number = len(node.each.evaluate(bindings))
+        if node.when is not None and not of_elements:
+            runs = all(name in bindings for name in node.when.references) and node.when.evaluate(bindings)
+            return bool(runs) and len(value) != number <= node.limit
     except OrchestraError:
         return False
-    return missing < 0 or (missing > 0 and not (node.when is not None and node.variable in node.when.references))
+    return number <= node.limit and (len(value) > number or (len(value) < number and not of_elements))
 
 
 def accepted(value: Any, ruling: acceptance.Ruling) -> Value:

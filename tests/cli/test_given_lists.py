@@ -115,3 +115,19 @@ async def test_no_step_goes_on_without_a_list_that_was_given_and_is_not_all(desk
     said = await asyncio.to_thread(shell, "runs", "fork", run.id, "--set", 'lines=["x"]', "--set", "best=y")
     assert (said.code, "1 element given for the 2 that it goes over" in said.out + said.err) == (1, True)
     assert (desk / "paid.txt").read_text() == paid
+
+
+async def test_where_the_node_would_come_to_nothing_a_persons_list_stands(desk: Path) -> None:
+    rules = 'at_least: all, limit: 2, when: "${input.go}"'
+    text = ORDER.replace("at_least: all", rules).replace('"list[str]"}', '"list[str]", go: bool}')
+    (desk / "workflows" / "order.yaml").write_text(text)
+    async with opened(desk) as orchestra:
+        order = orchestra.find("order")
+        for topics, go, status in ((["a", "b", "c"], True, "failed"), (["a", "b"], False, "abstained")):
+            run = await orchestra.start(order, topics=topics, go=go)
+            assert (await run.wait()).status == status
+            fork = (await orchestra.options(values={"lines": ["x"]}).fork(run.id)).run
+            assert (await fork).output == "x"
+            assert (await orchestra.replay(fork.id)).reason == ""
+        with pytest.raises(InputError, match="1 element given for the 2"):
+            await orchestra.options(values={"lines": ["x"]}).fork(run.id, go=True)

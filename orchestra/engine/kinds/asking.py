@@ -46,15 +46,20 @@ def given(state: State, unit: Unit) -> Proposal | None:
 
 def incomplete(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> str:
     """Why a list that a person gave is none of all elements, where all are needed: it has another number of them than the list that the
-    node goes over; empty for any other value. Fewer may be right where a condition leaves elements out; and where that list has no value,
-    the person's word stands."""
-    if node.at_least != "all" or node.each is None or any(name not in bindings for name in node.each.references):
+    node goes over; empty for any other value. Fewer may be right where a condition leaves elements out. Where that list has no value or is
+    longer than `limit`, and where the node's own condition is false or has no value, the person's word stands."""
+    if node.at_least != "all" or node.each is None:
+        return ""
+    left_out = node.when is not None and node.variable in node.when.references
+    read = node.each.references if node.when is None or left_out else node.each.references | node.when.references
+    if any(name not in bindings for name in read):
         return ""
     try:
         wanted = len(node.each.evaluate(bindings))
+        if wanted > node.limit or (node.when is not None and not left_out and not node.when.evaluate(bindings)):
+            return ""
     except OrchestraError:
         return ""
-    left_out = node.when is not None and node.variable in node.when.references
     if len(value) == wanted or (left_out and len(value) < wanted):
         return ""
     return f"{counted(len(value), 'element')} given for the {wanted:,} that it goes over, and all are needed"
