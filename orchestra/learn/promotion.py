@@ -13,7 +13,6 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,8 @@ OF_SLOTS = ("orchestra/tagger/v1", FORMATS["slots"])
 FIELD = "adapter"
 _LINE = re.compile(r"^adapter:.*\n?", re.MULTILINE)
 """The key of a card that names its adapter, and its line."""
+_MARK = r"\.[0-9a-f]{16}"
+"""What the name of a file that is aside ends in (`aside`), and of one that is being written (`write_file`)."""
 SURE = 0.05
 """The chance that two adapters which are alike differ so much: a candidate is taken under it."""
 
@@ -314,7 +315,7 @@ class Shelf:
 
     def _settle(self) -> None:
         """Moves what lies aside into its place, where the layout that is there names it, and takes the rest away: what was put there by
-        somebody who was killed."""
+        somebody who was killed. Other files whose names begin so, such as an editor's, are somebody's own."""
         if self.card.kind == "model" or not (self.folder / self.card.data).is_file():
             return
         layout = _layout(self.card, self.folder, self.card.data)
@@ -323,8 +324,10 @@ class Shelf:
             self._move(layout.linear.file, layout.linear.sha256)
             linear = _layout(self.card, self.folder, layout.linear.file)
             self._move(linear.arrays, linear.sha256)
-        for name in (*learnt(self.card, self.folder), LEARNT_FROM):
-            for left in (*self.folder.glob(f".{escape(name)}.*"), *self.folder.glob(f"..{escape(name)}.*")):
+        names = "|".join(re.escape(name) for name in (*learnt(self.card, self.folder), LEARNT_FROM))
+        ours = re.compile(rf"\.({names}){_MARK}|\.\.({names}){_MARK}{_MARK}")
+        for left in list(self.folder.iterdir()):
+            if ours.fullmatch(left.name) and left.is_file() and not left.is_symlink():
                 left.unlink()
 
     def _move(self, name: str, sha256: str) -> None:

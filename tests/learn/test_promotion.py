@@ -210,7 +210,8 @@ def test_a_promotion_that_is_killed_at_any_step_leaves_the_old_or_the_new(tmp_pa
     assert found == sorted(found, key=[was, will_be].index), "the new ones come with one step"
 
 
-def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def desks(tmp_path: Path) -> list[Path]:
+    """The folder of an agent, and that of a candidate."""
     folders = [tmp_path / name for name in ("desk", "candidate")]
     for folder in folders:
         folder.mkdir()
@@ -218,6 +219,23 @@ def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: P
         (folder / "model.json").write_text(json.dumps({"arrays": "weights.npz", "sha256": digest}))
         (folder / "weights.npz").write_text(folder.name)
     (folders[0] / "agent.yaml").write_text("name: desk\nkind: sklearn\ninput: {text: str}\noutput: {intent: str}\n")
+    return folders
+
+
+def test_files_of_others_whose_names_begin_so_are_left_to_them(tmp_path: Path) -> None:
+    folder, candidate = desks(tmp_path)
+    others = [".model.json.swp", ".weights.npz.dvc", ".model.json.license", ".other.json.0123456789abcdef"]
+    for name in (*others, ".model.json.0123456789abcdef", "..weights.npz.0123456789abcdef.fedcba9876543210"):
+        (folder / name).write_text("mine")
+    (folder / ".model.json.d").mkdir()
+    shelf = Shelf.of(Card.load(folder), tmp_path / "shelf")
+    shelf.take(candidate, Promotion(at="now", verb="promote", taken=mark(shelf.card, candidate), given_up=shelf.current))
+    assert (folder / "weights.npz").read_text() == "candidate"
+    assert sorted(path.name for path in folder.glob(".*")) == sorted([*others, ".model.json.d"])
+
+
+def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = desks(tmp_path)
     shelf = Shelf.of(Card.load(folders[0]), tmp_path / "shelf")
     before = shelf.current
     line = Promotion(at="now", verb="promote", taken=mark(shelf.card, folders[1]), given_up=before)
