@@ -152,8 +152,8 @@ def read(text: str, schema: dict[str, Any], option: str) -> tuple[str, bool]:
     """The text that a value on the command line stands for (`told`), and whether it is JSON though its type takes texts: where it is that
     of a .json file, and the type takes more, such as null. Raises `InputError` C014."""
     wanted = Type(schema)
-    named = text.startswith("@") and not text.startswith("@@") and text.endswith(".json")
-    return told(text, f"{option} {text}".strip(), Stdin()), named and wanted.kinds != ["string"]
+    named = text.startswith("@") and not text.startswith("@@") and text.endswith(".json") and text not in wanted.texts
+    return told(text, f"{option} {text}".strip(), Stdin(), wanted), named and wanted.kinds != ["string"]
 
 
 def gave(asked: Asked, text: str, *, as_json: bool = False) -> Any:

@@ -145,11 +145,10 @@ async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> in
         if given.gave is not None:
             text, as_json = asking.read(given.gave, asked.gives or {}, "--gave")
             value = asking.gave(asked, text, as_json=as_json)
-        elif given.value is not None and not asked.options:
-            text, as_json = asking.read(given.value, asked.schema, "the answer")
-            value = asking.parsed(run, asked, text, as_json=as_json)
         elif given.value is not None:
-            value = given.value
+            takes = {"enum": list(asked.options)} if asked.options else asked.schema
+            text, as_json = asking.read(given.value, takes, "the answer")
+            value = asking.parsed(run, asked, text, as_json=as_json)
         elif given.declined is None:
             value, declined, gave = await _typed(run, asked)
         if (given.value, given.declined, given.gave) != (None, None, None):

@@ -46,6 +46,17 @@ class Type:
         return not self.kinds or "string" in self.kinds
 
     @property
+    def texts(self) -> frozenset[str]:
+        """The texts that it lists: each is taken as it is, also one such as `-` or `@home`."""
+        listed = [one for branch in branches(self.schema) for one in (*branch.get("enum", ()), branch.get("const"))]
+        return frozenset(one for one in listed if isinstance(one, str))
+
+    def meant(self, text: str) -> str:
+        """What a text that was read stands for: where the type lists its texts, without the line's end that editors and `echo` write."""
+        free = any(branch.get("type") == "string" and "enum" not in branch and "const" not in branch for branch in branches(self.schema))
+        return text if free or not self.texts or text in self.texts else text.removesuffix("\n").removesuffix("\r")
+
+    @property
     def items(self) -> Type | None:
         """The type of a list's elements; None for what is no list."""
         lists = (branch for branch in branches(self.schema) if branch.get("type") == "array")
@@ -118,7 +129,7 @@ def read_values(given: Sequence[str], type_of: Callable[[str], Schema], stdin: S
 
 
 def _given(node: str, text: str, wanted: Type, stdin: Stdin) -> Any:
-    text = told(text, f"--set {node}={text}", stdin)
+    text = told(text, f"--set {node}={text}", stdin, wanted)
     try:
         return text if wanted.accepts_text else parse_untrusted(text)
     except NotStrictJSON as error:
@@ -126,12 +137,14 @@ def _given(node: str, text: str, wanted: Type, stdin: Stdin) -> Any:
         raise InputError("C012", f"{node} gives {wanted}, and {shortened(text, 40)!r} is not", hint=hint) from error
 
 
-def told(text: str, option: str, stdin: Stdin) -> str:
-    """The text that a value stands for: itself, that of a file (`@file`), that on stdin (`-` and `@-`), or one that begins with an `@`
-    (`@@text`). `option` is for the message. Raises `InputError` C014."""
+def told(text: str, option: str, stdin: Stdin, wanted: Type) -> str:
+    """The text that a value of a type stands for: itself, also where the type lists it, that of a file (`@file`), that on stdin (`-` and
+    `@-`), or one that begins with an `@` (`@@text`). `option` is for the message. Raises `InputError` C014."""
+    if text in wanted.texts:
+        return text
     if text in STDIN:
-        return stdin.read(option)
-    return text[1:] if text.startswith("@@") else read_text(Path(text[1:])) if text.startswith("@") else text
+        return wanted.meant(stdin.read(option))
+    return text[1:] if text.startswith("@@") else wanted.meant(read_text(Path(text[1:]))) if text.startswith("@") else text
 
 
 def _is_whole(option: str) -> bool:
@@ -140,7 +153,7 @@ def _is_whole(option: str) -> bool:
 
 
 def _whole(option: str, named: str, stdin: Stdin) -> dict[str, Any]:
-    text = told(option, named, stdin)
+    text = told(option, named, stdin, Type({}))
     return json_object(text, "stdin" if option in STDIN else option[1:])
 
 
@@ -229,7 +242,9 @@ def _value(key: str, given: Sequence[str], wanted: Type, stdin: Stdin) -> Any:
     values: list[Any] = []
     for text in given:
         path = Path(text[1:])
-        if text in STDIN and items.is_document:
+        if text in items.texts:
+            values.append(text)
+        elif text in STDIN and items.is_document:
             values += _piped(key, stdin)
         elif not text.startswith("@") or text.startswith("@@") or text in STDIN:
             values.append(_single(key, text, items, stdin))
@@ -239,7 +254,7 @@ def _value(key: str, given: Sequence[str], wanted: Type, stdin: Stdin) -> Any:
             found = _parsed(key, read_text(path), wanted)
             values += found if isinstance(found, list) else [found]
         else:
-            values.append(read_text(path))
+            values.append(items.meant(read_text(path)))
     return values
 
 
@@ -249,15 +264,10 @@ def _single(key: str, text: str, wanted: Type, stdin: Stdin) -> Any:
         if len(found) != 1:
             raise InputError("C012", f"the input {key!r} is one document, and stdin has {len(found)}")
         return found[0]
-    if text in STDIN:
-        text = stdin.read(f"-i {key}={text}")
-    elif text.startswith("@@"):
-        text = text[1:]
-    elif text.startswith("@"):
-        path = Path(text[1:])
-        if wanted.is_document and path.suffix != ".json":
-            return {"source": path.name, "text": read_text(path)}
-        text = read_text(path)
+    path = Path(text[1:])
+    if text.startswith("@") and not text.startswith("@@") and wanted.is_document and path.suffix != ".json" and text not in STDIN:
+        return {"source": path.name, "text": read_text(path)}
+    text = told(text, f"-i {key}={text}", stdin, wanted)
     return text if wanted.accepts_text else _parsed(key, text, wanted)
 
 
