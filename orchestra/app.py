@@ -178,7 +178,7 @@ class Orchestra:
         """
         execution, stored = await self._launched(step, args, inputs)
         try:
-            return await Run(execution, step.read, stored)
+            return await Run(execution, step.read, stored, by=self._options.by)
         except (asyncio.CancelledError, OrchestraError) as error:  # no context manager: a run that waits would hold three objects more
             raise left(execution, error, keyed=self.keyed)  # noqa: B904 - it has its cause
 
@@ -192,7 +192,7 @@ class Orchestra:
             await execution.begun()
         except (asyncio.CancelledError, OrchestraError) as error:
             raise left(execution, error, keyed=self.keyed)  # noqa: B904 - it has its cause
-        return Run(execution, step.read, stored)
+        return Run(execution, step.read, stored, by=self._options.by)
 
     async def _launched(self, step: Step[..., Any], args: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[Execution, Parcel | None]:
         """A run that has begun, or that of the key; and what it stores of its workflow, where that is known."""
@@ -257,7 +257,7 @@ class Orchestra:
         execution = self._engine.running(run) or Execution(run, self.journal, events)
         if execution.finished is None and self._engine.running(run) is None:
             execution = await self._taken(run, first, by, ready)
-        return Run(execution.listen(self._options.live), plainly)
+        return Run(execution.listen(self._options.live), plainly, by=by or self._options.by)
 
     async def _taken(self, run: str, started: RunStarted, by: str = "", ready: bool = False) -> Execution:
         from orchestra.standing import agents_ahead, check
@@ -379,7 +379,7 @@ class Orchestra:
             await execution.begun()
         except (asyncio.CancelledError, OrchestraError) as error:
             raise left(execution, error, keyed=self.keyed)  # noqa: B904 - it has its cause
-        return Fork(Run(execution, step.read), old.changes, values)
+        return Fork(Run(execution, step.read, by=self._options.by), old.changes, values)
 
     async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:
         """What a run that has ended would have come to with other agents, by the names that its workflow knows them by; or, without

@@ -31,10 +31,10 @@ class Run(Generic[R]):
     Leaving it alone does not end it; closing the `Orchestra` does.
     """
 
-    __slots__ = ("_execution", "_read", "_stored")
+    __slots__ = ("_by", "_execution", "_read", "_stored")
 
-    def __init__(self, execution: Execution, read: Callable[[Any], Any], stored: Parcel | None = None) -> None:
-        self._execution, self._read, self._stored = execution, read, stored
+    def __init__(self, execution: Execution, read: Callable[[Any], Any], stored: Parcel | None = None, by: str = "") -> None:
+        self._execution, self._read, self._stored, self._by = execution, read, stored, by
 
     @property
     def id(self) -> str:
@@ -96,8 +96,9 @@ class Run(Generic[R]):
         return self._execution.text(live, nodes, agents)
 
     def cancel(self, by: str = "") -> None:
-        """Asks the run to end: requests in flight are closed, what has finished stays. Idempotent."""
-        self._execution.cancel(by)
+        """Asks the run to end: requests in flight are closed, what has finished stays. Idempotent. Without a name it is asked by whoever
+        the options named under which it was begun, or resumed."""
+        self._execution.cancel(by or self._by)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from orchestra import (
 )
 from orchestra.config import Settings
 from orchestra.doors import Refused
-from orchestra.events import RunStarted
+from orchestra.events import CancelRequested, RunStarted
 from orchestra.testing import SimulatedWorkers
 
 
@@ -168,6 +168,16 @@ async def test_a_run_is_cancelled_from_another_thread_as_from_its_own(tmp_path: 
         result = await asyncio.wait_for(run.wait(), 10)
         assert (result.status, [one.status for one in await orchestra.journal.runs()]) == ("cancelled", ["cancelled"])
     run.cancel()  # it is over, and nothing comes of it
+
+
+async def test_a_run_that_is_cancelled_without_a_name_is_so_by_whom_its_options_named(tmp_path: Path) -> None:
+    async with opened(tmp_path, latency=30) as (orchestra, _):
+        ada = orchestra.options(by="ada")
+        for run, by in ((await ada.start(shout, text="a"), ""), (await ada.start(shout, text="b"), "eve")):
+            run.cancel(by)
+            await run.wait()
+            (asked,) = [event for event in await orchestra.journal.read(run.id) if isinstance(event, CancelRequested)]
+            assert asked.by == (by or "ada")
 
 
 def test_on_a_later_event_loop_it_says_that_its_own_has_ended(tmp_path: Path) -> None:
