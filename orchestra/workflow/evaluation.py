@@ -242,7 +242,6 @@ class Listing(Single, msgspec.Struct, frozen=True, gc=False):
 
     @staticmethod
     def of(schemas: Sequence[Schema]) -> Schema:
-        """The type of a list of these."""
         """The type of a list of values of these types, in this order."""
         return bundled({"type": "array", "prefixItems": list(schemas), "minItems": len(schemas), "maxItems": len(schemas)})
 
