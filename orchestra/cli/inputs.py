@@ -91,7 +91,7 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: Stdin
     texts: dict[str, list[str]] = {}
     for option in given:
         if _is_whole(option):
-            objects |= _whole(option, f"-i {option}", stdin)
+            objects |= _whole(option, "-i", stdin)
             continue
         key, equals, value = option.partition("=")
         if not equals or not key:
@@ -113,7 +113,7 @@ def read_values(given: Sequence[str], type_of: Callable[[str], Schema], stdin: S
     found: dict[str, Any] = {}
     for option in given:
         if _is_whole(option):
-            values = _whole(option, f"--set {option}", stdin)
+            values = _whole(option, "--set", stdin)
         else:
             node, equals, text = option.partition("=")
             if not equals or not node:
@@ -152,9 +152,11 @@ def _is_whole(option: str) -> bool:
     return option in STDIN or (option.startswith("@") and "=" not in option)
 
 
-def _whole(option: str, named: str, stdin: Stdin) -> dict[str, Any]:
-    text = told(option, named, stdin, Type({}))
-    return json_object(text, "stdin" if option in STDIN else option[1:])
+def _whole(option: str, flag: str, stdin: Stdin) -> dict[str, Any]:
+    if option in STDIN:
+        return json_object(stdin.read(f"{flag} {option}"), "stdin")
+    hint = f"{flag} @FILE is a file of a JSON object; a value has its name before it: {flag} NAME={option}"
+    return json_object(read_text(Path(option[1:]), hint), option[1:])
 
 
 def json_object(text: str, source: str) -> dict[str, Any]:
@@ -175,15 +177,14 @@ def unknown_input(key: str, fields: Mapping[str, Schema]) -> InputError:
     return InputError("C011", f"there is no input {key!r}", hint=hint)
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 text of at most 1 MiB. Raises `InputError` C014."""
+def read_text(path: Path, hint: str = "") -> str:
+    """A UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint of how a text is written that begins with @, or another one."""
     try:
         with path.open("rb") as file:
             return _text(file, str(path))
     except OSError as error:
-        raise InputError(
-            "C014", f"{path} cannot be read: {error.strerror}", hint=f"write @@{path} for a text that begins with @"
-        ) from error
+        hint = hint or f"write @@{path} for a text that begins with @"
+        raise InputError("C014", f"{path} cannot be read: {error.strerror}", hint=hint) from error
 
 
 class Stdin:
@@ -195,7 +196,7 @@ class Stdin:
     def read(self, option: str) -> str:
         """The whole text, for this option. Raises `InputError` C010 where another one has it, and C014."""
         if self._option:
-            hint = "give one of them as a file: key=@file; or all inputs as one JSON object: -i -"
+            hint = "give one of them as a file: @FILE in the place of -"
             raise InputError("C010", f"{self._option} has read stdin, and nothing is left of it for {option}", hint=hint)
         self._option = option
         if sys.stdin is None:
@@ -209,7 +210,9 @@ class Stdin:
 def _text(file: IO[bytes], name: str) -> str:
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise InputError("C014", f"{name} is larger than 1 MiB", hint="split it into several files, and give their folder")
+        raise InputError(
+            "C014", f"{name} is larger than 1 MiB", hint="where documents are wanted, split it into several files, and give their folder"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

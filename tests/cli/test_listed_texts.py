@@ -55,3 +55,11 @@ def test_an_input_that_is_listed_is_taken_as_it_is_and_other_texts_keep_their_li
     assert read_values(["a=-", "b=@plus.txt"], lambda _: {"anyOf": [SIGN, {"type": "null"}]}) == {"a": "-", "b": "+"}
     Path("home").write_text("x")
     assert read_values(["a=@home"], lambda _: {"anyOf": [SIGN, {"type": "string"}]}) == {"a": "@home"}
+
+
+def test_hints_fit_the_option_that_was_typed(asked: Shell) -> None:
+    asked("run", "sign")
+    twice = asked("runs", "fork", "last", "--set", "sign=@-", "--set", "-", stdin="+").err
+    assert "give one of them as a file: @FILE in the place of -" in twice
+    absent = asked("runs", "fork", "last", "--set", "@sign.json").err
+    assert "--set @FILE is a file of a JSON object; a value has its name before it: --set NAME=@sign.json" in absent
