@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
@@ -130,6 +130,7 @@ class Orchestra:
         again: bool | None = None,
         live: bool | None = None,
         values: Mapping[str, Any] | None = None,
+        unset: Collection[str] | None = None,
         by: str | None = None,
     ) -> Orchestra:
         """The same `Orchestra`, whose runs have these options; what is left out stays as it is here, the key too, which `""` takes away.
@@ -138,13 +139,13 @@ class Orchestra:
         answer of its key: `fork` it under another key for another try. With `memo`, pure calls that any run has made before are
         answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
         `sample`, from 1 on, has the agents answer at a temperature above 0, with this as their seed. With `again`, a fork repeats effects.
-        `values` are what nodes give in a fork, by name, whatever they would come to. `by` says who says so; who answers, resumes and
-        cancels too, where these are not told another name.
+        `values` are what nodes give in a fork, by name, whatever they would come to; a node of `unset` does without the value that it
+        had in the run before. `by` says who says so; who answers, resumes and cancels too, where these are not told another name.
         Limits that `budget` states replace those of the run's workflow; its other limits stay. With `live`, what models write can be read
         while they write it, unverified (`Run.text`).
         """
         told: dict[str, Any] = {"idempotency_key": idempotency_key, "budget": budget, "label": label or None, "memo": memo}
-        told |= {"purpose": purpose or None, "sample": sample, "again": again, "live": live, "values": values, "by": by}
+        told |= {"purpose": purpose or None, "sample": sample, "again": again, "live": live, "values": values, "unset": unset, "by": by}
         chosen = dataclasses.replace(self._options, **{name: value for name, value in told.items() if value is not None})
         return Orchestra(self._project, self._engine, self._troupe, self._home, chosen)
 

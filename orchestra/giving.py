@@ -44,11 +44,15 @@ def values_of(program: Program, options: Options, before: Before, inputs: Mappin
     Raises `InputError` E033 for a value that no node of the program takes.
     """
     first, events, changed = before.first, before.events, before.changed
-    values, held = options.given, _held(first)
+    values, held, let_go = options.given, _held(first), options.let_go
+    if unheld := let_go - held.keys():
+        hint = f"it was given: {', '.join(sorted(held))}" if held else ""
+        raise InputError("E033", f"run {first.run} was given no value of {min(unheld)} that could be let go", hint=hint)
+    held = {name: one for name, one in held.items() if name not in let_go}
     names = {node.name for node in program.nodes}
     found: dict[str, GivenValue] = {}
     if values and events is not None:
-        again = {*values, *(first_name(change.node) for change in changed)}
+        again = {*values, *let_go, *(first_name(change.node) for change in changed)}
         other = _below(program, again)
         found |= _answers(first, events, names - other - _above_effects(program, other - values.keys()))
     _all_taken(program, held, values.keys(), changed)
@@ -58,7 +62,9 @@ def values_of(program: Program, options: Options, before: Before, inputs: Mappin
     for name, one in found.items():
         if not one.shown and (fault := _fault(program, name, one, inputs)):
             said = f", given in run {one.given.run}" if one.given.run else ""
-            raise InputError("E033", f"the value of {name}{said}: {fault}", hint=f"{name}: {show(type_of(program, name))}")
+            hint = f"{name}: {show(type_of(program, name))}"
+            hint += f"; another one: orchestra runs fork RUN --set {name}=VALUE; without one: --unset {name}" if said else ""
+            raise InputError("E033", f"the value of {name}{said}: {fault}", hint=hint)
     return found
 
 
@@ -79,7 +85,7 @@ def _all_taken(program: Program, held: Mapping[str, GivenValue], values: Set[str
     untold = [one for one in fresh if one not in values]
     new = (nearest(name, untold) or untold[0]) if untold else "NODE"
     said = f"the value of {name}, given in run {held[name].given.run}, has no node any more in {program.name}"
-    hint = f"under its new name: orchestra runs fork RUN --set {new}=VALUE; without it: fork a run from before it was given"
+    hint = f"under its new name: orchestra runs fork RUN --set {new}=VALUE; without it: --unset {name}"
     raise InputError("E033", said, hint=hint)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +38,8 @@ class Options:
     """Whether the text of models can be read while it is written (`Run.text`). It is of this process, and not kept."""
     values: Mapping[str, Any] | None = None
     """What nodes give in a fork, by name, whatever they would come to."""
+    unset: Collection[str] = ()
+    """Nodes of a fork that come to what they come to, though a person gave them a value in the run before, by name."""
     by: str = ""
     """Who says so; who answers, resumes and cancels, where no other name is told."""
 
@@ -76,10 +78,21 @@ class Options:
                 raise InputError("E033", f"`values` has {name!r}, which is no name of a node", hint=_GIVING)
         return values
 
+    @property
+    def let_go(self) -> frozenset[str]:
+        """The nodes of `unset`. Raises `InputError` E033 for what is no collection of names, and for one that `values` has as well."""
+        if isinstance(self.unset, str) or not all(isinstance(name, str) for name in self.unset):
+            raise InputError("E033", f"`unset` is a collection of names of nodes, and not {self.unset!r}", hint='unset=["node"]')
+        if both := self.given.keys() & set(self.unset):
+            raise InputError(
+                "E033", f"{min(both)} is given a value, and let go", hint="leave one of them out: a new value replaces the old"
+            )
+        return frozenset(self.unset)
+
     def forkless(self) -> None:
-        """Raises `InputError` E033 where `values` are stated: only a fork takes them."""
-        if self.given:
-            raise InputError("E033", "`values` are for a fork, and this is none", hint=_GIVING)
+        """Raises `InputError` E033 where `values` or `unset` are stated: only a fork takes them."""
+        if self.given or self.let_go:
+            raise InputError("E033", f"`{'values' if self.given else 'unset'}` are for a fork, and this is none", hint=_GIVING)
 
     def kept(self, budget: Budget | None) -> dict[str, Any]:
         """What a resumed run must still know; `budget` is the one that holds."""

@@ -44,6 +44,8 @@ class Again:
     """Whether effects that the run had come about again."""
     values: Sequence[str] = ()
     """What nodes give, as it was typed: `NODE=VALUE`."""
+    unset: Sequence[str] = ()
+    """Nodes that do without what a person gave before."""
     by: str = ""
     """Who says so."""
 
@@ -59,10 +61,10 @@ async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
         given = read_inputs(again.inputs, types, stdin)
         program = orchestra.program(step)
         told = read_values(again.values, lambda name: type_of(program, name), stdin)
-        options = orchestra.options(budget=again.budget, again=again.effects, live=manner.live, values=told, by=again.by)
+        options = orchestra.options(budget=again.budget, again=again.effects, live=manner.live, values=told, unset=again.unset, by=again.by)
         forked = await options.fork(old, step, **given)
         if not manner.as_json and not manner.stream:
-            _show_changes(forked.changes, given, forked.given, uncalled(program, forked.given))
+            _show_changes(forked.changes, given, forked.given, uncalled(program, forked.given), again.unset)
         ending = await Watch(orchestra, forked.run, stop, waiting, manner).ending()
     recalled, anew = calls(ending)
     made = {"parent": old, "recalled": recalled, "anew": anew}
@@ -90,7 +92,11 @@ async def _step(orchestra: Orchestra, run: str, workflow: str) -> Step[..., Any]
 
 
 def _show_changes(
-    changes: Sequence[Change], given: dict[str, Any], values: Mapping[str, GivenValue], uncalled: Iterable[tuple[str, str]]
+    changes: Sequence[Change],
+    given: dict[str, Any],
+    values: Mapping[str, GivenValue],
+    uncalled: Iterable[tuple[str, str]],
+    unset: Sequence[str],
 ) -> None:
     for change in changes:
         say(visible(f"{change.node}: {change.why}"))
@@ -98,9 +104,11 @@ def _show_changes(
         say(visible(f"input {name}: is given anew"))
     for path, one in values.items():
         say(visible(f"{path}: {'the answer' if one.shown else 'the value'} is {given_text(one.given)}"))
+    for name in dict.fromkeys(unset):
+        say(visible(f"{name}: the value that a person gave it is let go"))
     for node, tool in uncalled:
         say(visible(f"{node}: {tool} has effects, and is not called"))
-    if not changes and not given and not values:
+    if not changes and not given and not values and not unset:
         say("nothing has changed")
     say()
 

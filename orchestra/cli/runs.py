@@ -109,6 +109,9 @@ class Forking:
             help="What a node gives, whatever it would come to: node=value, node=@file, @all.json, or - for JSON on stdin.",
         ),
     ] = None
+    unset: Annotated[
+        list[str] | None, typer.Option("--unset", metavar="NODE", help="A node that does without the value that a person gave it before.")
+    ] = None
     by: By = ""
     effects: Annotated[bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")] = False
 
@@ -304,7 +307,17 @@ def fork(context: typer.Context, asked: Forking, seen: Seen) -> None:
     if asked.by and not asked.values:
         raise InputError("C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE")
     limits = read_budget(asked.budget or ())
-    again = comparing.Again(asked.run, asked.workflow, asked.inputs or (), limits, asked.fleet, asked.effects, asked.values or (), asked.by)
+    again = comparing.Again(
+        run=asked.run,
+        workflow=asked.workflow,
+        inputs=asked.inputs or (),
+        budget=limits,
+        fleet=asked.fleet,
+        effects=asked.effects,
+        values=asked.values or (),
+        unset=asked.unset or (),
+        by=asked.by,
+    )
     leave(carry_out(partial(comparing.fork, opener(context), again, manner)))
 
 

@@ -98,7 +98,9 @@ async def test_a_list_that_is_not_all_is_refused_before_anything_begins_where_th
         assert len(await orchestra.runs()) == 2
 
 
-@pytest.mark.parametrize("after", ['best: {first_of: ["${letter}", "nothing"]}', 'best: {tool: pay, with: {item: "${letter}"}, fallback: "x"}'])
+@pytest.mark.parametrize(
+    "after", ['best: {first_of: ["${letter}", "nothing"]}', 'best: {tool: pay, with: {item: "${letter}"}, fallback: "x"}']
+)
 async def test_no_step_goes_on_without_a_list_that_was_given_and_is_not_all(desk: Path, shell: Shell, after: str) -> None:
     text = ORDER.replace('"${input.topics}"', '"${parts}"').replace("output: ${letter}", "output: ${best}")
     text = text.replace("nodes:", 'nodes:\n  parts: {tool: split, with: {text: "${input.topics[0]}"}}').replace("[letter]", "[best]")
@@ -131,3 +133,34 @@ async def test_where_the_node_would_come_to_nothing_a_persons_list_stands(desk: 
             assert (await orchestra.replay(fork.id)).reason == ""
         with pytest.raises(InputError, match="1 element given for the 2"):
             await orchestra.options(values={"lines": ["x"]}).fork(run.id, go=True)
+
+
+async def test_a_value_that_holds_on_is_let_go_where_a_person_says_so_and_never_else(desk: Path, shell: Shell) -> None:
+    other = "schema: orchestra/v1\nname: other\ninput: {topics: 'list[str]'}\noutput: ${lines}\nnodes:\n"
+    (desk / "workflows" / "other.yaml").write_text(f"{other}  lines: {{tool: draft, with: {{topic: '${{input.topics[0]}}'}}}}\n")
+    async with opened(desk) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=["tea", "milk"])
+        await run
+        held = (await orchestra.options(values={"lines": ["a", "b"], "paid": "r"}, by="ada").fork(run.id)).run
+        await held
+        let_go = orchestra.options(unset=["paid"])
+        with pytest.raises(InputError, match=f"the value of lines, given in run {held.id}: expected str") as caught:
+            await let_go.fork(held.id, orchestra.find("other"))
+        assert "--set lines=VALUE; without one: --unset lines" in caught.value.hint
+        with pytest.raises(InputError, match=f"the value of paid, given in run {held.id}, has no node") as caught:
+            await orchestra.options(unset=["lines"]).fork(held.id, orchestra.find("other"))
+        assert "without it: --unset paid" in caught.value.hint
+        free = await let_go.options(unset=["paid", "lines"]).fork(held.id, orchestra.find("other"))
+        assert ((await free.run).output, free.given) == ("about tea", {})
+        for options, why in (({"unset": ["line"]}, "no value of line"), ({"unset": "lines"}, "a collection of names")):
+            with pytest.raises(InputError, match=why) as caught:
+                await orchestra.options(**options).fork(held.id)
+            assert caught.value.code == "E033"
+        with pytest.raises(InputError, match="lines is given a value, and let go"):
+            await orchestra.options(unset=["lines"], values={"lines": ["c", "d"]}).fork(held.id)
+        with pytest.raises(InputError, match="`unset` are for a fork"):
+            await let_go.resume(held.id)
+    said = await asyncio.to_thread(shell, "runs", "fork", held.id, "--unset", "lines")
+    assert (said.code, "lines: the value that a person gave it is let go\n" in said.out) == (0, True)
+    assert "about tea, about milk" in said.out
+    assert (desk / "paid.txt").read_text() == "tea\n"
