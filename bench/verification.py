@@ -98,7 +98,8 @@ ENOUGH = 0.95
 def right_of(one: Set, card: Card) -> Rightness:
     """What tells right answers of a set from wrong ones."""
     if one.measure is None:
-        return rightness(card, one.evaluation)
+        judge = rightness(card, one.evaluation)
+        return Rightness(judge.metrics, lambda case: None if judge.aside(case) else judge.of(case))
     found = metric("right", one.measure)
 
     def of(case: Case) -> bool | None:

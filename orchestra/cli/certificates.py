@@ -49,6 +49,10 @@ def _of_answers(one: Certificate) -> Iterator[str]:
     yield f"  accepted   {one.accepted:,} of those that calibrated, {one.errors:,} of them wrong"
     share = f"[{percent(judged.low)}, {percent(judged.high)}]"
     yield f"  judged     {judged.accepted:,} of {judged.rows:,} accepted, {judged.errors:,} wrong, {share}"
+    if one.attempt:
+        yield f"  attempt    number {one.attempt:,} on these rows, tested at {percent(one.spent)} of {percent(one.delta)}"
+    if data.copies or data.grouped:
+        yield f"  left out   {data.copies or 0:,} rows with the input of another, {data.grouped or 0:,} of one group with another"
 
 
 def _of_claims(one: ClaimsCertificate) -> Iterator[str]:

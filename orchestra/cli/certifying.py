@@ -24,7 +24,7 @@ When = Annotated[
 MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "answers are certified": (
         "--data FILE",
-        ("data", "alpha", "delta", "predictions", "checks", "metric", "evaluation", "rows", "seed", "out", "combined"),
+        ("data", "alpha", "delta", "predictions", "checks", "metric", "evaluation", "rows", "seed", "out", "combined", "group"),
     ),
     "parts of answers are certified": ("--claims --data FILE", ("claims", "data", "alpha", "checks", "seed", "out")),
     "a certificate is shown": ("--data FILE", ("claims",)),
@@ -52,7 +52,7 @@ class Certifying:
         ),
     ] = None
     alpha: Annotated[float, typer.Option(help="At most this share of what is accepted is wrong.")] = 0.05
-    delta: Annotated[float, typer.Option(help="The chance that this is not kept.")] = 0.05
+    delta: Annotated[float, typer.Option(help="The chance that this is not kept, however often these rows are tested.")] = 0.05
     predictions: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help='Recorded answers {"id", "output", "score"}: nobody is asked.', show_default=False),
@@ -61,7 +61,10 @@ class Certifying:
     metric: Metric = ""
     evaluation: Evaluation = ""
     rows: Drawn = 0
-    seed: Annotated[int, typer.Option("--seed", help="Of how rows are divided.")] = 0
+    seed: Annotated[int, typer.Option("--seed", help="Of how rows are divided; another one is another attempt.")] = 0
+    group: Annotated[
+        str, typer.Option(metavar="INPUT", help="Rows alike in this input are one.", show_default="the rows' `group`, or the evidence")
+    ] = ""
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="certificate.json in the agent's folder")] = None
     combined: Annotated[
         bool, typer.Option("--combined", help="The score is what the agent's combination makes of its checks: `score: combined`.")

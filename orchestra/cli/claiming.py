@@ -45,10 +45,12 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     from orchestra.certificates import bonds, home
     from orchestra.learn.audit_book import refuse, replaced
     from orchestra.learn.claims import read
+    from orchestra.learn.duplicates import mark
     from orchestra.project import Project
     from orchestra.verify import factuality
     from orchestra.verify.claims_file import FILE, Data, Scorer, certificate
     from orchestra.verify.entailment import LIKELY
+    from orchestra.verify.row_marks import LENGTH, SKETCH, Marks, Rows
 
     project = Project.load(chosen)
     card = project.registry.card(asked.agent)
@@ -59,7 +61,8 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
             sys.stdout.write(json_line(line))
         note(f'write true or false for each "right": null, and name the file: orchestra certify {asked.agent} --claims --data FILE')
         return ClaimsAttempt(None)
-    refuse(chosen, project.registry, asked.agent, {rows.digest}, claims=True)
+    marked = Rows(frozenset({rows.digest}), frozenset(mark([row.input, row.output])[:LENGTH] for row in rows.rows))
+    refuse(chosen, project.registry, asked.agent, marked, claims=True)
     bound, theirs = bonds(chosen, project.registry, asked.agent), bonds(chosen, project.registry, judge)
     file = asked.out or home(chosen, project.registry, asked.agent).with_name(FILE)
     check_replaceable(file, "--out")
@@ -76,7 +79,8 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
         found = factuality.calibrate(rows.answers(replies), asked.alpha, asked.seed, LIKELY)
     if found.threshold is None or found.judged is None:
         return ClaimsAttempt(found)
-    origin = Data(rows.name, rows.digest, found.calibration, found.judged.answers, asked.seed, rows.scored)
+    sketch = Marks.of(marked.marks, SKETCH)
+    origin = Data(rows.name, rows.digest, found.calibration, found.judged.answers, asked.seed, rows.scored, sketch)
     made = certificate(asked.agent, bound, Scorer(check, judge, theirs), found, origin, datetime.now(UTC).isoformat(timespec="seconds"))
     replaced(file, made.written())
     return ClaimsAttempt(found, made, file)

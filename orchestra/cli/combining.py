@@ -25,6 +25,7 @@ from orchestra.learn.audit_book import replaced
 from orchestra.learn.certifying import Predictions, checks_of, rightness
 from orchestra.learn.combining import PACKAGES, Fit, Row, blank, fitted
 from orchestra.learn.evaluation import EVALUATION
+from orchestra.learn.learnt_from import marks_of
 from orchestra.learn.metrics import Case
 from orchestra.learn.model import available
 from orchestra.learn.questions import Test, as_record
@@ -35,6 +36,7 @@ from orchestra.verify.acceptance import Ruling, names_of, rules_of
 from orchestra.verify.asking import ASKING
 from orchestra.verify.combination import FILE, Combination, Data
 from orchestra.verify.examination import stated
+from orchestra.verify.row_marks import SKETCH, Marks
 from orchestra.workflow.steps import Agent, Step
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ async def combined(open_: Opener, chosen: Settings, asked: Combining) -> Combine
     ]
     fit = fitted(rows, checks, unlabelled=asked.unlabelled, seed=asked.seed)
     mark = digest(canonical([test.digest, recorded.digest])) if recorded is not None else test.digest
+    marks = Marks.of(marks_of(test), SKETCH)
     made = Combination(
         agent=card.name,
         method="dawid-skene" if asked.unlabelled else "regression",
@@ -79,7 +82,7 @@ async def combined(open_: Opener, chosen: Settings, asked: Combining) -> Combine
         bias=fit.bias,
         voices=fit.voices,
         steps=fit.steps,
-        data=Data(test.name, mark, fit.rows, fit.right, asked.seed, right.metrics if right is not None else ()),
+        data=Data(test.name, mark, fit.rows, fit.right, asked.seed, right.metrics if right is not None else (), marks),
         bonds=bound,
         judges=judges,
         made=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,24 +14,28 @@ from orchestra.cli import comparison
 from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.opening import Opener, serving
 from orchestra.cli.results import check_replaceable
-from orchestra.cli.screen import console, print_json, say, table
+from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.cli.signals import Stop
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn import audit_book
+from orchestra.learn.attempt_book import AttemptBook
 from orchestra.learn.certifying import Predictions, Rightness, asked_once, checks_of, items, rightness
+from orchestra.learn.independent import Independent, independent
+from orchestra.learn.learnt_from import marks_of
 from orchestra.learn.metrics import Case
 from orchestra.learn.questions import Test
 from orchestra.project import Project
 from orchestra.values.json import canonical, digest
-from orchestra.values.text import visible
+from orchestra.values.text import counted, visible
 from orchestra.values.types import nearest
-from orchestra.verify import rule
+from orchestra.verify import attempts, rule
 from orchestra.verify.acceptance import names_of, rules_of
 from orchestra.verify.asking import ASKING
 from orchestra.verify.certificate import Accepted, Certification, Certified, Terms, TooLittle, certify, checked, interval, percent, too_few
 from orchestra.verify.certificate_file import Bonds, Certificate, Origin, as_data, as_outcome, certificate
 from orchestra.verify.combination import Combination
+from orchestra.verify.row_marks import SKETCH, Marks, Rows
 from orchestra.verify.tools import TOOL
 from orchestra.workflow.steps import Agent
 
@@ -47,6 +51,11 @@ class Attempt:
     """Too little where nobody was asked: so few rows that no answers to them could carry the promise."""
     certificate: Certificate | None
     file: Path | None
+    terms: Terms
+    drawn: Independent
+    right: Rightness
+    tested: bool = True
+    """Whether it counts: rows so few that no answers to them could carry the promise are not tested."""
     before: str = ""
     """What was promised by the certificate that stood there."""
 
@@ -62,40 +71,77 @@ class _Matter:
 
     project: Project
     card: Card
-    test: Test
+    marked: Rows
+    """All rows that there are, of which some are drawn."""
+    drawn: Independent
     right: Rightness
     checks: tuple[str, ...]
     combination: Combination | None
     bonds: Bonds
     file: Path
     recorded: Predictions | None
+    book: AttemptBook
+    terms: Terms
+    """Those of the next attempt on these rows."""
 
     @classmethod
     def of(cls, chosen: Settings, asked: Certifying, data: Path) -> _Matter:
         """Raises `InputError` for what cannot be certified, and `OrchestraError` C023 where the file cannot be written."""
-        project = Project.load(chosen)
+        terms, project = asked.terms, Project.load(chosen)
         registry, agent = project.registry, asked.agent
         card = registry.card(agent)
-        test = comparison.unlearnt(card, data, asked.rows, asked.seed, asked.evaluation)
+        whole = comparison.unlearnt(card, data, asked.rows, asked.seed, asked.evaluation)
         right, checks = rightness(card, asked.evaluation, asked.metric), checks_of(card, asked.named)
         combination = _combination(project, asked) if asked.combined else None
+        marked = Rows(frozenset({whole.digest}), frozenset(marks_of(whole)))
         if combination is None:
             _known(project, checks)
         else:
             checks = combination.checks
+            _refuse_fitted(combination, marked)
         bonds, file = certificates.bonds(chosen, registry, agent), asked.out or certificates.home(chosen, registry, agent)
         check_replaceable(file, "--out")
-        audit_book.refuse(chosen, registry, agent, {test.digest})
-        recorded = Predictions.read(asked.predictions) if asked.predictions is not None else None
-        return cls(project, card, test, right, checks, combination, bonds, file, recorded)
+        audit_book.refuse(chosen, registry, agent, marked)
+        checked(items(whole, _unanswered(whole), right))
+        drawn = independent(whole, card, asked.seed, asked.group)
+        recorded = Predictions.read(asked.predictions).among(whole, drawn.test) if asked.predictions is not None else None
+        book = AttemptBook(certificates.kept(chosen, registry, agent).with_name(attempts.FILE))
+        terms = book.terms(marked, terms)
+        return cls(project, card, marked, drawn, right, checks, combination, bonds, file, recorded, book, terms)
+
+    @property
+    def test(self) -> Test:
+        """The rows that are drawn."""
+        return self.drawn.test
 
     @property
     def origin(self) -> Origin:
         """What the certificate says of its rows."""
         test, recorded = self.test, self.recorded
-        if recorded is None:
-            return Origin(test.name, test.digest, self.right.metrics, False, "")
-        return Origin(test.name, digest(canonical([test.digest, recorded.digest])), self.right.metrics, True, test.digest)
+        return Origin(
+            name=test.name,
+            digest=digest(canonical([test.digest, recorded.digest])) if recorded is not None else test.digest,
+            right=self.right.metrics,
+            predictions=recorded is not None,
+            rows=test.digest if recorded is not None else "",
+            marks=Marks.of(self.marked.marks, SKETCH),
+            copies=self.drawn.copies,
+            grouped=self.drawn.grouped,
+        )
+
+    @property
+    def left_out(self) -> list[str]:
+        """What is to be said of rows that are not taken, and of those that are taken although figures leave them out."""
+        drawn, said = self.drawn, []
+        if drawn.copies:
+            said.append(f"{counted(drawn.copies, 'row')} left out: each input counts once, however often it is written down")
+        if drawn.grouped:
+            said.append(f"{counted(drawn.grouped, 'row')} left out: rows of one group are not independent, and one of each is drawn")
+        if aside := sum(map(self.right.aside, _unanswered(drawn.test))):
+            said.append(
+                f"{counted(aside, 'row')} that the metric leaves out of its figure are in: the promise is about all that is accepted"
+            )
+        return said
 
     async def cases(self, open_: Opener, chosen: Settings) -> list[Case]:
         """The answers, asked for or recorded; each row once."""
@@ -115,28 +161,50 @@ class _Matter:
 async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Path, stop: Stop) -> Attempt:
     """Asks or reads the answers, certifies, and writes the file, unless it is told to stop. Raises `InputError` before anything starts, and
     `OrchestraError` C023 where the file cannot be written."""
-    terms, matter = asked.terms, _Matter.of(chosen, asked, data)
-    size = len(checked(items(matter.test, [Case(question.expected, None) for question in matter.test.questions], matter.right)))
+    matter = _Matter.of(chosen, asked, data)
+    test, drawn, right, terms = matter.test, matter.drawn, matter.right, matter.terms
+    size = len(test.questions)
     if not asked.as_json:
-        say(visible(f"{asked.agent} on {matter.test.name}: {size:,} rows, checks {', '.join(matter.checks)}\n"))
-        say(_needed(terms, size))
-    if matter.recorded is None and (few := too_few(size, terms)) is not None:
-        return Attempt(few, None, None)
-    answers = items(matter.test, await matter.cases(open_, chosen), matter.right)
+        say(visible(f"{asked.agent} on {test.name}: {size:,} rows, checks {', '.join(matter.checks)}"))
+        say(visible(f"right: {right.said}"))
+        for line in matter.left_out:
+            say(line)
+        say(f"\n{_needed(terms, size)}")
+    few = too_few(size, terms)
+    if matter.recorded is None and few is not None:
+        return Attempt(few, None, None, terms, drawn, right, tested=False)
+    answers = items(test, await matter.cases(open_, chosen), right)
 
     def go_on() -> None:
         if stop.told:
             raise asyncio.CancelledError  # nothing waits from here on, where it would come by itself
 
-    found = certify(answers, terms, between=go_on)
+    if few is None:
+        found = matter.book.tested(test.name, matter.marked, answers, asked.terms, go_on)
+    else:
+        found = certify(answers, terms, between=go_on)
     if not isinstance(found.outcome, Certified):
-        return Attempt(found, None, None)
+        return Attempt(found, None, None, found.terms, drawn, right, tested=few is None)
     mark, now = matter.combination.digest if matter.combination is not None else "", datetime.now(UTC).isoformat(timespec="seconds")
     made = certificate(asked.agent, matter.checks, found, matter.origin, matter.bonds, now, mark)
     before = _promised(matter.file, made)
     go_on()
     audit_book.replaced(matter.file, made.written())
-    return Attempt(found, made, matter.file, before)
+    return Attempt(found, made, matter.file, found.terms, drawn, right, before=before)
+
+
+def _unanswered(test: Test) -> list[Case]:
+    return [Case(question.expected, None) for question in test.questions]
+
+
+def _refuse_fitted(combination: Combination, rows: Rows) -> None:
+    """Raises `InputError` V028 where many of the rows are among those that the combination was fitted to; a few are told."""
+    data = combination.data
+    if rows.share(() if data.marks else (data.digest,), data.marks):
+        said = f"the combination of {combination.agent!r} was fitted to many of these rows ({data.name})"
+        raise InputError("V028", said, hint="rows that had no part in it: orchestra certify NAME --combined --data OTHER_ROWS")
+    if data.marks and (few := data.marks.held(rows.marks)[1]):
+        note(f"the combination was fitted to {few:,} of these rows and more; up to a tenth may be there by chance")
 
 
 def _promised(file: Path, made: Certificate) -> str:
@@ -196,14 +264,16 @@ def _needed(terms: Terms, rows: int) -> str:
     promise = f"At most {percent(terms.alpha)} wrong with {percent(1 - terms.delta)} confidence"
     least = f"{promise} takes {terms.least:,} accepted answers at the very least, none of them wrong"
     tuning, calibrating = round(terms.tuning * rows), terms.calibrating(rows)
-    return f"{least}; here {tuning:,} rows tune, {calibrating:,} calibrate and {rows - tuning - calibrating:,} judge."
+    parts = f"here {tuning:,} rows tune, {calibrating:,} calibrate and {rows - tuning - calibrating:,} judge."
+    which = "the first attempt" if terms.attempt == 1 else f"attempt {terms.attempt:,}"
+    return f"{least}; {parts}\nIt is {which} on these rows, tested at {percent(terms.spent)} of the {percent(terms.delta)}."
 
 
 def show(asked: Certifying, made: Attempt) -> None:
     """Prints what was found out."""
     found = made.certification
     if isinstance(found, TooLittle):
-        _show_too_little(found, "; the agent was not asked")
+        _show_too_little(found, made, "; the agent was not asked")
         return
     bound, splits = found.bound, found.resplits
     say(f"{percent(bound.base_error)} of all answers are wrong: whatever the score, {percent(bound.withheld)} must be withheld at least.\n")
@@ -216,7 +286,7 @@ def show(asked: Certifying, made: Attempt) -> None:
             said = f"{step.accepted:,} of {found.calibration:,} calibration rows, {step.errors:,} of them wrong"
             say(f"Certified: a score of {step.threshold:.6g} accepts {said}; it covers {percent(coverage)}.", style="green")
         case TooLittle():
-            _show_too_little(found.outcome)
+            _show_too_little(found.outcome, made)
         case other:
             say(
                 f"No certificate: {other.reason}. More rows would not mend that: a better agent would, or a larger --alpha.", style="yellow"
@@ -238,8 +308,12 @@ def show(asked: Certifying, made: Attempt) -> None:
         say(visible(f"It replaces {made.before}"), style="yellow")
 
 
-def _show_too_little(found: TooLittle, more: str = "") -> None:
+def _show_too_little(found: TooLittle, made: Attempt, more: str = "") -> None:
     say(f"No certificate, too little data: {found.reason}. About {found.rows:,} rows would be needed{more}.", style="yellow")
+    if made.tested:
+        terms = made.terms
+        left = f"{percent(terms.next.spent)} of the {percent(terms.delta)}, and takes {terms.next.least:,} accepted answers at the least"
+        say(f"Who tests these rows again, among others or not, has another chance to be lucky: the next attempt has {left}.")
 
 
 def _judged(found: Accepted) -> str:
@@ -250,11 +324,15 @@ def _judged(found: Accepted) -> str:
 
 def show_data(asked: Certifying, made: Attempt) -> None:
     """Prints it as JSON."""
-    found = made.certification
+    found, terms = made.certification, made.terms
     print_json(
         {
             "agent": asked.agent,
-            "least_accepted": asked.terms.least,
+            "least_accepted": terms.least,
+            "attempt": terms.attempt,
+            "tested_at": terms.spent,
+            "right": made.right.said,
+            "left_out": {"copies": made.drawn.copies, "grouped": made.drawn.grouped},
             **({"outcome": as_outcome(found)} if isinstance(found, TooLittle) else as_data(found)),
             "promise": made.certificate.promise if made.certificate is not None else None,
             "file": str(made.file) if made.file is not None else None,

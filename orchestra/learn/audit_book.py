@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +12,13 @@ from orchestra.agent.registry import Registry
 from orchestra.certificates import read, read_claims
 from orchestra.config import Settings
 from orchestra.errors import InputError, OrchestraError, Place
-from orchestra.locks import hold
+from orchestra.learn import appended
 from orchestra.verify import audits
 from orchestra.verify.audits import Audited, Drawn, Line, Log, Output, Said, Watch, Watched
 from orchestra.verify.certificate_file import FILE
 from orchestra.verify.claims_file import FILE as CLAIMS
 from orchestra.verify.claims_file import ClaimsCertificate
+from orchestra.verify.row_marks import Rows
 from orchestra.whole import write_file
 
 
@@ -84,13 +83,10 @@ class Book:
     def _append(self, made: Callable[[Watch], Iterable[Line]]) -> Watch:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path) as file:
-                log = Log.read(_read(file), Place(str(self.path), 1))
+            with appended.locked(self.path) as file:
+                log = Log.read(appended.read(file, audits.MAX_BYTES), Place(str(self.path), 1))
                 if data := audits.encoded(log.following(made(log.watch(self.certificate)))):
-                    os.ftruncate(file, log.size)  # a line that was cut off was never relied on
-                    os.lseek(file, log.size, os.SEEK_SET)
-                    _write(file, data)
-                    os.fsync(file)
+                    appended.write(file, data, log.size)
         except OSError as error:
             raise _unusable(self.path, error) from error
         return self.watch()
@@ -107,18 +103,18 @@ def read_log(path: Path) -> Log:
     return Log.read(data, Place(str(path), 1))
 
 
-def refuse(settings: Settings, registry: Registry, agent: str, rows: Collection[str], *, claims: bool = False) -> None:
-    """Raises `InputError` V023 where audits have refuted what a certificate of the agent promised that was made on these rows, by their
-    digests; V020 where the log cannot be relied on. Rows promise nothing at another alpha or by another seed either."""
+def refuse(settings: Settings, registry: Registry, agent: str, rows: Rows, *, claims: bool = False) -> None:
+    """Raises `InputError` V023 where audits have refuted what a certificate of the agent promised that was made on many of these rows; V020
+    where the log cannot be relied on. Rows promise nothing at another alpha or by another seed either."""
     file = certificates.kept(settings, registry, agent, CLAIMS if claims else FILE)
     path, standing = file.with_name(audits.FILE), _standing(certificates.found(settings, registry, agent, file.name), agent, claims=claims)
     name = why = ""
-    if standing is not None and not standing.data.digests.isdisjoint(rows):
+    if standing is not None and rows.share(standing.data.digests, standing.data.marks):
         name, why = standing.data.name, standing.void or Book(path, standing).watch().broken
     if not why and (line := read_log(path).refuted(rows)) is not None:
         name, why = line.data, line.why
     if why:
-        said = f"audits have voided the certificate of {agent!r} that was made on these rows, {name}: {why}"
+        said = f"audits have voided the certificate of {agent!r} that was made on many of these rows, {name}: {why}"
         option = " --claims" if claims else ""
         raise InputError("V023", said, hint=f"other rows, which are like those of today: orchestra certify {agent}{option} --data FILE")
 
@@ -138,28 +134,6 @@ def replaced(file: Path, data: bytes) -> None:
         write_file(file, data)
     except OSError as error:
         raise OrchestraError("C023", f"{file} cannot be written: {error.strerror or error}", hint="name another with --out") from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """The file, open, and nobody else's as long as it is."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        hold(file, wait=True)
-        yield file
-    finally:
-        os.close(file)
-
-
-def _read(file: int) -> bytes:
-    with os.fdopen(os.dup(file), "rb") as copy:
-        copy.seek(0)
-        return copy.read(audits.MAX_BYTES + 1)
-
-
-def _write(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
 
 
 def _unusable(path: Path, error: OSError) -> InputError:

@@ -21,6 +21,16 @@ from orchestra.verify.acceptance import CONFIDENCE, certifiable
 from orchestra.verify.certificate import Item
 
 RIGHT = frozenset(get_args(Right))
+TOLD: Mapping[str, str] = {
+    "accuracy": "the same value",
+    "text": "the same text but for case, blanks and Unicode form",
+    "exact": "the same text by SQuAD's form, which drops case, punctuation, signs and articles",
+    "joint": "the same spans",
+    "number": "the same number to six places",
+    "scaled": "the same number and scale, by TAT-QA's rule",
+    "calls": "the same calls, by BFCL's rule",
+}
+"""What is right by a kind of metric."""
 OF_LABELS = frozenset({"balanced_accuracy", "macro_f1"})
 """Figures over labels; one answer is right where its label is."""
 
@@ -31,12 +41,17 @@ class Rightness:
 
     metrics: tuple[str, ...]
     of: Callable[[Case], bool | None]
-    """None for a case that the metrics are not about."""
+    """None for a case that says nothing they could tell by."""
+    said: str = ""
+    """By what they tell it, in words."""
+    aside: Callable[[Case], bool] = lambda case: False
+    """Whether they leave a case out where figures are made. A promise leaves none out: what is accepted of such rows is accepted."""
 
 
 def rightness(card: Card, evaluation: str = "", wanted: str = "") -> Rightness:
     """Of an agent: the first metric of an evaluation that tells of one answer whether it is right, or the one that is wanted; without an
-    `evaluation.yaml`, those of all fields of its output. Raises `InputError` V008 where none tells that."""
+    `evaluation.yaml`, those of all fields of its output. It is about all rows, whichever of them a metric leaves out of its figure. Raises
+    `InputError` V008 where none tells that."""
     measures, chosen = measures_of(card, evaluation)
     if wanted and wanted not in measures:
         near = nearest(wanted, measures)
@@ -49,13 +64,27 @@ def rightness(card: Card, evaluation: str = "", wanted: str = "") -> Rightness:
         said = "does not tell" if wanted else "tells"
         raise InputError("V008", f"{what} {card.name} {said} of one answer whether it is right", hint="orchestra explain V008")
     names = tuple(telling)[:1] if chosen else tuple(telling)
-    metrics = [metric(name, telling[name]) for name in names]
+    used = {name: telling[name] for name in names}
+    figures = [metric(name, one) for name, one in used.items()]
+    metrics = [metric(name, _of_all(one)) for name, one in used.items()]
+    keys = {key for one in used.values() if (key := one.expected or one.field)}
+
+    def aside(case: Case) -> bool:
+        return any(one.part(case) is None for one in figures)
 
     def of(case: Case) -> bool | None:
-        parts = [one.part(case) for one in metrics]
-        return None if None in parts else all(part[0] >= 1 for part in parts)
+        if not keys.issubset(case.expected) and aside(case):
+            return None
+        return all(one.part(case)[0] >= 1 for one in metrics)
 
-    return Rightness(names, of)
+    called = tuple(name if _of_all(one) == one else f"{name}, of all rows" for name, one in used.items())
+    said = "; ".join(f"{name} ({TOLD[one.of]})" for name, one in zip(called, used.values(), strict=True))
+    return Rightness(called, of, said, aside)
+
+
+def _of_all(measure: Measure) -> Measure:
+    """A measure that leaves no row out."""
+    return measure.model_copy(update={"without": (), "where": {}, "where_not": {}})
 
 
 def _of_one(measure: Measure) -> Measure:
@@ -73,16 +102,20 @@ def asked_once(card: Card, checks: tuple[str, ...]) -> Card:
 
 
 def items(test: Test, cases: Sequence[Case], right: Rightness) -> list[Item]:
-    """What there is to certify on: a score and whether the answer is wrong, of each row that the metrics are about.
+    """What there is to certify on: a score and whether the answer is wrong, of each row.
 
-    A row without an answer is wrong, and accepted at no threshold.
+    A row without an answer is wrong, and accepted at no threshold. Raises `InputError` V027 where there are rows that the metrics leave out
+    and that say nothing which they could tell by: such would be accepted too, and nobody knows how often wrongly.
     """
-    found = []
+    found, untold = [], []
     for question, case in zip(test.questions, cases, strict=True):
-        good = right.of(case)
-        if good is not None:
-            answered = case.output is not None
-            found.append(Item(question.id, case.score if answered else None, not (answered and good)))
+        good, answered = right.of(case), case.output is not None
+        if good is None:
+            untold.append(question.id)
+        found.append(Item(question.id, case.score if answered else None, not (answered and good)))
+    if untold:
+        of = f"{', '.join(right.metrics)}: {len(untold):,} of {len(found):,} rows say nothing that it could tell by, such as {untold[0]!r}"
+        raise InputError("V027", of, hint="state what is right there, or take them out where the agent is never asked such")
     return found
 
 
@@ -115,6 +148,12 @@ class Predictions:
                 raise InputError("V006", f"the score is {one.score}, and must be in [0, 1]", place=place, hint=_LINES.hint)
             found[one.id] = one
         return cls(path.name, digest(data), found)
+
+    def among(self, test: Test, kept: Test) -> Predictions:
+        """Those of the rows of a test that are kept. Raises `InputError` V006 for an answer to no row."""
+        self.given(test)
+        wanted = {question.id for question in kept.questions}
+        return Predictions(self.name, self.digest, {name: one for name, one in self.answers.items() if name in wanted})
 
     def given(self, test: Test) -> list[tuple[Any, float | None] | None]:
         """The answers to the rows of a test, each with how sure its agent was of it; None where a row has none. Raises `InputError` V006

@@ -7,7 +7,7 @@ are a sample, and of any other rows the same sample can be taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -22,41 +22,13 @@ from orchestra.learn.promotion import LEARNT_FROM
 from orchestra.learn.promotion import mark as learnt_mark
 from orchestra.learn.questions import Test
 from orchestra.values.json import NotDecodable, decoded
+from orchestra.verify.row_marks import LENGTH, SHARE, Marks
 from orchestra.whole import write_file
 
 LearntPart: TypeAlias = Literal["train", "tune"]
 BOTH: tuple[LearntPart, ...] = ("train", "tune")
-MOST = 10_000
-"""Marks of a part that are kept."""
-LENGTH = 16
-"""Characters of a mark."""
-SHARE = 0.1
-"""Rows may have the same inputs by chance, such as `hello`: up to this share of them is not many."""
-
-
-class Marks(msgspec.Struct, frozen=True):
-    """The rows of a part, of which the lowest marks are kept."""
-
-    rows: int
-    lowest: tuple[str, ...]
-
-    @classmethod
-    def of(cls, marks: Iterable[str]) -> Marks:
-        """Of all marks of a part."""
-        each = sorted(set(marks))
-        return cls(len(each), tuple(each[:MOST]))
-
-    def and_(self, other: Marks) -> Marks:
-        """Both together, as where a training goes on from another."""
-        each = sorted({*self.lowest, *other.lowest})
-        return Marks(self.rows + other.rows, tuple(each[:MOST]))
-
-    def held(self, marks: Sequence[str]) -> tuple[int, int]:
-        """How many of these marks can be held against the part, and how many of them stand in it."""
-        whole = len(self.lowest) < MOST
-        looked = [one for one in marks if whole or one <= self.lowest[-1]]
-        known = frozenset(self.lowest)
-        return len(looked), sum(one in known for one in looked)
+FEW = 50
+"""Rows of a domain so small that a training knows most of it: an agent that reads one of twelve categories has no others."""
 
 
 class LearntFrom(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +82,8 @@ def known(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH
     Raises `InputError` N205 for a record that cannot be read.
     """
     found: list[Known] = []
-    marks = [mark(one.input)[:LENGTH] for one in test.questions]
+    marks = marks_of(test)
+    few = len(set(marks)) <= min(FEW, len(marks) / 2)
     for one in card.parts or (card,):
         folder = _folder(one)
         if folder is None:
@@ -119,10 +92,12 @@ def known(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH
             found += _before_records(one, test, data, parts)
             continue
         for part in parts:
-            looked, hits = (record.train if part == "train" else record.tune).held(marks)
+            kept = record.train if part == "train" else record.tune
+            looked, hits = kept.held(marks)
             if hits:
                 said = f"{hits:,} of {looked:,} rows are among those that {who or one.name} was trained on ({record.data}, {part} part)"
-                many = hits > SHARE * looked and 2 * len(set(marks)) > len(marks)
+                each, theirs = kept.held(set(marks))
+                many = theirs > SHARE * each and not few
                 found.append(Known(said, many, f"rows that it has not seen: --data with the folder of {record.data}"))
     return found
 
@@ -130,11 +105,16 @@ def known(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH
 def refuse(found: Sequence[Known]) -> None:
     """Refuses to judge an agent by many rows that it knows. Raises `InputError` N205.
 
-    Few may be there by chance. Rows of which fewer than half differ are of a domain so small that a training knows most of it, while those
-    of a training never repeat each other: of these it is only told.
+    Few may be there by chance; rows of one input count once. Where there are no more than `FEW` inputs, each of them twice and more, the
+    domain is so small that a training knows most of it: of these it is only told.
     """
     if (first := next((one for one in found if one.many), None)) is not None:
         raise InputError("N205", first.said, hint=first.hint)
+
+
+def marks_of(test: Test) -> list[str]:
+    """The marks of the rows of a test, in their order."""
+    return [mark(one.input)[:LENGTH] for one in test.questions]
 
 
 def _folder(card: Card) -> Path | None:

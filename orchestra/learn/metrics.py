@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import string
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestra.learn.calls import same_calls
 from orchestra.learn.cascade import apgr
-from orchestra.learn.scaled import same_scaled
+from orchestra.learn.scaled import amount, same_scaled
 from orchestra.values.json import canonical
 
 Kind: TypeAlias = Literal[
     "accuracy",
+    "text",
     "exact",
     "token_f1",
     "silence",
@@ -36,11 +38,13 @@ Kind: TypeAlias = Literal[
     "scaled",
     "calls",
 ]
+NEAR = 1e-6
+"""How far two numbers may be apart that are the same."""
 _FAILED = object()
 """What stands for the label of a row that failed: no label is the same."""
 ALONE = "output"
 """The name under which an output that is no record is measured."""
-Right: TypeAlias = Literal["accuracy", "exact", "joint", "number", "scaled", "calls"]
+Right: TypeAlias = Literal["accuracy", "text", "exact", "joint", "number", "scaled", "calls"]
 """Kinds that tell of one answer whether it is right."""
 
 
@@ -171,6 +175,12 @@ def compared(text: str) -> str:
     return normal(text) or " ".join((plain if plain.strip() else text).split())
 
 
+def spelt(text: str) -> str:
+    """What is compared of a text where nothing in it may be dropped: all but case, blanks and Unicode form (NFC, not the compatible one:
+    `10²` is not `102`)."""
+    return unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFC", text).casefold().split()))
+
+
 def token_f1(gold: str, given: str) -> float:
     """F1 of the bags of normalised tokens, in [0, 1]; 1 where both are empty."""
     wanted, found = compared(gold).split(), compared(given).split()
@@ -206,6 +216,10 @@ def _exact(read: _Reader, case: Case) -> tuple[float, float]:
     return _best(read, case, lambda one, given: float(compared(one) == compared(given)))
 
 
+def _spelt(read: _Reader, case: Case) -> tuple[float, float]:
+    return _best(read, case, lambda one, given: float(spelt(one) == spelt(given)))
+
+
 def _overlap(read: _Reader, case: Case) -> tuple[float, float]:
     return _best(read, case, token_f1)
 
@@ -229,9 +243,9 @@ def _equal(read: _Reader, case: Case) -> tuple[float, float]:
 
 
 def _number(read: _Reader, case: Case) -> tuple[float, float]:
-    """Whether two numbers are the same, within a millionth."""
-    given, wanted = _as_number(read.given(case)), _as_number(read.wanted(case))
-    return float(given is not None and wanted is not None and abs(given - wanted) <= max(1e-6, 1e-6 * abs(wanted))), 1.0
+    """Whether two numbers are the same to six places, however they are written: `$1,452.40`, `(3.1)`, `72%`."""
+    given, wanted = amount(read.given(case)), amount(read.wanted(case))
+    return float(given is not None and wanted is not None and abs(given - wanted) <= NEAR), 1.0
 
 
 def _scaled(read: _Reader, case: Case) -> tuple[float, float]:
@@ -344,6 +358,7 @@ def auroc(parts: Sequence[tuple[float, bool]]) -> float:
 
 _KINDS: dict[Kind, tuple[Callable[[_Reader, Case], Any], Callable[[Sequence[Any]], float]]] = {
     "accuracy": (_equal, _ratio),
+    "text": (_spelt, _ratio),
     "exact": (_exact, _ratio),
     "token_f1": (_overlap, _ratio),
     "silence": (_silence, _ratio),

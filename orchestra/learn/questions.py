@@ -17,7 +17,8 @@ from orchestra.learn.evaluation_file import FILE, Rows, evaluation_of
 from orchestra.learn.lines import Lines
 from orchestra.learn.metrics import ALONE, Measure, Metric, among, metric
 from orchestra.learn.sources import Columns, is_table, read
-from orchestra.values.json import digest
+from orchestra.values.fields import QUOTE
+from orchestra.values.json import canonical, digest
 from orchestra.values.labels import Label
 
 
@@ -27,6 +28,8 @@ class Question(msgspec.Struct, frozen=True):
     id: str
     input: dict[str, Any]
     expected: dict[str, Any]
+    group: str = ""
+    """Rows with something in common, such as the passage that they ask about; empty where the row says nothing of it."""
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -41,6 +44,7 @@ class _Line(msgspec.Struct, frozen=True):
     input: dict[str, Any]
     expected: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     output: Any = msgspec.UNSET
+    group: Any = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +78,9 @@ def measures_of(card: Card, name: str = "", questions: Sequence[Question] = ()) 
 
 
 def _fitting(card: Card, questions: Sequence[Question]) -> dict[str, Measure]:
-    """Measures for the fields of an output's type: texts by SQuAD's exact match and F1, everything else by whether it is the same; so is an
-    output that may be a record and has no fields of its own, as a whole. No probability is the same as another; of fields that no question
-    expects nothing can be said."""
+    """Measures for the fields of an output's type: texts by whether they are spelt alike and by F1, quotes by SQuAD's exact match and F1,
+    everything else by whether it is the same; so is an output that may be a record and has no fields of its own, as a whole. No probability
+    is the same as another; of fields that no question expects nothing can be said."""
     found: dict[str, Measure] = {}
     fields: Mapping[str, Any] = card.output_schema.get("properties", {}) or {ALONE: card.output_schema}
     fields = {name: schema for name, schema in fields.items() if not _probability(card, name, schema)} or fields
@@ -87,7 +91,8 @@ def _fitting(card: Card, questions: Sequence[Question]) -> dict[str, Measure]:
     for name, schema in fields.items():
         options = schema.get("anyOf", [schema])
         if any(option.get("type") == "string" and "enum" not in option for option in options):
-            found[f"{name} exact"] = Measure(of="exact", field=name)
+            quoted = all(option.get("format") == QUOTE for option in options if option.get("type") == "string")
+            found[f"{name} exact" if quoted else f"{name} same"] = Measure(of="exact" if quoted else "text", field=name)
             found[f"{name} F1"] = Measure(of="token_f1", field=name)
         elif any(option.get("type") == "number" for option in options):
             found[f"{name} right"] = Measure(of="number", field=name)
@@ -123,12 +128,12 @@ def read_test(path: Path, part: Part = "test", train: Path | None = None, card: 
     """
     if os.path.isfile(path / MANIFEST):
         data = DataSet.load(path)
-        questions = [Question(row.id, row.input, as_record(row.output)) for row in data.rows[part]]
+        questions = [Question(row.id, row.input, as_record(row.output), row.group) for row in data.rows[part]]
         shown = [Shown(row.input, as_record(row.output)) for row in data.rows["train"]]
         name, mark, label = f"{data.manifest.name}, {part} part", data.manifest.parts[part].digest, data.manifest.label
     else:
         lines, mark = _lines(path, card)
-        questions = [Question(line.id, line.input, _expected(line, path)) for line in lines]
+        questions = [Question(line.id, line.input, _expected(line, path), _group(line.group)) for line in lines]
         shown, name, label = [], path.name, label_beside(path)
     if train is not None:
         shown = [Shown(line.input, _expected(line, train)) for line in _lines(train, card)[0]]
@@ -141,7 +146,7 @@ def read_rows(folder: Path, rows: Rows) -> Test:
     """The rows that an evaluation file names, under a folder with one folder a set; no sample of them. Raises as `read_test`."""
     test = read_test(folder / rows.file, train=folder / rows.train if rows.train else None)
     if rows.inputs:
-        questions = [Question(one.id, _renamed(one.input, rows.inputs), one.expected) for one in test.questions]
+        questions = [Question(one.id, _renamed(one.input, rows.inputs), one.expected, one.group) for one in test.questions]
         test = replace(test, questions=questions, shown=[Shown(_renamed(one.input, rows.inputs), one.output) for one in test.shown])
     kept = [one for one in test.questions if all(among(one.expected.get(key), values) for key, values in rows.where.items())]
     if not kept:
@@ -165,6 +170,11 @@ def _expected(line: _Line, path: Path) -> dict[str, Any]:
         reason = f"the row {line.id!r} of {path.name} says neither `expected` nor `output`"
         raise InputError("N001", reason, hint='{"id": "1", "input": {...}, "output": {...}}')
     return as_record(line.output)
+
+
+def _group(said: Any) -> str:
+    """The name of a group, which may be a number."""
+    return said if isinstance(said, str) else "" if said is None else canonical(said).decode()
 
 
 def _lines(path: Path, card: Card | None) -> tuple[list[_Line], str]:

@@ -6,7 +6,7 @@ taken out is noticed. Each names its certificate: one file holds the watches ove
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
@@ -18,6 +18,7 @@ from orchestra.verify.certificate import percent
 from orchestra.verify.certificate_file import Certificate
 from orchestra.verify.claims_file import ClaimsCertificate
 from orchestra.verify.drift import GAMMA, Drift
+from orchestra.verify.row_marks import Marks, Rows
 
 FILE = "audits.jsonl"
 MAX_BYTES = 64 << 20
@@ -92,8 +93,9 @@ class Voided(_Line, tag="voided", frozen=True, kw_only=True):
 
     why: str
     data: str
-    """The name of the rows that it was made on, and the digests that they are known again by."""
+    """The name of the rows that it was made on, and the digests and marks that they are known again by."""
     rows: tuple[str, ...]
+    marks: Marks | msgspec.UnsetType = msgspec.UNSET
 
 
 Line: TypeAlias = Drawn | Audited | Voided
@@ -181,9 +183,9 @@ class Log:
                 drift = drift if line.said == "unclear" else drift.after(wrong=line.said == "wrong", gamma=line.gamma)
         return Watch(drift, drawn, audits, voided)
 
-    def refuted(self, rows: Collection[str]) -> Voided | None:
-        """The first certificate of these rows that was voided, by any of their digests; None where none was."""
-        return next((line for line in self.lines if isinstance(line, Voided) and not set(line.rows).isdisjoint(rows)), None)
+    def refuted(self, rows: Rows) -> Voided | None:
+        """The first certificate of these rows, or of many of them, that was voided; None where none was."""
+        return next((line for line in self.lines if isinstance(line, Voided) and rows.share(line.rows, line.marks)), None)
 
 
 def among(watch: Watch, said: Sequence[tuple[Output, Said]]) -> list[tuple[Output, Said]]:
@@ -218,7 +220,9 @@ def audited(certificate: Watched, watch: Watch, said: Sequence[tuple[Output, Sai
 def voided(certificate: Watched, why: str, at: str) -> Voided:
     """The line that says of a certificate that it is void."""
     data = certificate.data
-    return Voided(certificate=certificate.original.digest, at=at, why=why, data=data.name, rows=tuple(sorted(data.digests)))
+    return Voided(
+        certificate=certificate.original.digest, at=at, why=why, data=data.name, rows=tuple(sorted(data.digests)), marks=data.marks
+    )
 
 
 def encoded(lines: Iterable[Line]) -> bytes:

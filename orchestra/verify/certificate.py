@@ -13,10 +13,11 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
 from orchestra.errors import InputError
+from orchestra.verify.binomial import binomial_tail, fewest, share
 
 START = 0.15
 """Share of answers that the strictest threshold accepts."""
@@ -52,6 +53,8 @@ class Terms:
     tuning: float = 0.2
     calibration: float = 0.5
     seed: int = 0
+    attempt: int = 0
+    """Which test of the same rows it is, of those that have delta together; 0 for one that has it alone."""
 
     def __post_init__(self) -> None:
         """Raises `InputError` V006."""
@@ -63,9 +66,19 @@ class Terms:
             raise InputError("V006", reason, hint="0.2 and 0.5")
 
     @property
+    def spent(self) -> float:
+        """The part of delta that this test has: four fifths the first, and the others together no more than the rest."""
+        return self.delta * share(self.attempt)
+
+    @property
+    def next(self) -> Terms:
+        """Those of another test on the same rows."""
+        return replace(self, attempt=self.attempt + 1) if self.attempt else self
+
+    @property
     def least(self) -> int:
-        """The fewest accepted answers, none of them wrong, that can carry the promise: 59 for 5 % and 5 %."""
-        return fewest(0.0, self.alpha, self.delta)
+        """The fewest accepted answers, none wrong, that can carry the promise: 59 for 5 % and 5 %, where a test has delta alone."""
+        return fewest(0.0, self.alpha, self.spent)
 
     def calibrating(self, rows: int) -> int:
         """How many of so many rows calibrate."""
@@ -134,7 +147,7 @@ class TooLittle:
 
 @dataclass(frozen=True, slots=True)
 class Infeasible:
-    """No certificate: even what the agent is surest of is wrong too often, and more data would not mend that."""
+    """No certificate: even what the agent is surest of is wrong too often, beyond chance, and more data would not mend that."""
 
     reason: str
 
@@ -306,7 +319,7 @@ def thresholds(tuning: Sequence[Item], calibration: int, terms: Terms) -> list[f
         if not found or scores[rank - 1] < found[-1]:
             found.append(scores[rank - 1])
         share += STEP
-    hopeful = (at for at, threshold in enumerate(found) if _expected(ranked.at(threshold), calibration, terms) <= HOPE * terms.delta)
+    hopeful = (at for at, threshold in enumerate(found) if _expected(ranked.at(threshold), calibration, terms) <= HOPE * terms.spent)
     enough = (at for at, threshold in enumerate(found) if ranked.at(threshold).coverage * calibration >= ROOM * terms.least)
     return found[next(hopeful, next(enough, len(found) - 1)) :]
 
@@ -323,7 +336,7 @@ def walked(calibration: Ranked, grid: Sequence[float], terms: Terms) -> list[Ste
     for threshold in grid:
         found = calibration.at(threshold)
         steps.append(Step(threshold, found.accepted, found.errors, binomial_tail(found.errors, found.accepted, terms.alpha)))
-        if steps[-1].p > terms.delta:
+        if steps[-1].p > terms.spent:
             break
     return steps
 
@@ -334,15 +347,19 @@ def certified_step(steps: Sequence[Step], delta: float) -> Step | None:
 
 
 def _outcome(calibration: Ranked, steps: Sequence[Step], rows: int, terms: Terms) -> Outcome:
-    found = certified_step(steps, terms.delta)
+    found = certified_step(steps, terms.spent)
     if found is not None:
         return Certified(found, calibration.at(found.threshold).coverage)
     return _refusal(calibration, rows, terms)
 
 
 def _refusal(calibration: Ranked, rows: int, terms: Terms) -> TooLittle | Infeasible:
-    """Why there is no threshold: a look at all of the calibration part, which promises nothing."""
-    size = len(calibration.items)
+    """Why there is no threshold: a look at all of the calibration part, which promises nothing.
+
+    That the agent is wrong too often is said where the rows refute alpha at every share that could be accepted, each by itself beyond
+    chance: then they do so together (an intersection-union test), and more rows would not mend it.
+    """
+    size, after = len(calibration.items), terms.next
     scores = calibration.scores
     ranks = range(math.ceil(START * size), len(scores) + 1, max(1, round(STEP * size))) if scores else ()
     seen = [calibration.at(scores[rank - 1]) for rank in (*ranks, len(scores)) if 0 < rank <= len(scores)]
@@ -350,20 +367,21 @@ def _refusal(calibration: Ranked, rows: int, terms: Terms) -> TooLittle | Infeas
     if best is None:
         if size >= terms.full:
             return Infeasible(f"none of {size:,} answers passes its checks")
-        return TooLittle(_more(terms.full, rows, terms), f"of {size:,} answers none passes its checks")
+        return TooLittle(_more(after.full, rows, terms), f"of {size:,} answers none passes its checks")
     said = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
+    if size >= terms.full and all(found.refutes(terms.alpha) for found in seen):
+        return Infeasible(f"{said}, {percent(best.errors / best.accepted)}")
     if best.breaks(terms.alpha) or best.errors == terms.alpha * best.accepted:
-        if best.accepted >= terms.least and size >= terms.full:
-            return Infeasible(f"{said}, {percent(best.errors / best.accepted)}")
-        return TooLittle(_more(max(terms.full, ROOM * terms.least * size / best.accepted), rows, terms), said)
-    wanted = min((_enough(found, size, terms) for found in seen), default=math.inf)
+        told = f"{said}, which neither carries nor refutes {percent(terms.alpha)}"
+        return TooLittle(_more(max(after.full, 2 * size, ROOM * after.least * size / best.accepted), rows, terms), told)
+    wanted = min((_enough(found, size, after) for found in seen), default=math.inf)
     return TooLittle(_more(wanted if wanted < math.inf else 2 * size, rows, terms), said)
 
 
 def _enough(seen: Accepted, size: int, terms: Terms) -> float:
     """Rows to calibrate on with which such a threshold would pass, were there half an error more; infinite where it never would."""
     rate = (seen.errors + 0.5) / (seen.accepted + 1)
-    return fewest(rate, terms.alpha, terms.delta) * size / seen.accepted if rate < terms.alpha else math.inf
+    return fewest(rate, terms.alpha, terms.spent) * size / seen.accepted if rate < terms.alpha else math.inf
 
 
 def _more(calibration: float, rows: int, terms: Terms) -> int:
@@ -382,7 +400,7 @@ def resplit(items: Iterable[Item], terms: Terms, rounds: int = ROUNDS, between: 
         between()
         parts = divided(rows, terms, f"{terms.seed}/{number}")
         calibration, rest = Ranked(parts.calibration), Ranked(parts.judged)
-        step = certified_step(walked(calibration, thresholds(parts.tuning, len(parts.calibration), terms), terms), terms.delta)
+        step = certified_step(walked(calibration, thresholds(parts.tuning, len(parts.calibration), terms), terms), terms.spent)
         if step is not None:
             certified.append(rest.at(step.threshold))
         if (loosest := naive_threshold(calibration, terms.alpha)) is not None:
@@ -420,49 +438,6 @@ def feasibility(items: Sequence[Item], alpha: float) -> Bound:
     """
     error = sum(item.wrong for item in items) / len(items) if items else 0.0
     return Bound(error, max(0.0, (error - alpha) / (1 - alpha)))
-
-
-def binomial_tail(errors: int, accepted: int, alpha: float) -> float:
-    """P(Bin(accepted, alpha) <= errors), to about twelve digits.
-
-    Terms are added from `errors` away from the mean until they no longer count, so that it takes some square root of `accepted`.
-    """
-    if errors < 0:
-        return 0.0
-    if errors >= accepted:
-        return 1.0
-    odds = alpha / (1 - alpha)
-    if errors < accepted * alpha:
-        return min(1.0, _summed(errors, accepted, alpha, lambda k: k / (accepted - k + 1) / odds, -1))
-    return max(0.0, 1 - _summed(errors + 1, accepted, alpha, lambda k: (accepted - k) / (k + 1) * odds, 1))
-
-
-def _summed(first: int, n: int, p: float, ratio: Callable[[int], float], step: int) -> float:
-    """Binomial probabilities from `first` on, each `ratio` times the one before."""
-    log = math.lgamma(n + 1) - math.lgamma(first + 1) - math.lgamma(n - first + 1) + first * math.log(p) + (n - first) * math.log1p(-p)
-    term = total = math.exp(log)
-    k = first
-    while 0 <= k <= n and term > 1e-17 * total:
-        term *= ratio(k)
-        total += term
-        k += step
-    return total
-
-
-def fewest(rate: float, alpha: float, delta: float) -> int:
-    """The fewest accepted answers that carry the promise where this share of them is wrong; `rate` is below alpha."""
-
-    def carries(accepted: int) -> bool:
-        return binomial_tail(math.ceil(rate * accepted), accepted, alpha) <= delta
-
-    high = 1
-    while not carries(high):
-        high *= 2
-    low = high // 2
-    while low + 1 < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if carries(middle) else (middle, high)
-    return high
 
 
 def interval(errors: int, accepted: int, sure: float = SURE) -> tuple[float, float]:

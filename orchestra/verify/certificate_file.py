@@ -6,8 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from orchestra.verify.certificate import SURE, Certification, Certified, Outcome, binomial_tail, interval, percent
+from orchestra.verify.binomial import binomial_tail, share
+from orchestra.verify.certificate import SURE, Certification, Certified, Outcome, interval, percent
 from orchestra.verify.drift import Drift
+from orchestra.verify.row_marks import Marks
 from orchestra.verify.sealed import CERTIFICATE, Promise
 
 FILE = CERTIFICATE
@@ -55,10 +57,16 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether answers were read from a file, and not asked for."""
     rows: str | msgspec.UnsetType = msgspec.UNSET
     """The digest of the rows alone; not there where nobody recorded answers, for it is `digest`."""
+    marks: Marks | msgspec.UnsetType = msgspec.UNSET
+    """Of their inputs, a sample: by which they are known again among others. Not there in files of before."""
+    copies: Count | msgspec.UnsetType = msgspec.UNSET
+    """Rows that were left out, for another one has the same input; not there where there was none."""
+    grouped: Count | msgspec.UnsetType = msgspec.UNSET
+    """Rows that were left out, for another one of their group stands for them; not there where there was none."""
 
     @property
     def digests(self) -> frozenset[str]:
-        """By which the rows are known again."""
+        """Of the rows, byte by byte."""
         return frozenset({self.digest} | ({self.rows} if self.rows else set()))
 
 
@@ -97,6 +105,8 @@ class Certificate(Promise, frozen=True, kw_only=True, forbid_unknown_fields=True
     """At most this share of what is accepted is wrong …"""
     delta: Level
     """… but for a chance of so much, over the draw of the rows that calibrated it."""
+    attempt: Count | msgspec.UnsetType = msgspec.UNSET
+    """Which test of these rows came to it. Not there where that had all of delta, as in files of before."""
     threshold: Share
     score: str = SCORE
     checks: tuple[str, ...]
@@ -126,7 +136,13 @@ class Certificate(Promise, frozen=True, kw_only=True, forbid_unknown_fields=True
     def promise(self) -> str:
         """What is promised, in one line."""
         said = f"at most {percent(self.alpha)} of what is accepted is wrong, with {percent(1 - self.delta)} confidence"
-        return f"{said}; covers {percent(self.coverage)}"
+        once = "; each group counts once" if self.data.grouped else "; each input counts once" if self.data.copies else ""
+        return f"{said}; covers {percent(self.coverage)}{once}"
+
+    @property
+    def spent(self) -> float:
+        """The part of delta that its test had."""
+        return self.delta * share(self.attempt or 0)
 
     @property
     def command(self) -> str:
@@ -143,7 +159,7 @@ class Certificate(Promise, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Why its own figures do not carry what it promises; empty where they do."""
         if not self.errors <= self.accepted <= self.data.calibration:
             return "its counts do not fit together"
-        if binomial_tail(self.errors, self.accepted, self.alpha) > self.delta:
+        if binomial_tail(self.errors, self.accepted, self.alpha) > self.spent:
             return f"{self.errors} errors among {self.accepted} accepted do not carry what it promises"
         return ""
 
@@ -157,6 +173,9 @@ class Origin(msgspec.Struct, frozen=True):
     predictions: bool
     rows: str = ""
     """The digest of the rows alone, where answers were read from a file."""
+    marks: Marks | None = None
+    copies: int = 0
+    grouped: int = 0
 
 
 def certificate(
@@ -172,6 +191,7 @@ def certificate(
         agent=agent,
         alpha=found.terms.alpha,
         delta=found.terms.delta,
+        attempt=found.terms.attempt or msgspec.UNSET,
         threshold=outcome.step.threshold,
         score=COMBINED if combination else SCORE,
         checks=tuple(sorted(checks)),
@@ -190,6 +210,9 @@ def certificate(
             right=origin.right,
             predictions=origin.predictions,
             rows=origin.rows or msgspec.UNSET,
+            marks=origin.marks or msgspec.UNSET,
+            copies=origin.copies or msgspec.UNSET,
+            grouped=origin.grouped or msgspec.UNSET,
         ),
         judged=Judged(judged.rows, judged.accepted, judged.errors, low, high),
         resplits=Resplit(

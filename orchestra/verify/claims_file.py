@@ -13,6 +13,7 @@ from orchestra.verify.certificate import interval, percent
 from orchestra.verify.certificate_file import Bonds, Count, Level, Share
 from orchestra.verify.drift import Drift
 from orchestra.verify.factuality import Factuality, rank
+from orchestra.verify.row_marks import Marks
 from orchestra.verify.sealed import CLAIMS, Promise
 
 FILE = CLAIMS
@@ -30,6 +31,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     scores: bool = False
     """Whether scores were read from a file, and not asked for."""
+    marks: Marks | msgspec.UnsetType = msgspec.UNSET
+    """Of inputs and outputs, a sample: by which they are known again among others. Not there in files of before."""
 
     @property
     def digests(self) -> frozenset[str]:

@@ -19,6 +19,7 @@ import msgspec
 
 from orchestra.events import Verdict
 from orchestra.verify.certificate_file import Bonds, Count
+from orchestra.verify.row_marks import Marks
 from orchestra.verify.sealed import Sealed
 from orchestra.verify.tools import asked
 from orchestra.verify.verdict import FAIL, PASS
@@ -61,6 +62,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int
     metrics: tuple[str, ...] = ()
     """What told right answers from wrong ones; none where nobody said so."""
+    marks: Marks | msgspec.UnsetType = msgspec.UNSET
+    """Of their inputs, a sample: by which they are known again among others. Not there in files of before."""
 
 
 class Combination(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True):

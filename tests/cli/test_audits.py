@@ -126,7 +126,7 @@ def test_a_process_that_ended_before_it_voided_is_made_up_for(ran: Shell) -> Non
 
 def test_another_certificate_begins_another_watch(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
-    rows(1100)
+    rows(1000, 1000)
     assert ran("certify", "sorter", "--data", "rows.jsonl", "--checks", "schema,confidence", "--seed", "7").code == 0
     assert run(ran, 990).code == 0
     found = drawn(ran, 5)
@@ -242,21 +242,36 @@ def test_the_rows_of_a_voided_certificate_make_no_other(ran: Shell) -> None:
     for more in (PREDICTED, (*PREDICTED, "--alpha", "0.5"), (*PREDICTED, "--seed", "1"), (), ("--out", "elsewhere.json", *PREDICTED)):
         said = again(ran, *more)
         assert said.code == 2, more
-        assert "V023: audits have voided the certificate of 'sorter' that was made on these rows, rows.jsonl" in said.err
+        assert "V023: audits have voided the certificate of 'sorter' that was made on many of these rows, rows.jsonl" in said.err
     assert Certificate.read(FILE.read_bytes()).void
 
 
 def test_nor_do_they_once_another_certificate_has_taken_its_place(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     refuted = Path("rows.jsonl").read_bytes()
-    rows(1100)
-    predictions(1100)
+    rows(1000, 1000)
+    predictions(1000, first=1000)
     said = again(ran, *PREDICTED)
     assert said.code == 0, said.err
     assert "which audits have voided: of audited answers 6 of 6 wrong" in " ".join(said.out.split())
     assert ran(*WATCH).code == 0
     Path("rows.jsonl").write_bytes(refuted)
     assert "V023" in again(ran, *PREDICTED).err
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_among_others(ran: Shell, made_anew: bool) -> None:
+    labelled(ran, drawn(ran, 6), "wrong")
+    refuted = Path("rows.jsonl").read_text()
+    if made_anew:
+        rows(1000, 1000)
+        predictions(1000, first=1000)
+        assert again(ran, *PREDICTED).code == 0
+    few = "".join(refuted.splitlines(True)[1:])
+    others = "".join(json.dumps({"id": f"x{n}", "input": {"text": f"x{n}"}, "expected": {}}) + "\n" for n in range(2000))
+    for text in (f"{refuted}\n", few, refuted.replace('"id": "', '"id": "a'), refuted + others):
+        Path("rows.jsonl").write_text(text)
+        assert again(ran).err[:4] == "V023"
 
 
 def test_an_alarm_counts_before_anybody_has_voided_the_certificate(ran: Shell) -> None:

@@ -70,8 +70,8 @@ def answer(call: Call) -> Any:
     return Done(value={"fact": f"fact {number} {'holds' if right(number) else 'fails'}"}, confidence=sure(number))
 
 
-def rows(count: int) -> None:
-    made = [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"fact": f"fact {n} holds"}} for n in range(count)]
+def rows(count: int, first: int = 0) -> None:
+    made = [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"fact": f"fact {n} holds"}} for n in range(first, first + count)]
     Path("rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
 
 
@@ -165,7 +165,7 @@ def test_what_the_judge_cannot_tell_never_passes(shell: Shell, combined: Combina
 
 
 def test_the_combined_score_is_certified_and_the_node_accepts_by_that(shell: Shell, combined: Combination) -> None:
-    rows(800)
+    rows(800, 320)
     said = shell("certify", "teller", "--combined", "--data", "rows.jsonl", "--alpha", "0.1", "--json")
     assert said.code == 0, said.out + said.err
     found = Certificate.read(Path("agents/teller/certificate.json").read_bytes())
@@ -179,6 +179,18 @@ def test_the_combined_score_is_certified_and_the_node_accepts_by_that(shell: She
     edited("    score: combined\n", "")
     refused = run(shell, good)
     assert "V005: the certificate of 'teller' is about what a combination makes of the scores of the checks" in refused.err
+
+
+def test_rows_that_the_combination_was_fitted_to_make_no_promise(shell: Shell, combined: Combination) -> None:
+    certify = ("certify", "teller", "--combined", "--data", "rows.jsonl", "--alpha", "0.1")
+    for count, first in ((320, 0), (800, 0), (319, 1)):
+        rows(count, first)
+        said = shell(*certify)
+        assert (said.code, said.err[:4]) == (2, "V028")
+    older = msgspec.structs.replace(combined, data=msgspec.structs.replace(combined.data, marks=msgspec.UNSET)).sealed()
+    FILE.write_bytes(older.written())
+    rows(320)
+    assert shell(*certify).err[:4] == "V028", "by the digest of its file, as in a combination of before"
 
 
 def check(shell: Shell, number: int, *more: str) -> Said:
@@ -198,7 +210,7 @@ def test_an_answer_alone_has_the_combined_score_that_a_node_gives_it(shell: Shel
 
 
 def test_an_answer_alone_is_accepted_as_the_certificate_says(shell: Shell, combined: Combination) -> None:
-    rows(800)
+    rows(800, 320)
     assert shell("certify", "teller", "--combined", "--data", "rows.jsonl", "--alpha", "0.1").code == 0
     found = Certificate.read(Path("agents/teller/certificate.json").read_bytes())
     good = check(shell, next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8))

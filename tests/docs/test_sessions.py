@@ -62,6 +62,10 @@ def span(text: str, part: str) -> dict[str, Any]:
     return {"value": part, "start": text.index(part), "end": text.index(part) + len(part)}
 
 
+WORDS = ("please", "thank you", "if you have one", "please, thank you", "please, if you have one")
+"""So that no two messages are alike."""
+
+
 def about_certificates(folder: Path) -> None:
     """The page's workflow, messages whose right answers are known, and requests, every fourth of which is unlike them."""
     workflow = next(block for block in blocks(CERTIFICATES) if block.mark == "session workflow")
@@ -70,7 +74,11 @@ def about_certificates(folder: Path) -> None:
     for number in range(180):
         people, time = f"{2 + number % 8} people", f"{17 + number % 5}:{number * 15 % 60:02}"
         usual = number < 140 or number % 4
-        text = f"A table for {people} at {time}, please." if usual else f"{time} {number} so, {people}? as if it were not so, Ada 7"
+        text = (
+            f"A table for {people} at {time}, {WORDS[number // 40]}."
+            if usual
+            else f"{time} {number} so, {people}? as if it were not so, Ada 7"
+        )
         spans = {name: span(text, part) for name, part in (("people", people), ("time", time))}
         rows.append({"id": f"{number}", "input": {"text": text, "requested": []}, "expected": {"slots": spans}})
     asked = [{"id": row["id"], "input": {"text": row["input"]["text"]}} for row in rows[140:]]

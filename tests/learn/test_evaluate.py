@@ -215,7 +215,7 @@ def test_without_an_evaluation_file_measures_follow_from_the_type(shell: Shell) 
     rows(2, expected={"answer": "1889", "quote": "in 1889"})
     Path("agents/answerer/evaluation.yaml").unlink()
     said = evaluate(shell, "--json", "--no-untuned")
-    assert list(said.json["arms"][0]["metrics"]) == ["answer exact", "answer F1", "quote exact", "quote F1"]
+    assert list(said.json["arms"][0]["metrics"]) == ["answer same", "answer F1", "quote exact", "quote F1"]
 
 
 TEAM = "{type: object, properties: {team: {type: string}}, required: [team], additionalProperties: false}"
@@ -252,7 +252,7 @@ def test_probabilities_and_what_no_row_has_are_not_measured_by_default(tmp_path:
     (tmp_path / "agent.yaml").write_text(text.replace("encoder\nmodel: minilm", "model") + computed)
     (tmp_path / "prompt.md").write_text("{{ text }}")
     card = Card.load(tmp_path)
-    assert [one.name for one in metrics_of(card)] == ["label right", "why exact", "why F1"]
+    assert [one.name for one in metrics_of(card)] == ["label right", "why same", "why F1"]
     assert [one.name for one in metrics_of(card, questions=[Question("1", {}, {"label": "a"})])] == ["label right"]
     assert len(metrics_of(card, questions=[Question("1", {}, {"nothing": "a"})])) == 3
 
@@ -315,7 +315,7 @@ def test_an_answer_that_is_a_text_or_a_record_is_measured_by_default(shell: Shel
     said = evaluate(shell, "--json", "--no-untuned")
     assert said.code == 0, said.err
     assert {name: one["value"] for name, one in said.json["arms"][0]["metrics"].items()} == {
-        "answer exact": 0.5,
+        "answer same": 0.5,
         "answer F1": 0.5,
         "quote exact": 1.0,
         "quote F1": 1.0,

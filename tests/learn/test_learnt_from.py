@@ -16,6 +16,7 @@ from orchestra.learn.dataset import DataSet
 from orchestra.learn.duplicates import mark
 from orchestra.learn.learnt_from import LearntPart
 from orchestra.learn.questions import read_test
+from orchestra.verify import row_marks
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import furnish
 
@@ -100,6 +101,13 @@ def test_of_a_domain_that_a_training_knows_whole_it_is_told(shell: Shell) -> Non
     assert "120 of 120 rows are among those" in said.err
 
 
+def test_rows_that_it_was_trained_on_are_refused_however_often_they_are_written_down(shell: Shell) -> None:
+    known = [json.loads(line) for line in Path("cset/train.jsonl").read_text().splitlines()]
+    Path("thrice.jsonl").write_text("".join(json.dumps({**row, "id": f"{row['id']} {n}"}) + "\n" for row in known for n in range(3)))
+    said = certify(shell, "thrice.jsonl")
+    assert (said.code, said.err[:4]) == (2, "N205")
+
+
 def test_checks_are_combined_on_none_either(shell: Shell) -> None:
     said = shell("learn", "combine", "coin", "--data", "cset/train.jsonl")
     assert said.code == 2
@@ -160,16 +168,16 @@ def test_a_training_that_goes_on_from_another_has_learnt_from_both(shell: Shell)
 
 
 def marks(data: str) -> list[str]:
-    return [mark(row.input)[: learnt_from.LENGTH] for row in DataSet.load(Path(data)).rows["train"]]
+    return [mark(row.input)[: row_marks.LENGTH] for row in DataSet.load(Path(data)).rows["train"]]
 
 
 def test_of_many_rows_a_sample_is_kept_and_the_same_sample_is_held_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learnt_from, "MOST", 50)
-    many = [mark(number)[: learnt_from.LENGTH] for number in range(1_000)]
-    part = learnt_from.Marks.of(many)
+    monkeypatch.setattr(row_marks, "MOST", 50)
+    many = [mark(number)[: row_marks.LENGTH] for number in range(1_000)]
+    part = row_marks.Marks.of(many)
     assert (part.rows, len(part.lowest)) == (1_000, 50)
     assert part.held(many) == (50, 50)
-    looked, found = part.held([mark(f"new {number}")[: learnt_from.LENGTH] for number in range(1_000)])
+    looked, found = part.held([mark(f"new {number}")[: row_marks.LENGTH] for number in range(1_000)])
     assert 20 < looked < 100
     assert found == 0
 

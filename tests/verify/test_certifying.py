@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.errors import InputError
+from orchestra.verify.binomial import binomial_tail, fewest
 from orchestra.verify.certificate import (
     START,
     Accepted,
@@ -21,13 +22,11 @@ from orchestra.verify.certificate import (
     Ranked,
     Terms,
     TooLittle,
-    binomial_tail,
     certified_step,
     certify,
     checked,
     divided,
     feasibility,
-    fewest,
     interval,
     naive_threshold,
     resplit,

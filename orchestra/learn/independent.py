@@ -1,0 +1,61 @@
+"""Rows that are independent of each other: one of each input, and one of each group, drawn by a seed.
+
+A bound for independent answers does not hold for rows that come in families: ten questions about one passage, or a row that is copied
+forty times, tell little more than one. One row of each is the way that promises nothing too much, whatever they have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestra.agent.card import Card
+from orchestra.errors import InputError
+from orchestra.learn.duplicates import mark
+from orchestra.learn.questions import Question, Test
+from orchestra.values.json import canonical, digest
+from orchestra.values.types import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Independent:
+    """Rows without their like."""
+
+    test: Test
+    copies: int
+    """Rows that were left out for another one with the same input."""
+    grouped: int
+    """Rows that were left out for another one of their group."""
+
+
+def independent(test: Test, card: Card, seed: int, field: str = "") -> Independent:
+    """One row of each input, and one of each group: of rows with the same value of the input `field`; without one of the same `group`, or
+    else with the same evidence, where the card names one. Raises `InputError` V026 for a field that is no input of the agent."""
+    known = card.input_schema.get("properties", {})
+    if field and field not in known:
+        near = nearest(field, known)
+        raise InputError("V026", f"{card.name} has no input {field!r} to group by", hint=f"--group {near or next(iter(known), 'NAME')}")
+
+    def group(row: Question) -> str:
+        if not field and row.group:
+            return row.group
+        by = field or card.evidence or ""
+        return mark(row.input[by]) if by in row.input else mark(row.input)
+
+    each = _drawn(test.questions, lambda row: mark(row.input), seed)
+    kept = _drawn(each, group, seed)
+    copies, grouped = len(test.questions) - len(each), len(each) - len(kept)
+    return Independent(replace(test, questions=kept), copies, grouped)
+
+
+def _drawn(rows: Iterable[Question], key: Callable[[Question], str], seed: int) -> list[Question]:
+    """One row of each key, in their order: drawn by their ids, so that neither order nor other rows matter."""
+    found: dict[str, tuple[str, Any]] = {}
+    every = list(rows)
+    for row in every:
+        name, lot = key(row), digest(canonical([seed, row.id]))
+        if name not in found or lot < found[name][0]:
+            found[name] = (lot, row)
+    chosen = {id(row) for _, row in found.values()}
+    return [row for row in every if id(row) in chosen]

@@ -1,0 +1,60 @@
+"""Binomial tails: how probable so few errors are, how many answers carry a promise, and how several tests of the same rows share delta."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+FIRST = 0.8
+"""The share of delta that the first of several tests of the same rows has."""
+
+
+def binomial_tail(errors: int, accepted: int, alpha: float) -> float:
+    """P(Bin(accepted, alpha) <= errors), to about twelve digits.
+
+    Terms are added from `errors` away from the mean until they no longer count, so that it takes some square root of `accepted`.
+    """
+    if errors < 0:
+        return 0.0
+    if errors >= accepted:
+        return 1.0
+    odds = alpha / (1 - alpha)
+    if errors < accepted * alpha:
+        return min(1.0, _summed(errors, accepted, alpha, lambda k: k / (accepted - k + 1) / odds, -1))
+    return max(0.0, 1 - _summed(errors + 1, accepted, alpha, lambda k: (accepted - k) / (k + 1) * odds, 1))
+
+
+def _summed(first: int, n: int, p: float, ratio: Callable[[int], float], step: int) -> float:
+    """Binomial probabilities from `first` on, each `ratio` times the one before."""
+    log = math.lgamma(n + 1) - math.lgamma(first + 1) - math.lgamma(n - first + 1) + first * math.log(p) + (n - first) * math.log1p(-p)
+    term = total = math.exp(log)
+    k = first
+    while 0 <= k <= n and term > 1e-17 * total:
+        term *= ratio(k)
+        total += term
+        k += step
+    return total
+
+
+def fewest(rate: float, alpha: float, delta: float) -> int:
+    """The fewest accepted answers that carry the promise where this share of them is wrong; `rate` is below alpha."""
+
+    def carries(accepted: int) -> bool:
+        return binomial_tail(math.ceil(rate * accepted), accepted, alpha) <= delta
+
+    high = 1
+    while not carries(high):
+        high *= 2
+    low = high // 2
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if carries(middle) else (middle, high)
+    return high
+
+
+def share(attempt: int) -> float:
+    """The share of delta that a test of the same rows has: 0.8, and 0.2 / (k (k - 1)) the k-th. All together they have delta, however many
+    there are, so that one of them comes to a broken promise with a chance of at most delta (the union bound)."""
+    if attempt < 1:
+        return 1.0
+    return FIRST if attempt == 1 else (1 - FIRST) / (attempt * (attempt - 1))

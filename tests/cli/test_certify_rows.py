@@ -1,0 +1,121 @@
+"""Which rows `orchestra certify` takes, how often they count, and how often they may be tested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.verify.certificate_file import Certificate
+from tests.cli.shell import Shell
+from tests.cli.test_certify import AGENT, FILE, PREDICTED, certify, label, lines, predictions, rows, shell, sure
+
+__all__ = ["shell"]
+ATTEMPTS = Path("agents/sorter/attempts.jsonl")
+
+
+def written(count: int, change: Callable[[int], dict[str, Any]]) -> None:
+    """Rows, and answers to them that are all right."""
+    lines("rows.jsonl", [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}, **change(n)} for n in range(count)])
+    lines("answers.jsonl", [{"id": f"{n}", "output": {"label": "yes"}, "score": 0.9} for n in range(count)])
+
+
+def test_rows_that_are_written_down_forty_times_count_once(shell: Shell) -> None:
+    written(1000, lambda n: {"input": {"text": f"{n % 25}"}})
+    said = certify(shell, *PREDICTED)
+    assert said.code == 3, said.out
+    assert "975 rows left out: each input counts once" in said.out
+    assert not ATTEMPTS.exists(), "so few test nothing"
+
+
+def test_of_a_group_one_row_is_drawn_and_the_certificate_says_so(shell: Shell) -> None:
+    written(2000, lambda n: {"group": n // 10})
+    said = certify(shell, *PREDICTED)
+    assert said.code == 0, said.out
+    assert "1,800 rows left out: rows of one group are not independent" in said.out
+    made = Certificate.read(FILE.read_bytes())
+    assert (made.data.grouped, made.data.tuning + made.data.calibration + made.data.judged) == (1800, 200)
+    assert made.promise.endswith("each group counts once")
+    assert "1,800 of one group with another" in shell("certify", "sorter").out
+
+
+def test_an_input_can_be_what_groups(shell: Shell) -> None:
+    Path("agents/sorter/agent.yaml").write_text(AGENT.replace("{text: str}", "{text: str, passage: str}"))
+    written(1000, lambda n: {"input": {"text": f"{n}", "passage": f"{n % 100}"}})
+    said = certify(shell, *PREDICTED, "--group", "passage", "--json")
+    assert (said.code, said.json["left_out"]) == (3, {"copies": 0, "grouped": 900})
+    said = certify(shell, *PREDICTED, "--group", "pasage")
+    assert (said.code, said.err[:4], "--group passage" in said.err) == (2, "V026", True)
+
+
+def test_rows_of_one_passage_are_a_group_where_the_card_names_it_as_evidence(shell: Shell) -> None:
+    card = AGENT.replace("{text: str}", "{text: str, passage: str}") + "evidence: passage\n"
+    Path("agents/sorter/agent.yaml").write_text(card)
+    written(1000, lambda n: {"input": {"text": f"{n}", "passage": f"{n % 100}"}})
+    assert certify(shell, *PREDICTED, "--json").json["left_out"] == {"copies": 0, "grouped": 900}
+
+
+EVALUATION = "schema: orchestra/evaluation/v1\nmetrics: {in scope: {of: accuracy, field: label, without: [other]}}\n"
+
+
+def test_rows_that_a_metric_leaves_out_count_for_the_promise(shell: Shell) -> None:
+    Path("agents/sorter/evaluation.yaml").write_text(EVALUATION)
+    written(1000, lambda n: {"expected": {"label": "yes" if n % 10 else "other"}})
+    said = certify(shell, *PREDICTED)
+    assert said.code == 3, "a tenth of what is accepted is wrong"
+    assert "1,000 rows" in said.out
+    assert "100 rows that the metric leaves out of its figure are in: the promise is about all that is accepted" in said.out
+    assert certify(shell, *PREDICTED, "--alpha", "0.3").code == 0
+    assert Certificate.read(FILE.read_bytes()).data.right == ("in scope, of all rows",)
+
+
+def test_rows_that_a_metric_leaves_out_and_that_say_nothing_are_refused(shell: Shell) -> None:
+    Path("agents/sorter/evaluation.yaml").write_text(EVALUATION.replace("without: [other]", "where: {kind: [a]}"))
+    written(1000, lambda n: {"expected": {"label": "yes", "kind": "a"} if n else {"kind": "b"}})
+    said = certify(shell, *PREDICTED)
+    assert (said.code, said.err[:4], "such as '0'" in said.err) == (2, "V027", True)
+
+
+def test_where_nobody_chose_a_metric_a_text_is_right_by_how_it_is_spelt_and_it_is_told(shell: Shell) -> None:
+    written(1000, lambda n: {"expected": {"label": "Yes "}})
+    said = certify(shell, *PREDICTED)
+    assert "right: label same (the same text but for case, blanks and Unicode form)" in said.out
+    assert said.code == 0
+    written(1000, lambda n: {"expected": {"label": "-yes!"}})
+    assert certify(shell, *PREDICTED).code == 3
+
+
+def test_attempts_on_the_same_rows_have_delta_together(shell: Shell) -> None:
+    rows(400)
+    predictions(400, lambda n: {"output": {"label": "yes" if n % 16 else "no"}, "score": 0.5})
+    said = certify(shell, *PREDICTED)
+    assert said.code == 3
+    assert "It is the first attempt on these rows, tested at 4 % of the 5 %." in said.out
+    assert "the next attempt has 0.5 % of the 5 %, and takes 104 accepted answers at the least" in said.out
+    assert certify(shell, *PREDICTED, "--json").json["attempt"] == 1, "the same once more is no other attempt"
+    assert certify(shell, *PREDICTED, "--seed", "1", "--json").json["attempt"] == 2
+    rows(500)
+    predictions(500, lambda n: {"output": {"label": "yes"}, "score": 0.5})
+    said = certify(shell, *PREDICTED, "--alpha", "0.06", "--json")
+    assert (said.code, said.json["attempt"], said.json["tested_at"]) == (0, 3, pytest.approx(0.05 / 30))
+    made = Certificate.read(FILE.read_bytes())
+    assert (made.attempt, made.delta) == (3, 0.05)
+    assert "number 3 on these rows, tested at 0.167 % of 5 %" in shell("certify", "sorter").out
+    assert [json.loads(line)["came"] for line in ATTEMPTS.read_text().splitlines()] == ["too little", "too little", "certified"]
+    rows(500, 500)
+    predictions(500, first=500)
+    assert certify(shell, *PREDICTED, "--json", "--out", "other.json").json["attempt"] == 1, "other rows"
+
+
+def test_answers_that_are_asked_for_are_an_attempt_and_a_changed_log_is_refused(shell: Shell) -> None:
+    rows(1000)
+    assert certify(shell).code == 0
+    assert len(ATTEMPTS.read_text().splitlines()) == 1
+    ATTEMPTS.write_text(ATTEMPTS.read_text().replace('"number":1', '"number":2'))
+    said = certify(shell)
+    assert (said.code, said.err[:4]) == (2, "V025")
+    assert label(0) != label(999)
+    assert sure(0) < sure(999)
