@@ -235,14 +235,14 @@ def _show(case: _Case, *, as_json: bool) -> None:
     against = "the promise" if drift.bound == drift.promised else f"{percent(drift.bound)}, the most that this very threshold may have"
     voids = f"above 1 the audits speak against it, at {drift.limit:.3g} they void it; {drift.highest:.3g} was the most"
     say(f"  evidence  {drift.evidence:.3g} against {against}: {voids}")
-    say(f"  alpha     {drift.alpha:.4g}: what a new certificate should be made at to keep to {drift.promised:g} in the long run")
+    say(f"  alpha     working at {drift.alpha:.4g} of {drift.promised:g}: lower where more was wrong of late; nothing is accepted by it")
     finds = f"within {within:,} audits" if within is not None else "not within any number of audits that one would make"
     alarms = f"{percent(OFTEN)} of the time; a false alarm at most {percent(drift.delta)}"
     say(f"  finds     an error rate of {percent(doubled)} {finds}, {alarms}")
     rows = [_row(audit) for audit in list(watch.audits.values())[-STEPS:]]
     if rows:
         say()
-        console().print(table(("audited", "run", "node", "said", "alpha", "evidence", "by"), rows, right=(4, 5)))
+        console().print(table(("audited", "run", "node", "said", "working alpha", "evidence", "by"), rows, right=(4, 5)))
     say()
     if certificate.void:
         say(visible(f"The certificate is void: {certificate.void}."), style="bold red")
@@ -250,7 +250,11 @@ def _show(case: _Case, *, as_json: bool) -> None:
     elif not drift.audited:
         say(f"Nothing was audited yet: {case.verb} --watch --audit 20", style="dim")
     else:
-        say("The promise holds, as far as these audits tell.", style="bold green")
+        against = drift.evidence > 1
+        what = (
+            "The promise is not refuted yet, but the audits speak against it." if against else "The promise is not refuted by these audits."
+        )
+        say(what, style="bold yellow" if against else "green")
 
 
 def _row(audit: audits.Audited) -> tuple[str, ...]:
@@ -270,6 +274,7 @@ def _data(case: _Case, watch: Watch, doubled: float, within: int | None) -> dict
         "evidence": min(drift.evidence, sys.float_info.max),
         "highest": min(drift.highest, sys.float_info.max),
         "limit": drift.limit,
+        "standing": drift.standing,
         "alpha": drift.alpha,
         "promised": drift.promised,
         "bound": drift.bound,
@@ -297,15 +302,19 @@ def _all(chosen: Settings, project: Project, *, as_json: bool) -> int:
             drift, void = None, error.message
         code = STATUS_CODES["abstained"] if void else code
         about = {"claims": True} if claims else {}
-        told.append({"agent": agent, **about, "audited": drift and drift.audited, "wrong": drift and drift.wrong, "void": void or None})
-        figures = ("", "", "", "")
+        told.append(
+            {"agent": agent, **about, "audited": drift and drift.audited, "wrong": drift and drift.wrong, "void": void or None}
+            | {"evidence": drift and min(drift.evidence, sys.float_info.max), "standing": drift.standing if drift else None}
+        )
+        figures, standing = ("", "", "", ""), ""
         if drift is not None:
-            figures = (f"{drift.audited}", f"{drift.wrong}", f"{drift.evidence:.3g}", f"{drift.alpha:.4g}")
-        rows.append((f"{agent}, claims" if claims else agent, *figures, f"void: {void}" if void else "holds"))
+            figures = (f"{drift.audited}", f"{drift.wrong}", f"{drift.evidence:.3g}", f"{drift.alpha:.4g} of {drift.promised:g}")
+            standing = drift.standing
+        rows.append((f"{agent}, claims" if claims else agent, *figures, f"void: {void}" if void else standing))
     if as_json:
         print_json(told)
     elif rows:
-        console().print(table(("agent", "audited", "wrong", "evidence", "alpha", "its promise"), rows, right=(1, 2, 3, 4)))
+        console().print(table(("agent", "audited", "wrong", "evidence", "working alpha", "its promise"), rows, right=(1, 2, 3, 4)))
     else:
         say("no agent has a certificate: orchestra certify AGENT --data FILE")
     return code

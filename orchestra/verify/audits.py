@@ -77,7 +77,7 @@ class Audited(_Line, tag="audited", frozen=True, kw_only=True):
     node: str
     said: Said
     alpha: float
-    """The working alpha afterwards."""
+    """The working alpha afterwards. Lines of before it was bounded may have more than was promised, or less than 0."""
     evidence: float
     """Against the promise, afterwards; at most the greatest float."""
     gamma: Annotated[float, msgspec.Meta(ge=0, le=1)] = GAMMA

@@ -8,9 +8,11 @@ Two things follow from the same verdicts, in their order:
   Ville's inequality it reaches 1 / `delta` with a chance of at most `delta`, however often anybody looks and whenever he stops
   (Robbins 1970, *Statistical methods related to the law of the iterated logarithm*; Waudby-Smith and Ramdas 2024, *Estimating means
   of bounded random variables by betting*, https://arxiv.org/abs/2010.09686).
-- *the working alpha*, by adaptive conformal inference: `alpha + gamma (alpha - wrong)` after each audit (Gibbs and Candès 2021, *Adaptive
-  conformal inference under distribution shift*, https://arxiv.org/abs/2106.00170, equation 2). It is the level that a certificate made
-  today would have to be made at, for the long-run share of wrong answers to come back to what was promised.
+- *the working alpha*, a signal by the step of adaptive conformal inference: `alpha + gamma (promised - wrong)` after each audit (Gibbs and
+  Candès 2021, *Adaptive conformal inference under distribution shift*, https://arxiv.org/abs/2106.00170, equation 2), kept between 0 and
+  what was promised. Their long-run coverage is that of a threshold which moves with it. This one does not move, so unbounded it would
+  drift for ever; bounded it is a CUSUM (Page 1954, *Continuous inspection schemes*): at rest at what was promised while the promise is
+  kept, the lower the more was wrong of late. It is nothing to make a certificate at.
 
 The promise of a certificate of claims is over the draw of the answers that calibrated it as well: of one threshold the rate may be higher
 than `alpha`. By half of `delta` it is at most `claims_bound`, and the bets are against that, with the other half.
@@ -45,7 +47,7 @@ class Drift:
     delta: float
     """The chance of a false alarm, at most."""
     alpha: float
-    """The working alpha. At 0 or below nothing should be accepted."""
+    """The working alpha, from 0 to `promised`."""
     bound: float
     """The rate of wrong answers that the bets are against: what was promised, or what the rate of this one threshold may be."""
     limit: float
@@ -69,7 +71,7 @@ class Drift:
     def after(self, *, wrong: bool, gamma: float = GAMMA) -> Drift:
         """The watch after one more audit."""
         audited, errors = self.audited + 1, self.wrong + wrong
-        alpha = self.alpha + gamma * (self.promised - wrong)
+        alpha = min(self.promised, max(0.0, self.alpha + gamma * (self.promised - wrong)))
         highest = max(self.highest, evidence(audited, errors, self.bound))
         return replace(self, audited=audited, wrong=errors, alpha=alpha, highest=highest)
 
@@ -82,6 +84,15 @@ class Drift:
     def broken(self) -> bool:
         """Whether the evidence has ever reached its limit."""
         return self.highest >= self.limit
+
+    @property
+    def standing(self) -> str:
+        """What the audits say of the promise, in words. That they do not refute it does not show that it is kept."""
+        if not self.audited:
+            return "not audited"
+        if self.broken:
+            return "refuted"
+        return "not refuted yet; the audits speak against it" if self.evidence > 1 else "not refuted"
 
     @property
     def told(self) -> str:

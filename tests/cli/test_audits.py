@@ -80,10 +80,21 @@ def test_verdicts_are_recorded_each_with_its_step_of_alpha(ran: Shell) -> None:
     assert said.code == 0
     assert "verdicts.jsonl: 4 verdicts recorded" in said.err
     assert "audited   0 of 4 wrong, 0 % [0 %, 60.2 %]; 0 drawn and still open" in said.out
-    assert "The promise holds, as far as these audits tell." in said.out
+    assert "The promise is not refuted by these audits." in said.out
+    assert "working at 0.05 of 0.05" in said.out
     audits = [line for line in written() if isinstance(line, Audited)]
     assert [(line.by, line.said) for line in audits] == [("ada", "right")] * 4
-    assert [line.alpha for line in audits] == pytest.approx([0.05025, 0.0505, 0.05075, 0.051])
+    assert [line.alpha for line in audits] == [0.05] * 4
+
+
+def test_audits_that_speak_against_the_promise_are_not_said_to_support_it(ran: Shell) -> None:
+    found = drawn(ran, 4)
+    labelled(ran, found[:1], "wrong")
+    said = labelled(ran, found[1:], "right")
+    assert said.code == 0
+    assert "The promise is not refuted yet, but the audits speak against it." in said.out
+    assert "not refuted yet; the audits speak against it" in ran("certify", "--watch").out
+    assert ran(*WATCH, "--json").json["standing"] == "not refuted yet; the audits speak against it"
 
 
 def test_what_is_expected_is_held_against_the_output(ran: Shell) -> None:
@@ -282,7 +293,12 @@ def test_an_alarm_counts_before_anybody_has_voided_the_certificate(ran: Shell) -
 
 
 def test_all_agents_are_watched_at_once(ran: Shell) -> None:
-    assert ran("certify", "--watch", "--json").json == [{"agent": "sorter", "audited": 0, "wrong": 0, "void": None}]
+    (told,) = ran("certify", "--watch", "--json").json
+    assert told == {"agent": "sorter", "audited": 0, "wrong": 0, "void": None, "evidence": 1, "standing": "not audited"}
+    nothing = ran("certify", "--watch").out
+    assert "not audited" in nothing
+    assert "working alpha" in nothing
+    assert "0.05 of 0.05" in nothing
     labelled(ran, drawn(ran, 6), "wrong")
     said = ran("certify", "--watch")
     assert said.code == 3
