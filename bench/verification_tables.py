@@ -91,9 +91,14 @@ def accepted_and_wrong(found: Sequence[Measured]) -> str:
         )
         fewer = one.fewer(one.scores[ALL])
         goal = {"deterministic": FEWER, "reading": READ}.get(one.of.kind)
-        told = "" if goal is None else f"{goal:.0%}: {'met' if fewer.value >= goal else 'missed'}"
+        told = "" if goal is None else _reached(fewer, goal)
         lines.append(f"| {one.of.name} | {len(one.right):,} | {one.accuracy:.1%} | {at:.0%} | {shares} | {in_percent(fewer)} | {told} |")
     return "\n".join(lines)
+
+
+def _reached(figure: Figure, goal: float) -> str:
+    """Whether a goal is met, and whether surely: where the whole interval says so."""
+    return f"{goal:.0%}: {'met' if figure.value >= goal else 'missed'}{', not surely' * (figure.low < goal <= figure.high)}"
 
 
 def areas(found: Sequence[Measured]) -> str:
@@ -102,7 +107,7 @@ def areas(found: Sequence[Measured]) -> str:
     for one in found:
         figures = " | ".join(f"{area:.4f}" for area in (1 - one.accuracy, *(one.curve(name).area() for name in (ALONE, CARD, ALL))))
         better = one.better()
-        told = f"{BETTER:.0%}: {'met' if better.value >= BETTER else 'missed'}" if one.of.kind == "reading" else ""
+        told = _reached(better, BETTER) if one.of.kind == "reading" else ""
         lines.append(f"| {one.of.name} | {figures} | {in_percent(better)} | {told} |")
     return "\n".join(lines)
 
@@ -144,8 +149,9 @@ def costs(found: Sequence[Measured]) -> str:
 
 def certificates(found: Mapping[str, Mapping[float, Certification]]) -> str:
     """The certificates at each alpha, judged on the rest, beside the naive threshold."""
+    resplits = "resplits over alpha, of those certified; of all"
     lines = [
-        "| agent, rows of | n | alpha | certificate | on the rest | resplits over alpha, certified | naive threshold on the rest | naive |",
+        f"| agent, rows of | n | alpha | certificate | on the rest | {resplits} | naive threshold on the rest | naive, of all |",
         "|---|---:|---:|---|---|---:|---|---:|",
     ]
     for name, terms in found.items():
@@ -156,7 +162,7 @@ def certificates(found: Mapping[str, Mapping[float, Certification]]) -> str:
 
 def _certificate(one: Certification) -> tuple[str, str, str, str, str]:
     again = one.resplits
-    kept = f"{again.broken / again.rounds:.1%} ({again.refuted / again.rounds:.1%}) of {again.certified}" if again.certified else "-"
+    kept = f"{again.broken} ({again.refuted}) of {again.certified}; {again.broken / again.rounds:.1%}" if again.certified else "-"
     naive = f"{again.naive_broken / again.rounds:.1%} ({again.naive_refuted / again.rounds:.1%})" if again.naive else "-"
     picked = "none" if one.naive is None else f"{one.naive.threshold:.4g}: {_judged(one.naive.judged)}"
     match one.outcome:

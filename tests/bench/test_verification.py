@@ -37,6 +37,7 @@ def test_a_card_that_refuses_too_much_says_how_far_it_comes() -> None:
 
 def test_too_little_data_is_a_line_of_its_own() -> None:
     told = certificates({"reader": certified(measured([0.9] * 60 + [0.1] * 40, times=3))})
+    assert "| 0 (0) of 200; 0.0% |" in told
     assert told.count("covers") == 2, "ninety sure answers of 150 carry 10 % and 5 %"
     assert told.count("too little data") == 1, "but not 2 %, which takes 149"
 
