@@ -65,7 +65,7 @@ def until(row: Sequence[Answer], enough: float, weights: Sequence[float] = (), t
 
 def line(way: Way, test: Test, metric: Metric) -> str:
     """A row of the table."""
-    cases = [Case(one.expected, as_record(answer.value)) for one, answer in zip(test.questions, way.answers, strict=True)]
+    cases = [Case(one.expected, as_record(answer.value), group=one.group) for one, answer in zip(test.questions, way.answers, strict=True)]
     right = [metric.of([case]) >= 1 for case in cases]
     curve = Curve.of(right, [answer.confidence for answer in way.answers])
     return f"| {way.name} | {metric.of(cases):.3f} | {2 * curve.errors(0.5):.3f} | {curve.area():.3f} | {way.asked:.2f} |"

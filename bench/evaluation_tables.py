@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, UNTUNED
+from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, UNTUNED, caption
 from orchestra.learn.evaluation_file import Evaluation
 from orchestra.learn.metrics import less_is_better
 
@@ -55,6 +55,15 @@ def rate(seconds: float) -> str:
     return f"{seconds:.4f}" if seconds < 0.01 else f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.3f}"
 
 
+def reached(figure: Mapping[str, float] | None, goal: float, *, less: bool = False) -> str:
+    """Whether a figure reaches its goal, in a word; not surely where the goal lies in its interval."""
+    if figure is None:
+        return "no"
+    met = figure["value"] <= goal if less else figure["value"] >= goal
+    unsure = figure["low"] <= goal < figure["high"] if less else figure["low"] < goal <= figure["high"]
+    return f"{'yes' if met else 'no'}{', not surely' * unsure}"
+
+
 def _shown(figure: Mapping[str, float] | None) -> str:
     return "-" if figure is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
 
@@ -82,8 +91,10 @@ def card_section(one: Measured) -> str:
     if one.plan.goals:
         lines.append(_line(["the goal", *(f"{one.plan.goals[m]:.3f}" if m in one.plan.goals else "" for m in metrics), "", "", ""]))
     data = f": {one.plan.data}" if one.plan.data else ""
+    groups = int(one.report.get("groups", 0))
+    together = f" of {groups:,} groups" if 0 < groups < rows else ""
     return (
-        f"`{one.name}`{data}. {rows:,} rows, seed {one.seed}; {one.stamp}.\n\n"
+        f"`{one.name}`{data}. {rows:,} rows{together}, seed {one.seed}; {one.stamp}. {caption(rows, groups)}\n\n"
         f"    $ {one.command or f'orchestra learn evaluate {one.agent} --data DATA --evaluation {one.name}'}\n\n" + "\n".join(lines) + "\n"
     )
 
@@ -110,7 +121,7 @@ def page_lines(one: Measured) -> list[str]:
             rivals = [best[metric]] if best.get(metric) is not None else []
         untuned = arms[UNTUNED]["metrics"].get(metric) if UNTUNED in arms else None
         goal, figure = one.plan.goals.get(metric), own[metric]
-        met = "" if goal is None else "yes" if figure and one.plan.met(metric, figure["value"]) else "no"
+        met = "" if goal is None else reached(figure, goal, less=less)
         lines.append(
             _line(
                 [

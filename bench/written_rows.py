@@ -419,7 +419,8 @@ def renewed(
 
 
 def as_test(rows: Iterable[Row]) -> bytes:
-    """Rows to evaluate on, one a line; what an expression comes to stands beside it, and words of a passage are as XQuAD has them."""
+    """Rows to evaluate on, one a line, with their groups; what an expression comes to stands beside it, and words of a passage are as XQuAD
+    has them."""
     lines = []
     for row in rows:
         expected = dict(row.output)
@@ -429,7 +430,8 @@ def as_test(rows: Iterable[Row]) -> bytes:
         if "expression" in expected:
             expression = expected["expression"]
             expected["answer"] = expected["quotes"] if expression is None else float(evaluate(expression))
-        lines.append(json.dumps({"id": row.id, "input": row.input, "expected": expected}, ensure_ascii=False) + "\n")
+        line = {"id": row.id, "input": row.input, "expected": expected, "group": row.group}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
 
 

@@ -63,13 +63,15 @@ class Report:
     rows: int
     metrics: Sequence[str]
     arms: Sequence[tuple[Arm, Sequence[Figure]]]
+    groups: int = 0
+    """Of the rows; 0 where nobody has counted them."""
 
     def figures(self, arm: str) -> Mapping[str, Figure]:
         """The figures of an arm by the names of the metrics."""
         return next(dict(zip(self.metrics, figures, strict=True)) for one, figures in self.arms if one.name == arm)
 
     def markdown(self) -> str:
-        """The table, with 95 % intervals."""
+        """The table, with 95 % intervals, and how these were found."""
         head = ["", *self.metrics, ANSWERED, "tokens in, out a row"]
         lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for arm, figures in self.arms:
@@ -77,7 +79,7 @@ class Report:
             spent = f"{arm.prompt_tokens / rows:.0f}, {arm.output_tokens / rows:.0f}" if arm.prompt_tokens else "-"
             name = arm.name if len(arm.cases) == self.rows else f"{arm.name}, {len(arm.cases)} rows"
             lines.append(f"| {' | '.join([name, *map(str, figures), f'{arm.answered:.3f}', spent])} |")
-        return "\n".join(lines)
+        return "\n".join([*lines, "", caption(self.rows, self.groups)])
 
     def data(self) -> dict[str, Any]:
         """The report as plain JSON."""
@@ -85,6 +87,7 @@ class Report:
             "agent": self.agent,
             "test": self.test,
             "rows": self.rows,
+            "groups": self.groups,
             "arms": [
                 {
                     "arm": arm.name,
@@ -104,15 +107,22 @@ class Report:
         }
 
 
+def caption(rows: int, groups: int) -> str:
+    """How the intervals of a table were found."""
+    together = f", those of each of {groups:,} groups together" if 0 < groups < rows else ""
+    return f"95 % intervals: by drawing the rows anew{together}; exact (Clopper and Pearson) for shares whose draws reach 0 or 1."
+
+
 def report(name: str, test: Test, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0) -> Report:
     """The table of some arms' answers to a test of an agent, or a workflow, of this name."""
     figured = [(arm, [figure(one, arm.cases, seed=seed) for one in metrics]) for arm in arms]
-    return Report(name, test.name, len(test.questions), [one.name for one in metrics], figured)
+    return Report(name, test.name, len(test.questions), [one.name for one in metrics], figured, test.groups)
 
 
 def answered_of(arm: Arm, seed: int = 0) -> Figure:
     """The share of an arm's rows with an answer, with its interval."""
-    return figure(Metric(ANSWERED, lambda case: float(case.output is not None), fmean), arm.cases, seed=seed)
+    given = Metric(ANSWERED, lambda case: (float(case.output is not None), 1.0), lambda parts: fmean(part[0] for part in parts), share=True)
+    return figure(given, arm.cases, seed=seed)
 
 
 def sampled(test: Test, rows: int, seed: int) -> Test:
@@ -139,7 +149,10 @@ def candidate(card: Card, folder: Path) -> Card:
 
 def floor_arms(test: Test) -> list[Arm]:
     """The answers of the floors."""
-    return [Arm(floor.name, [Case(one.expected, as_record(floor(one.input))) for one in test.questions]) for floor in floors(test.shown)]
+    return [
+        Arm(floor.name, [Case(one.expected, as_record(floor(one.input)), group=one.group) for one in test.questions])
+        for floor in floors(test.shown)
+    ]
 
 
 async def arm_of(runs: Runs, name: str, step: Step[..., Any], test: Test, at_once: int, tell: Tell = lambda *_: None) -> Arm:
@@ -167,4 +180,4 @@ async def arm_of(runs: Runs, name: str, step: Step[..., Any], test: Test, at_onc
 
 def _case(question: Question, result: Result[Any]) -> Case:
     output = None if result.status != "done" else as_record(result.value)
-    return Case(question.expected, output, result.confidence, isinstance(result.outcome, Failed))
+    return Case(question.expected, output, result.confidence, isinstance(result.outcome, Failed), question.group)

@@ -38,6 +38,9 @@ class Rows(_Frozen):
     seed: int = 0
     untuned: Annotated[int, Field(ge=0)] = 0
     """The untuned base is asked so many of them at most, drawn by `seed`, for it is often slow and never close; 0 for all."""
+    group: str = ""
+    """The key of a row's input that rows have in common which are not independent, such as the passage that they ask about. They are drawn
+    together for the intervals."""
     inputs: Mapping[str, str] = {}
     """The agent's inputs by the keys of a row's input, where they are not called alike; what is not named is left out."""
 

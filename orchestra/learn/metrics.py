@@ -59,6 +59,8 @@ class Case:
     """How sure the run was that the output is right, in [0, 1]."""
     failed: bool = False
     """Whether nothing came of it by a fault: then it is never right, not even where nothing was expected."""
+    group: str = ""
+    """Cases that are not independent have the same one, such as questions about one passage; empty for one by itself."""
 
 
 class Measure(BaseModel):
@@ -99,6 +101,8 @@ class Metric:
     """The figure of such parts; NaN where there are none."""
     less: bool = False
     """Whether less is better."""
+    share: bool = False
+    """Whether the figure is a share: its parts say how much is right, and of how much."""
 
     def of(self, cases: Sequence[Case]) -> float:
         """The figure of these cases."""
@@ -116,7 +120,7 @@ def metric(name: str, measure: Measure) -> Metric:
         found = part(read, case)
         return (0.0, found[1]) if case.failed and figure is _ratio and found is not None else found
 
-    return Metric(name, of, figure, less_is_better(measure))
+    return Metric(name, of, figure, less_is_better(measure), figure is _ratio)
 
 
 def less_is_better(measure: Measure) -> bool:

@@ -29,7 +29,8 @@ class Question(msgspec.Struct, frozen=True):
     input: dict[str, Any]
     expected: dict[str, Any]
     group: str = ""
-    """Rows with something in common, such as the passage that they ask about; empty where the row says nothing of it."""
+    """Rows with something in common, such as the passage that they ask about, have the same one: they are drawn together. Empty where the
+    row says nothing of it."""
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -59,6 +60,11 @@ class Test:
     """Rows that floors are made of; none where the data has no training part."""
     label: Label | None = None
     """Where the rows may go; None where nothing says it."""
+
+    @property
+    def groups(self) -> int:
+        """How many groups its rows are of; a row without one is one by itself."""
+        return len({one.group or at for at, one in enumerate(self.questions)})
 
 
 def metrics_of(card: Card, name: str = "", questions: Sequence[Question] = ()) -> tuple[Metric, ...]:
@@ -143,15 +149,29 @@ def read_test(path: Path, part: Part = "test", train: Path | None = None, card: 
 
 
 def read_rows(folder: Path, rows: Rows) -> Test:
-    """The rows that an evaluation file names, under a folder with one folder a set; no sample of them. Raises as `read_test`."""
+    """The rows that an evaluation file names, under a folder with one folder a set; no sample of them.
+
+    Raises as `read_test`, and N201 for a `group` that is no input of a row.
+    """
     test = read_test(folder / rows.file, train=folder / rows.train if rows.train else None)
+    if rows.group:
+        test = replace(test, questions=[msgspec.structs.replace(one, group=_common(one, rows)) for one in test.questions])
     if rows.inputs:
-        questions = [Question(one.id, _renamed(one.input, rows.inputs), one.expected, one.group) for one in test.questions]
+        questions = [msgspec.structs.replace(one, input=_renamed(one.input, rows.inputs)) for one in test.questions]
         test = replace(test, questions=questions, shown=[Shown(_renamed(one.input, rows.inputs), one.output) for one in test.shown])
     kept = [one for one in test.questions if all(among(one.expected.get(key), values) for key, values in rows.where.items())]
     if not kept:
         raise InputError("N202", f"{rows.file} has no row where {dict(rows.where)}", hint="orchestra explain N201")
     return replace(test, name=rows.file, questions=kept)
+
+
+def _common(row: Question, rows: Rows) -> str:
+    """What a row has in common with others. Raises `InputError` N201 where it has no such input."""
+    if rows.group not in row.input:
+        raise InputError(
+            "N201", f"the row {row.id!r} of {rows.file} has no input {rows.group!r} to group it by", hint="orchestra explain N201"
+        )
+    return digest(canonical(row.input[rows.group]))
 
 
 def _renamed(inputs: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

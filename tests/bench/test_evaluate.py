@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.evaluate import OWN, Task, carry_out, main, needed, tasks_of, write
-from bench.evaluation_tables import Measured, card_with, page_with, rates_of
+from bench.evaluation_tables import Measured, card_with, page_with, rates_of, reached
 from bench.machine import ROOT
 from orchestra.agent.card import Card
 from orchestra.learn.evaluation_file import Evaluation, Rows
@@ -49,7 +49,7 @@ def measured(agent: str, value: float, name: str = "begin") -> Measured:
 def test_a_card_has_each_evaluation_between_its_marks_and_keeps_the_rest() -> None:
     before = "# it\n\n<!-- evaluation -->\nold\n<!-- end:evaluation -->\n\n**Limits.** Many.\n"
     once = card_with(before, [measured("it", 0.6), measured("it", 0.7, "other")])
-    assert once.startswith("# it\n\n<!-- evaluation -->\n\n`begin`: a set. 10 rows, seed 3; 2026-11-25.\n")
+    assert once.startswith("# it\n\n<!-- evaluation -->\n\n`begin`: a set. 10 rows, seed 3; 2026-11-25. 95 % intervals: by ")
     assert once.endswith("<!-- end:evaluation -->\n\n**Limits.** Many.\n")
     assert "| it | 0.600 [0.500, 0.700] | 0.400 [0.500, 0.700] | 1.000 | 100, 5 | 0.50 |" in once
     assert r"| floor: a rule \| of thumb | 0.450 | 0.400 |  |  | measured elsewhere |" in once
@@ -143,10 +143,11 @@ def test_a_run_over_the_extractor_writes_its_card_and_the_page(project: Path, mo
     pytest.importorskip("numpy")
     assert run(project, monkeypatch, "--data", str(project.parent), "--only", "crf_extractor") == 0
     card, page = ((project / name).read_text("utf-8") for name in ("agents/crf_extractor/card.md", "README.md"))
-    assert "| crf_extractor | restaurant8k | 3 | span F1 | 1.000 |  | 1.000 [1.000, 1.000] | 0.9 | yes | " in page
+    assert "| crf_extractor | restaurant8k | 3 | span F1 | 1.000 |  | 1.000 [0.025, 1.000] | 0.9 | yes, not surely | " in page
     assert "3 rows, seed 0; " in card
+    assert "95 % intervals: by drawing the rows anew; exact" in card
     assert f"card {Card.load(project / 'agents' / 'crf_extractor').digest[:12]}, learnt " in card
-    assert "| floor: values that were seen in training | 1.000 [1.000, 1.000] |" in card
+    assert "| floor: values that were seen in training | 1.000 [0.025, 1.000] |" in card
 
 
 def test_without_data_it_says_which_sets_are_needed(
@@ -189,3 +190,20 @@ def test_every_shipped_evaluation_names_its_rows_and_where_they_come_from(path: 
     assert [(task.name, task.data) for task in tasks] == [(name, OWN) for name in own], "public rows are not in the tree"
     assert all("not in /nowhere" in fault or "card.md" in fault for fault in faults)
     assert needed(path.parent.parent).count("from https://") >= 4
+
+
+@pytest.mark.parametrize(
+    ("figure", "goal", "less", "said"),
+    [
+        ((0.949, 0.935, 0.963), 0.94, False, "yes, not surely"),
+        ((0.970, 0.961, 0.978), 0.975, False, "no, not surely"),
+        ((0.878, 0.814, 0.927), 0.8, False, "yes"),
+        ((0.547, 0.487, 0.569), 0.57, False, "no"),
+        ((0.12, 0.08, 0.17), 0.15, True, "yes, not surely"),
+        ((0.12, 0.08, 0.17), 0.1, True, "no, not surely"),
+        ((0.12, 0.08, 0.17), 0.2, True, "yes"),
+        ((0.12, 0.08, 0.17), 0.05, True, "no"),
+    ],
+)
+def test_a_goal_in_the_interval_is_not_surely_reached(figure: tuple[float, float, float], goal: float, less: bool, said: str) -> None:
+    assert reached(dict(zip(("value", "low", "high"), figure, strict=True)), goal, less=less) == said

@@ -11,9 +11,11 @@ import pytest
 
 from orchestra.agent.card import Card
 from orchestra.doors import Call, Done, Refused
+from orchestra.errors import InputError
 from orchestra.learn.certifying import Predictions, rightness
+from orchestra.learn.evaluation_file import Rows
 from orchestra.learn.metrics import Case
-from orchestra.learn.questions import Question, as_record, metrics_of
+from orchestra.learn.questions import Question, as_record, metrics_of, read_rows
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 from tests.verify.samples import certified
@@ -114,7 +116,7 @@ def test_floors_are_made_of_training_rows(shell: Shell) -> None:
     Path("train.jsonl").write_text(json.dumps(shown) + "\n")
     said = evaluate(shell, "--train", "train.jsonl", "--no-untuned")
     assert said.code == 0, said.err
-    assert "| floor: the most frequent output | 1.000 [1.000, 1.000] | - | 1.000 | - |" in said.out
+    assert "| floor: the most frequent output | 1.000 [0.398, 1.000] | - | 1.000 | - |" in said.out
     assert "| as it is | 0.500 [" in said.out
     assert "untuned" not in said.out
 
@@ -383,3 +385,28 @@ def test_predictions_are_written_as_certify_reads_them(sorter: Shell) -> None:
 def test_classes_are_refused_where_no_label_is_told(shell: Shell) -> None:
     rows(2)
     assert evaluate(shell, "--classes").err.startswith("C010: --classes is of agents that tell a label")
+
+
+def test_rows_of_one_group_are_drawn_together_for_the_intervals(shell: Shell) -> None:
+    rows(40)
+    alone = evaluate(shell, "--json").json
+    given = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    half = {at: "known" if at % 2 else "unknown" for at in range(40)}
+    Path("rows.jsonl").write_text("".join(json.dumps({**line, "group": half[at]}) + "\n" for at, line in enumerate(given)))
+    together = evaluate(shell, "--json").json
+    assert (alone["groups"], together["groups"]) == (40, 2)
+    apart, grouped = (told["arms"][-1]["metrics"]["EM"] for told in (alone, together))
+    assert apart["value"] == grouped["value"] == 0.5
+    assert (grouped["low"], grouped["high"]) == (0.0, 1.0)  # one group is right, and one wrong
+    assert "those of each of 2 groups together" in evaluate(shell).out
+
+
+def test_a_test_may_name_the_input_that_rows_have_in_common(shell: Shell) -> None:
+    rows(8)
+    Path("it").mkdir(exist_ok=True)
+    Path("it/rows.jsonl").write_bytes(Path("rows.jsonl").read_bytes())
+    assert read_rows(Path(), Rows(file="it/rows.jsonl", group="context")).groups == 1
+    assert read_rows(Path(), Rows(file="it/rows.jsonl")).groups == 8
+    with pytest.raises(InputError, match="no input 'passage' to group it by") as refused:
+        read_rows(Path(), Rows(file="it/rows.jsonl", group="passage"))
+    assert refused.value.code == "N201"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from orchestra.learn.interval import difference, figure
 from orchestra.learn.metrics import Case, Kind, Measure, metric
+from orchestra.verify.certificate import interval
 
 
 def of(kind: Kind, cases: Sequence[tuple[Any, Any]], **more: Any) -> float:
@@ -115,7 +118,8 @@ def test_a_figure_lies_in_its_interval_which_is_the_same_for_the_same_seed(pairs
 @given(answers)
 def test_an_arm_is_no_better_than_itself_and_never_surely(pairs: list[tuple[str, str]]) -> None:
     found = difference(ACCURACY, cases(pairs), cases(pairs), draws=50)
-    assert (found.value, found.low, found.high, found.chance) == (0.0, 0.0, 0.0, 1.0)
+    assert (found.value, found.chance) == (0.0, 1.0)
+    assert found.low == -found.high < 0  # that all of so many agree does not show that the next one will
 
 
 @given(answers)
@@ -130,6 +134,46 @@ def test_an_interval_holds_what_the_normal_approximation_says() -> None:
     found = figure(ACCURACY, cases([("a", "a")] * 300 + [("a", "b")] * 100))
     assert found.low == pytest.approx(0.708, abs=0.01)
     assert found.high == pytest.approx(0.793, abs=0.01)
+
+
+@pytest.mark.parametrize(("right", "rows"), [(89, 89), (0, 20), (88, 89), (1, 200)])
+def test_a_share_near_0_or_1_has_the_exact_interval(right: int, rows: int) -> None:
+    found = figure(ACCURACY, cases([("a", "a")] * right + [("a", "b")] * (rows - right)))
+    assert (found.low, found.high) == pytest.approx(interval(right, rows))
+    assert found.low < found.high
+
+
+def test_89_of_89_may_be_96_percent() -> None:
+    assert str(figure(ACCURACY, cases([("a", "a")] * 89))) == "1.000 [0.959, 1.000]"
+
+
+def families(chances: random.Random, count: int, size: int) -> list[Case]:
+    """Cases of one group share their answer."""
+    told = [(str(at), chances.random() < 0.6) for at in range(count)]
+    return [Case({"x": "a"}, {"x": "a" if right else "b"}, group=name) for name, right in told for _ in range(size)]
+
+
+def test_an_interval_of_cases_in_groups_holds_the_truth_as_often_as_it_says() -> None:
+    chances, held, apart = random.Random(1), 0, 0
+    for _ in range(200):
+        found = families(chances, 40, 6)
+        held += (of := figure(ACCURACY, found, draws=200)).low <= 0.6 <= of.high
+        apart += (of := figure(ACCURACY, [replace(case, group="") for case in found], draws=200)).low <= 0.6 <= of.high
+    assert held >= 180
+    assert apart <= 140  # as if they were independent
+
+
+def test_groups_that_all_agree_count_as_one_case_each() -> None:
+    found = figure(ACCURACY, [Case({"x": "a"}, {"x": "a"}, group=str(at)) for at in range(40) for _ in range(6)])
+    assert (found.low, found.high) == pytest.approx(interval(40, 40))
+
+
+def test_answers_to_one_group_are_exchanged_together() -> None:
+    """Three groups of ten better: in one of eight exchanges of groups; of thirty cases it would be in one of a billion."""
+    old, new = ([Case({"x": "a"}, {"x": said}, group=str(at)) for at in range(3) for _ in range(10)] for said in "ba")
+    assert difference(ACCURACY, old, new).chance == pytest.approx(1 / 8, abs=0.04)
+    apart = [[replace(case, group="") for case in arm] for arm in (old, new)]
+    assert difference(ACCURACY, *apart).chance == pytest.approx(0.5**30)
 
 
 def test_where_less_is_better_a_smaller_figure_is_an_improvement() -> None:
