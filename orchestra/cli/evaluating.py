@@ -265,8 +265,9 @@ def _show_classes(found: Classes) -> None:
 def promote(context: typer.Context, asked: Promoting, by: Measured, served: Served) -> None:
     """Give an agent a new adapter, if it is surely better than what it has, on rows that neither was trained on.
 
-    A paired test on the first metric of evaluation.yaml decides. A fleet that runs loads the adapter at once; calls under way
-    end with the old one. Exits with 0 where it was taken, 1 where it was not, 2 for bad input.
+    A paired test on the first metric of evaluation.yaml decides; the more candidates these rows have judged, the surer it must be.
+    A fleet that runs loads the adapter at once; calls under way end with the old one. Exits with 0 where it was taken, 1 where it
+    was not, 2 for bad input.
     """
     from orchestra.cli.promoting import promoted
     from orchestra.cli.signals import carry_out

@@ -19,7 +19,7 @@ from orchestra.learn import evaluation
 from orchestra.learn.contract import learning
 from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, Arm, Report
 from orchestra.learn.learnt_from import BOTH, LearntPart, known, refuse
-from orchestra.learn.promotion import Judgement, Promotion, Shelf, check_candidate, judged, promotion
+from orchestra.learn.promotion import TRY, Judgement, Promotion, Shelf, check_candidate, judged, level, promotion
 from orchestra.learn.questions import Test
 from orchestra.project import Project
 
@@ -38,7 +38,8 @@ class Promoted:
         differences = {
             name: {"value": one.value, "low": one.low, "high": one.high, "chance": one.chance} for name, one in self.judgement.differences
         }
-        return {**self.report.data(), "better": self.judgement.better, "taken": self.taken, "differences": differences}
+        judged = {"better": self.judgement.better, "tries": self.judgement.tries, "level": level(self.judgement.tries)}
+        return {**self.report.data(), **judged, "taken": self.taken, "differences": differences}
 
 
 async def promoted(open_: Opener, chosen: Settings, asked: Comparison, *, force: bool) -> Promoted:
@@ -55,12 +56,13 @@ async def promoted(open_: Opener, chosen: Settings, asked: Comparison, *, force:
         arms = await answered(orchestra, card, test, asked, chosen.concurrency)
         report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
         new, old = arms[-1], before(arms)
-        judgement = judged(metrics, old, new, asked.seed or 0)
-        if not (judgement.better or force):
-            return Promoted(report, judgement, False, f"{asked.agent} stays as it is; --force takes the candidate all the same.")
+        judgement = judged(metrics, old, new, asked.seed or 0, shelf.tries(test) + 1)
         figures = [(arm.name, report.figures(arm.name)[judgement.metric].value) for arm in (old, new)]
+        if not (judgement.better or force):
+            shelf.tried(promotion(shelf, mark, _now(), judgement, figures, test, known=known, verb=TRY))
+            return Promoted(report, judgement, False, f"{asked.agent} stays as it is; --force takes the candidate all the same.")
         calibrated = own.calibrated is not None
-        shelf.take(asked.candidate, promotion(shelf, mark, _now(), judgement, figures, test, known))
+        shelf.take(asked.candidate, promotion(shelf, mark, _now(), judgement, figures, test, known=known))
         loaded = await _loaded(open_, chosen, asked.agent)
     said = f"{asked.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {asked.agent}"
     if calibrated:

@@ -1,7 +1,8 @@
 """Promotion: a candidate takes the place of what an agent has learnt where it is surely better, and can be sent back by one command.
 
 What an agent had before stays in the folder of adapters, by its digest; `promotions.jsonl` in the agent's folder says who
-was promoted when, and on which figures. Arrays are put aside under their digests, and the file that names them by these is renamed into its
+was promoted when, and on which figures, and who was tried and not taken: the more candidates the same rows have seen, the surer the next
+one must be. Arrays are put aside under their digests, and the file that names them by these is renamed into its
 place: with that one step the agent has the new ones, and only then they take the places of the old. So one that is killed leaves the old or
 the new; who reads the old layout, and then new arrays, is told that they do not fit (A011), and reads again.
 """
@@ -37,6 +38,8 @@ from orchestra.whole import swap_folder, write_file
 ADAPTER = "adapter"
 """The folder of an agent's adapter, and the name that its card gives it."""
 LOG = "promotions.jsonl"
+TRY = "try"
+"""What a line of the log is where a candidate was judged and not taken."""
 LEARNT_FROM = "learnt_from.json"
 """The record of what an agent has learnt from, beside what it has learnt (`orchestra.learn.learnt_from`)."""
 MAX_BYTES = 10_000_000
@@ -49,7 +52,7 @@ _LINE = re.compile(r"^adapter:.*\n?", re.MULTILINE)
 _MARK = r"\.[0-9a-f]{16}"
 """What the name of a file that is aside ends in (`aside`), and of one that is being written (`write_file`)."""
 SURE = 0.05
-"""The chance that two adapters which are alike differ so much: a candidate is taken under it."""
+"""The chance that any of the candidates which are tried on the same rows is taken, where none is better: at most, however many they are."""
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,17 +61,19 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     at: str
     """UTC, ISO 8601."""
     verb: str
-    """`promote` or `rollback`."""
+    """`promote`, `rollback`, or `try` for a candidate that was not taken."""
     taken: str
-    """Digest of the adapter that the agent has from then on; empty for none."""
+    """Digest of the adapter that the agent has from then on; empty for none. Of a try that of the candidate."""
     given_up: str
-    """Digest of those that it had; empty for none."""
+    """Digest of those that it had; empty for none. Of a try what it keeps."""
     test: str = ""
     test_digest: str = ""
     metric: str = ""
     figures: dict[str, float] = {}
     difference: str = ""
     chance: float | None = None
+    tries: int = 0
+    """How many candidates these rows have seen by then, with this one; 0 where nobody counted."""
     known: tuple[str, ...] = ()
     """What is to be said of rows of the test that either was trained on."""
     named: str = ""
@@ -82,21 +87,35 @@ class Judgement:
     metric: str
     differences: Sequence[tuple[str, Difference]]
     """By metric; the first one decides."""
+    tries: int = 1
+    """How many candidates these rows have seen, with this one."""
 
     @property
     def better(self) -> bool:
         """Whether it surely is."""
-        return self.differences[0][1].chance < SURE
+        return self.differences[0][1].chance < level(self.tries)
 
     def __str__(self) -> str:
         first = self.differences[0][1]
         verdict = "surely better" if self.better else "not surely better"
-        return f"{verdict}: {self.metric} {first}, p = {first.chance:.3f}"
+        asked = f"less than {level(self.tries):.3g} is asked of candidate {self.tries:,} on these rows"
+        return f"{verdict}: {self.metric} {first}, p = {first.chance:.3g} ({asked})"
 
 
-def judged(metrics: Sequence[Metric], old: Arm, new: Arm, seed: int = 0) -> Judgement:
+def level(tries: int) -> float:
+    """The chance under which a candidate is taken that is the so-manyth on the same rows. These sum to `SURE` over however many, and so, by
+    the union bound, that any is taken which is no better has no greater chance, whatever they have in common."""
+    return SURE / (tries * (tries + 1))
+
+
+def judged(metrics: Sequence[Metric], old: Arm, new: Arm, seed: int = 0, tries: int = 1) -> Judgement:
     """A candidate's answers held against the incumbent's, case by case."""
-    return Judgement(metrics[0].name, [(one.name, difference(one, old.cases, new.cases, seed=seed)) for one in metrics])
+    wanted = level(tries)
+    return Judgement(
+        metrics[0].name,
+        [(one.name, difference(one, old.cases, new.cases, seed=seed, level=SURE if at else wanted)) for at, one in enumerate(metrics)],
+        tries,
+    )
 
 
 def check_candidate(card: Card, folder: Path) -> str:
@@ -255,6 +274,15 @@ class Shelf:
         except NotDecodable as error:
             raise InputError("N303", f"{path} cannot be read: {error}", hint="restore it from version control") from error
 
+    def tries(self, test: Test) -> int:
+        """How many candidates have been judged on a test or a sample of it. Raises `InputError` N303 for a log that cannot be
+        read."""
+        return sum(line.test_digest == test.digest for line in self.log())
+
+    def tried(self, line: Promotion) -> None:
+        """Writes down that a candidate was judged and not taken."""
+        self._write(line)
+
     def take(self, candidate: Path, line: Promotion) -> None:
         """Puts what was there onto the shelf, a line into the log, and a candidate into the agent's folder: in this order, so that one that
         is broken off can be rolled back."""
@@ -268,7 +296,11 @@ class Shelf:
         none."""
         log = self.log()
         if (undone := standing(log)) is None:
-            reason = f"every promotion of {self.card.name} is rolled back" if log else f"{self.card.name} was never promoted"
+            reason = (
+                f"every promotion of {self.card.name} is rolled back"
+                if any(line.verb != TRY for line in log)
+                else f"{self.card.name} was never promoted"
+            )
             raise InputError("N303", reason, hint="orchestra learn promote")
         wanted = undone.given_up
         if wanted and not (self.shelf / wanted).is_dir():
@@ -371,10 +403,12 @@ class Shelf:
 
 
 def standing(log: Sequence[Promotion]) -> Promotion | None:
-    """The last line that is not undone: one is undone by a rollback to what it gave up. Rollbacks of before, which brought back what
+    """The last promotion that is not undone: one is undone by a rollback to what it gave up. Rollbacks of before, which brought back what
     had just been rolled back, count as promotions."""
     stack: list[Promotion] = []
     for line in log:
+        if line.verb == TRY:
+            continue
         if line.verb == "rollback" and stack and stack[-1].given_up == line.taken:
             stack.pop()
         else:
@@ -388,13 +422,21 @@ def _with_record(names: tuple[str, ...], folder: Path) -> tuple[str, ...]:
 
 
 def promotion(
-    shelf: Shelf, taken: str, at: str, judgement: Judgement, arms: Sequence[tuple[str, float]], test: Test, known: tuple[str, ...] = ()
+    shelf: Shelf,
+    taken: str,
+    at: str,
+    judgement: Judgement,
+    arms: Sequence[tuple[str, float]],
+    test: Test,
+    *,
+    known: tuple[str, ...] = (),
+    verb: str = "promote",
 ) -> Promotion:
-    """The line of a promotion."""
+    """The line of a promotion; of a try where the candidate was not taken."""
     first = judgement.differences[0][1]
     return Promotion(
         at=at,
-        verb="promote",
+        verb=verb,
         taken=taken,
         given_up=shelf.current,
         test=test.name,
@@ -403,6 +445,7 @@ def promotion(
         figures=dict(arms),
         difference=str(first),
         chance=first.chance,
+        tries=judgement.tries,
         known=known,
         named=shelf.named,
     )

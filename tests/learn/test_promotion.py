@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,7 +19,9 @@ from orchestra.agent.card import Card
 from orchestra.agent.classical import Classifier
 from orchestra.agent.committee import Layout
 from orchestra.doors import Call
-from orchestra.learn.promotion import Promotion, Shelf, mark, standing
+from orchestra.learn.interval import difference
+from orchestra.learn.metrics import Case, Measure, metric
+from orchestra.learn.promotion import SURE, Promotion, Shelf, level, mark, standing
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 
@@ -261,7 +264,43 @@ def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
     assert said.code == 1
     assert "not surely better" in said.out
     assert weights() == ""
-    assert not Path("agents/answerer/promotions.jsonl").exists()
+    (line,) = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
+    assert (line["verb"], line["tries"], line["given_up"]) == ("try", 1, "")
+    assert shell("learn", "rollback", "answerer").err.startswith("N303: answerer was never promoted")
+
+
+def test_the_more_candidates_the_same_rows_have_judged_the_surer_one_must_be(shell: Shell) -> None:
+    assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell, "--rows", "3").out
+    second = promote(shell, "--rows", "4", "--seed", "1", "--json").json
+    assert (second["tries"], second["level"], second["taken"]) == (2, pytest.approx(0.05 / 6), False)
+    assert "less than 0.00417 is asked of candidate 3 on these rows" in promote(shell).out
+    assert weights() == "new"
+    adapter(Path("newer/adapter"), "newer")
+    Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().replace('"r0"', '"other"'))
+    assert "candidate 1 on these rows" in promote(shell, candidate="newer/adapter").out
+    log = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
+    assert [line["verb"] for line in log] == ["try", "try", "promote", "promote"]
+    for had in ("new", ""):
+        assert shell("learn", "rollback", "answerer").code == 0
+        assert weights() == had
+    assert shell("learn", "rollback", "answerer").err.startswith("N303: every promotion")
+
+
+def test_that_any_of_ten_candidates_is_taken_which_are_no_better_has_a_chance_of_five_percent() -> None:
+    exact, chances = metric("EM", Measure(of="exact", field="answer")), random.Random(2)
+    taken, once = 0, 0
+    for _ in range(300):
+        old = answers(chances)
+        found = [difference(exact, old, answers(chances), draws=2).chance for _ in range(10)]
+        taken += any(chance < level(tries) for tries, chance in enumerate(found, 1))
+        once += any(chance < SURE for chance in found)
+    assert taken <= 0.05 * 300
+    assert once > 0.15 * 300  # as if each were the only one
+
+
+def answers(chances: random.Random) -> list[Case]:
+    """A hundred and fifty, six of ten right."""
+    return [Case({"answer": "a"}, {"answer": "a" if chances.random() < 0.6 else "b"}) for _ in range(150)]
 
 
 def test_what_is_no_adapter_is_refused_before_anything_starts(shell: Shell) -> None:
