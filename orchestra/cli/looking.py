@@ -121,12 +121,14 @@ async def _explained(journal: Journal, events: Sequence[Event], history: History
 async def write_page(name: str, target: Path) -> None:
     """Writes a run as one HTML file; `-` is stdout. Raises `InputError` C018, and `OrchestraError` C023 where it cannot be written."""
     from orchestra.cli.page import page
+    from orchestra.cli.promises import stored
 
     async with opened_at(name) as (journal, run):
         events = await journal.read(run)
         history = History.of(events)
         found, status = await _standing(journal, run, events, history)
-    _write(target, page(history, events, found, status))
+        held = await stored(journal, events)
+    _write(target, page(history, events, found, status, held))
 
 
 def _write(target: Path, text: str) -> None:

@@ -6,6 +6,7 @@ The file fetches nothing and runs nothing. All texts are strangers': they are es
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import islice
@@ -16,6 +17,7 @@ from minijinja import Environment
 from orchestra.claims import Claim, Computation, Judgement, Support, dropped
 from orchestra.cli.answer import as_text
 from orchestra.cli.claims import told
+from orchestra.cli.promises import Held, promised
 from orchestra.cli.screen import moment, money, seconds
 from orchestra.cli.telling import choices, given_text
 from orchestra.events import Event, RunStarted, TurnStarted
@@ -24,6 +26,7 @@ from orchestra.places import Place, Span, TableCell, Texts
 from orchestra.result import score_of
 from orchestra.values.outcome import Abstained, Failed, Value
 from orchestra.values.text import counted, shortened, visible
+from orchestra.verify.certificate import percent
 
 LONGEST = 20_000
 """Characters of one text that the page shows; what is beyond them is said to be left out."""
@@ -41,11 +44,11 @@ NEAR_ROWS = 1
 """Rows of a table that are shown above and below a cell's."""
 
 
-def page(history: History, events: Sequence[Event], claims: Sequence[Claim], status: str) -> str:
+def page(history: History, events: Sequence[Event], claims: Sequence[Claim], status: str, held: Sequence[Held] = ()) -> str:
     """The page of a run."""
     environment = Environment(auto_escape_callback=lambda _: True, undefined_behavior="strict", trim_blocks=True, lstrip_blocks=True)
     environment.add_template("page", files("orchestra.cli").joinpath("page.html").read_text("utf-8"))
-    return environment.render_template("page", **_parts(history, events, claims, status))
+    return environment.render_template("page", **_parts(history, events, claims, status), promises=list(_promises(history, held)))
 
 
 def _parts(history: History, events: Sequence[Event], claims: Sequence[Claim], status: str) -> dict[str, Any]:
@@ -73,6 +76,38 @@ def _parts(history: History, events: Sequence[Event], claims: Sequence[Claim], s
         "rows_left": max(0, len(history.rows) - MAX_ROWS),
         "digests": list(_digests(history, events)),
     }
+
+
+def _promises(history: History, held: Sequence[Held]) -> Iterator[dict[str, Any]]:
+    """What certificates promise of accepted values, once for all elements of a list, each with what stands behind it."""
+    nodes = dict[tuple[str, str], tuple[int, Held | None]]()
+    for path, said, one in promised(history, held):
+        about = re.sub(r"\[\d+\]|#\d+", "", path), said
+        nodes[about] = nodes.get(about, (0, None))[0] + 1, one
+    for (path, said), (count, one) in islice(nodes.items(), MAX_CHOICES):
+        facts = list(_behind(one.terms)) if one is not None else [("", "its certificate is not stored, or cannot be read")]
+        yield {
+            "node": _line(path) + (f" ({count} values)" if count > 1 else ""),
+            "said": _line(said),
+            "facts": [(_line(name), _line(text)) for name, text in facts],
+        }
+
+
+def _behind(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What stands behind a promise, in words."""
+    rows, seen, rest, data = terms["rows"], terms["calibrated"], terms["judged"], terms["data"]
+    delta = f", delta {terms['delta']:g}" if "delta" in terms else ""
+    yield "terms", f"alpha {terms['alpha']:g}{delta}; from a score of {terms['threshold']:.6g}"
+    yield "coverage", percent(terms["coverage"])
+    yield "rows", f"{sum(rows.values()):,} of {data['name']}: " + ", ".join(f"{count:,} {part}" for part, count in rows.items())
+    yield "rows' digest", data["digest"]
+    low, high = map(percent, rest["interval"])
+    yield "calibrated", f"{seen['wrong']:,} wrong of {seen['accepted']:,} accepted"
+    yield "on the rest", f"{rest['wrong']:,} wrong of {rest['accepted']:,} accepted, 95 % from {low} to {high}"
+    yield "right by", ", ".join(terms["right"])
+    yield "made", terms["made"]
+    yield "assumed", terms["assumed"]
+    yield "certificate", terms["certificate"]
 
 
 def _facts(history: History, events: Sequence[Event]) -> Iterator[tuple[str, str]]:

@@ -59,6 +59,8 @@ class Ending:
     run: str
     result: Result[Any] | None
     events: list[Event]
+    certificates: Mapping[str, Any]
+    """What stands behind its promises, by node."""
 
     @property
     def status(self) -> str:
@@ -85,7 +87,9 @@ class Ending:
     def _show(self, manner: Manner, more: Mapping[str, Any] | None, nodes: Callable[[], None] | None) -> None:
         questions = [] if self.result is not None else History.of(self.events).asked
         if manner.as_json:
-            data = result_data(self.result) if self.result is not None else {"run": self.run, "status": "waiting", "output": None}
+            data: dict[str, Any] = {"run": self.run, "status": "waiting", "output": None}
+            if self.result is not None:
+                data = {**result_data(self.result), "certificates": self.certificates}
             print_json({**data, **({"asked": asking.question_data(self.run, questions)} if questions else {}), **(more or {})})
         elif manner.stream:
             if questions:
@@ -160,7 +164,14 @@ class Watch:
             for event in await self._orchestra.journal.read(self._run.id, len(self._events)):
                 self._see(event)
         self._stop.run = ""
-        return Ending(self._run.id, result, self._events)
+        return Ending(self._run.id, result, self._events, await self._certificates(result))
+
+    async def _certificates(self, result: Result[Any] | None) -> Mapping[str, Any]:
+        if not self._manner.as_json or result is None or not result.promises:
+            return {}
+        from orchestra.cli.promises import certificates, stored
+
+        return certificates(History.of(self._events), await stored(self._orchestra.journal, self._events))
 
     async def _end(self, here: bool) -> Result[Any] | None:
         return await self._run.wait() if here else await self._run.pause()

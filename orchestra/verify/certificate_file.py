@@ -18,6 +18,11 @@ SCORE = "the lowest score of the node's checks, each of which passes"
 COMBINED = "what the agent's combination makes of the scores of the node's checks"
 """And where the node says `score: combined`."""
 
+ASSUMED = (
+    "the rows and the inputs to come are drawn alike, and independently (exchangeability); nothing in these figures would show otherwise"
+)
+"""What every promise rests on."""
+
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Level = Annotated[float, msgspec.Meta(gt=0, le=0.5)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
@@ -143,6 +148,27 @@ class Certificate(Promise, frozen=True, kw_only=True, forbid_unknown_fields=True
     def spent(self) -> float:
         """The part of delta that its test had."""
         return self.delta * share(self.attempt or 0)
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The promise with what an auditor asks of it, as plain JSON."""
+        data = self.data
+        return {
+            "agent": self.agent,
+            "promise": self.promise,
+            "alpha": self.alpha,
+            "delta": self.delta,
+            "threshold": self.threshold,
+            "coverage": self.coverage,
+            "rows": {"tuning": data.tuning, "calibration": data.calibration, "judged": data.judged},
+            "calibrated": {"accepted": self.accepted, "wrong": self.errors},
+            "judged": {"accepted": self.judged.accepted, "wrong": self.judged.errors, "interval": [self.judged.low, self.judged.high]},
+            "data": {"name": data.name, "digest": data.digest},
+            "right": list(data.right),
+            "made": self.made,
+            "assumed": ASSUMED,
+            "certificate": self.digest,
+        }
 
     @property
     def command(self) -> str:

@@ -5,12 +5,12 @@ As `orchestra.verify.certificate_file` of a threshold for whole answers; this on
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from orchestra.verify.certificate import interval, percent
-from orchestra.verify.certificate_file import Bonds, Count, Level, Share
+from orchestra.verify.certificate_file import ASSUMED, Bonds, Count, Level, Share
 from orchestra.verify.drift import Drift
 from orchestra.verify.factuality import Factuality, rank
 from orchestra.verify.row_marks import Marks
@@ -93,6 +93,26 @@ class ClaimsCertificate(Promise, frozen=True, kw_only=True, forbid_unknown_field
         """What is promised, in one line."""
         share = self.calibrated.kept / self.calibrated.parts if self.calibrated.parts else 0.0
         return f"all that is kept is right in at least {percent(1 - self.alpha)} of answers; keeps {percent(share)} of their parts"
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """The promise with what an auditor asks of it, as plain JSON; it is over the draw of the answers too, and has no delta."""
+        seen, judged, data = self.calibrated, self.judged, self.data
+        return {
+            "agent": self.agent,
+            "promise": self.promise,
+            "alpha": self.alpha,
+            "threshold": self.threshold,
+            "coverage": seen.kept / seen.parts if seen.parts else 0.0,
+            "rows": {"calibration": data.calibration, "judged": data.judged},
+            "calibrated": {"accepted": seen.answers, "wrong": seen.broken},
+            "judged": {"accepted": judged.answers, "wrong": judged.broken, "interval": [self.low, self.high]},
+            "data": {"name": data.name, "digest": data.digest},
+            "right": [f"each part, as somebody judged it; {self.check} by {self.judge} scores it"],
+            "made": self.made,
+            "assumed": ASSUMED,
+            "certificate": self.digest,
+        }
 
     @property
     def command(self) -> str:
