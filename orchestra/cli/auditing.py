@@ -249,12 +249,10 @@ def _show(case: _Case, *, as_json: bool) -> None:
         say(f"a new one, on other rows, which are like those of today: {certificate.command}", style="dim")
     elif not drift.audited:
         say(f"Nothing was audited yet: {case.verb} --watch --audit 20", style="dim")
+    elif drift.evidence > 1:
+        say("The promise is not refuted yet, but the audits speak against it.", style="bold yellow")
     else:
-        against = drift.evidence > 1
-        what = (
-            "The promise is not refuted yet, but the audits speak against it." if against else "The promise is not refuted by these audits."
-        )
-        say(what, style="bold yellow" if against else "green")
+        say("The promise is not refuted by these audits.", style="green")
 
 
 def _row(audit: audits.Audited) -> tuple[str, ...]:
