@@ -98,8 +98,12 @@ def _behind(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     rows, seen, rest, data = terms["rows"], terms["calibrated"], terms["judged"], terms["data"]
     delta = f", delta {terms['delta']:g}" if "delta" in terms else ""
     yield "terms", f"alpha {terms['alpha']:g}{delta}; from a score of {terms['threshold']:.6g}"
+    if attempt := terms.get("attempt"):
+        yield "attempt", f"number {attempt:,} on these rows, tested at {percent(terms['tested_at'])} of {percent(terms['delta'])}"
     yield "coverage", percent(terms["coverage"])
     yield "rows", f"{sum(rows.values()):,} of {data['name']}: " + ", ".join(f"{count:,} {part}" for part, count in rows.items())
+    if any((left := terms.get("left_out", {})).values()):
+        yield "left out", f"{left['copies']:,} rows with the input of another, {left['grouped']:,} of one group with another"
     yield "rows' digest", data["digest"]
     low, high = map(percent, rest["interval"])
     yield "calibrated", f"{seen['wrong']:,} wrong of {seen['accepted']:,} accepted"

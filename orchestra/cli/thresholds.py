@@ -32,7 +32,19 @@ from orchestra.values.types import nearest
 from orchestra.verify import attempts, rule
 from orchestra.verify.acceptance import names_of, rules_of
 from orchestra.verify.asking import ASKING
-from orchestra.verify.certificate import Accepted, Certification, Certified, Terms, TooLittle, certify, checked, interval, percent, too_few
+from orchestra.verify.certificate import (
+    SURE,
+    Accepted,
+    Certification,
+    Certified,
+    Terms,
+    TooLittle,
+    certify,
+    checked,
+    interval,
+    percent,
+    too_few,
+)
 from orchestra.verify.certificate_file import Bonds, Certificate, Origin, as_data, as_outcome, certificate
 from orchestra.verify.combination import Combination
 from orchestra.verify.row_marks import SKETCH, Marks, Rows
@@ -296,11 +308,10 @@ def show(asked: Certifying, made: Attempt) -> None:
     if found.naive is not None:
         naive = found.naive
         say(f"The naive threshold, {naive.threshold:.6g}, promises nothing: {_judged(naive.judged)} of the same rows.")
-    rounds = splits.rounds
+    over = f"more than {percent(asked.alpha)} of the rest was wrong in {splits.broken} of {splits.certified} that came to a certificate"
     say(
-        f"{rounds} resplits: more than {percent(asked.terms.alpha)} of the rest was wrong in {percent(splits.broken / rounds)}"
-        f" ({percent(splits.refuted / rounds)} beyond chance), with the naive threshold in {percent(splits.naive_broken / rounds)}"
-        f" ({percent(splits.naive_refuted / rounds)}); {splits.certified} came to a certificate."
+        f"{splits.rounds} resplits: {over} (in {splits.refuted} a test at {percent(1 - SURE)} rejects chance),"
+        f" and with the naive threshold in {splits.naive_broken} of {splits.naive} (in {splits.naive_refuted})."
     )
     if made.file is not None:
         say(visible(f"\n{made.file}: written; a node accepts by it with `accept: certified`"), style="bold")

@@ -19,7 +19,8 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from orchestra.learn.metrics import Case, Metric
-from orchestra.verify.certificate import binomial_tail, interval
+from orchestra.verify.binomial import binomial_tail
+from orchestra.verify.certificate import interval
 
 T = TypeVar("T")
 DRAWS = 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,7 @@ def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_t
     places = [said.out.index(text) for text in wanted]
     assert places == sorted(places)
     assert "30 % of all answers are wrong: whatever the score, 26.3 % must be withheld at least." in said.out
+    assert re.search(r"wrong in \d+ of 200 that came to a certificate \(in \d+ a test at 5 % rejects chance\)", said.out)
 
 
 def test_the_served_agent_and_its_recorded_answers_come_to_the_same(shell: Shell, certified: Certificate) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from orchestra.values.json import digest
 from orchestra.verify.certificate_file import ASSUMED, Certificate
 from tests.cli.shell import Shell
-from tests.cli.test_certify import certified, run, shell, sure
+from tests.cli.test_certify import PREDICTED, certified, certify, run, shell, sure
+from tests.cli.test_certify_rows import written
 
 __all__ = ["certified", "shell"]
 
@@ -32,7 +33,8 @@ def test_a_run_says_what_stands_behind_its_promise(shell: Shell, certified: Cert
     assert (terms["alpha"], terms["delta"], terms["coverage"]) == (0.05, 0.05, certified.coverage)
     assert terms["rows"] == {"tuning": 200, "calibration": 500, "judged": 300}
     assert (terms["data"], terms["made"]) == ({"name": "rows.jsonl", "digest": certified.data.digest}, certified.made)
-    assert (terms["right"], terms["assumed"], terms["certificate"]) == (["label exact"], ASSUMED, certified.digest)
+    assert (terms["attempt"], terms["tested_at"], terms["left_out"]) == (1, certified.spent, {"copies": 0, "grouped": 0})
+    assert (terms["right"], terms["assumed"], terms["certificate"]) == (["label same"], ASSUMED, certified.digest)
     assert run(shell, above(certified) - 1).json["certificates"] == {}
 
 
@@ -41,15 +43,26 @@ def test_the_page_of_a_run_has_the_promise_and_what_it_rests_on(shell: Shell, ce
     for said in (
         certified.promise,
         "alpha 0.05, delta 0.05",
+        "number 1 on these rows, tested at 4 % of 5 %",
         "1,000 of rows.jsonl: 200 tuning, 500 calibration, 300 judged",
         data.digest,
-        "label exact",
+        "label same",
         certified.made,
         ASSUMED,
         certified.digest,
     ):
         assert said in shown, said
     assert "What is promised" not in page(shell, run(shell, above(certified) - 1).json["run"])
+
+
+def test_the_page_says_which_rows_were_left_out_and_that_a_metric_left_out_none(shell: Shell) -> None:
+    measure = "metrics: {in scope: {of: accuracy, field: label, without: [other]}}"
+    Path("agents/sorter/evaluation.yaml").write_text(f"schema: orchestra/evaluation/v1\n{measure}\n")
+    written(2000, lambda n: {"group": n // 10})
+    assert certify(shell, *PREDICTED).code == 0
+    shown = page(shell, run(shell, 999).json["run"])
+    for said in ("0 rows with the input of another, 1,800 of one group with another", "in scope, of all rows"):
+        assert said in shown, said
 
 
 def test_a_page_whose_certificate_is_gone_says_so(shell: Shell, certified: Certificate) -> None:
