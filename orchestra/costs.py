@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from datetime import date, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
-from orchestra.doors import EVERY, Skimmed, Skims
 from orchestra.errors import InputError
 from orchestra.events import AttemptFinished, RunStarted
 from orchestra.fleet.config import Endpoint, LocalServer, Price, read
 from orchestra.fleet.local import HERE
 from orchestra.journal.costs import KEYS, Cost, CostRow, Costs, Counting, Key, Unread
-from orchestra.journal.error import JournalError
+from orchestra.skimming import skim
 from orchestra.values.schema import nearest
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ async def costs(
     """
     counting = Counting(keys((by,) if isinstance(by, str) else by), unpriced(fleet))
     begin, end = _moment(since, -inf), _moment(until, inf)
-    async with aclosing(journal.skim(begin) if isinstance(journal, Skims) else _each(journal, begin)) as runs:
+    async with aclosing(skim(journal, begin)) as runs:
         async for run, started, events, fault in runs:
             if started >= end:
                 continue
@@ -115,14 +114,3 @@ def _moment(when: When, otherwise: float) -> float:
     except (ValueError, OverflowError, OSError) as error:
         raise InputError("C010", f"{when!r} is before or behind all dates", hint=hint) from error
     raise InputError("C010", f"{when!r} is no moment", hint=hint)
-
-
-async def _each(journal: Journal, since: float) -> AsyncGenerator[Skimmed, None]:
-    """The same of a journal that cannot be gone through: each run is read."""
-    for summary in await journal.runs(EVERY):
-        if summary.started < since:
-            return
-        try:
-            yield Skimmed(summary.run, summary.started, await journal.read(summary.run))
-        except JournalError as fault:
-            yield Skimmed(summary.run, summary.started, fault=fault)

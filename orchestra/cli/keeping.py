@@ -109,14 +109,14 @@ async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> N
                 say(f"{run.run}  {run.workflow}  {run.status}")
             say(f"{counted(len(found), 'run')} would be deleted" if found else "no run is old enough")
             return
-        if not sure and not await _agreed(len(found)):
+        if not sure and not await agreed(len(found)):
             say("nothing was deleted")
             return
-        before = _room()
+        before = room()
         deleted, kept = await _delete(journal, found)
         if isinstance(journal, SqliteJournal):  # a database gives room back by itself
             await journal.compact()
-        freed = max(0, before - _room())
+        freed = max(0, before - room())
     if as_json:
         print_json({"runs": deleted, "deleted": len(deleted), "kept": kept, "freed": freed})
         return
@@ -145,17 +145,17 @@ def batched(runs: list[str], most: int) -> Iterator[list[str]]:
     return (runs[start : start + most] for start in range(0, len(runs), most))
 
 
-async def _agreed(count: int) -> bool:
+async def agreed(count: int) -> bool:
     """Whether the person at the terminal wants it. Raises `InputError` C010 where nobody sits there."""
     if not asking.somebody_is_here():
-        raise InputError("C010", f"{count} runs would be deleted for good", hint="add --yes, or look first with --dry-run")
+        raise InputError("C010", f"{counted(count, 'run')} would be deleted for good", hint="add --yes, or look first with --dry-run")
     sys.stderr.write(f"delete {counted(count, 'run')} for good? [y/N] ")
     sys.stderr.flush()
     return (await asking.line_from_terminal() or "").strip().lower() in ("y", "yes")
 
 
-def _room() -> int:
-    """Bytes on disk."""
+def room(*parts: str) -> int:
+    """Bytes on disk of the journal's file and its log, or of what else stands beside it."""
     place = settings().journal
-    files = [place, place.with_name(place.name + "-wal")] if isinstance(place, Path) else []
+    files = [place.with_name(place.name + part) for part in parts or ("", "-wal")] if isinstance(place, Path) else []
     return sum(os.stat(file).st_size for file in files if file.exists())

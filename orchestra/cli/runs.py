@@ -146,6 +146,7 @@ def register(app: typer.Typer) -> None:
     add(runs, replay, panel="Make again")
     add(runs, diff, panel="Make again")
     add(runs, export, panel="Keep")
+    add(runs, delete, panel="Keep")
     add(runs, gc, panel="Keep")
     app.add_typer(runs, name="runs", rich_help_panel="Look back")
 
@@ -354,6 +355,25 @@ def export(
     from orchestra.cli import keeping
 
     asyncio.run(keeping.export(run, output, blobs=blobs))
+
+
+def delete(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False)
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and which runs have copies.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete runs for good: all that the journal has of them, whatever their age. Says which other runs have copies.
+
+    A run that may go on is refused: cancel it first. So is one whose messages in the outbox are not delivered.
+    """
+    import asyncio
+
+    from orchestra.cli import deleting
+
+    asyncio.run(deleting.delete(names, dry_run=dry_run, sure=yes, as_json=as_json))
 
 
 def gc(

@@ -149,6 +149,7 @@ class File:
                 "J017", f"the journal's folder knows no write-ahead log: {self.path}", hint="put the journal on a local disk"
             )
         sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
+        sql.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten: the default of some builds of SQLite alone
         if version is None or version < SCHEMA:
             self._make_tables()
         if max_bytes is not None:

@@ -1,0 +1,110 @@
+"""What `orchestra runs delete` does: named runs deleted for good, and what they leave behind said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from orchestra.cli.finding import find_run, nothing, opened_journal
+from orchestra.cli.keeping import agreed, room
+from orchestra.cli.screen import moment, note, print_json, say, size
+from orchestra.doors import Journal, RunSummary
+from orchestra.errors import InputError
+from orchestra.events import AttemptFinished, Event, RunStarted, TurnStarted
+from orchestra.journal.error import undelivered
+from orchestra.journal.history import saved
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.journal.summary import standing
+from orchestra.skimming import skim
+from orchestra.values.text import counted
+
+MAX_HEIRS = 5
+ELSEWHERE = "not in the journal, and left as they are: files made of runs (exports, pages, batches, rows to learn from), logs, backups"
+
+
+async def delete(names: Sequence[str], *, dry_run: bool, sure: bool, as_json: bool) -> None:
+    """Deletes runs, all that stand there or none. Raises `InputError` C018 for one that is not there, C056 for one that has not ended, C010
+    where nobody can be asked; `JournalError` J024 where messages of one are not delivered."""
+    async with opened_journal() as journal:
+        if journal is None:
+            raise nothing(names[0])
+        found = await _ended(journal, dict.fromkeys([await find_run(journal, name) for name in names]))
+        heirs, unread = await _heirs(journal, {run.run for run in found})
+        if not as_json:
+            for run in found:
+                note(f"{run.run}  {run.workflow}  {run.status}  {moment(run.started)}")
+            _tell(heirs, unread)
+        if not dry_run and not sure and not await agreed(len(found)):
+            say("nothing was deleted")
+            return
+        before, gone = room(), [] if dry_run else found
+        for run in gone:
+            await journal.delete(run.run)
+        if gone and isinstance(journal, SqliteJournal):  # a database gives room back by itself
+            await journal.compact()
+        freed = max(0, before - room())
+        left = room("-wal") if gone else 0
+    if as_json:
+        told = {"runs": [run.run for run in found], "deleted": len(gone), "freed": freed}
+        print_json({**told, "copies": heirs, "unread": unread, "wal": left})
+        return
+    if dry_run:
+        say(f"{counted(len(found), 'run')} would be deleted")
+        return
+    say(f"{counted(len(gone), 'run')} deleted, {size(freed)} freed")
+    if left:
+        note("other processes read the journal: its -wal has pages of before until they close it, or the next: orchestra runs gc")
+
+
+async def _ended(journal: Journal, names: Collection[str]) -> list[RunSummary]:
+    """The runs of these ids. Raises as `delete` does where one cannot go."""
+    found, now = [], time.time()
+    for name in names:
+        if (summary := await journal.summary(name)) is None:
+            raise InputError("C018", f"there is no run {name!r}", hint="orchestra runs list")
+        if summary.finished is None:
+            status = standing(summary, now).status
+            raise InputError("C056", f"run {name} is {status}, and may go on", hint=f"end it first: orchestra runs cancel {name}")
+        found.append(summary)
+    after = 0
+    while messages := await journal.outbox(after):
+        if message := next((message for message in messages if message.run in names), None):
+            raise undelivered(message.run)
+        after = messages[-1].number
+    return found
+
+
+async def _heirs(journal: Journal, gone: Collection[str]) -> tuple[list[str], list[str]]:
+    """Other runs that have copies of what these were given or answered, and those of which nobody can tell."""
+    heirs, unread = [], []
+    async for run, _, events, fault in skim(journal):
+        if run in gone:
+            continue
+        if fault is not None:
+            unread.append(run)
+        elif any(source in gone for event in events for source in _sources(event)):
+            heirs.append(run)
+    return heirs, unread
+
+
+def _sources(event: Event) -> tuple[str, ...]:
+    """The runs that an event has something of."""
+    match event:
+        case RunStarted(parent=parent):
+            return parent, *(saving.run for saving in saved(event))
+        case AttemptFinished(recalled=recalled):
+            return (recalled,)
+        case TurnStarted(drafted=drafted) if drafted is not None:
+            return (drafted.recalled,)
+        case _:
+            return ()
+
+
+def _tell(heirs: Sequence[str], unread: Sequence[str]) -> None:
+    """What stays, on stderr."""
+    if heirs:
+        more = f" and {len(heirs) - MAX_HEIRS} more" if len(heirs) > MAX_HEIRS else ""
+        note(f"{counted(len(heirs), 'other run')} with copies of what they were given or answered: {' '.join(heirs[:MAX_HEIRS])}{more}")
+    if unread:
+        note(f"{counted(len(unread), 'run')} cannot be read, and may have copies as well: {' '.join(unread[:MAX_HEIRS])}")
+    note(ELSEWHERE)
