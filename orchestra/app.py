@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from orchestra.doors import Clock, Journal, RunSummary, Workers
     from orchestra.engine.replay import Replayed
     from orchestra.engine.shell import Engine
-    from orchestra.events import Event, Question
+    from orchestra.events import Event
     from orchestra.fleet.progress import Progress
     from orchestra.fleet.status import FleetStatus
     from orchestra.project import Project
     from orchestra.seen import RunStatus, Seen
+    from orchestra.tags import Tags
     from orchestra.verify.acceptance import Ruling
-    from orchestra.verify.entailment import Reply
     from orchestra.whatif import Rehearsal
     from orchestra.workers import FleetMode, Troupe
     from orchestra.workflow.acceptance import Checks
@@ -132,6 +132,7 @@ class Orchestra:
         values: Mapping[str, Any] | None = None,
         unset: Collection[str] | None = None,
         by: str | None = None,
+        tags: Tags | None = None,
     ) -> Orchestra:
         """The same `Orchestra`, whose runs have these options; what is left out stays as it is here, the key too, which `""` takes away.
 
@@ -142,9 +143,9 @@ class Orchestra:
         `values` are what nodes give in a fork, by name, whatever they would come to; a node of `unset` does without the value that it
         had in the run before. `by` says who says so; who answers, resumes and cancels too, where these are not told another name.
         Limits that `budget` states replace those of the run's workflow; its other limits stay. With `live`, what models write can be read
-        while they write it, unverified (`Run.text`).
+        while they write it, unverified (`Run.text`). `tags`, as `{"customer": "42"}`, find runs. Raises `InputError` E040 for what is none.
         """
-        told: dict[str, Any] = {"idempotency_key": idempotency_key, "budget": budget, "label": label or None, "memo": memo}
+        told: dict[str, Any] = {"idempotency_key": idempotency_key, "budget": budget, "label": label or None, "memo": memo, "tags": tags}
         told |= {"purpose": purpose or None, "sample": sample, "again": again, "live": live, "values": values, "unset": unset, "by": by}
         chosen = dataclasses.replace(self._options, **{name: value for name, value in told.items() if value is not None})
         return Orchestra(self._project, self._engine, self._troupe, self._home, chosen)
@@ -218,7 +219,8 @@ class Orchestra:
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         options = self._options
-        told = {"label": self._labelled(program), "options": options.kept(program.budget), "tiers": self._project.tiers(program), **more}
+        kept = options.kept(program.budget, more.pop("tags", {}))
+        told = {"label": self._labelled(program), "options": kept, "tiers": self._project.tiers(program), **more}
         return self._engine.start(program, given, graph=graph, versions=versions, live=options.live, **told)
 
     def _labelled(self, program: Program) -> Label:
@@ -312,12 +314,25 @@ class Orchestra:
         self._home.check()
         return await look(self.journal, run, self._engine.clock.now())
 
-    async def runs(self, *, limit: int = 50, workflow: str = "", status: RunStatus | None = None) -> Sequence[RunSummary]:
-        """The latest runs, newest first; with a `workflow` or a `status` those alone. Raises `InputError` C010 for what is no status."""
-        from orchestra.seen import listed
+    async def runs(
+        self,
+        *,
+        limit: int = 50,
+        workflow: str = "",
+        status: RunStatus | Collection[RunStatus] | None = None,
+        tags: Tags | None = None,
+        since: When = None,
+        until: When = None,
+        before: str = "",
+    ) -> Sequence[RunSummary]:
+        """The latest runs, newest first: those of a `workflow` alone, of one `status` or several, with all of these `tags`, that began at
+        `since` or later and before `until` (a moment, or so long ago), and behind the run `before` in this order, for the next page.
+        Raises `InputError` C010 for what is no status or no moment, E020 for a `before` that is not there, E040 for tags that are none."""
+        from orchestra.seen import Wanted, listed
 
         self._home.check()
-        return await listed(self.journal, self._engine.clock.now(), limit=limit, workflow=workflow, status=status or "")
+        wanted = Wanted.of(limit, workflow, status, tags, since, until, before)
+        return await listed(self.journal, self._engine.clock.now(), wanted)
 
     async def asked(self, run: str) -> list[Asked]:
         """What persons are asked by a run, and have not answered. Raises `InputError` E020 for one that is not there."""
@@ -375,7 +390,7 @@ class Orchestra:
         old = await heir(self._project, self._engine, first, events, program, again=self._options.again)
         values = values_of(program, self._options, Before(first, None if inputs else events, old.changes), given)
         more = {"parent": run, "workers": old.workers, "label": inherited(first, self._labelled(program)), "values": values}
-        execution = await self._once(program, given, graph, versions, **more)
+        execution = await self._once(program, given, graph, versions, **more, tags=first.tags)
         try:
             await execution.begun()
         except (asyncio.CancelledError, OrchestraError) as error:
@@ -450,36 +465,22 @@ class Orchestra:
         stands = start(situation)
         while isinstance(stands, Asked):
             self._home.check()
-            stands = go_on(situation, stands, await asyncio.gather(*(self._heard(one, own) for one in stands.questions)))
+            view = self.options(idempotency_key="", live=False)  # a key is for one run
+            asked = [(one, view.options(sample=one.sample or None).run) for one in stands.questions]
+            heard = [judging.heard(run, self._project, one, own, self.label) for one, run in asked]
+            stands = go_on(situation, stands, await asyncio.gather(*heard))
         return stands
 
-    async def _heard(self, question: Question, own: Mapping[str, Step[..., Any]]) -> Reply:
-        """What an agent, of a check's `own` or of the project, or a tool says to its question; a failure, or a late answer, is none."""
-        from orchestra import judging
-        from orchestra.engine.kinds.checking import PATIENCE
-        from orchestra.verify.entailment import Reply
-        from orchestra.verify.tools import asked
-
-        runs = self.options(idempotency_key="", sample=question.sample or None, live=False)  # a key is for one run
-        try:
-            async with asyncio.timeout(PATIENCE):
-                if tool := asked(question.agent):
-                    return await judging.told(self._project, tool, question.inputs, self.label)
-                result = await runs.run(self._project.asked(question.agent, own), **question.inputs)
-                return Reply(jsonable(result.output))
-        except TimeoutError:
-            return Reply(fault=f"E006 no answer within {PATIENCE:g} s")
-        except OrchestraError as error:
-            return Reply(fault=f"{error.code} {error.message}")
-
-    async def costs(self, by: Key | Iterable[Key] = "workflow", *, since: When = None, until: When = None, workflow: str = "") -> Costs:
-        """What the journal's runs cost, summed up by one key or several (`orchestra.costs.KEYS`): those that began at `since` or later and
-        before `until`, a moment or so long ago, and with `workflow` those of that name alone. Runs that cannot be read are named, and left
-        out. Raises `InputError` C043 for what is no key, F100 where the fleet's file, which has the prices, cannot be read."""
+    async def costs(
+        self, by: Key | Iterable[Key] = "workflow", *, since: When = None, until: When = None, workflow: str = "", tags: Tags | None = None
+    ) -> Costs:
+        """What the journal's runs cost, summed up by one key or several (`orchestra.costs.KEYS`, `tag:NAME`): those of `runs` with the same
+        `since`, `until`, `workflow` and `tags`. Runs that cannot be read are named, and left out. Raises `InputError` C043 for what is no
+        key, E040 for tags that are none, F100 where the fleet's file, which has the prices, cannot be read."""
         from orchestra.costs import costs, servers
 
         self._home.check()
-        return await costs(self.journal, servers(self.settings), by, since=since, until=until, workflow=workflow)
+        return await costs(self.journal, servers(self.settings), by, since=since, until=until, workflow=workflow, tags=tags)
 
     async def load(self, agent: str) -> list[str]:
         """Has the local servers that run load an agent's adapter, before its first call; gives their names. Raises `InputError` A001."""

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
-from datetime import date, datetime, timedelta
 from math import inf
-from typing import TYPE_CHECKING, TypeAlias
+from time import time
+from typing import TYPE_CHECKING
 
+from orchestra.doors import EVERY
 from orchestra.errors import InputError
 from orchestra.events import AttemptFinished, RunStarted
 from orchestra.fleet.config import Endpoint, LocalServer, Price, read
 from orchestra.fleet.local import HERE
 from orchestra.journal.costs import KEYS, Cost, CostRow, Costs, Counting, Key, Unread
+from orchestra.journal.summary import standing
 from orchestra.skimming import skim
+from orchestra.tags import PREFIX, Tags, checked, has, is_name
 from orchestra.values.schema import nearest
+from orchestra.when import When, moment
 
 if TYPE_CHECKING:
     from orchestra.config import Settings
     from orchestra.doors import Journal
 
-__all__ = ["KEYS", "Cost", "CostRow", "Costs", "Key", "Unread", "costs", "keys", "servers"]
-When: TypeAlias = datetime | date | timedelta | None
+__all__ = ["KEYS", "Cost", "CostRow", "Costs", "Key", "Unread", "When", "costs", "keys", "servers"]
 
 
 async def costs(
@@ -32,23 +35,30 @@ async def costs(
     since: When = None,
     until: When = None,
     workflow: str = "",
+    tags: Tags | None = None,
 ) -> Costs:
     """What the runs of a journal took, summed up `by` one key or several: of those that began at `since` or later, and before `until`
-    (a moment, or so long ago), and with `workflow` of those of that name alone. One run is held at a time, or some short ones.
+    (a moment, or so long ago), of a `workflow` alone, and with all of these `tags`. One run is held at a time, or some short ones.
 
     `fleet` has the servers whose prices are known (`servers`). A run that cannot be read is left out, and named.
-    Raises `InputError` C043 for what is no key, `JournalError` where the journal as a whole cannot be read.
+    Raises `InputError` C043 for what is no key, E040 for tags that are none, `JournalError` where the journal as a whole cannot be read.
     """
-    counting = Counting(keys((by,) if isinstance(by, str) else by), unpriced(fleet))
-    begin, end = _moment(since, -inf), _moment(until, inf)
+    names = keys((by,) if isinstance(by, str) else by)
+    counting = Counting(names, unpriced(fleet))
+    begin, end = moment(since, -inf), moment(until, inf)
+    wanted = checked(tags or {})
+    # How a run without an end stands, its events do not say: somebody has it in hand, or it waits.
+    stands = {run.run: standing(run, time()).status for run in await journal.runs(EVERY)} if "status" in names else {}
     async with aclosing(skim(journal, begin)) as runs:
         async for run, started, events, fault in runs:
             if started >= end:
                 continue
             if fault is not None:
                 counting.leave_out(run, fault.code, fault.message)
-            elif events and (not workflow or not isinstance(events[0], RunStarted) or events[0].workflow == workflow):
-                counting.add(run, events)
+            elif events and (
+                not isinstance(first := events[0], RunStarted) or (workflow in ("", first.workflow) and has(first.tags, wanted))
+            ):
+                counting.add(run, events, stands.get(run, ""))
     return counting.costs()
 
 
@@ -88,29 +98,12 @@ def unpriced(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[AttemptFi
 
 
 def keys(names: Iterable[str]) -> tuple[Key, ...]:
-    """What to sum up by, each once. Raises `InputError` C043 where there is none, or one that is not among `KEYS`."""
+    """What to sum up by, each once. Raises `InputError` C043 where there is none, or one that is neither among `KEYS` nor `tag:NAME`."""
     known: dict[str, Key] = {**{key: key for key in KEYS}, "tool": "agent"}  # one column has both
     asked = tuple(names) or ("",)
+    known |= {one: one for one in asked if one.startswith(PREFIX) and is_name(one.removeprefix(PREFIX))}
     if (wrong := next((one for one in asked if one not in known), None)) is not None:
         near = nearest(wrong, KEYS)
-        hint = f"did you mean {near!r}?" if near else f"one of: {', '.join(KEYS)}"
+        hint = f"did you mean {near!r}?" if near else f"one of: {', '.join(KEYS)}, {PREFIX}NAME"
         raise InputError("C043", f"costs are not summed up by {wrong!r}", hint=hint)
     return tuple(dict.fromkeys(known[one] for one in asked))
-
-
-def _moment(when: When, otherwise: float) -> float:
-    """Seconds since the epoch; of a day those of its midnight here. Raises `InputError` C010."""
-    hint = "since=timedelta(days=30), since=datetime(2026, 11, 1), since=date(2026, 11, 1)"
-    try:
-        match when:
-            case None:
-                return otherwise
-            case datetime():
-                return when.timestamp()
-            case date():
-                return datetime(when.year, when.month, when.day).astimezone().timestamp()
-            case timedelta():
-                return (datetime.now().astimezone() - when).timestamp()
-    except (ValueError, OverflowError, OSError) as error:
-        raise InputError("C010", f"{when!r} is before or behind all dates", hint=hint) from error
-    raise InputError("C010", f"{when!r} is no moment", hint=hint)

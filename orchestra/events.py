@@ -127,12 +127,18 @@ class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
     """The run that this one was forked from."""
     options: dict[str, Any] = {}
     """What the run was told beside its inputs and must still know when it is resumed, `budget` and `memo`;
-    and its `purpose`, where it is no work of the user's."""
+    its `purpose`, where it is no work of the user's; and its `tags`."""
     tiers: tuple[str, ...] = ()
     """The larger models that the fleet had, as its file names them, in the order in which they are asked. Where none is named there may be
     one: it is asked once, and the fleet says whether it is there."""
     given: dict[str, GivenValue] | None = None
     """By path: what a person gave in the place of what the step would come to, and nothing is called for it; None of most runs."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What its caller finds it by; of what is damaged, or of another version, what can be read."""
+        said = self.options.get("tags")
+        return {name: value for name, value in said.items() if isinstance(value, str)} if isinstance(said, dict) else {}
 
 
 def tier_name(tiers: tuple[str, ...], tier: int) -> str:

@@ -1,8 +1,9 @@
-"""Judging: an answer from elsewhere, before its checks: what it is held against, and how their scores become one. Asks nobody."""
+"""Judging: an answer from elsewhere, before its checks: what it is held against, who is asked, and how their scores become one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from orchestra.agent.contract import Contract
 from orchestra.agent.tool import ToolFault
 from orchestra.config import looks_like_path
 from orchestra.doors import sources
-from orchestra.errors import InputError
-from orchestra.events import Verdict
+from orchestra.errors import InputError, OrchestraError
+from orchestra.events import Question, Verdict
 from orchestra.inputs import jsonable
 from orchestra.project import Project
+from orchestra.result import Result
 from orchestra.values.json import unkept
 from orchestra.values.labels import WITHIN, Label
 from orchestra.values.types import Validator, schema_of
@@ -28,7 +30,7 @@ from orchestra.verify.combination import Combination
 from orchestra.verify.entailment import Reply
 from orchestra.verify.examination import stated
 from orchestra.verify.rule import AGREE, named
-from orchestra.verify.tools import TOOL
+from orchestra.verify.tools import TOOL, asked
 from orchestra.verify.verdict import UNKNOWN
 from orchestra.workflow.acceptance import Check, Checks, check_of
 from orchestra.workflow.steps import Step, Tool
@@ -100,6 +102,24 @@ async def told(project: Project, tool: str, inputs: Mapping[str, Any], label: La
         return Reply(fault=f"{fault.code} {fault.reason}")
     finally:
         WITHIN.reset(within)
+
+
+async def heard(
+    run: Callable[..., Awaitable[Result[Any]]], project: Project, question: Question, own: Mapping[str, Step[..., Any]], label: Label
+) -> Reply:
+    """What an agent, of a check's `own` or of the project, or a tool says to its question; a failure, or a late answer, is none."""
+    from orchestra.engine.kinds.checking import PATIENCE
+
+    try:
+        async with asyncio.timeout(PATIENCE):
+            if tool := asked(question.agent):
+                return await told(project, tool, question.inputs, label)
+            result = await run(project.asked(question.agent, own), **question.inputs)
+            return Reply(jsonable(result.output))
+    except TimeoutError:
+        return Reply(fault=f"E006 no answer within {PATIENCE:g} s")
+    except OrchestraError as error:
+        return Reply(fault=f"{error.code} {error.message}")
 
 
 def alone(project: Project, answer: Answer, checks: tuple[str, ...], accept: float | None, *, back_off: bool) -> Situation:

@@ -42,6 +42,15 @@ class Options:
     """Nodes of a fork that come to what they come to, though a person gave them a value in the run before, by name."""
     by: str = ""
     """Who says so; who answers, resumes and cancels, where no other name is told."""
+    tags: Mapping[str, str] | None = None
+    """Names with values that the run is found by, such as the customer that it is for; those of a fork's parent are the fork's, too."""
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` E040 for tags that are none."""
+        if self.tags is not None:
+            from orchestra.tags import checked
+
+            checked(self.tags)
 
     @property
     def run(self) -> str:
@@ -94,9 +103,9 @@ class Options:
         if self.given or self.let_go:
             raise InputError("E033", f"`{'values' if self.given else 'unset'}` are for a fork, and this is none", hint=_GIVING)
 
-    def kept(self, budget: Budget | None) -> dict[str, Any]:
-        """What a resumed run must still know; `budget` is the one that holds."""
-        found: dict[str, Any] = {}
+    def kept(self, budget: Budget | None, tags: Mapping[str, str]) -> dict[str, Any]:
+        """What a resumed run must still know; `budget` is the one that holds, `tags` are those of its parent."""
+        found: dict[str, Any] = {"tags": told} if (told := {**tags, **(self.tags or {})}) else {}
         if self.budget is not None and budget is not None:
             found["budget"] = budget.model_dump(mode="json", exclude_none=True)
         if self.memo:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 from orchestra.doors import EVERY, Journal, RunSummary
 from orchestra.errors import InputError
-from orchestra.events import Asked, RunFinished, RunStarted, opened
+from orchestra.events import Asked, Event, RunFinished, RunStarted, opened
 from orchestra.inputs import nowhere, unanswered
 from orchestra.journal.history import History
 from orchestra.journal.summary import standing
 from orchestra.result import Result, plainly, result_of
+from orchestra.skimming import skim
 from orchestra.stored import workflows
+from orchestra.tags import Tags, checked, has
 from orchestra.values.labels import Label
 from orchestra.values.schema import nearest
+from orchestra.when import When, moment
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled"]
 STATUSES: tuple[str, ...] = get_args(RunStatus)
@@ -39,6 +44,8 @@ class Seen:
     """What persons are asked and have not answered, in the order of asking; others may go on meanwhile."""
     result: Result[Any] | None
     """What it came to, the output as plain JSON; None where it has not ended."""
+    tags: Tags = field(default_factory=dict)
+    """What its caller finds it by."""
 
 
 async def look(journal: Journal, run: str, now: float) -> Seen:
@@ -49,20 +56,91 @@ async def look(journal: Journal, run: str, now: float) -> Seen:
         raise nowhere(run)
     if not isinstance(last := events[-1], RunFinished):
         asked = tuple(unanswered(History.of(events).asked, await journal.letters(run, opened(events))))
-        return Seen(run, first.workflow, cast(RunStatus, standing(summary, now).status), first.label, first.at, None, asked, None)
+        status = cast(RunStatus, standing(summary, now).status)
+        return Seen(run, first.workflow, status, first.label, first.at, None, asked, None, first.tags)
     result = result_of(last, events, run, plainly, await workflows(journal, first))
-    return Seen(run, first.workflow, result.status, first.label, first.at, last.at, (), result)
+    return Seen(run, first.workflow, result.status, first.label, first.at, last.at, (), result, first.tags)
 
 
-def known(status: str) -> None:
-    """Raises `InputError` C010 for what is no status; an empty one is any."""
-    if status and status not in STATUSES:
-        near = nearest(status, STATUSES)
-        raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which runs are listed: the latest of those that are all this."""
+
+    limit: int = 50
+    workflow: str = ""
+    status: tuple[str, ...] = ()
+    """One of these; any where there is none."""
+    tags: Tags = field(default_factory=dict)
+    since: float = -inf
+    until: float = inf
+    before: str = ""
+    """A run: those that come behind it, the newest first."""
+
+    @classmethod
+    def of(
+        cls, limit: int, workflow: str, status: str | Iterable[str] | None, tags: Tags | None, since: When, until: When, before: str
+    ) -> Wanted:
+        """What was asked for. Raises `InputError` C010 for what is no status or no moment, E040 for tags that are none."""
+        named = (status,) if isinstance(status, str) else tuple(status or ())
+        return cls(limit, workflow, known(named), checked(tags or {}), moment(since, -inf), moment(until, inf), before)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the latest runs are wanted, whatever they are."""
+        return not (self.workflow or self.status or self.tags or self.before) and self.since == -inf and self.until == inf
+
+    def has(self, run: RunSummary) -> bool:
+        """Whether a run is such a one, its tags aside."""
+        return (
+            self.workflow in ("", run.workflow)
+            and (not self.status or run.status in self.status)
+            and self.since <= run.started < self.until
+        )
 
 
-async def listed(journal: Journal, now: float, *, limit: int, workflow: str = "", status: str = "") -> Sequence[RunSummary]:
-    """The latest runs, newest first; with a `workflow` or a `status` those alone. Raises `InputError` C010 for what is no status."""
-    known(status)
-    runs = [standing(run, now) for run in await journal.runs(EVERY if status or workflow else limit)]
-    return [run for run in runs if status in ("", run.status) and workflow in ("", run.workflow)][: max(0, limit)]
+def known(statuses: Iterable[str]) -> tuple[str, ...]:
+    """Statuses; an empty one is any. Raises `InputError` C010 for what is none."""
+    named = tuple(status for status in statuses if status)
+    for status in named:
+        if status not in STATUSES:
+            near = nearest(status, STATUSES)
+            raise InputError("C010", f"no run is {status!r}", hint=f"did you mean {near!r}?" if near else f"one of: {', '.join(STATUSES)}")
+    return named
+
+
+async def listed(journal: Journal, now: float, wanted: Wanted) -> Sequence[RunSummary]:
+    """The latest runs, newest first, of those that are wanted. Raises `InputError` E020 for a run `before` that is not there."""
+    runs = [standing(run, now) for run in await journal.runs(wanted.limit if wanted.plain else EVERY)]
+    if wanted.before:
+        places = [place for place, run in enumerate(runs, 1) if run.run == wanted.before]
+        if not places:
+            raise nowhere(wanted.before)
+        runs = runs[places[0] :]
+    found = [run for run in runs if wanted.has(run)]
+    if wanted.tags:
+        tagged = {run async for run, first in begun(journal, found) if has(first.tags, wanted.tags)}
+        found = [run for run in found if run.run in tagged]
+    return found[: max(0, wanted.limit)]
+
+
+async def begun(journal: Journal, runs: Sequence[RunSummary]) -> AsyncGenerator[tuple[str, RunStarted], None]:
+    """How these runs began, newest first, without large inputs; those that cannot be read are left out."""
+    async with aclosing(passed(journal, runs)) as found:
+        async for run, events in found:
+            if isinstance(first := events[0], RunStarted):
+                yield run, first
+
+
+async def passed(journal: Journal, runs: Sequence[RunSummary]) -> AsyncGenerator[tuple[str, Sequence[Event]], None]:
+    """The events of these runs, newest first, without large values; those that cannot be read are left out."""
+    left = {run.run for run in runs}
+    if not left:
+        return
+    async with aclosing(skim(journal, min(run.started for run in runs))) as found:
+        async for run, _, events, fault in found:
+            if run in left:
+                if fault is None and events:
+                    yield run, events
+                left.discard(run)
+                if not left:
+                    return

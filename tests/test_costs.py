@@ -181,7 +181,7 @@ async def test_each_key_has_its_names(by: Key, name: str) -> None:
     call = {"server": "paid", "model": "m", "usage": used(money=1.0)}
     found = await summed(run_of("r1", call, at=10 * DAY, label="public", options={"purpose": "evaluation"}), by=by)
     assert [row.of for row in found.rows] == [{by: name}]
-    assert (await summed(run_of("r2", call, ended=False), by="status")).rows[0].of == {"status": "unfinished"}
+    assert (await summed(run_of("r2", call, ended=False), by="status")).rows[0].of == {"status": "running"}
 
 
 async def test_days_come_in_their_order_and_all_else_by_what_it_took() -> None:

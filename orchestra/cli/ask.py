@@ -11,7 +11,7 @@ import typer
 
 from orchestra.cli.commands import add, leave
 from orchestra.cli.opening import opener, settings
-from orchestra.cli.options import Fleet, Live
+from orchestra.cli.options import Fleet, Live, Tagged
 
 if TYPE_CHECKING:
     from orchestra.cli.drafting import Drafting
@@ -84,6 +84,7 @@ class Asking(Planned):
     budget: Annotated[
         list[str] | None, typer.Option(metavar="LIMITS", help="Of the run, its planning included: tokens=20000,seconds=60.")
     ] = None
+    tags: Tagged = None
     explain: Annotated[bool, typer.Option("--explain", help="Show what each step took beside what it might have taken.")] = False
     fleet: Fleet = None
     as_json: Json = False
@@ -117,11 +118,12 @@ def ask(context: typer.Context, asked: Asking) -> None:
     from orchestra.cli.limits import read_budget
     from orchestra.cli.signals import carry_out
     from orchestra.cli.watching import Manner
+    from orchestra.tags import typed
 
     manner = Manner.of(as_json=asked.as_json, stream=False, live=asked.live)
     wanted = asked.drafting(asked.replans)
     chosen = settings(fleet=asked.fleet)
-    wanted = replace(wanted, budget=read_budget(asked.budget or ()), explain=asked.explain)
+    wanted = replace(wanted, budget=read_budget(asked.budget or ()), explain=asked.explain, tags=typed(asked.tags or ()))
     leave(carry_out(partial(drafting.ask, opener(context), chosen, wanted, manner)))
 
 

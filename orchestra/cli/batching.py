@@ -29,6 +29,7 @@ from orchestra.inputs import bound
 from orchestra.options import Options
 from orchestra.result import Result
 from orchestra.run import Run
+from orchestra.tags import Tags
 from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Failed, Outcome
 from orchestra.values.schema import nearest
@@ -61,6 +62,7 @@ class Job:
     """What the user calls the source, where that is not its path."""
     retry_failed: bool = False
     """Whether rows that failed before are done again."""
+    tags: Tags = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, InputField] = dataclasses.field(default_factory=dict)
     """What the columns of a table are; known once the program is."""
 
@@ -101,7 +103,7 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
         try:
             if results.repaired:
                 note(f"{job.target}: the last line was torn, and is done again")
-            view = orchestra.options(budget=job.budget)
+            view = orchestra.options(budget=job.budget, tags=job.tags)
             again = results.waiting.keys() | (results.failed if job.retry_failed else set())
             summary = Summary(len(ids), len(results.done) - len(again))
             written = Written(orchestra.journal, results)

@@ -6,10 +6,11 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from io import StringIO
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from orchestra.cli.finding import opened_journal
-from orchestra.cli.moments import moment_of
+from orchestra.cli.moments import period
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import console, money, note, print_json, say, seconds, table
 from orchestra.costs import Cost, CostRow, Costs, Key, costs, keys, servers
@@ -17,6 +18,7 @@ from orchestra.errors import InputError
 from orchestra.fleet.config import Endpoint, LocalServer
 from orchestra.journal.costs import TIMES
 from orchestra.journal.memory import MemoryJournal
+from orchestra.tags import PREFIX, typed
 from orchestra.values.text import counted, visible
 
 if TYPE_CHECKING:
@@ -32,10 +34,9 @@ HEADINGS: Mapping[Key, str] = {"agent": "agent or tool"}
 
 
 async def show_costs(asked: Costing) -> None:
-    """Prints what runs took. Raises `InputError` C010 for no moment, C043 for what costs are not summed up by."""
-    since, until = _moment(asked.since, "--since"), _moment(asked.until, "--until")
-    if since is not None and until is not None and since >= until:
-        raise InputError("C010", f"no run began since {asked.since} and before {asked.until}", hint="--since yesterday --until today")
+    """Prints what runs took. Raises `InputError` C010 for no moment, C043 for what costs are not summed up by, E040 for what is no tag."""
+    since, until = map(_moment, period(asked.since, asked.until))
+    tags = typed(asked.tags or ())
     chosen = settings()
     unknown = ""
     try:
@@ -44,7 +45,7 @@ async def show_costs(asked: Costing) -> None:
         unknown, fleet = error.message, {}
     by = keys(part.strip() for part in asked.by.split(","))
     async with opened_journal() as journal:
-        found = await costs(journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=asked.workflow)
+        found = await costs(journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=asked.workflow, tags=tags)
     if unknown and found.total.unpriced:
         note(f"no prices are known: {unknown}")
     if asked.as_json:
@@ -56,11 +57,15 @@ async def show_costs(asked: Costing) -> None:
         for line in _notes(found, fleet):
             say(visible(line), style="dim")
     else:
-        say("no such runs" if journal is not None and (since or until or asked.workflow) else "no runs yet; begin with: orchestra run NAME")
+        say(
+            "no such runs"
+            if journal is not None and (since or until or asked.workflow or tags)
+            else "no runs yet; begin with: orchestra run NAME"
+        )
 
 
-def _moment(text: str | None, option: str) -> datetime | None:
-    return None if text is None else datetime.fromtimestamp(max(0.0, moment_of(text, option)), UTC)  # weeks may reach before all dates
+def _moment(at: float) -> datetime | None:
+    return datetime.fromtimestamp(at, UTC) if isfinite(at) else None
 
 
 def data(found: Costs, most: int | None = None) -> dict[str, Any]:
@@ -121,9 +126,9 @@ def _show(found: Costs, most: int | None) -> None:
     wanted = {"runs", "calls", "tokens in", "out", "time"}
     wanted |= {"recalled"} if found.total.recalled else set()
     wanted |= {"money"} if found.total.usage.money > 0 or found.total.unpriced else set()
-    rows = [([row.of[key] or f"no {key}" for key in found.by], _figures_of(row.cost)) for row in shown]
+    rows = [([row.of[key] or f"no {key.removeprefix(PREFIX)}" for key in found.by], _figures_of(row.cost)) for row in shown]
     rows.append((["total"], _figures_of(found.total)))
-    headings = [HEADINGS.get(key, key) for key in found.by]
+    headings = [HEADINGS.get(key, key.removeprefix(PREFIX)) for key in found.by]
     figures = [name for name in rows[-1][1] if name in wanted]
     screen = console()
     while not _fit(headings, figures, rows, screen.width) and (least := next((name for name in LEAST if name in figures), "")):

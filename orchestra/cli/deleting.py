@@ -8,27 +8,35 @@ from collections.abc import Collection, Sequence
 from orchestra.cli.finding import find_run, nothing, opened_journal
 from orchestra.cli.keeping import agreed, room
 from orchestra.cli.screen import moment, note, print_json, say, size
-from orchestra.doors import Journal, RunSummary
+from orchestra.doors import EVERY, Journal, RunSummary
 from orchestra.errors import InputError
 from orchestra.events import AttemptFinished, Event, RunStarted, TurnStarted
 from orchestra.journal.error import undelivered
 from orchestra.journal.history import saved
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.journal.summary import standing
+from orchestra.seen import Wanted, listed
 from orchestra.skimming import skim
+from orchestra.tags import Tags, written
 from orchestra.values.text import counted
 
 MAX_HEIRS = 5
 ELSEWHERE = "not in the journal, and left as they are: files made of runs (exports, pages, batches, rows to learn from), logs, backups"
 
 
-async def delete(names: Sequence[str], *, dry_run: bool, sure: bool, as_json: bool) -> None:
-    """Deletes runs, all that stand there or none. Raises `InputError` C018 for one that is not there, C056 for one that has not ended, C010
-    where nobody can be asked; `JournalError` J024 where messages of one are not delivered."""
+async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, sure: bool, as_json: bool) -> None:
+    """Deletes runs, those that are named and those with all of these tags; all that stand there or none.
+
+    Raises `InputError` C018 for one that is not there, C056 for one that has not ended, C010 where nobody can be asked; `JournalError` J024
+    where messages of one are not delivered.
+    """
     async with opened_journal() as journal:
         if journal is None:
-            raise nothing(names[0])
-        found = await _ended(journal, dict.fromkeys([await find_run(journal, name) for name in names]))
+            raise nothing(names[0] if names else written(tags))
+        tagged = await listed(journal, time.time(), Wanted(EVERY, tags=tags)) if tags else ()
+        found = await _ended(journal, dict.fromkeys([*[await find_run(journal, name) for name in names], *(run.run for run in tagged)]))
+        if not found:
+            raise InputError("C018", f"no run has the tag {written(tags)}", hint="orchestra runs list --tag NAME=VALUE")
         heirs, unread = await _heirs(journal, {run.run for run in found})
         if not as_json:
             for run in found:
@@ -106,5 +114,5 @@ def _tell(heirs: Sequence[str], unread: Sequence[str]) -> None:
         more = f" and {len(heirs) - MAX_HEIRS} more" if len(heirs) > MAX_HEIRS else ""
         note(f"{counted(len(heirs), 'other run')} with copies of what they were given or answered: {' '.join(heirs[:MAX_HEIRS])}{more}")
     if unread:
-        note(f"{counted(len(unread), 'run')} cannot be read, and may have copies as well: {' '.join(unread[:MAX_HEIRS])}")
+        note(f"{counted(len(unread), 'run')} cannot be read, and may be of the same, or have copies: {' '.join(unread[:MAX_HEIRS])}")
     note(ELSEWHERE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from orchestra.planning import NODE, Draft, Wish, asking, drafted, keep, plan
 from orchestra.project import Project
 from orchestra.router.plan import Plan
 from orchestra.router.planner import DECLINED
+from orchestra.tags import Tags
 from orchestra.values.json import NotStrictJSON, parse_untrusted
 from orchestra.values.text import counted, visible
 from orchestra.workflow.nodes import REQUEST, Budget, Graph
@@ -51,6 +52,7 @@ class Drafting:
     """Of the run."""
     explain: bool = False
     """Whether each step is shown beside what it might have taken."""
+    tags: Tags = field(default_factory=dict)
     save: Path | None = None
     """Where a plan that is not run is written as a workflow."""
 
@@ -122,7 +124,7 @@ async def ask(open_: Opener, chosen: Settings, asked: Drafting, manner: Manner, 
     given = {REQUEST: asked.request, **asked.values}
     async with serving(open_, chosen, waiting) as orchestra:
         step = asking(orchestra, asked.request, asked.values, asked.wish)
-        run = await orchestra.options(budget=asked.budget, live=manner.live).start(step, **given)
+        run = await orchestra.options(budget=asked.budget, live=manner.live, tags=asked.tags).start(step, **given)
         ending = await Watch(orchestra, run, stop, waiting, manner).ending()
         draft = await drafted(orchestra, step, asked.request, ending.events)
         if as_json:

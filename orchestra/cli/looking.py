@@ -27,6 +27,7 @@ from orchestra.inputs import unanswered
 from orchestra.journal.history import Attempt, History, Row, Saving
 from orchestra.journal.tiers import PERSON, Spent, spent_by_tier
 from orchestra.stored import restored, workflows
+from orchestra.tags import Tags, written
 from orchestra.values.outcome import Value
 from orchestra.values.schema import nearest
 from orchestra.values.text import counted, visible
@@ -77,6 +78,7 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
             rows = (replace(row, status="interrupted") if row.status == "running" else row for row in history.rows)
             history = replace(history, rows=tuple(rows))
         explanation = await _explained(journal, events, history) if shown.explain else None
+    tags = events[0].tags if events and isinstance(events[0], RunStarted) else {}
     if shown.as_json:
         explained = {}
         if explanation is not None:
@@ -87,6 +89,7 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
             {
                 "run": run,
                 "status": status,
+                "tags": tags,
                 "asked": question_data(run, left),
                 **explained,
                 **claim_data(found, dropped(events)),
@@ -96,7 +99,7 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
         )
     else:
         stand = waiting_text(run, left) if status == "waiting" else why
-        _show_run(history, status, stand, found, explanation, dropped(events), everything=shown.everything)
+        _show_run(history, status, stand, found, explanation, dropped(events), everything=shown.everything, tags=tags)
 
 
 async def _standing(journal: Journal, run: str, events: Sequence[Event], history: History) -> tuple[Sequence[Claim], str]:
@@ -188,10 +191,12 @@ def _show_run(
     less: Sequence[Claim],
     *,
     everything: bool,
+    tags: Tags,
 ) -> None:
     """Prints a run; `stand` is what it waits for, or why it does not go on."""
     took = f" in {seconds(history.seconds)}{priced(history.usage)}" if history.seconds is not None else ""
     forked = f", forked from {history.parent}" if history.parent else ""
+    forked += f", {written(tags)}" if tags else ""
     say(visible(f"{history.workflow}: {status}{took}, started {moment(history.started)}{forked}", keep=""), style="bold")
     if request := request_of(history):
         say(visible(f"> {request}"))

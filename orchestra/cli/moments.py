@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime, timedelta
+from math import inf
 
 from orchestra.errors import InputError
 
@@ -29,3 +30,12 @@ def moment_of(text: str, option: str) -> float:
         except (ValueError, OverflowError, OSError) as error:
             raise InputError("C010", f"{text} is no day", hint=f"{option} 2026-11-24") from error
     return time.time() - age(text, option)
+
+
+def period(since: str | None, until: str | None) -> tuple[float, float]:
+    """The moments of --since and --until; any where they are not said. Raises `InputError` C010, also for nothing between."""
+    begin = -inf if since is None else max(0.0, moment_of(since, "--since"))  # weeks may reach before all dates
+    end = inf if until is None else max(0.0, moment_of(until, "--until"))
+    if begin >= end:
+        raise InputError("C010", f"no run began since {since} and before {until}", hint="--since yesterday --until today")
+    return begin, end

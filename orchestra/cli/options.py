@@ -14,6 +14,16 @@ Budget: TypeAlias = Annotated[
 Fleet: TypeAlias = Annotated[str | None, typer.Option("--fleet", help="A name in configs/, or a path.", show_default="as configured")]
 Live: TypeAlias = Annotated[bool, typer.Option("--live", help="Show what models write while they do, on stderr; it is unverified.")]
 Stream: TypeAlias = Annotated[bool, typer.Option("--stream", help="Print each event as it happens, a JSON object a line.")]
+Tagged: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Find it by that later: customer=42; may be given more than once.")
+]
+WithTag: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Only runs with that tag: customer=42.", show_default=False)
+]
+Since: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Only runs that began since 12h, 30d, yesterday, 2026-11-24.", show_default=False)
+]
+Until: TypeAlias = Annotated[str | None, typer.Option(metavar="WHEN", help="Only runs that began before that.", show_default=False)]
 Checks: TypeAlias = Annotated[
     str, typer.Option("--checks", metavar="A,B", help="The node's checks.", show_default="the card's, or how sure the agent is")
 ]

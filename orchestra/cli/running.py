@@ -14,6 +14,7 @@ from orchestra.cli.signals import Stop
 from orchestra.cli.watching import Manner, Watch
 from orchestra.config import Settings
 from orchestra.inputs import bound
+from orchestra.tags import Tags
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import Program
 
@@ -28,6 +29,7 @@ class Request:
     key: str
     memo: bool
     manner: Manner
+    tags: Tags
 
 
 async def run(open_: Opener, chosen: Settings, request: Request, stop: Stop) -> int:
@@ -37,7 +39,7 @@ async def run(open_: Opener, chosen: Settings, request: Request, stop: Stop) -> 
         step = orchestra.find(request.name)
         given = read_given(request.inputs, orchestra.program(step))
         told = orchestra.options(idempotency_key=request.key, budget=request.budget, memo=request.memo or None, live=request.manner.live)
-        run = await told.start(step, **given)
+        run = await told.options(tags=request.tags).start(step, **given)
         ending = await Watch(orchestra, run, stop, waiting, request.manner).ending()
     ending.show(request.manner)
     return ending.code

@@ -11,15 +11,46 @@ import typer
 
 from orchestra.cli.commands import add, leave
 from orchestra.cli.opening import opener
-from orchestra.cli.options import AsJson, Budget, Fleet, Live, Stream
+from orchestra.cli.options import AsJson, Budget, Fleet, Live, Since, Stream, Until, WithTag
 from orchestra.errors import InputError
 
 if TYPE_CHECKING:
     from orchestra.cli.watching import Manner
+    from orchestra.seen import Wanted
 
 Run = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]
 By = Annotated[str, typer.Option(metavar="NAME", help="Who says so; the run's journal keeps it.", show_default=False)]
 CODES = "Exits as `orchestra run` does."
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which runs are listed, and how, as it was typed."""
+
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20
+    status: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A,B", help="Only those: running, waiting, interrupted, done, failed, …", show_default=False),
+    ] = None
+    workflow: Annotated[str, typer.Option(metavar="NAME", help="Only those of this workflow or agent.", show_default=False)] = ""
+    tags: WithTag = None
+    since: Since = None
+    until: Until = None
+    before: Annotated[
+        str, typer.Option(metavar="RUN", help="Only those behind this run in the list: the next page.", show_default=False)
+    ] = ""
+    as_json: AsJson = False
+
+    @property
+    def wanted(self) -> Wanted:
+        """The same as the journal is asked. Raises `InputError` C010 for what is no status or no moment, E040 for what is no tag."""
+        from orchestra.cli.moments import period
+        from orchestra.cli.options import named
+        from orchestra.seen import Wanted, known
+        from orchestra.tags import typed
+
+        statuses = known(named(",".join(self.status or ())))
+        return Wanted(self.limit, self.workflow, statuses, typed(self.tags or ()), *period(self.since, self.until), self.before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +78,12 @@ class Costing:
     by: Annotated[
         str,
         typer.Option(
-            metavar="KEYS", help="workflow, agent, model, server, day, month, label, status, purpose, run; or several: day,agent."
+            metavar="KEYS", help="workflow, agent, model, server, day, month, label, status, purpose, run, tag:NAME; or several: day,agent."
         ),
     ] = "workflow"
-    since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Only runs that began since 12h, 30d, yesterday, 2026-11-24.", show_default=False)
-    ] = None
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Only runs that began before that.", show_default=False)] = None
+    since: Since = None
+    until: Until = None
+    tags: WithTag = None
     workflow: Annotated[str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)] = ""
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all")
@@ -151,18 +181,16 @@ def register(app: typer.Typer) -> None:
     app.add_typer(runs, name="runs", rich_help_panel="Look back")
 
 
-def list_(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, newest first.")] = 20,
-    status: Annotated[str, typer.Option(help="Only those: running, waiting, interrupted, done, failed, …", show_default=False)] = "",
-    workflow: Annotated[str, typer.Option(metavar="NAME", help="Only those of this workflow or agent.", show_default=False)] = "",
-    as_json: AsJson = False,
-) -> None:
-    """List the latest runs. `waiting` ones wait for a person; the process of `interrupted` ones is gone."""
+def list_(asked: Listing) -> None:
+    """List the latest runs. `waiting` ones wait for a person; the process of `interrupted` ones is gone.
+
+    With --json each has its tags, and the code, the message and the node of its error.
+    """
     import asyncio
 
     from orchestra.cli.listing import list_runs
 
-    asyncio.run(list_runs(limit, status, workflow, as_json=as_json))
+    asyncio.run(list_runs(asked.wanted, as_json=asked.as_json))
 
 
 def show(asked: Showing) -> None:
@@ -359,8 +387,11 @@ def export(
 
 def delete(
     names: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False)
-    ],
+        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False)
+    ] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="All runs with that tag: customer=42.", show_default=False)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and which runs have copies.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
@@ -372,8 +403,11 @@ def delete(
     import asyncio
 
     from orchestra.cli import deleting
+    from orchestra.tags import typed
 
-    asyncio.run(deleting.delete(names, dry_run=dry_run, sure=yes, as_json=as_json))
+    if not names and not tags:
+        raise InputError("C010", "which runs?", hint="orchestra runs delete RUN..., or --tag customer=42")
+    asyncio.run(deleting.delete(names or (), typed(tags or ()), dry_run=dry_run, sure=yes, as_json=as_json))
 
 
 def gc(

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 from orchestra.events import NOTHING, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, TurnStarted, Usage
 from orchestra.journal.history import saved
+from orchestra.tags import PREFIX
 
-Key: TypeAlias = Literal["workflow", "agent", "model", "server", "day", "month", "label", "status", "purpose", "run"]
-"""What costs are summed up by. `agent` is whoever was asked, a tool too; `day` and `month` are those in which the run began, here."""
-KEYS: tuple[Key, ...] = get_args(Key)
+Key: TypeAlias = str
+"""What costs are summed up by: one of `KEYS`, or `tag:NAME`. `agent` is whoever was asked, a tool too; `day` and `month` are those in which
+the run began, here."""
+KEYS: tuple[Key, ...] = ("workflow", "agent", "model", "server", "day", "month", "label", "status", "purpose", "run")
 OF_CALLS = ("agent", "model", "server")
 TIMES = ("day", "month")
-UNFINISHED = "unfinished"
-"""The status of a run without an end."""
 
 
 @dataclass(slots=True)
@@ -96,14 +96,14 @@ class Counting:
         """Notes a run that cannot be read."""
         self._unread.append(Unread(run, code, reason))
 
-    def add(self, run: str, events: Sequence[Event]) -> None:
-        """Counts a run, as far as it has come."""
+    def add(self, run: str, events: Sequence[Event], standing: str = "") -> None:
+        """Counts a run, as far as it has come; `standing` is the status of one without an end, where that is known."""
         started, last = events[0], events[-1]
         if not isinstance(started, RunStarted):
             self.leave_out(run, "J013", "it does not begin with its beginning")
             return
         self._unfinished += not isinstance(last, RunFinished)
-        shared = {key: _of_run(key, run, started, last) for key in self._by if key not in OF_CALLS}
+        shared = {key: _of_run(key, run, started, last, standing or "running") for key in self._by if key not in OF_CALLS}
         self._total.runs += 1
         if not self._of_calls:
             self._row(tuple(shared.values()), run)
@@ -180,20 +180,22 @@ def _dear(usage: Usage) -> tuple[float, ...]:
     return usage.money, usage.prompt_tokens + usage.output_tokens, usage.seconds
 
 
-def _of_run(key: Key, run: str, started: RunStarted, last: Event) -> str:
+def _of_run(key: Key, run: str, started: RunStarted, last: Event, standing: str) -> str:
     match key:
         case "workflow":
             return started.workflow
         case "label":
             return started.label
         case "status":
-            return last.status if isinstance(last, RunFinished) else UNFINISHED
+            return last.status if isinstance(last, RunFinished) else standing
         case "purpose":
             return str(started.options.get("purpose") or "")
         case "day" | "month":
             return _date(started.at)[: len("2026-11") if key == "month" else None]
-        case _:
+        case "run":
             return run
+        case _:
+            return started.tags.get(key.removeprefix(PREFIX), "")
 
 
 def _date(at: float) -> str:
