@@ -42,19 +42,26 @@ def observer(level: Level, stream: TextIO | None = None, *, form: Form = "text",
         return None
     log = _log(level, stream, form)
     contexts: dict[str, contextvars.Context] = {}
+    begins: dict[str, float] = {}
 
     def observe(run: str, event: Event) -> None:
         if isinstance(event, RunStarted) or (isinstance(event, Resumed) and run not in contexts):
             contexts[run] = contextvars.copy_context()
             if len(contexts) > KEPT:
-                contexts.pop(next(iter(contexts)))
+                begins.pop(oldest := next(iter(contexts)), None)
+                contexts.pop(oldest)
+        if isinstance(event, RunStarted):
+            begins[run] = event.at
         if (line := _line(event, reasons=reasons)) is not None:
             level, said, fields = line
             context = contexts.get(run)
             fields = {"run": run, **fields}
+            if isinstance(event, RunFinished) and run in begins:
+                fields["seconds"] = round(event.at - begins[run], 3)
             log(level, said, fields) if context is None else context.run(log, level, said, fields)
         if isinstance(event, RunFinished):
             contexts.pop(run, None)
+            begins.pop(run, None)
 
     return observe
 
@@ -163,7 +170,8 @@ def _line(event: Event, *, reasons: bool) -> tuple[str, str, Fields] | None:
             return "info", "cancel requested", {"by": by}
         case RunFinished(status=status):
             tokens = event.usage.prompt_tokens + event.usage.output_tokens
-            fields = {"status": status, "calls": event.usage.calls, "tokens": tokens, **_end(event, reasons=reasons)}
+            money = {"money": event.usage.money} if event.usage.money else {}
+            fields = {"status": status, "calls": event.usage.calls, "tokens": tokens, **money, **_end(event, reasons=reasons)}
             return "info" if status in ("done", "abstained") else "warning", "run finished", fields
         case _:
             return None

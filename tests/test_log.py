@@ -14,7 +14,7 @@ import structlog
 
 from orchestra import Orchestra
 from orchestra.config import Settings
-from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted
+from orchestra.events import AttemptFinished, Event, Resumed, RunFinished, RunStarted, Usage
 from orchestra.log import note, observer
 from orchestra.testing import SimulatedWorkers
 from orchestra.values.outcome import Failed, Value
@@ -92,6 +92,21 @@ def test_a_failure_is_told_with_its_code_its_node_and_the_line_that_raised() -> 
     assert (attempt["code"], attempt["node"], attempt["at"]) == ("T003", "a", "x.py:9 in f")
     assert (end["event"], end["status"], end["code"], end["node"], end["level"]) == ("run finished", "failed", "T003", "a", "warning")
     assert "canary" not in str(lines())
+
+
+def test_the_end_of_a_run_is_told_with_its_time_and_with_its_money_where_it_cost_some() -> None:
+    *_, end = lines()
+    assert (end["seconds"], "money" in end) == (0.0, False)
+    stream = io.StringIO()
+    observe = observer("info", stream, form="json")
+    assert observe is not None
+    began = RunStarted(seq=1, at=10.0, run="r1", workflow="w", graph="", inputs={})
+    ended = RunFinished(seq=3, at=12.3456, status="done", outcome=Value(1), usage=Usage(prompt_tokens=7, calls=2, money=0.25))
+    for run, event in (("r1", began), ("r1", ended), ("r2", Resumed(seq=2, at=11.0, epoch=2)), ("r2", ended)):
+        observe(run, event)
+    _, one, _, other = map(json.loads, stream.getvalue().splitlines())
+    assert (one["calls"], one["tokens"], one["money"], one["seconds"]) == (2, 7, 0.25, 2.346)
+    assert "seconds" not in other  # this process does not know when it began
 
 
 def test_its_reason_is_told_only_where_that_is_wanted() -> None:
