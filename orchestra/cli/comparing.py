@@ -55,7 +55,7 @@ async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
     waiting = Waiting()
     async with opened(open_, again.run, waiting, settings(fleet=again.fleet)) as orchestra:
         old = await find_run(orchestra.journal, again.run)
-        step = await _step(orchestra, old, again.workflow)
+        step = orchestra.find(again.workflow) if again.workflow else (await step_of(orchestra, old))[1]
         types = {name: field.schema for name, field in orchestra.program(step).inputs.items()}
         stdin = Stdin()
         given = read_inputs(again.inputs, types, stdin)
@@ -74,16 +74,14 @@ async def fork(open_: Opener, again: Again, manner: Manner, stop: Stop) -> int:
     return ending.code
 
 
-async def _step(orchestra: Orchestra, run: str, workflow: str) -> Step[..., Any]:
-    """The workflow that is named, else that of the run as it is today. Raises `InputError` C004."""
-    if workflow:
-        return orchestra.find(workflow)
+async def step_of(orchestra: Orchestra, run: str) -> tuple[str, Step[..., Any]]:
+    """The name of a run's workflow, and what it is today. Raises `InputError` C004."""
     first = (await orchestra.journal.read(run))[0]
     name = first.workflow if isinstance(first, RunStarted) else ""
     if isinstance(first, RunStarted) and (asked := await asked_in(orchestra, first)) is not None:
-        return asked
+        return name, asked
     try:
-        return orchestra.find(name)
+        return name, orchestra.find(name)
     except InputError as error:
         if error.code != "C004":
             raise

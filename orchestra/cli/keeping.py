@@ -36,7 +36,7 @@ UNDELIVERED = "J024"
 GONE = "J023"
 
 
-async def export(name: str, target: Path | None, *, blobs: bool) -> None:
+async def export(name: str, target: Path | None, *, blobs: bool, as_json: bool) -> None:
     """Writes a run as lines of JSON: what it is, its events, then each blob that they name, in base64 under its digest.
 
     Raises `OrchestraError` C023 where the file cannot be written.
@@ -57,7 +57,9 @@ async def export(name: str, target: Path | None, *, blobs: bool) -> None:
             raise
         except OSError as error:
             raise _unwritable(target, error) from error
-    if target is not None:
+    if target is not None and as_json:
+        print_json({"file": str(target), "run": run, "events": len(events), "blobs": len(digests)})
+    elif target is not None:
         note(f"{target}: {len(events)} events, {len(digests)} blobs of run {run}")
 
 

@@ -15,8 +15,10 @@ from orchestra.cli.options import AsJson, Budget, Fleet, Live, Since, Stream, Un
 from orchestra.errors import InputError
 
 if TYPE_CHECKING:
+    from orchestra.cli.forking import Several
     from orchestra.cli.watching import Manner
     from orchestra.seen import Wanted
+    from orchestra.workflow.nodes import Budget as BudgetLimits
 
 Run = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]
 By = Annotated[str, typer.Option(metavar="NAME", help="Who says so; the run's journal keeps it.", show_default=False)]
@@ -119,9 +121,14 @@ class Answering:
 
 @dataclass(frozen=True, slots=True)
 class Forking:
-    """Which run is to be made again, and what is to be otherwise, as it was typed."""
+    """Which run is to be made again, or which ones, and what is to be otherwise, as it was typed."""
 
-    run: Run
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False)
+    ] = None
+    failed: Annotated[bool, typer.Option("--failed", help="All that failed since then and were not made again; a line each.")] = False
+    since: Annotated[str | None, typer.Option(metavar="WHEN", help="With --failed: 12h, 30d, yesterday, a day.", show_default=False)] = None
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="With --failed: before that.", show_default=False)] = None
     workflow: Annotated[
         str, typer.Option(metavar="FILE|NAME", help="Another workflow than the run's own.", show_default="the run's, as it is today")
     ] = ""
@@ -144,6 +151,23 @@ class Forking:
     ] = None
     by: By = ""
     effects: Annotated[bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")] = False
+
+    def several(self, seen: Seen, limits: BudgetLimits | None) -> Several | None:
+        """The same where it is about more than one run, or about those that failed; else None. Raises `InputError` C010."""
+        from orchestra.cli.forking import Several
+        from orchestra.cli.moments import period
+
+        if not self.failed and (self.since or self.until):
+            raise InputError("C010", "--since and --until are for --failed", hint="orchestra runs fork --failed --since yesterday")
+        if not self.failed and not self.runs:
+            raise InputError("C010", "which run?", hint="orchestra runs fork last, or orchestra runs fork --failed --since yesterday")
+        if not self.failed and len(self.runs or ()) == 1:
+            return None
+        given = {"--workflow": self.workflow, "--input": self.inputs, "--set": self.values, "--unset": self.unset, "--by": self.by}
+        if other := next((name for name, said in {**given, "--stream": seen.stream, "--live": seen.live}.items() if said), ""):
+            raise InputError("C010", f"{other} is for one run", hint=f"orchestra runs fork RUN {other} ...")
+        when = period(self.since, self.until) if self.failed else None
+        return Several(self.runs or (), when, limits, self.fleet, self.effects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,17 +351,23 @@ def fork(context: typer.Context, asked: Forking, seen: Seen) -> None:
     This is also how a failed run goes on: what it did in the world is recalled, and not done again without --again.
     With --set a person says what a node gives: nothing is called for it, and what depends on it is made anew.
     Says which nodes changed and why, runs, and says how many calls were recalled from the old run and how many were made anew.
+
+    Of several runs it says how each ended, and exits with 1 where one failed.
     """
     from orchestra.cli import comparing
     from orchestra.cli.limits import read_budget
     from orchestra.cli.signals import carry_out
 
-    manner = seen.manner
+    manner, limits = seen.manner, read_budget(asked.budget or ())
+    if (several := asked.several(seen, limits)) is not None:
+        from orchestra.cli.forking import fork_all
+
+        leave(carry_out(lambda stop: fork_all(opener(context), several, as_json=seen.as_json, stop=stop)))
+        return
     if asked.by and not asked.values:
         raise InputError("C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE")
-    limits = read_budget(asked.budget or ())
     again = comparing.Again(
-        run=asked.run,
+        run="".join(asked.runs or ()),  # it is one
         workflow=asked.workflow,
         inputs=asked.inputs or (),
         budget=limits,
@@ -376,13 +406,14 @@ def export(
     run: Run = "last",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file.", show_default="stdout")] = None,
     blobs: Annotated[bool, typer.Option("--blobs/--no-blobs", help="With the exact bytes that were sent and received.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written to --output as JSON; on stdout all is JSON.")] = False,
 ) -> None:
     """Write a run as lines of JSON: its events, then the blobs that they name, in base64 under their digests."""
     import asyncio
 
     from orchestra.cli import keeping
 
-    asyncio.run(keeping.export(run, output, blobs=blobs))
+    asyncio.run(keeping.export(run, output, blobs=blobs, as_json=as_json))
 
 
 def delete(

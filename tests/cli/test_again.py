@@ -163,6 +163,14 @@ def test_an_export_to_where_nothing_can_be_written_is_refused(shell: Shell) -> N
     assert (said.code, said.err[:4]) == (1, "C023")
 
 
+def test_what_was_exported_is_said_as_json_where_that_is_wanted(shell: Shell) -> None:
+    run = ran(shell)
+    said = shell("runs", "export", run, "-o", "run.jsonl", "--json")
+    lines = [json.loads(line) for line in Path("run.jsonl").read_text().splitlines()]
+    assert said.json == {"file": "run.jsonl", "run": run, "events": lines[0]["events"], "blobs": lines[0]["blobs"]}
+    assert [json.loads(line) for line in shell("runs", "export", run, "--json").out.splitlines()] == lines
+
+
 def test_gc_deletes_nothing_unless_something_says_what_is_old(shell: Shell) -> None:
     ran(shell)
     said = shell("runs", "gc", "--yes")
