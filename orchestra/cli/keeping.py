@@ -7,7 +7,7 @@ import base64
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ from typing import IO, Any
 import msgspec
 
 from orchestra.cli import asking
-from orchestra.cli.finding import opened_at, opened_journal
+from orchestra.cli.finding import opened_at, opened_journal, status_of
 from orchestra.cli.moments import age
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import json_line, note, print_json, say, size
 from orchestra.doors import EVERY, Journal, RunSummary
 from orchestra.errors import InputError, OrchestraError
-from orchestra.events import encode
+from orchestra.events import Event, encode
+from orchestra.journal.chain import link
 from orchestra.journal.error import JournalError
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.journal.summary import named
@@ -37,30 +38,58 @@ GONE = "J023"
 
 
 async def export(name: str, target: Path | None, *, blobs: bool, as_json: bool) -> None:
-    """Writes a run as lines of JSON: what it is, its events, then each blob that they name, in base64 under its digest.
+    """Writes a run as lines of JSON: what it is, its events, its letters, then each blob that they name, in base64 under its digest.
 
     Raises `OrchestraError` C023 where the file cannot be written.
     """
     async with opened_at(name) as (journal, run):
-        events = await journal.read(run)
-        digests = dict.fromkeys(digest for digest in named(events) if digest) if blobs else {}
         try:
             with nullcontext(None) if target is None else private_file(target) as file:
-                _line(file, {"schema": FORMAT, "run": run, "events": len(events), "blobs": len(digests)})
-                for event in events:
-                    _line(file, {"event": msgspec.Raw(encode(event))})
-                for digest in digests:
-                    data = await journal.blob(digest)
-                    _line(file, {"blob": digest, "base64": None if data is None else base64.b64encode(data).decode()})
+                count, names = await write(journal, run, file, blobs=blobs)
                 (file or sys.stdout).flush()
         except BrokenPipeError:
             raise
         except OSError as error:
             raise _unwritable(target, error) from error
     if target is not None and as_json:
-        print_json({"file": str(target), "run": run, "events": len(events), "blobs": len(digests)})
+        print_json({"file": str(target), "run": run, "events": count, "blobs": names})
     elif target is not None:
-        note(f"{target}: {len(events)} events, {len(digests)} blobs of run {run}")
+        note(f"{target}: {count} events, {names} blobs of run {run}")
+
+
+async def write(journal: Journal, run: str, file: IO[bytes] | None, *, blobs: bool = True) -> tuple[int, int]:
+    """Writes a run's export, on stdout where there is no file; gives how many events and blobs it has."""
+    status = await status_of(journal, run)
+    events, letters = await journal.read(run), await journal.letters(run)
+    digests = dict.fromkeys(named(events)) if blobs else {}
+    told = {"status": status, "chain": chain(run, events), "undelivered": await _undelivered(journal, run)}
+    _line(file, {"schema": FORMAT, "run": run, "events": len(events), "blobs": len(digests), **told})
+    for event in events:
+        _line(file, {"event": msgspec.Raw(encode(event))})
+    for letter in letters:
+        _line(file, {"letter": letter})
+    for digest in digests:
+        data = await journal.blob(digest)
+        _line(file, {"blob": digest, "base64": None if data is None else base64.b64encode(data).decode()})
+    return len(events), len(digests)
+
+
+def chain(run: str, events: Iterable[Event]) -> str:
+    """The last link of a hash chain of events, whichever journal has them, in hexadecimal."""
+    last = run.encode()
+    for event in events:
+        last = link(last, encode(event))
+    return last.hex()
+
+
+async def _undelivered(journal: Journal, run: str) -> list[str]:
+    """The nodes of a run whose messages in the outbox are not delivered."""
+    found: list[str] = []
+    after = 0
+    while messages := await journal.outbox(after):
+        found += [message.node for message in messages if message.run == run]
+        after = messages[-1].number
+    return found
 
 
 def _line(file: IO[bytes] | None, value: dict[str, Any]) -> None:

@@ -188,7 +188,7 @@ class Seen:
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
-    runs = typer.Typer(no_args_is_help=True, help="What ran, and what waits: look, answer, go on, make again, delete.")
+    runs = typer.Typer(no_args_is_help=True, help="What ran, and what waits: look, answer, go on, make again, keep, delete.")
     add(runs, list_, "list", panel="Look")
     add(runs, show, panel="Look")
     add(runs, costs_, "costs", panel="Look")
@@ -200,6 +200,7 @@ def register(app: typer.Typer) -> None:
     add(runs, replay, panel="Make again")
     add(runs, diff, panel="Make again")
     add(runs, export, panel="Keep")
+    add(runs, import_, "import", panel="Keep")
     add(runs, delete, panel="Keep")
     add(runs, gc, panel="Keep")
     app.add_typer(runs, name="runs", rich_help_panel="Look back")
@@ -414,6 +415,21 @@ def export(
     from orchestra.cli import keeping
 
     asyncio.run(keeping.export(run, output, blobs=blobs, as_json=as_json))
+
+
+def import_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of `orchestra runs export`.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Put exported runs into the journal as they were: restored, or moved to another one.
+
+    One that has not ended waits here, or is interrupted, and may go on. A run that is here already stays as it is.
+    """
+    import asyncio
+
+    from orchestra.cli import importing
+
+    asyncio.run(importing.take(files, as_json=as_json))
 
 
 def delete(

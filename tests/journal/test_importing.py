@@ -1,0 +1,43 @@
+"""A run moved from a file to a Postgres database: it is the same there, is replayed and forked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestra import Orchestra, tool, workflow
+from orchestra.cli import importing, keeping
+from orchestra.config import Settings
+from orchestra.journal.postgres import PostgresJournal
+from tests.journal.postgres_server import PostgresServer
+
+
+@tool(effect="pure", version="1")
+def shout(text: str) -> str:
+    """Says it louder."""
+    return text.upper()
+
+
+@workflow
+def loud(text: str) -> str:
+    """A text in capitals."""
+    return shout(text=text)
+
+
+async def test_a_run_is_moved_from_a_file_to_a_database(postgres: PostgresServer, schema: str, tmp_path: Path) -> None:
+    (tmp_path / "orchestra.toml").write_text('journal = "runs.db"\n')
+    settings = Settings.load({}, start=tmp_path)
+    async with Orchestra.open(settings, fleet="none") as orchestra:
+        run = (await orchestra.options(tags={"customer": "42"}).run(loud, text="tea" * 100_000)).run
+        events = await orchestra.journal.read(run)
+        with (tmp_path / "run.jsonl").open("wb") as file:
+            await keeping.write(orchestra.journal, run, file)
+    [exported] = importing.runs_of([tmp_path / "run.jsonl"])
+    importing.check(exported)
+    async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
+        await importing.put(journal, exported)
+        async with Orchestra.open(settings, fleet="none", journal=journal) as orchestra:
+            assert await journal.read(run) == events
+            assert (await orchestra.look(run)).tags == {"customer": "42"}
+            assert (await orchestra.replay(run)).different is None
+            fork = await orchestra.fork(run, loud)
+            assert ((await fork.run).output, fork.changes) == ("TEA" * 100_000, ())
