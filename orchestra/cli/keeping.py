@@ -7,7 +7,7 @@ import base64
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from orchestra.cli import asking
-from orchestra.cli.finding import opened_at, opened_journal, status_of
+from orchestra.cli.finding import find_run, opened_at, opened_journal, status_of
 from orchestra.cli.moments import age
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import json_line, note, print_json, say, size
@@ -37,24 +37,26 @@ UNDELIVERED = "J024"
 GONE = "J023"
 
 
-async def export(name: str, target: Path | None, *, blobs: bool, as_json: bool) -> None:
-    """Writes a run as lines of JSON: what it is, its events, its letters, then each blob that they name, in base64 under its digest.
+async def export(names: Sequence[str], target: Path | None, *, blobs: bool, as_json: bool) -> None:
+    """Writes runs as lines of JSON: what one is, its events, its letters, then each blob that they name, in base64 under its digest.
 
-    Raises `OrchestraError` C023 where the file cannot be written.
+    Raises `InputError` C018 for a run that is not there, before anything is written, and `OrchestraError` C023 where that cannot be.
     """
-    async with opened_at(name) as (journal, run):
+    async with opened_at(names[0]) as (journal, first):
+        runs = list(dict.fromkeys([first, *[await find_run(journal, name) for name in names[1:]]]))
         try:
             with nullcontext(None) if target is None else private_file(target) as file:
-                count, names = await write(journal, run, file, blobs=blobs)
+                told = [(run, *await write(journal, run, file, blobs=blobs)) for run in runs]
                 (file or sys.stdout).flush()
         except BrokenPipeError:
             raise
         except OSError as error:
             raise _unwritable(target, error) from error
-    if target is not None and as_json:
-        print_json({"file": str(target), "run": run, "events": count, "blobs": names})
-    elif target is not None:
-        note(f"{target}: {count} events, {names} blobs of run {run}")
+    for run, events, stored in told if target is not None else ():
+        if as_json:
+            print_json({"file": str(target), "run": run, "events": events, "blobs": stored})
+        else:
+            note(f"{target}: {events} events, {stored} blobs of run {run}")
 
 
 async def write(journal: Journal, run: str, file: IO[bytes] | None, *, blobs: bool = True) -> tuple[int, int]:

@@ -404,17 +404,19 @@ def diff(
 
 
 def export(
-    run: Run = "last",
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default="last")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file.", show_default="stdout")] = None,
     blobs: Annotated[bool, typer.Option("--blobs/--no-blobs", help="With the exact bytes that were sent and received.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written to --output as JSON; on stdout all is JSON.")] = False,
 ) -> None:
-    """Write a run as lines of JSON: its events, then the blobs that they name, in base64 under their digests."""
+    """Write runs as lines of JSON: of each its events, then the blobs that they name, in base64 under their digests."""
     import asyncio
 
     from orchestra.cli import keeping
 
-    asyncio.run(keeping.export(run, output, blobs=blobs, as_json=as_json))
+    asyncio.run(keeping.export(runs or ["last"], output, blobs=blobs, as_json=as_json))
 
 
 def import_(

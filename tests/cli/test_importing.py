@@ -81,7 +81,8 @@ def test_a_run_that_waits_goes_on_where_it_is_imported_with_the_answer_that_was_
 
 def test_several_runs_of_one_file_are_imported(shell: Shell, other: Callable[..., Any]) -> None:
     runs = [ran(shell), ran(shell)]
-    Path("all.jsonl").write_text("".join(shell("runs", "export", run).out for run in runs))
+    assert [json.loads(line)["run"] for line in shell("runs", "export", *runs, "-o", "all.jsonl", "--json").out.splitlines()] == runs
+    assert shell("runs", "export", *runs).out == "".join(shell("runs", "export", run).out for run in runs) == Path("all.jsonl").read_text()
     assert [line.split()[0] for line in other("runs", "import", "all.jsonl").out.splitlines()] == runs
 
 
