@@ -1,5 +1,6 @@
 """Fixtures of the command line's tests."""
 
 from tests.cli.shell import shell
+from tests.cli.shop import shop
 
-__all__ = ["shell"]
+__all__ = ["shell", "shop"]

@@ -1,0 +1,98 @@
+"""A shop whose orders are paid, written and allowed by somebody, for tests of what a person gives in the place of a step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import Orchestra
+from orchestra.config import Settings
+from orchestra.events import Event
+from orchestra.journal.history import History
+from tests.cli.shell import Shell
+
+MODULE = '''
+import os
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from orchestra import tool
+
+HERE = Path(__file__).parent
+
+class Receipt(BaseModel):
+    number: int
+    item: str
+
+@tool(effect="once")
+def pay(item: str) -> Receipt:
+    """Pays."""
+    with (HERE / "paid.txt").open("a") as file:
+        file.write(f"{item}\\n")
+    if (HERE / "die").exists():
+        os._exit(9)
+    return Receipt(number=1, item=item)
+
+@tool(effect="pure")
+def draft(topic: str) -> str:
+    """Drafts."""
+    with (HERE / "drafted.txt").open("a") as file:
+        file.write(f"{topic}\\n")
+    return f"about {topic}"
+
+@tool(effect="pure")
+def write(lines: list[str], receipt: Receipt) -> str:
+    """Writes."""
+    return f"{', '.join(lines)}; {receipt.item} {receipt.number}"
+'''
+WORKFLOW = """
+schema: orchestra/v1
+name: order
+input: {topics: "list[str]"}
+output: ${letter}
+nodes:
+  allowed: {ask: "Order about ${input.topics[0]}?", options: ["yes", "no"]}
+  paid: {tool: pay, after: [allowed], with: {item: "${input.topics[0]}"}}
+  lines: {tool: draft, each: "${input.topics}", as: topic, with: {topic: "${topic}"}}
+  letter: {tool: write, with: {lines: "${lines.values}", receipt: "${paid}"}}
+  sure: {ask: "Send ${letter}?", options: ["yes", "no"]}
+"""
+
+
+@pytest.fixture
+def shop(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("given_tools", None)
+    (shell.project / "workflows").mkdir()
+    (shell.project / "workflows" / "order.yaml").write_text(WORKFLOW)
+    (shell.project / "given_tools.py").write_text(MODULE)
+    (shell.project / "orchestra.toml").write_text('modules = ["given_tools"]\njournal = "runs.db"\n')
+    return shell.project
+
+
+@asynccontextmanager
+async def opened(shop: Path) -> AsyncIterator[Orchestra]:
+    async with Orchestra.open(Settings.load({"journal": str(shop / "runs.db")}, start=shop)) as orchestra:
+        yield orchestra
+
+
+async def ended(shop: Path, *topics: str) -> str:
+    """A run of which both questions are answered."""
+    async with opened(shop) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=list(topics))
+        for node in ("allowed", "sure"):
+            await run.pause()
+            await orchestra.answer(run.id, "yes", node=node, by="ada")
+        assert (await run.wait()).status == "done"
+    return run.id
+
+
+def rows(events: list[Event]) -> dict[str, tuple[str, Any]]:
+    """How each step came to what it came to, by path, and what that is."""
+    return {row.path: (row.came_to, getattr(row.outcome, "value", None)) for row in History.of(events).rows}

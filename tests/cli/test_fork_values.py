@@ -1,0 +1,241 @@
+"""Values that a person gives in a fork: which ones a node takes, what depends on them, and how long they hold."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import InputError
+from orchestra.events import Given
+from tests.cli.shell import Shell
+from tests.cli.shop import WORKFLOW, ended, opened, rows
+
+APPROVED = """
+schema: orchestra/v1
+name: order
+input: {topics: "list[str]"}
+output: ${done}
+nodes:
+  chosen: {tool: draft, with: {topic: "${input.topics[0]}"}}
+  note: {tool: draft, with: {topic: "${input.topics[0]}"}}
+  allowed: {ask: "Pay?", options: ["yes", "no"]}
+  paid: {when: "${allowed == 'yes'}", tool: pay, with: {item: "${chosen}"}}
+  done: {tool: write, with: {lines: ["${note}"], receipt: "${paid}"}}
+"""
+
+
+async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depends_on_it(shop: Path) -> None:
+    run = await ended(shop, "tea", "milk")
+    (shop / "drafted.txt").unlink()
+    async with opened(shop) as orchestra:
+        told = orchestra.options(values={"lines": ["no tea", "no milk"]}, by="bob")
+        fork = await told.fork(run)
+        assert {path: one.given for path, one in fork.given.items()} == {"allowed": Given("ada", run), "lines": Given("bob")}
+        assert await fork.run.pause() is None
+        assert [asked.node for asked in fork.run.asked] == ["sure"]  # it depends on the lines; whether it is allowed does not
+        assert fork.run.asked[0].question == "Send no tea, no milk; tea 1?"
+    # its process is gone; another one goes on
+    async with opened(shop) as orchestra:
+        again = await orchestra.resume(fork.run.id)
+        await again.pause()
+        await orchestra.answer(again.id, "yes")
+        result = await again
+        events = list(await orchestra.journal.read(again.id))
+        assert (await orchestra.replay(again.id)).reason == ""
+        assert (await orchestra.whatif(again.id)).verdict == "same"
+        assert result.output == "no tea, no milk; tea 1"
+        (claim,) = result.claims
+        assert claim.unsupported == "a person gave it: bob (lines)"
+        held = await orchestra.fork(again.id)
+        assert {path: one.given for path, one in held.given.items()} == {"lines": Given("bob", again.id)}
+        held.run.cancel()
+        await held.run.wait()
+    found = rows(events)
+    assert found["lines"] == ("given", ["no tea", "no milk"])
+    assert found["allowed"] == ("given", "yes")
+    assert found["paid"] == ("done", {"number": 1, "item": "tea"})
+    assert not (shop / "drafted.txt").exists()
+    assert (shop / "paid.txt").read_text() == "tea\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"lives": []}, "has no node 'lives'"),
+        ({"lines[0]": "x"}, r"lines\[0\] stands inside of lines"),
+        ({"lines": "x"}, "the value of lines"),
+        ({"paid": {"number": "x", "item": "tea"}}, "the value of paid"),
+        ({"allowed": "perhaps"}, "the value of allowed"),
+    ],
+)
+async def test_a_value_that_no_node_takes_is_refused_before_anything_begins(shop: Path, values: dict[str, Any], why: str) -> None:
+    run = await ended(shop, "tea")
+    async with opened(shop) as orchestra:
+        with pytest.raises(InputError, match=why) as caught:
+            await orchestra.options(values=values).fork(run)
+        assert caught.value.code == "E033"
+        assert len(await orchestra.runs()) == 1
+
+
+async def test_one_key_is_one_fork_with_one_value(shop: Path) -> None:
+    run = await ended(shop, "tea")
+    async with opened(shop) as orchestra:
+        first = await orchestra.options(values={"letter": "one", "sure": "no"}, idempotency_key="k").fork(run)
+        assert (await first.run).output == "one"
+        again = await orchestra.options(values={"letter": "one", "sure": "no"}, idempotency_key="k").fork(run)
+        assert again.run.id == first.run.id
+        with pytest.raises(InputError, match=r"belongs to run k\w+, which has other given values"):
+            await orchestra.options(values={"letter": "two", "sure": "no"}, idempotency_key="k").fork(run)
+
+
+async def test_a_value_whose_node_was_renamed_is_not_dropped_and_its_tool_not_called(shop: Path) -> None:
+    run = await ended(shop, "tea")
+    receipt = {"number": 3, "item": "cake"}
+    async with opened(shop) as orchestra:
+        told = orchestra.options(values={"allowed": "yes", "paid": receipt, "sure": "yes"}, by="ada")
+        fork = await told.fork(run, topics=["cake"])
+        assert (await fork.run).output == "about cake; cake 3"
+    renamed = WORKFLOW.replace("paid", "receipt")
+    (shop / "workflows" / "order.yaml").write_text(renamed)
+    (shop / "workflows" / "other.yaml").write_text(renamed.replace("name: order", "name: other"))
+    async with opened(shop) as orchestra:
+        for values in ({}, {"letter": "x"}, {"reciept": receipt}):
+            with pytest.raises(InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in order") as caught:
+                await orchestra.options(values=values).fork(fork.run.id)
+            assert (caught.value.code, "--set receipt=VALUE" in caught.value.hint) == ("E033", True)
+        anew = await orchestra.options(values={"receipt": receipt}, by="ada").fork(fork.run.id)
+        assert (await anew.run).output == "about cake; cake 3"
+        with pytest.raises(InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in other"):
+            await orchestra.fork(fork.run.id, orchestra.find("other"))
+    assert (shop / "paid.txt").read_text() == "tea\n"
+
+
+async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_fork_too(shop: Path) -> None:
+    (shop / "workflows" / "order.yaml").write_text(WORKFLOW + '  note: {tool: draft, with: {topic: "${input.topics[0]}"}}\n')
+    run = await ended(shop, "tea")
+    async with opened(shop) as orchestra:
+        told = orchestra.options(values={"lines": ["one"]}, by="bob")
+        first = (await told.fork(run)).run
+        await first.pause()
+        await orchestra.answer(first.id, "yes", by="eve")
+        await first
+        second = await orchestra.options(values={"note": "two"}, by="bob").fork(first.id)
+        assert {path: one.given for path, one in second.given.items()} == {
+            "allowed": Given("ada", run),
+            "lines": Given("bob", first.id),  # it holds on, and `sure`, which depends on it, was asked with it
+            "sure": Given("eve", first.id),
+            "note": Given("bob"),
+        }
+        await second.run
+        third = await orchestra.options(values={"lines": ["three"]}, by="bob").fork(second.run.id)
+        assert third.given.keys() == {"allowed", "lines", "note"}
+        third.run.cancel()
+        await third.run.wait()
+
+
+@pytest.mark.parametrize(
+    ("workflow", "values", "kept"),
+    [
+        (APPROVED, {"chosen": "gold"}, set()),
+        (APPROVED.replace("when: \"${allowed == 'yes'}\"", "after: [allowed]"), {"chosen": "gold"}, set()),
+        (APPROVED.replace("{when: \"${allowed == 'yes'}\",", "{").replace("{item", "{item"), {"chosen": "gold"}, {"allowed"}),
+        (APPROVED, {"note": "other"}, {"allowed"}),
+        (APPROVED, {"chosen": "gold", "paid": {"number": 7, "item": "gold"}}, {"allowed"}),
+    ],
+    ids=["a condition", "an order", "nothing waits for it", "no effect reads it", "nothing is called"],
+)
+async def test_what_somebody_allowed_is_asked_again_where_it_would_happen_with_something_else(
+    shop: Path, workflow: str, values: dict[str, Any], kept: set[str]
+) -> None:
+    (shop / "workflows" / "order.yaml").write_text(workflow)
+    async with opened(shop) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=["tea"])
+        await run.pause()
+        await orchestra.answer(run.id, "yes", by="ann")
+        assert (await run).status == "done"
+        fork = await orchestra.options(values=values, by="mallory").fork(run.id)
+        assert fork.given.keys() - values.keys() == kept
+        if kept:
+            await fork.run.pause()
+        else:
+            assert await fork.run.pause() is None
+            assert (shop / "paid.txt").read_text() == "about tea\n"
+        fork.run.cancel()
+        await fork.run.wait()
+
+
+async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(shop: Path) -> None:
+    def rule(keys: str) -> None:
+        (shop / "workflows" / "order.yaml").write_text(WORKFLOW.replace("as: topic,", f"as: topic, {keys},"))
+
+    run = await ended(shop, "tea", "milk")
+    rule("limit: 3, at_least: 2")
+    async with opened(shop) as orchestra:
+        for values, why in ((["a"], "1 element, and 2 are needed"), (["a", "b", "c", "d"], "4 elements, and the limit is 3")):
+            with pytest.raises(InputError, match=f"the value of lines: {why}") as caught:
+                await orchestra.options(values={"lines": values}).fork(run)
+            assert caught.value.code == "E033"
+        taken = await orchestra.options(values={"lines": ["a", "b", "c"], "letter": "x", "sure": "yes"}).fork(run)
+        assert (await taken.run).output == "x"
+    rule("limit: 2")
+    async with opened(shop) as orchestra:
+        with pytest.raises(InputError, match=f"the value of lines, given in run {taken.run.id}: 3 elements, and the limit is 2"):
+            await orchestra.fork(taken.run.id)
+    for keys, wrong in (("at_least: all", (["a"], ["a", "b", "c"])), ('at_least: all, when: "${topic != input.topics[0]}"', (["a"] * 3,))):
+        rule(keys)
+        async with opened(shop) as orchestra:
+            for values in wrong:
+                with pytest.raises(InputError, match=f"{len(values)} elements? given for the 2 that it goes over, and all are needed"):
+                    await orchestra.options(values={"lines": values, "sure": "yes"}).fork(run)
+            right = await orchestra.options(values={"lines": ["a", "b"][: len(wrong)], "letter": "x", "sure": "yes"}).fork(run)
+            assert (await right.run).output == "x"
+            assert (await orchestra.replay(right.run.id)).reason == ""
+
+
+async def test_where_the_list_that_all_are_needed_of_has_no_value_a_persons_word_stands(shop: Path) -> None:
+    (shop / "workflows" / "order.yaml").write_text(
+        WORKFLOW.replace("as: topic,", "as: topic, at_least: all,").replace('"${input.topics}"', '"${[input.topics[5]]}"')
+    )
+    async with opened(shop) as orchestra:
+        run = await orchestra.start(orchestra.find("order"), topics=["tea"])
+        await run.pause()
+        await orchestra.answer(run.id, "yes", node="allowed")
+        assert (await run.wait()).status == "failed"
+        fork = await orchestra.options(values={"lines": ["a", "b"], "sure": "yes"}).fork(run.id)
+        assert (await fork.run).output == "a, b; tea 1"
+
+
+async def test_only_a_fork_takes_values_by_the_names_of_nodes(shop: Path) -> None:
+    run = await ended(shop, "tea")
+    async with opened(shop) as orchestra:
+        given, order = orchestra.options(values={"letter": "x"}), orchestra.find("order")
+        await orchestra.options(idempotency_key="k").start(order, topics=["x"])
+        doors = [given.start(order, topics=["x"]), given.run(order, topics=["x"]), given.resume(run), given.whatif(run)]
+        doors += [given.check("x", against="x"), given.options(idempotency_key="k").start(order, topics=["x"])]
+        for door in doors:
+            with pytest.raises(InputError, match="`values` are for a fork") as caught:
+                await door
+            assert caught.value.code == "E033"
+        wrong: list[Any] = [["letter"], [], "letter", {1: "x"}, {0: "x"}, {None: "x"}]
+        for values in wrong:
+            for door in (orchestra.options(values=values).fork(run), orchestra.options(values=values).resume(run)):
+                with pytest.raises(InputError, match="`values`") as caught:
+                    await door
+                assert caught.value.code == "E033"
+        assert (await orchestra.options(values={}).resume(run)).id == run
+
+
+async def test_a_value_holds_on_where_the_workflow_itself_was_renamed(shop: Path, shell: Shell) -> None:
+    run = await ended(shop, "tea")
+    more = ("--set", 'paid={"number": 3, "item": "cake"}', "--set", "allowed=yes", "--set", "sure=yes", "--by", "ada")
+    assert (await asyncio.to_thread(shell, "runs", "fork", run, "-i", 'topics=["cake"]', *more)).code == 0
+    (shop / "workflows" / "order.yaml").rename(shop / "workflows" / "bill.yaml")
+    (shop / "workflows" / "bill.yaml").write_text(WORKFLOW.replace("name: order", "name: bill"))
+    assert "C004" in (await asyncio.to_thread(shell, "runs", "fork", "last")).err
+    said = await asyncio.to_thread(shell, "runs", "fork", "last", "--workflow", "bill")
+    assert (said.code, "paid: the value is given by ada, in run" in said.out) == (0, True), said.err
+    assert "about cake; cake 3" in said.out
+    assert (shop / "paid.txt").read_text() == "tea\n"
