@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary, WeakSet
 
 from orchestra.agent.card import Card
@@ -342,8 +342,6 @@ class Project:
 
     def catalog(self, own: Meanings | None = None) -> Catalog:
         """All that a workflow may name; of `own`, what a step calls itself, these and not others of their names."""
-        from orchestra.certificates import Certificates, Claims, Combinations
-
         cards = [one.card for one in (own or {}).values() if isinstance(one, Agent) and one.card is not None]
         others = [card for card in cards if self.cards[card.name].digest != card.digest]
         graphs = {one.name: one.graph for one in (own or {}).values() if isinstance(one, Workflow)}
@@ -352,8 +350,8 @@ class Project:
         def registry() -> Registry:
             return mine or self.registry
 
-        certificates, claims = Certificates(self.settings, registry), Claims(self.settings, registry)
-        combinations = Combinations(self.settings, registry)
+        certificates, claims = _Beside("certificates", self.settings, registry), _Beside("claims", self.settings, registry)
+        combinations = _Beside("combinations", self.settings, registry)
         known = registry().catalog(_Graphs(self, graphs))
         return replace(known, certificates=certificates, claims=claims, combinations=combinations)
 
@@ -398,6 +396,36 @@ class _Graphs(Mapping[str, Graph]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+class _Beside(Mapping[str, Any]):
+    """What stands beside agents' cards. What reads it is loaded once somebody asks: most workflows rest on no certificate."""
+
+    def __init__(
+        self, what: Literal["certificates", "claims", "combinations"], settings: Settings, registry: Callable[[], Registry]
+    ) -> None:
+        self._what, self._settings, self._registry = what, settings, registry
+
+    @cached_property
+    def _found(self) -> Mapping[str, Any]:
+        from orchestra.certificates import Certificates, Claims, Combinations
+
+        match self._what:
+            case "certificates":
+                return Certificates(self._settings, self._registry)
+            case "claims":
+                return Claims(self._settings, self._registry)
+            case "combinations":
+                return Combinations(self._settings, self._registry)
+
+    def __getitem__(self, agent: str) -> Any:
+        return self._found[agent]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 def _steps(module: ModuleType) -> list[Step[..., Any]]:
