@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -80,18 +80,13 @@ async def show_run(name: str, node: str, attempt: int | None, shown: Shown) -> N
         explanation = await _explained(journal, events, history) if shown.explain else None
     tags = events[0].tags if events and isinstance(events[0], RunStarted) else {}
     if shown.as_json:
-        explained = {}
-        if explanation is not None:
-            from orchestra.cli.explaining import data
-
-            explained = {"explain": data(explanation)}
         print_json(
             {
                 "run": run,
                 "status": status,
                 "tags": tags,
                 "asked": question_data(run, left),
-                **explained,
+                **_explanation_data(explanation),
                 **claim_data(found, dropped(events)),
                 "tiers": spent_by_tier(history),
                 "events": [msgspec.Raw(encode(event)) for event in events],
@@ -119,6 +114,15 @@ async def _explained(journal: Journal, events: Sequence[Event], history: History
     project = Project.load(settings())
     program = await restored(project, journal, started, asking=False)
     return explain(project, program, started.inputs, started.label, history=history)
+
+
+def _explanation_data(explanation: Explanation | None) -> dict[str, Any]:
+    """What --json has of an explanation, where there is one."""
+    if explanation is None:
+        return {}
+    from orchestra.cli.explaining import data
+
+    return {"explain": data(explanation)}
 
 
 async def write_page(name: str, target: Path) -> None:
@@ -194,10 +198,7 @@ def _show_run(
     tags: Tags,
 ) -> None:
     """Prints a run; `stand` is what it waits for, or why it does not go on."""
-    took = f" in {seconds(history.seconds)}{priced(history.usage)}" if history.seconds is not None else ""
-    forked = f", forked from {history.parent}" if history.parent else ""
-    forked += f", {written(tags)}" if tags else ""
-    say(visible(f"{history.workflow}: {status}{took}, started {moment(history.started)}{forked}", keep=""), style="bold")
+    say(visible(_headline(history, status, tags), keep=""), style="bold")
     if request := request_of(history):
         say(visible(f"> {request}"))
     match status:
@@ -233,6 +234,14 @@ def _show_run(
     asked = next((row.path for row in history.rows if any(tried.sent for tried in row.attempts)), None)
     if asked:
         say(visible(f"\nmore: orchestra runs show {history.run} '{asked}' --prompt"), style="dim")
+
+
+def _headline(history: History, status: str, tags: Tags) -> str:
+    """What a run is, how it stands, and what it is found by."""
+    took = f" in {seconds(history.seconds)}{priced(history.usage)}" if history.seconds is not None else ""
+    forked = f", forked from {history.parent}" if history.parent else ""
+    tagged = f", {written(tags)}" if tags else ""
+    return f"{history.workflow}: {status}{took}, started {moment(history.started)}{forked}{tagged}"
 
 
 def saving_text(saved: Saving) -> str:
