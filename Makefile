@@ -6,7 +6,7 @@ RUN    := $(VENV)/bin/python
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet bench-ordering evaluate evaluate-workflows lock clean
+.PHONY: help setup setup-base demo test test-quick test-slow crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet bench-ordering evaluate evaluate-workflows lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,14 +20,18 @@ setup-base:  ## .venv with the library and the development tools only (170 MB to
 demo: setup  ## ten questions to real documents, answered with quotes by a real vLLM server on this machine
 	@$(RUN) scripts/demo.py
 
-test:  ## everything: set up, lint, and all tests, those against the real vLLM among them
+test:  ## set up, lint, and all tests but the slow ones, those against the real vLLM among them (ten minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(MAKE) --no-print-directory lint
-	$(RUN) -m pytest -m "not real" $(SIDE_BY_SIDE) --durations=10
+	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE) --durations=10
 	$(RUN) -m pytest -m real --durations=10
 
-test-quick: setup-base  ## the tests that need neither vLLM nor more than ten seconds
+test-quick: setup-base  ## those of them that need no vLLM
 	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE)
+
+test-slow:  ## the longer suite: trainings, kills, hostile outputs, sessions of the docs (ten minutes)
+	@$(PYTHON) scripts/bootstrap.py base cpu
+	$(RUN) -m pytest -m "slow and not real" $(SIDE_BY_SIDE) --durations=10
 
 crash: setup-base  ## kill -9 at 500 points, and again during recovery: nothing lost, nothing repeated (a minute)
 	$(RUN) -m tests.crash --kills 500

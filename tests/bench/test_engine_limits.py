@@ -28,11 +28,12 @@ TRIES = 3
 PACKAGE = str(Path(orchestra.__file__).parent)
 MOST_A_NODE, MOST_A_RUN = 26, 195
 """Calls of our own functions for an empty node, and for a run of one, at most; on 2026-11-28 they were 25 and 182."""
-MOST_OBJECTS = 54
-"""Objects of a run that waits that the collector goes over, at most; on 2026-11-28 they were 53."""
+MOST_OBJECTS = 57
+"""Objects of a run that waits that the collector goes over, at most; on 2026-11-29 they were 56.7, of which three are the label of the call
+that a tool does, so that runs that it starts have it."""
 
 
-@pytest.mark.slow  # not for what it takes (a second), but because it measures: once in `make test` is enough
+@pytest.mark.slow  # not for what it takes (a second), but because it measures
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_an_empty_node_costs_no_more_than_the_limit_of_its_shape(shape: str, tmp_path: Path) -> None:
     parents, _ = SHAPES[shape]

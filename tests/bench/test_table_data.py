@@ -17,6 +17,8 @@ from orchestra.agent.table_ways import WAYS
 from orchestra.learn.dataset import Row
 from orchestra.values.arithmetic import evaluate
 
+pytestmark = pytest.mark.slow
+
 TABLE = [["", "2019", "2018"], ["Revenue", "$1,200", "900"], ["Cost of sales", "(300)", "250"]]
 
 

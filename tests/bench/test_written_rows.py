@@ -14,6 +14,8 @@ from orchestra.learn.dataset import Row
 from orchestra.learn.splits import Shares
 from orchestra.values.arithmetic import evaluate
 
+pytestmark = pytest.mark.slow
+
 CLAIMS = """; a remark
 The bridge was closed in May 1931.
 + In May 1931 nobody crossed it.

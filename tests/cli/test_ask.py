@@ -16,6 +16,8 @@ from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 from tests.router.house import walked
 
+pytestmark = pytest.mark.slow
+
 WHEN = "When was the tower opened?"
 PLAN = [
     "s1 = search(query=input.request, documents=input.documents, top=1)",

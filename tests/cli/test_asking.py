@@ -19,6 +19,8 @@ from tests.cli.processes import Terminal, started
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
 
+pytestmark = pytest.mark.slow
+
 TRIP = """\
 schema: orchestra/v1
 name: trip

@@ -17,6 +17,8 @@ from tests.cli.processes import Terminal
 from tests.cli.shell import Said, Shell
 from tests.cli.test_certify import FILE, PREDICTED, certified, lines, predictions, rows, run, shell
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["certified", "shell"]
 LOG = Path("agents/sorter/audits.jsonl")
 WATCH = ("certify", "sorter", "--watch")

@@ -19,6 +19,8 @@ from tests.cli.processes import PATIENCE, environment
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import FILES, GOOD, TEXT, Simulated, furnish
 
+pytestmark = pytest.mark.slow
+
 MODULE = '''
 import asyncio
 import time

@@ -14,6 +14,8 @@ from orchestra.agent.card import Card
 from orchestra.cli.binding import source
 from orchestra.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CARD = """\
 schema: orchestra/v1
 name: read_facts

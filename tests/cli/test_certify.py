@@ -19,6 +19,8 @@ from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
 from tests.nowhere import FLEET
 
+pytestmark = pytest.mark.slow
+
 AGENT = """\
 schema: orchestra/v1
 name: sorter

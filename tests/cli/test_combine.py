@@ -17,6 +17,8 @@ from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, calls, furnish
 from tests.nowhere import FLEET
 
+pytestmark = pytest.mark.slow
+
 AGENT = """\
 schema: orchestra/v1
 name: teller

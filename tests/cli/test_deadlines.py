@@ -51,7 +51,7 @@ def test_of_two_questions_the_one_that_is_open_is_still_asked(shell: Shell) -> N
     shown = shell("runs", "show", run).out
     assert "sure is answered, and nobody has it in hand" in shown
     assert (shown.count("answer with:"), "Safe?" in shown) == (1, True)
-    assert shell("runs", "answer", run, "no", "--json").json["output"] == "yes no"
+    assert shell("runs", "answer", run, "no", "--node", "safe", "--json").json["output"] == "yes no"
 
 
 def test_a_deadline_that_has_passed_is_found_told_and_kept(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

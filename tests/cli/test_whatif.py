@@ -20,6 +20,8 @@ from orchestra.whatif import Rehearsal
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import ASK, BAD, GOOD, TEXT, Simulated, calls, furnish
 
+pytestmark = pytest.mark.slow
+
 SEND = """\
 schema: orchestra/v1
 name: send

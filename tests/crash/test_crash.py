@@ -21,6 +21,8 @@ from tests.crash.stores import Place
 from tests.journal.postgres_server import missing
 from tests.journal.stories import begun, middle
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -14,6 +14,8 @@ import yaml
 from orchestra.fleet import config as fleet
 from tests.docs.blocks import Block, followers, following, marked
 
+pytestmark = pytest.mark.slow
+
 
 def orchestra(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command, in a folder that is no project."""

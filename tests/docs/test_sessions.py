@@ -15,6 +15,8 @@ import pytest
 
 from tests.docs.blocks import ROOT, Block, blocks
 
+pytestmark = pytest.mark.slow
+
 RUNS, CERTIFICATES = ROOT / "docs" / "runs.md", ROOT / "docs" / "certificates.md"
 VARIES = (
     (r"\b[0k][0-9a-z]{19}\b", "RUN"),

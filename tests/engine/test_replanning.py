@@ -17,6 +17,8 @@ from tests.engine.durable import Theatre
 from tests.engine.stage import Played, play, program
 from tests.engine.test_streaming import WORK, again, ended, paced, router
 
+pytestmark = pytest.mark.slow
+
 FAILS = Refused(code="T009", reason="the pen is dry")
 
 

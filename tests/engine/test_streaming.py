@@ -18,6 +18,8 @@ from tests.engine.durable import Theatre
 from tests.engine.stage import Played, play, program
 from tests.engine.test_planning import LOUDLY, with_workflows
 
+pytestmark = pytest.mark.slow
+
 WORK = """
 input: {text: str}
 output: ${solve}

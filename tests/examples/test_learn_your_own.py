@@ -14,6 +14,8 @@ import pytest
 from tests.docs.blocks import ROOT, blocks
 from tests.docs.test_sessions import typed
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sklearn")
 PAGE = ROOT / "examples" / "learn_your_own.md"
 VARIES = (

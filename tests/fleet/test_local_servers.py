@@ -30,6 +30,8 @@ from orchestra.fleet.weights import Pantry
 from .calling import ANSWER, CARDS, TEXT, call, only
 from .conftest import FakeSupervision, eventually, local_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def faked(folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:

@@ -29,6 +29,8 @@ from orchestra.fleet.reports import Logs, Question, ServerReport, Start, Status,
 
 from .conftest import FakeSupervision, eventually, local_config
 
+pytestmark = pytest.mark.slow
+
 Supervisions = list[FakeSupervision]
 SERVER = str(Path(__file__).with_name("fake_vllm.py"))
 

@@ -20,6 +20,8 @@ from orchestra.testing.endpoint import Request
 from tests.cli.shell import Shell
 from tests.hostile.scene import Played, obeyed, play
 
+pytestmark = pytest.mark.slow
+
 UNREADABLE = {
     "NaN": ('{"answer": "x", "count": NaN}', "M001"),
     "infinity": ('{"answer": "x", "count": 1e999}', "M001"),

@@ -19,6 +19,8 @@ from orchestra.journal.sqlite import SqliteJournal
 from orchestra.testing.conformance import LAWS, Law, Open, follow, steps
 from tests.journal.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.slow
+
 
 def in_memory(kind: type[MemoryJournal] = MemoryJournal) -> Open:
     store = MemoryStore()

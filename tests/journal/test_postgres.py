@@ -24,6 +24,8 @@ from orchestra.values.outcome import Value
 from tests.journal.postgres_proxy import Loss, before
 from tests.journal.postgres_server import PostgresServer, running
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -26,6 +26,8 @@ from tests.journal.postgres_proxy import before
 from tests.journal.postgres_server import PostgresServer, running
 from tests.journal.test_sqlite import many
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:

@@ -37,6 +37,8 @@ from tests.cli.shell import Shell
 from tests.learn import test_spans
 from tests.learn.killing import goes_on
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["ann", "has", "pears", "and", "loses", "gets", "how", "many", "?", ".", *"0123456789"]
 
 

@@ -20,6 +20,8 @@ from orchestra.verify import row_marks
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import furnish
 
+pytestmark = pytest.mark.slow
+
 CARD = """\
 schema: orchestra/v1
 name: coin

@@ -25,6 +25,8 @@ from orchestra.learn.promotion import SURE, Promotion, Shelf, level, mark, stand
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 
+pytestmark = pytest.mark.slow
+
 AGENTS = Path(__file__).resolve().parents[2] / "agents"
 MEASURED = "metrics: {EM: {of: exact, field: answer}}\n"
 

@@ -13,6 +13,8 @@ from orchestra.learn.dataset import DataSet, Row
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, ASK, BAD, FLEET, GOOD, TEXT, Simulated, furnish
 
+pytestmark = pytest.mark.slow
+
 LICENSED = ("--licence", "own", "--tune", "0", "--test", "0")
 ESCALATED = ASK.replace("name: ask", "name: larger").replace("[retry, abstain]", "[escalate]")
 PERSON = """\

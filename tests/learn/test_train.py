@@ -25,7 +25,7 @@ from orchestra.learn.promotion import MAX_BYTES
 from orchestra.learn.train import AdapterTraining, prepare, run
 from tests.learn.conftest import CARD, make_card
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]
 COURSE = Course(epochs=4, rate=1e-2, warmup=3, patience=99, save_seconds=0)
 WORDS = ("Ada", "Lovelace", "notes", "passage", "answer", "question")
 

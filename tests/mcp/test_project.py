@@ -17,6 +17,8 @@ from tests.cli.shell import Shell, shell
 from tests.mcp import served
 from tests.mcp.test_server import KNOWN, alive, until
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["shell"]
 
 CONFIG = f"""\

@@ -24,6 +24,8 @@ from orchestra.mcp.server import Server
 from orchestra.mcp.tool import McpTool, Toolbox
 from tests.mcp import served
 
+pytestmark = pytest.mark.slow
+
 SERVED = str(Path(served.__file__))
 
 

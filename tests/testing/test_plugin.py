@@ -13,6 +13,8 @@ import pytest
 
 from tests.docs.blocks import ROOT, blocks
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["pytester"]
 
 EXAMPLE = ROOT / "examples" / "testing_your_workflow"

@@ -15,6 +15,8 @@ from orchestra.verify.alone import judge
 from orchestra.verify.held import Held
 from orchestra.verify.numbers import numbers, same
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 1 << 20
 SECONDS = 20.0
 """Of this process's time for one check of a megabyte, on a slow machine under load; most take less than two."""
