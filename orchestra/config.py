@@ -392,7 +392,7 @@ def _project(start: Path, environment: Mapping[str, str]) -> _File | None:
     """The nearest file upwards. Raises `InputError` C052 for one of a stranger above a folder of ours: its modules and servers of tools
     would run."""
     file = next((file for folder in (start, *start.parents) if (file := _in(folder))), None)
-    if file is not None:
+    if file is not None and hasattr(os, "geteuid"):  # Windows has owners of another kind
         user, path = os.geteuid(), file.path
         ours = {user, 0} if user or not (by := environment.get("SUDO_UID", "")).isdecimal() else {0, int(by)}
         if start.exists():  # whoever stands in a stranger's folder knows it, as root does over one that is mounted

@@ -18,7 +18,7 @@ from orchestra.journal.summary import standing
 from orchestra.skimming import skim
 from orchestra.tags import PREFIX, Tags, checked, has, is_name
 from orchestra.values.schema import nearest
-from orchestra.when import When, moment
+from orchestra.moments import When, moment
 
 if TYPE_CHECKING:
     from orchestra.config import Settings

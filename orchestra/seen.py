@@ -20,7 +20,7 @@ from orchestra.stored import workflows
 from orchestra.tags import Tags, checked, has
 from orchestra.values.labels import Label
 from orchestra.values.schema import nearest
-from orchestra.when import When, moment
+from orchestra.moments import When, moment
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled"]
 STATUSES: tuple[str, ...] = get_args(RunStatus)
