@@ -15,10 +15,10 @@ from orchestra.fleet.config import Endpoint, LocalServer, Price, read
 from orchestra.fleet.local import HERE
 from orchestra.journal.costs import KEYS, Cost, CostRow, Costs, Counting, Key, Unread
 from orchestra.journal.summary import standing
+from orchestra.moments import When, moment
 from orchestra.skimming import skim
 from orchestra.tags import PREFIX, Tags, checked, has, is_name
 from orchestra.values.schema import nearest
-from orchestra.moments import When, moment
 
 if TYPE_CHECKING:
     from orchestra.config import Settings

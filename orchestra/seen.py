@@ -14,13 +14,13 @@ from orchestra.events import Asked, Event, RunFinished, RunStarted, opened
 from orchestra.inputs import nowhere, unanswered
 from orchestra.journal.history import History
 from orchestra.journal.summary import standing
+from orchestra.moments import When, moment
 from orchestra.result import Result, plainly, result_of
 from orchestra.skimming import skim
 from orchestra.stored import workflows
 from orchestra.tags import Tags, checked, has
 from orchestra.values.labels import Label
 from orchestra.values.schema import nearest
-from orchestra.moments import When, moment
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled"]
 STATUSES: tuple[str, ...] = get_args(RunStatus)

@@ -12,6 +12,8 @@ import pytest
 
 from bench.peers.tables import ARMS, FLOOR, report
 
+pytestmark = pytest.mark.slow
+
 PEERS = Path(__file__).resolve().parents[2] / "bench" / "peers"
 
 

@@ -13,6 +13,8 @@ from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 from tests.cli.test_ask import FLEET, PLAN, WHEN, asked, used
 
+pytestmark = pytest.mark.slow
+
 QUOTED = ['s1 = search(query="%s", documents=input.documents, top=%d)', "return s1"]
 
 

@@ -14,6 +14,8 @@ from tests.cli.processes import PATIENCE, started
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, Simulated, furnish
 
+pytestmark = pytest.mark.slow
+
 INPUTS = ("-i", "question=When?", "-i", "text=It was opened in 1889.")
 Starter = Callable[..., "subprocess.Popen[str]"]
 

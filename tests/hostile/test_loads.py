@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 FACTOR = float(os.environ.get("ORCHESTRA_FUZZ", "1"))
 """How many times 10,000 loads are made; `scripts/fuzz.py` runs for as long as one likes."""
 

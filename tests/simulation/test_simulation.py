@@ -22,6 +22,7 @@ from orchestra.testing.trial import Trial, attempt, findings
 from tests.simulation.mutants import MUTANTS, judge, patched
 
 pytestmark = [
+    pytest.mark.slow,
     # A process that dies leaves coroutines behind that never began.
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -34,6 +34,8 @@ from orchestra.verify.certificate import (
     walked,
 )
 
+pytestmark = pytest.mark.slow
+
 TERMS = Terms()
 SCORES = st.none() | st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.5, 1.0])
 ITEMS = st.lists(st.tuples(SCORES, st.booleans()), min_size=1, max_size=200).map(

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from orchestra.errors import InputError
 from orchestra.verify.factuality import Answer, Part, above, calibrate, kept, needed, rank, tau
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 2_000
 
 

@@ -22,6 +22,8 @@ from orchestra.workflow.reader import read
 from tests.workflow.catalog import CATALOG, called_in_a_row
 from tests.workflow.graphs import graphs, program_of
 
+pytestmark = pytest.mark.slow
+
 quick = settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
 
 REFINE = """\

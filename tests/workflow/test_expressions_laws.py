@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -17,6 +18,8 @@ from orchestra.workflow.checking import Checker
 from orchestra.workflow.conversion import converter, declared
 from orchestra.workflow.expressions import compile_reference, compile_template
 from orchestra.workflow.syntax import parse
+
+pytestmark = pytest.mark.slow
 
 
 class Item(BaseModel):
