@@ -3,13 +3,17 @@ killed."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+_DESCRIPTORS = re.compile(r"/proc/.*/fd")
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -25,20 +29,58 @@ def write_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def private_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that only its owner may read, put in its place once it is whole; a link that stands there gives way to it. A pipe or a device
-    is written to as it stands. Raises `OSError`; what was there is there then."""
-    if path.exists() and not path.is_file():
-        with path.open("wb") as there:
+    """A file that only its owner may read, put in its place once it is whole; a link that stands there gives way to it. Raises `OSError`;
+    what was there is there then.
+
+    What is no regular file, or a way to what is open (`/dev/stdout`), is written to as it stands; and so is a file in a folder that takes
+    no other (read-only, not one's own, a single file that was mounted), which keeps its rights.
+    """
+    if (there := _open_already(path)) is not None:
+        with there:
             yield there
         return
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS) or not path.is_file() or path.is_symlink():
+            raise
+        with _in_place(path) as there:
+            yield there
+        return
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
-        os.replace(partial, path)
+        try:
+            os.replace(partial, path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            with partial.open("rb") as whole, _in_place(path) as there:
+                shutil.copyfileobj(whole, there)
+            partial.unlink()
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _open_already(path: Path) -> IO[bytes] | None:
+    """What a path leads to, opened, where that is no regular file, or a descriptor, as `/dev/stdout` is; else None."""
+    place = path
+    for _link in range(40):  # as many as Linux follows
+        folder = os.path.realpath(place.parent)
+        if folder == os.path.realpath("/proc/self/fd") and place.name.isdecimal():
+            return os.fdopen(os.dup(int(place.name)), "wb")  # opened anew, what `>>` adds to would be cut off
+        if folder in ("/dev", "/dev/fd") or _DESCRIPTORS.fullmatch(folder):
+            return path.open("wb")
+        if not place.is_symlink():
+            break
+        place = Path(folder, os.readlink(place))
+    return path.open("wb") if path.exists() and not path.is_file() else None
+
+
+def _in_place(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)), "wb")
 
 
 def swap_folder(new: Path, place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -72,3 +73,51 @@ def test_a_device_is_written_to_as_it_stands() -> None:
     with private_file(Path(os.devnull)) as file:
         file.write(b"gone")
     assert not Path(os.devnull).is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are files on Linux only")
+def test_a_link_to_stdout_is_written_through_and_stays(tmp_path: Path) -> None:
+    link, target = tmp_path / "stdout", tmp_path / "out"
+    link.symlink_to("/proc/self/fd/1")  # what /dev/stdout is
+    write = "import sys; from pathlib import Path; from orchestra.whole import private_file\n"
+    write += "with private_file(Path(sys.argv[1])) as file: file.write(b'run')"
+    target.write_text("before ")
+    with target.open("ab") as file:
+        subprocess.run([sys.executable, "-c", write, str(link)], stdout=file, check=True)
+    assert (target.read_text(), link.is_symlink()) == ("before run", True)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["out", "stdout"]
+
+
+def test_a_file_that_no_other_can_replace_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.jsonl"
+    path.write_text("of before")
+    path.chmod(0o640)
+
+    def busy(source: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")  # of a single file that was mounted
+
+    monkeypatch.setattr(os, "replace", busy)
+    with private_file(path) as file:
+        file.write(b"new")
+    assert (path.read_text(), path.stat().st_mode & 0o777, os.listdir(tmp_path)) == ("new", 0o640, ["run.jsonl"])
+
+
+def test_a_file_in_a_folder_of_another_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path := tmp_path / "run.jsonl").write_text("of before")
+    path.chmod(0o666)
+    (tmp_path / "link").symlink_to("run.jsonl")
+    tmp_path.chmod(0o555)
+    monkeypatch.chdir(tmp_path)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # whom rights concern
+    try:
+        with private_file(Path("run.jsonl")) as file:
+            file.write(b"new")
+        for name in ("link", "other"):
+            with pytest.raises(PermissionError), private_file(Path(name)):
+                raise AssertionError
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o755)
+    assert path.read_text() == "new"
