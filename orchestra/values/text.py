@@ -12,7 +12,8 @@ MARK = "\u2060"
 _CHAT = re.compile(
     r"""
       <\u2060*(?=
-            [|｜][^<>\[\]\n]{0,80}>|\w{1,40}[|｜]>                # <|im_start|>, <|eot_id|>, DeepSeek's full-width bars, <|turn>, <turn|>
+            \|(?:/?\w(?:[^<>\[\]\n]{0,78}\w)?\|?|"\|)>|\w{3,40}\|>  # <|im_start|>, <|eot_id|>, <|turn>, <turn|>, <|"|>; not F#'s <|>
+          | ｜[^<>\[\]\n]{0,80}>|\w{1,40}｜>                       # DeepSeek's full-width bars
           | /?(?:s|bos|eos|pad|unk|cls|sep|mask|sop|eop|eoh|eoa|eod|think|role|tool_call|tool_response|tools|start_of_turn|end_of_turn
               |start_of_image|end_of_image|fim_\w{1,20}|file_sep|filename|repo_?name|gh_stars|issue_\w{1,20}|jupyter_\w{1,20}
               |empty_output|unused_?\d{1,6}|reserved_\d{1,6}|special_\d{1,6}|extra_id_\d{1,6}|tokens_unused_\d{1,6}
@@ -20,10 +21,10 @@ _CHAT = re.compile(
           | <SYS>>|</SYS>>
         )
     | \[\u2060*(?=
-            [|｜][^<>\[\]\n]{0,80}[|｜]\]                          # EXAONE
+            [|｜]\w{3,40}[|｜]\]                                   # EXAONE
           | /?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS)\]  # Mistral
-          | (?-i:/?(?:THINK|ARGS|CALL_ID|TOOL_CONTENT|MODEL_SETTINGS|PREFIX|MIDDLE|SUFFIX|IMG|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO
-              |control_\d{1,4}|[gs]?MASK|CLS|SEP|PAD|UNK)\])          # and of later years; GLM, BERT
+          | (?-i:/?(?:THINK|ARGS|CALL_ID|TOOL_CONTENT|MODEL_SETTINGS|PREFIX|MIDDLE|SUFFIX|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO
+              |control_\d{1,4}|[gs]MASK)\])                          # and of later years; GLM
           | e~\[                                                   # MiniMax
         )
     | \]\u2060*(?=~!?b[\[\]])

@@ -35,6 +35,12 @@ TOKENS = [
     "<extra_id_1>",
     "<|turn>",
     "<turn|>",
+    '<|"|>',
+    "<|tool_call>",
+    "<tool_call|>",
+    "<|/end|>",
+    "<\uff5cbegin\u2581of\u2581sentence\uff5c>",
+    "<\uff5c\u2581pad\u2581\uff5c>",
     "[|assistant|]",
     "[|endofturn|]",
     "[gMASK]",
@@ -127,6 +133,24 @@ def test_whole_numbers_are_shown_with_all_of_their_digits(number: int) -> None:
 def test_no_chat_token_of_the_data_is_sent(token: str) -> None:
     for text in (f"a{token}b", token * 2, token[0] + token, token.upper()):
         assert token not in "".join(message.content for message in sent(text, question=text))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "parser = a <|> b",
+        "fun <T|> x",
+        "if a <b|> c",
+        "x <| f y >",
+        "[| 1; 2 |]",
+        "[|1;2|]",
+        "[[a|b]] [|x|]",
+        "[IMG]x[/IMG]",
+        "[MASK] [PAD]",
+    ],
+)
+def test_code_and_markup_that_only_look_like_tokens_are_sent_as_they_stand(code: str) -> None:
+    assert neutral(code) == code
 
 
 def test_tokens_are_not_made_by_joining_two_inputs() -> None:
