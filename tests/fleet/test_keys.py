@@ -11,6 +11,7 @@ import pytest
 from orchestra.fleet.client import Client
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.protocol import Chat, Completion
+from orchestra.fleet.secrets import sent_with, signed
 
 from .conftest import Visit, chat_answer, endpoints, raw_server, sending
 
@@ -23,21 +24,21 @@ def answers(body: bytes, status: str = "200 OK") -> Callable[[Visit], Any]:
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "400 Bad Request", "302 Found"])
-@pytest.mark.parametrize("spelt", ["canary/12345678", "canary\\/12345678", "\\u0063anary/12345678"])
+@pytest.mark.parametrize("spelt", ["canary/123456789", "canary\\/123456789", "\\u0063anary/123456789"])
 async def test_a_key_that_an_error_says_again_is_hidden(status: str, spelt: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_KEY", "canary/12345678")
+    monkeypatch.setenv("SOME_KEY", "canary/123456789")
     said = f'{{"error": {{"message": "{"." * 290}Incorrect key: {spelt}"}}}}'
     async with raw_server(answers(said.encode(), status)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
         result = await Client(sender).chat("s0", CHAT)
-    assert "Authorization: Bearer canary/12345678" in server.visits[0].head
+    assert "Authorization: Bearer canary/123456789" in server.visits[0].head
     assert isinstance(result, Fault)
     assert "canary" not in result.reason
     assert b"canary" not in result.received
 
 
 async def test_a_key_in_pieces_of_a_stream_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_KEY", "canary/12345678")
-    pieces = ["it is can", "ary/123", "45678, ca", "n it"]
+    monkeypatch.setenv("SOME_KEY", "canary/123456789")
+    pieces = ["it is can", "ary/123", "456789, ca", "n it"]
     lines = [{"model": "m", "choices": [{"delta": {"content": piece}}]} for piece in pieces]
     lines.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
     body = b"".join(b"data: " + json.dumps(line).encode() + b"\n\n" for line in lines) + b"data: [DONE]\n\n"
@@ -49,10 +50,16 @@ async def test_a_key_in_pieces_of_a_stream_is_hidden(monkeypatch: pytest.MonkeyP
     assert b"canary" not in result.received
 
 
-async def test_a_word_that_stands_for_no_key_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_KEY", "ollama")
-    body = chat_answer("ask ollama")
+@pytest.mark.parametrize("word", ["ollama", "not-required", "no-key-needed", "dummy-api-key", "token-abc123", "sk-no-key-required"])
+async def test_a_word_that_stands_for_no_key_is_no_secret(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", word)
+    body = chat_answer(f"Status: {word}.")
     async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
         result = await Client(sender).chat("s0", CHAT)
     assert isinstance(result, Completion)
-    assert result.text == "ask ollama"
+    assert result.text == f"Status: {word}."
+
+
+@pytest.mark.parametrize("key", ["sk-proj-Ab3dEf6hIj9lMn2p", "hf_QwErTyUiOpAsDfGhJkLzXc", "5f3a91c07be24d18", "gsk_a1b2c3d4e5f6g7h8"])
+def test_keys_of_providers_are_hidden(key: str) -> None:
+    assert sent_with(signed(key)) == key

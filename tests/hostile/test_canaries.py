@@ -13,7 +13,7 @@ from orchestra.testing.endpoint import EndpointFaults
 from tests.cli.shell import Shell
 from tests.hostile.scene import FLEET, Setting, play
 
-CANARY = "canary-5f3a91"
+CANARY = "canary-5f3a91c07b"
 KEYED = FLEET.replace("model: m,", "model: m, api_key: 'env:CANARY_KEY',")
 FAULTS = [field.name for field in fields(EndpointFaults) if field.name not in ("repeats", "stall", "slow_first_token")]
 
