@@ -14,7 +14,7 @@ from orchestra.fleet.connection import Block
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.order import NOBODY, Turn
 from orchestra.fleet.protocol import Chat, Completion, Stream
-from orchestra.fleet.secrets import Live, hidden
+from orchestra.fleet.secrets import Live, hidden, said_in_pieces
 from orchestra.fleet.send import Sender, Sent, again, failed
 from orchestra.fleet.wire import Answer, Request
 from orchestra.values.labels import Label
@@ -54,8 +54,8 @@ class Client:
         if not chat.stream:
             sent = await self.sender.send(server, request, seconds=seconds, once=once)
             if isinstance(sent.result, Answer):
-                return _told(sent, sent.result, self._hidden(server, protocol.read_completion(body, sent.result.received, name, dialect)))
-            return again(sent, sent.result)
+                return self._hidden(server, _told(sent, sent.result, protocol.read_completion(body, sent.result.received, name, dialect)))
+            return self._hidden(server, again(sent, sent.result))
         streams: list[Stream] = []
         key = self.sender.key(server) if on_text is not None else ""
         live: list[Live] = []
@@ -72,8 +72,8 @@ class Client:
         if isinstance(sent.result, Answer):
             if live:
                 live[-1].end()
-            return _told(sent, sent.result, self._hidden(server, streams[-1].result(body, sent.result.received)))
-        return again(sent, streams[-1].billed(sent.result) if streams else sent.result)
+            return self._hidden(server, _told(sent, sent.result, streams[-1].result(body, sent.result.received)))
+        return self._hidden(server, again(sent, streams[-1].billed(sent.result) if streams else sent.result))
 
     async def count(
         self, server: str, messages: Sequence[Mapping[str, str]], *, label: Label = "internal", priority: int = 0, seconds: float = 10
@@ -114,8 +114,13 @@ class Client:
         return failed(sent) or metrics.read(self._received(sent).decode("utf-8", "replace"))
 
     def _hidden(self, server: str, result: Completion | Fault) -> Completion | Fault:
-        """The same without the server's key, which a stream may bring in pieces: then its bytes are not kept either."""
-        if isinstance(result, Fault) or (text := hidden(result.text, self.sender.key(server))) == result.text:
+        """The same without the server's key, which an answer may bring in pieces: then its bytes are not kept either."""
+        if not (key := self.sender.key(server)):
+            return result
+        pieces = said_in_pieces(result.received, key)
+        if isinstance(result, Fault):
+            return replace(result, reason=hidden(result.reason, key), received=b"" if pieces else result.received)
+        if (text := hidden(result.text, key)) == result.text and not pieces:
             return result
         return msgspec.structs.replace(result, text=text, tokens=(), received=b"")
 

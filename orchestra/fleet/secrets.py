@@ -3,10 +3,13 @@ says them again."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from orchestra.errors import FleetError
 from orchestra.fleet.config import Endpoint, LocalServer
@@ -71,10 +74,47 @@ def hidden_bytes(data: bytes, key: str) -> bytes:
     """What a server answered, without the key, also where JSON writes it otherwise."""
     if not key:
         return data
-    plain = json.dumps(key)[1:-1]
-    for spelt in dict.fromkeys((key, plain, json.dumps(key, ensure_ascii=False)[1:-1], plain.replace("/", "\\/"))):
-        data = data.replace(spelt.encode(), HIDDEN.encode())
-    return data
+    if b"\\" not in data:
+        return data.replace(key.encode(), HIDDEN.encode())
+    return re.sub(b"".join(_spelt(char) for char in key), HIDDEN.encode(), data)
+
+
+def _spelt(char: str) -> bytes:
+    """A pattern of what JSON writes for a character: as it is, after a backslash, or by its number."""
+    units = char.encode("utf-16-be").hex()
+    numbers = "".join(rf"\\u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4))
+    after = r"\\?" if char in '"\\/' else ""
+    return rf"(?:{after}{re.escape(char)}|{numbers})".encode()
+
+
+def said_in_pieces(received: bytes, key: str) -> bool:
+    """Whether an answer says the key once the texts at one place of it are put together: pieces of a stream, thoughts, tokens."""
+    if not key:
+        return False
+    one = received.removeprefix(b"\xef\xbb\xbf").lstrip()
+    documents = [one] if one[:1] == b"{" else [line[5:] for line in one.splitlines() if line.startswith(b"data:")]
+    texts: dict[str, list[str]] = {}
+    for document in documents:
+        try:
+            found = msgspec.json.decode(document)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            continue
+        for place, text in _texts(found):
+            texts.setdefault(place, []).append(text)
+    return any(key in "".join(pieces) for pieces in texts.values())
+
+
+def _texts(document: Any) -> Iterator[tuple[str, str]]:
+    """The texts of a JSON value, in their order, each with the keys that lead to it."""
+    left = [("", document)]
+    while left:
+        place, value = left.pop()
+        if isinstance(value, str):
+            yield place, value
+        elif isinstance(value, dict):
+            left += [(f"{place}/{name}", value[name]) for name in reversed(value)]
+        elif isinstance(value, list):
+            left += [(place, one) for one in reversed(value)]
 
 
 class Live:

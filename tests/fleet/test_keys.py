@@ -11,7 +11,7 @@ import pytest
 from orchestra.fleet.client import Client
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.protocol import Chat, Completion
-from orchestra.fleet.secrets import sent_with, signed
+from orchestra.fleet.secrets import hidden_bytes, sent_with, signed
 
 from .conftest import Visit, chat_answer, endpoints, raw_server, sending
 
@@ -48,6 +48,46 @@ async def test_a_key_in_pieces_of_a_stream_is_hidden(monkeypatch: pytest.MonkeyP
     assert isinstance(result, Completion)
     assert result.text == "".join(heard) == "it is [the key], can it"
     assert b"canary" not in result.received
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("field", ["content", "reasoning_content", "reasoning"])
+async def test_a_key_in_pieces_is_not_in_what_is_kept(field: str, ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "canary/123456789")
+    lines: list[Any] = [{"model": "m", "choices": [{"delta": {field: piece}}]} for piece in ("can", "ary/123", "456789.")]
+    if ends:
+        lines.append({"model": "m", "choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]})
+    body = b"".join(b"data: " + json.dumps(line).encode() + b"\n\n" for line in lines)
+    async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+        result = await Client(sender).chat("s0", STREAMED)
+    assert isinstance(result, Completion if ends else Fault)
+    assert result.received == b""
+
+
+async def test_a_key_in_the_tokens_of_an_answer_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "canary/123456789")
+    tokens = [{"token": text, "logprob": -0.1} for text in ("it is ", "canary", "/123", "456789")]
+    message = {"role": "assistant", "content": "it is canary/123456789"}
+    answer = {"model": "m", "choices": [{"message": message, "finish_reason": "stop", "logprobs": {"content": tokens}}]}
+    body = json.dumps(answer).encode()
+    async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+        result = await Client(sender).chat("s0", CHAT)
+    assert isinstance(result, Completion)
+    assert (result.text, result.tokens, result.received) == ("it is [the key]", (), b"")
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        r"sk+a/b=c<d>&\"é😀12345",
+        r"sk\u002Ba\/b\u003dc\u003Cd\u003e\u0026\u0022\u00E9\ud83d\uDE0012345",
+        r"sk+a/b=c\u003cd>&\"\u00e9😀12345",
+    ],
+)
+def test_a_key_is_hidden_however_json_writes_it(spelt: str) -> None:
+    said = '{"error": "bad\\n%s"}'
+    assert json.loads(said % spelt)["error"] == 'bad\nsk+a/b=c<d>&"é😀12345'
+    assert hidden_bytes((said % spelt).encode(), 'sk+a/b=c<d>&"é😀12345').decode() == said % "[the key]"
 
 
 @pytest.mark.parametrize("word", ["ollama", "not-required", "no-key-needed", "dummy-api-key", "token-abc123", "sk-no-key-required"])
