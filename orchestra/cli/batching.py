@@ -187,7 +187,8 @@ def _count(result: RowResult, summary: Summary, meter: Meter) -> None:
 
 class Written:
     """Marks in the journal: the runs whose results stand in the output, on disk. One that has ended without a mark is what its row came to,
-    and was kept from being written; the line of one that has a mark was taken out since, by somebody who wants another."""
+    and was kept from being written; the line of one that has a mark was taken out since, by somebody who wants another. That marks are
+    kept of a run is marked as well, before it begins: of those of earlier versions, and of imported ones, nobody knows."""
 
     def __init__(self, journal: Journal, results: Results) -> None:
         self._journal, self._results = journal, results
@@ -195,8 +196,12 @@ class Written:
         self._news = asyncio.Event()
 
     async def has(self, run: str) -> bool:
-        """Whether the result of a run was written."""
-        return await self._journal.recall(_mark(run)) is not None
+        """Whether the result of a run was written, or may have been: no marks are kept of it."""
+        return await self._journal.recall(_mark("kept", run)) is None or await self._journal.recall(_mark("written", run)) is not None
+
+    def begin(self, run: str) -> None:
+        """The result of a run, which has not ended, is not written yet; from now on that is marked."""
+        self._journal.remember(_mark("kept", run), run, True)
 
     def add(self, run: str) -> None:
         """The result of a run stands in the output, though not on disk yet."""
@@ -225,12 +230,12 @@ class Written:
 
     def _put(self, many: int) -> None:
         for run in self._fresh[:many]:
-            self._journal.remember(_mark(run), run, True)
+            self._journal.remember(_mark("written", run), run, True)
         del self._fresh[:many]
 
 
-def _mark(run: str) -> str:
-    return digest(canonical(["batch", "written", run]))
+def _mark(what: str, run: str) -> str:
+    return digest(canonical(["batch", what, run]))
 
 
 class _Asking:
@@ -283,6 +288,7 @@ class _Asking:
             view, name = self._view.options(idempotency_key=key), Options(key).run
             events = await view.journal.read(name)
             if not events:
+                self._written.begin(name)
                 return await self._anew(view, row, before)
             first, last = events[0], events[-1]
             same = isinstance(first, RunStarted) and canonical(first.inputs) == canonical(bound(self._program, (), row.input))
@@ -291,6 +297,8 @@ class _Asking:
                 continue
             try:
                 if same and isinstance(first, RunStarted):
+                    if not isinstance(last, RunFinished):
+                        self._written.begin(name)
                     run = await self._taken(view, row, name, first.parent)
                     self.found += isinstance(last, RunFinished)
                     return run

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +269,13 @@ def test_a_plain_function_that_does_not_return_holds_nobody_up_who_was_told_to_e
         process.communicate()
     found = shop("runs", "resume", "last", "--json")
     assert (found.code, found.json["asked"][0]["about"], paid()) == (5, "effect", ["a"])
+
+
+def test_a_run_of_an_earlier_version_is_not_the_answer_of_a_row_whose_line_was_taken_out(shop: Shell) -> None:
+    rows("a")
+    shop(*BATCH)
+    with closing(sqlite3.connect(".orchestra/journal.db")) as journal, journal:
+        journal.execute("DELETE FROM memo")  # earlier versions kept no marks
+    Path("out.jsonl").unlink()
+    assert "had ended before" not in shop(*BATCH).err
+    assert paid() == ["a", "a"]
