@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import msgspec
 from orchestra.cli.finding import status_of
 from orchestra.cli.keeping import FORMAT, chain
 from orchestra.cli.opening import settings
+from orchestra.cli.rows import lasting
 from orchestra.cli.screen import note, print_json, say
 from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError, Place
@@ -23,9 +25,20 @@ from orchestra.journal.error import JournalError
 from orchestra.journal.summary import Line, named
 from orchestra.recording import recorder
 from orchestra.values.json import digest
-from orchestra.values.text import counted
+from orchestra.values.text import counted, visible
 
 HINT = "export it once more: orchestra runs export RUN -o run.jsonl"
+_ID = re.compile(r"(?!last\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of an export; earlier versions wrote less."""
+
+    run: str
+    events: int
+    status: str = ""
+    chain: str | None = None
+    undelivered: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -52,38 +65,55 @@ async def take(files: Sequence[Path], *, as_json: bool) -> None:
 
     Raises `InputError` C057 for what is no whole export, C058 for a run that is here with other events, or goes on elsewhere.
     """
-    for run in runs_of(files):
-        check(run)
+    with ExitStack() as stack:
+        sources = [(str(path), stack.enter_context(lasting(path))) for path in files]
+        chains: dict[str, str] = {}
+        for run in runs_of(sources):
+            check(run)
+            if chains.setdefault(run.run, found := chain(run.run, run.events)) != found:
+                said = f"run {run.run} is in these files twice, with other events"
+                raise InputError("C058", said, place=run.place, hint="name the file that was written last, and not the other")
+        await _take(sources, as_json=as_json)
+
+
+async def _take(sources: Sequence[tuple[str, Path]], *, as_json: bool) -> None:
     async with recorder(settings()) as journal:
-        for run in runs_of(files):
+        for run in runs_of(sources):
             await _refuse_other(journal, run)
-        for run in runs_of(files):
-            new = not await journal.read(run.run)
-            if new:
+        for run in runs_of(sources):
+            if new := not await journal.read(run.run):
                 await put(journal, run)
+            lacked = not new and await complete(journal, run)
             status = await status_of(journal, run.run)
             if as_json:
                 print_json({"run": run.run, "workflow": getattr(run.events[0], "workflow", ""), "status": status, "new": new})
                 continue
-            say(f"{run.run}  {status}" if new else f"{run.run}  {status}: it is here already")
+            here = "" if new else ": what was missing of it is here now" if lacked else ": it is here already"
+            say(f"{run.run}  {status}{here}")
             if new and status in ("waiting", "interrupted"):
                 note("it may go on here: do not resume or answer it where it came from, or what it does is done twice")
 
 
 def check(run: Exported) -> None:
     """Raises `InputError` C057 for an export that is not whole, C058 for a run that was under way."""
-    events, head = run.events, run.head
+    events = run.events
+    try:
+        head = msgspec.convert(run.head, _Head)
+    except msgspec.ValidationError as error:
+        raise _fault(run.place, f"this is no first line of an export: {error}") from error
+    if not _ID.fullmatch(run.run):
+        raise _fault(run.place, f"{run.run!r} is no id of a run")
     try:
         Line(run.run).extend(events)
     except JournalError as error:
         raise _fault(run.place, error.message) from error
-    if not events or not isinstance(first := events[0], RunStarted) or first.run != run.run or len(events) != head.get("events"):
+    if not events or not isinstance(first := events[0], RunStarted) or first.run != run.run or len(events) != head.events:
         raise _fault(run.place, f"the events of run {run.run!r} are not all there")
-    if (stated := head.get("chain")) is not None and stated != chain(run.run, events):
+    if head.chain is not None and head.chain != chain(run.run, events):
         raise _fault(run.place, f"the events of run {run.run} are not those that were exported")
     if lacking := set(named(events)) - run.blobs.keys() - run.lost:
         raise _fault(run.place, f"{counted(len(lacking), 'blob')} of run {run.run} are not there", "export it without --no-blobs")
-    if head.get("status") == "running" and not isinstance(events[-1], RunFinished):
+    if head.status == "running" and not isinstance(events[-1], RunFinished):
         hint = f"let it end, or stop its process, and export it once more: orchestra runs export {run.run}"
         raise InputError("C058", f"run {run.run} was under way when it was exported, and goes on there", place=run.place, hint=hint)
 
@@ -94,15 +124,36 @@ async def put(journal: Journal, run: Exported) -> None:
         journal.put(data)
     journal.append(run.run, run.events)
     await journal.durable(run.run, len(run.events))
-    # Messages were delivered where the run came from, but for those that the export names.
-    after, open_ = 0, set(run.head.get("undelivered", ()))
-    while messages := await journal.outbox(after):
-        await journal.delivered([one.number for one in messages if one.run == run.run and one.node not in open_])
-        after = messages[-1].number
+    await _deliver(journal, run)
     if not isinstance(run.events[-1], RunFinished):
-        for letter in run.letters:
-            await journal.post(run.run, letter)
+        await _post(journal, run)
         await journal.release(run.run)
+
+
+async def complete(journal: Journal, run: Exported) -> bool:
+    """Adds what a journal lacks of a run whose events it has, for its import was cut off; gives whether it lacked anything."""
+    lacked = "undelivered" in run.head and await _deliver(journal, run)
+    return (not isinstance(run.events[-1], RunFinished) and await _post(journal, run)) or lacked
+
+
+async def _deliver(journal: Journal, run: Exported) -> bool:
+    """Messages were delivered where the run came from, but for those that the export names. Gives whether any were open."""
+    after, open_, found = 0, set(run.head.get("undelivered", ())), False
+    while messages := await journal.outbox(after):
+        if numbers := [one.number for one in messages if one.run == run.run and one.node not in open_]:
+            await journal.delivered(numbers)
+            found = True
+        after = messages[-1].number
+    return found
+
+
+async def _post(journal: Journal, run: Exported) -> bool:
+    """Posts the letters that come behind those that are there; none where others are there. Gives whether there were any."""
+    here, letters = ([msgspec.structs.replace(one, number=0) for one in some] for some in (await journal.letters(run.run), run.letters))
+    missing = letters[len(here) :] if letters[: len(here)] == here else []
+    for letter in missing:
+        await journal.post(run.run, letter)
+    return bool(missing)
 
 
 async def _refuse_other(journal: Journal, run: Exported) -> None:
@@ -113,15 +164,15 @@ async def _refuse_other(journal: Journal, run: Exported) -> None:
         )
 
 
-def runs_of(files: Iterable[Path]) -> Iterator[Exported]:
-    """The runs of some files, one at a time. Raises `InputError` C057."""
-    for path in files:
+def runs_of(files: Iterable[tuple[str, Path]]) -> Iterator[Exported]:
+    """The runs of some files, which are named, one at a time. Raises `InputError` C057."""
+    for name, path in files:
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(path.open("rb"))
-                yield from _read(str(path), file)
+                yield from _read(name, file)
             except OSError as error:
-                raise InputError("C057", f"{path} cannot be read: {error.strerror}", hint="name a file of orchestra runs export") from error
+                raise InputError("C057", f"{name} cannot be read: {error.strerror}", hint="name a file of orchestra runs export") from error
 
 
 def _read(name: str, file: BinaryIO) -> Iterator[Exported]:
@@ -169,4 +220,4 @@ def _keep(run: Exported, place: Place, name: str, text: str | None) -> None:
 
 
 def _fault(place: Place, said: str, hint: str = HINT) -> InputError:
-    return InputError("C057", said, place=place, hint=hint)
+    return InputError("C057", visible(said), place=place, hint=hint)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,3 +164,65 @@ def test_an_export_of_an_earlier_version_is_imported(shell: Shell, other: Callab
     old = {name: value for name, value in json.loads(head).items() if name in ("schema", "run", "events", "blobs")}
     Path("run.jsonl").write_text("\n".join([json.dumps(old), *lines]))
     assert other("runs", "import", "run.jsonl").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("undelivered", None), ("undelivered", 5), ("undelivered", [[1]]), ("status", {}), ("chain", 1), ("events", "2"), ("run", 7)],
+)
+def test_a_first_line_that_is_faulty_is_refused_before_anything_is_written(
+    shell: Shell, other: Callable[..., Any], name: str, value: Any
+) -> None:
+    head, *lines = shell("runs", "export", ran(shell)).out.splitlines()
+    Path("run.jsonl").write_text("\n".join([json.dumps({**json.loads(head), name: value}), *lines]))
+    said = other("runs", "import", "run.jsonl")
+    assert (said.code, said.err[:4]) == (2, "C057")
+    assert not Path("other.db").exists()
+
+
+@pytest.mark.parametrize("name", ["", "last", "a\0b", "\x1b]0;owned\x07", "a\u202eb", "a b", "a/b", "-a", "a\n", "\ud800"])
+def test_an_id_that_is_none_is_refused_and_does_not_reach_the_terminal(shell: Shell, other: Callable[..., Any], name: str) -> None:
+    run = ran(shell)
+    head, *lines = shell("runs", "export", run).out.replace(json.dumps(run), json.dumps(name)).splitlines()
+    Path("run.jsonl").write_text("\n".join([json.dumps({**json.loads(head), "chain": None}), *lines]))
+    said = other("runs", "import", "run.jsonl")
+    assert (said.code, said.err[:4]) == (2, "C057")
+    assert not {"\x1b", "\0", "\x07", "\u202e"} & set(said.err + said.out)
+    assert not Path("other.db").exists()
+
+
+def test_two_exports_of_a_run_that_differ_are_refused_in_one_command(shell: Shell, other: Callable[..., Any]) -> None:
+    run = ran(shell, "wait")
+    shell("runs", "export", run, "-o", "old.jsonl")
+    shell("runs", "answer", run, "fine", "--by", "ada")
+    shell("runs", "export", run, "-o", "new.jsonl")
+    said = other("runs", "import", "old.jsonl", "new.jsonl")
+    assert (said.code, said.err[:4]) == (2, "C058")
+    assert not Path("other.db").exists()
+    assert other("runs", "import", "new.jsonl", "new.jsonl").out == f"{run}  done\n{run}  done: it is here already\n"
+
+
+def test_a_pipe_is_imported(shell: Shell, other: Callable[..., Any]) -> None:
+    run = ran(shell)
+    text = shell("runs", "export", run).out
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_text(text), daemon=True)
+    writer.start()
+    assert other("runs", "import", "pipe").out == f"{run}  done\n"
+    writer.join(10)
+
+
+def test_an_import_that_was_cut_off_is_completed(shell: Shell, other: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ran(shell, "wait")
+    shell("runs", "answer", run, "fine", "--later", "--by", "ada")
+    shell("runs", "export", run, "-o", "run.jsonl")
+
+    async def dies(*_: Any, **__: Any) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteJournal, "post", dies)
+        assert other("runs", "import", "run.jsonl").code == 130
+    assert "what was missing of it is here now" in other("runs", "import", "run.jsonl").out
+    assert "it is here already" in other("runs", "import", "run.jsonl").out
+    assert other("runs", "resume", run, "--json").json["output"] == "fine"

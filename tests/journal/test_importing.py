@@ -31,7 +31,7 @@ async def test_a_run_is_moved_from_a_file_to_a_database(postgres: PostgresServer
         events = await orchestra.journal.read(run)
         with (tmp_path / "run.jsonl").open("wb") as file:
             await keeping.write(orchestra.journal, run, file)
-    [exported] = importing.runs_of([tmp_path / "run.jsonl"])
+    [exported] = importing.runs_of([("run.jsonl", tmp_path / "run.jsonl")])
     importing.check(exported)
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
         await importing.put(journal, exported)
