@@ -6,7 +6,7 @@ simulation and replay differ only in what stands behind them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from math import inf
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -231,10 +231,11 @@ class Journal(Protocol):
     has an epoch, and events of a journal whose epoch is over are refused (J005): two processes never write one run.
     """
 
-    def append(self, run: str, events: Sequence[Event]) -> None:
+    def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
         """Puts events in line, in order; returns at once. A fault of the store reaches whoever waits in `durable`.
 
-        For each `AttemptFinished` with `outbox` a message goes into the outbox, in the same transaction.
+        For each `AttemptFinished` with `outbox` a message goes into the outbox, in the same transaction, marked as
+        delivered where `delivered` names the node: of events that come from another journal.
         """
 
     async def ready(self) -> None:

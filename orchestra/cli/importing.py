@@ -20,7 +20,7 @@ from orchestra.cli.rows import lasting
 from orchestra.cli.screen import note, print_json, say
 from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError, Place
-from orchestra.events import Event, RunFinished, RunStarted, decode
+from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted, decode
 from orchestra.journal.error import JournalError
 from orchestra.journal.summary import Line, named
 from orchestra.recording import recorder
@@ -122,9 +122,10 @@ async def put(journal: Journal, run: Exported) -> None:
     """Puts a run that is not there into a journal. One without an end is let go of: it waits, or is interrupted."""
     for data in run.blobs.values():
         journal.put(data)
-    journal.append(run.run, run.events)
+    # Messages were delivered where the run came from, but for those that the export names.
+    open_ = set(run.head.get("undelivered", ()))
+    journal.append(run.run, run.events, {one.node for one in run.events if isinstance(one, AttemptFinished) and one.node not in open_})
     await journal.durable(run.run, len(run.events))
-    await _deliver(journal, run)
     if not isinstance(run.events[-1], RunFinished):
         await _post(journal, run)
         await journal.release(run.run)
@@ -137,7 +138,7 @@ async def complete(journal: Journal, run: Exported) -> bool:
 
 
 async def _deliver(journal: Journal, run: Exported) -> bool:
-    """Messages were delivered where the run came from, but for those that the export names. Gives whether any were open."""
+    """Marks the messages that were delivered where the run came from. Gives whether any were open."""
     after, open_, found = 0, set(run.head.get("undelivered", ())), False
     while messages := await journal.outbox(after):
         if numbers := [one.number for one in messages if one.run == run.run and one.node not in open_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -74,7 +74,7 @@ class MemoryJournal:
         self._rings = asyncio.Event()
         self._closed = False
 
-    def append(self, run: str, events: Sequence[Event]) -> None:
+    def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
         """Keeps the events. Raises `JournalError`: J001 gap in `seq`, J002 closed, J005 without the lease, J006 after a run's end."""
         if self._closed:
             raise closed()
@@ -98,7 +98,8 @@ class MemoryJournal:
             if found is not None and found.key not in self.store.sent:
                 self.store.sent.add(found.key)
                 self.store.last_message = found.number
-                self.store.messages[found.number] = found
+                if event.node not in delivered:
+                    self.store.messages[found.number] = found
                 self.store.posts.setdefault(run, []).append((found.number, found.key))
         if log.line.ended:
             log.holder = None

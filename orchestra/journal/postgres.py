@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from math import inf
 from typing import Any, Self, TypeVar
@@ -134,7 +134,7 @@ class PostgresJournal:
 
     # Events
 
-    def append(self, run: str, events: Sequence[Event]) -> None:
+    def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
         """Puts events in line, all or none.
 
         Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J004 for what is no JSON, J005 where this journal does not
@@ -159,7 +159,7 @@ class PostgresJournal:
         bodies = [body_of(run, event) for event in events]
         log.line.extend(events)
         self._logs[run] = log
-        self._writer.put(Appended(log, tuple(events), bodies))
+        self._writer.put(Appended(log, tuple(events), bodies, delivered))
 
     def put(self, data: bytes) -> str:
         """Stores a blob with the next append and gives its digest. Raises the database's fault while it is known."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,12 +51,12 @@ class Batch:
     named: set[tuple[str, str]] = field(default_factory=set)
     """Which run names which blob."""
     memo: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
-    messages: list[tuple[str, bytes, bytes]] = field(default_factory=list)
-    """Run, key, body."""
+    messages: list[tuple[str, bytes, bytes, bool]] = field(default_factory=list)
+    """Run, key, body, and whether it was delivered."""
     size: int = 0
     """Bytes, roughly."""
 
-    def grow(self, run: str, epoch: int, tail: Tail, events: Sequence[Event], bodies: Sequence[bytes]) -> None:
+    def grow(self, run: str, epoch: int, tail: Tail, events: Sequence[Event], bodies: Sequence[bytes], delivered: Collection[str]) -> None:
         """Takes a run's next events in, and moves its tail on."""
         before = self.runs[run].before if run in self.runs else tail.last
         for event, body in zip(events, bodies, strict=True):
@@ -67,7 +67,7 @@ class Batch:
             self.events.append((run, event.seq, *self._short(run, event, body, tail.chain)))
             self.named.update((run, name) for name in named([event]))
             if (found := message(0, run, event)) is not None:
-                self.messages.append((run, key(found.key), msgspec.json.encode(found)))
+                self.messages.append((run, key(found.key), msgspec.json.encode(found), found.node in delivered))
         tally = tail.tally
         self.runs[run] = Growth(
             epoch, before, tail.last, tail.chain, msgspec.json.encode(tally.summary()), tally.started, tally.status != "running"

@@ -102,9 +102,9 @@ _OPTIONAL = (
 ), counted AS (
   UPDATE @counters SET messages = messages + many FROM several RETURNING messages - many AS before
 ), sent AS (
-  INSERT INTO @outbox (number, run, key, body)
-  SELECT counted.before + m.place, m.run, m.key, m.body
-  FROM unnest(?::text[], ?::bytea[], ?::bytea[]) WITH ORDINALITY AS m (run, key, body, place), counted
+  INSERT INTO @outbox (number, run, key, body, delivered)
+  SELECT counted.before + m.place, m.run, m.key, m.body, m.delivered
+  FROM unnest(?::text[], ?::bytea[], ?::bytea[], ?::boolean[]) WITH ORDINALITY AS m (run, key, body, delivered, place), counted
   WHERE m.run IN (SELECT run FROM held)
   ON CONFLICT (key) DO NOTHING
 )""",
@@ -193,7 +193,7 @@ class Tables:
         if batch.memo:
             arguments += _turned(sorted((name, *entry) for name, entry in batch.memo.items()), 3)
         if batch.messages:
-            arguments += [len(batch.messages), *_turned(batch.messages, 3)]
+            arguments += [len(batch.messages), *_turned(batch.messages, 4)]
         rows = await sql.fetch(_commit(self._name, *optional), *arguments)
         there = {row["run"] for row in rows}
         if again and len(there) < len(batch.runs):

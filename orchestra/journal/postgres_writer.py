@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -70,11 +70,12 @@ class Log:
 
 @dataclass(slots=True, frozen=True)
 class Appended:
-    """Events in line, with their bytes."""
+    """Events in line, with their bytes, and the nodes whose messages were delivered."""
 
     log: Log
     events: Sequence[Event]
     bodies: Sequence[bytes]
+    delivered: Collection[str]
 
 
 @dataclass(slots=True, frozen=True)
@@ -190,7 +191,7 @@ class Writer:
                     batch.memo.setdefault(entry.key, (entry.run, entry.value))
                     batch.size += len(entry.value)
                 case Appended(log=log) if log.failed is None:
-                    batch.grow(log.run, log.epoch, log.tail, entry.events, entry.bodies)
+                    batch.grow(log.run, log.epoch, log.tail, entry.events, entry.bodies, entry.delivered)
                     logs[log.run] = log
                 case Appended():
                     pass  # another journal has the run; whoever waited was told

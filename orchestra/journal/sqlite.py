@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -115,7 +115,7 @@ class SqliteJournal:
             raise
         await journal.close()
 
-    def append(self, run: str, events: Sequence[Event]) -> None:
+    def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
         """Puts events in line, all or none.
 
         Raises `JournalError`: J001 for a gap in `seq`, J002 after `close`, J004 for what is no JSON, J005 without the run's lease,
@@ -127,7 +127,7 @@ class SqliteJournal:
         bodies = [body_of(run, event) for event in events]
         line.extend(events)
         if bodies:
-            self._writer.put((run, tuple(events), bodies))
+            self._writer.put((run, tuple(events), bodies, delivered))
 
     def put(self, data: bytes) -> str:
         """Stores a blob with the next commit and gives its digest. Raises the store's fault while it is known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -53,7 +53,7 @@ class Batch:
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     memos: dict[str, tuple[str, bytes]] = field(default_factory=dict)
-    runs: dict[str, list[tuple[Sequence[Event], Sequence[bytes]]]] = field(default_factory=dict)
+    runs: dict[str, list[tuple[Sequence[Event], Sequence[bytes], Collection[str]]]] = field(default_factory=dict)
     errands: list[Errand] = field(default_factory=list)
 
     def apart(self) -> list[Batch]:
@@ -72,7 +72,8 @@ class _Change:
     blobs: dict[str, bytes]
     events: list[tuple[str, int, bytes, bytes, str]] = field(default_factory=list)
     uses: set[tuple[str, str]] = field(default_factory=set)
-    messages: list[Message] = field(default_factory=list)
+    messages: list[tuple[Message, bool]] = field(default_factory=list)
+    """Each with whether it was delivered."""
     new: list[Row] = field(default_factory=list)
     longer: list[tuple[Row, Row]] = field(default_factory=list)
 
@@ -183,7 +184,7 @@ class Store(File):
         else:
             self._rows.pop(row.tally.run, None)
 
-    def _extend(self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes]]], change: _Change) -> None:
+    def _extend(self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes], Collection[str]]], change: _Change) -> None:
         """Folds a run's next events into its row, and notes what they put into other tables."""
         before = self._rows.get(run)
         if before is None:
@@ -193,7 +194,7 @@ class Store(File):
             tally = Tally(run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage)
             last, chain = before.last, before.chain
         rows = change.events
-        for events, bodies in parts:
+        for events, bodies, delivered in parts:
             if events[0].seq != last + 1:
                 raise NotOurs
             for event, body in zip(events, bodies, strict=True):
@@ -202,7 +203,7 @@ class Store(File):
                 if len(body) > LARGE:
                     body, big = _store_apart(run, event, body, change)
                 if kind is AttemptFinished or kind is RunStarted:
-                    _note(run, event, change)
+                    _note(run, event, change, delivered)
                 chain = sha256(chain + body + big.encode() if big else chain + body).digest()  # as `link`, without a call
                 rows.append((run, event.seq, body, chain, big))
             last = events[-1].seq
@@ -258,15 +259,16 @@ class Store(File):
             [(memo, run, value, seal(memo, run, value)) for memo, (run, value) in memos.items()],
         )
 
-    def _send(self, messages: Sequence[Message]) -> None:
+    def _send(self, messages: Sequence[tuple[Message, bool]]) -> None:
         """Puts messages into the outbox; one whose key is there was sent before."""
         found = self.sql.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         number: int = found[0] if found else 0
-        for number, sent in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
+        for number, (sent, delivered) in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
             columns = (number, sent.run, sent.node, sent.name, sent.key, encode(sent.value))
             self.sql.execute(
-                "INSERT INTO outbox (number, run, node, name, key, value, seal) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-                (*columns, seal(*columns)),
+                "INSERT INTO outbox (number, run, node, name, key, value, seal, delivered) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (key) DO NOTHING",
+                (*columns, seal(*columns), int(delivered)),
             )
 
 
@@ -281,10 +283,10 @@ def _store_apart(run: str, event: Event, body: bytes, change: _Change) -> tuple[
     return shell, name
 
 
-def _note(run: str, event: Event, change: _Change) -> None:
+def _note(run: str, event: Event, change: _Change, delivered: Collection[str]) -> None:
     """Notes which blobs an event names, and the message that it sends."""
     if type(event) is AttemptFinished and not (event.sent or event.received or event.outbox):
         return  # as tools end, which are many
     change.uses.update((run, name) for name in named((event,)))
     if (sent := message(0, run, event)) is not None:
-        change.messages.append(sent)
+        change.messages.append((sent, sent.node in delivered))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -31,8 +31,8 @@ class Memo:
     value: bytes
 
 
-Entry: TypeAlias = tuple[str, Sequence[Event], Sequence[bytes]] | Blob | Memo | Errand
-"""A run's next events with their bytes, or what else is to be written."""
+Entry: TypeAlias = tuple[str, Sequence[Event], Sequence[bytes], Collection[str]] | Blob | Memo | Errand
+"""A run's next events with their bytes and the nodes whose messages were delivered, or what else is to be written."""
 
 
 @dataclass(slots=True)
@@ -160,11 +160,11 @@ class Writer(threading.Thread):
                 batch.blobs.update((blob.digest, blob.data) for blob in trailing)
                 trailing.clear()
             if isinstance(entry, tuple):
-                run, events, bodies = entry
+                run, events, bodies, delivered = entry
                 if run in shut:  # events stand before errands in a commit
                     line.appendleft(entry)
                     break
-                batch.runs.setdefault(run, []).append((events, bodies))
+                batch.runs.setdefault(run, []).append((events, bodies, delivered))
                 if self._one_by_one:
                     break
             elif isinstance(entry, Memo):

@@ -144,6 +144,15 @@ async def messages_come_in_order_with_their_events(store: Open) -> None:
         same("after the last", await one.outbox(after=numbers[-1]), [])
 
 
+async def messages_that_were_delivered_elsewhere_are_never_open(store: Open) -> None:
+    async with store() as one, store() as two:
+        one.append("r1", [begun("r1"), sent(2, "a"), sent(3, "b")], {"a"})
+        await one.durable("r1", 3)
+        same("open", [[message.key for message in await journal.outbox()] for journal in (one, two)], [["r1/b"]] * 2)
+        await write(one, "r1", [sent(4, "a", "again")])
+        same("sent once", [message.key for message in await two.outbox()], ["r1/b"])
+
+
 async def a_message_goes_out_once_for_its_key(store: Open) -> None:
     async with store() as one:
         await write(one, "r1", [begun("r1"), sent(2, "a", "first"), sent(3, "a", "second")])
@@ -264,6 +273,7 @@ PROOFS = (
     mail_names_all_that_came_before,
     the_first_answer_stays,
     messages_come_in_order_with_their_events,
+    messages_that_were_delivered_elsewhere_are_never_open,
     a_message_goes_out_once_for_its_key,
     delivered_messages_leave_the_outbox,
     a_deleted_run_is_gone,

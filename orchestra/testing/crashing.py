@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from random import Random
@@ -163,8 +163,8 @@ class CrashingJournal:
 
     # What is appended, and when it is on disk
 
-    def append(self, run: str, events: Sequence[Event]) -> None:
-        """Puts events in line; a crash may come before or after."""
+    def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
+        """Puts events in line; a crash may come before or after. Nothing is imported here: `delivered` stays empty."""
         if not self._process.step():
             return
         if self._fault is not None:

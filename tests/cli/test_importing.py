@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from orchestra.events import AttemptFinished, RunFinished, RunStarted
+from orchestra.cli.importing import Exported, put
+from orchestra.errors import Place
+from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted
+from orchestra.journal.memory import MemoryJournal
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.outcome import Value
 from tests.cli.shell import Shell
@@ -113,6 +116,24 @@ def test_messages_are_not_delivered_a_second_time(shell: Shell, other: Callable[
         shell("runs", "export", run, "-o", f"{run}.jsonl")
     assert other("runs", "import", "r1.jsonl", "r2.jsonl").code == 0
     assert asyncio.run(undelivered()) == ["r2"]
+
+
+def test_messages_that_were_delivered_are_open_at_no_moment(shell: Shell) -> None:
+    """A service that looks while the import is under way would send them again."""
+    seen: list[list[str]] = []
+
+    class Watched(MemoryJournal):
+        async def durable(self, run: str, seq: int) -> None:
+            seen.append([message.node for message in await self.outbox()])
+
+    events: list[Event] = [
+        RunStarted(seq=1, at=1.0, run="r1", workflow="w", graph="", inputs={}),
+        AttemptFinished(seq=2, at=1.0, node="sent", attempt=1, value=1, settled=True, outbox=True),
+        AttemptFinished(seq=3, at=1.0, node="open", attempt=1, value=1, settled=True, outbox=True),
+        RunFinished(seq=4, at=1.0, status="done", outcome=Value(1)),
+    ]
+    asyncio.run(put(Watched(), Exported(Place("run.jsonl", 1), {"run": "r1", "undelivered": ["open"]}, events)))
+    assert seen == [["open"]]
 
 
 def test_a_run_that_was_under_way_is_not_imported(shell: Shell, other: Callable[..., Any]) -> None:

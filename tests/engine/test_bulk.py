@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -35,11 +35,11 @@ class Narrow(MemoryJournal):
 
     most = 1_000
 
-    def append(self, run: str, events: Sequence[Event]) -> None:
+    def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
         for event in events:
             if (size := len(encode(event))) > self.most:
                 raise too_large(f"event {event.seq} of run {run}", size)
-        super().append(run, events)
+        super().append(run, events, delivered)
 
 
 @pytest.fixture

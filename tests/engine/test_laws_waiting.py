@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -347,10 +347,10 @@ class Breaks(MemoryJournal):
 
     gone, bad = False, ""
 
-    def append(self, run: str, events: Sequence[Event]) -> None:
+    def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
         if self.gone:
             raise OrchestraError("J009", "the disk is gone")
-        super().append(run, events)
+        super().append(run, events, delivered)
 
     async def mail(self) -> set[str]:
         found = await super().mail()

@@ -165,10 +165,10 @@ def test_every_reader_of_a_run_sees_all_its_events() -> None:
 
 def test_a_journal_that_breaks_breaks_the_run_and_says_so() -> None:
     class Broken(MemoryJournal):
-        def append(self, run: str, events: Any) -> None:
+        def append(self, run: str, events: Any, delivered: Any = ()) -> None:
             if any(isinstance(event, AttemptFinished) for event in events):
                 raise OrchestraError("J009", "the disk is full")
-            super().append(run, events)
+            super().append(run, events, delivered)
 
     async def scene(clock: VirtualClock) -> None:
         engine = Engine(clock, Broken(), SimulatedWorkers(ANSWERS, clock=clock))

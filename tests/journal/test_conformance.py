@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,9 @@ class LosesALetter(MemoryJournal):
 
 
 class TakesGaps(MemoryJournal):
-    def append(self, run: str, events: Sequence[Event]) -> None:
+    def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
         try:
-            super().append(run, events)
+            super().append(run, events, delivered)
         except JournalError as error:
             if error.code != "J001":
                 raise
@@ -92,9 +92,9 @@ class TakesAnyLease(MemoryJournal):
 
 
 class SendsTwice(MemoryJournal):
-    def append(self, run: str, events: Sequence[Event]) -> None:
+    def append(self, run: str, events: Sequence[Event], delivered: Collection[str] = ()) -> None:
         self.store.sent.clear()
-        super().append(run, events)
+        super().append(run, events, delivered)
 
 
 class DeliversNothing(MemoryJournal):
