@@ -16,13 +16,13 @@ from orchestra.events import Answered, Asked, Event, Given, GivenValue, RunStart
 from orchestra.inputs import jsonable
 from orchestra.options import Options
 from orchestra.paths import first_name
-from orchestra.rerun import NEW, Change, walk
+from orchestra.rerun import NEW, Change
 from orchestra.stored import contracts
 from orchestra.values.json import unkept
 from orchestra.values.schema import bundled
 from orchestra.values.text import counted
 from orchestra.values.types import Schema, Validator, nearest, show
-from orchestra.workflow.program import CompiledNode, Program
+from orchestra.workflow.program import CompiledNode, Program, programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,10 @@ def _acting(node: CompiledNode) -> Iterator[str]:
 
 
 def _tools(node: CompiledNode) -> Iterator[Contract]:
-    """The tools that a node may call, in its body too."""
-    inside = [inner for _, inner in walk(node.body)] if node.body is not None else []
+    """The tools that a node may call, in its body and in the workflows that it may plan too."""
+    planned = [one.program for one in node.planning.workflows.values()] if node.planning is not None else []
+    below = planned if node.body is None else [node.body, *planned]
+    inside = [inner for one in below for part in programs(one) for inner in part.nodes]
     for one in (node, *inside):
         yield from (contract for contract in contracts(one) if contract.kind == "tool")
 

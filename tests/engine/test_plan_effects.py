@@ -10,7 +10,10 @@ import pytest
 from orchestra.agent.contract import Catalog
 from orchestra.doors import Refused
 from orchestra.errors import InputError
-from orchestra.events import TurnStarted
+from orchestra.events import Answered, Asked, Event, RunStarted, TurnStarted
+from orchestra.giving import Before, uncalled, values_of
+from orchestra.options import Options
+from orchestra.rerun import Change
 from orchestra.router.gates import judge
 from orchestra.router.grammar import step_grammar
 from orchestra.router.notation import steps_of
@@ -59,6 +62,14 @@ output: ${done}
 nodes:
   page: {tool: fetch, with: {url: "${input.url}"}}
   done: {plan: "%s", with: {url: "${%s}"}, %s, returns: anything}
+"""
+ALLOWED = """
+input: {who: str}
+output: {n: "${note}", d: "${done}"}
+nodes:
+  note: {tool: pick, with: {text: "${input.who}"}}
+  allowed: {ask: "Pay?", options: ["yes", "no"]}
+  done: {when: "${allowed == 'yes'}", plan: "Pay ${input.who}", with: {to: "${input.who}"}, %s, returns: anything}
 """
 HOUSE = Catalog(
     CATALOG.agents,
@@ -172,3 +183,18 @@ def test_effects_are_marked_on_skills() -> None:
     assert {name: one.acts for name, one in offer("pick", "wire").skills.items()} == {"pick": False, "wire": True}
     idempotent = replace(TOOLS[-1], effect="idempotent")
     assert not Offer.of([idempotent], {}).skills["wire"].acts
+
+
+@pytest.mark.parametrize(("uses", "held"), [("tools: [wire]", False), ("workflows: [silent]", False), ("tools: [pick]", True)])
+def test_what_was_answered_before_a_plan_that_acts_does_not_hold_on_where_that_has_changed(uses: str, held: bool) -> None:
+    made = program(ALLOWED % uses, HOUSE)
+    first = RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="g", inputs={"who": "Ada"})
+    events: list[Event] = [
+        first,
+        Asked(seq=2, at=1.0, node="allowed", question="Pay?", options=("yes", "no"), schema={}, shown="abc"),
+        Answered(seq=3, at=1.0, node="allowed", value="yes", by="ann"),
+    ]
+    before = Before(first, events, [Change("done", "its plan has changed")])
+    kept = values_of(made, Options(values={"note": "x"}), before, {"who": "Ada"})
+    assert ("allowed" in kept) is held
+    assert list(uncalled(made, ["done"])) == ([] if held else [("done", "wire")])
