@@ -68,8 +68,9 @@ def _lines(text: str) -> list[str]:
 
 
 def word(asked: Asked) -> str:
-    """What tells a question from every other one that its run may ask: of its node and all that was shown."""
-    return digest(canonical([asked.node, asked.shown]))[:12]
+    """What tells a question from every other one that its run may ask: of its node, all that was shown, and when it was asked, for the
+    same may be asked again."""
+    return digest(canonical([asked.node, asked.shown, asked.seq]))[:12]
 
 
 def meant(questions: Sequence[Asked], run: str, node: str, to: str, letters: Sequence[Letter]) -> Asked:

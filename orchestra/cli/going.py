@@ -171,11 +171,11 @@ async def _read_by_its_author(orchestra: Orchestra, given: Answer, run: str, ask
     """Lets an answer pass that can be to no other question than this one; else somebody at the terminal reads it and says so. Raises
     `InputError` E037 where nobody does."""
     events = await orchestra.journal.read(run)
-    ever = {(one.node, one.shown) for one in events if isinstance(one, Asked) and given.node in ("", one.node)}
+    ever = sum(isinstance(one, Asked) and given.node in ("", one.node) for one in events)
     waiting = await orchestra.runs(limit=2, status="waiting") if given.run == "last" else []
     if any(one.run != run for one in waiting):
         why = f"`last` is the run {run}, and it is not the only one that waits"
-    elif not given.to and len(ever) > 1:
+    elif not given.to and ever > 1:
         why = f"this is not the first question of the run {run}"
     else:
         return

@@ -224,3 +224,21 @@ def test_an_answer_is_read_as_inputs_are_and_null_is_one_in_a_file(shell: Shell,
     assert shell("runs", "answer", "last", typed, "--json", stdin="piped").json["output"] == {"it": value}
     again = shell("runs", "fork", "last", "--set", "-", "--json", stdin='{"note": null}').json
     assert again["given"]["note"]["value"] is None
+
+
+async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_asked_again(shop: Path, shell: Shell) -> None:
+    run = await doubtful(shop)
+    await asyncio.to_thread(shell, "runs", "resume", run)
+    (first,) = [one for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"] if one["node"] == "paid"]
+    (shop / "die").touch()
+    command = (sys.executable, "-m", "orchestra.cli", "runs", "answer", run, "again", "--to", first["to"], "--by", "ann")
+    assert (await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False, timeout=60)).returncode == 9
+    (shop / "die").unlink()
+    await asyncio.to_thread(shell, "runs", "resume", run)
+    (second,) = [one for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"] if one["node"] == "paid"]
+    assert (first["question"], first["shown"]) == (second["question"], second["shown"])
+    for told in (("--to", first["to"]), ("--node", "paid")):
+        said = await asyncio.to_thread(shell, "runs", "answer", run, "again", *told)
+        assert (said.code, said.err[:5]) == (2, "E037:")
+    assert (shop / "paid.txt").read_text() == "tea\ntea\n"
+    assert (await asyncio.to_thread(shell, "runs", "answer", run, "again", "--to", second["to"], "--later")).code == 0

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 RUNS, CERTIFICATES = ROOT / "docs" / "runs.md", ROOT / "docs" / "certificates.md"
 VARIES = (
     (r"\b[0k][0-9a-z]{19}\b", "RUN"),
+    (r"--to [0-9a-f]{12}\b", "--to WORD"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\+00:00)?", "MOMENT"),
     (r"(?m)^\d\d:\d\d:\d\d", "TIME"),
     (r"[\d.]+ s\b", "SECONDS"),
