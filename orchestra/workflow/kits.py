@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from orchestra.agent.contract import READING, Contract, Kit
 from orchestra.values.schema import under
+from orchestra.workflow.evaluation import Listing
 from orchestra.workflow.nodes import AgentNode, AnyNode, CallNode, PlanNode
 from orchestra.workflow.ordering import names_in
 from orchestra.workflow.program import CompiledNode, Program, Using
@@ -88,15 +89,36 @@ def acts_unasked(program: Program) -> bool:
 
 
 def _unasked(program: Program) -> Iterator[CompiledNode]:
-    """The nodes of a workflow, those in bodies among them, that wait for no person's answer."""
-    asked: set[int] = set()
+    """The nodes of a workflow, those in bodies among them, that may run though no person has answered."""
+    sure = _resting(program)
     for node in program.nodes:
-        if any(one in asked or program.nodes[one].kind == "ask" for one in node.needs):
-            asked.add(node.index)
+        if _waits(node, sure):
             continue
         yield node
         if node.body is not None:
             yield from _unasked(node.body)
+
+
+def _resting(program: Program) -> set[int]:
+    """The nodes that have a value only where a person has answered: what has a `fallback` has one in any case."""
+    sure: set[int] = set()
+    for node in program.nodes:
+        if node.fallback is None and (_waits(node, sure) or _asks(node)):
+            sure.add(node.index)
+    return sure
+
+
+def _waits(node: CompiledNode, sure: Set[int]) -> bool:
+    return any(one in sure and one not in node.soft for one in node.needs)
+
+
+def _asks(node: CompiledNode) -> bool:
+    """Whether it asks a person, itself or in a workflow that it calls and each part of whose output rests on the answer."""
+    if node.kind != "call" or node.body is None or node.body.one_of or node.each is not None:
+        return node.kind == "ask"
+    output, names = node.body.output, {node.body.nodes[one].name for one in _resting(node.body)}
+    parts = output.items if isinstance(output, Listing) else tuple((output.parts or {}).values())
+    return all(part.references & names for part in parts or (output,))
 
 
 def _led(node: CompiledNode) -> bool:

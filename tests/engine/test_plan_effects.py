@@ -154,6 +154,38 @@ def test_it_reads_and_has_a_person_asked_first(text: str) -> None:
     assert program(text, HOUSE).nodes[1].planning is not None
 
 
+@pytest.mark.parametrize(
+    ("nodes", "may"),
+    [
+        ('ok: {ask: "Wire?"}, done: {when: "${ok == \'yes\'}", %s}', True),
+        ('ok: {ask: "Wire?", timeout: 60, fallback: "yes"}, done: {when: "${ok == \'yes\'}", %s}', False),
+        ('ok: {ask: "Wire?"}, so: {tool: pick, with: {text: "${ok}"}, fallback: "yes"}, done: {when: "${so == \'yes\'}", %s}', False),
+        ('ok: {ask: "Wire?", timeout: 60}, done: {after: [ok], %s}', False),
+        ("ok: {call: confirm}, done: {when: \"${ok == 'yes'}\", %s}", True),
+        ('ok: {call: confirm, fallback: "yes"}, done: {when: "${ok == \'yes\'}", %s}', False),
+        ("ok: {call: both}, done: {when: \"${ok.a == 'yes'}\", %s}", True),
+        ("ok: {call: either}, done: {when: \"${ok.b == 'yes'}\", %s}", False),
+    ],
+)
+def test_a_person_was_asked_first_where_the_effect_waits_for_what_somebody_surely_answered(nodes: str, may: bool) -> None:
+    head = "schema: orchestra/v1\nname: %s\ninput: {to: str}\noutput: %s\nnodes: {%s}\n"
+    asks = 'ok: {ask: "Wire?"}, no: {tool: pick, with: {text: "${input.to}"}}'
+    texts = (
+        head % ("confirm", "${ok}", asks),
+        head % ("both", '{a: "${ok}", b: "${ok} ${no}"}', asks),
+        head % ("either", '{a: "${ok}", b: "${no}"}', asks),
+        head % ("acting", "${done}", nodes % 'tool: wire, with: {to: "${input.to}"}'),
+    )
+    graphs = [read(text.replace("call: ", 'with: {to: "${input.to}"}, call: '), "x.yaml").graph for text in texts]
+    house = replace(HOUSE, workflows={**HOUSE.workflows, **{one.name: one for one in graphs}})
+    text = FETCHED % ("Answer ${page}", "page", "tools: [pick], workflows: [acting]")
+    if may:
+        assert program(text, house)
+        return
+    with pytest.raises(InputError, match="acting has effects"):
+        program(text, house)
+
+
 def offer(*names: str, **values: Any) -> Offer:
     documents = schema_of(list[Document], "serialization")
     return Offer.of([one for one in TOOLS if one.name in names], {"documents": documents, "mail": TEXT, **values})
