@@ -135,6 +135,8 @@ def changes(old: Program, new: Program) -> list[Change]:
             found.append(Change(path, f"its {node.contract.kind} {node.contract.name} has changed"))
         elif judge := _judge(was, node):
             found.append(Change(path, f"its check asks {judge}, which has changed"))
+        elif name := _planned(was, node):
+            found.append(Change(path, f"its plan may call {name}, which has changed"))
         elif certificate_of(node) != certificate_of(was):
             found.append(Change(path, "its certificate has changed"))
         elif _combination(node) != _combination(was):
@@ -148,6 +150,12 @@ def _judge(was: CompiledNode, node: CompiledNode) -> str:
     """The first that its checks asked and ask, and that is not what it was; empty where there is none."""
     before, after = (one.acceptance.judges if one.acceptance is not None else {} for one in (was, node))
     return next((name for name, judge in after.items() if name in before and before[name].digest != judge.digest), "")
+
+
+def _planned(was: CompiledNode, node: CompiledNode) -> str:
+    """The first workflow that its plan could call and can, and that is not what it was; empty where there is none."""
+    before, after = (one.planning.workflows if one.planning is not None else {} for one in (was, node))
+    return next((name for name, one in after.items() if name in before and changes(before[name].program, one.program)), "")
 
 
 def _combination(node: CompiledNode) -> str:

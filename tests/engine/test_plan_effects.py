@@ -13,7 +13,7 @@ from orchestra.errors import InputError
 from orchestra.events import Answered, Asked, Event, RunStarted, TurnStarted
 from orchestra.giving import Before, uncalled, values_of
 from orchestra.options import Options
-from orchestra.rerun import Change
+from orchestra.rerun import Change, changes
 from orchestra.router.gates import judge
 from orchestra.router.grammar import step_grammar
 from orchestra.router.notation import steps_of
@@ -230,3 +230,11 @@ def test_what_was_answered_before_a_plan_that_acts_does_not_hold_on_where_that_h
     kept = values_of(made, Options(values={"note": "x"}), before, {"who": "Ada"})
     assert ("allowed" in kept) is held
     assert list(uncalled(made, ["done"])) == ([] if held else [("done", "wire")])
+
+
+def test_a_workflow_that_a_plan_may_call_and_that_has_changed_is_a_change_of_the_plan() -> None:
+    edited = read(SILENT.replace('with: {to: "${input.to}"}', 'with: {to: "Mallory"}'), "silent.yaml").graph
+    old = program(ALLOWED % "workflows: [silent]", HOUSE)
+    new = program(ALLOWED % "workflows: [silent]", replace(HOUSE, workflows={**HOUSE.workflows, "silent": edited}))
+    assert changes(old, new) == [Change("done", "its plan may call silent, which has changed")]
+    assert changes(old, old) == []
