@@ -20,7 +20,7 @@ setup-base:  ## .venv with the library and the development tools only (170 MB to
 demo: setup  ## ten questions to real documents, answered with quotes by a real vLLM server on this machine
 	@$(RUN) scripts/demo.py
 
-test:  ## set up, lint, and all tests but the slow ones, those against the real vLLM among them (ten minutes)
+test:  ## set up, lint, and all tests but the slow ones, those against the real vLLM among them (nine minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(MAKE) --no-print-directory lint
 	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE) --durations=10
@@ -29,7 +29,7 @@ test:  ## set up, lint, and all tests but the slow ones, those against the real 
 test-quick: setup-base  ## those of them that need no vLLM
 	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE)
 
-test-slow:  ## the longer suite: trainings, kills, hostile outputs, sessions of the docs (ten minutes)
+test-slow:  ## the longer suite: trainings, kills, hostile outputs, sessions of the docs (nine minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	$(RUN) -m pytest -m "slow and not real" $(SIDE_BY_SIDE) --durations=10
 

@@ -32,7 +32,7 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, sure: bool,
     """
     async with opened_journal() as journal:
         if journal is None:
-            raise nothing(names[0] if names else written(tags))
+            raise nothing(repr(names[0]) if names else f"with the tag {written(tags)}")
         tagged = await listed(journal, time.time(), Wanted(EVERY, tags=tags)) if tags else ()
         found = await _ended(journal, dict.fromkeys([*[await find_run(journal, name) for name in names], *(run.run for run in tagged)]))
         if not found:

@@ -32,13 +32,13 @@ async def opened_at(name: str) -> AsyncIterator[tuple[Journal, str]]:
     """The journal, and the id of the run that a name stands for. Raises `InputError` C018."""
     async with opened_journal() as journal:
         if journal is None:
-            raise nothing(name)
+            raise nothing(repr(name))
         yield journal, await find_run(journal, name)
 
 
-def nothing(name: str) -> InputError:
+def nothing(which: str) -> InputError:
     """The error of looking for a run where nothing has been recorded."""
-    return InputError("C018", f"there is no run {name!r}: nothing has been recorded yet", hint="begin with: orchestra run NAME")
+    return InputError("C018", f"there is no run {which}: nothing has been recorded yet", hint="begin with: orchestra run NAME")
 
 
 async def find_run(journal: Journal, name: str) -> str:

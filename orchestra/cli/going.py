@@ -41,7 +41,7 @@ async def opened(open_: Opener, name: str, waiting: Waiting | None = None, chose
     """An `Orchestra` on a journal that is there. Raises `InputError` C018."""
     chosen = chosen or settings()
     if not recorded(chosen):
-        raise nothing(name)
+        raise nothing(repr(name))
     async with serving(open_, chosen, waiting) as orchestra:
         yield orchestra
 

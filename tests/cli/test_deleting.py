@@ -108,5 +108,6 @@ def test_what_is_not_there_or_not_wanted_surely_is_not_deleted(shell: Shell, nam
 
 
 def test_where_nothing_has_been_recorded_nothing_is_deleted(shell: Shell) -> None:
-    assert shell("runs", "delete", "last", "--yes").err.startswith("C018")
+    assert shell("runs", "delete", "last", "--yes").err.startswith("C018: there is no run 'last': nothing has been recorded yet")
+    assert shell("runs", "delete", "--tag", "customer=42", "--yes").err.startswith("C018: there is no run with the tag customer=42")
     assert not JOURNAL.exists()
