@@ -52,6 +52,13 @@ def test_who_tries_ten_times_breaks_the_promise_no_more_often_than_delta(tries: 
     assert broken[1] > 0.1, "where each has all of delta"
 
 
+def test_a_walk_ends_where_the_part_of_delta_that_a_test_has_does_not_suffice() -> None:
+    terms, items = Terms(attempt=2), [Item(f"{at:03}", 0.9 if at < 70 else 0.5, wrong=False) for at in range(200)]
+    (step,) = steps = walked(Ranked(items), (0.9, 0.5), terms)
+    assert terms.spent < step.p < terms.delta, "70 right answers are enough for all of delta"
+    assert certified_step(steps, terms.spent) is None
+
+
 def test_all_tests_together_have_delta_and_the_first_most_of_it() -> None:
     assert sum(share(number) for number in range(1, 10_000)) == pytest.approx(1, abs=1e-4)
     assert [Terms(attempt=number).spent for number in range(3)] == pytest.approx([0.05, 0.04, 0.005])
