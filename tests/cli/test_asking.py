@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -415,6 +416,9 @@ def test_who_answers_a_run_that_another_process_has_in_hand_is_told(shell: Shell
     try:
         assert process.stderr is not None
         assert process.stderr.readline() == "called\n"
+        deadline = time.monotonic() + 30
+        while not shell("runs", "show", "last", "--json").json["asked"]:  # the call was made, and the question may not be on disk yet
+            assert time.monotonic() < deadline
         said = shell("runs", "answer", "last", "yes")
         assert (said.code, "another process has the run in hand" in said.err) == (0, True)
     finally:
