@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from orchestra.engine import allotting, kinds
 from orchestra.engine.kinds import checking
 from orchestra.engine.purse import Purse
@@ -68,6 +70,7 @@ def _resumed(state: State, event: Resumed, program: Program) -> None:
     for unit in list(state.units.values()):
         if unit.began:
             unit.began += event.away
+            _moved(unit, event.away)
         if unit.due and unit.path not in asking and (unit.phase in (Phase.INSIDE, Phase.EMERGED) or checking.timed(unit)):
             unit.due += event.away
         if unit.phase is RUNNING:
@@ -78,6 +81,14 @@ def _resumed(state: State, event: Resumed, program: Program) -> None:
             else:
                 unit.attempt -= 1
                 state.enqueue(unit)
+
+
+def _moved(unit: Unit, seconds: float) -> None:
+    """What a unit came to before its run was away stays as long after its beginning: whether another attempt follows is decided by it."""
+    if unit.answer is not None:
+        unit.answer = replace(unit.answer, at=unit.answer.at + seconds)
+    if unit.judged is not None:
+        unit.judged = replace(unit.judged, at=unit.judged.at + seconds)
 
 
 def _attempt_started(state: State, event: AttemptStarted, program: Program) -> None:

@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.doors import Refused
+from orchestra.engine.decide import decide
+from orchestra.engine.evolve import evolve
+from orchestra.engine.proposals import Finish, Pause
 from orchestra.engine.replay import replay
 from orchestra.engine.retry import NOT_ACCEPTED, OUTSIDE_TYPE, policy
+from orchestra.engine.state import State
+from orchestra.events import AttemptFinished, AttemptStarted, Event, Resumed, RunStarted
 from orchestra.testing import Faults
 from orchestra.workflow.program import CompiledNode
 from tests.engine.stage import play, program
@@ -74,3 +79,19 @@ def test_no_attempt_is_planned_after_the_time_within_which_they_may_be() -> None
     played = play(text, faults=Faults(refused=1.0))
     assert all(attempt.at - played.events[0].at <= 9 + 4 for attempt in played.attempts)
     assert 3 <= len(played.attempts) <= 6
+
+
+@pytest.mark.parametrize(("ended", "expected"), [(1.5, Finish), (0.5, Pause)])
+def test_an_attempt_that_ended_before_its_run_was_cut_off_is_followed_by_another_as_ever(ended: float, expected: type) -> None:
+    """Simulated (seed 3111): the disk was full between the end of an attempt, too late for another one, and that of its node."""
+    compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 3, wait: [0, 0], within: 1}}")
+    before: list[Event] = [
+        RunStarted(seq=1, at=1.0, run="r1", workflow="staged", graph="0" * 32, inputs={}),
+        AttemptStarted(seq=2, at=1.0, node="a", attempt=1),
+        AttemptFinished(seq=3, at=1.0 + ended, node="a", attempt=1, error="E007", reason="cancelled", retryable=True),
+    ]
+    for events in (before, [*before, Resumed(seq=4, at=9.0, epoch=2, away=8.0 - ended)]):
+        state = State(budgeted=False)
+        for event in events:
+            evolve(state, event, compiled)
+        assert [type(one) for one in decide(state)] == [expected]
