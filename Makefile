@@ -40,7 +40,7 @@ crash-full: setup-base  ## the same at 2,000 points, and at 200 with Postgres (m
 	$(RUN) -m tests.crash --kills 2000
 	$(RUN) -m tests.crash --store postgres --kills 200
 
-simulate: setup-base  ## 20,000 random workflows through random crashes and faults, each audited (3 minutes)
+simulate: setup-base  ## 20,000 random workflows through random crashes and faults, each audited (5 minutes)
 	$(RUN) -m orchestra.testing.simulate --runs 20000
 
 simulate-full: setup-base  ## 100,000 of them (a quarter of an hour)

@@ -65,15 +65,20 @@ nodes:
 """
 
 
+def furnished(project: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, workflow: str) -> Path:
+    """A project of a workflow `order` and a module of tools of this name, which keeps its runs in `runs.db`."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop(name, None)
+    (project / "workflows").mkdir()
+    (project / "workflows" / "order.yaml").write_text(workflow)
+    (project / f"{name}.py").write_text(module)
+    (project / "orchestra.toml").write_text(f'modules = ["{name}"]\njournal = "runs.db"\n')
+    return project
+
+
 @pytest.fixture
 def shop(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    sys.modules.pop("given_tools", None)
-    (shell.project / "workflows").mkdir()
-    (shell.project / "workflows" / "order.yaml").write_text(WORKFLOW)
-    (shell.project / "given_tools.py").write_text(MODULE)
-    (shell.project / "orchestra.toml").write_text('modules = ["given_tools"]\njournal = "runs.db"\n')
-    return shell.project
+    return furnished(shell.project, monkeypatch, "given_tools", MODULE, WORKFLOW)
 
 
 @asynccontextmanager

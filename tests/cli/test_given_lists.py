@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from orchestra import InputError, Orchestra
-from orchestra.config import Settings
+from orchestra import InputError
 from tests.cli.shell import Shell
+from tests.cli.shop import furnished, opened
 
 MODULE = '''
 from pathlib import Path
@@ -55,19 +52,7 @@ nodes:
 
 @pytest.fixture
 def desk(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    sys.modules.pop("list_tools", None)
-    (shell.project / "workflows").mkdir()
-    (shell.project / "workflows" / "order.yaml").write_text(ORDER)
-    (shell.project / "list_tools.py").write_text(MODULE)
-    (shell.project / "orchestra.toml").write_text('modules = ["list_tools"]\njournal = "runs.db"\n')
-    return shell.project
-
-
-@asynccontextmanager
-async def opened(desk: Path) -> AsyncIterator[Orchestra]:
-    async with Orchestra.open(Settings.load({"journal": str(desk / "runs.db")}, start=desk)) as orchestra:
-        yield orchestra
+    return furnished(shell.project, monkeypatch, "list_tools", MODULE, ORDER)
 
 
 async def test_a_list_that_a_run_took_before_all_were_counted_holds_on(desk: Path) -> None:
