@@ -1,7 +1,7 @@
 """Answer sheets: what agents answer to rows of the public sets, with how probable each token was to them; collected once, in files.
 
-One file an arm: the agent as it is without checks (`base`), samples at a temperature of 0.7 (`sample1` and on), another agent's
-answers, which has not seen the first (`blind`), and the entailment agent on the first answer (`claim`). A line is a row, in the form that
+One file an arm: the agent as it is without checks (`base`), samples at a temperature of 0.7 (`sample1` and on), other agents' answers,
+which have not seen the first (`blind1` and on), and the entailment agent on the first answer (`claim`). A line is a row, in the form that
 `orchestra certify --predictions` reads. Rows that are in a file are not asked again, but where the agent's card, what it learnt, or what it
 was asked has changed since.
 """
@@ -46,10 +46,17 @@ class Set:
     most: int | None = None
     """Rows at most, whatever is asked for; 0 for all."""
     samples: int = 0
-    blind: str = ""
+    blind: tuple[str, ...] = ()
+    """Agents that answer the same without having seen the first answer."""
     claims: bool = False
     measure: Measure | None = None
     """What tells a right answer, where that is not the first such metric of the agent's `evaluation.yaml`."""
+    title: str = ""
+    """What it is called in tables and files, where several agents answer one set."""
+
+    def __post_init__(self) -> None:
+        """Most sets are called what they are."""
+        object.__setattr__(self, "title", self.title or self.name)
 
 
 FACTS = Measure(
@@ -60,17 +67,22 @@ FACTS = Measure(
 )
 SCOPE = Measure(of="accuracy", field="intent")
 """Out-of-scope messages count too: one that is accepted with an intent is wrong."""
+READERS, CALCULATORS = ("extractive_reader", "generative_reader"), ("deductive_calculator", "generative_calculator")
 SETS = (
-    Set("xquad_en", "generative_reader", kind="reading", most=0, samples=5, blind="extractive_reader", claims=True),
-    Set("svamp", "generative_calculator", "svamp", samples=5, blind="deductive_calculator"),
-    Set("gsm8k", "generative_calculator", "gsm8k", samples=5, blind="deductive_calculator"),
+    Set("xquad_en", "generative_reader", kind="reading", most=0, samples=5, blind=("extractive_reader",), claims=True),
+    Set("svamp", "generative_calculator", "svamp", samples=5, blind=("deductive_calculator",)),
+    Set("gsm8k", "generative_calculator", "gsm8k", samples=5, blind=("deductive_calculator",)),
     Set("bfcl", "caller", samples=1),
-    Set("tatqa", "table_reader", blind="generative_reader"),
+    Set("tatqa", "table_reader", blind=("generative_reader",)),
     Set("begin", "entailment", "begin", kind=""),
     Set("factcheckgpt", "entailment", "factcheckgpt", kind="", measure=FACTS),
-    Set("restaurant8k", "crf_extractor", most=0, blind="encoder_extractor"),
+    Set("restaurant8k", "crf_extractor", most=0, blind=("encoder_extractor",)),
     Set("banking77", "banking_intent", kind="", most=1000),
     Set("clinc150", "assistant_intent", kind="", most=1500, measure=SCOPE),
+    Set("xquad_en", "reader", kind="reading", most=0, blind=READERS, claims=True, title="xquad_en, reader"),
+    Set("svamp", "calculator", "svamp", blind=CALCULATORS, title="svamp, calculator"),
+    Set("gsm8k", "calculator", "gsm8k", blind=CALCULATORS, title="gsm8k, calculator"),
+    Set("restaurant8k", "extractor", most=0, blind=("crf_extractor", "encoder_extractor"), title="restaurant8k, extractor"),
 )
 
 
@@ -103,7 +115,7 @@ class Arm:
 
     def file(self, out: Path) -> Path:
         """Where its answers are."""
-        return out / f"{self.of.name}.{self.name}.jsonl"
+        return out / f"{self.of.title}.{self.name}.jsonl"
 
     @cached_property
     def marks(self) -> dict[str, str]:
@@ -145,14 +157,13 @@ def arms_of(one: Set, cards: Mapping[str, Card], test: Test, out: Path) -> Itera
     card = cards[one.agent]
     inputs = {row.id: row.input for row in test.questions}
     yield Arm(one, "base", plain(card), inputs)
-    if one.blind:
-        other = cards[one.blind]
-        yield Arm(one, "blind", plain(other), {row.id: as_input(other, row) for row in test.questions})
+    for number, other in enumerate((cards[name] for name in one.blind), 1):
+        yield Arm(one, f"blind{number}", plain(other), {row.id: as_input(other, row) for row in test.questions})
     for number in range(1, one.samples + 1):
         sampling = {"temperature": card.sampling.temperature or WARM, "seed": number}
         yield Arm(one, f"sample{number}", plain(card, sampling=sampling), inputs)
     if one.claims:
-        answered = read(out / f"{one.name}.base.jsonl")
+        answered = read(out / f"{one.title}.base.jsonl")
         yield Arm(one, "claim", plain(cards["entailment"]), dict(_claims(test.questions, answered)))
 
 
@@ -226,7 +237,7 @@ class Collector:
                 for name in missing:
                     group.create_task(one(name, arm.inputs[name]))
         took = time.monotonic() - began
-        self.say(f"{arm.of.name}, {arm.name}: {done} of {len(missing)} rows in {took:.0f} s, {tokens / took:.0f} tokens/s")
+        self.say(f"{arm.of.title}, {arm.name}: {done} of {len(missing)} rows in {took:.0f} s, {tokens / took:.0f} tokens/s")
 
     async def _asked(self, arm: Arm, runs: Orchestra, step: Agent[..., Any], name: str, given: dict[str, Any]) -> Sheet:
         result = await (await runs.start(step, **given)).wait()
@@ -234,7 +245,8 @@ class Collector:
         last = ended[-1] if ended else None
         logprobs: tuple[float, ...] = ()
         if last is not None and last.received:
-            logprobs = _logprobs(await runs.journal.blob(last.received) or b"{}")
+            if arm.card.kind != "ensemble":  # its answer may be another member's than the one whose tokens these are
+                logprobs = _logprobs(await runs.journal.blob(last.received) or b"{}")
             if arm.name == "base":
                 self.bodies.setdefault(arm.of.agent, []).append(await runs.journal.blob(last.sent) or b"")
         used = last.usage if last is not None else result.usage

@@ -184,7 +184,8 @@ def scores_of(rows: Sequence[Question], weak: Tier, regressor: Regressor) -> dic
 def gap(weak: Tier, strong: Tier, draws: int) -> Figure:
     """How much more often the dearer tier is right, with a 95 % interval by drawing rows anew."""
     gains = np.array(strong.right, dtype=float) - np.array(weak.right, dtype=float)
-    low, high = spread(len(gains), lambda weights: float((weights * gains).sum() / weights.sum()), draws)
+    alone = [str(number) for number in range(len(gains))]
+    low, high = spread(alone, lambda weights: float((weights * gains).sum() / weights.sum()), draws)
     return Figure(float(gains.mean()), low, high)
 
 

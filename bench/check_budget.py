@@ -38,11 +38,11 @@ from orchestra.workflow.reader import read as read_workflow
 
 DERIVED, SUPPORTED, AGREED = "another agent's answer", "entailment", "three more samples"
 SETS = {
-    Set("xquad_en", "generative_reader", kind="reading", most=0, blind="table_reader", claims=True): (DERIVED, SUPPORTED),
-    Set("svamp", "generative_calculator", "svamp", most=200, samples=3, blind="deductive_calculator"): (DERIVED, AGREED),
+    Set("xquad_en", "generative_reader", kind="reading", most=0, blind=("table_reader",), claims=True): (DERIVED, SUPPORTED),
+    Set("svamp", "generative_calculator", "svamp", most=200, samples=3, blind=("deductive_calculator",)): (DERIVED, AGREED),
 }
 """The sets, and the checks that are measured on each."""
-ARMS = {DERIVED: ("blind",), SUPPORTED: ("claim",), AGREED: ("sample1", "sample2", "sample3")}
+ARMS = {DERIVED: ("blind1",), SUPPORTED: ("claim",), AGREED: ("sample1", "sample2", "sample3")}
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.75)
 """Budgets, as shares of what all checks of a run take."""
 RESAMPLES, SEED = 400, 0
@@ -107,9 +107,9 @@ def rows(given: argparse.Namespace, out: Path) -> Iterator[tuple[Set, str, list[
     cards = cards_of()
     for one, checks in SETS.items():
         test, judge = rows_of(one, cards[one.agent], given.data, 0), right_of(one, cards[one.agent])
-        base = read(out / f"{one.name}.base.jsonl")
+        base = read(out / f"{one.title}.base.jsonl")
         for check in checks:
-            others = [read(out / f"{one.name}.{arm}.jsonl") for arm in ARMS[check]]
+            others = [read(out / f"{one.title}.{arm}.jsonl") for arm in ARMS[check]]
             found = []
             for question in test.questions:
                 sheet, said_by = base.get(question.id), [other[question.id] for other in others if question.id in other]

@@ -95,15 +95,21 @@ def opinions(one: Answered, of: Set, card: Card) -> dict[str, list[float]]:
         supported, refuted = output.get("p_supported"), output.get("p_refute")
         found["entailment"] = [0.0, 0.0, 0.0] if supported is None else [1.0, math.log(_odds(supported)), math.log(_odds(refuted))]
     if of.blind:
-        other = one.others.get("blind")
-        same = other is not None and said(other.output) == own
-        found["rederive"] = [float(same), 0.0 if other is None else float(said(other.output) == "nothing")]
-        found["rederive"] += [0.0 if other is None else probability(other), probability(other) if same and other is not None else 0.0]
+        told = (one.others.get(f"blind{number}") for number, _ in enumerate(of.blind, 1))
+        found["rederive"] = [number for other in told for number in _rederived(own, other)]
     if samples := [sheet for arm, sheet in one.others.items() if arm.startswith("sample")]:
         found["agree"] = [*agreement(own, [said(sample.output) for sample in samples])]
     if one.rules:
         found["rules"] = [float(said(rule) == own) for rule in one.rules]
     return found
+
+
+def _rederived(own: str, other: Sheet | None) -> list[float]:
+    """Of another agent's answer: whether it is the same, whether it says nothing, and how probable it is, and where it is the same."""
+    if other is None:
+        return [0.0] * 4
+    same = said(other.output) == own
+    return [float(same), float(said(other.output) == "nothing"), probability(other), probability(other) if same else 0.0]
 
 
 def agreement(own: str, samples: Sequence[str]) -> tuple[float, float]:
@@ -157,8 +163,10 @@ def accepted(one: Answered, card: Card, checks: Sequence[str]) -> float | None:
     return None if one.sheet.output is None else certifiable(situation(one, card, checks))
 
 
-def combined(rows: Sequence[Mapping[str, Sequence[float]]], right: Sequence[bool], without: str = "", seed: int = 0) -> list[float]:
-    """One score an answer, the higher the surer, of all its opinions but those of a check; by a regression fitted on other rows."""
+def combined(
+    rows: Sequence[Mapping[str, Sequence[float]]], right: Sequence[bool], groups: Sequence[str] = (), without: str = "", seed: int = 0
+) -> list[float]:
+    """One score an answer, the higher the surer, of all its opinions but those of a check; by a regression fitted on other groups."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -167,12 +175,13 @@ def combined(rows: Sequence[Mapping[str, Sequence[float]]], right: Sequence[bool
     places = np.array([[value for check in kept for value in row[check]] for row in rows])
     trust = np.array([1.0 if check == SURE else SHRUNK for check in kept for _ in rows[0][check]])
     places = StandardScaler().fit_transform(places) * trust
-    labels, order = np.array(right), list(range(len(rows)))
+    labels, of = np.array(right), groups or [str(number) for number in range(len(rows))]
+    order = list(dict.fromkeys(of))
     random.Random(seed).shuffle(order)
+    folds = np.array([order.index(group) % FOLDS for group in of])
     scores = np.zeros(len(rows))
     for fold in range(FOLDS):
-        held = order[fold::FOLDS]
-        rest = sorted(set(order) - set(held))
+        held, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         if len(set(labels[rest])) == 2:
             # Without the intercept: it is the lower the more right answers a fold holds back, and would rank folds against each other.
             scores[held] = places[held] @ LogisticRegression(C=0.1, max_iter=2_000).fit(places[rest], labels[rest]).coef_[0]

@@ -97,10 +97,12 @@ class Drawn:
         return float((wrong / np.maximum(counts, 1) * added).sum() / counts[-1])
 
 
-def spread(rows: int, of: Callable[[Weights], float], rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """A 95 % interval by bootstrap over rows: `of` gives a figure where each row is drawn so many times; paired where it compares."""
-    chance = np.random.default_rng(seed)
-    found = sorted(of(np.bincount(chance.integers(rows, size=rows), minlength=rows)) for _ in range(rounds))
+def spread(groups: Sequence[str], of: Callable[[Weights], float], rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """A 95 % interval by bootstrap: `of` gives a figure where each row is drawn so many times; paired where it compares. Rows of one group,
+    such as questions about one passage, are drawn together."""
+    chance, (names, at) = np.random.default_rng(seed), np.unique(np.array(groups), return_inverse=True)
+    count = len(names)
+    found = sorted(of(np.bincount(chance.integers(count, size=count), minlength=count)[at]) for _ in range(rounds))
     return found[round(0.025 * rounds)], found[round(0.975 * rounds) - 1]
 
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from bench.sentence_rule import SentenceRule
 from bench.verification_tables import ALL, ALONE, CARD, Measured
 from orchestra import Orchestra
 from orchestra.agent.card import Card
+from orchestra.agent.ensemble import joined
 from orchestra.config import Settings
 from orchestra.learn.certifying import Rightness, rightness
 from orchestra.learn.floors import floors
+from orchestra.learn.independent import family, independent
 from orchestra.learn.metrics import Case, metric
 from orchestra.learn.questions import Test, as_record
 from orchestra.verify.acceptance import CONFIDENCE
@@ -48,7 +51,8 @@ def tell(line: str) -> None:
 
 def cards_of() -> dict[str, Card]:
     """The shipped agents."""
-    return {path.parent.name: Card.load(path.parent) for path in sorted(AGENTS.glob("*/agent.yaml"))}
+    alone = {path.parent.name: Card.load(path.parent) for path in sorted(AGENTS.glob("*/agent.yaml"))}
+    return {name: joined(card, alone) for name, card in alone.items()}
 
 
 async def collect(given: argparse.Namespace, sets: list[Set], out: Path) -> None:
@@ -115,11 +119,11 @@ def answered(one: Set, cards: dict[str, Card], test: Test, data: Path, out: Path
     base = arms.pop("base")[1]
     whole = {name: sheets for name, (arm, sheets) in arms.items() if _enough(arm, sheets)}
     for name in arms.keys() - whole.keys():
-        tell(f"{one.name}: {name} was not asked for enough rows, and is left out")
+        tell(f"{one.title}: {name} was not asked for enough rows, and is left out")
     train = data / one.name / "train.jsonl"
     rule = SentenceRule([msgspec.json.decode(line) for line in train.open("rb")]) if one.kind == "reading" else None
     rules = [lambda given: rule.answer({"input": given})] if rule is not None else list(floors(test.shown)[1:])
-    told = [ruled(out / f"{one.name}.rule{number}.jsonl", one_rule, test) for number, one_rule in enumerate(rules)]
+    told = [ruled(out / f"{one.title}.rule{number}.jsonl", one_rule, test) for number, one_rule in enumerate(rules)]
     found = []
     for row in test.questions:
         if row.id in base:
@@ -143,31 +147,37 @@ def _enough(arm: Arm, sheets: dict[str, Sheet]) -> bool:
     return bool(arm.inputs) and sum(name in sheets for name in arm.inputs) >= ENOUGH * len(arm.inputs)
 
 
-def measured(one: Set, card: Card, rows: list[Answered]) -> Measured:
+def measured(one: Set, card: Card, test: Test, rows: list[Answered]) -> Measured:
     """What the rankings make of the answers of a set."""
     judge = right_of(one, card)
     cases = [Case(row.question.expected, as_record(row.sheet.output) if row.sheet.output is not None else None) for row in rows]
     kept = [(row, good) for row, case in zip(rows, cases, strict=True) if (good := judge.of(case)) is not None]
     rows, right = [row for row, _ in kept], [good and row.sheet.output is not None for row, good in kept]
     asked = tuple(dict.fromkeys((*card.checks, CONFIDENCE)))
-    said = [opinions(row, one, card) for row in rows]
+    said, groups = [opinions(row, one, card) for row in rows], [family(row.question, card) for row in rows]
     scores: dict[str, risk.Scores] = {
         ALONE: [probability(row.sheet) if row.sheet.output is not None else None for row in rows],
         CARD: [accepted(row, card, asked) for row in rows],
-        ALL: combined(said, right),
+        ALL: combined(said, right, groups),
     }
     if any(row.sheet.logprobs for row in rows):
         tokens = [row.sheet.logprobs or (-99.0,) for row in rows]
         scores |= {SUM: [sum(few) for few in tokens], MEAN: [sum(few) / len(few) for few in tokens], LEAST: [min(few) for few in tokens]}
-    without = {check: combined(said, right, check) for check in said[0]}
-    return Measured(one, [row.question.id for row in rows], right, scores, without, _costs(rows))
+    without = {check: combined(said, right, groups, check) for check in said[0]}
+    alone = independent(replace(test, questions=[row.question for row in rows]), card, seed=0).test.questions
+    ids = [row.question.id for row in rows]
+    return Measured(one, ids, groups, frozenset(row.id for row in alone), right, scores, without, _costs(rows))
+
+
+ASKED = {"blind": "rederive", "claim": "entailment", "sample": "agree"}
+"""Which check asks an arm, by its name without a number."""
 
 
 def _costs(rows: list[Answered]) -> dict[str, dict[str, float]]:
     arms: dict[str, list[Sheet]] = {"the agent": [row.sheet for row in rows]}
     for row in rows:
         for name, sheet in row.others.items():
-            arms.setdefault({"blind": "rederive", "claim": "entailment"}.get(name, "agree"), []).append(sheet)
+            arms.setdefault(ASKED[name.rstrip("0123456789")], []).append(sheet)
     count = len(rows)
     return {
         name: {
@@ -181,10 +191,10 @@ def _costs(rows: list[Answered]) -> dict[str, dict[str, float]]:
 
 
 def certified(found: Measured) -> dict[float, Certification]:
-    """The certifications of a set's agent at each alpha, by its card's checks and its confidence."""
+    """What `orchestra certify` would say of a set's agent at each alpha, the first time, by its card's checks and its confidence."""
     rows = zip(found.ids, found.scores[CARD], found.right, strict=True)
-    items = [Item(name, score, not good) for name, score, good in rows]
-    return {alpha: certify(items, Terms(alpha)) for alpha in ALPHAS}
+    items = [Item(name, score, not good) for name, score, good in rows if name in found.independent]
+    return {alpha: certify(items, Terms(alpha, attempt=1)) for alpha in ALPHAS}
 
 
 def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, str]:
@@ -194,10 +204,10 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
         test = rows_of(one, cards[one.agent], given.data, given.rows)
         rows = answered(one, cards, test, given.data, out)
         if rows:
-            found.append(measured(one, cards[one.agent], rows))
-            tell(f"{one.name}: {len(found[-1].right)} rows judged")
+            found.append(measured(one, cards[one.agent], test, rows))
+            tell(f"{one.title}: {len(found[-1].right)} rows judged")
     curves = {
-        one.of.name: {"no verification": risk.Curve.of(one.right, [0.0] * len(one.right))}
+        one.of.title: {"no verification": risk.Curve.of(one.right, [0.0] * len(one.right))}
         | {name: one.curve(name) for name in (ALONE, CARD, ALL)}
         for one in found
     }
@@ -208,7 +218,7 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
         "tokens": tables.reductions(found, SHORT),
         "costs": tables.costs(found),
         "certificates": tables.certificates({f"{one.of.agent}, {one.of.name}": certified(one) for one in found}),
-        "picture": risk.picture(curves, COLOURS, {one.of.name: one.coverage for one in found}),
+        "picture": risk.picture(curves, COLOURS, {one.of.title: one.coverage for one in found}),
     }
 
 

@@ -32,6 +32,10 @@ class Measured:
 
     of: Set
     ids: Sequence[str]
+    groups: Sequence[str]
+    """What each row has in common with others."""
+    independent: frozenset[str]
+    """The rows by which `orchestra certify` would go: one of each group."""
     right: Sequence[bool]
     scores: Mapping[str, Scores]
     """By ranking."""
@@ -70,8 +74,7 @@ class Measured:
         return self._figure(lambda weights: 1 - ours.area(weights) / (alone.area(weights) or 1.0))
 
     def _figure(self, of: Callable[[Weights], float]) -> Figure:
-        rows = len(self.right)
-        return Figure(of(np.ones(rows)), *spread(rows, of))
+        return Figure(of(np.ones(len(self.right))), *spread(self.groups, of))
 
 
 def accepted_and_wrong(found: Sequence[Measured]) -> str:
@@ -92,7 +95,7 @@ def accepted_and_wrong(found: Sequence[Measured]) -> str:
         fewer = one.fewer(one.scores[ALL])
         goal = {"deterministic": FEWER, "reading": READ}.get(one.of.kind)
         told = "" if goal is None else _reached(fewer, goal)
-        lines.append(f"| {one.of.name} | {len(one.right):,} | {one.accuracy:.1%} | {at:.0%} | {shares} | {in_percent(fewer)} | {told} |")
+        lines.append(f"| {one.of.title} | {len(one.right):,} | {one.accuracy:.1%} | {at:.0%} | {shares} | {in_percent(fewer)} | {told} |")
     return "\n".join(lines)
 
 
@@ -108,7 +111,7 @@ def areas(found: Sequence[Measured]) -> str:
         figures = " | ".join(f"{area:.4f}" for area in (1 - one.accuracy, *(one.curve(name).area() for name in (ALONE, CARD, ALL))))
         better = one.better()
         told = _reached(better, BETTER) if one.of.kind == "reading" else ""
-        lines.append(f"| {one.of.name} | {figures} | {in_percent(better)} | {told} |")
+        lines.append(f"| {one.of.title} | {figures} | {in_percent(better)} | {told} |")
     return "\n".join(lines)
 
 
@@ -119,7 +122,7 @@ def ablation(found: Sequence[Measured]) -> str:
         if len(one.ablation) > 2:
             cells = [one.scores[ALL], *(one.ablation.get(check) for check in CHECKS)]
             said = (f"{Curve.of(one.right, cell).area():.4f}, {one.fewer(cell).value:.0%}" if cell is not None else "" for cell in cells)
-            lines.append(f"| {one.of.name} | {' | '.join(said)} |")
+            lines.append(f"| {one.of.title} | {' | '.join(said)} |")
     return "\n".join(lines)
 
 
@@ -133,7 +136,7 @@ def reductions(found: Sequence[Measured], names: Mapping[str, str]) -> str:
                 scores = [float("-inf") if score is None else score for score in one.scores[name]]
                 ranked = auroc([(score, good) for score, good in zip(scores, one.right, strict=True)])
                 cells.append(f"{ranked:.3f}, {Curve.of(one.right, scores).area():.4f}")
-            lines.append(f"| {one.of.name} | {' | '.join(cells)} |")
+            lines.append(f"| {one.of.title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -143,7 +146,7 @@ def costs(found: Sequence[Measured]) -> str:
     for one in found:
         for arm, cost in one.costs.items():
             tokens = f"{cost['prompt']:.0f}, {cost['output']:.0f}"
-            lines.append(f"| {one.of.name} | {arm} | {cost['calls']:.2f} | {tokens} | {cost['seconds']:.3f} |")
+            lines.append(f"| {one.of.title} | {arm} | {cost['calls']:.2f} | {tokens} | {cost['seconds']:.3f} |")
     return "\n".join(lines)
 
 

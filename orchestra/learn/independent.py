@@ -37,16 +37,19 @@ def independent(test: Test, card: Card, seed: int, field: str = "") -> Independe
         near = nearest(field, known)
         raise InputError("V026", f"{card.name} has no input {field!r} to group by", hint=f"--group {near or next(iter(known), 'NAME')}")
 
-    def group(row: Question) -> str:
-        if not field and row.group:
-            return row.group
-        by = field or card.evidence or ""
-        return mark(row.input[by]) if by in row.input else mark(row.input)
-
     each = _drawn(test.questions, lambda row: mark(row.input), seed)
-    kept = _drawn(each, group, seed)
+    kept = _drawn(each, lambda row: family(row, card, field), seed)
     copies, grouped = len(test.questions) - len(each), len(each) - len(kept)
     return Independent(replace(test, questions=kept), copies, grouped)
+
+
+def family(row: Question, card: Card, field: str = "") -> str:
+    """What a row has in common with others: the value of its input `field`; without one its `group`, or else its evidence, where the card
+    names one. A row that says nothing of it is one by itself."""
+    if not field and row.group:
+        return row.group
+    by = field or card.evidence or ""
+    return mark(row.input[by]) if by in row.input else mark(row.input)
 
 
 def _drawn(rows: Iterable[Question], key: Callable[[Question], str], seed: int) -> list[Question]:

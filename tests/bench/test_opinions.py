@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
@@ -57,6 +58,15 @@ def test_an_expression_over_numbers_that_the_question_lacks_is_held_against_it()
     assert accepted(Answered(QUESTION, Sheet("1"), {}), card, ["schema"]) is None
 
 
+def test_every_agent_that_answers_blindly_has_its_say() -> None:
+    one, card = next(one for one in SETS if one.title == "svamp, calculator"), Card.load(AGENTS / "generative_calculator")
+    own, other = Sheet("1", {"expression": "48/2-7", "answer": 17}, 0.9), Sheet("1", {"expression": "48-7", "answer": 41}, 0.5)
+    said = opinions(Answered(QUESTION, own, {"blind1": own, "blind2": other}), one, card)["rederive"]
+    assert said[0::4] == [1.0, 0.0]
+    assert said[3::4] == [pytest.approx(math.log(0.9)), 0.0]
+    assert opinions(Answered(QUESTION, own, {}), one, card)["rederive"] == [0.0] * 8
+
+
 def test_a_score_is_fitted_on_other_rows() -> None:
     chance = random.Random(1)
     right = [chance.random() < 0.5 for _ in range(400)]
@@ -65,6 +75,16 @@ def test_a_score_is_fitted_on_other_rows() -> None:
     assert Curve.of(right, combined(telling, right)).area() < 0.25
     assert Curve.of(right, combined(mute, right)).area() > 0.4, "what says nothing ranks nothing, however often it is fitted"
     assert Curve.of(right, combined(telling, right, without="good")).area() > 0.4
+
+
+def test_a_score_is_fitted_on_other_groups() -> None:
+    """What is known of one group alone, such as the place of a passage, says nothing of the next one."""
+    chance = random.Random(4)
+    groups = [str(number // 20) for number in range(400)]
+    good = {group: (chance.random() < 0.5, [chance.gauss(0, 1) for _ in range(12)]) for group in dict.fromkeys(groups)}
+    right, rows = [good[group][0] for group in groups], [{"which": good[group][1]} for group in groups]
+    assert Curve.of(right, combined(rows, right)).area() < 0.2
+    assert Curve.of(right, combined(rows, right, groups)).area() > 0.35, "as much as chance lets through"
 
 
 def test_a_torn_line_is_asked_again(tmp_path: Path) -> None:

@@ -51,9 +51,12 @@ def test_an_interval_holds_the_figure_and_is_the_same_every_time() -> None:
     def share(weights: Weights) -> float:
         return float((weights * right).sum() / weights.sum())
 
-    low, high = spread(40, share)
+    alone = [str(number) for number in range(40)]
+    low, high = spread(alone, share)
     assert low < 0.75 < high
-    assert (low, high) == spread(40, share)
+    assert (low, high) == spread(alone, share)
+    four = [str(number // 10) for number in range(40)]
+    assert spread(four, share) == (0.25, 1.0), "ten rows of one group are drawn together, or not at all"
 
 
 def test_the_picture_is_xml_with_a_line_for_each_ranking() -> None:

@@ -19,7 +19,9 @@ def measured(best: Sequence[float | None], times: int = 1) -> Measured:
     """A hundred answers, sixty of them right, of which all checks make this ranking and log-probability alone none; or more."""
     alone: list[float | None] = [0.5] * 100
     ids = [f"{number:03}" for number in range(100 * times)]
-    return Measured(READING, ids, RIGHT * times, {ALONE: alone * times, CARD: [*best] * times, ALL: [*best] * times}, {}, {})
+    return Measured(
+        READING, ids, ids, frozenset(ids), RIGHT * times, {ALONE: alone * times, CARD: [*best] * times, ALL: [*best] * times}, {}, {}
+    )
 
 
 def test_a_goal_is_met_by_a_ranking_that_knows_and_missed_by_one_that_does_not() -> None:
