@@ -14,13 +14,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from bench.answer_sheets import Set, Sheet
 from orchestra.agent.card import Card
 from orchestra.doors import sources
+from orchestra.events import Verdict
+from orchestra.learn.combining import PULL, Row, usable
 from orchestra.learn.metrics import normal
 from orchestra.learn.questions import Question
 from orchestra.values import arithmetic
 from orchestra.verify.acceptance import Situation, certifiable, ruled_unasked
+from orchestra.verify.answers import agreed, rederived
+from orchestra.verify.combination import odds
+from orchestra.verify.entailment import Reply
 from orchestra.verify.numbers import numbers
 
 LEAST = 1e-6
@@ -163,8 +170,40 @@ def accepted(one: Answered, card: Card, checks: Sequence[str]) -> float | None:
     return None if one.sheet.output is None else certifiable(situation(one, card, checks))
 
 
+def verdicts(one: Answered, of: Set, cards: Mapping[str, Card], checks: Sequence[str]) -> tuple[Verdict, ...]:
+    """What `checks`, and those that ask whom the set asks, say of an answer as a node of a workflow would record it: by the checks' own
+    code, of recorded answers."""
+    card, value = cards[of.agent], one.sheet.output
+    found = [ruled_unasked(situation(one, card, [check])).verdicts[0] for check in checks]
+    for number, name in enumerate(of.blind, 1):
+        if (other := one.others.get(f"blind{number}")) is not None:
+            said = rederived(value, card.output_schema, cards[name].output_schema, [Reply(other.output)])
+            found.append(msgspec.structs.replace(said, check=f"rederive({name})"))
+    if samples := [Reply(sheet.output) for arm, sheet in one.others.items() if arm.startswith("sample")]:
+        found.append(agreed(value, card.output_schema, samples))
+    return tuple(found)
+
+
+def weighed(said: Sequence[tuple[Verdict, ...]], right: Sequence[bool], groups: Sequence[str]) -> list[float | None]:
+    """The scores of a node with `score: combined`, by weights as `orchestra learn combine` finds them, of other groups; None for what such
+    a node accepts at no threshold."""
+    checks = [verdict.check for verdict in max(said, key=len)]
+    kept = {row.id for row in usable([Row(str(number), few) for number, few in enumerate(said)], checks)[0]}
+    places = [number for number in range(len(said)) if str(number) in kept]
+    rows = [{verdict.check: [odds(verdict.score)] for verdict in said[number]} for number in places]
+    scores = combined(rows, [right[at] for at in places], [groups[at] for at in places], shrunk=1.0)
+    told = dict(zip(places, scores, strict=True))
+    return [told.get(number) for number in range(len(said))]
+
+
 def combined(
-    rows: Sequence[Mapping[str, Sequence[float]]], right: Sequence[bool], groups: Sequence[str] = (), without: str = "", seed: int = 0
+    rows: Sequence[Mapping[str, Sequence[float]]],
+    right: Sequence[bool],
+    groups: Sequence[str] = (),
+    without: str = "",
+    seed: int = 0,
+    *,
+    shrunk: float = SHRUNK,
 ) -> list[float]:
     """One score an answer, the higher the surer, of all its opinions but those of a check; by a regression fitted on other groups."""
     import numpy as np
@@ -173,7 +212,7 @@ def combined(
 
     kept = [check for check in rows[0] if check != without]
     places = np.array([[value for check in kept for value in row[check]] for row in rows])
-    trust = np.array([1.0 if check == SURE else SHRUNK for check in kept for _ in rows[0][check]])
+    trust = np.array([1.0 if check == SURE else shrunk for check in kept for _ in rows[0][check]])
     places = StandardScaler().fit_transform(places) * trust
     labels, of = np.array(right), groups or [str(number) for number in range(len(rows))]
     order = list(dict.fromkeys(of))
@@ -184,5 +223,5 @@ def combined(
         held, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         if len(set(labels[rest])) == 2:
             # Without the intercept: it is the lower the more right answers a fold holds back, and would rank folds against each other.
-            scores[held] = places[held] @ LogisticRegression(C=0.1, max_iter=2_000).fit(places[rest], labels[rest]).coef_[0]
+            scores[held] = places[held] @ LogisticRegression(C=1 / PULL, max_iter=2_000).fit(places[rest], labels[rest]).coef_[0]
     return [float(score) for score in scores]

@@ -14,7 +14,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ import msgspec
 from bench import machine, risk, weighing
 from bench import verification_tables as tables
 from bench.answer_sheets import SETS, Arm, Collector, Set, Sheet, arms_of, read, rows_of
-from bench.opinions import Answered, accepted, combined, opinions, probability
+from bench.opinions import Answered, accepted, combined, opinions, probability, verdicts, weighed
 from bench.sentence_rule import SentenceRule
-from bench.verification_tables import ALL, ALONE, CARD, Measured
+from bench.verification_tables import ALL, ALONE, CARD, NODE, RANKINGS, Measured
 from orchestra import Orchestra
 from orchestra.agent.card import Card
 from orchestra.agent.ensemble import joined
@@ -91,7 +91,7 @@ async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
 
 SUM, MEAN, LEAST = "sum", "mean", "least"
 SHORT = {SUM: "of all tokens together", MEAN: "of the mean token", LEAST: "of the least token"}
-COLOURS = {"no verification": "#999999", ALONE: "#b5762a", CARD: "#3a8a4d", ALL: "#2a6fb5"}
+COLOURS = {"no verification": "#999999", ALONE: "#b5762a", CARD: "#3a8a4d", NODE: "#2a6fb5", ALL: "#8a5fb5"}
 ALPHAS = (0.1, 0.05, 0.02)
 PAGES = {"certificates": "certificates.md"}
 """Where tables stand that are not on `risk.md`."""
@@ -147,8 +147,9 @@ def _enough(arm: Arm, sheets: dict[str, Sheet]) -> bool:
     return bool(arm.inputs) and sum(name in sheets for name in arm.inputs) >= ENOUGH * len(arm.inputs)
 
 
-def measured(one: Set, card: Card, test: Test, rows: list[Answered]) -> Measured:
+def measured(one: Set, cards: Mapping[str, Card], test: Test, rows: list[Answered]) -> Measured:
     """What the rankings make of the answers of a set."""
+    card = cards[one.agent]
     judge = right_of(one, card)
     cases = [Case(row.question.expected, as_record(row.sheet.output) if row.sheet.output is not None else None) for row in rows]
     kept = [(row, good) for row, case in zip(rows, cases, strict=True) if (good := judge.of(case)) is not None]
@@ -158,6 +159,7 @@ def measured(one: Set, card: Card, test: Test, rows: list[Answered]) -> Measured
     scores: dict[str, risk.Scores] = {
         ALONE: [probability(row.sheet) if row.sheet.output is not None else None for row in rows],
         CARD: [accepted(row, card, asked) for row in rows],
+        NODE: weighed([verdicts(row, one, cards, asked) for row in rows], right, groups),
         ALL: combined(said, right, groups),
     }
     if any(row.sheet.logprobs for row in rows):
@@ -204,11 +206,10 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
         test = rows_of(one, cards[one.agent], given.data, given.rows)
         rows = answered(one, cards, test, given.data, out)
         if rows:
-            found.append(measured(one, cards[one.agent], test, rows))
+            found.append(measured(one, cards, test, rows))
             tell(f"{one.title}: {len(found[-1].right)} rows judged")
     curves = {
-        one.of.title: {"no verification": risk.Curve.of(one.right, [0.0] * len(one.right))}
-        | {name: one.curve(name) for name in (ALONE, CARD, ALL)}
+        one.of.title: {"no verification": risk.Curve.of(one.right, [0.0] * len(one.right))} | {name: one.curve(name) for name in RANKINGS}
         for one in found
     }
     return {

@@ -14,7 +14,9 @@ from orchestra.learn.interval import Figure
 from orchestra.learn.metrics import auroc
 from orchestra.verify.certificate import Certification, Certified, Infeasible, percent
 
-ALONE, CARD, ALL = "log-probability alone", "its card's checks, confidence", "all checks"
+ALONE, CARD, NODE, ALL = "log-probability alone", "its card's checks, confidence", "`score: combined`", "all that was asked"
+RANKINGS = (ALONE, CARD, NODE, ALL)
+"""Ways to rank answers. A node can have the first three; the last one is what could be made of everything that anybody said."""
 CHECKS = ("agree", "deterministic", "entailment", "length", "log-probability", "rederive", "rules")
 """What `bench.opinions` knows."""
 FEWER, BETTER, READ = 0.9, 0.25, 0.6
@@ -69,8 +71,8 @@ class Measured:
         return self._figure(of)
 
     def better(self) -> Figure:
-        """By which share the area under risk by coverage is smaller with all checks than by log-probability alone."""
-        ours, alone = Drawn(self.right, self.scores[ALL]), Drawn(self.right, self.scores[ALONE])
+        """By which share the area under risk by coverage is smaller by a node's combined score than by log-probability alone."""
+        ours, alone = Drawn(self.right, self.scores[NODE]), Drawn(self.right, self.scores[ALONE])
         return self._figure(lambda weights: 1 - ours.area(weights) / (alone.area(weights) or 1.0))
 
     def _figure(self, of: Callable[[Weights], float]) -> Figure:
@@ -80,23 +82,22 @@ class Measured:
 def accepted_and_wrong(found: Sequence[Measured]) -> str:
     """Accepted and wrong at one coverage, without verification and with it."""
     lines = [
-        f"| set | rows | right | coverage | no verification | {ALONE} | {CARD} | {ALL} | fewer | goal |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        f"| set | rows | right | coverage | no verification | {' | '.join(RANKINGS)} | fewer | goal |",
+        f"|---|---:|---:|---:|---:|{'---:|' * len(RANKINGS)}---:|---|",
     ]
     for one in found:
         at = one.coverage
-        wrong = [at * (1 - one.accuracy), *(one.curve(name).errors(at) for name in (ALONE, CARD, ALL))]
-        shares = " | ".join(f"{share:.1%}" for share in wrong)
-        shares = (
-            shares
-            if one.curve(CARD).most >= at
-            else shares.replace(f" | {wrong[2]:.1%} | ", f" | accepts {one.curve(CARD).most:.0%} | ", 1)
-        )
-        fewer = one.fewer(one.scores[ALL])
+        shares = " | ".join([f"{at * (1 - one.accuracy):.1%}", *(_wrong(one.curve(name), at) for name in RANKINGS)])
+        fewer = one.fewer(one.scores[NODE])
         goal = {"deterministic": FEWER, "reading": READ}.get(one.of.kind)
         told = "" if goal is None else _reached(fewer, goal)
         lines.append(f"| {one.of.title} | {len(one.right):,} | {one.accuracy:.1%} | {at:.0%} | {shares} | {in_percent(fewer)} | {told} |")
     return "\n".join(lines)
+
+
+def _wrong(curve: Curve, at: float) -> str:
+    """Accepted and wrong at a coverage; or how far a ranking comes that refuses too much."""
+    return f"{curve.errors(at):.1%}" if curve.most >= at else f"accepts {curve.most:.0%}"
 
 
 def _reached(figure: Figure, goal: float) -> str:
@@ -106,9 +107,12 @@ def _reached(figure: Figure, goal: float) -> str:
 
 def areas(found: Sequence[Measured]) -> str:
     """The area under risk by coverage."""
-    lines = [f"| set | no verification | {ALONE} | {CARD} | {ALL} | better than {ALONE} | goal |", "|---|---:|---:|---:|---:|---:|---|"]
+    lines = [
+        f"| set | no verification | {' | '.join(RANKINGS)} | better than {ALONE} | goal |",
+        f"|---|---:|{'---:|' * len(RANKINGS)}---:|---|",
+    ]
     for one in found:
-        figures = " | ".join(f"{area:.4f}" for area in (1 - one.accuracy, *(one.curve(name).area() for name in (ALONE, CARD, ALL))))
+        figures = " | ".join(f"{area:.4f}" for area in (1 - one.accuracy, *(one.curve(name).area() for name in RANKINGS)))
         better = one.better()
         told = _reached(better, BETTER) if one.of.kind == "reading" else ""
         lines.append(f"| {one.of.title} | {figures} | {in_percent(better)} | {told} |")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.answer_sheets import SETS, Sheet, read
-from bench.opinions import Answered, accepted, agreement, combined, opinions, said
+from bench.opinions import Answered, accepted, agreement, combined, opinions, said, verdicts, weighed
 from bench.risk import Curve
 from orchestra.agent.card import Card
 from orchestra.learn.questions import Question
@@ -65,6 +65,26 @@ def test_every_agent_that_answers_blindly_has_its_say() -> None:
     assert said[0::4] == [1.0, 0.0]
     assert said[3::4] == [pytest.approx(math.log(0.9)), 0.0]
     assert opinions(Answered(QUESTION, own, {}), one, card)["rederive"] == [0.0] * 8
+
+
+def test_a_node_combines_what_its_checks_would_record() -> None:
+    """The second agent errs elsewhere, and is believed; what no check can tell of is accepted at no threshold."""
+    one, chance = next(one for one in SETS if one.title == "svamp"), random.Random(1)
+    cards = {name: Card.load(AGENTS / name) for name in (one.agent, *one.blind)}
+
+    def row(number: int, good: bool, other: Sheet) -> Answered:
+        own = Sheet(str(number), {"expression": "48/2-7", "answer": 17 if good else 9}, 0.5 + chance.random() / 2, (-0.5,))
+        return Answered(QUESTION, own, {"blind1": other})
+
+    agreeing, lost = Sheet("", {"expression": "48/2-7", "answer": 17}), Sheet("", {"expression": "1", "answer": None})
+    right = [number % 2 == 0 for number in range(200)]
+    rows = [row(number, good, agreeing) for number, good in enumerate(right)] + [row(200, True, lost)]
+    said = [verdicts(row, one, cards, ["schema", "confidence"]) for row in rows]
+    assert [verdict.check for verdict in said[0]] == ["schema", "confidence", "rederive(deductive_calculator)"]
+    assert [said[0][2].outcome, said[1][2].outcome, said[200][2].outcome] == ["pass", "fail", "unknown"]
+    scores = weighed(said, [*right, True], [str(number) for number in range(201)])
+    assert scores[200] is None
+    assert Curve.of([*right, True], scores).area() < 0.3
 
 
 def test_a_score_is_fitted_on_other_rows() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from bench.answer_sheets import SETS
 from bench.verification import certified, merged, write
-from bench.verification_tables import ALL, ALONE, CARD, Measured, accepted_and_wrong, areas, certificates
+from bench.verification_tables import ALONE, NODE, RANKINGS, Measured, accepted_and_wrong, areas, certificates
 
 READING = next(one for one in SETS if one.kind == "reading")
 RIGHT = [True] * 60 + [False] * 40
@@ -19,15 +19,14 @@ def measured(best: Sequence[float | None], times: int = 1) -> Measured:
     """A hundred answers, sixty of them right, of which all checks make this ranking and log-probability alone none; or more."""
     alone: list[float | None] = [0.5] * 100
     ids = [f"{number:03}" for number in range(100 * times)]
-    return Measured(
-        READING, ids, ids, frozenset(ids), RIGHT * times, {ALONE: alone * times, CARD: [*best] * times, ALL: [*best] * times}, {}, {}
-    )
+    scores = {name: [*(alone if name == ALONE else best)] * times for name in RANKINGS}
+    return Measured(READING, ids, ids, frozenset(ids), RIGHT * times, scores, {}, {})
 
 
 def test_a_goal_is_met_by_a_ranking_that_knows_and_missed_by_one_that_does_not() -> None:
     knowing, blind = measured([0.9] * 60 + [0.1] * 40), measured([0.5] * 100)
-    assert knowing.fewer(knowing.scores[ALL]).value == pytest.approx(1.0)
-    assert blind.fewer(blind.scores[ALL]).value == pytest.approx(0.0)
+    assert knowing.fewer(knowing.scores[NODE]).value == pytest.approx(1.0)
+    assert blind.fewer(blind.scores[NODE]).value == pytest.approx(0.0)
     assert knowing.better().value > 0.5 > blind.better().value
     assert ["met" in accepted_and_wrong([one]) for one in (knowing, blind)] == [True, False]
     assert ["25%: missed" in areas([one]) for one in (knowing, blind)] == [False, True]
