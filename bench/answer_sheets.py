@@ -12,7 +12,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from orchestra.values.json import canonical, digest
 from orchestra.workflow.steps import Agent
 
 AT_ONCE = 32
+TIMED = 16
+"""Rows by which is measured what one call takes alone."""
 WARM = 0.7
 """The temperature of samples (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""
 
@@ -112,6 +114,11 @@ class Arm:
     card: Card
     inputs: Mapping[str, dict[str, Any]]
     """By row."""
+
+    @property
+    def alone(self) -> Arm:
+        """The same for a few rows, which are asked one after the other: what one call takes alone."""
+        return replace(self, name=f"{self.name}.alone", inputs={name: self.inputs[name] for name in sorted(self.inputs)[:TIMED]})
 
     def file(self, out: Path) -> Path:
         """Where its answers are."""

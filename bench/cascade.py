@@ -48,8 +48,6 @@ SETS = (
 )
 VOTES = 5
 """Samples of the dearest tier."""
-TIMED = 16
-"""Rows that are asked one after the other."""
 LEAST = 50
 """Rows of a set, at least, for a table."""
 BASE, ADAPTER, VOTE = "base without the adapter", "adapter", f"vote of {VOTES} samples of the adapter"
@@ -76,13 +74,6 @@ def arms_of(one: Set, card: Card, test: Test, ensemble: Card | None) -> Iterable
         yield Arm(one, f"sample{number}", plain(card, sampling={"temperature": WARM, "seed": number}), inputs)
 
 
-def timed(arms: Iterable[Arm]) -> Iterable[Arm]:
-    """The same for a few rows, which are asked one after the other: what one call takes alone."""
-    for arm in arms:
-        few = {name: arm.inputs[name] for name in sorted(arm.inputs)[:TIMED]}
-        yield Arm(arm.of, f"{arm.name}.alone", arm.card, few)
-
-
 async def collect(given: argparse.Namespace, sets: Sequence[Set], out: Path) -> None:
     """Asks what is not in the files."""
     cards = cards_of()
@@ -96,7 +87,7 @@ async def collect(given: argparse.Namespace, sets: Sequence[Set], out: Path) -> 
                 arms = list(arms_of(one, card, rows_of(one, card, given.data, given.rows), ensemble_of(card, cards)))
                 for arm in arms:
                     await many.collect(arm)
-                for arm in timed(arm for arm in arms if arm.name in ALONE):
+                for arm in (arm.alone for arm in arms if arm.name in ALONE):
                     await alone.collect(arm)
 
 

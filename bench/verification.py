@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
+import statistics
 import sys
 import tempfile
 import time
@@ -44,6 +46,10 @@ COSTLY = {"generative_reader": 96, "generative_calculator": 96, "caller": 32}
 """Requests of each agent by which the cost of log-probabilities is measured."""
 
 
+ALONE_ARMS = ("base", "blind1", "blind2", "claim", "sample1")
+"""The arms of which a few rows are asked one after the other, too."""
+
+
 def tell(line: str) -> None:
     """Says it where no table is."""
     print(line, file=sys.stderr, flush=True)
@@ -62,13 +68,17 @@ async def collect(given: argparse.Namespace, sets: list[Set], out: Path) -> None
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 64}, start=machine.ROOT)
         async with Orchestra.open(settings, progress=None) as orchestra:
-            collector = Collector(orchestra, out, until, tell)
+            many, single = Collector(orchestra, out, until, tell), Collector(orchestra, out, until, tell, at_once=1)
             for base in (True, False):
                 for one in sets:
                     test = rows_of(one, cards[one.agent], given.data, given.rows)
                     for arm in arms_of(one, cards, test, out):
                         if base == (arm.name == "base"):
-                            await collector.collect(arm)
+                            await many.collect(arm)
+            for one in sets:
+                for arm in arms_of(one, cards, rows_of(one, cards[one.agent], given.data, given.rows), out):
+                    if arm.name in ALONE_ARMS:
+                        await single.collect(arm.alone)
 
 
 async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
@@ -147,7 +157,7 @@ def _enough(arm: Arm, sheets: dict[str, Sheet]) -> bool:
     return bool(arm.inputs) and sum(name in sheets for name in arm.inputs) >= ENOUGH * len(arm.inputs)
 
 
-def measured(one: Set, cards: Mapping[str, Card], test: Test, rows: list[Answered]) -> Measured:
+def measured(one: Set, cards: Mapping[str, Card], test: Test, rows: list[Answered], out: Path) -> Measured:
     """What the rankings make of the answers of a set."""
     card = cards[one.agent]
     judge = right_of(one, card)
@@ -168,28 +178,35 @@ def measured(one: Set, cards: Mapping[str, Card], test: Test, rows: list[Answere
     without = {check: combined(said, right, groups, check) for check in said[0]}
     alone = independent(replace(test, questions=[row.question for row in rows]), card, seed=0).test.questions
     ids = [row.question.id for row in rows]
-    return Measured(one, ids, groups, frozenset(row.id for row in alone), right, scores, without, _costs(rows))
+    return Measured(one, ids, groups, frozenset(row.id for row in alone), right, scores, without, _costs(one, rows, out))
 
 
 ASKED = {"blind": "rederive", "claim": "entailment", "sample": "agree"}
 """Which check asks an arm, by its name without a number."""
 
 
-def _costs(rows: list[Answered]) -> dict[str, dict[str, float]]:
+def _costs(one: Set, rows: list[Answered], out: Path) -> dict[str, dict[str, float]]:
     arms: dict[str, list[Sheet]] = {"the agent": [row.sheet for row in rows]}
+    alone = {"the agent": list(read(out / f"{one.title}.base.alone.jsonl").values())}
     for row in rows:
         for name, sheet in row.others.items():
-            arms.setdefault(ASKED[name.rstrip("0123456789")], []).append(sheet)
+            arms.setdefault(_asked(name), []).append(sheet)
+    for name in ALONE_ARMS[1:]:
+        alone.setdefault(_asked(name), []).extend(read(out / f"{one.title}.{name}.alone.jsonl").values())
     count = len(rows)
     return {
         name: {
             "calls": len(sheets) / count,
             "prompt": sum(sheet.prompt_tokens for sheet in sheets) / count,
             "output": sum(sheet.output_tokens for sheet in sheets) / count,
-            "seconds": sum(sheet.seconds for sheet in sheets) / max(1, len(sheets)),
+            "seconds": statistics.median([sheet.seconds for sheet in alone.get(name, ())] or [math.nan]),
         }
         for name, sheets in arms.items()
     }
+
+
+def _asked(arm: str) -> str:
+    return ASKED[arm.rstrip("0123456789")]
 
 
 def certified(found: Measured) -> dict[float, Certification]:
@@ -206,7 +223,7 @@ def report(given: argparse.Namespace, sets: list[Set], out: Path) -> dict[str, s
         test = rows_of(one, cards[one.agent], given.data, given.rows)
         rows = answered(one, cards, test, given.data, out)
         if rows:
-            found.append(measured(one, cards, test, rows))
+            found.append(measured(one, cards, test, rows, out))
             tell(f"{one.title}: {len(found[-1].right)} rows judged")
     curves = {
         one.of.title: {"no verification": risk.Curve.of(one.right, [0.0] * len(one.right))} | {name: one.curve(name) for name in RANKINGS}

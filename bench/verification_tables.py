@@ -146,7 +146,7 @@ def reductions(found: Sequence[Measured], names: Mapping[str, str]) -> str:
 
 def costs(found: Sequence[Measured]) -> str:
     """What an answer costs, and what each check adds to it."""
-    lines = ["| set | asked | calls a row | tokens in, out a row | seconds a call, 32 at once |", "|---|---|---:|---:|---:|"]
+    lines = ["| set | asked | calls a row | tokens in, out a row | seconds of a call alone |", "|---|---|---:|---:|---:|"]
     for one in found:
         for arm, cost in one.costs.items():
             tokens = f"{cost['prompt']:.0f}, {cost['output']:.0f}"
