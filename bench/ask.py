@@ -34,6 +34,8 @@ DOCUMENTS = ROOT / "examples" / "documents"
 _NUMBER = re.compile(r"(?<![\d.,-])\d+\.\d+(?![.,]?\d)")
 PLACES = frozenset({"row", "column", "start", "end"})
 """Fields whose numbers say where something stands, and not what."""
+SAID, SHOWN = ("text", "answer"), frozenset({"quote", "quotes", "cells"})
+"""Fields with an answer, and those beside it with what it rests on: a heading of the cell, or the rest of the sentence, was not said."""
 LONGEST = 220
 """Characters of an answer and of a quote on the page."""
 
@@ -84,7 +86,7 @@ def stands(expect: Sequence[str], value: Any) -> bool:
 def _says(value: Any) -> bool:
     """Whether a value says anything: an answer may be that there is none, in its field `text` or `answer`, or in each of a list."""
     if isinstance(value, Mapping):
-        told = [value[name] for name in ("text", "answer") if name in value]
+        told = [value[name] for name in SAID if name in value]
         return any(map(_says, told or value.values()))
     if isinstance(value, list | tuple):
         return any(map(_says, value))
@@ -92,9 +94,10 @@ def _says(value: Any) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """What an answer says, without the names of its fields, and without the places where something stands."""
+    """What an answer says, without the names of its fields, without the places where something stands, and without what it rests on."""
     if isinstance(value, Mapping):
-        value = [item for name, item in value.items() if name not in PLACES or not isinstance(item, int)]
+        aside = SHOWN if any(name in value for name in SAID) else ()
+        value = [item for name, item in value.items() if name not in aside and (name not in PLACES or not isinstance(item, int))]
     if isinstance(value, list | tuple):
         for item in value:
             yield from _leaves(item)
@@ -103,9 +106,9 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _stands(text: str, said: str) -> bool:
-    """Whether a text stands in another; a number not as a part of another number."""
+    """Whether a text stands in another; a number not as a part of another number, and no word or label as a part of a longer one."""
     if not text.replace(".", "", 1).isdecimal():
-        return text.casefold() in said.casefold()
+        return re.search(rf"(?<!\w){re.escape(text.casefold())}(?!\w)", said.casefold()) is not None
     if "." in text and any(_rounds(number, text) for number in _NUMBER.findall(said)):
         return True
     zeros = "0*" if "." in text else r"(?:\.0+)?"

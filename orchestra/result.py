@@ -110,8 +110,8 @@ class Result(Generic[R]):
 
     @property
     def confidence(self) -> float | None:
-        """The score of the output in [0, 1], where checks or a classifier gave one; of what was withheld the score that was too low, and 0
-        where a check failed it."""
+        """The score of the output in [0, 1], where checks or its producer gave one: of an agent's answer the least of what its checks say
+        and of how sure it is; of what was withheld the score that was too low, and 0 where a check failed it."""
         return score_of(self.outcome, self.log)
 
     @property
@@ -137,9 +137,10 @@ class Result(Generic[R]):
 
 def score_of(outcome: Outcome | None, events: Sequence[Event]) -> float | None:
     """The score of an outcome. A producer that was not sure enough fails the check `confidence`, and the ruling then says 0: what was
-    withheld for that alone has the score that a lower threshold would have taken."""
+    withheld for that alone has the score that a lower threshold would have taken. Checks that find nothing against a value do not make it
+    surer than its producer is."""
     if not isinstance(outcome, outcomes.Abstained):
-        return outcome.score if isinstance(outcome, outcomes.Value) else None
+        return _no_surer(outcome.score, events) if isinstance(outcome, outcomes.Value) else None
     judged = next((event for event in reversed(events) if isinstance(event, Judged) and event.node == outcome.by), None)
     if judged is None or outcome.score != 0:
         return outcome.score
@@ -149,6 +150,20 @@ def score_of(outcome: Outcome | None, events: Sequence[Event]) -> float | None:
     sure = next((event.confidence for event in attempts if event.attempt == judged.attempt), None)
     scores = [one.score for one in judged.verdicts if one.outcome == "pass"]
     return outcome.score if sure is None else min([sure, *scores])
+
+
+def _no_surer(score: float | None, events: Sequence[Event]) -> float | None:
+    """The score of a value that its checks passed: at most how sure its producer was, where the run has one value that was judged. A
+    combination of the checks has weighed that already."""
+    judged = [event for event in events if isinstance(event, Judged)]
+    if score is None or not judged or any(event.node != judged[0].node for event in judged):
+        return score
+    last = judged[-1]
+    if last.score != score or score != min((one.score for one in last.verdicts), default=None):
+        return score
+    attempts = (event for event in events if isinstance(event, AttemptFinished) and event.node == last.node)
+    sure = next((event.confidence for event in attempts if event.attempt == last.attempt), None)
+    return score if sure is None else min(score, sure)
 
 
 def result_of(

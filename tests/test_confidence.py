@@ -70,6 +70,22 @@ async def test_it_is_judged_journalled_remembered_and_told(tmp_path: Path) -> No
         assert [second.confidence, (await third.run.wait()).confidence] == [first.confidence] * 2
 
 
+@pytest.mark.parametrize("checks", ["[schema]", "[schema, confidence]"])
+async def test_checks_that_find_nothing_make_an_answer_no_surer_than_its_agent_is(tmp_path: Path, checks: str) -> None:
+    settings = project(tmp_path, "URL", 0.0)
+    workflow = tmp_path / "workflows" / "answering.yaml"
+    workflow.write_text(workflow.read_text().replace("[schema, confidence]", checks))
+    async with SimulatedServer("m", answer=lambda request: {"answer": "yes"}) as server:
+        (tmp_path / "fleet.yaml").write_text(FLEET.replace("URL", server.url))
+        async with Orchestra.open(settings) as orchestra:
+            result = await orchestra.options(memo=True).run(orchestra.find("answering"), question="Is it?")
+            again = await orchestra.options(memo=True).run(orchestra.find("answering"), question="Is it?")
+    (ended,) = [event for event in result.log if isinstance(event, AttemptFinished)]
+    assert ended.confidence is not None
+    assert ended.confidence < 1
+    assert row_result("1", result).score == result.confidence == again.confidence == ended.confidence
+
+
 async def test_what_is_not_sure_enough_is_withheld(tmp_path: Path) -> None:
     async with (
         SimulatedServer("m", answer=lambda request: {"answer": "yes"}) as server,

@@ -30,6 +30,11 @@ from bench.ask import Asked, Told, _leaves, _stands, page
         ("27", {"text": "27/100"}, True),
         ("19:00", {"start": "19:00", "end": "21:00"}, True),
         ("3", {"answer": 2, "cells": [{"row": 3, "column": 3, "text": "2"}]}, False),
+        ("9 March", {"answer": ["Vienna"], "cells": [{"text": "Vienna", "row_heading": "9 March"}]}, False),
+        ("1685", {"text": "the Edict", "quote": "the Edict of 1685"}, False),
+        ("1685", [{"quote": "the Edict of 1685"}], True),
+        ("balance", {"intent": "balance_not_updated_after_bank_transfer"}, False),
+        ("disciples", {"text": "their disciples."}, True),
     ],
 )
 def test_an_answer_is_right_by_what_it_says(text: str, value: Any, right: bool) -> None:
