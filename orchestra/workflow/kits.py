@@ -113,9 +113,12 @@ def _waits(node: CompiledNode, sure: Set[int]) -> bool:
 
 
 def _asks(node: CompiledNode) -> bool:
-    """Whether it asks a person, itself or in a workflow that it calls and each part of whose output rests on the answer."""
-    if node.kind != "call" or node.body is None or node.body.one_of or node.each is not None:
-        return node.kind == "ask"
+    """Whether it asks a person, itself or in a workflow that it calls and each part of whose output rests on the answer.
+    A question for each element of a list may be asked of nobody: the list may be empty, or its elements skipped."""
+    if node.each is not None or node.kind == "ask":
+        return node.each is None
+    if node.kind != "call" or node.body is None or node.body.one_of:
+        return False
     output, names = node.body.output, {node.body.nodes[one].name for one in _resting(node.body)}
     parts = output.items if isinstance(output, Listing) else tuple((output.parts or {}).values())
     return all(part.references & names for part in parts or (output,))

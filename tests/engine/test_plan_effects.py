@@ -165,10 +165,15 @@ def test_it_reads_and_has_a_person_asked_first(text: str) -> None:
         ('ok: {call: confirm, fallback: "yes"}, done: {when: "${ok == \'yes\'}", %s}', False),
         ("ok: {call: both}, done: {when: \"${ok.a == 'yes'}\", %s}", True),
         ("ok: {call: either}, done: {when: \"${ok.b == 'yes'}\", %s}", False),
+        ('ok: {each: "${input.all}", as: it, ask: "Wire?"}, done: {when: "${size(ok.values) < 3}", %s}', False),
+        ('ok: {each: "${input.all}", as: it, when: "${it == \'q\'}", ask: "Wire?"}, done: {when: "${size(ok.values) < 3}", %s}', False),
+        ('ok: {each: "${input.all}", as: it, call: confirm}, done: {when: "${size(ok.values) < 3}", %s}', False),
+        ('ok: {when: "${input.to == \'x\'}", ask: "Wire?"}, done: {when: "${ok == \'yes\' || true}", %s}', True),
+        ('ok: {ask: "Wire?"}, so: {first_of: ["${ok}", "yes"]}, done: {when: "${so == \'yes\'}", %s}', False),
     ],
 )
 def test_a_person_was_asked_first_where_the_effect_waits_for_what_somebody_surely_answered(nodes: str, may: bool) -> None:
-    head = "schema: orchestra/v1\nname: %s\ninput: {to: str}\noutput: %s\nnodes: {%s}\n"
+    head = "schema: orchestra/v1\nname: %s\ninput: {to: str, all: {type: 'list[str]', default: []}}\noutput: %s\nnodes: {%s}\n"
     asks = 'ok: {ask: "Wire?"}, no: {tool: pick, with: {text: "${input.to}"}}'
     texts = (
         head % ("confirm", "${ok}", asks),
