@@ -13,7 +13,7 @@ import msgspec
 
 from orchestra.doors import Letter
 from orchestra.events import decode
-from orchestra.journal.error import JournalError, damaged, damaged_rows, ended, held, no_run, undelivered
+from orchestra.journal.error import JournalError, damaged_rows, ended, held, no_run, undelivered
 from orchestra.journal.file import seal
 from orchestra.journal.rows import Row
 from orchestra.journal.store import Store
@@ -79,7 +79,7 @@ def posted(sql: sqlite3.Connection, run: str) -> int:
         return 0
     name, letters, stated = found
     if stated != seal(name, letters) or name != run:
-        raise damaged(run, 0, "the count of its letters is not what was written")
+        raise damaged_rows(f"the inbox of run {run}", "the count of its letters is not what was written")
     return int(letters)
 
 

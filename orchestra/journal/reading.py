@@ -18,6 +18,7 @@ from orchestra.journal.error import JournalError, damaged, damaged_rows
 from orchestra.journal.file import File, seal
 from orchestra.journal.large import with_value
 from orchestra.journal.rows import COLUMNS, Row, parsed, row_of
+from orchestra.journal.summary import unheld
 from orchestra.values.json import digest
 
 PAGES = 256
@@ -47,11 +48,20 @@ class Reading(File):
         Raises `JournalError`: J013 where numbers, chain, end or a large value are not as they were written, J021 for an unknown kind.
         """
         with self._moment() as sql:
-            end = sql.execute("SELECT CAST(last AS INTEGER), CAST(chain AS BLOB) FROM runs WHERE run = ?", (run,)).fetchone() or (
-                0,
-                run.encode(),
-            )
-            return self._log(run, after, end, whole=True)
+            return self._events(sql, run, after)
+
+    def let_go(self, summary: RunSummary) -> RunSummary:
+        """The row of a run that nobody holds, with what has become of it. One whose events, or the count of whose letters, are damaged is
+        `interrupted`: that is no reason not to list the others."""
+        try:
+            with self._moment() as sql:
+                return unheld(summary, self._events(sql, summary.run, 0), posted(sql, summary.run))
+        except JournalError:
+            return msgspec.structs.replace(summary, status="interrupted")
+
+    def _events(self, sql: sqlite3.Connection, run: str, after: int) -> list[Event]:
+        end = sql.execute("SELECT CAST(last AS INTEGER), CAST(chain AS BLOB) FROM runs WHERE run = ?", (run,)).fetchone()
+        return self._log(run, after, end or (0, run.encode()), whole=True)
 
     def _log(self, run: str, after: int, end: tuple[int, bytes], *, whole: bool) -> list[Event]:
         """The events with `seq > after` of a log that has this end; `whole` with the values that are kept apart."""
@@ -151,10 +161,6 @@ class Reading(File):
         if [row[0] for row in rows] != list(range(first, last + 1)):
             raise damaged_rows(f"the inbox of run {run}", "letters are missing")
         return [msgspec.structs.replace(letter_of(run, number, body, stated), number=number) for number, body, stated in rows]
-
-    def posted(self, run: str) -> int:
-        """How many letters a run has got. Raises `JournalError` J013."""
-        return posted(self.sql, run)
 
     def news(self, seen: News) -> News:
         """What came into the inboxes since; costs one look at the file's version where nothing was written."""

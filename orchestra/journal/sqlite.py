@@ -37,7 +37,7 @@ from orchestra.journal.opening import Stores, connect
 from orchestra.journal.presence import Presence
 from orchestra.journal.rows import Row
 from orchestra.journal.store import Errand, Store
-from orchestra.journal.summary import Line, unheld
+from orchestra.journal.summary import Line
 from orchestra.journal.writer import Blob, Memo, Report, Writer
 from orchestra.values.json import digest
 
@@ -375,19 +375,12 @@ class SqliteJournal:
         if summary.status != "running":
             return summary
         if not writer:
-            return unheld(summary, self._legible(summary.run), self._reading.posted(summary.run))
+            return self._reading.let_go(summary)
         if writer not in alive:
             alive[writer] = self._presence.alive(writer)
         if not alive[writer]:
             return msgspec.structs.replace(summary, status="interrupted")
         return msgspec.structs.replace(summary, holder=self._presence.who(writer))
-
-    def _legible(self, run: str) -> list[Event]:
-        """The events of a run; none where they are damaged, which is no reason not to list the others."""
-        try:
-            return self._reading.events(run, 0)
-        except JournalError:
-            return []
 
     async def _ask(self, question: Callable[[], T]) -> T:
         if self._closed:
