@@ -46,11 +46,11 @@ class Options:
     """Names with values that the run is found by, such as the customer that it is for; those of a fork's parent are the fork's, too."""
 
     def __post_init__(self) -> None:
-        """Raises `InputError` E040 for tags that are none."""
+        """Takes tags as they are kept. Raises `InputError` E040 for what are none."""
         if self.tags is not None:
             from orchestra.tags import checked
 
-            checked(self.tags)
+            object.__setattr__(self, "tags", checked(self.tags))
 
     @property
     def run(self) -> str:

@@ -19,9 +19,10 @@ _IN_PYTHON = 'orchestra.options(tags={"customer": "42"})'
 
 
 def checked(tags: object, hint: str = _IN_PYTHON) -> dict[str, str]:
-    """Tags as they are kept. Raises `InputError` E040 for what are none."""
+    """Tags as they are kept: plain texts, also of subclasses of `str` such as NumPy's. Raises `InputError` E040 for what are none."""
     if not isinstance(tags, Mapping):
         raise InputError("E040", f"tags are a mapping of names to texts, and no {type(tags).__name__}", hint=hint)
+    found: dict[str, str] = {}
     for name, value in tags.items():
         if not is_name(name):
             raise InputError("E040", f"{name!r} is no name of a tag", hint=hint)
@@ -32,7 +33,8 @@ def checked(tags: object, hint: str = _IN_PYTHON) -> dict[str, str]:
                 else f"the tag {name!r} is no line of 1 to {LONGEST} characters"
             )
             raise InputError("E040", said, hint=hint)
-    return dict(tags)
+        found[str.__str__(name)] = str.__str__(value)  # whatever `str` of the subclass says, as that of an enumeration does
+    return found
 
 
 def is_name(name: object) -> bool:

@@ -54,6 +54,21 @@ async def test_runs_are_found_by_their_tags(tmp_path: Path) -> None:
         assert (await orchestra.replay(ada)).different is None
 
 
+class Text(str):
+    """A text of somebody's own, as NumPy and enumerations have them."""
+
+    def __str__(self) -> str:
+        return "another"
+
+
+async def test_a_text_of_a_subclass_is_kept_as_a_plain_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as orchestra:
+        ran = await orchestra.options(tags={Text("customer"): Text("42")}).run(loud, text="tea")
+        assert [run.run for run in await orchestra.runs(tags={"customer": Text("42")})] == [ran.run]
+        assert (await orchestra.look(ran.run)).tags == {"customer": "42"}
+    assert {type(text) for pair in checked({Text("customer"): Text("42")}).items() for text in pair} == {str}
+
+
 async def test_a_run_keeps_its_tags_where_it_is_resumed_and_a_fork_takes_them_over(tmp_path: Path) -> None:
     async with opened(tmp_path, latency=60.0) as orchestra:
         run = (await orchestra.options(tags={"customer": "42", "try": "1"}).start(loud, text="tea")).id
