@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,15 +64,14 @@ async def fork_all(open_: Opener, asked: Several, *, as_json: bool, stop: Stop) 
         async def one(run: str) -> _End:
             return await _again(view, run, stop)
 
-        ends = in_order(list(dict.fromkeys(found)), one, AT_ONCE)
-        for _ in dict.fromkeys(found):
-            end = await anext(ends)
-            bad = bad or end.status in BAD
-            if as_json:
-                print_json({"run": end.run, "parent": end.parent, "workflow": end.workflow, "status": end.status, "reason": end.reason})
-            else:
-                made = f"{end.run}  " if end.run else ""
-                say(f"{made}{end.workflow}  {end.status}, forked from {end.parent}{f': {end.reason}' if end.reason else ''}")
+        async with aclosing(in_order(list(dict.fromkeys(found)), one, AT_ONCE)) as ends:
+            async for end in ends:
+                bad = bad or end.status in BAD
+                if as_json:
+                    print_json({"run": end.run, "parent": end.parent, "workflow": end.workflow, "status": end.status, "reason": end.reason})
+                else:
+                    made = f"{end.run}  " if end.run else ""
+                    say(f"{made}{end.workflow}  {end.status}, forked from {end.parent}{f': {end.reason}' if end.reason else ''}")
     return int(bad)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestra.cli.forking import Several, fork_all
+from orchestra.cli.signals import Stop
 from orchestra.doors import Refused
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
@@ -74,6 +79,16 @@ def test_of_several_one_that_cannot_be_forked_is_said_and_the_others_are(shell: 
     other = shell("runs", "list", "-n", "1", "--json").json[0]["run"]
     (shell.project / "workflows/ask.yaml").rename("gone.yaml")
     assert forked(shell, good, other) == [(good, "not forked"), (other, "done")]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_where_nothing_more_can_be_said_what_is_under_way_is_ended_first(shell: Shell, servers: Servers) -> None:
+    bad, slow = ran(shell, "bad"), ran(shell, "slow")
+    open_ = Simulated({"answerer": servers}, latency=lambda call, _: 60.0 if call.inputs["question"] == "slow" else 0.2)
+    with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w") as full, redirect_stdout(full):
+        asyncio.run(fork_all(open_, Several([bad, slow], None, None, None, False), as_json=False, stop=Stop()))
+    runs = {run["run"]: run["status"] for run in shell("runs", "list", "--json").json if run["run"] not in (bad, slow)}
+    assert sorted(runs.values()) == ["cancelled", "failed"]
 
 
 @pytest.mark.parametrize(
