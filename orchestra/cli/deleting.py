@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from orchestra.cli.finding import find_run, nothing, opened_journal
-from orchestra.cli.keeping import agreed, room
+from orchestra.cli.keeping import GONE, agreed, removed, room
 from orchestra.cli.screen import moment, note, print_json, say, size
 from orchestra.doors import EVERY, Journal, RunSummary
 from orchestra.errors import InputError
@@ -25,10 +25,10 @@ ELSEWHERE = "not in the journal, and left as they are: files made of runs (expor
 
 
 async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, sure: bool, as_json: bool) -> None:
-    """Deletes runs, those that are named and those with all of these tags; all that stand there or none.
+    """Deletes runs, those that are named and those with all of these tags; none where one of them cannot go.
 
     Raises `InputError` C018 for one that is not there, C056 for one that has not ended, C010 where nobody can be asked; `JournalError` J024
-    where messages of one are not delivered.
+    where messages of one are not delivered. A fault of the journal in the middle says what was deleted before.
     """
     async with opened_journal() as journal:
         if journal is None:
@@ -45,9 +45,8 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, sure: bool,
         if not dry_run and not sure and not await agreed(len(found)):
             say("nothing was deleted")
             return
-        before, gone = room(), [] if dry_run else found
-        for run in gone:
-            await journal.delete(run.run)
+        before = room()
+        gone, _ = await removed(journal, [] if dry_run else [run.run for run in found], (GONE,))
         if gone and isinstance(journal, SqliteJournal):  # a database gives room back by itself
             await journal.compact()
         freed = max(0, before - room())

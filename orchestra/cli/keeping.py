@@ -7,7 +7,7 @@ import base64
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,8 @@ async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> N
             say("nothing was deleted")
             return
         before = room()
-        deleted, kept = await _delete(journal, found)
+        deleted, spared = await removed(journal, [run.run for run in found], (UNDELIVERED, GONE))
+        kept = sum(error.code == UNDELIVERED for error in spared)
         if isinstance(journal, SqliteJournal):  # a database gives room back by itself
             await journal.compact()
         freed = max(0, before - room())
@@ -158,22 +159,25 @@ async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> N
         say(f"{kept} kept: their messages in the outbox are not delivered yet", style="yellow")
 
 
-async def _delete(journal: Journal, found: list[RunSummary]) -> tuple[list[str], int]:
-    """The runs that were deleted, and how many were kept because of their messages."""
-    deleted, kept = list[str](), 0
-    for some in batched([run.run for run in found], AT_ONCE):
+async def removed(journal: Journal, runs: Sequence[str], passing: Collection[str]) -> tuple[list[str], list[JournalError]]:
+    """Deletes runs; gives those that are deleted, and why others are not, where that has a code that is `passing`. Raises the first other
+    `JournalError`, which says what is deleted all the same."""
+    gone, kept = list[str](), list[JournalError]()
+    for some in batched(runs, AT_ONCE):
         # Together, so that a journal makes one commit of them; not all, for others want to write in between.
-        for run, error in zip(some, await asyncio.gather(*map(journal.delete, some), return_exceptions=True), strict=True):
-            if error is None:
-                deleted.append(run)
-            elif not isinstance(error, JournalError) or error.code not in (UNDELIVERED, GONE):
+        ends = await asyncio.gather(*map(journal.delete, some), return_exceptions=True)
+        gone += [run for run, error in zip(some, ends, strict=True) if error is None]
+        for error in filter(None, ends):
+            if not isinstance(error, JournalError):
                 raise error
-            else:
-                kept += error.code == UNDELIVERED
-    return deleted, kept
+            if error.code not in passing:
+                said = f"{len(gone)} of {counted(len(runs), 'run')} deleted: {' '.join(gone) or 'none'}"
+                raise JournalError(error.code, error.message, place=error.place, hint=error.hint, why=said) from error
+            kept.append(error)
+    return gone, kept
 
 
-def batched(runs: list[str], most: int) -> Iterator[list[str]]:
+def batched(runs: Sequence[str], most: int) -> Iterator[Sequence[str]]:
     """The same in lists of so many."""
     return (runs[start : start + most] for start in range(0, len(runs), most))
 

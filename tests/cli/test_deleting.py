@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestra.cli.keeping import GONE, removed
 from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted
+from orchestra.journal.error import JournalError
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.outcome import Value
 from tests.cli.shell import Shell
@@ -79,6 +81,17 @@ def test_a_run_with_messages_that_are_not_delivered_is_not_deleted(shell: Shell)
     said = shell("runs", "delete", "aaaa1111", "bbbb2222", "--yes")
     assert (said.code, said.err[:4]) == (1, "J024")
     assert len(listed(shell)) == 2
+
+
+async def test_where_the_journal_fails_in_the_middle_it_is_said_what_is_deleted(tmp_path: Path) -> None:
+    async with SqliteJournal.open(tmp_path / "j.db") as journal:
+        for made in (events("aaaa1111"), events("bbbb2222", ended=False), events("cccc3333")):
+            journal.append(made[0].run if isinstance(made[0], RunStarted) else "", made)
+        with pytest.raises(JournalError) as caught:
+            await removed(journal, ["aaaa1111", "bbbb2222", "cccc3333"], ())
+        assert (caught.value.code, caught.value.why) == ("J022", "2 of 3 runs deleted: aaaa1111 cccc3333")
+        assert [run.run for run in await journal.runs()] == ["bbbb2222"]
+        assert [error.code for error in (await removed(journal, ["aaaa1111"], (GONE,)))[1]] == [GONE]
 
 
 def test_runs_with_copies_are_named(shell: Shell) -> None:
