@@ -18,11 +18,12 @@ from orchestra.cli.keeping import FORMAT, chain
 from orchestra.cli.opening import settings
 from orchestra.cli.rows import lasting
 from orchestra.cli.screen import note, print_json, say
+from orchestra.codes import HELD
 from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError, Place
 from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted, decode
 from orchestra.journal.error import JournalError
-from orchestra.journal.summary import Line, named
+from orchestra.journal.summary import Line, named, unheld
 from orchestra.recording import recorder
 from orchestra.values.json import digest
 from orchestra.values.text import counted, visible
@@ -90,7 +91,7 @@ async def _take(sources: Sequence[tuple[str, Path]], *, as_json: bool) -> None:
                 continue
             here = "" if new else ": what was missing of it is here now" if lacked else ": it is here already"
             say(f"{run.run}  {status}{here}")
-            if new and status in ("waiting", "interrupted"):
+            if (new or lacked) and status in ("waiting", "interrupted"):
                 note("it may go on here: do not resume or answer it where it came from, or what it does is done twice")
 
 
@@ -132,9 +133,30 @@ async def put(journal: Journal, run: Exported) -> None:
 
 
 async def complete(journal: Journal, run: Exported) -> bool:
-    """Adds what a journal lacks of a run whose events it has, for its import was cut off; gives whether it lacked anything."""
+    """Adds what a journal lacks of a run whose events it has, for its import was cut off, and lets go of one without an end; gives whether
+    it lacked anything."""
     lacked = "undelivered" in run.head and await _deliver(journal, run)
-    return (not isinstance(run.events[-1], RunFinished) and await _post(journal, run)) or lacked
+    if isinstance(run.events[-1], RunFinished):
+        return lacked
+    posted = await _post(journal, run)
+    return await _let_go(journal, run) or posted or lacked
+
+
+async def _let_go(journal: Journal, run: Exported) -> bool:
+    """Gives back the lease of an import that is gone, where the run waits for persons alone. Gives whether it did."""
+    found = await journal.summary(run.run)
+    if found is None or found.status != "interrupted":
+        return False
+    if unheld(found, run.events, len(await journal.letters(run.run))).status != "waiting":
+        return False
+    try:
+        await journal.lease(run.run)
+    except JournalError as error:
+        if error.code != HELD:
+            raise
+        return False  # somebody goes on with it
+    await journal.release(run.run)
+    return True
 
 
 async def _deliver(journal: Journal, run: Exported) -> bool:

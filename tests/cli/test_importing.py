@@ -247,3 +247,25 @@ def test_an_import_that_was_cut_off_is_completed(shell: Shell, other: Callable[.
     assert "what was missing of it is here now" in other("runs", "import", "run.jsonl").out
     assert "it is here already" in other("runs", "import", "run.jsonl").out
     assert other("runs", "resume", run, "--json").json["output"] == "fine"
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_run_whose_import_was_cut_off_waits_once_it_is_completed(
+    shell: Shell, other: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    run = ran(shell, "wait")
+    if answered:
+        shell("runs", "answer", run, "fine", "--later")
+    shell("runs", "export", run, "-o", "run.jsonl")
+
+    async def dies(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteJournal, "release", dies)
+        assert other("runs", "import", "run.jsonl").code == 130
+    assert other("runs", "list", "--json").json[0]["status"] == "interrupted"
+    said = other("runs", "import", "run.jsonl")
+    assert said.out == f"{run}  {'interrupted: it is here already' if answered else 'waiting: what was missing of it is here now'}\n"
+    assert ("do not resume or answer it where it came from" in said.err) is not answered
+    assert other("runs", "import", "run.jsonl").out.endswith(": it is here already\n")
