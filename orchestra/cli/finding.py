@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from orchestra.cli.opening import settings
+from orchestra.cli.screen import note
 from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError
 from orchestra.events import Event, opened
+from orchestra.journal.error import JournalError
 from orchestra.journal.history import History
 from orchestra.journal.summary import standing
 from orchestra.recording import recorded, recorder
@@ -18,12 +21,22 @@ from orchestra.values.text import visible
 
 @asynccontextmanager
 async def opened_journal() -> AsyncIterator[Journal | None]:
-    """The journal; None where nothing has been recorded: looking makes none. Raises `InputError` C018 where it is off."""
+    """The journal; None where nothing has been recorded: looking makes none. One whose folder cannot be written is only read, and that is
+    said. Raises `InputError` C018 where it is off."""
     chosen = settings()
     if not recorded(chosen):
         yield None
         return
-    async with recorder(chosen) as journal:
+    async with AsyncExitStack() as stack:
+        try:
+            journal = await stack.enter_async_context(recorder(chosen))
+        except JournalError:
+            from orchestra.journal.frozen import FrozenJournal, is_frozen
+
+            if not isinstance(chosen.journal, Path) or not is_frozen(chosen.journal):
+                raise
+            journal = await stack.enter_async_context(FrozenJournal.open(chosen.journal))
+            note(f"{chosen.journal.parent} cannot be written: the journal is only read")
         yield journal
 
 

@@ -90,15 +90,24 @@ def seal(*columns: object) -> int:
 class File:
     """One connection to a journal's file; one thread uses it at a time."""
 
-    def __init__(self, path: Path, *, durability: Durability = "group", busy: float = 10.0, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durability: Durability = "group",
+        busy: float = 10.0,
+        max_bytes: int | None = None,
+        frozen: bool = False,
+    ) -> None:
         """Opens the file, and makes it where it is not there, readable by its owner only. What stands there and is neither a journal nor an
-        empty file is left as it is. Raises `JournalError`."""
+        empty file is left as it is; so is all where the file is `frozen`: it is only read. Raises `JournalError`."""
         self.path = path
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                # Never of a file that is there: the close would take away the locks of this process's other connections.
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            if not frozen:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with suppress(FileExistsError):
+                    # Never of a file that is there: the close would take away the locks of this process's other connections.
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             found = os.stat(path)
         except OSError as error:
             raise from_os(error, str(path)) from error
@@ -107,9 +116,14 @@ class File:
             raise JournalError("J015", f"the journal's name is that of {what}: {path}", hint="name a file with `journal:`")
         self._identity = _identity(found)
         try:
-            self.sql = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
+            place = _as_it_is(path) if frozen else path
+            self.sql = sqlite3.connect(place, timeout=busy, isolation_level=None, check_same_thread=False, uri=frozen)
             try:
-                self._prepare(durability, max_bytes)
+                if not frozen:
+                    self._prepare(durability, max_bytes)
+                elif self._look() != SCHEMA:
+                    hint = f"copy {path} into a folder that you may write into, and name that with `journal:`"
+                    raise JournalError("J011", f"the journal must be brought up to date, and cannot be written: {path}", hint=hint)
             except BaseException:
                 self.sql.close()
                 raise
@@ -133,11 +147,15 @@ class File:
         if not same:
             raise moved(str(self.path))
 
+    def _look(self) -> int | None:
+        """Trusts nothing that stands in the file, and gives the version of its tables."""
+        self.sql.execute("PRAGMA trusted_schema = OFF")
+        self.sql.execute("PRAGMA cell_size_check = ON")
+        return self._version()
+
     def _prepare(self, durability: Durability, max_bytes: int | None) -> None:
         sql = self.sql
-        sql.execute("PRAGMA trusted_schema = OFF")
-        sql.execute("PRAGMA cell_size_check = ON")
-        version = self._version()
+        version = self._look()
         if version is None and self.path.is_symlink():
             hint = "name the file itself with `journal:`"
             raise JournalError("J018", f"the journal is a link to a file that is no journal: {self.path}", hint=hint)
@@ -209,6 +227,20 @@ class File:
     def _execute(self, *scripts: str) -> None:
         for statement in _statements(scripts):
             self.sql.execute(statement)
+
+
+def _as_it_is(path: Path) -> str:
+    """The address by which SQLite reads a file beside which it can make none. Raises `JournalError` J011.
+
+    What another process has written to the log is seen through the index beside it; without a log the file is taken for one that nobody
+    changes (https://www.sqlite.org/wal.html#read_only_databases).
+    """
+    log, index = (path.with_name(path.name + part) for part in ("-wal", "-shm"))
+    pages = log.exists() and log.stat().st_size > 0
+    if pages and not index.exists():
+        hint = f"copy {path} and {log} into a folder that you may write into, and name that with `journal:`"
+        raise JournalError("J011", f"the journal's folder cannot be written, and its log lacks the index: {log}", hint=hint)
+    return f"{path.absolute().as_uri()}?mode=ro{'' if index.exists() else '&immutable=1'}"
 
 
 def _statements(scripts: Iterable[str]) -> Iterable[str]:

@@ -27,33 +27,21 @@ def _lock(descriptor: int, *, shared: bool) -> bool:
     return True
 
 
-class Presence:
-    """This opener's own lock; `name` goes into the rows of the runs that it writes."""
+class Others:
+    """The openers whose files lie in a folder."""
+
+    name = ""
+    """Whoever looks, if he is one of them."""
 
     def __init__(self, folder: Path) -> None:
-        """Takes the lock, and sweeps away the files of openers that are gone. Raises `OSError`."""
-        folder.mkdir(mode=0o700, exist_ok=True)
         self.folder = folder
-        while True:
-            self.name = f"{os.getpid()}-{secrets.token_hex(6)}"
-            self._path = folder / self.name
-            self._descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-            if sys.platform != "win32":
-                with suppress(OSError):  # there are mounts that know no modes
-                    os.fchmod(self._descriptor, 0o644)  # whatever the mask of this process is
-            os.write(self._descriptor, socket.gethostname().encode())
-            # Somebody who sweeps may have taken the file for an old one between its making and its locking.
-            if _lock(self._descriptor, shared=False) and self._path.exists():
-                break
-            os.close(self._descriptor)
-        self._sweep()
 
     def alive(self, name: str) -> bool:
         """Whether the opener of that name still holds its lock."""
-        if name == self.name:
-            return True
         if not name or Path(name).name != name:
             return False
+        if name == self.name:
+            return True
         try:
             descriptor = os.open(self.folder / name, os.O_RDONLY)
         except FileNotFoundError:
@@ -87,6 +75,28 @@ class Presence:
         except OSError:
             return None
         return None
+
+
+class Presence(Others):
+    """This opener's own lock; `name` goes into the rows of the runs that it writes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes the lock, and sweeps away the files of openers that are gone. Raises `OSError`."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        super().__init__(folder)
+        while True:
+            self.name = f"{os.getpid()}-{secrets.token_hex(6)}"
+            self._path = folder / self.name
+            self._descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+            if sys.platform != "win32":
+                with suppress(OSError):  # there are mounts that know no modes
+                    os.fchmod(self._descriptor, 0o644)  # whatever the mask of this process is
+            os.write(self._descriptor, socket.gethostname().encode())
+            # Somebody who sweeps may have taken the file for an old one between its making and its locking.
+            if _lock(self._descriptor, shared=False) and self._path.exists():
+                break
+            os.close(self._descriptor)
+        self._sweep()
 
     def leave(self) -> None:
         """Lets go of the lock and removes its file."""

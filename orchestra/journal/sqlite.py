@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary, Skimmed
+from orchestra.doors import Letter
 from orchestra.events import Event
-from orchestra.journal import FOUND, errands
+from orchestra.journal import errands
+from orchestra.journal.answers import Answers
 from orchestra.journal.bodies import body_of, bounded, is_text
 from orchestra.journal.error import (
     FROM_SQLITE,
@@ -47,7 +47,7 @@ POLL = 0.2
 """Seconds between two looks for letters of other processes, while somebody waits for mail."""
 
 
-class SqliteJournal:
+class SqliteJournal(Answers):
     """Stands behind the `Journal` door; made by `SqliteJournal.open`.
 
     `append` checks and encodes on the loop's thread; a writer thread hashes, folds the run's row and commits; a reader thread
@@ -61,10 +61,9 @@ class SqliteJournal:
     def __init__(
         self, stores: Stores, presence: Presence, reader: ThreadPoolExecutor, durability: Durability, alarm: Alarm = silent
     ) -> None:
-        self._stores, self._presence, self._reader = stores, presence, reader
-        self._reading = stores.reading
+        super().__init__(stores.reading, presence, reader)
+        self._stores, self._presence = stores, presence
         self._lax = durability == "off"
-        self._loop = asyncio.get_running_loop()
         self._lines: dict[str, Line] = {}
         self._marks: dict[str, int] = {}
         self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
@@ -77,7 +76,6 @@ class SqliteJournal:
         self._fault: JournalError | None = None
         self._untold: JournalError | None = None  # a fault that nobody has been told yet
         self._alarm = alarm
-        self._closed = False
         self._writer = Writer(stores.writing, self._hand_over, one_by_one=durability == "strict")
         self._writer.start()
 
@@ -190,10 +188,6 @@ class SqliteJournal:
         number: int = await self._errand(run, lambda store: errands.post(store, run, body, since))
         return number
 
-    async def letters(self, run: str, after: int = 0) -> list[Letter]:
-        """The letters of a run with a greater number, in order."""
-        return await self._ask(lambda: self._reading.letters(run, after)) if is_text(run) else []
-
     async def mail(self) -> set[str]:
         """Waits until letters came, and names the runs that got some since the last call; at the first call, since the opening.
 
@@ -215,13 +209,9 @@ class SqliteJournal:
     async def recall(self, memo: str) -> tuple[str, Any] | None:
         """The run that gave the answer, and the answer; or None. Raises `JournalError` J013 where it is not what was stored."""
         fresh = self._memos.get(memo)
-        if (found := await self._ask(lambda: self._reading.recall(memo))) is not None or fresh is None:
+        if (found := await super().recall(memo)) is not None or fresh is None:
             return found
         return fresh[0], msgspec.json.decode(fresh[1])
-
-    async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
-        """Messages with a greater number that nobody has marked as delivered, in order; only what is on disk."""
-        return await self._ask(lambda: self._reading.outbox(after, limit))
 
     async def delivered(self, numbers: Sequence[int]) -> None:
         """Marks messages as delivered; on disk when it returns."""
@@ -269,50 +259,11 @@ class SqliteJournal:
             return
         await self._wait(run, seq)
 
-    async def read(self, run: str, after: int = 0) -> list[Event]:
-        """The events with `seq > after`, those in line included; empty for a run that is not there.
-
-        Numbers and hash chain are checked: raises `JournalError` J013 where the log is not what was written, J021 for an unknown kind.
-        """
-        await self._settle(run)
-        return await self._ask(lambda: self._reading.events(run, after)) if is_text(run) else []
-
     async def blob(self, digest: str) -> bytes | None:
         """A blob's bytes, or None; raises `JournalError` J013 where they are not what was stored."""
         if (fresh := self._fresh.get(digest)) is not None:
             return fresh
-        return await self._ask(lambda: self._reading.blob(digest))
-
-    async def runs(self, limit: int = 50) -> list[RunSummary]:
-        """The latest runs, newest first.
-
-        A run without an end that nobody has in hand is `waiting` where persons are asked and nothing else is under way, else `interrupted`.
-        """
-        await self._settle()
-        return await self._ask(lambda: self._summaries(limit))
-
-    async def summary(self, run: str) -> RunSummary | None:
-        """The row of one run, or None."""
-        await self._settle(run)
-        return await self._ask(lambda: self._summary(run)) if is_text(run) else None
-
-    async def skim(self, since: float = -inf) -> AsyncGenerator[Skimmed, None]:
-        """The runs that began at `since` or later, newest first, without large values; one that is damaged says so.
-
-        Raises `JournalError` J013 where the list of runs is damaged.
-        """
-        await self._settle()
-        page = await self._ask(lambda: self._reading.skim(since, None))
-        while page:
-            for found in page:
-                yield found
-            before = found.started, found.run
-            page = await self._ask(partial(self._reading.skim, since, before))
-
-    async def find(self, prefix: str) -> list[str]:
-        """The ids of runs that begin so, in order; at most 100."""
-        await self._settle()
-        return await self._ask(lambda: self._reading.find(prefix, FOUND)) if is_text(prefix) else []
+        return await super().blob(digest)
 
     async def close(self) -> None:
         """Commits what is in line and lets go of the file. Raises a fault of the store that nobody has been told yet."""
@@ -361,34 +312,6 @@ class SqliteJournal:
     def _give_back(self, run: str) -> None:
         if self._fault is None and not self._closed:
             self._writer.put(Errand(lambda store: errands.release(store, run), run=run))
-
-    def _summaries(self, limit: int) -> list[RunSummary]:
-        alive = dict[str, bool]()
-        return [self._stands(summary, writer, alive) for summary, writer in self._reading.summaries(limit)]
-
-    def _summary(self, run: str) -> RunSummary | None:
-        row = self._reading.row(run)
-        return self._stands(row.tally.summary(), row.writer, {}) if row is not None else None
-
-    def _stands(self, summary: RunSummary, writer: str, alive: dict[str, bool]) -> RunSummary:
-        """A row with what has become of a run without an end; `alive` is what is known of writers."""
-        if summary.status != "running":
-            return summary
-        if not writer:
-            return self._reading.let_go(summary)
-        if writer not in alive:
-            alive[writer] = self._presence.alive(writer)
-        if not alive[writer]:
-            return msgspec.structs.replace(summary, status="interrupted")
-        return msgspec.structs.replace(summary, holder=self._presence.who(writer))
-
-    async def _ask(self, question: Callable[[], T]) -> T:
-        if self._closed:
-            raise closed()
-        try:
-            return await self._loop.run_in_executor(self._reader, question)
-        except FROM_SQLITE as error:
-            raise self._reading.fault(error) from error
 
     async def _settle(self, *runs: str) -> None:
         """Waits for what is in line of these runs, or of all; a fault is no reason not to read what is on disk."""
