@@ -106,8 +106,11 @@ def delete(store: Store, run: str) -> None:
 
 
 def sweep(store: Store) -> None:
-    """Removes the blobs that no run names: processes that are gone stored them, or runs named them that could not be read."""
+    """Removes the blobs that no run names: processes that are gone stored them, or runs named them that could not be read. Also answers of
+    runs that never began, where nobody else is there who may be about to begin one."""
     _unpin(store)
+    if store.presence.alone():
+        store.sql.execute("DELETE FROM memo WHERE run <> '' AND run IN (SELECT run FROM memo EXCEPT SELECT run FROM runs)")
     store.sql.execute("DELETE FROM blob_uses WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run = blob_uses.run)")
     store.sql.execute(
         "DELETE FROM blobs WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.run = blobs.run)"

@@ -98,6 +98,10 @@ class Presence(Others):
             os.close(self._descriptor)
         self._sweep()
 
+    def alone(self) -> bool:
+        """Whether no other opener is there."""
+        return not any(self.alive(name) for name in os.listdir(self.folder) if name != self.name)
+
     def leave(self) -> None:
         """Lets go of the lock and removes its file."""
         self._path.unlink(missing_ok=True)

@@ -129,3 +129,15 @@ async def test_who_was_killed_between_delivery_and_its_mark_finds_the_message_ag
         taken.process.send_signal(signal.SIGKILL)
     async with SqliteJournal.open(file) as journal:
         assert [sent.key for sent in await journal.outbox()] == ["r1/a"]
+
+
+async def test_the_answers_of_a_run_that_never_began_go_where_nobody_else_may_begin_it(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        for memo, run in (("m1", "r1"), ("m2", "refused"), ("m3", "")):
+            journal.remember(memo, run, True)
+        async with SqliteJournal.open(file):
+            await journal.compact()
+            assert await journal.recall("m2") == ("refused", True)
+        await journal.compact()
+        assert [await journal.recall(memo) for memo in ("m1", "m2", "m3")] == [("r1", True), None, ("", True)]
