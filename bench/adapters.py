@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import secrets
 import sys
 import tempfile
 import time
@@ -31,6 +32,8 @@ from bench.machine import ROOT, code, now
 from orchestra.fleet import config, launch, process, weights
 from orchestra.fleet.config import LocalServer
 from orchestra.fleet.process import Child, Launch
+from orchestra.fleet.secrets import signed
+from orchestra.fleet.supervisor import KEY_BYTES
 from orchestra.testing.noise import noisy_adapter
 
 STORY = "Tell story number {number} about a town by the sea, and about the people who live in it."
@@ -115,10 +118,11 @@ async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: P
         environment["VLLM_PLUGINS"] = ""
         place = command.index("--worker-cls")
         command = (*command[:place], *command[place + 2 :])
-    child = await process.start(Launch(command, environment), log)
-    timeout = aiohttp.ClientTimeout(total=900)
+    key = secrets.token_urlsafe(KEY_BYTES)
+    child = await process.start(Launch(command, environment, key=key), log)
+    timeout, headers = aiohttp.ClientTimeout(total=900), signed(key)
     try:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout, headers=headers) as session:
             served = Served(session, f"http://127.0.0.1:{port}", [server.model], child.pid)
             await healthy(served, child, log)
             yield served

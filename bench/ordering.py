@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any
 
 import aiohttp
 
+from bench import signing
 from bench.machine import ROOT, code, folder, now
 from orchestra import Orchestra
 from orchestra.config import Settings
@@ -131,7 +133,8 @@ async def arm(order: str, session: str, turn: int, given: argparse.Namespace) ->
             await (await orchestra.start(step, document="warm up", questions=["What?"]))
             server = (await orchestra.fleet_status()).servers[0]
             address, pid = server.address, server.supervised["pid"]
-            before, worked, began = await load(address), processor(pid), time.perf_counter()
+            headers = await signing.headers(settings)
+            before, worked, began = await load(address, headers), processor(pid), time.perf_counter()
 
             async def one(number: int) -> tuple[float, Any]:
                 run = await orchestra.start(step, document=documents[number], questions=asked[: given.questions])
@@ -139,7 +142,7 @@ async def arm(order: str, session: str, turn: int, given: argparse.Namespace) ->
                 return time.perf_counter() - began, result
 
             done = await asyncio.gather(*(one(number) for number in numbers))
-            seconds, worked, after = time.perf_counter() - began, processor(pid) - worked, await load(address)
+            seconds, worked, after = time.perf_counter() - began, processor(pid) - worked, await load(address, headers)
     usages = [result.usage for _, result in done]
     return Figures(
         seconds,
@@ -166,9 +169,9 @@ def processor(pid: int) -> float:
     return sum(ticks.get(member, 0) for member in family) / os.sysconf("SC_CLK_TCK")
 
 
-async def load(address: str) -> Load:
+async def load(address: str, headers: Mapping[str, str]) -> Load:
     """A reading of the server's `/metrics`."""
-    async with aiohttp.ClientSession() as session, session.get(f"{address}/metrics") as reply:
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{address}/metrics") as reply:
         return metrics.read(await reply.text())
 
 

@@ -16,10 +16,12 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
 
+from bench import signing
 from orchestra import Orchestra
 from orchestra.config import Settings
 from orchestra.events import AttemptFinished
@@ -64,13 +66,14 @@ async def through_engine(orchestra: Orchestra, concurrency: int, requests: int, 
     return seconds, result.usage.output_tokens, [await orchestra.journal.blob(digest) or b"" for digest in sent]
 
 
-async def straight(address: str, concurrency: int, bodies: list[bytes]) -> tuple[float, int]:
+async def straight(address: str, headers: Mapping[str, str], concurrency: int, bodies: list[bytes]) -> tuple[float, int]:
     """Seconds and output tokens of the same bodies, sent with aiohttp alone."""
     gate, tokens = asyncio.Semaphore(concurrency), 0
+    told = {**headers, "content-type": "application/json"}
 
     async def one(session: aiohttp.ClientSession, body: bytes) -> None:
         nonlocal tokens
-        async with gate, session.post(f"{address}/v1/chat/completions", data=body, headers={"content-type": "application/json"}) as reply:
+        async with gate, session.post(f"{address}/v1/chat/completions", data=body, headers=told) as reply:
             tokens += json.loads(await reply.read())["usage"]["completion_tokens"]
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -81,7 +84,9 @@ async def straight(address: str, concurrency: int, bodies: list[bytes]) -> tuple
         return time.perf_counter() - began, tokens
 
 
-async def measure(orchestra: Orchestra, address: str, concurrency: int, requests: int, rounds: int) -> tuple[float, float]:
+async def measure(
+    orchestra: Orchestra, address: str, headers: Mapping[str, str], concurrency: int, requests: int, rounds: int
+) -> tuple[float, float]:
     """Medians of tokens per second: engine, direct. New numbers each round, so that the prefix cache helps neither."""
     engine: list[float] = []
     direct: list[float] = []
@@ -92,7 +97,7 @@ async def measure(orchestra: Orchestra, address: str, concurrency: int, requests
                 seconds, tokens, _ = await through_engine(orchestra, concurrency, requests, 1000)
                 engine.append(tokens / seconds)
             else:
-                seconds, tokens = await straight(address, concurrency, bodies)
+                seconds, tokens = await straight(address, headers, concurrency, bodies)
                 direct.append(tokens / seconds)
     return statistics.median(engine), statistics.median(direct)
 
@@ -111,11 +116,11 @@ async def main() -> int:
         async with Orchestra.open(settings, progress=lambda step: print(step.message, file=sys.stderr)) as orchestra:
             await through_engine(orchestra, 1, 1, 1)
             status = await orchestra.fleet_status()
-            address = status.servers[0].address
+            address, headers = status.servers[0].address, await signing.headers(settings)
             print("| concurrency | engine tok/s | direct tok/s | ratio | goal |\n|---|---|---|---|---|")
             for concurrency in (1, 8, 32):
                 requests = max(4, min(given.requests, 4 * concurrency))
-                engine, direct = await measure(orchestra, address, concurrency, requests, given.rounds)
+                engine, direct = await measure(orchestra, address, headers, concurrency, requests, given.rounds)
                 ratios.append(engine / direct)
                 print(f"| {concurrency} | {engine:.0f} | {direct:.0f} | {engine / direct:.3f} | 0.95 |", flush=True)
     return 0 if min(ratios) >= 0.95 else 1

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from bench import machine, risk, weighing
+from bench import machine, risk, signing, weighing
 from bench import verification_tables as tables
 from bench.answer_sheets import SETS, Arm, Collector, Set, Sheet, arms_of, read, rows_of
 from bench.opinions import Answered, accepted, combined, opinions, probability, verdicts, weighed
@@ -95,7 +95,7 @@ async def cost(given: argparse.Namespace, sets: list[Set]) -> None:
                 base = next(iter(arms_of(one, cards, test, Path(folder))))
                 await collector.collect(base)
                 address = (await orchestra.fleet_status()).servers[0].address
-                line = await weighing.weighed(address, collector.bodies[agent], given.rounds)
+                line = await weighing.weighed(address, await signing.headers(settings), collector.bodies[agent], given.rounds)
                 print(f"| {agent} | {len(test.questions)} | {line} |", flush=True)
 
 

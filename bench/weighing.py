@@ -9,20 +9,21 @@ import asyncio
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 
 AT_ONCE = 32
 
 
-async def sent(address: str, bodies: Sequence[bytes]) -> tuple[float, int]:
+async def sent(address: str, headers: Mapping[str, str], bodies: Sequence[bytes]) -> tuple[float, int]:
     """Tokens per second, and the bytes of all answers."""
     gate, tokens, size = asyncio.Semaphore(AT_ONCE), 0, 0
+    told = {**headers, "content-type": "application/json"}
 
     async def one(session: aiohttp.ClientSession, body: bytes) -> None:
         nonlocal tokens, size
-        async with gate, session.post(f"{address}/v1/chat/completions", data=body, headers={"content-type": "application/json"}) as reply:
+        async with gate, session.post(f"{address}/v1/chat/completions", data=body, headers=told) as reply:
             received = await reply.read()
             tokens += json.loads(received)["usage"]["completion_tokens"]
             size += len(received)
@@ -35,15 +36,15 @@ async def sent(address: str, bodies: Sequence[bytes]) -> tuple[float, int]:
         return tokens / (time.perf_counter() - began), size
 
 
-async def weighed(address: str, bodies: Sequence[bytes], rounds: int) -> str:
+async def weighed(address: str, headers: Mapping[str, str], bodies: Sequence[bytes], rounds: int) -> str:
     """A line of the table: tokens per second without and with, their ratio, and bytes an answer without and with."""
     arms = {"without": [_asking(body, False) for body in bodies], "with": [_asking(body, True) for body in bodies]}
-    await sent(address, arms["without"])  # the prompts are in the prefix cache from here on, for both
+    await sent(address, headers, arms["without"])  # the prompts are in the prefix cache from here on, for both
     rates: dict[str, list[float]] = {"without": [], "with": []}
     sizes: dict[str, int] = {}
     for turn in range(rounds):
         for arm in ("without", "with") if turn % 2 else ("with", "without"):
-            rate, sizes[arm] = await sent(address, arms[arm])
+            rate, sizes[arm] = await sent(address, headers, arms[arm])
             rates[arm].append(rate)
     without, told = statistics.median(rates["without"]), statistics.median(rates["with"])
     ratios = sorted(b / a for a, b in zip(rates["without"], rates["with"], strict=True))

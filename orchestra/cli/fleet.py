@@ -12,11 +12,12 @@ from orchestra.cli.options import AsJson, Fleet
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
-    group = typer.Typer(no_args_is_help=True, help="The servers: start, status, logs, stop.")
+    group = typer.Typer(no_args_is_help=True, help="The servers: start, status, logs, key, stop.")
     add(group, start)
     add(group, status)
     add(group, stop)
     add(group, logs)
+    add(group, key)
     app.add_typer(group, name="fleet", rich_help_panel="Look after it")
 
 
@@ -65,3 +66,20 @@ def logs(
     from orchestra.cli import servers
 
     asyncio.run(servers.logs(fleet, lines, as_json))
+
+
+def key(
+    fleet: Fleet = None,
+    header: Annotated[bool, typer.Option("--header", help="As the header that carries it, for curl -H @-.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the key that the running local servers want with each request.
+
+    orchestra fleet key --header | curl -H @- ADDRESS/v1/models keeps it off the command line, which all users of a machine can read;
+    orchestra fleet status has the address.
+    """
+    import asyncio
+
+    from orchestra.cli import servers
+
+    asyncio.run(servers.key(fleet, header, as_json))

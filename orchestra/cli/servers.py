@@ -12,15 +12,16 @@ import typer
 from orchestra.cli.endpoints import unreachable
 from orchestra.cli.opening import settings
 from orchestra.cli.progress import Waiting
-from orchestra.cli.screen import console, print_json, say, seconds, size, table
+from orchestra.cli.screen import console, note, print_json, say, seconds, size, table
 from orchestra.config import Settings
+from orchestra.errors import FleetError
 from orchestra.fleet import launch, weights
 from orchestra.fleet.config import Endpoint, FleetConfig, read
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.process import last_lines
 from orchestra.fleet.reports import ServerReport, SupervisorReport
-from orchestra.fleet.secrets import lacking
+from orchestra.fleet.secrets import lacking, signed
 from orchestra.values.text import visible
 
 
@@ -149,6 +150,21 @@ async def stop(name: str | None, as_json: bool) -> None:
         print_json({"fleet": config.name, "stopped": stopped})
     else:
         say(f"the fleet {config.name!r} has stopped" if stopped else f"the fleet {config.name!r} was not running")
+
+
+async def key(name: str | None, header: bool, as_json: bool) -> None:
+    """Prints the key that the local servers want. Raises `FleetError` F008 where none runs."""
+    _, config, supervision = _found(name)
+    if not config.local:
+        hint = "those of its endpoints are what `api_key:` stands for in the fleet file"
+        raise FleetError("F008", f"the fleet {config.name!r} has no servers here that want a key", hint=hint)
+    found = await supervision.key()
+    if not found:
+        note("its servers want no key, for an earlier version of Orchestra started them: orchestra fleet stop ends them")
+    if as_json:
+        print_json({"fleet": config.name, "key": found})
+    elif found:
+        say("".join(f"{name}: {value}" for name, value in signed(found).items()) if header else found)
 
 
 async def logs(name: str | None, lines: int, as_json: bool) -> None:

@@ -30,6 +30,7 @@ class LocalAddresses:
         self.supervision = supervision
         self._pantry, self._clock = pantry, clock
         self._roots: dict[str, str] = {}
+        self._keys: dict[str, str] = {}
         self._spare: dict[str, int] = {}
         self._asking = asyncio.Lock()
         self.on_move: Callable[[str], None] = lambda server: None
@@ -50,7 +51,7 @@ class LocalAddresses:
                 raise
             await self._start(server, report)  # whoever started the supervisor wanted another server, and fetched that one's weights
             status = await self.supervision.healthy(report, self.config.patience_at_first, only=server)
-        self._note(status)
+        await self._note(status)
 
     async def _start(self, server: str, report: Report) -> None:
         launch.vllm_version()
@@ -58,12 +59,17 @@ class LocalAddresses:
         report(Progress("start", f"starting {server}"))
         await self.supervision.start()
 
-    def _note(self, status: SupervisorReport) -> None:
-        for server in status.servers:
-            if server.phase == "ready" and server.url and server.url != self._roots.get(server.name):
-                self._roots[server.name] = server.url
-                self._spare[server.name] = server.spare_slots
-                self.on_move(server.name)
+    async def _note(self, status: SupervisorReport) -> None:
+        moved = {one.name: one for one in status.servers if one.phase == "ready" and one.url and one.url != self._roots.get(one.name)}
+        key = await self.supervision.key(status) if moved else ""
+        for name, server in moved.items():
+            self._roots[name], self._keys[name] = server.url or "", key
+            self._spare[name] = server.spare_slots
+            self.on_move(name)
+
+    def key(self, server: str) -> str:
+        """The key that a server wants at the address that is known; empty where it wants none."""
+        return self._keys.get(server, "")
 
     def spare_slots(self, server: str) -> int:
         """How many slots for adapters must stay free, as whoever started the server says: its vLLM may be another than ours."""
@@ -99,7 +105,7 @@ class LocalAddresses:
                 return Fault.unseen("F216", f"the fleet {self.config.name!r} has stopped", "orchestra fleet start", retryable=True)
             await self.supervision.start()
             return None
-        self._note(status)
+        await self._note(status)
         broken = next((found for found in status.servers if found.name == server and found.phase == "failed"), None)
         if broken is None:
             return None

@@ -18,7 +18,21 @@ from orchestra.fleet import launch, process, weights
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.folders import CONFIG, LOCK, SOCKET, Folders, is_full
 from orchestra.fleet.progress import Progress, Report, silent
-from orchestra.fleet.reports import Done, Logs, Question, ServerReport, Start, Status, Stop, SupervisorReport, Suspect, Tails, Touch
+from orchestra.fleet.reports import (
+    Done,
+    Key,
+    Keyed,
+    Logs,
+    Question,
+    ServerReport,
+    Start,
+    Status,
+    Stop,
+    SupervisorReport,
+    Suspect,
+    Tails,
+    Touch,
+)
 from orchestra.whole import write_file
 
 A = TypeVar("A")
@@ -80,6 +94,18 @@ class Supervision:
         if status is None:
             raise FleetError("F008", f"the fleet {self.config.name!r} is not running", hint="orchestra fleet start")
         return status
+
+    async def key(self, status: SupervisorReport | None = None) -> str:
+        """What the servers want with each request (`orchestra.fleet.secrets.signed`); empty where an earlier version started them.
+
+        `status` is what was just told, if it was. Raises `FleetError` F008 where no supervisor is there, else as `status`.
+        """
+        if not (status or await self.adopt()).guarded:
+            return ""
+        told = await self._ask(Key(), Keyed)
+        if told is None:
+            raise FleetError("F008", f"the fleet {self.config.name!r} has stopped", hint="orchestra fleet start")
+        return told.key
 
     async def start(self, command: Sequence[str] | None = None) -> None:
         """Makes sure that a supervisor is there: adopts it, or starts it. Of many at once, one remains.

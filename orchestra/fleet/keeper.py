@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,8 +17,10 @@ from orchestra.errors import FleetError
 from orchestra.fleet import launch, metrics, process
 from orchestra.fleet.config import LocalServer
 from orchestra.fleet.faults import traits
+from orchestra.fleet.locked import OPEN
 from orchestra.fleet.process import Child, Launch
 from orchestra.fleet.reports import Phase, ServerReport, Trouble
+from orchestra.fleet.secrets import signed
 
 Launcher: TypeAlias = Callable[[LocalServer, int], Launch]
 
@@ -208,17 +210,21 @@ class Keeper:
             del body["priority"]
         try:
             timeout = aiohttp.ClientTimeout(total=self._timing.stall)
-            async with session.post(self.url + "/v1/completions", json=body, timeout=timeout, allow_redirects=False) as response:
+            url, headers = self.url + "/v1/completions", self._headers()
+            async with session.post(url, json=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
                 return response.status < 500
         except (aiohttp.ClientError, TimeoutError):
             return False
 
     async def _get(self, session: aiohttp.ClientSession, path: str) -> bytes | None:
         try:
-            async with session.get(self.url + path, allow_redirects=False) as response:
+            async with session.get(self.url + path, headers={} if path == OPEN else self._headers(), allow_redirects=False) as response:
                 return await response.read() if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError):
             return None
+
+    def _headers(self) -> Mapping[str, str]:
+        return signed(self.launch.key if self.launch else "")
 
     def stop(self) -> None:
         """Asks `keep` to end the server and return."""

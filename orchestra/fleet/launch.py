@@ -14,6 +14,7 @@ from pathlib import Path
 from orchestra.errors import FleetError
 from orchestra.fleet import lora_cpu, weights
 from orchestra.fleet.config import LocalServer
+from orchestra.fleet.locked import MIDDLEWARE
 from orchestra.fleet.process import Launch
 
 OLDEST = (0, 18)
@@ -54,7 +55,7 @@ def vllm_version() -> str:
 
 
 def launch(server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ) -> Launch:
-    """How one server is started, on the weights in `folder`, listening on `port` of the loopback only."""
+    """How one server is started, on the weights in `folder`, listening on `port` of the loopback only. It serves once it has a `key`."""
     return Launch(
         (sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", *arguments(server, folder, port)),
         _environment(server, environment),
@@ -71,6 +72,7 @@ def arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
         "--served-model-name": server.model,
         "--host": LOOPBACK,
         "--port": port,
+        "--middleware": MIDDLEWARE,
         "--dtype": server.dtype,
         "--max-model-len": server.max_model_len,
         "--max-num-seqs": server.max_num_seqs,
@@ -125,6 +127,7 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
         "DO_NOT_TRACK": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True" if server.max_loras else "False",
         "VLLM_PLUGINS": lora_cpu.PLUGIN if ours else "",  # exactly these: whatever else is installed stays out
+        "PYTHONPATH": str(Path(__file__).parents[2]),  # what it loads of ours is this Orchestra's
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from orchestra.fleet.locked import KEY
 from orchestra.whole import write_file
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -31,6 +32,8 @@ class Launch:
     """What the weights looked like when it was started (`orchestra.fleet.weights.look`); empty where nobody looked."""
     spare_slots: int = 0
     """Slots for adapters that must stay free (`orchestra.fleet.lora_cpu`)."""
+    key: str = field(default="", repr=False)
+    """What it wants with each request; it finds it in its environment, for command lines are read by all."""
 
 
 class Child:
@@ -77,7 +80,7 @@ async def start(launch: Launch, log: Path) -> Child:
             str(GUARD),
             str(os.getpid()),
             *launch.command,
-            env=dict(launch.environment),
+            env={**launch.environment, KEY: launch.key} if launch.key else dict(launch.environment),
             cwd=log.parent,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,

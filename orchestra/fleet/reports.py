@@ -48,7 +48,11 @@ class Logs(_Question, frozen=True):
     lines: int = 40
 
 
-Question: TypeAlias = Touch | Status | Start | Suspect | Stop | Logs
+class Key(_Question, frozen=True):
+    """What the servers want with each request; answered with `Keyed`. Supervisors of earlier versions do not know the question."""
+
+
+Question: TypeAlias = Touch | Status | Start | Suspect | Stop | Logs | Key
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -59,6 +63,16 @@ class Tails(msgspec.Struct, frozen=True):
     """The last lines of logs, by server."""
 
     logs: dict[str, list[str]]
+
+
+class Keyed(msgspec.Struct, frozen=True):
+    """The key of a supervisor's servers. It stands in no report, so that whoever prints one does not print it."""
+
+    key: str
+
+    def __repr__(self) -> str:
+        """The same of every key."""
+        return "Keyed(…)"
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -120,3 +134,5 @@ class SupervisorReport(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds without work after which it ends."""
     logs: str
     servers: list[ServerReport]
+    guarded: bool = False
+    """Whether they want a key; those of earlier versions do not."""

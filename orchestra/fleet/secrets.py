@@ -49,8 +49,8 @@ def lacking(server: Endpoint | LocalServer) -> FleetError | None:
 
 
 def signed(key: str) -> Mapping[str, str]:
-    """The headers that send a key."""
-    return {"Authorization": f"{BEARER}{key}"}
+    """The headers that send a key; none for an empty one."""
+    return {"Authorization": f"{BEARER}{key}"} if key else {}
 
 
 def sent_with(headers: Mapping[str, str]) -> str:
@@ -74,7 +74,7 @@ def hidden_bytes(data: bytes, key: str) -> bytes:
     """What a server answered, without the key, also where JSON writes it otherwise."""
     if not key:
         return data
-    if b"\\" not in data:
+    if b"\\" not in data or (b"\\u" not in data and not any(char in key for char in '"\\/')):
         return data.replace(key.encode(), HIDDEN.encode())
     return re.sub(b"".join(_spelt(char) for char in key), HIDDEN.encode(), data)
 

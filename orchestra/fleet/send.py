@@ -53,8 +53,11 @@ class Addresses(Protocol):
     async def root(self, server: str, seconds: float) -> str | Fault:
         """The address of a local server, once it is ready; waits for at most `seconds`."""
 
+    def key(self, server: str) -> str:
+        """The key that it wants there; empty where it wants none."""
+
     def lost(self, server: str, root: str) -> None:
-        """Nobody listens at `root` any longer."""
+        """Nobody listens at `root` any longer, or one with another key."""
 
 
 @dataclass(slots=True)
@@ -228,6 +231,9 @@ class Sender:
         trial = line.breaker.state == "half-open"
         try:
             result = await self._through(server, target, request, deadline, fresh, patience)
+            if isinstance(target, LocalServer) and isinstance(result, Fault) and result.status == 401:
+                # Another supervisor has come, with a server on the same port: its address is asked for again, and its key.
+                result = await self._through(server, target, request, deadline, fresh, patience)
         except BaseException:  # cancelled, mostly; whatever it is, a probe is over
             line.breaker.nothing()
             raise
@@ -250,6 +256,7 @@ class Sender:
             root = await self._addresses.root(server, min(deadline - self._clock.monotonic(), patience))
             if isinstance(root, Fault):
                 return root
+            headers = signed(self._addresses.key(server))
         else:
             root, request = target.endpoint.removesuffix("/v1"), _placed(target, asked)
             try:
@@ -262,14 +269,16 @@ class Sender:
             return Fault.unseen("F204", f"{server} had no room in time", hint, retryable=True, sent=request.body or b"")
         result: Answer | Fault | None = None
         try:
-            result = await self._wire.exchange(root, request, headers, deadline - self._clock.monotonic(), fresh() if fresh else None)
+            left, read = deadline - self._clock.monotonic(), fresh() if fresh else None
+            result = await self._wire.exchange(root, request, headers, left, read)
             if isinstance(result, Fault) and result.code == "F203":
                 hint = "orchestra doctor" if isinstance(target, Endpoint) else result.hint
                 result = replace(result, reason=f"{server} at {result.reason}", hint=hint)
         finally:
             gate.leave(request.turn, good=isinstance(result, Answer), busy=isinstance(result, Fault) and result.busy)
-        if isinstance(result, Fault) and result.lost:
+        if isinstance(result, Fault) and isinstance(target, LocalServer) and (result.lost or result.status == 401):
             self._addresses.lost(server, root)
+            return replace(result, hint="orchestra fleet stop, then try again") if result.status == 401 else result
         if isinstance(result, Fault) and result.code == "F212" and isinstance(target, Endpoint) and request is not asked:
             return replace(result, hint=f"{result.hint}, or write {target.endpoint}/v1 under `endpoint:`, if that is its path")
         return result

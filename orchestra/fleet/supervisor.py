@@ -11,10 +11,12 @@ import contextlib
 import fcntl
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -25,11 +27,13 @@ from orchestra.fleet.config import PROTOCOL, FleetConfig, LocalServer
 from orchestra.fleet.folders import LOCK, SOCKET, Folders
 from orchestra.fleet.keeper import Keeper, Launcher, Timing
 from orchestra.fleet.process import Launch
-from orchestra.fleet.reports import Done, Logs, Question, Start, Status, Stop, SupervisorReport, Suspect, Tails, Touch
+from orchestra.fleet.reports import Done, Key, Keyed, Logs, Question, Start, Status, Stop, SupervisorReport, Suspect, Tails, Touch
 
 log = logging.getLogger("orchestra.fleet.supervisor")
 LINE_BYTES = 1 << 16
 CHILDREN = "children.json"
+KEY_BYTES = 32
+"""Of chance, in the key that all servers of a supervisor want. It is in memory and in their environments alone, and ends with them."""
 MOST_LINES = 500
 """Of a log that one answer has."""
 LOCK_SECONDS = 60.0
@@ -43,8 +47,13 @@ class Supervisor:
         self.config = config
         self._meeting, self._logs = folders.meeting(config.digest), folders.logs(config.digest)
         self._timing = timing or Timing()
+        self._key = secrets.token_urlsafe(KEY_BYTES)
         turn = asyncio.Lock()
-        self._keepers = {name: Keeper(name, server, launcher, self._logs, self._timing, turn) for name, server in config.local.items()}
+
+        def locked(server: LocalServer, port: int) -> Launch:
+            return replace(launcher(server, port), key=self._key)
+
+        self._keepers = {name: Keeper(name, server, locked, self._logs, self._timing, turn) for name, server in config.local.items()}
         self._stop = asyncio.Event()
         self._touched = self._started = time.monotonic()
         self._reason = ""
@@ -110,7 +119,7 @@ class Supervisor:
         finally:
             writer.close()
 
-    async def _answer(self, question: Question) -> SupervisorReport | Tails | Done:
+    async def _answer(self, question: Question) -> SupervisorReport | Tails | Keyed | Done:
         self._touched = time.monotonic()
         match question:
             case Status():
@@ -118,6 +127,8 @@ class Supervisor:
             case Logs(lines):
                 count = min(lines, MOST_LINES) if lines > 0 else Logs().lines
                 return Tails({name: process.last_lines(keeper.log, count) for name, keeper in self._keepers.items()})
+            case Key():
+                return Keyed(self._key)
             case Start(server):
                 for keeper in self._named(server):
                     keeper.revive()
@@ -143,6 +154,7 @@ class Supervisor:
             idle_stop=self.config.idle_stop,
             logs=str(self._logs),
             servers=list(await asyncio.gather(*(keeper.report() for keeper in self._keepers.values()))),
+            guarded=True,
         )
 
 

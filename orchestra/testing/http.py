@@ -22,7 +22,7 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 RESET = "orchestra.reset"
 """An ASGI extension of this server: a message of this type breaks the connection off at once, as a killed server does."""
 
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 429: "Too Many Requests"}
+_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed", 429: "Too Many Requests"}
 _REASONS |= {500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable"}
 _HEAD_BYTES = 64 << 10
 

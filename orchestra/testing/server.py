@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from orchestra.fleet.locked import Locked
 from orchestra.testing.constrained import constrained_text, constraint_of
 from orchestra.testing.endpoint import HTML, SLOW, EndpointFault, EndpointFaults, FaultChoice, Request
 from orchestra.testing.http import RESET, Message, Receive, Scope, Send, serving
@@ -49,6 +50,8 @@ class Behaviour:
     seed: int = 0
     adapters: Mapping[str, str] = field(default_factory=dict)
     """Adapters that are loaded from the start: names and folders."""
+    key: str = ""
+    """What it wants with each request but `GET /health`, as the fleet's own servers do; nothing where it is empty."""
 
 
 class Refusal(Exception):
@@ -91,6 +94,10 @@ class SimulatedVLLM:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
+        answer = Locked(self._answer, self.behaviour.key) if self.behaviour.key else self._answer
+        await answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         body = await _body(receive)

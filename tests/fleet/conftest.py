@@ -135,6 +135,9 @@ class NoAddresses:
     async def root(self, server: str, seconds: float) -> str | Fault:
         raise AssertionError("endpoints have their address in the configuration")
 
+    def key(self, server: str) -> str:
+        raise AssertionError("and their keys, too")
+
     def lost(self, server: str, root: str) -> None:
         pass
 

@@ -13,10 +13,12 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-MODEL, PORT = sys.argv[1], int(sys.argv[2])
+MODEL, PORT, KEY = sys.argv[1], int(sys.argv[2]), os.environ.get("ORCHESTRA_SERVER_KEY", "")
 frozen = threading.Event()
 hanging = threading.Event()
 adapters: list[str] = []
+refused: list[str] = []
+thought: list[str] = []
 running = 0
 
 
@@ -27,8 +29,20 @@ class Handler(BaseHTTPRequestHandler):
         body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
+
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        if not KEY or self.path == "/health" or self.path.startswith("/test/") or self.headers.get("Authorization") == f"Bearer {KEY}":
+            return True
+        refused.append(self.path)
+        self.close_connection = True  # its body is not read
+        self.answer({"error": {"message": "this server wants the key of its fleet"}}, 401)
+        return False
 
     def do_GET(self) -> None:
         if frozen.is_set():
@@ -51,12 +65,21 @@ class Handler(BaseHTTPRequestHandler):
         match self.path:
             case "/test/die":
                 os._exit(1)
+            case "/test/refused":
+                self.answer({"refused": refused, "thought": thought})
             case "/test/freeze":
                 frozen.set()
                 self.answer({})
             case "/test/hang":
                 hanging.set()
                 self.answer({})
+            case "/v1/completions":
+                thought.append(body["prompt"])
+                self.answer({})
+            case "/tokenize":
+                self.answer({"count": 3, "max_model_len": 512, "tokens": [1, 2, 3]})
+            case "/generative_scoring":
+                self.answer({"data": [{"score": 0.5}]})
             case "/v1/unload_lora_adapter":
                 adapters.remove(body["lora_name"])
                 self.answer("Success")

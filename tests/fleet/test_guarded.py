@@ -1,0 +1,253 @@
+"""The fleet's own servers want a key: what of ours sends it, who can have it, and where it does not stand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from orchestra.agent.card import Card
+from orchestra.doors import Done
+from orchestra.errors import FleetError
+from orchestra.fleet import dispatch, launch
+from orchestra.fleet.config import FleetConfig, Limits
+from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.faults import Fault
+from orchestra.fleet.folders import SOCKET, Folders
+from orchestra.fleet.locked import KEY, SAID
+from orchestra.fleet.process import Launch
+from orchestra.fleet.reports import Keyed, SupervisorReport
+from orchestra.fleet.secrets import signed
+from orchestra.fleet.weights import Pantry
+from orchestra.fleet.wire import Request, Wire
+
+from .calling import TEXT, call, only, says
+from .conftest import FakeSupervision, eventually, local_config, raw_server
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def config(folders: Folders) -> FleetConfig:
+    """A local fleet of one server that can have adapters."""
+    folder = folders.cache / "weights"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    skill = folders.cache / "skill"
+    skill.mkdir()
+    (skill / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (skill / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    weights = {"licence": "none", "sources": [{"folder": str(folder)}]}
+    return local_config("m", weights=weights, device="cpu", max_loras=2, adapters={"skill": str(skill)})
+
+
+@pytest.fixture
+def faked(
+    folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., contextlib.AbstractAsyncContextManager[Fleet]]:
+    """Opens fleets whose supervisor keeps scripts, which want the key."""
+
+    def make(config: FleetConfig, pantry_folders: Folders) -> FakeSupervision:
+        supervisions.append(FakeSupervision(config, pantry_folders))
+        return supervisions[-1]
+
+    monkeypatch.setattr(dispatch, "Supervision", make)
+    monkeypatch.setattr("orchestra.fleet.launch.vllm_version", lambda: "0.0-fake")
+
+    def open_(config: FleetConfig, **more: Any) -> contextlib.AbstractAsyncContextManager[Fleet]:
+        cards = {
+            name: Card.declared(name, input=TEXT, output={"type": "string"}, prompt="{{ text }}", **given)
+            for name, given in {"writer": {}, "adapted": {"adapter": "skill"}}.items()
+        }
+        return Fleet.open(config, cards=cards, pantry=Pantry(folders), **more)
+
+    return open_
+
+
+async def started(config: FleetConfig, folders: Folders, made: list[FakeSupervision]) -> tuple[FakeSupervision, SupervisorReport]:
+    supervision = FakeSupervision(config, folders)
+    made.append(supervision)
+    await supervision.start()
+    return supervision, await supervision.healthy(patience=10)
+
+
+async def told(url: str, path: str, **headers: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url + path, headers=headers) as answer:
+        return answer.status, await answer.text()
+
+
+async def heard(url: str) -> dict[str, Any]:
+    """What the script has refused, and what it was asked to go on with."""
+    async with aiohttp.ClientSession() as session, session.post(url + "/test/refused", json={}) as answer:
+        found: dict[str, Any] = await answer.json(content_type=None)
+        return found
+
+
+async def test_every_request_of_ours_carries_the_key(faked: Any, config: FleetConfig) -> None:
+    async with faked(config) as fleet:
+        assert isinstance(await only(fleet, call("writer")), Done)
+        assert isinstance(await only(fleet, call("adapted")), Done)
+        assert await fleet.client.count("m", [{"role": "user", "content": "hi"}]) == 3
+        assert not isinstance(await fleet.client.load("m"), Fault)
+        assert not isinstance(await fleet.client.adapters("m"), Fault)
+        assert await fleet.client.load_adapter("m", "other", "/nowhere") is None
+        assert await fleet.client.unload_adapter("m", "other") is None
+        for path in ("/generative_scoring", "/v1/completions"):
+            assert not isinstance((await fleet._sender.send("m", Request(path, b'{"prompt": "ours"}'))).result, Fault)
+        server = (await fleet.health()).servers[0]
+        await fleet._addresses.suspect("m")
+
+        async def probed() -> bool:
+            return "a" in (await heard(server.address))["thought"]
+
+        await eventually(probed)
+        assert (await heard(server.address))["refused"] == []
+        assert (server.state, server.supervised["version"]) == ("ready", {"version": "0.0-fake"})
+
+
+async def test_whoever_has_no_key_is_refused(folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig) -> None:
+    supervision, status = await started(config, folders, supervisions)
+    url = str(status.servers[0].url)
+    for headers in ({}, dict(signed("another")), {"Authorization": await supervision.key()}):
+        assert (await told(url, "/metrics", **headers))[0] == 401
+    assert (await told(url, "/metrics", **signed(await supervision.key())))[0] == 200
+    assert (await told(url, "/health"))[0] == 200
+
+
+def orchestra(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "orchestra.cli", *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+def started_with(pid: int | None) -> str:
+    """A process's command line, which all may read, once its environment is known to be its owner's."""
+    assert stat.S_IMODE(Path(f"/proc/{pid}/environ").stat().st_mode) == 0o400
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+async def test_another_process_of_the_user_has_the_key_and_nothing_else_shows_it(
+    folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig, tmp_path: Path
+) -> None:
+    supervision, status = await started(config, folders, supervisions)
+    key = await supervision.key()
+    file = tmp_path / "fleet.yaml"
+    file.write_text(config.model_dump_json(by_alias=True, exclude_defaults=True))
+    asked = [("key",), ("key", "--header"), ("key", "--json"), ("status", "--json"), ("status",), ("logs",)]
+    said = [await asyncio.to_thread(orchestra, "fleet", *words, "--fleet", str(file)) for words in asked]
+    assert [one.returncode for one in said] == [0] * len(said), said
+    assert said[0].stdout == f"{key}\n"
+    assert said[1].stdout == f"Authorization: Bearer {key}\n"
+    assert json.loads(said[2].stdout) == {"fleet": "fakes", "key": key}
+    assert json.loads(said[3].stdout)["guarded"] is True
+    shown = "".join(one.stdout for one in said[3:]) + "".join(one.stderr for one in said)
+    shown += repr((status, await supervision.status(), Keyed(key), Launch((), {}, key=key)))
+    shown += "".join(started_with(pid) for pid in (status.pid, status.servers[0].pid))
+    for root in (folders.state, folders.runtime, folders.cache):
+        shown += "".join(path.read_text("utf-8", "replace") for path in root.rglob("*") if path.is_file())
+    assert key not in shown
+    meeting = folders.meeting(config.digest)
+    assert stat.S_IMODE(meeting.stat().st_mode) == 0o700
+    assert stat.S_IMODE((meeting / SOCKET).stat().st_mode) == 0o600
+
+
+async def test_a_server_that_is_started_again_wants_the_same_key_and_another_supervisors_another(
+    folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
+) -> None:
+    supervision, status = await started(config, folders, supervisions)
+    key, pid = await supervision.key(), status.servers[0].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+    async def back() -> str | None:
+        now = await supervision.adopt()
+        return now.servers[0].url if now.servers[0].phase == "ready" and now.servers[0].pid != pid else None
+
+    url = await eventually(back)
+    assert (await told(url, "/metrics", **signed(key)))[0] == 200
+    await supervision.stop()
+    with pytest.raises(FleetError) as caught:
+        await supervision.key()
+    assert caught.value.code == "F008"
+    await started(config, folders, supervisions)
+    assert await supervision.key() not in ("", key)
+
+
+async def test_another_supervisors_server_on_the_same_port_is_asked_with_its_own_key(
+    faked: Any, folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
+) -> None:
+    local = config.local["m"].model_copy(update={"port": launch.choose_port(None)})
+    config = config.model_copy(update={"servers": {"m": local}})
+    async with faked(config) as fleet:
+        first = await only(fleet, call("adapted"))
+        assert isinstance(first, Done)
+        await supervisions[0].stop()
+        await started(config, folders, supervisions)
+        again = await only(fleet, call("adapted"))
+    assert isinstance(again, Done), again
+    assert again.value != first.value, "another process, which had to load the adapter"
+
+
+@contextlib.asynccontextmanager
+async def older(config: FleetConfig, folders: Folders, url: str) -> AsyncIterator[list[bytes]]:
+    """A supervisor of an earlier version: it tells nothing of keys, and goes away from whoever asks."""
+    asked: list[bytes] = []
+    server = {"name": "m", "phase": "ready", "model": "m", "url": url}
+    report = {"protocol": 3, "fleet": "fakes", "digest": config.digest, "pid": 1, "uptime": 1.0, "idle_stop": 9.0, "logs": ""}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        match json.loads(asked[-1])["op"]:
+            case "status":
+                writer.write(json.dumps(report | {"servers": [server]}).encode() + b"\n")
+            case "touch" | "start" | "suspect":
+                writer.write(b"{}\n")
+        writer.close()
+
+    listener = await asyncio.start_unix_server(serve, folders.meeting(config.digest) / SOCKET)
+    async with listener:
+        yield asked
+
+
+async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(faked: Any, folders: Folders, config: FleetConfig) -> None:
+    async with raw_server(says("hi")) as server, older(config, folders, server.url) as asked, faked(config, mode="adopt") as fleet:
+        done = await only(fleet, call("writer"))
+        key = await fleet._addresses.supervision.key()
+    assert isinstance(done, Done), done
+    assert key == ""
+    assert all("authorization" not in visit.head.lower() for visit in server.visits)
+    assert not any(b"key" in line for line in asked)
+
+
+async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) -> None:
+    async def refuse(visit: Any) -> None:
+        await visit.answer(json.dumps({"error": {"message": SAID, "code": 401}}).encode(), "401 Unauthorized")
+
+    async with raw_server(refuse) as server, Wire(Limits()) as wire:
+        fault = await wire.exchange(server.url, Request("/v1/models"), {}, 5)
+    assert isinstance(fault, Fault)
+    assert fault.code == "F214"
+    assert "older than the one which started it" in fault.reason
+    assert SAID in fault.reason, "nothing of it is cut off"
+
+
+def test_a_server_is_started_behind_the_lock_and_its_key_is_on_no_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "the-users-own-key-1")
+    for device in ("cpu", "gpu"):
+        server = local_config("m", device=device).local["m"]
+        started = launch.launch(server, tmp_path, 1)
+        place = started.command.index("--middleware")
+        assert started.command[place + 1] == "orchestra.fleet.locked.Locked"
+        assert "--api-key" not in started.command
+        assert KEY not in started.environment, "it is the fleet's key that its servers want"
+        assert Path(started.environment["PYTHONPATH"], "orchestra", "fleet", "locked.py").is_file()
