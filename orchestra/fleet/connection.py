@@ -52,6 +52,12 @@ class Connection(asyncio.Protocol):
         self._lingers: asyncio.TimerHandle | None = None
         self._silence = self._heard = 0.0
 
+    @property
+    def port(self) -> int:
+        """That of this end; 0 where it is none of the internet's."""
+        name = self._transport.get_extra_info("sockname") if self._transport is not None else None
+        return int(name[1]) if isinstance(name, tuple) else 0
+
     def taken(self) -> bytes:
         """The body of the answer, as far as it came; it is not kept here any longer."""
         body, self._pieces = b"".join(self._pieces), []

@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 
 from orchestra.errors import FleetError
-from orchestra.fleet import launch, metrics, process
+from orchestra.fleet import launch, listening, metrics, process
 from orchestra.fleet.config import LocalServer
 from orchestra.fleet.faults import traits
 from orchestra.fleet.locked import OPEN
@@ -208,6 +208,8 @@ class Keeper:
         body = {"model": self.server.model, "prompt": "a", "max_tokens": 1, "temperature": 0, "priority": -1000}
         if self.server.scheduling != "priority":
             del body["priority"]
+        if not listening.is_ours(self.port):
+            return False
         try:
             timeout = aiohttp.ClientTimeout(total=self._timing.stall)
             url, headers = self.url + "/v1/completions", self._headers()
@@ -217,6 +219,9 @@ class Keeper:
             return False
 
     async def _get(self, session: aiohttp.ClientSession, path: str) -> bytes | None:
+        """What stands there; nothing where another user's program listens in the place of the server, which hears no key either."""
+        if not listening.is_ours(self.port):
+            return None
         try:
             async with session.get(self.url + path, headers={} if path == OPEN else self._headers(), allow_redirects=False) as response:
                 return await response.read() if response.status == 200 else None

@@ -270,7 +270,7 @@ class Sender:
         result: Answer | Fault | None = None
         try:
             left, read = deadline - self._clock.monotonic(), fresh() if fresh else None
-            result = await self._wire.exchange(root, request, headers, left, read)
+            result = await self._wire.exchange(root, request, headers, left, read, ours=isinstance(target, LocalServer))
             if isinstance(result, Fault) and result.code == "F203":
                 hint = "orchestra doctor" if isinstance(target, Endpoint) else result.hint
                 result = replace(result, reason=f"{server} at {result.reason}", hint=hint)

@@ -22,6 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from orchestra.fleet import listening
 from orchestra.fleet.config import Limits
 from orchestra.fleet.connection import Block, Connection, no_answer, no_http
 from orchestra.fleet.faults import Fault, printable
@@ -133,11 +134,19 @@ class Wire:
             await asyncio.sleep(0)  # what was broken off is told of it in the loop's next turns
 
     async def exchange(
-        self, root: str, request: Request, headers: Mapping[str, str], seconds: float, on_block: Block | None = None
+        self,
+        root: str,
+        request: Request,
+        headers: Mapping[str, str],
+        seconds: float,
+        on_block: Block | None = None,
+        *,
+        ours: bool = False,
     ) -> Answer | Fault:
         """Sends one request to the server at `root`, and gives its answer or what went wrong, within `seconds`.
 
-        A key among the headers stands in neither, though the server says it again; `on_block` reads what came as it came.
+        A key among the headers stands in neither, though the server says it again; `on_block` reads what came as it came. `ours` is for a
+        server of this user on this machine: where another user's program listens in its place, nothing is sent.
         """
         assert self._loop is not None, "the wire is used inside its context"
         sent = request.body or b""
@@ -152,6 +161,9 @@ class Wire:
             found = await self._connected(self._loop, root, place, seconds)
             if isinstance(found, Fault):
                 return replace(found, sent=sent)
+            if ours and not listening.is_ours(place.port, found.port):
+                found.end()
+                return replace(_unreachable(root, "another user's program listens there", lost=True), sent=sent)
             connection, seconds = found, seconds - (self._loop.time() - began)
         most = self.limits.response_bytes
         try:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -20,11 +21,12 @@ import pytest
 from orchestra.agent.card import Card
 from orchestra.doors import Done
 from orchestra.errors import FleetError
-from orchestra.fleet import dispatch, launch
+from orchestra.fleet import dispatch, launch, listening
 from orchestra.fleet.config import FleetConfig, Limits
 from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.folders import SOCKET, Folders
+from orchestra.fleet.keeper import Keeper, Timing
 from orchestra.fleet.locked import KEY, SAID
 from orchestra.fleet.process import Launch
 from orchestra.fleet.reports import Keyed, SupervisorReport
@@ -239,6 +241,77 @@ async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) ->
     assert fault.code == "F214"
     assert "older than the one which started it" in fault.reason
     assert SAID in fault.reason, "nothing of it is cut off"
+
+
+async def test_nothing_is_sent_to_a_program_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "ROOT", -1)
+    user = os.getuid()
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux tells whose a socket is")
+    async with raw_server(says("hi")) as server, Wire(Limits()) as wire:
+
+        async def ask(ours: bool) -> Any:
+            return await wire.exchange(server.url, Request("/v1/models"), signed("k" * 20), 5, ours=ours)
+
+        monkeypatch.setattr("os.getuid", lambda: user + 1)
+        fault = await ask(True)
+        assert server.visits == []
+        monkeypatch.setattr("os.getuid", lambda: user)
+        assert not isinstance(await ask(True), Fault)
+        monkeypatch.setattr("os.getuid", lambda: user + 1)
+        assert not isinstance(await ask(False), Fault), "others' endpoints are others' programs"
+    assert isinstance(fault, Fault)
+    assert (fault.code, fault.seen, fault.lost) == ("F203", False, True)
+    assert "another user's program listens there" in fault.reason
+
+
+STRANGER = """
+import os, socket, sys
+os.setgid(65534); os.setuid(65534)
+six = ":" in sys.argv[1]
+ours = socket.create_server((sys.argv[1], 0), family=socket.AF_INET6 if six else socket.AF_INET, dualstack_ipv6=six)
+print(ours.getsockname()[1], flush=True)
+taken, _ = ours.accept()
+ours.close()
+print("taken", flush=True)
+taken.recv(1)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0 or sys.platform != "linux", reason="only root can become somebody else")
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"])
+def test_who_listens_is_known_and_who_took_a_connection_too(address: str) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", STRANGER, address], stdout=subprocess.PIPE)
+    try:
+        assert stranger.stdout is not None
+        port = int(stranger.stdout.readline())
+        assert not listening.is_ours(port)
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            stranger.stdout.readline()
+            assert listening.is_ours(port), "he has stopped listening"
+            assert not listening.is_ours(port, connection.getsockname()[1]), "and holds the connection"
+    finally:
+        stranger.kill()
+        stranger.wait()
+        assert stranger.stdout is not None
+        stranger.stdout.close()
+    assert listening.is_ours(port)
+
+
+async def test_the_keeper_takes_nobody_elses_health_for_its_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper("m", local_config("m").local["m"], lambda *_: Launch((), {}), tmp_path, Timing(), asyncio.Lock())
+    keeper.launch = Launch((), {}, key="k" * 20)
+    async with raw_server(says("hi")) as server, aiohttp.ClientSession() as session:
+        keeper.port = server.port
+        monkeypatch.setattr(listening, "is_ours", lambda port: False)
+        assert await keeper._get(session, "/health") is None
+        assert not await keeper._thinks(session)
+        assert server.visits == []
+        monkeypatch.setattr(listening, "is_ours", lambda port: True)
+        assert await keeper._get(session, "/health") is not None
+        assert await keeper._get(session, "/metrics") is not None
+        assert await keeper._thinks(session)
+    assert ["authorization" in visit.head.lower() for visit in server.visits] == [False, True, True]
 
 
 def test_a_server_is_started_behind_the_lock_and_its_key_is_on_no_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
