@@ -61,7 +61,12 @@ class LocalAddresses:
 
     async def _note(self, status: SupervisorReport) -> None:
         moved = {one.name: one for one in status.servers if one.phase == "ready" and one.url and one.url != self._roots.get(one.name)}
-        key = await self.supervision.key(status) if moved else ""
+        try:
+            key = await self.supervision.key(status) if moved else ""
+        except FleetError as error:
+            if error.code != "F008":
+                raise
+            return  # it has ended since: who asks next finds another one
         for name, server in moved.items():
             self._roots[name], self._keys[name] = server.url or "", key
             self._spare[name] = server.spare_slots

@@ -157,7 +157,7 @@ class Sender:
         return Sent(result, resends, self._clock.monotonic() - began)
 
     def key(self, server: str) -> str:
-        """The key that a server is sent, if it is one to hide where the server says it again; else empty."""
+        """The key that an endpoint is sent, if it is one to hide where the server says it again; else empty, as of servers of ours."""
         target = self.config.servers[server]
         try:
             return sent_with(_signed(target)) if isinstance(target, Endpoint) else ""

@@ -201,17 +201,22 @@ async def test_another_supervisors_server_on_the_same_port_is_asked_with_its_own
 
 
 @contextlib.asynccontextmanager
-async def older(config: FleetConfig, folders: Folders, url: str) -> AsyncIterator[list[bytes]]:
-    """A supervisor of an earlier version: it tells nothing of keys, and goes away from whoever asks."""
+async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> AsyncIterator[list[bytes]]:
+    """A supervisor of an earlier version: it tells nothing of keys, and goes away from whoever asks. With `keys` one of now, which tells
+    these, each once; an empty one has it go away."""
     asked: list[bytes] = []
+    left = list(keys)
     server = {"name": "m", "phase": "ready", "model": "m", "url": url}
     report = {"protocol": 3, "fleet": "fakes", "digest": config.digest, "pid": 1, "uptime": 1.0, "idle_stop": 9.0, "logs": ""}
+    report |= {"guarded": True} if keys else {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readline())
         match json.loads(asked[-1])["op"]:
             case "status":
                 writer.write(json.dumps(report | {"servers": [server]}).encode() + b"\n")
+            case "key" if left and (key := left.pop(0)):
+                writer.write(json.dumps({"key": key}).encode() + b"\n")
             case "touch" | "start" | "suspect":
                 writer.write(b"{}\n")
         writer.close()
@@ -229,6 +234,14 @@ async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(fak
     assert key == ""
     assert all("authorization" not in visit.head.lower() for visit in server.visits)
     assert not any(b"key" in line for line in asked)
+
+
+async def test_a_supervisor_that_ends_between_two_questions_is_asked_again(faked: Any, folders: Folders, config: FleetConfig) -> None:
+    key = "k3y-of-the-fleet"
+    async with raw_server(says("hi")) as server, older(config, folders, server.url, "", key), faked(config, mode="adopt") as fleet:
+        done = await only(fleet, call("writer"))
+    assert isinstance(done, Done), done
+    assert all(f"Authorization: Bearer {key}\r\n" in visit.head for visit in server.visits)
 
 
 async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) -> None:
