@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,6 +84,13 @@ def _made(events: Sequence[Event], lasting: frozenset[str]) -> set[tuple[str, st
             if name in lasting and (not event.error or event.error in OPEN):
                 found.add((event.node, name))
     return found | {(node, name) for (node, _), name in open_.items()}
+
+
+def acts(events: Sequence[Event], lasting: Collection[str]) -> bool:
+    """Whether a run itself did something in the world with the tools `lasting`, or may have: what it recalled, another had done."""
+    recalled = {(one.node, one.attempt) for one in events if isinstance(one, AttemptFinished) and one.recalled}
+    own = [one for one in events if not isinstance(one, AttemptStarted | AttemptFinished) or (one.node, one.attempt) not in recalled]
+    return bool(_made(own, frozenset(lasting)))
 
 
 def _done(run: str, found: AttemptFinished) -> Done:

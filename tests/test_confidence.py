@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestra import Orchestra
-from orchestra.cli.batching import row_result
+from orchestra.cli.trying import row_result
 from orchestra.config import Settings
 from orchestra.events import AttemptFinished
 from orchestra.testing.server import SimulatedServer

@@ -65,8 +65,9 @@ def register(app: typer.Typer) -> None:
 def batch(context: typer.Context, asked: Batching) -> None:
     """Run a workflow or an agent on many rows. Given again, it goes on where it stopped.
 
-    Stopped by a signal, a crash or a full disk, it repeats nothing: rows whose runs had ended are only written next time, and of a call
-    with lasting effects that was cut off a person is asked. Rows whose lines are taken out of the output, or that is deleted, are done
+    Stopped by a signal, a crash or a full disk, it repeats nothing: the newest run of a row speaks, whichever command has begun it. Rows
+    whose runs had ended are only written next time, and of a call with lasting effects that was cut off a person is asked. Where nobody
+    knows what a row has done, its result is the error C059. Rows whose lines are taken out of the output, or that is deleted, are done
     anew, with all that they do in the world.
 
     What went wrong with a row stands in its result; a row that asks a person ends as `waiting`, with its run, and gets what the run

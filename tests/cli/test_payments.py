@@ -1,0 +1,108 @@
+"""No payment twice, in whichever order commands are given; and where nobody knows, a word in its place."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.paying import BATCH, Starter, paid, results, rows, shop, start, statuses, until
+from tests.cli.processes import PATIENCE
+from tests.cli.shell import Shell
+
+__all__ = ["shop", "start"]
+pytestmark = pytest.mark.slow
+
+FORK = ("runs", "fork", "--failed")
+JUST = """
+schema: orchestra/v1
+name: just
+input: {item: str}
+output: ${ready}
+nodes:
+  ready: {tool: ready, with: {item: "${input.item}"}, retry: {attempts: 1}}
+"""
+
+
+def last(said: str) -> str:
+    return said.splitlines()[-1]
+
+
+def test_a_row_whose_run_was_forked_meanwhile_gets_what_the_fork_came_to(shop: Shell) -> None:
+    rows("bad", "a")
+    shop(*BATCH)
+    Path("up").touch()
+    assert shop(*FORK).code == 0
+    assert last(shop(*BATCH, "--retry-failed").err) == "out.jsonl: 2 rows: 1 done, 1 from before"
+    assert (results()[0]["output"], paid(), len(statuses(shop))) == ("sent receipt bad", ["a", "bad"], 3)
+
+
+def test_a_row_goes_on_from_the_newest_of_its_forks(shop: Shell) -> None:
+    rows("unsent")
+    shop(*BATCH)
+    for _ in range(2):
+        assert shop(*FORK).code == 1
+    shop(*BATCH, "--retry-failed")
+    Path("up").touch()
+    assert shop(*BATCH, "--retry-failed").code == 0
+    assert (paid(), statuses(shop)) == (["unsent"], ["done"] + ["failed"] * 4)
+    assert shop(*FORK).out == "no run failed that was not made again since\n"
+
+
+def test_a_row_that_somebody_forked_into_two_that_paid_gets_a_word_and_keeps_its_line(shop: Shell) -> None:
+    rows("badunsent")
+    shop(*BATCH)
+    run = shop("runs", "list", "--json").json[0]["run"]
+    before = results()
+    Path("half up").touch()
+    for _ in range(2):
+        shop("runs", "fork", run)
+    assert paid() == ["badunsent"] * 2
+    said = shop(*BATCH, "--retry-failed")
+    assert "C059" in said.err
+    assert (results(), paid()) == (before, ["badunsent"] * 2)
+
+
+def moved(shop: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [run["run"] for run in shop("runs", "list", "--json").json]
+    shop("runs", "export", *runs, "-o", "runs.jsonl")
+    monkeypatch.setenv("ORCHESTRA_JOURNAL", "moved.db")
+    assert shop("runs", "import", "runs.jsonl").code == 0
+
+
+def test_rows_that_had_ended_before_their_journal_was_moved_are_not_paid_again(
+    shop: Shell, start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(shop, start)
+    moved(shop, monkeypatch)
+    Path("go").touch()
+    assert "of 2 of them nobody knows whether they were written before: what they had done was recalled" in shop(*BATCH).err
+    assert [one["output"] for one in results()] == [f"sent receipt {item}" for item in ("slow", "a", "b")]
+    assert paid() == ["a", "b", "slow"]
+
+
+def cut_off(shop: Shell, start: Starter) -> None:
+    """A batch that is killed while two rows have ended, and wait to be written behind a slow one."""
+    rows("slow", "a", "b")
+    process = start(*BATCH)
+    until(lambda: statuses(shop) == ["done", "done", "running"])
+    process.kill()
+    process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("how", ["gc", "another file"])
+def test_a_failed_row_whose_run_is_not_here_keeps_its_line(shop: Shell, how: str) -> None:
+    rows("unsent")
+    shop(*BATCH)
+    Path("up").touch()
+    target = "out.jsonl"
+    if how == "gc":
+        shop("runs", "gc", "--older", "0d", "--yes")
+    else:
+        shutil.copy("out.jsonl", target := "other.jsonl")
+    before = Path(target).read_bytes()
+    said = shop(*BATCH[:-1], target, "--retry-failed")
+    assert "row unsent keeps its line: C059: " in said.err
+    assert last(said.err) == f"{target}: 1 rows: 1 failed"
+    assert (Path(target).read_bytes(), paid()) == (before, ["unsent"])
