@@ -1,4 +1,8 @@
-"""What `orchestra runs fork` does with several runs, or with those that failed: each is made again, a line each."""
+"""What `orchestra runs fork` does with several runs, or with those that failed: each is made again, a line each.
+
+Of those that failed the newest run speaks: one that was forked, or followed by another try, is not the last word of its row. Forks of them
+have an id that is made from the run's, so that two commands make one fork, and one that was cut off is gone on with.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,12 @@ from orchestra.app import Orchestra
 from orchestra.cli.comparing import step_of
 from orchestra.cli.finding import find_run
 from orchestra.cli.going import AT_ONCE, opened
+from orchestra.cli.marks import Marks, next_key, next_run
 from orchestra.cli.opening import Opener, settings
 from orchestra.cli.screen import note, print_json, say
-from orchestra.cli.signals import Stop
 from orchestra.cli.stream import in_order
 from orchestra.cli.watching import WHO
+from orchestra.codes import HELD
 from orchestra.doors import EVERY
 from orchestra.errors import OrchestraError
 from orchestra.run import Run
@@ -51,21 +56,26 @@ class _End:
     reason: str = ""
 
 
-async def fork_all(open_: Opener, asked: Several, *, as_json: bool, stop: Stop) -> int:
-    """Makes runs again, oldest first; prints a line for each, and gives 1 where one of them failed or was not forked."""
+async def fork_all(open_: Opener, asked: Several, *, as_json: bool) -> int:
+    """Makes runs again, oldest first; prints a line for each, and gives 1 where one of them failed or was not forked. Being cancelled, it
+    lets go of the forks, and says how to go on with them."""
     async with opened(open_, asked.runs[0] if asked.runs else "failed", None, settings(fleet=asked.fleet)) as orchestra:
-        found = [await find_run(orchestra.journal, name) for name in asked.runs]
-        if asked.period is not None:
-            found += await _failed(orchestra, *asked.period)
+        view, bad = orchestra.options(budget=asked.budget, again=asked.effects), False
+        failed = {} if asked.period is None else await _failed(orchestra, *asked.period)
+        found = dict.fromkeys([await find_run(orchestra.journal, name) for name in asked.runs], "") | failed
         if not found and not as_json:
             say("no run failed that was not made again since")
-        view, bad = orchestra.options(budget=asked.budget, again=asked.effects), False
 
         async def one(run: str) -> _End:
-            return await _again(view, run, stop)
+            return await _again(view, run, found[run], kept=run in failed)
 
-        async with aclosing(in_order(list(dict.fromkeys(found)), one, AT_ONCE)) as ends:
-            async for end in ends:
+        async with aclosing(in_order(found, one, AT_ONCE)) as ends:
+            for _ in found:
+                try:
+                    end = await anext(ends)
+                except asyncio.CancelledError:
+                    note("to go on with all of them, give the same command again")
+                    raise
                 bad = bad or end.status in BAD
                 if as_json:
                     print_json({"run": end.run, "parent": end.parent, "workflow": end.workflow, "status": end.status, "reason": end.reason})
@@ -75,31 +85,50 @@ async def fork_all(open_: Opener, asked: Several, *, as_json: bool, stop: Stop) 
     return int(bad)
 
 
-async def _failed(orchestra: Orchestra, since: float, until: float) -> list[str]:
-    """The runs of a period that failed and were not made again, oldest first; those of an evaluation left out."""
+async def _failed(orchestra: Orchestra, since: float, until: float) -> dict[str, str]:
+    """The runs of a period that failed and were not made again, oldest first, those of an evaluation left out. Each with its fork where
+    that was cut off: it takes the place of the run."""
     runs = await listed(orchestra.journal, time.time(), Wanted(EVERY, since=since))
-    done = set[str]()
+    marks, done, forks = Marks(orchestra.journal), set[str](), dict[str, list[str]]()
     async for run, first in begun(orchestra.journal, runs):
-        done.add(run if first.options.get("purpose") else first.parent)
-    return [run.run for run in reversed(runs) if run.status == "failed" and run.started < until and run.run not in done]
+        if first.options.get("purpose"):
+            done.add(run)
+        elif first.parent:
+            forks.setdefault(first.parent, []).append(run)
+    cut_off = {run.run for run in runs if run.status == "interrupted"}
+    found: dict[str, str] = {}
+    for run in (run.run for run in reversed(runs) if run.status == "failed" and run.started < until and run.run not in done):
+        if run in forks:
+            if forks[run] == [fork := next_run(run)] and fork in cut_off:
+                found[run] = fork
+        elif not await marks.followed(run):
+            found[run] = ""
+    return found
 
 
-async def _again(view: Orchestra, old: str, stop: Stop) -> _End:
-    """How a run ends that is made again, or why it cannot be."""
+async def _again(view: Orchestra, old: str, fork: str, *, kept: bool) -> _End:
+    """How a run ends that is made again, by the fork of it that was cut off if there is one, or why it cannot be. With `kept` it has one
+    such fork, whoever makes it."""
     going: Run[Any] | None = None
     workflow = ""
     try:
         workflow, step = await step_of(view, old)
-        going = (await view.fork(old, step)).run
+        if kept and not fork and await Marks(view.journal).followed(old):
+            return _End("", old, workflow, "not forked", "another try was made meanwhile")
+        if fork:
+            going = await view.resume(fork, by=WHO)
+        else:
+            going = (await view.options(idempotency_key=next_key(old) if kept else "").fork(old, step)).run
         result = await going.pause()
     except OrchestraError as error:
-        return _End(going.id if going is not None else "", old, workflow, "not forked", f"{error.code}: {error.message}")
+        run = going.id if going is not None else fork
+        if error.code == HELD:
+            return _End(run, old, workflow, "running", f"{error.code}: {error.message}")
+        hint = f"; orchestra runs fork {fork}" if fork else ""
+        return _End(run, old, workflow, "not forked", f"{error.code}: {error.message}{hint}")
     except asyncio.CancelledError:
-        if going is not None and stop.leaving:
+        if going is not None:  # it is let go of
             note(f"stopped; go on with: orchestra runs resume {going.id}")
-        elif going is not None:
-            going.cancel(WHO)
-            await going.wait()
         raise
     if result is None:
         return _End(going.id, old, workflow, "waiting", f"orchestra runs answer {going.id}")

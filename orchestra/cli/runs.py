@@ -353,7 +353,8 @@ def fork(context: typer.Context, asked: Forking, seen: Seen) -> None:
     With --set a person says what a node gives: nothing is called for it, and what depends on it is made anew.
     Says which nodes changed and why, runs, and says how many calls were recalled from the old run and how many were made anew.
 
-    Of several runs it says how each ended, and exits with 1 where one failed.
+    Of several runs it says how each ended, and exits with 1 where one failed. Of those that failed the newest run speaks: one that was
+    made again since, by whichever command, is left out, and one whose fork was cut off goes on with that. Ctrl-C lets go of them.
     """
     from orchestra.cli import comparing
     from orchestra.cli.limits import read_budget
@@ -363,7 +364,7 @@ def fork(context: typer.Context, asked: Forking, seen: Seen) -> None:
     if (several := asked.several(seen, limits)) is not None:
         from orchestra.cli.forking import fork_all
 
-        leave(carry_out(lambda stop: fork_all(opener(context), several, as_json=seen.as_json, stop=stop)))
+        leave(carry_out(lambda _: fork_all(opener(context), several, as_json=seen.as_json)))
         return
     if asked.by and not asked.values:
         raise InputError("C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_a_row_goes_on_from_the_newest_of_its_forks(shop: Shell) -> None:
     assert shop(*FORK).out == "no run failed that was not made again since\n"
 
 
+def test_a_row_that_was_done_again_without_a_fork_is_not_made_again(shop: Shell) -> None:
+    Path("workflows/just.yaml").write_text(JUST)
+    rows("bad")
+    batch = ("batch", "just", *BATCH[2:])
+    shop(*batch)
+    Path("up").touch()
+    assert shop(*batch, "--retry-failed").code == 0
+    assert shop(*FORK).out == "no run failed that was not made again since\n"
+
+
 def test_a_row_that_somebody_forked_into_two_that_paid_gets_a_word_and_keeps_its_line(shop: Shell) -> None:
     rows("badunsent")
     shop(*BATCH)
@@ -91,6 +102,28 @@ def cut_off(shop: Shell, start: Starter) -> None:
     process.wait(PATIENCE)
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_forks_that_were_cut_off_are_gone_on_with(shop: Shell, start: Starter, how: int) -> None:
+    rows("badly", "worse", "bad")
+    shop(*BATCH)
+    Path("up").touch()
+    Path("hang").touch()
+    process = start(*FORK)
+    until(lambda: statuses(shop).count("running") == 2)
+    process.send_signal(how)
+    said = process.communicate(timeout=PATIENCE)[1]
+    if how != signal.SIGKILL:
+        assert said.count("stopped; go on with: orchestra runs resume ") == 2
+        assert "to go on with all of them, give the same command again" in said
+    assert "cancelled" not in statuses(shop)
+    Path("hang").unlink()
+    assert shop(*FORK).code == 0
+    assert (paid(), statuses(shop).count("done")) == (["bad", "badly", "worse"], 3)
+    assert shop(*FORK).out == "no run failed that was not made again since\n"
+    assert last(shop(*BATCH, "--retry-failed").err) == "out.jsonl: 3 rows: 2 done, 1 from before"
+    assert paid() == ["bad", "badly", "worse"]
+
+
 @pytest.mark.parametrize("how", ["gc", "another file"])
 def test_a_failed_row_whose_run_is_not_here_keeps_its_line(shop: Shell, how: str) -> None:
     rows("unsent")
@@ -106,3 +139,17 @@ def test_a_failed_row_whose_run_is_not_here_keeps_its_line(shop: Shell, how: str
     assert "row unsent keeps its line: C059: " in said.err
     assert last(said.err) == f"{target}: 1 rows: 1 failed"
     assert (Path(target).read_bytes(), paid()) == (before, ["unsent"])
+
+
+def test_two_that_fork_what_failed_at_once_make_one_fork(shop: Shell, start: Starter) -> None:
+    rows("bad1", "bad2", "bad3")
+    shop(*BATCH)
+    Path("up").touch()
+    Path("hang").touch()
+    processes = [start(*FORK) for _ in range(2)]
+    until(lambda: statuses(shop).count("running") == 3)
+    Path("hang").unlink()
+    for process in processes:
+        process.communicate(timeout=PATIENCE)
+    shop(*FORK)
+    assert (paid(), statuses(shop)) == (["bad1", "bad2", "bad3"], ["done"] * 3 + ["failed"] * 3)
