@@ -15,6 +15,7 @@ import msgspec
 
 from orchestra.cli.finding import status_of
 from orchestra.cli.keeping import FORMAT, chain
+from orchestra.cli.marks import Marks
 from orchestra.cli.opening import settings
 from orchestra.cli.rows import lasting
 from orchestra.cli.screen import note, print_json, say
@@ -40,6 +41,10 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     status: str = ""
     chain: str | None = None
     undelivered: tuple[str, ...] = ()
+    unwritten: bool = False
+    """Whether its batch had still to write what it came to."""
+    followed: bool = False
+    """Whether it was followed by another try."""
 
 
 @dataclass(slots=True)
@@ -123,6 +128,7 @@ async def put(journal: Journal, run: Exported) -> None:
     """Puts a run that is not there into a journal. One without an end is let go of: it waits, or is interrupted."""
     for data in run.blobs.values():
         journal.put(data)
+    _mark(journal, run)
     # Messages were delivered where the run came from, but for those that the export names.
     open_ = set(run.head.get("undelivered", ()))
     journal.append(run.run, run.events, {one.node for one in run.events if isinstance(one, AttemptFinished) and one.node not in open_})
@@ -135,6 +141,7 @@ async def put(journal: Journal, run: Exported) -> None:
 async def complete(journal: Journal, run: Exported) -> bool:
     """Adds what a journal lacks of a run whose events it has, for its import was cut off, and lets go of one without an end; gives whether
     it lacked anything."""
+    _mark(journal, run)
     lacked = "undelivered" in run.head and await _deliver(journal, run)
     if isinstance(run.events[-1], RunFinished):
         return lacked
@@ -157,6 +164,11 @@ async def _let_go(journal: Journal, run: Exported) -> bool:
         return False  # somebody goes on with it
     await journal.release(run.run)
     return True
+
+
+def _mark(journal: Journal, run: Exported) -> None:
+    told = run.head.get
+    Marks(journal).bring(run.run, unwritten=told("unwritten") is True, followed=told("followed") is True)
 
 
 async def _deliver(journal: Journal, run: Exported) -> bool:

@@ -7,7 +7,7 @@ import base64
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,13 @@ import msgspec
 
 from orchestra.cli import asking
 from orchestra.cli.finding import find_run, opened_at, opened_journal, status_of
+from orchestra.cli.marks import Marks
 from orchestra.cli.moments import age
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import json_line, note, print_json, say, size
-from orchestra.doors import EVERY, Journal, RunSummary
+from orchestra.doors import EVERY, Journal, Message, RunSummary
 from orchestra.errors import InputError, OrchestraError
-from orchestra.events import Event, encode
+from orchestra.events import Event, RunStarted, encode
 from orchestra.journal.chain import link
 from orchestra.journal.error import JournalError
 from orchestra.journal.sqlite import SqliteJournal
@@ -64,7 +65,9 @@ async def write(journal: Journal, run: str, file: IO[bytes] | None, *, blobs: bo
     status = await status_of(journal, run)
     events, letters = await journal.read(run), await journal.letters(run)
     digests = dict.fromkeys(named(events)) if blobs else {}
-    told = {"status": status, "chain": chain(run, events), "undelivered": await _undelivered(journal, run)}
+    marks = Marks(journal)
+    told: dict[str, Any] = {"status": status, "chain": chain(run, events), "undelivered": await _undelivered(journal, run)}
+    told |= {"unwritten": await marks.unwritten(run), "followed": bool(await marks.followed(run))}
     _line(file, {"schema": FORMAT, "run": run, "events": len(events), "blobs": len(digests), **told})
     for event in events:
         _line(file, {"event": msgspec.Raw(encode(event))})
@@ -86,12 +89,20 @@ def chain(run: str, events: Iterable[Event]) -> str:
 
 async def _undelivered(journal: Journal, run: str) -> list[str]:
     """The nodes of a run whose messages in the outbox are not delivered."""
-    found: list[str] = []
+    return [message.node async for message in _outbox(journal) if message.run == run]
+
+
+async def _senders(journal: Journal) -> set[str]:
+    """The runs with messages in the outbox that are not delivered."""
+    return {message.run async for message in _outbox(journal)}
+
+
+async def _outbox(journal: Journal) -> AsyncIterator[Message]:
     after = 0
     while messages := await journal.outbox(after):
-        found += [message.node for message in messages if message.run == run]
+        for message in messages:
+            yield message
         after = messages[-1].number
-    return found
 
 
 def _line(file: IO[bytes] | None, value: dict[str, Any]) -> None:
@@ -133,14 +144,16 @@ class Sweep:
 async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> None:
     """Deletes ended runs that are old, and gives their room back; none with messages that are not delivered. Raises `InputError` C010."""
     async with opened_journal() as journal:
-        found = wanted.chosen(await journal.runs(EVERY), time.time()) if journal is not None else []
+        found, unwritten = await _old(journal, wanted) if journal is not None else ([], 0)
         if dry_run or not found or journal is None:
             if as_json:
-                print_json({"runs": [run.run for run in found], "deleted": 0, "kept": 0, "freed": 0})
+                print_json({"runs": [run.run for run in found], "deleted": 0, "kept": 0, "unwritten": unwritten, "freed": 0})
                 return
             for run in found:
                 say(f"{run.run}  {run.workflow}  {run.status}")
-            say(f"{counted(len(found), 'run')} would be deleted" if found else "no run is old enough")
+            if found or not unwritten:
+                say(f"{counted(len(found), 'run')} would be deleted" if found else "no run is old enough")
+            _tell_unwritten(unwritten)
             return
         if not sure and not await agreed(len(found)):
             say("nothing was deleted")
@@ -152,11 +165,35 @@ async def sweep(wanted: Sweep, *, dry_run: bool, sure: bool, as_json: bool) -> N
             await journal.compact()
         freed = max(0, before - room())
     if as_json:
-        print_json({"runs": deleted, "deleted": len(deleted), "kept": kept, "freed": freed})
+        print_json({"runs": deleted, "deleted": len(deleted), "kept": kept, "unwritten": unwritten, "freed": freed})
         return
     say(f"{counted(len(deleted), 'run')} deleted, {size(freed)} freed")
     if kept:
         say(f"{kept} kept: their messages in the outbox are not delivered yet", style="yellow")
+    _tell_unwritten(unwritten)
+
+
+def _tell_unwritten(count: int) -> None:
+    if count:
+        said = "their batch has not written what they came to: give it again, or name them: orchestra runs delete RUN"
+        say(f"{count} kept: {said}", style="yellow")
+
+
+async def _old(journal: Journal, wanted: Sweep) -> tuple[list[RunSummary], int]:
+    """The runs that are to go, and how many stay because a batch still needs them."""
+    chosen, marks = wanted.chosen(await journal.runs(EVERY), time.time()), Marks(journal)
+    found = [run for run in chosen if not await marks.unwritten(run.run)]
+    return found, len(chosen) - len(found)
+
+
+async def remove(journal: Journal, run: str) -> None:
+    """Deletes a run that has ended; marks stay of what others must know of it. Raises as `Journal.delete` does."""
+    try:
+        first = next(iter(await journal.read(run)), None)
+    except JournalError:  # it is damaged, and may go all the same
+        first = None
+    await Marks(journal).leave(run, first.parent if isinstance(first, RunStarted) else "")
+    await journal.delete(run)
 
 
 async def removed(journal: Journal, runs: Sequence[str], passing: Collection[str]) -> tuple[list[str], list[JournalError]]:
@@ -165,7 +202,7 @@ async def removed(journal: Journal, runs: Sequence[str], passing: Collection[str
     gone, kept = list[str](), list[JournalError]()
     for some in batched(runs, AT_ONCE):
         # Together, so that a journal makes one commit of them; not all, for others want to write in between.
-        ends = await asyncio.gather(*map(journal.delete, some), return_exceptions=True)
+        ends = await asyncio.gather(*[remove(journal, run) for run in some], return_exceptions=True)
         gone += [run for run, error in zip(some, ends, strict=True) if error is None]
         for error in filter(None, ends):
             if not isinstance(error, JournalError):

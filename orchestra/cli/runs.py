@@ -471,7 +471,8 @@ def gc(
 ) -> None:
     """Delete ended runs that are old, and give their room back to the disk.
 
-    Runs that are under way, wait or were interrupted stay, and so do those whose messages in the outbox are not delivered.
+    Runs that are under way, wait or were interrupted stay, and so do those whose messages in the outbox are not delivered, or whose
+    results their batch has not written yet.
     """
     import asyncio
 

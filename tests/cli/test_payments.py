@@ -102,6 +102,36 @@ def cut_off(shop: Shell, start: Starter) -> None:
     process.wait(PATIENCE)
 
 
+def test_a_run_that_was_forked_and_followed_is_so_in_the_journal_that_it_is_moved_to(shop: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("workflows/just.yaml").write_text(JUST)
+    rows("bad")
+    batch = ("batch", "just", *BATCH[2:])
+    shop(*batch)
+    Path("up").touch()
+    shop(*batch, "--retry-failed")
+    moved(shop, monkeypatch)
+    assert shop(*FORK).out == "no run failed that was not made again since\n"
+
+
+def test_what_a_batch_has_not_written_yet_is_not_old(shop: Shell, start: Starter) -> None:
+    cut_off(shop, start)
+    assert shop("runs", "gc", "--older", "0d", "--yes").out.startswith("2 kept: their batch has not written what they came to: ")
+    Path("go").touch()
+    assert shop(*BATCH).code == 0
+    assert paid() == ["a", "b", "slow"]
+    assert shop("runs", "gc", "--older", "0d", "--yes").out.startswith("3 runs deleted")
+
+
+def test_a_row_whose_run_was_deleted_before_it_was_written_gets_a_word(shop: Shell, start: Starter) -> None:
+    cut_off(shop, start)
+    done = [run["run"] for run in shop("runs", "list", "--json").json if run["status"] == "done"]
+    shop("runs", "delete", done[0], "--yes")
+    Path("go").touch()
+    assert last(shop(*BATCH).err) == "out.jsonl: 3 rows: 2 done, 1 failed"
+    assert [one["error"]["code"] for one in results() if one["error"]] == ["C059"]
+    assert paid() == ["a", "b", "slow"]
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_forks_that_were_cut_off_are_gone_on_with(shop: Shell, start: Starter, how: int) -> None:
     rows("badly", "worse", "bad")
