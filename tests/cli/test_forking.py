@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from orchestra.cli.forking import Several, fork_all
-from orchestra.cli.signals import Stop
 from orchestra.doors import Refused
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
@@ -82,13 +81,13 @@ def test_of_several_one_that_cannot_be_forked_is_said_and_the_others_are(shell: 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
-def test_where_nothing_more_can_be_said_what_is_under_way_is_ended_first(shell: Shell, servers: Servers) -> None:
+def test_where_nothing_more_can_be_said_what_is_under_way_is_let_go_of_first(shell: Shell, servers: Servers) -> None:
     bad, slow = ran(shell, "bad"), ran(shell, "slow")
     open_ = Simulated({"answerer": servers}, latency=lambda call, _: 60.0 if call.inputs["question"] == "slow" else 0.2)
     with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w") as full, redirect_stdout(full):
-        asyncio.run(fork_all(open_, Several([bad, slow], None, None, None, False), as_json=False, stop=Stop()))
+        asyncio.run(fork_all(open_, Several([bad, slow], None, None, None, False), as_json=False))
     runs = {run["run"]: run["status"] for run in shell("runs", "list", "--json").json if run["run"] not in (bad, slow)}
-    assert sorted(runs.values()) == ["cancelled", "failed"]
+    assert sorted(runs.values()) == ["failed", "interrupted"]
 
 
 @pytest.mark.parametrize(
