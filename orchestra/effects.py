@@ -14,7 +14,7 @@ from orchestra.events import AttemptFinished, AttemptStarted, Event, Given, RunS
 from orchestra.paths import first_name, without_numbers
 from orchestra.rerun import Change, Recalling, answers, changes, walk
 from orchestra.standing import code_since
-from orchestra.stored import contracts, restored
+from orchestra.stored import called, restored
 from orchestra.values.json import canonical
 from orchestra.workflow.program import Program
 
@@ -104,8 +104,8 @@ def _key(name: str, place: str, inputs: Mapping[str, Any]) -> bytes:
 
 
 def tools(program: Program) -> frozenset[str]:
-    """The tools with lasting effects that a program may call."""
-    return frozenset(one.name for _, node in walk(program) for one in contracts(node) if one.kind == "tool" and one.effect in LASTING)
+    """The tools with lasting effects that may be called in a program's course."""
+    return frozenset(one.name for one in called(program) if one.kind == "tool" and one.effect in LASTING)
 
 
 @dataclass(frozen=True, slots=True)

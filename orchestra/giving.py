@@ -17,12 +17,12 @@ from orchestra.inputs import jsonable
 from orchestra.options import Options
 from orchestra.paths import first_name
 from orchestra.rerun import NEW, Change
-from orchestra.stored import contracts
+from orchestra.stored import called, reached
 from orchestra.values.json import unkept
 from orchestra.values.schema import bundled
 from orchestra.values.text import counted
 from orchestra.values.types import Schema, Validator, nearest, show
-from orchestra.workflow.program import CompiledNode, Program, programs
+from orchestra.workflow.program import CompiledNode, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +131,8 @@ def _acting(node: CompiledNode) -> Iterator[str]:
 
 def _tools(node: CompiledNode) -> Iterator[Contract]:
     """The tools that a node may call, in its body and in the workflows that it may plan too."""
-    planned = [one.program for one in node.planning.workflows.values()] if node.planning is not None else []
-    below = planned if node.body is None else [node.body, *planned]
-    inside = [inner for one in below for part in programs(one) for inner in part.nodes]
-    for one in (node, *inside):
-        yield from (contract for contract in contracts(one) if contract.kind == "tool")
+    inside = called(node.body) if node.body is not None else ()
+    yield from (contract for contract in (*reached(node), *inside) if contract.kind == "tool")
 
 
 def _below(program: Program, names: Iterable[str]) -> set[str]:

@@ -11,7 +11,7 @@ from orchestra.engine.answers import streamed
 from orchestra.engine.replay import certificate_of, replay
 from orchestra.events import AttemptFinished, Event, RunStarted
 from orchestra.journal.history import History
-from orchestra.stored import contracts
+from orchestra.stored import called
 from orchestra.values.json import canonical
 from orchestra.values.labels import Label, join
 from orchestra.values.outcome import Outcome
@@ -83,8 +83,7 @@ def inherited(parent: RunStarted, own: Label) -> Label:
 
 
 def _pure(program: Program) -> set[tuple[str, str]]:
-    called = [contract for _, node in walk(program) for contract in contracts(node)]
-    return {(contract.kind, contract.name) for contract in called if contract.effect == "pure"}
+    return {(contract.kind, contract.name) for contract in called(program) if contract.effect == "pure"}
 
 
 def question_of(call: Call) -> list[Any]:

@@ -10,7 +10,7 @@ from orchestra.agent.contract import Contract
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import AttemptFinished, Event, NodeFinished, RunStarted
 from orchestra.rerun import Change, walk
-from orchestra.stored import code_of, contracts, restored, uncounted
+from orchestra.stored import called, code_of, reached, restored, uncounted
 
 if TYPE_CHECKING:
     from orchestra.doors import Journal
@@ -48,7 +48,7 @@ class Code:
         """What has changed in a program, with the nodes of these tools."""
         told, more = {change.node for change in found}, []
         for path, node in walk(program):
-            for one in contracts(node) if path not in told else ():
+            for one in reached(node) if path not in told else ():
                 if one.kind == "tool" and one.name in self.changed:
                     more.append(Change(path, f"the code of its tool {one.name} has changed"))
                 elif one.kind == "tool" and one.name in self.unknown:
@@ -60,7 +60,7 @@ async def code_since(project: Project, journal: Journal, started: RunStarted, pr
     """Holds the code of a run's pure tools against that of today. Raises `OrchestraError` E019 where its record cannot be read."""
     then = await code_of(journal, started)
     changed, unknown = set(), set()
-    for name in {one.name for _, node in walk(program) for one in contracts(node) if uncounted(one)}:
+    for name in {one.name for one in called(program) if uncounted(one)}:
         if (tool := project.registry.tools.get(name)) is None:
             continue
         if not tool.code or not then.get(name):
@@ -93,4 +93,4 @@ def _ahead(program: Program, events: Sequence[Event]) -> Iterator[Contract]:
     ended = {event.node for event in events if isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled)}
     for path, node in walk(program):
         if path.partition("/")[0] not in ended:
-            yield from contracts(node)
+            yield from reached(node)

@@ -103,6 +103,20 @@ def contracts(node: CompiledNode) -> Iterator[Contract]:
         yield from node.using.known
 
 
+def reached(node: CompiledNode) -> Iterator[Contract]:
+    """The same, with what the workflows call that its plan may call; what stands in its body is left out."""
+    yield from contracts(node)
+    for one in node.planning.workflows.values() if node.planning is not None else ():
+        yield from called(one.program)
+
+
+def called(program: Program) -> Iterator[Contract]:
+    """What a program calls, or may call, in bodies and in the workflows of its plans too; some of it more than once."""
+    for part in programs(program):
+        for node in part.nodes:
+            yield from contracts(node)
+
+
 def _written(graph: Graph) -> bytes:
     # Not canonical: the order of nodes is part of what a workflow says.
     return msgspec.json.encode(graph.model_dump(mode="json", by_alias=True, exclude_defaults=True))

@@ -32,9 +32,9 @@ from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
 from orchestra.paths import first_name, parent
 from orchestra.project import Project
-from orchestra.rerun import Difference, changes, question_of, walk
+from orchestra.rerun import Difference, changes, question_of
 from orchestra.standing import Code, code_since
-from orchestra.stored import as_told, contracts, restored
+from orchestra.stored import as_told, called, restored
 from orchestra.values.json import canonical
 from orchestra.values.labels import Label, join
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
@@ -195,7 +195,7 @@ class Sealed:
             record.usage += finished.usage
             if record.answer.error:
                 record.answer = finished
-        pure = ((one.kind, one.name) for _, node in walk(program) for one in contracts(node) if one.kind == "agent" or one.effect == "pure")
+        pure = ((one.kind, one.name) for one in called(program) if one.kind == "agent" or one.effect == "pure")
         return cls(inner, records, frozenset(pure), {_identity(call): tokens for call, tokens in found.counts})
 
     async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
