@@ -37,7 +37,7 @@ class Effects:
     made: dict[tuple[str, str], str] = field(default_factory=dict)
     """The run that made a call of a tool at a node, whether its end is on record or not."""
     lasting: frozenset[str] = frozenset()
-    """Tools of whose calls nobody knows whether they were made, since the record is gone."""
+    """Tools of whose calls nobody knows whether they were made, since the record is gone, or cannot be read."""
 
     def reply(self, call: Call) -> Done | Refused | None:
         """The answer on record, of whatever version of the tool; a refusal where the call might be a repetition; None where it is none."""
@@ -49,7 +49,8 @@ class Effects:
         run = self.made.get((call.node, call.name))
         if run is None and call.name not in self.lasting:
             return None
-        why = f"run {run} has called it here, with other inputs or without an answer" if run else "the run that may have called it is gone"
+        gone = "the run that may have called it is gone, or cannot be read"
+        why = f"run {run} has called it here, with other inputs or without an answer" if run else gone
         hint = f"see what {call.name} has done; to call it again: orchestra runs fork RUN --again"
         if first_name(call.node) == call.node:
             hint += f"; to say what it gave: orchestra runs fork RUN --set {call.node}=VALUE"
@@ -125,19 +126,27 @@ async def heir(project: Project, engine: Engine, first: RunStarted, events: Sequ
     effects = Effects(again)
     effects.add(first.run, old, events, new)
     parent, seen = first.parent, {first.run}
-    while parent and parent not in seen and (before := await engine.journal.read(parent)):
+    while parent and parent not in seen:
         seen.add(parent)
-        begun = before[0]
-        if not isinstance(begun, RunStarted):
+        if (begun := await _added(project, engine, parent, effects, new)) is None:
+            effects.lasting = tools(new)
             break
-        try:
-            effects.add(parent, await restored(project, engine.journal, begun, asking=False), before, new)
-        except OrchestraError:
-            break  # what it stored is not there any more
         parent = begun.parent
     code = await code_since(project, engine.journal, first, old)
     workers = Recalling(engine.workers, first.run, answers(old, events, code.changed), effects.reply)
     return Heir(workers, tuple(code.changes(new, changes(old, new))))
+
+
+async def _added(project: Project, engine: Engine, run: str, effects: Effects, new: Program) -> RunStarted | None:
+    """How an ancestor began, once what it did is added; None where it is not there any more, or cannot be read."""
+    try:
+        events = await engine.journal.read(run)
+        if not events or not isinstance(begun := events[0], RunStarted):
+            return None
+        effects.add(run, await restored(project, engine.journal, begun, asking=False), events, new)
+    except OrchestraError:
+        return None
+    return begun
 
 
 def orphan(engine: Engine, parent: str, program: Program, *, again: bool) -> Recalling:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 
 from orchestra import Orchestra
+from orchestra.cli.importing import Exported, put
 from orchestra.config import Settings
 from orchestra.doors import Call, Journal
 from orchestra.effects import tools
-from orchestra.errors import InputError
-from orchestra.events import AttemptFinished
+from orchestra.errors import InputError, Place
+from orchestra.events import AttemptFinished, RunStarted
+from orchestra.journal.memory import MemoryJournal
+from orchestra.journal.summary import named
 from orchestra.rerun import Change
 from orchestra.run import Run
 from orchestra.testing import SimulatedWorkers
@@ -36,6 +40,12 @@ def pick(text: str) -> str:
 HEAD = "schema: orchestra/v1\nname: %s\ninput: {to: str}\noutput: ${done}\nnodes:\n"
 SILENT = HEAD % "silent" + '  done: {tool: wire, with: {to: "${input.to}"}}\n'
 PLANNED = HEAD % "pay" + '  done: {plan: "Pay ${input.to}", with: {to: "${input.to}"}, %s, returns: anything, cache: false}\n'
+ASKED = (
+    HEAD % "pay"
+    + """  ok: {ask: "Sure?", options: ["yes", "no"]}
+  done: {when: "${ok == 'yes'}", tool: wire, with: {to: "${input.to}"}}
+"""
+)
 
 
 class Bank:
@@ -99,6 +109,24 @@ async def paying(orchestra: Orchestra, to: str = "Ada") -> str:
     return run.id
 
 
+async def begun(orchestra: Orchestra, run: str) -> RunStarted:
+    first = (await orchestra.journal.read(run))[0]
+    assert isinstance(first, RunStarted)
+    return first
+
+
+async def waiting(orchestra: Orchestra, parent: str) -> str:
+    """A fork that asks a person, and has paid nothing yet."""
+    run = (await orchestra.fork(parent)).run
+    assert await run.pause() is None
+    return run.id
+
+
+async def allowed(orchestra: Orchestra, run: str) -> str:
+    await orchestra.answer(run, "yes", node="ok")
+    return await ended(await orchestra.resume(run))
+
+
 async def test_a_fork_does_not_repeat_the_payment_of_a_workflow_that_a_plan_called(bank: Bank) -> None:
     bank.write("pay", PLANNED % "workflows: [silent]")
     bank.lines = ("s1 = silent(to=input.to)",)
@@ -129,3 +157,63 @@ async def test_the_tools_of_such_a_workflow_are_looked_at_as_those_of_the_run_it
     async with bank.opened() as orchestra:
         with pytest.raises(InputError, match="the tool 'pick' is not the one that run"):
             await orchestra.resume(left.id)
+
+
+async def ancestors(bank: Bank) -> tuple[str, str, str]:
+    """A run that paid, a fork of it that asks before it does, and a fork of that."""
+    bank.write("pay", SILENT.replace("silent", "pay"))
+    async with bank.opened() as orchestra:
+        first = await paying(orchestra)
+    bank.write("pay", ASKED)
+    async with bank.opened() as orchestra:
+        second = await waiting(orchestra, first)
+        return first, second, await waiting(orchestra, second)
+
+
+async def refused(orchestra: Orchestra, second: str, third: str) -> None:
+    for run in (third, await waiting(orchestra, second)):
+        assert await allowed(orchestra, run) == "E024"
+    (end,) = [one for one in await orchestra.journal.read(third) if isinstance(one, AttemptFinished) and one.error == "E024"]
+    assert "the run that may have called it is gone, or cannot be read" in end.reason
+
+
+async def test_a_fork_of_a_fork_whose_first_ancestor_was_deleted_pays_nothing(bank: Bank) -> None:
+    first, second, third = await ancestors(bank)
+    async with bank.opened() as orchestra:
+        await orchestra.journal.delete(first)
+        await refused(orchestra, second, third)
+    assert bank.paid == ["Ada"]
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM blobs WHERE digest = '{graph}'", "UPDATE events SET body = x'00' WHERE run = '{first}'"])
+async def test_nor_one_whose_first_ancestor_cannot_be_read(bank: Bank, damage: str) -> None:
+    first, second, third = await ancestors(bank)
+    async with bank.opened() as orchestra:
+        graph = (await begun(orchestra, first)).graph
+    file = sqlite3.connect(bank.folder / "runs.db", isolation_level=None)
+    file.execute(damage.format(graph=graph, first=first))
+    file.close()
+    async with bank.opened() as orchestra:
+        await refused(orchestra, second, third)
+    assert bank.paid == ["Ada"]
+
+
+async def test_nor_one_that_was_imported_without_its_first_ancestor(bank: Bank) -> None:
+    _, second, third = await ancestors(bank)
+    journal = MemoryJournal()
+    async with bank.opened() as orchestra:
+        for run in (second, third):
+            events = await orchestra.journal.read(run)
+            blobs = {mark: await orchestra.journal.blob(mark) or b"" for mark in named(events)}
+            await put(journal, Exported(Place("x.jsonl", 1), {"run": run}, list(events), blobs))
+    async with bank.opened(journal) as orchestra:
+        await refused(orchestra, second, third)
+    assert bank.paid == ["Ada"]
+
+
+async def test_what_was_paid_is_known_as_long_as_all_ancestors_are_there(bank: Bank) -> None:
+    _, second, third = await ancestors(bank)
+    async with bank.opened() as orchestra:
+        for run in (third, await waiting(orchestra, second)):
+            assert await allowed(orchestra, run) == "receipt of Ada"
+    assert bank.paid == ["Ada"]
