@@ -14,6 +14,7 @@ MARKS = "/[#@?"
 """What stands between a node and what is inside of it."""
 _INSIDE = re.compile(r"[/\[#@?]")
 _NUMBER = re.compile(r"\[\d+\]|[#@?]\d+")
+_TURN = re.compile(r"[#@?]\d+$")
 _LAST_STEP = re.compile(r"(\[\d+\]|[#@?]\d+|/[^/\[#@?]+)$")
 
 
@@ -39,6 +40,11 @@ def first_name(path: str) -> str:
 def without_numbers(path: str) -> str:
     """The path of a node in its workflow, in whatever elements and turns it stands: `a/b/c` of `a[1]/b#2/c`."""
     return _NUMBER.sub("", path)
+
+
+def without_turn(path: str) -> str:
+    """The path of a node, of whatever turn, version or question of it: `a[1]` of `a[1]@2`."""
+    return _TURN.sub("", path)
 
 
 def written(steps: Iterable[str | int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.paths import first_name, parent, stands_in, without_numbers, written
+from orchestra.paths import first_name, parent, stands_in, without_numbers, without_turn, written
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,14 @@ def test_what_is_inside_of_a_node_begins_with_it(path: str) -> None:
 def test_a_node_in_its_workflow() -> None:
     assert without_numbers("a[1]/b#2/c") == "a/b/c"
     assert without_numbers("solve@1/s2[0]") == "solve/s2"
+
+
+@pytest.mark.parametrize(
+    ("path", "node"),
+    [("a", "a"), ("a1", "a1"), ("a#2", "a"), ("a[1]@2", "a[1]"), ("a[1]", "a[1]"), ("a#2/b?1", "a#2/b"), ("a#2/b", "a#2/b")],
+)
+def test_a_node_whose_turn_it_is(path: str, node: str) -> None:
+    assert without_turn(path) == node
 
 
 def test_the_way_to_a_part_as_it_is_written() -> None:

@@ -14,8 +14,8 @@ import pytest
 from orchestra import Orchestra
 from orchestra.cli.importing import Exported, put
 from orchestra.config import Settings
-from orchestra.doors import Call, Journal
-from orchestra.effects import tools
+from orchestra.doors import Call, Journal, Refused
+from orchestra.effects import Effects, tools
 from orchestra.errors import InputError, Place
 from orchestra.events import AttemptFinished, RunStarted
 from orchestra.journal.memory import MemoryJournal
@@ -23,6 +23,8 @@ from orchestra.journal.summary import named
 from orchestra.rerun import Change
 from orchestra.run import Run
 from orchestra.testing import SimulatedWorkers
+from tests.engine.stage import program
+from tests.engine.test_using import WORK, catalog, helper, used
 
 MODULE = '''
 from orchestra import tool
@@ -53,7 +55,7 @@ class Bank:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.lines = ("s1 = wire(to=input.to)",)
+        self.lines: tuple[str, ...] = ("s1 = wire(to=input.to)",)
         self.paid: list[str] = []
         (folder / "workflows").mkdir()
         (folder / "bank_tools.py").write_text(MODULE)
@@ -157,6 +159,85 @@ async def test_the_tools_of_such_a_workflow_are_looked_at_as_those_of_the_run_it
     async with bank.opened() as orchestra:
         with pytest.raises(InputError, match="the tool 'pick' is not the one that run"):
             await orchestra.resume(left.id)
+
+
+@pytest.mark.parametrize(
+    ("then", "uses", "came"),
+    [
+        (("s1 = pick(text=input.to)", "s2 = wire(to=input.to)"), "tools: [wire, pick]", "E024"),
+        (("s1 = silent(to=input.to)",), "workflows: [silent], tools: [wire, pick]", "E024"),
+        (("s1 = pick(text=input.to)",), "tools: [wire, pick]", "Bob"),
+    ],
+)
+async def test_another_plan_of_the_same_node_pays_nothing_at_another_step(bank: Bank, then: tuple[str, ...], uses: str, came: str) -> None:
+    bank.write("pay", PLANNED % uses)
+    async with bank.opened() as orchestra:
+        run = await paying(orchestra)
+        bank.lines = then
+        other = (await orchestra.fork(run, to="Bob")).run
+        assert await ended(other) == came if came == "Bob" else await refusals(other) == {came}
+        assert await ended((await orchestra.fork(run)).run) in ("receipt of Ada", "Ada")
+    assert bank.paid == ["Ada"]
+
+
+@pytest.mark.parametrize("planned_first", [True, False])
+async def test_nor_does_the_tool_itself_where_it_stands_in_the_place_of_the_plan_or_the_other_way_round(
+    bank: Bank, planned_first: bool
+) -> None:
+    versions = [PLANNED % "tools: [wire]", SILENT.replace("silent", "pay")]
+    before, after = versions if planned_first else reversed(versions)
+    bank.write("pay", before)
+    async with bank.opened() as orchestra:
+        run = await paying(orchestra)
+    bank.write("pay", after)
+    async with bank.opened() as orchestra:
+        assert await refusals((await orchestra.fork(run, to="Bob")).run) == {"E024"}
+        assert await ended((await orchestra.fork(run)).run) == "receipt of Ada"
+    assert bank.paid == ["Ada"]
+
+
+async def test_what_was_paid_at_a_node_that_is_something_else_by_now_is_known_wherever_it_is_paid_now(bank: Bank) -> None:
+    bank.write("pay", SILENT.replace("silent", "pay"))
+    async with bank.opened() as orchestra:
+        run = await paying(orchestra)
+    bank.write(
+        "pay",
+        HEAD % "pay"
+        + '  done: {tool: wire, with: {to: "${input.to}"}}\n'.replace("done", "paid")
+        + '  done: {tool: pick, with: {text: "${paid}"}}\n',
+    )
+    async with bank.opened() as orchestra:
+        assert await ended((await orchestra.fork(run)).run) == "receipt of Ada"
+    assert bank.paid == ["Ada"]
+
+
+LOOPED = """
+input: {text: str}
+output: ${work}
+nodes:
+  work:
+    loop:
+      at_most: 2
+      until: ${turn == 2}
+      output: ${found}
+      nodes: {found: {agent: helper, with: {text: "${input.text}"}, tools: [send]}}
+"""
+
+
+def test_nor_does_an_agent_with_tools_in_another_turn_of_its_own() -> None:
+    card = helper(tools=("send",), agents=())
+    played = used("tools: [send]", "s1 = send(text=input.text)", "return", card=card)
+    straight = program(WORK % "tools: [send]", catalog(card))
+    effects = Effects(straight)
+    effects.add("r1", straight, played.events)
+    looped = Effects(program(LOOPED, catalog(card)), made={("work#1/found", "send"): "r1"})
+
+    def reply(known: Effects, node: str, text: str) -> str:
+        found = known.reply(Call(run="r2", node=node, attempt=1, kind="tool", name="send", inputs={"text": text}))
+        return "" if found is None else found.code if isinstance(found, Refused) else str(found.value)
+
+    assert [reply(effects, "found#6/s3", text) for text in ("a b", "c")] == ["sent", "E024"]
+    assert [reply(looped, f"work#{turn}/found#4/s2", "c") for turn in (1, 2)] == ["E024", ""]
 
 
 async def ancestors(bank: Bank) -> tuple[str, str, str]:

@@ -202,7 +202,7 @@ async def test_a_message_that_is_recalled_is_not_sent_again(shop: Path) -> None:
 async def test_a_fork_whose_parent_is_gone_pays_nothing(shop: Path) -> None:
     async with opened(shop) as orchestra:
         program = orchestra.program(orchestra.find("buy"))
-    left = Effects(lasting=tools(program))
+    left = Effects(program, lasting=tools(program))
     call = Call(run="r", node="paid[0]", attempt=1, kind="tool", name="pay", inputs={"item": "desk", "amount": 1.0})
     assert isinstance(refused := left.reply(call), Refused)
     assert refused.code == "E024"
