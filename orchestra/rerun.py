@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from orchestra.doors import Call, Direct, Done, Measure, Refused, Reply, Workers
 from orchestra.engine.answers import streamed
 from orchestra.engine.replay import certificate_of, replay
 from orchestra.events import AttemptFinished, Event, RunStarted
 from orchestra.journal.history import History
-from orchestra.stored import called
+from orchestra.stored import called, contracts
 from orchestra.values.json import canonical
 from orchestra.values.labels import Label, join
 from orchestra.values.outcome import Outcome
 from orchestra.workflow.program import CompiledNode, Program
 
+if TYPE_CHECKING:
+    from orchestra.workflow.compiler import Called
+
 Known: TypeAlias = Callable[[Call], Done | Refused | None]
 """What is known of a call: its answer, or why it is not made; None of one that is to go out."""
+Compared: TypeAlias = dict[tuple[int, int], bool]
+"""Whether two programs differ, by what Python knows them by."""
 NEW: Final = "is new"
 """Why a node is not what it was, where it was not there."""
 
@@ -121,6 +126,10 @@ class Change:
 
 def changes(old: Program, new: Program) -> list[Change]:
     """What differs between two programs, node by node."""
+    return _changes(old, new, {})
+
+
+def _changes(old: Program, new: Program, known: Compared) -> list[Change]:
     before, after = dict(walk(old)), dict(walk(new))
     found = [Change(path, "is gone") for path in before if path not in after]
     for path, node in after.items():
@@ -134,8 +143,8 @@ def changes(old: Program, new: Program) -> list[Change]:
             found.append(Change(path, f"its {node.contract.kind} {node.contract.name} has changed"))
         elif judge := _judge(was, node):
             found.append(Change(path, f"its check asks {judge}, which has changed"))
-        elif name := _planned(was, node):
-            found.append(Change(path, f"its plan may call {name}, which has changed"))
+        elif said := _chosen(was, node) or _planned(was, node, known):
+            found.append(Change(path, f"{said}, which has changed"))
         elif certificate_of(node) != certificate_of(was):
             found.append(Change(path, "its certificate has changed"))
         elif _combination(node) != _combination(was):
@@ -151,10 +160,30 @@ def _judge(was: CompiledNode, node: CompiledNode) -> str:
     return next((name for name, judge in after.items() if name in before and before[name].digest != judge.digest), "")
 
 
-def _planned(was: CompiledNode, node: CompiledNode) -> str:
-    """The first workflow that its plan could call and can, and that is not what it was; empty where there is none."""
+def _chosen(was: CompiledNode, node: CompiledNode) -> str:
+    """Says which agent or tool that its plan, or its agent with tools, could call and can is not what it was; empty where there is none."""
+    before = {(one.kind, one.name): one.digest for one in contracts(was)}
+    found = next((one for one in contracts(node) if before.get((one.kind, one.name), one.digest) != one.digest), None)
+    if found is None:
+        return ""
+    if node.planning is None:
+        return f"it may call {found.name}"
+    planners = (node.planning.router, node.planning.larger)
+    return f"its plan is made by {found.name}" if found in planners else f"its plan may call {found.name}"
+
+
+def _planned(was: CompiledNode, node: CompiledNode, known: Compared) -> str:
+    """The same of the workflows that its plan could call and can."""
     before, after = (one.planning.workflows if one.planning is not None else {} for one in (was, node))
-    return next((name for name, one in after.items() if name in before and changes(before[name].program, one.program)), "")
+    return next((f"its plan may call {name}" for name, one in after.items() if name in before and _other(before[name], one, known)), "")
+
+
+def _other(was: Called, one: Called, known: Compared) -> bool:
+    """Whether a workflow is not what it was. Each pair is compared once: many ways lead to one where plans call what plans call."""
+    pair = id(was.program), id(one.program)
+    if pair not in known:
+        known[pair] = bool(_changes(was.program, one.program, known))
+    return known[pair]
 
 
 def _combination(node: CompiledNode) -> str:

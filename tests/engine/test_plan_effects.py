@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Catalog
+from orchestra.agent.contract import Catalog, Contract
 from orchestra.doors import Refused
 from orchestra.errors import InputError
 from orchestra.events import Answered, Asked, Event, RunStarted, TurnStarted
@@ -243,3 +244,55 @@ def test_a_workflow_that_a_plan_may_call_and_that_has_changed_is_a_change_of_the
     new = program(ALLOWED % "workflows: [silent]", replace(HOUSE, workflows={**HOUSE.workflows, "silent": edited}))
     assert changes(old, new) == [Change("done", "its plan may call silent, which has changed")]
     assert changes(old, old) == []
+
+
+SEALED = replace(
+    HOUSE,
+    tools={name: one.sealed() for name, one in HOUSE.tools.items()},
+    agents={name: one.sealed() for name, one in HOUSE.agents.items()},
+)
+
+
+def edited(name: str) -> Catalog:
+    """The house with another version of one of its tools, or of its router."""
+
+    def among(known: Mapping[str, Contract]) -> dict[str, Contract]:
+        return {key: replace(one, version="2", digest="").sealed() if key == name else one for key, one in known.items()}
+
+    return replace(SEALED, tools=among(SEALED.tools), agents=among(SEALED.agents))
+
+
+@pytest.mark.parametrize(
+    ("uses", "house", "why"),
+    [
+        ("tools: [pick, wire]", edited("wire"), "its plan may call wire, which has changed"),
+        ("tools: [pick, wire]", edited("pick"), "its plan may call pick, which has changed"),
+        ("tools: [wire]", edited("router"), "its plan is made by router, which has changed"),
+        ("tools: [wire]", edited("fetch"), ""),
+    ],
+)
+def test_what_a_plan_may_call_and_who_makes_it_are_compared_as_the_tool_of_a_node_is(uses: str, house: Catalog, why: str) -> None:
+    old, new = (program(ALLOWED.replace("note: {tool: pick", "note: {tool: known") % uses, one) for one in (SEALED, house))
+    assert changes(old, new) == ([Change("done", why)] if why else [])
+    assert changes(old, old) == []
+
+
+def test_a_yes_to_a_plan_does_not_hold_on_where_its_tool_has_changed() -> None:
+    old, new = (program(ALLOWED % "tools: [wire]", one) for one in (SEALED, edited("wire")))
+    first = RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="g", inputs={"who": "Ada"})
+    asked = Asked(seq=2, at=1.0, node="allowed", question="Pay?", options=("yes", "no"), schema={}, shown="abc")
+    before = Before(first, [first, asked, Answered(seq=3, at=1.0, node="allowed", value="yes", by="ann")], changes(old, new))
+    assert list(values_of(new, Options(values={"note": "x"}), before, {"who": "Ada"})) == ["note"]
+
+
+def test_workflows_that_plans_call_whose_plans_call_others_are_compared_in_time() -> None:
+    graphs = [read(SILENT, "silent.yaml").graph]
+    for number in range(24):
+        plan = f'{{plan: "Pay", with: {{to: "${{input.to}}"}}, workflows: [{graphs[-1].name}], returns: anything}}'
+        head = f"schema: orchestra/v1\nname: w{number}\ninput: {{to: str}}\n"
+        text = f"{head}output: {{a: '${{a}}', b: '${{b}}'}}\nnodes:\n  a: {plan}\n  b: {plan}\n"
+        graphs.append(read(text, "w.yaml").graph)
+    text = ALLOWED % "workflows: [w23]"
+    old, new = (program(text, replace(house, workflows={one.name: one for one in graphs})) for house in (SEALED, edited("wire")))
+    assert changes(old, old) == []
+    assert changes(old, new) == [Change("done", "its plan may call w23, which has changed")]

@@ -14,6 +14,7 @@ from orchestra.doors import Call, Refused
 from orchestra.engine.replay import replay
 from orchestra.errors import InputError
 from orchestra.events import Judged, TurnStarted
+from orchestra.rerun import Change, changes
 from orchestra.testing import VirtualClock, run_simulated
 from orchestra.values.outcome import Abstained, Failed, Value
 from tests.engine.durable import Theatre
@@ -360,3 +361,11 @@ def test_numbers_and_records_are_shown_and_passed_on() -> None:
     known = catalog(helper(tools=("count", "split")), count=tool("count", record(items=listed(TEXT)), NUMBER))
     played = used("", LINES[0], "s2 = count(items=s1)", "return", catalog=known, answer=lambda call: str(call.inputs["results"][-1]))
     assert played.outcome == Value("{'text': '2', 'source': 's2'}")
+
+
+def test_a_tool_that_it_may_call_and_that_has_changed_is_a_change_of_its_node() -> None:
+    card = helper(tools=("send", "shout"), agents=())
+    tools = (CATALOG.tools["send"], replace(CATALOG.tools["send"], version="2"))
+    old, new = (program(WORK % "tools: [send]", catalog(card, send=one.sealed())) for one in tools)
+    assert changes(old, new) == [Change("found", "it may call send, which has changed")]
+    assert changes(old, old) == []
