@@ -129,7 +129,7 @@ async def restored(
 
     Without `asking` no call will be made: what agents have learnt since is no fault then, and no card is made known. `instead` has
     other agents, by the names that the workflow knows them by; certificates are taken over, and promise nothing of these. A tool that
-    only got inputs that can be left out is today's.
+    only got inputs that can be left out is today's. What plans and agents with tools may do in it was asked when it began (L123).
     Raises `OrchestraError` E019 where parts are missing or are not what they should be, and what compiling raises.
     """
     from orchestra.workflow.compiler import compile_graph
@@ -189,7 +189,7 @@ async def _catalog(project: Project, journal: Journal, started: RunStarted, inst
         for promised in promises:
             if name in promised:
                 promised.setdefault(contract.name, promised[name])
-    return Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
+    return Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations, stored=True)
 
 
 def _card(project: Project, name: str, data: bytes, *, asking: bool) -> Card:

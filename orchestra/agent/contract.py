@@ -111,3 +111,5 @@ class Catalog:
     """By agent: what `score: combined` stands for (`orchestra.verify.combination.Combination`). Likewise."""
     broken: Mapping[str, InputError] = field(default_factory=dict)
     """By name: what is wrong with agents whose cards cannot be used."""
+    stored: bool = False
+    """Whether it is what a run began with, or was told since: rules that forbid what a workflow or a plan may do are those of then."""

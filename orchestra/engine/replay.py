@@ -15,7 +15,7 @@ from orchestra.codes import NO_BUDGET, TIME_IS_UP
 from orchestra.doors import Call
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
-from orchestra.engine.kinds import planning, recalling
+from orchestra.engine.kinds import planning, recalling, voting
 from orchestra.engine.kinds.checking import examined, rounds, timed
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall
 from orchestra.engine.state import Phase, State, Unit
@@ -143,7 +143,7 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
         case Expanded():
             return _expected(pending.pop(node, None), event.count, Expand, "count")
         case TurnStarted():
-            return _turned(pending.pop(node, None), event)
+            return _turned(proposal := pending.pop(node, None), event) and _turned(_older_rule(proposal), event)
         case Asked():
             return _expected(pending.pop(node, None), event.question, Ask, "question")
         case Answered() if event.gave:
@@ -179,6 +179,15 @@ def _turned(proposal: Proposal | None, event: TurnStarted) -> str:
         return "another agent would be asked"
     drafted = not isinstance(proposal, Enter) or _unheld(_as_made(proposal.drafted, event.drafted)) == _unheld(event.drafted)
     return _expected(proposal, event.turn, Enter, "turn") if drafted else "the router's machine would go on otherwise"
+
+
+def _older_rule(proposal: Proposal | None) -> Proposal | None:
+    """What an engine before L123 would have made of the router's answer: what it let through is a fact."""
+    unit = proposal.unit if isinstance(proposal, Enter | Finish) else None
+    if unit is None or unit.writing is None or unit.phase is not Phase.EMERGED:
+        return proposal
+    planning.older(unit)
+    return voting.emerged(unit) if voting.under_way(unit) else planning.emerged(unit)
 
 
 def _older(drafted: Drafted | None) -> bool:

@@ -134,7 +134,7 @@ def _led(node: CompiledNode) -> bool:
 
 def called(compiler: Compiler, node: CallNode, program: Program, path: Path) -> None:
     """Notes a workflow in which a model acts on what it is given, and that is given what other nodes have made (L123)."""
-    if _plain(node, node.with_) or not any(map(_led, _unasked(program))):
+    if compiler.catalog.stored or _plain(node, node.with_) or not any(map(_led, _unasked(program))):
         return
     said = f"a model acts in {program.name} on what it is given, and that is here what other nodes have made"
     hint = "give it the workflow's inputs alone, or ask a person in it first"
@@ -148,7 +148,7 @@ def _plain(node: AnyNode, *read: Any) -> bool:
 
 def planned(compiler: Compiler, node: PlanNode, skills: Iterable[Contract], workflows: Mapping[str, Called], path: Path) -> None:
     """Notes what may act in a plan that a router writes who reads what other nodes have made (L123; DESIGN §11)."""
-    if _plain(node, node.plan, node.with_):
+    if compiler.catalog.stored or _plain(node, node.plan, node.with_):
         return
     findings = compiler.findings
     acting = {one.name for one in skills if acts(one)} | {name for name, one in workflows.items() if acts_unasked(one.program)}

@@ -10,6 +10,7 @@ import pytest
 
 from orchestra.agent.contract import Catalog, Contract
 from orchestra.doors import Refused
+from orchestra.engine.replay import replay
 from orchestra.errors import InputError
 from orchestra.events import Answered, Asked, Event, RunStarted, TurnStarted
 from orchestra.giving import Before, uncalled, values_of
@@ -124,6 +125,31 @@ def test_what_an_earlier_plan_finished_is_none_in_the_next() -> None:
     assert played.workers.counts["wire"] == 0
     last = [one.drafted for one in played.of(TurnStarted) if one.drafted is not None][-1]
     assert last.version == 2
+
+
+@pytest.mark.parametrize("more", ["repairs: 0", "repairs: 2", "repairs: 2, votes: 3", "repairs: 1, streaming: false, stepwise: false"])
+def test_a_plan_of_an_engine_that_let_it_through_is_replayed_as_it_was(more: str) -> None:
+    lines = ("s1 = pick(text=input.mail)", "s2 = wire(to=s1)", "return s2")
+    text = PLAIN.replace("repairs: 0", more)
+    then = replace(HOUSE, tools={name: replace(one, effect="idempotent") if name == "wire" else one for name, one in HOUSE.tools.items()})
+    whole = "stepwise: false" in more
+    router = {"router": lambda call: "\n".join(lines) if whole else lines[call.inputs["plan"].count(" = ")]}
+    played = play(text, {"mail": "m"}, answers={"pick": "Ada", "wire": "paid", **router}, catalog=then)
+    assert played.outcome == Value("paid")
+    today = replay(program(text, HOUSE), played.events)
+    assert (today.different, today.reason) == (None, "")
+    assert ("done@1/s2", 1) in today.calls
+
+
+def test_a_model_is_given_a_choice_that_somebody_listed_where_it_acts_in_a_workflow_too() -> None:
+    house = replace(HOUSE, workflows={"mailed": read(f"schema: orchestra/v1\nname: mailed\n{PLAIN}", "mailed.yaml").graph})
+    text = PLAIN.replace("tools: [wire, fetch, pick, known, names]", "tools: [known], workflows: [mailed]")
+    outer, inner = (
+        iter(("s1 = known(text=input.mail)", "s2 = mailed(mail=s1)", "return s2")),
+        iter(("s1 = wire(to=input.mail)", "return s1")),
+    )
+    answers = {"router": lambda call: next(inner if "/s2/" in call.node else outer), "known": "Ada", "wire": lambda call: call.inputs["to"]}
+    assert play(text, {"mail": "m"}, answers=answers, catalog=house).outcome == Value("Ada")
 
 
 @pytest.mark.parametrize(("goal", "value"), [("Answer ${page}", "input.url"), ("Answer", "page")])

@@ -114,6 +114,17 @@ def is_question(unit: Unit) -> bool:
     return unit.node.name == LINE
 
 
+def older(unit: Unit) -> None:
+    """From here on the router's machine asks of no line what it rests on: engines before L123 did not."""
+    writing = writing_of(unit)
+    before, declines = past(writing), writing.drafted.version > 0
+    request = request_of(unit, before, declines=declines)
+    skills = {name: replace(one, acts=False) for name, one in request.offer.skills.items()}
+    unit.request = (before, declines), replace(request, offer=replace(request.offer, skills=skills))
+    for sample in writing.samples.values():
+        sample.ended = None
+
+
 def _before(drafted: Drafted) -> Drafted:
     return Drafted(None, drafted.lines, version=drafted.version, plans=drafted.plans)
 
@@ -138,7 +149,7 @@ def program(unit: Unit, graph: Any, sample: int = 0) -> Program:
     for planner in (planning.router, planning.larger):
         if planner is not None:
             agents.setdefault(planner.name, planner)
-    catalog = Catalog(agents, tools, models=planning.models)
+    catalog = Catalog(agents, tools, models=planning.models, stored=True)
     return sampled(compile_graph(Graph.model_validate(graph, strict=False), catalog, called=planning.workflows), sample)
 
 
