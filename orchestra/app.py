@@ -22,7 +22,7 @@ from orchestra.engine.run import Request, steady
 from orchestra.engine.run import Run as Execution
 from orchestra.errors import OrchestraError
 from orchestra.events import Asked, RunFinished, RunStarted, opened
-from orchestra.inputs import bound, chosen, jsonable, nowhere, posted, questions, refused, unanswered
+from orchestra.inputs import bound, jsonable, meant, nowhere, number_of, posted, questions, refused, unanswered
 from orchestra.log import observer
 from orchestra.opening import Home, opening
 from orchestra.options import PLAIN, Options
@@ -340,31 +340,31 @@ class Orchestra:
         return unanswered(questions(events), await self.journal.letters(run, opened(events)))
 
     async def answer(
-        self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "", declined: str = "", gave: bool = False
+        self, run: str, value: Any, *, node: str = "", by: str = "", shown: str = "", asked: int = 0, declined: str = "", gave: bool = False
     ) -> None:
         """Answers what a run asks, or says why nobody does (`declined`): the node is withheld then. The letter lies in the run's inbox when
         this returns: who has the run, or resumes it, takes it. Of a call in doubt, `gave` says that it happened, and that `value` is what
         it gave.
 
-        `node` may be left out where one question is open. `shown` is the digest of the question that the person saw (`Asked.shown`), and
-        left out only where nobody has read one: the answer is to the question of now then, whatever it says. Raises `InputError` E020 for
-        a run that is not there, E021 where nobody asks or an answer lies there already, E022 for an answer that is none, or to a question
-        that has changed, E031 late, T009 where a tool that may yet be called has.
+        `node` may be left out where one question is open. `shown` is the digest of what the person saw (`Asked.shown`), and `asked` the
+        number of the event (`Asked.seq`): of a call in doubt the same may be asked again. They are left out only where nobody has read
+        a question: the answer is to that of now then, whatever it says. Raises `InputError` E020 for a run that is not there, E021 where
+        nobody asks or an answer lies there already, E022 for an answer that is none, or to a question that has changed, E037 to one that
+        is asked no more, or again where `asked` does not say which, E031 late, T009 where a tool that may yet be called has changed.
         """
         events, now = await self._events(run), self._engine.clock.now()
-        asked = chosen(questions(events), run, node, await self.journal.letters(run, opened(events)))
-        said, seen = None if declined else jsonable(value), shown or asked.shown
-        told: dict[str, Any] = {"shown": seen, "at": now, "declined": declined or "", "gave": gave}
-        letter = Letter(kind="answer", node=asked.node, value=said, by=by or self._options.by, **told)
-        if refusal := self._engine.objection(asked, letter):
-            raise refused(asked, run, refusal, late=0 < asked.due <= now, gave=gave)
+        one = meant(events, run, await self.journal.letters(run, opened(events)), node, shown, asked)
+        told: dict[str, Any] = {"shown": shown or one.shown, "asked": number_of(one), "at": now, "declined": declined or "", "gave": gave}
+        letter = Letter(kind="answer", node=one.node, value=None if declined else jsonable(value), by=by or self._options.by, **told)
+        if refusal := self._engine.objection(one, letter):
+            raise refused(one, run, refusal, late=0 < one.due <= now, gave=gave)
         if (handle := self._engine.running(run)) is None:
             from orchestra.standing import stands
 
             await stands(self._project, self.journal, events)
         await posted(self.journal, run, letter, opened(events))
         if handle is not None:
-            handle.told(asked)
+            handle.told(one)
 
     async def fork(self, run: str, step: Step[..., Any] | None = None, /, **inputs: Any) -> Fork:
         """A new run of a run's workflow as it is today, or of `step`, on its inputs; `inputs` replace some of them.

@@ -197,13 +197,16 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """Of an answer that is none: why the person does not give one."""
     gave: bool = False
     """Of an answer about a call in doubt: whether it happened, and gave `value`."""
+    asked: int = 0
+    """Of such an answer: the number of the event that asked (`Asked.seq`), for the same may be asked again. Older versions wrote none."""
     at: float = 0.0
     number: int = 0
     """Its place in the run's inbox, from 1; given by `post`."""
 
     def repeats(self, other: Letter) -> bool:
         """Whether both are answers to the same question."""
-        return self.kind == "answer" and (self.kind, self.node, self.shown) == (other.kind, other.node, other.shown)
+        same = (self.kind, self.node, self.shown) == (other.kind, other.node, other.shown)
+        return self.kind == "answer" and same and (self.asked == other.asked or 0 in (self.asked, other.asked))
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

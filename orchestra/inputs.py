@@ -89,7 +89,30 @@ def unanswered(asked: Sequence[Asked], letters: Sequence[Letter]) -> list[Asked]
 
 
 def _answer_to(asked: Asked) -> Letter:
-    return Letter(kind="answer", node=asked.node, shown=asked.shown)
+    return Letter(kind="answer", node=asked.node, shown=asked.shown, asked=number_of(asked))
+
+
+def number_of(asked: Asked) -> int:
+    """The number by which an answer names its question; 0 of one that is not asked again in the same words, as of a call in doubt it is."""
+    return asked.seq if asked.about == "effect" else 0
+
+
+def meant(events: Sequence[Event], run: str, letters: Sequence[Letter], node: str, shown: str, number: int) -> Asked:
+    """The open question that an answer is to, of a person who saw what is `shown`, asked by the event of this number, where these are told.
+    Raises `InputError` E021, or E037 where it is asked no more or nobody can tell which one was seen."""
+    asked = questions(events)
+    if number:
+        found = [one for one in asked if one.seq == number and node in ("", one.node)]
+        if not found:
+            hint = f"orchestra runs show {run}{'  has what it asks now' if asked else ''}"
+            raise InputError("E037", f"run {run} asks the question of its event {number} no more", hint=hint)
+        return chosen(found, run, found[0].node, letters)
+    one = chosen(asked, run, node, letters)
+    seen = [event.seq for event in events if isinstance(event, Asked) and (event.node, event.shown) == (one.node, shown)]
+    if len(seen) > 1:
+        said = f"which question is answered? {one.node} of run {run} has asked it in the events {', '.join(map(str, seen))}"
+        raise InputError("E037", said, hint="say which one was read: orchestra.answer(..., asked=asked.seq)")
+    return one
 
 
 def chosen(asked: Sequence[Asked], run: str, node: str, letters: Sequence[Letter]) -> Asked:

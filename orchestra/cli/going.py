@@ -153,7 +153,7 @@ async def answer(open_: Opener, given: Answer, manner: Manner, stop: Stop) -> in
             value, declined, gave = await _typed(run, asked)
         if (given.value, given.declined, given.gave) != (None, None, None):
             await _read_by_its_author(orchestra, given, run, asked)
-        await orchestra.answer(run, value, node=asked.node, by=given.by, shown=asked.shown, declined=declined, gave=gave)
+        await orchestra.answer(run, value, node=asked.node, by=given.by, shown=asked.shown, asked=asked.seq, declined=declined, gave=gave)
         done = "declined" if declined else "answered"
         if given.later:
             note(f"{asked.node} is {done}; go on with: orchestra runs resume {run}")

@@ -281,7 +281,9 @@ class Watch:
         try:
             declined = asking.declined(asked, line)
             value, gave = (None, False) if declined else asking.said_at_terminal(self._run.id, asked, line)
-            await self._orchestra.answer(self._run.id, value, node=asked.node, shown=asked.shown, declined=declined, gave=gave)
+            await self._orchestra.answer(
+                self._run.id, value, node=asked.node, shown=asked.shown, asked=asked.seq, declined=declined, gave=gave
+            )
         except InputError as error:
             note(report(error))
             return

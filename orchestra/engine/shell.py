@@ -260,6 +260,8 @@ class Engine:
         """Why a person's answer does not count; empty where it does."""
         if letter.shown != asked.shown:
             return "the question has changed since it was shown"
+        if letter.asked not in (0, asked.seq):
+            return "it was asked again since it was shown"
         if asked.due and letter.at >= asked.due:
             return TOO_LATE
         if letter.gave:

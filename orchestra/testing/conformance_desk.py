@@ -28,7 +28,7 @@ from orchestra.testing.conformance_stories import (
 async def letters_are_numbered_and_read_after_a_number(store: Open) -> None:
     letters = [
         Letter(kind="answer", by="ann", node="q[0]", value={"x": ["ß", 1.5, None]}, shown="1" * 32, at=12.5),
-        Letter(kind="answer", node="q", value="x" * 40_000, gave=True),
+        Letter(kind="answer", node="q", value="x" * 40_000, gave=True, asked=7),
         Letter(kind="cancel"),
         Letter(kind="answer", node="q", declined="nobody was there"),
     ]
@@ -63,6 +63,12 @@ async def one_of_several_answers_at_once_is_taken(store: Open) -> None:
         same("in the inbox", [letter.number for letter in await one.letters("r1")], [1, 2])
         for other in (Letter(kind="answer", node="q[1]", shown="1" * 32), Letter(kind="answer", node="q", shown="2" * 32)):
             true("another question", await two.post("r1", other, 0) > 0)
+        again = [Letter(kind="answer", node="q[2]", shown="1" * 32, asked=asked) for asked in (3, 3, 9, 0)]
+        same(
+            "asked again",
+            [await (one, two)[index % 2].post("r1", letter, 0) > 0 for index, letter in enumerate(again)],
+            [True, False, True, False],
+        )
         true("no answer", await one.post("r1", Letter(kind="cancel"), 0) > 0)
         true("another letter that is no answer", await two.post("r1", Letter(kind="cancel"), 0) > 0)
 

@@ -17,6 +17,7 @@ from orchestra.engine.run import Run
 from orchestra.engine.shell import Engine
 from orchestra.errors import OrchestraError
 from orchestra.events import Asked, Event, RunFinished, RunStarted
+from orchestra.inputs import number_of
 from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.rerun import Recalling, answers, inherited
@@ -444,7 +445,7 @@ class Stage:
         question = "" if asked.about == "acceptance" else asked.question
         value = person(self.storm.seed, asked.node, question, asked.options, asked.schema)
         why = declines(self.storm.seed, asked.node, question) if asked.about != "effect" else ""
-        right = Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, by="ann", declined=why)
+        right = Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, by="ann", declined=why, asked=number_of(asked))
         if asked.gives is not None and draw(self.storm.seed, "gave", asked.node) < 0.3:
             self.trial.ledger.strike("says what a call in doubt gave")
             gave = person(self.storm.seed, asked.node, "gave", (), asked.gives)
@@ -470,6 +471,9 @@ class Stage:
                     await self._post(Letter(kind="answer", node=asked.node, value={"no": 1}, shown=asked.shown, by="bob", gave=True))
                     await self._post(Letter(kind="answer", node=asked.node, shown=asked.shown, by="bob", declined="nobody knows"))
                     self.trial.ledger.strike("declines where somebody must say")
+                    again = msgspec.structs.replace(right, asked=asked.seq - 1, by="bob")
+                    if await self._post(again):
+                        self.trial.ledger.strike("answer to the same question before")
                 await self.clock.sleep(draw(self.storm.seed, "delay", asked.node) * 2)
                 if await self._post(Letter(kind="answer", node=asked.node, value=value, shown="stale", by="bob")):
                     self.trial.ledger.strike("answer to a stale question")

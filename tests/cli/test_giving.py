@@ -6,13 +6,15 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from orchestra import InputError
 from orchestra.cli import asking
-from orchestra.events import Answered, Asked, AttemptFinished, CancelRequested, Given, Resumed
+from orchestra.doors import Letter
+from orchestra.events import Answered, Asked, AttemptFinished, CancelRequested, Given, LetterRefused, Resumed
 from orchestra.journal.history import History
 from orchestra.values.outcome import Failed
 from tests.cli.shell import Shell
@@ -226,7 +228,8 @@ def test_an_answer_is_read_as_inputs_are_and_null_is_one_in_a_file(shell: Shell,
     assert again["given"]["note"]["value"] is None
 
 
-async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_asked_again(shop: Path, shell: Shell) -> None:
+async def asked_twice(shop: Path, shell: Shell) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """A run whose process died at the first payment and at the second, and what was asked after each."""
     run = await doubtful(shop)
     await asyncio.to_thread(shell, "runs", "resume", run)
     (first,) = [one for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"] if one["node"] == "paid"]
@@ -237,8 +240,34 @@ async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_
     await asyncio.to_thread(shell, "runs", "resume", run)
     (second,) = [one for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"] if one["node"] == "paid"]
     assert (first["question"], first["shown"]) == (second["question"], second["shown"])
+    return run, first, second
+
+
+async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_asked_again(shop: Path, shell: Shell) -> None:
+    run, first, second = await asked_twice(shop, shell)
     for told in (("--to", first["to"]), ("--node", "paid")):
         said = await asyncio.to_thread(shell, "runs", "answer", run, "again", *told)
         assert (said.code, said.err[:5]) == (2, "E037:")
     assert (shop / "paid.txt").read_text() == "tea\ntea\n"
     assert (await asyncio.to_thread(shell, "runs", "answer", run, "again", "--to", second["to"], "--later")).code == 0
+
+
+async def test_nor_does_what_was_read_before_in_python(shop: Path, shell: Shell) -> None:
+    run, first, _ = await asked_twice(shop, shell)
+    async with opened(shop) as orchestra:
+        one, two = (event for event in await orchestra.journal.read(run) if isinstance(event, Asked) and event.node == "paid")
+        assert one.shown == first["shown"]
+        for told in ({"shown": one.shown}, {"shown": one.shown, "asked": one.seq}, {"asked": one.seq}):
+            with pytest.raises(InputError) as caught:
+                await orchestra.answer(run, "again", node="paid", by="bob", **told)
+            assert caught.value.code == "E037"
+        # Posted before the question was asked again, it is no answer to that either.
+        late = Letter(kind="answer", node="paid", value="again", shown=one.shown, asked=one.seq, by="bob")
+        await orchestra.journal.post(run, late)
+        receipt = {"number": 7, "item": "tea"}
+        await orchestra.answer(run, receipt, node="paid", shown=two.shown, asked=two.seq, gave=True)
+        going = await orchestra.resume(run)
+        assert await going.pause() is None
+        reasons = [event.reason for event in await orchestra.journal.read(run) if isinstance(event, LetterRefused)]
+        assert reasons == ["it was asked again since it was shown"]
+    assert (shop / "paid.txt").read_text() == "tea\ntea\n"

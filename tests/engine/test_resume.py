@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,6 +115,10 @@ def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -
         assert "str" in theatre.engine.objection(asked, wrong)
         both = Letter(kind="answer", node="a", value="sent then", shown=asked.shown, gave=True, declined="nobody knows")
         assert "declined" in theatre.engine.objection(asked, both)
+        before = Letter(kind="answer", node="a", value="again", shown=asked.shown, asked=asked.seq - 1)
+        assert "asked again" in theatre.engine.objection(asked, before)
+        for number in (0, asked.seq):  # older versions wrote none
+            assert theatre.engine.objection(asked, msgspec.structs.replace(before, asked=number)) == ""
         await theatre.journal.post(run.id, wrong)
         await clock.sleep(1)
         said = Letter(kind="answer", node="a", value="sent then", shown=asked.shown, gave=True, by="ann")
