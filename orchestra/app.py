@@ -29,7 +29,7 @@ from orchestra.options import PLAIN, Options
 from orchestra.parcel import Parcel
 from orchestra.result import Result, plainly
 from orchestra.run import Fork, Run, left
-from orchestra.stored import parcel, restored
+from orchestra.stored import accepted_by, parcel, restored
 from orchestra.values.labels import WITHIN, Label, join
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import sampled
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from orchestra.verify.acceptance import Ruling
     from orchestra.whatif import Rehearsal
     from orchestra.workers import FleetMode, Troupe
-    from orchestra.workflow.acceptance import Checks
+    from orchestra.workflow.acceptance import Accept, Checks
     from orchestra.workflow.program import Program
 
 P = ParamSpec("P")
@@ -133,20 +133,22 @@ class Orchestra:
         unset: Collection[str] | None = None,
         by: str | None = None,
         tags: Tags | None = None,
+        accept: Accept | None = None,
     ) -> Orchestra:
         """The same `Orchestra`, whose runs have these options; what is left out stays as it is here, the key too, which `""` takes away.
 
-        A run with a key that is there already is not started again; if it was interrupted, it goes on. Whatever it came to stays the
-        answer of its key: `fork` it under another key for another try. With `memo`, pure calls that any run has made before are
-        answered from the memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody.
-        `sample`, from 1 on, has the agents answer at a temperature above 0, with this as their seed. With `again`, a fork repeats effects.
-        `values` are what nodes give in a fork, by name, whatever they would come to; a node of `unset` does without the value that it
-        had in the run before. `by` says who says so; who answers, resumes and cancels too, where these are not told another name.
-        Limits that `budget` states replace those of the run's workflow; its other limits stay. With `live`, what models write can be read
-        while they write it, unverified (`Run.text`). `tags`, as `{"customer": "42"}`, find runs. Raises `InputError` E040 for what is none.
-        """
+        A run with a key that is there already is not started again; if it was interrupted, it goes on. What it came to stays the answer of
+        its key: `fork` it under another key for another try. With `memo`, pure calls that any run has made before are answered from the
+        memo. `purpose` stands in the journal: runs of an `evaluation` teach nobody. `sample`, from 1 on, has the agents answer at a
+        temperature above 0, with this as their seed. With `again`, a fork repeats effects. `values` are what nodes give in a fork, by name,
+        whatever they would come to; a node of `unset` does without the value that it had in the run before. `by` says who says so; who
+        answers, resumes and cancels too, where these are not told another name. Limits that `budget` states replace those of the workflow;
+        its others stay. With `live`, what models write can be read while they do, unverified (`Run.text`). `tags`, as `{"customer": "42"}`,
+        find runs. With `accept="certified"` the output is accepted as a whole, by the certificate of the workflow or the agent, or from a
+        score on; else it is withheld. Raises `InputError` E040 for tags that are none, V029 for an `accept` that is none."""
         told: dict[str, Any] = {"idempotency_key": idempotency_key, "budget": budget, "label": label or None, "memo": memo, "tags": tags}
         told |= {"purpose": purpose or None, "sample": sample, "again": again, "live": live, "values": values, "unset": unset, "by": by}
+        told["accept"] = accept
         chosen = dataclasses.replace(self._options, **{name: value for name, value in told.items() if value is not None})
         return Orchestra(self._project, self._engine, self._troupe, self._home, chosen)
 
@@ -170,7 +172,7 @@ class Orchestra:
 
     def program(self, step: Step[..., Any], /) -> Program:
         """A step as the engine runs it. Raises `InputError`, or `InputErrors`, where it does not compile."""
-        return self._project.program(step)
+        return self._project.program(step, self._options.accept)
 
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
         """Runs a workflow, an agent or a tool to its end. Being cancelled cancels the run; under a key it goes on, for whoever has the key.
@@ -200,7 +202,7 @@ class Orchestra:
         """A run that has begun, or that of the key; and what it stores of its workflow, where that is known."""
         self._home.check()
         self._options.forkless()
-        made = self._project.compiled(step)
+        made = self._project.compiled(step, self._options.accept)
         program = made.program
         given = bound(program, args, inputs)
         if self._troupe is not None:
@@ -288,10 +290,8 @@ class Orchestra:
             return orphan(self._engine, started.parent, program, again=again)
 
     async def cancel(self, run: str, *, by: str = "") -> None:
-        """Asks a run to end, wherever it is. One that nobody has in hand ends here and now, even where it could not be resumed.
-
-        Raises `InputError` E020 for a run that is not there.
-        """
+        """Asks a run to end, wherever it is. One that nobody has in hand ends here and now, even where it could not be resumed. Raises
+        `InputError` E020 for a run that is not there."""
         if isinstance((await self._events(run))[-1], RunFinished):
             return
         by = by or self._options.by
@@ -372,15 +372,17 @@ class Orchestra:
         Pure calls of which nothing has changed are answered from the old run, and so is what it did in the world; a call that might do it
         a second time fails with E024, unless the option `again` is set. What the option `values` gives, and what was given before, is the
         outcome of its node: nothing is called for it, and what depends on it is made anew. Options hold as in `start`: with a key, there
-        is one such fork. Raises `InputError` E020, E033 for a value that no node takes, and what `start` raises.
+        is one such fork; `accept` stays what it was. Raises `InputError` E020, E033 for a value that no node takes, and as `start`.
         """
         from orchestra.effects import heir
         from orchestra.giving import Before, values_of
         from orchestra.rerun import inherited
 
         first, events = await self._begun(run)
+        if self._options.accept is None and (accept := accepted_by(first)) is not None:
+            return await self.options(accept=accept).fork(run, step, **inputs)
         step = step or self.find(first.workflow)
-        made = self._project.compiled(step)
+        made = self._project.compiled(step, self._options.accept)
         program = made.program
         given = bound(program, (), {**{name: value for name, value in first.inputs.items() if name in program.inputs}, **inputs})
         if self._troupe is not None:
@@ -399,10 +401,8 @@ class Orchestra:
 
     async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:
         """What a run that has ended would have come to with other agents, by the names that its workflow knows them by; or, without
-        any, with everything as it is today. Nothing is recorded, no tool with effects is called, and no person is asked.
-
-        Raises `InputError` E020 for a run that is not there, E025 for one that has not ended, and what compiling it anew raises.
-        """
+        any, with everything as it is today. Nothing is recorded, no tool with effects is called, no person is asked. Raises `InputError`
+        E020 for a run that is not there, E025 for one that has not ended, and what compiling it anew raises."""
         from orchestra.whatif import whatif
 
         self._options.forkless()

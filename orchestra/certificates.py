@@ -259,8 +259,9 @@ def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[St
 
     A process that stays open compiles a program once; with another stamp it does so anew. Empty where nothing is certified.
     """
-    made = [one.certificate for one in program.certified if one.certificate]
-    names = {one.agent for one in made}
+    wholes = any(one.whole for one in program.certified)
+    made = [one.certificate for one in program.certified if one.certificate and not one.whole]
+    names = {one.agent for one in made} | ({name for name, _ in program.askable} if wholes else set())
     if made:
         from orchestra.verify.claims_file import ClaimsCertificate
 
@@ -278,10 +279,11 @@ def stamps(settings: Settings, registry: Registry, program: Program) -> tuple[St
                 paths += [path for path in sorted((one.folder / (one.adapter or "")).glob("*")) if path.is_file()]
     if names:
         paths.append(settings.resources("configs").get(settings.fleet))
-    return tuple(_stamp(path) for path in paths)
+    return tuple(map(stamp, paths))
 
 
-def _stamp(path: Path | None) -> Stamp:
+def stamp(path: Path | None) -> Stamp:
+    """Of one file; of none, of what is not there."""
     try:
         stat = path.stat() if path is not None else None
     except OSError:

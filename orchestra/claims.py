@@ -22,11 +22,12 @@ from orchestra.backing import Cited, Shelf, Statement
 from orchestra.events import Event, Judged
 from orchestra.journal.history import Attempt, History, Row
 from orchestra.lineage import Group, Lineage, Origin, Steps, Way
-from orchestra.parts import Leaf, leaves, records, said_as
+from orchestra.parts import Leaf, leaves, records
 from orchestra.paths import written
-from orchestra.places import Place, Span, TableCell, Texts, is_cell, is_citation
+from orchestra.places import Place, Span, TableCell, Texts
 from orchestra.speakers import Chorus, Speakers, Speaking
 from orchestra.values.outcome import Value
+from orchestra.values.said import is_cell, is_citation, said_as
 from orchestra.verify.verdict import FAIL, PASS, UNKNOWN
 
 if TYPE_CHECKING:

@@ -362,7 +362,7 @@ def _inputs(graph: Graph, prefix: str, given: Mapping[str, Any], giver: _Scope) 
 def _graph(stored: Any) -> Graph | None:
     """A frozen workflow as it was stored, as bytes or as JSON; None for one that this version cannot read."""
     try:
-        return Graph.model_validate_json(stored) if isinstance(stored, bytes) else Graph.model_validate(stored, strict=False)
+        return (Graph.model_validate_json(stored) if isinstance(stored, bytes) else Graph.model_validate(stored, strict=False)).enclosed
     except ValidationError:
         return None
 

@@ -13,6 +13,7 @@ from orchestra.workflow.nodes import Budget
 
 if TYPE_CHECKING:
     from orchestra.engine.run import Request
+    from orchestra.workflow.acceptance import Accept
 
 _GIVING: Final = 'orchestra.options(values={"node": value}).fork(run)'
 
@@ -45,12 +46,17 @@ class Options:
     tags: Mapping[str, str] | None = None
     """Names with values that the run is found by, such as the customer that it is for; those of a fork's parent are the fork's, too."""
 
+    accept: Accept | None = None
+    """From which score on the output is accepted as a whole, or `certified`; what is not is withheld. None for what the workflow says."""
+
     def __post_init__(self) -> None:
-        """Takes tags as they are kept. Raises `InputError` E040 for what are none."""
+        """Takes tags as they are kept. Raises `InputError` E040 for what are none, V029 for an `accept` that is none."""
         if self.tags is not None:
             from orchestra.tags import checked
 
             object.__setattr__(self, "tags", checked(self.tags))
+        if self.accept not in (None, "certified") and not (isinstance(self.accept, int | float) and 0 <= self.accept <= 1):
+            raise InputError("V029", f"accept={self.accept!r} is no score", hint='accept="certified", or a score from 0 to 1')
 
     @property
     def run(self) -> str:
@@ -108,6 +114,8 @@ class Options:
         found: dict[str, Any] = {"tags": told} if (told := {**tags, **(self.tags or {})}) else {}
         if self.budget is not None and budget is not None:
             found["budget"] = budget.model_dump(mode="json", exclude_none=True)
+        if self.accept is not None:
+            found["accept"] = self.accept
         if self.memo:
             found["memo"] = True
         if self.purpose:

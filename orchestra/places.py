@@ -12,6 +12,7 @@ import msgspec
 
 from orchestra.journal.history import History
 from orchestra.values.outcome import Value
+from orchestra.values.said import is_cell, is_citation
 
 MAX_TEXTS = 20_000
 """Texts of one run that are looked through, at most."""
@@ -116,24 +117,6 @@ class Texts:
     def _whole(self, name: str, begin: int, quote: str) -> Text | None:
         """The text that a passage was cut from."""
         return next((one for one in self._named.get(name, []) if one.offset is None and one.text.startswith(quote, begin)), None)
-
-
-def is_citation(value: Any) -> bool:
-    """Whether a value has the form of `Citation`."""
-    match value:
-        case {"quote": str(), "source": str(), "start": int(), "end": int()}:
-            return True
-        case _:
-            return False
-
-
-def is_cell(value: Any) -> bool:
-    """Whether a value has the form of `Cell`."""
-    match value:
-        case {"row": int(), "column": int(), "text": str()}:
-            return True
-        case _:
-            return False
 
 
 def _values(history: History) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from orchestra.agent.card import Card
@@ -15,23 +15,23 @@ from orchestra.agent.contract import Catalog, Contract
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFunction
 from orchestra.agent.types import project_models
+from orchestra.bare import accepting, alone
 from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import InputError
 from orchestra.log import listener, note
 from orchestra.parcel import Parcel
-from orchestra.values.fields import mentions
-from orchestra.values.types import Schema, nearest, under
+from orchestra.values.types import Schema, nearest
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.meanings import Meanings, ambiguous, declared_models, meanings
-from orchestra.workflow.nodes import Graph, Input
+from orchestra.workflow.nodes import Graph
 from orchestra.workflow.program import Program
 from orchestra.workflow.reader import Source, read
-from orchestra.workflow.signatures import models_of, written_type
+from orchestra.workflow.signatures import models_of
 from orchestra.workflow.steps import Agent, Step, Tool, Workflow
-from orchestra.workflow.syntax import escaped
 
 if TYPE_CHECKING:
     from orchestra.mcp.tool import Toolbox
+    from orchestra.workflow.acceptance import Accept
 
 MAX_BYTES = 1 << 20
 """Bytes of a workflow file at most (RELIABILITY, hostile input)."""
@@ -89,7 +89,7 @@ class Project:
         self._workflows: dict[str, Workflow[..., Any]] = {}
         self._sources: dict[Path, Source] = {}
         # Weak: a process that stays open makes steps for single requests.
-        self._programs: WeakKeyDictionary[Step[..., Any], Compiled] = WeakKeyDictionary()
+        self._programs: WeakKeyDictionary[Step[..., Any], dict[Accept | None, Compiled]] = WeakKeyDictionary()
         self._adopted: WeakSet[Step[..., Any]] = WeakSet()
         self._agents: dict[str, tuple[Card | ToolFunction, Agent[..., Any]]] = {}
         self._tools: dict[str, tuple[ToolFunction, Tool[..., Any]]] = {}
@@ -303,23 +303,27 @@ class Project:
             self._bare[known[1]] = bare
         return known[1]
 
-    def program(self, step: Step[..., Any], /) -> Program:
+    def program(self, step: Step[..., Any], /, accept: Accept | None = None) -> Program:
         """A step, compiled. An agent or a tool becomes a workflow of one node. Raises `InputError`, or `InputErrors`."""
-        return self.compiled(step).program
+        return self.compiled(step, accept).program
 
-    def compiled(self, step: Step[..., Any], /) -> Compiled:
-        """A step's program, with what its runs store of it. Raises as `program` does."""
-        known = self._programs.get(step)
+    def compiled(self, step: Step[..., Any], /, accept: Accept | None = None) -> Compiled:
+        """A step's program, with what its runs store of it; with `accept` its output is accepted as a whole from there on. Raises as
+        `program` does, and `InputError` V029 for an `accept` that the step does not take."""
+        programs = self._programs.setdefault(step, {})
+        known = programs.get(accept)
         if known is not None and known.stamps == self._stamps(step, known.program):
             return known
         self.adopt(step)
-        graph = step.graph if isinstance(step, Workflow) else _alone(step)
+        graph = step.graph if isinstance(step, Workflow) else alone(step)
         places = next((source.places for source in self._sources.values() if source.graph is graph), None)
-        catalog = self.catalog(meanings(step))
+        catalog = self.catalog(meanings(step), graph)
         models = step.models if isinstance(step, Workflow) else models_of(step.signature.input)
         catalog = replace(catalog, models={**catalog.models, **models})
         if (bare := self._bare.get(step)) is not None:
             catalog = replace(catalog, agents={**catalog.agents, step.name: bare.contract})
+        if accept is not None:
+            graph = accepting(step, graph, accept)
         try:
             program = compile_graph(graph, catalog, places)
         except InputError as error:
@@ -327,7 +331,7 @@ class Project:
 
             raise (at_its_line(error, step) if isinstance(step, Workflow) else error) from None
         made = Compiled(program, step.models if isinstance(step, Workflow) else {}, self._stamps(step, program))
-        self._programs[step] = made
+        programs[accept] = made
         return made
 
     def _stamps(self, step: Step[..., Any], program: Program) -> tuple[Any, ...]:
@@ -338,10 +342,16 @@ class Project:
             return (names,)
         from orchestra.certificates import stamps
 
-        return (names, *stamps(self.settings, self.registry, program))
+        found = stamps(self.settings, self.registry, program)
+        if any(one.whole for one in program.certified):
+            from orchestra.whole_certificates import stamps as wholes
 
-    def catalog(self, own: Meanings | None = None) -> Catalog:
-        """All that a workflow may name; of `own`, what a step calls itself, these and not others of their names."""
+            found = (*found, *wholes(self, program))
+        return (names, *found)
+
+    def catalog(self, own: Meanings | None = None, graph: Graph | None = None) -> Catalog:
+        """All that a workflow may name; of `own`, what a step calls itself, these and not others of their names. `graph` is the workflow,
+        which may accept its own output by its certificate."""
         cards = [one.card for one in (own or {}).values() if isinstance(one, Agent) and one.card is not None]
         others = [card for card in cards if self.cards[card.name].digest != card.digest]
         graphs = {one.name: one.graph for one in (own or {}).values() if isinstance(one, Workflow)}
@@ -350,10 +360,38 @@ class Project:
         def registry() -> Registry:
             return mine or self.registry
 
-        certificates, claims = _Beside("certificates", self.settings, registry), _Beside("claims", self.settings, registry)
-        combinations = _Beside("combinations", self.settings, registry)
+        def certificates() -> Mapping[str, Any]:
+            from orchestra.certificates import Certificates
+
+            return Certificates(self.settings, registry)
+
+        def claims() -> Mapping[str, Any]:
+            from orchestra.certificates import Claims
+
+            return Claims(self.settings, registry)
+
+        def combinations() -> Mapping[str, Any]:
+            from orchestra.certificates import Combinations
+
+            return Combinations(self.settings, registry)
+
+        def wholes() -> Mapping[str, Any]:
+            from orchestra.whole_certificates import Wholes
+
+            return Wholes(self, _Graphs(self, graphs if graph is None else {**graphs, graph.name: graph}).__getitem__)
+
         known = registry().catalog(_Graphs(self, graphs))
-        return replace(known, certificates=certificates, claims=claims, combinations=combinations)
+        held = replace(known, certificates=_Beside(certificates), claims=_Beside(claims), combinations=_Beside(combinations))
+        return replace(held, wholes=_Beside(wholes))
+
+    def file_of(self, graph: Graph) -> Path | None:
+        """Where a workflow is written, whatever it accepts by; None for one of Python."""
+
+        def bare(one: Graph) -> Graph:
+            return one if one.accept is None else one.model_copy(update={"accept": None})
+
+        known = ((path, source.graph) for path, source in self._sources.items())
+        return next((path for path, one in known if one.name == graph.name and bare(one) == bare(graph)), None)
 
     def graph(self, name: str) -> Graph:
         """The frozen workflow of a name; raises `KeyError` where there is none."""
@@ -401,22 +439,12 @@ class _Graphs(Mapping[str, Graph]):
 class _Beside(Mapping[str, Any]):
     """What stands beside agents' cards. What reads it is loaded once somebody asks: most workflows rest on no certificate."""
 
-    def __init__(
-        self, what: Literal["certificates", "claims", "combinations"], settings: Settings, registry: Callable[[], Registry]
-    ) -> None:
-        self._what, self._settings, self._registry = what, settings, registry
+    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
+        self._read = read
 
     @cached_property
     def _found(self) -> Mapping[str, Any]:
-        from orchestra.certificates import Certificates, Claims, Combinations
-
-        match self._what:
-            case "certificates":
-                return Certificates(self._settings, self._registry)
-            case "claims":
-                return Claims(self._settings, self._registry)
-            case "combinations":
-                return Combinations(self._settings, self._registry)
+        return self._read()
 
     def __getitem__(self, agent: str) -> Any:
         return self._found[agent]
@@ -430,39 +458,3 @@ class _Beside(Mapping[str, Any]):
 
 def _steps(module: ModuleType) -> list[Step[..., Any]]:
     return [value for value in vars(module).values() if isinstance(value, Step)]
-
-
-def _alone(step: Step[..., Any]) -> Graph:
-    """The graph of an agent or a tool that runs by itself."""
-    contract = step.contract if isinstance(step, Agent | Tool) else None
-    if contract is None:
-        raise InputError("E012", f"{step!r} cannot be run", hint="pass a workflow, an agent or a tool")
-    if mentions(contract.input, "password"):
-        message = f"{step.name} takes a secret, and what a run is given is written down"
-        raise InputError("W018", message, hint="let the tool that needs it read it from where it is kept")
-    required = contract.input.get("required", ())
-    inputs: dict[str, Input] = {}
-    types: dict[str, Schema] = {}
-    known = {**project_models(), **models_of(contract.input)}
-    for name, part in contract.input.get("properties", {}).items():
-        text, _ = written_type(under(contract.input, part), name, known, types)
-        optional = name not in required
-        inputs[name] = Input(type=text, optional=optional, default=escaped(part.get("default")) if optional else None)
-    wired = {name: f"${{input.{name}}}" for name in inputs}
-    node = {contract.kind: step.name, "with": wired}
-    return Graph.model_validate(
-        {
-            "name": _graph_name(step.name),
-            "description": contract.description,
-            "input": inputs,
-            "types": types,
-            "output": "${result}",
-            "nodes": {"result": node},
-        }
-    )
-
-
-def _graph_name(name: str) -> str:
-    """A workflow's name for a tool whose own may have other characters, such as `files.read` of an MCP server."""
-    plain = "".join(char if char.isascii() and (char.isalnum() or char == "_") else "_" for char in name.lower())[:64]
-    return plain if plain[:1].isalpha() else f"tool_{plain}"[:64]

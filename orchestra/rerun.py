@@ -11,11 +11,11 @@ from orchestra.engine.answers import streamed
 from orchestra.engine.replay import certificate_of, replay
 from orchestra.events import AttemptFinished, Event, RunStarted
 from orchestra.journal.history import History
-from orchestra.stored import called, contracts
+from orchestra.stored import called
 from orchestra.values.json import canonical
 from orchestra.values.labels import Label, join
 from orchestra.values.outcome import Outcome
-from orchestra.workflow.program import CompiledNode, Program
+from orchestra.workflow.program import CompiledNode, Program, contracts
 
 if TYPE_CHECKING:
     from orchestra.workflow.compiler import Called

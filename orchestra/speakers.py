@@ -13,8 +13,9 @@ from typing import Any
 
 from orchestra.journal.history import Row
 from orchestra.lineage import Group, Origin
-from orchestra.parts import Key, leaves, said_as
+from orchestra.parts import leaves
 from orchestra.values.outcome import Value
+from orchestra.values.said import Key, said_as
 
 MAX_LEAVES = 1_000
 """Parts of a node's value that are compared with a claim, at most."""

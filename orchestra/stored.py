@@ -16,15 +16,16 @@ from orchestra.events import RunStarted
 from orchestra.parcel import WORKFLOW, Parcel
 from orchestra.values.types import Schema
 from orchestra.workflow.nodes import Budget, Graph
-from orchestra.workflow.program import CompiledNode, Program, programs, sampled
+from orchestra.workflow.program import CompiledNode, Program, contracts, programs, sampled
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.project import Compiled, Project
+    from orchestra.workflow.acceptance import Accept
 
 CARD, CONTRACT, TYPES, CODE = "card", "contract", "types", "code"
 T = TypeVar("T")
-CERTIFICATE, CLAIMS, COMBINATION = "certificate", "claims", "combination"
+CERTIFICATE, CLAIMS, COMBINATION, WHOLE = "certificate", "claims", "combination", "whole"
 MAX_SAMPLE = 1 << 31
 
 
@@ -59,7 +60,7 @@ def _parcel(project: Project, program: Program, models: Mapping[str, Schema]) ->
             if node.acceptance is not None and (certificate := node.acceptance.certificate) is not None:
                 from orchestra.verify.certificate_file import Certificate
 
-                kind = CERTIFICATE if isinstance(certificate, Certificate) else CLAIMS
+                kind = WHOLE if node.acceptance.whole else CERTIFICATE if isinstance(certificate, Certificate) else CLAIMS
                 parts[f"{kind}/{certificate.agent}"] = certificate.written()
             if node.acceptance is not None and (combination := node.acceptance.combination) is not None:
                 parts[f"{COMBINATION}/{combination.agent}"] = combination.written()
@@ -83,24 +84,6 @@ async def code_of(journal: Journal, started: RunStarted) -> dict[str, str]:
     """
     mark = started.versions.get(CODE)
     return _decoded(started.run, await _blob(journal, started.run, mark), dict[str, str]) if mark else {}
-
-
-def contracts(node: CompiledNode) -> Iterator[Contract]:
-    """What a node calls, or may call: a plan is made of more than one."""
-    if node.contract is not None:
-        yield node.contract
-    if node.acceptance is not None:
-        yield from node.acceptance.judges.values()
-    if (planning := node.planning) is not None:
-        yield from planning.skills
-        yield from planning.known
-        yield from planning.judges
-        if planning.router is not None:
-            yield planning.router
-        if planning.larger is not None:
-            yield planning.larger
-    if node.using is not None:
-        yield from node.using.known
 
 
 def reached(node: CompiledNode) -> Iterator[Contract]:
@@ -152,6 +135,7 @@ async def _catalog(project: Project, journal: Journal, started: RunStarted, inst
     certificates: dict[str, Certificate] = {}
     claims: dict[str, ClaimsCertificate] = {}
     combinations: dict[str, Combination] = {}
+    wholes: dict[str, Certificate] = {}
     for name, mark in started.versions.items():
         data = await _blob(journal, run, mark)
         kind, _, rest = name.partition("/")
@@ -173,6 +157,8 @@ async def _catalog(project: Project, journal: Journal, started: RunStarted, inst
                 workflows[rest] = _read(run, data)
             case "certificate":
                 certificates[rest] = Certificate.read(data)  # a run goes on with the threshold that it began with
+            case "whole":
+                wholes[rest] = Certificate.read(data)
             case "claims":
                 claims[rest] = ClaimsCertificate.read(data)
             case "combination":
@@ -189,7 +175,8 @@ async def _catalog(project: Project, journal: Journal, started: RunStarted, inst
         for promised in promises:
             if name in promised:
                 promised.setdefault(contract.name, promised[name])
-    return Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations, stored=True)
+    found = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
+    return replace(found, wholes=wholes, stored=True)
 
 
 def _card(project: Project, name: str, data: bytes, *, asking: bool) -> Card:
@@ -211,6 +198,14 @@ def as_told(program: Program, started: RunStarted) -> Program:
     program = sampled(program, _whole(started.options.get("sample")))
     budget = started.options.get("budget")
     return program if budget is None else replace(program, budget=_budget(started.run, budget))
+
+
+def accepted_by(started: RunStarted) -> Accept | None:
+    """By what a run was told to accept its output as a whole; None where it was told nothing."""
+    said = started.options.get("accept")
+    if said == "certified":
+        return "certified"
+    return float(said) if isinstance(said, int | float) and 0 <= said <= 1 else None
 
 
 async def graph_of(journal: Journal, started: RunStarted) -> Graph:

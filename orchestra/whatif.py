@@ -34,7 +34,7 @@ from orchestra.paths import first_name, parent
 from orchestra.project import Project
 from orchestra.rerun import Difference, changes, question_of
 from orchestra.standing import Code, code_since
-from orchestra.stored import as_told, called, restored
+from orchestra.stored import accepted_by, as_told, called, restored
 from orchestra.values.json import canonical
 from orchestra.values.labels import Label, join
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
@@ -271,7 +271,7 @@ async def whatif(
         program = await restored(project, engine.journal, first, instead=project.instead(instead))
         asks = any(isinstance(one, Card) and one.asks_model for one in instead.values())
     else:
-        program = as_told(project.program(project.find(first.workflow)), first)
+        program = as_told(project.program(project.find(first.workflow), accepted_by(first)), first)
         given = bound(program, (), {name: value for name, value in given.items() if name in program.inputs})
         code = await code_since(project, engine.journal, first, old)
         asks = bool(changes(old, program)) or bool(code.changed)

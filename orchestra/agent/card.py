@@ -84,6 +84,11 @@ class Card(CardFile):
         return cls._made(file, input, output, prompt)
 
     @classmethod
+    def face(cls, name: str, input: Schema, output: Schema, folder: Path | None = None) -> Card:
+        """What something takes and gives that is no agent, such as a workflow, where that is looked at as an agent is."""
+        return cls._made(CardFile(name=name, output="str", kind="python"), input, output, "", folder=folder)
+
+    @classmethod
     def _made(
         cls,
         file: CardFile,

@@ -109,6 +109,8 @@ class Catalog:
     """By agent: what it keeps parts by where the node backs off (`orchestra.verify.claims_file.ClaimsCertificate`). Likewise."""
     combinations: Mapping[str, Any] = field(default_factory=dict)
     """By agent: what `score: combined` stands for (`orchestra.verify.combination.Combination`). Likewise."""
+    wholes: Mapping[str, Any] = field(default_factory=dict)
+    """By workflow: the certificate that its output is accepted by as a whole. One that does not hold raises."""
     broken: Mapping[str, InputError] = field(default_factory=dict)
     """By name: what is wrong with agents whose cards cannot be used."""
     stored: bool = False

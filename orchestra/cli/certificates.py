@@ -18,13 +18,19 @@ from orchestra.verify.claims_file import ClaimsCertificate
 
 def show(chosen: Settings, agent: str, *, claims: bool, as_json: bool) -> None:
     """Shows the certificate that there is. Raises `InputError` where it does not hold, L119 where there is none."""
-    registry = Project.load(chosen).registry
-    registry.card(agent)
-    held = Claims(chosen, lambda: registry) if claims else Certificates(chosen, lambda: registry)
-    one = held.get(agent)
+    from orchestra.cli import subjects
+
+    project = Project.load(chosen)
+    one: Certificate | ClaimsCertificate | None
+    if (whole := subjects.whole(project, agent)) is not None:
+        one, file = whole[0].certificate(), whole[0].found
+    else:
+        registry = project.registry
+        registry.card(agent)
+        held = Claims(chosen, lambda: registry) if claims else Certificates(chosen, lambda: registry)
+        one, file = held.get(agent), found(chosen, registry, agent, CLAIMS if claims else FILE)
     if one is None:
         raise absent(agent, claims=claims)
-    file = found(chosen, registry, agent, CLAIMS if claims else FILE)
     if as_json:
         print_json({"file": str(file), "promise": one.promise, "certificate": one})
         return

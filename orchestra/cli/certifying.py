@@ -41,7 +41,10 @@ EVERYWHERE = ("agent", "concurrency", "fleet", "as_json")
 class Certifying:
     """What is to be certified, and on what; or which promise is to be held against audits."""
 
-    agent: Annotated[str, typer.Argument(help="An agent with a card; with --watch all that have a certificate.", show_default=False)] = ""
+    agent: Annotated[
+        str,
+        typer.Argument(help="An agent with a card, or a workflow; with --watch all agents that have a certificate.", show_default=False),
+    ] = ""
     data: Annotated[
         Path | None,
         typer.Option(
@@ -107,7 +110,7 @@ def register(app: typer.Typer) -> None:
 
 
 def certify(context: typer.Context, asked: Certifying) -> None:
-    """Find the score from which an agent's answers can be accepted, with a promise: so many of them at most are wrong.
+    """Find the score from which an agent's answers, or a workflow's, can be accepted, with a promise: so many of them at most are wrong.
 
     With --watch, --audit or --labels the promise is held against accepted outputs that somebody audits, and voided where it is broken.
 
@@ -117,10 +120,13 @@ def certify(context: typer.Context, asked: Certifying) -> None:
     chosen = settings(fleet=asked.fleet, concurrency=asked.concurrency)
     if asked.watch or asked.audit or asked.labels is not None:
         _only(context, "a promise is watched", asked.agent)
+        _refuse_workflows(chosen, asked)
         leave(_watched(chosen, asked))
         return
     if not asked.agent:
         raise InputError("C010", "which agent?", hint="orchestra certify AGENT --data FILE, or orchestra certify --watch")
+    if asked.claims:
+        _refuse_workflows(chosen, asked)
     if asked.data is None:
         from orchestra.cli import certificates
 
@@ -129,6 +135,16 @@ def certify(context: typer.Context, asked: Certifying) -> None:
         return
     _only(context, "parts of answers are certified" if asked.claims else "answers are certified", asked.agent)
     leave((_certified_claims if asked.claims else _certified)(context, chosen, asked, asked.data))
+
+
+def _refuse_workflows(chosen: Settings, asked: Certifying) -> None:
+    """Raises `InputError` V032 for a workflow, of which only the output as a whole is certified, and not watched."""
+    from orchestra.cli import subjects
+    from orchestra.project import Project
+
+    if asked.agent and subjects.whole(Project.load(chosen), asked.agent) is not None:
+        what = "--claims are" if asked.claims else "a watch is"
+        raise InputError("V032", f"{what} of agents, and {asked.agent} is a workflow", hint=f"orchestra certify {asked.agent} --data FILE")
 
 
 def _watched(chosen: Settings, asked: Certifying) -> int:

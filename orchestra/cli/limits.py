@@ -9,6 +9,7 @@ from orchestra.errors import InputError
 from orchestra.values.schema import nearest
 
 if TYPE_CHECKING:
+    from orchestra.workflow.acceptance import Accept
     from orchestra.workflow.nodes import Budget
 
 
@@ -36,3 +37,16 @@ def read_budget(given: Sequence[str]) -> Budget | None:
         fault = error.errors(include_url=False)[0]
         hint = "limits are above 0; tokens, calls and check_tokens are whole numbers, seconds and money may have a fraction"
         raise InputError("C008", f"--budget {fault['loc'][0]}: {fault['msg']}", hint=hint) from None
+
+
+def accepted_by(said: str) -> Accept | None:
+    """What `--accept` states: `certified`, or a score; None where it states nothing. Raises `InputError` V029."""
+    if said in ("", "certified"):
+        return "certified" if said else None
+    try:
+        score = float(said)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise InputError("V029", f"--accept {said} is no score", hint="--accept certified, or a score from 0 to 1")
+    return score

@@ -7,6 +7,15 @@ from typing import Annotated, TypeAlias
 import typer
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AcceptedBy: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--accept",
+        metavar="certified|SCORE",
+        help="Withhold the output where its certificate does not accept it, or it scores less.",
+        show_default="as the workflow says",
+    ),
+]
 Budget: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--budget", metavar="LIMITS", help="Such as tokens=20000,seconds=60; other limits of the workflow stay."),

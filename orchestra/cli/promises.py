@@ -9,7 +9,7 @@ from orchestra.doors import Journal
 from orchestra.errors import InputError
 from orchestra.events import Event, RunStarted
 from orchestra.journal.history import History
-from orchestra.stored import CERTIFICATE, CLAIMS
+from orchestra.stored import CERTIFICATE, CLAIMS, WHOLE
 from orchestra.verify.certificate_file import Certificate
 from orchestra.verify.claims_file import ClaimsCertificate
 
@@ -22,10 +22,10 @@ async def stored(journal: Journal, events: Sequence[Event]) -> list[Held]:
     found: list[Held] = []
     for name, mark in started.versions.items() if isinstance(started, RunStarted) else ():
         kind = name.partition("/")[0]
-        data = await journal.blob(mark) if kind in (CERTIFICATE, CLAIMS) else None
+        data = await journal.blob(mark) if kind in (CERTIFICATE, CLAIMS, WHOLE) else None
         if data is not None:
             try:
-                found.append((Certificate if kind == CERTIFICATE else ClaimsCertificate).read(data))
+                found.append((ClaimsCertificate if kind == CLAIMS else Certificate).read(data))
             except InputError:
                 continue
     return found

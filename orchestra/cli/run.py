@@ -10,7 +10,7 @@ import typer
 
 from orchestra.cli.commands import add, leave
 from orchestra.cli.opening import opener, settings
-from orchestra.cli.options import Budget, Fleet, Live, Stream, Tagged
+from orchestra.cli.options import AcceptedBy, Budget, Fleet, Live, Stream, Tagged
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Running:
         typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo."),
     ] = False
     tags: Tagged = None
+    accept: AcceptedBy = ""
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
     stream: Stream = False
     live: Live = False
@@ -52,13 +53,15 @@ def run(context: typer.Context, asked: Running) -> None:
     Exits with 0 done, 1 failed, 2 bad input, 3 abstained, 4 over budget, 5 waits for a person, 130 interrupted, 143 terminated.
     """
     from orchestra.cli import running
-    from orchestra.cli.limits import read_budget
+    from orchestra.cli.limits import accepted_by, read_budget
     from orchestra.cli.signals import carry_out
     from orchestra.cli.watching import Manner
     from orchestra.tags import typed
 
     limits, manner = read_budget(asked.budget or ()), Manner.of(as_json=asked.as_json, stream=asked.stream, live=asked.live)
-    request = running.Request(asked.name, asked.inputs or (), limits, asked.key, asked.memo, manner, typed(asked.tags or ()))
+    request = running.Request(
+        asked.name, asked.inputs or (), limits, asked.key, asked.memo, manner, typed(asked.tags or ()), accepted_by(asked.accept)
+    )
     chosen = settings(fleet=asked.fleet)
     if asked.dry_run:
         running.dry_run(chosen, request)

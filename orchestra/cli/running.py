@@ -15,6 +15,7 @@ from orchestra.cli.watching import Manner, Watch
 from orchestra.config import Settings
 from orchestra.inputs import bound
 from orchestra.tags import Tags
+from orchestra.workflow.acceptance import Accept
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import Program
 
@@ -30,6 +31,7 @@ class Request:
     memo: bool
     manner: Manner
     tags: Tags
+    accept: Accept | None = None
 
 
 async def run(open_: Opener, chosen: Settings, request: Request, stop: Stop) -> int:
@@ -37,6 +39,7 @@ async def run(open_: Opener, chosen: Settings, request: Request, stop: Stop) -> 
     waiting = Waiting()
     async with serving(open_, chosen, waiting) as orchestra:
         step = orchestra.find(request.name)
+        orchestra = orchestra.options(accept=request.accept)
         given = read_given(request.inputs, orchestra.program(step))
         told = orchestra.options(idempotency_key=request.key, budget=request.budget, memo=request.memo or None, live=request.manner.live)
         run = await told.options(tags=request.tags).start(step, **given)
@@ -56,7 +59,7 @@ def dry_run(chosen: Settings, request: Request) -> None:
     from orchestra.project import Project
 
     project = Project.load(chosen)
-    program = project.program(project.find(request.name))
+    program = project.program(project.find(request.name), request.accept)
     given = read_given(request.inputs, program)
     explanation = explain(project, program, given, budget=request.budget)
     if request.manner.as_json:

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestra import certificates
-from orchestra.agent.card import Card
-from orchestra.cli import comparison
+from orchestra.cli import comparison, subjects
 from orchestra.cli.failure import STATUS_CODES
 from orchestra.cli.opening import Opener, serving
 from orchestra.cli.results import check_replaceable
 from orchestra.cli.screen import console, note, print_json, say, table
 from orchestra.cli.signals import Stop
+from orchestra.cli.subjects import Subject
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn import audit_book
 from orchestra.learn.attempt_book import AttemptBook
-from orchestra.learn.certifying import Predictions, Rightness, asked_once, checks_of, items, rightness
+from orchestra.learn.certifying import Predictions, Rightness, checks_of, items, rightness
 from orchestra.learn.independent import Independent, independent
 from orchestra.learn.learnt_from import marks_of
 from orchestra.learn.metrics import Case
@@ -49,7 +49,6 @@ from orchestra.verify.certificate_file import Bonds, Certificate, Origin, as_dat
 from orchestra.verify.combination import Combination
 from orchestra.verify.row_marks import SKETCH, Marks, Rows
 from orchestra.verify.tools import TOOL
-from orchestra.workflow.steps import Agent
 
 if TYPE_CHECKING:
     from orchestra.cli.certifying import Certifying
@@ -82,7 +81,7 @@ class _Matter:
     """All that is found and looked at before anybody is asked."""
 
     project: Project
-    card: Card
+    subject: Subject
     marked: Rows
     """All rows that there are, of which some are drawn."""
     drawn: Independent
@@ -100,10 +99,12 @@ class _Matter:
     def of(cls, chosen: Settings, asked: Certifying, data: Path) -> _Matter:
         """Raises `InputError` for what cannot be certified, and `OrchestraError` C023 where the file cannot be written."""
         terms, project = asked.terms, Project.load(chosen)
-        registry, agent = project.registry, asked.agent
-        card = registry.card(agent)
+        subject = subjects.of(project, asked.agent)
+        card, agent = subject.card, subject.card.name
+        subject.refuse(named=bool(asked.named), combined=asked.combined, recorded=asked.predictions is not None)
         whole = comparison.unlearnt(card, data, asked.rows, asked.seed, asked.evaluation)
-        right, checks = rightness(card, asked.evaluation, asked.metric), checks_of(card, asked.named)
+        right = rightness(card, asked.evaluation, asked.metric, whole.questions if subject.whole is not None else ())
+        checks = checks_of(card, asked.named)
         combination = _combination(project, asked) if asked.combined else None
         marked = Rows(frozenset({whole.digest}), frozenset(marks_of(whole)))
         if combination is None:
@@ -111,15 +112,16 @@ class _Matter:
         else:
             checks = combination.checks
             _refuse_fitted(combination, marked)
-        bonds, file = certificates.bonds(chosen, registry, agent), asked.out or certificates.home(chosen, registry, agent)
+        settings, registry = subject.settings, subject.registry
+        bonds, file = subject.bonds(), asked.out or certificates.home(settings, registry, agent)
         check_replaceable(file, "--out")
-        audit_book.refuse(chosen, registry, agent, marked)
+        audit_book.refuse(settings, registry, agent, marked)
         checked(items(whole, _unanswered(whole), right))
         drawn = independent(whole, card, asked.seed, asked.group)
         recorded = Predictions.read(asked.predictions).among(whole, drawn.test) if asked.predictions is not None else None
-        book = AttemptBook(certificates.kept(chosen, registry, agent).with_name(attempts.FILE))
+        book = AttemptBook(certificates.kept(settings, registry, agent).with_name(attempts.FILE))
         terms = book.terms(marked, terms)
-        return cls(project, card, marked, drawn, right, checks, combination, bonds, file, recorded, book, terms)
+        return cls(project, subject, marked, drawn, right, checks, combination, bonds, file, recorded, book, terms)
 
     @property
     def test(self) -> Test:
@@ -160,14 +162,13 @@ class _Matter:
         if self.combination is not None:
             from orchestra.cli import combining
 
-            said = await combining.answered(open_, chosen, self.project, self.card, self.combination, self.test, self.recorded)
+            card = self.subject.card
+            said = await combining.answered(open_, chosen, self.project, card, self.combination, self.test, self.recorded)
             return [case for case, _ in said]
         if self.recorded is not None:
-            return list(self.recorded.cases(self.card, self.checks, self.test))
+            return self.subject.recorded(self.recorded, self.checks, self.test)
         async with serving(open_, chosen) as orchestra:
-            step, what = Agent.carded(asked_once(self.card, self.checks)), "rows failed, and count as wrong and not accepted"
-            arm = await comparison.metered_arm(orchestra, self.card.name, step, self.test, chosen.concurrency, what)
-        return list(arm.cases)
+            return await self.subject.cases(orchestra, self.checks, self.test, chosen.concurrency)
 
 
 async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Path, stop: Stop) -> Attempt:
@@ -177,7 +178,12 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     test, drawn, right, terms = matter.test, matter.drawn, matter.right, matter.terms
     size = len(test.questions)
     if not asked.as_json:
-        say(visible(f"{asked.agent} on {test.name}: {size:,} rows, checks {', '.join(matter.checks)}"))
+        what = (
+            f"checks {', '.join(matter.checks)}"
+            if matter.subject.whole is None
+            else "scored by the least sure that the output follows from"
+        )
+        say(visible(f"{matter.subject.card.name} on {test.name}: {size:,} rows, {what}"))
         say(visible(f"right: {right.said}"))
         for line in matter.left_out:
             say(line)
@@ -198,7 +204,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     if not isinstance(found.outcome, Certified):
         return Attempt(found, None, None, found.terms, drawn, right, tested=few is None)
     mark, now = matter.combination.digest if matter.combination is not None else "", datetime.now(UTC).isoformat(timespec="seconds")
-    made = certificate(asked.agent, matter.checks, found, matter.origin, matter.bonds, now, mark)
+    made = certificate(matter.subject.card.name, matter.checks, found, matter.origin, matter.bonds, now, mark)
     before = _promised(matter.file, made)
     go_on()
     audit_book.replaced(matter.file, made.written())
@@ -314,7 +320,10 @@ def show(asked: Certifying, made: Attempt) -> None:
         f" and with the naive threshold in {splits.naive_broken} of {splits.naive} (in {splits.naive_refuted})."
     )
     if made.file is not None:
-        say(visible(f"\n{made.file}: written; a node accepts by it with `accept: certified`"), style="bold")
+        by = "a node accepts by it with `accept: certified`"
+        if made.certificate is not None and made.certificate.of:
+            by = f"orchestra run {asked.agent} --accept certified accepts by it"
+        say(visible(f"\n{made.file}: written; {by}"), style="bold")
     if made.before:
         say(visible(f"It replaces {made.before}"), style="yellow")
 

@@ -158,6 +158,8 @@ def _node_finished(state: State, event: NodeFinished, program: Program) -> None:
     state.asked.pop(event.node, None)
     if state.allotment is not None:
         allotting.release(state.allotment, unit)
+    if unit.scope.ended is not None and event.given is not None:
+        unit.scope.ended.given = True
     _settle(state, unit, event.outcome)
 
 
@@ -342,6 +344,8 @@ def with_defaults(program: Program, given: dict[str, object]) -> dict[str, objec
 
 def _settle(state: State, unit: Unit, outcome: Outcome) -> None:
     unit.phase = Phase.DONE
+    if unit.scope.ended is not None:
+        unit.scope.ended.units[unit.path] = unit
     if (owner := unit.owner) is not None:
         spreading = owner.spreading
         if spreading is not None and spreading.spare >= 0:

@@ -211,10 +211,24 @@ class Writing:
         self.answered += [number for number, sample in self.samples.items() if sample.body is scope]
 
 
+class Ended:
+    """What has ended inside a workflow that is judged as a whole."""
+
+    __slots__ = ("given", "units")
+
+    def __init__(self) -> None:
+        self.units: dict[str, Unit] = {}
+        """By path."""
+        self.given = False
+        """Whether a person has said what one of them gives: no promise is about that."""
+
+
 class Scope:
     """A program under way: the root, the body of a `call`, of one turn of a loop or of a question to the router, or a plan."""
 
-    __slots__ = ("bindings", "due", "expires", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "whole")
+    __slots__ = (
+        "bindings", "due", "ended", "expires", "left", "longest", "open", "outcomes", "path", "program", "purse", "unit", "whole",
+    )  # fmt: skip
 
     def __init__(self, path: str, program: Program, bindings: Bindings, unit: Unit | None, purse: Purse | None, due: float = inf) -> None:
         self.path, self.program, self.bindings, self.unit, self.purse = path, program, bindings, unit, purse
@@ -230,6 +244,10 @@ class Scope:
         """At which `State.active` the seconds of its own budget are over."""
         self.due = due
         """The earliest deadline of the bodies around this scope, on the clock of `State.active`; orders the ready heap."""
+        self.ended: Ended | None = unit.scope.ended if unit is not None else None
+        """What has ended inside the workflow around it that is judged as a whole; None where none is."""
+        if unit is not None and unit.node.acceptance is not None and unit.node.acceptance.whole:
+            self.ended = Ended()
 
 
 def hurried(node: CompiledNode) -> bool:

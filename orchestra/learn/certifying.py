@@ -48,11 +48,11 @@ class Rightness:
     """Whether they leave a case out where figures are made. A promise leaves none out: what is accepted of such rows is accepted."""
 
 
-def rightness(card: Card, evaluation: str = "", wanted: str = "") -> Rightness:
+def rightness(card: Card, evaluation: str = "", wanted: str = "", questions: Sequence[Question] = ()) -> Rightness:
     """Of an agent: the first metric of an evaluation that tells of one answer whether it is right, or the one that is wanted; without an
-    `evaluation.yaml`, those of all fields of its output. It is about all rows, whichever of them a metric leaves out of its figure. Raises
-    `InputError` V008 where none tells that."""
-    measures, chosen = measures_of(card, evaluation)
+    `evaluation.yaml`, those of all fields of its output, or of those that `questions` expect something of. It is about all rows, whichever
+    of them a metric leaves out of its figure. Raises `InputError` V008 where none tells that."""
+    measures, chosen = measures_of(card, evaluation, questions)
     if wanted and wanted not in measures:
         near = nearest(wanted, measures)
         hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(measures)}"

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestra.doors import Source, sources
 from orchestra.errors import OrchestraError
 from orchestra.events import Judged, Verdict
 from orchestra.values.json import canonical, digest
 from orchestra.values.outcome import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
+from orchestra.values.said import says
 from orchestra.verify import acceptance
 from orchestra.verify.combination import Combination
 from orchestra.verify.parts import rest
 from orchestra.workflow.nodes import RETRY, AgentNode, AskNode, Choice
 from orchestra.workflow.program import CompiledNode, Program
+
+if TYPE_CHECKING:
+    from orchestra.testing.books import Recorded
 
 UNFIT = "E033"
 """The failure of what a person gave and its node does not take: nothing stands in for that."""
@@ -56,6 +60,18 @@ def unfit(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> bool:
     except OrchestraError:
         return False
     return number <= node.limit and (len(value) > number or (len(value) < number and not of_elements))
+
+
+def as_a_whole(value: Any, path: str, recorded: Recorded | None) -> Outcome | None:
+    """What a workflow ends in that is judged as a whole. How sure it is of its output is taken as it stands on record: what is asked
+    here is whether it was judged at all, and whether what follows from that does."""
+    if not says(value):
+        return Abstained("", path)
+    said = recorded.judged.get((path, 0)) if recorded is not None else None
+    if said is None or recorded is None:
+        return None
+    ended = recorded.outcome(path)
+    return Value(value, said.score) if said.accepted else Abstained("", path, ended.score if isinstance(ended, Abstained) else None)
 
 
 def accepted(value: Any, ruling: acceptance.Ruling) -> Value:

@@ -27,6 +27,7 @@ from orchestra.testing.meanings import (
     accepted,
     agent_for,
     alike,
+    as_a_whole,
     attempts,
     evidence_of,
     first_arm,
@@ -416,6 +417,8 @@ class Oracle:
         rules = node.acceptance
         if rules is None or not rules.checks or not isinstance(found, Value):
             return found
+        if rules.whole:
+            return as_a_whole(found.value, path, self.recorded)
         rest = node.inputs.evaluate(bindings) if node.inputs is not None else []
         ruling = self._ruling(path, number, node, found, evidence_of(node, bindings) or sources(rest), bindings)
         if ruling is None:

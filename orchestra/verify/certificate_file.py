@@ -15,6 +15,8 @@ from orchestra.verify.sealed import CERTIFICATE, Promise
 FILE = CERTIFICATE
 SCORE = "the lowest score of the node's checks, each of which passes"
 """What is compared with the threshold (`orchestra.verify.combine.score`)."""
+WHOLE = "how sure the least sure is of those that the output follows from"
+"""And of a workflow as a whole (`orchestra.engine.kinds.sureness`)."""
 COMBINED = "what the agent's combination makes of the scores of the node's checks"
 """And where the node says `score: combined`."""
 
@@ -39,11 +41,16 @@ class Bonds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of what it has learnt: an adapter's weights, a classical agent's arrays, the version of code. Empty for nothing."""
     checks: str
     """Of the code of the checks."""
+    parts: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    """Of a workflow: of all that it asks, calls and accepts by, in words. Not there for an agent."""
 
     def changed(self, now: Bonds) -> list[str]:
         """What is not what it was, in words."""
-        words = {"card": "its card or prompt", "model": "the model", "adapter": "its adapter or arrays", "checks": "the code of the checks"}
-        return [said for field, said in words.items() if getattr(self, field) != getattr(now, field)]
+        its = "its card or prompt" if self.parts is msgspec.UNSET else "what it says itself"
+        words = {"card": its, "model": "the model", "adapter": "its adapter or arrays", "checks": "the code of the checks"}
+        found = [said for field, said in words.items() if getattr(self, field) != getattr(now, field)]
+        before, after = self.parts or {}, now.parts or {}
+        return found + [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,6 +138,8 @@ class Certificate(Promise, frozen=True, kw_only=True, forbid_unknown_fields=True
     """UTC, ISO 8601."""
     combination: str | msgspec.UnsetType = msgspec.UNSET
     """The digest of the combination that makes the score; not there where it is the lowest of the checks."""
+    of: Literal["workflow"] | msgspec.UnsetType = msgspec.UNSET
+    """Whether `agent` is the name of a workflow, and this is about its output as a whole."""
 
     @property
     def coverage(self) -> float:
@@ -154,7 +163,7 @@ class Certificate(Promise, frozen=True, kw_only=True, forbid_unknown_fields=True
         """The promise with what an auditor asks of it, as plain JSON."""
         data = self.data
         return {
-            "agent": self.agent,
+            self.of or "agent": self.agent,
             "promise": self.promise,
             "alpha": self.alpha,
             "delta": self.delta,
@@ -222,7 +231,8 @@ def certificate(
         delta=found.terms.delta,
         attempt=found.terms.attempt or msgspec.UNSET,
         threshold=outcome.step.threshold,
-        score=COMBINED if combination else SCORE,
+        score=WHOLE if bonds.parts is not msgspec.UNSET else COMBINED if combination else SCORE,
+        of="workflow" if bonds.parts is not msgspec.UNSET else msgspec.UNSET,
         checks=tuple(sorted(checks)),
         combination=combination or msgspec.UNSET,
         accepted=outcome.step.accepted,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 
@@ -96,6 +96,16 @@ Checks: TypeAlias = Check | Tool[..., Any]
 def check_of(asked: Checks) -> Check:
     """What is asked, as a check."""
     return asked if isinstance(asked, Check) else Check(called(asked.name), steps=(asked,))
+
+
+def as_written(given: Any) -> tuple[Any, tuple[Step[..., Any], ...]]:
+    """Checks of a card as they are written, and the agents and tools in them; what is none is left for the card to refuse."""
+    asked = [given] if isinstance(given, Check | Tool) else given
+    if isinstance(asked, str) or not isinstance(asked, Iterable):
+        return given, ()
+    found = [check_of(one) if isinstance(one, Check | Tool) else one for one in asked]
+    names = [name for one in found for name in (one.names if isinstance(one, Check) else (one,))]
+    return tuple(names), tuple(step for one in found if isinstance(one, Check) for step in one.steps)
 
 
 class AgentCheck(Check):
@@ -254,14 +264,21 @@ def _wanted(checks: object) -> Check:
 
 
 def _clause(checks: Check, against: object, accept: Accept | None) -> dict[str, Any]:
-    if accept is not None and accept != certified and not (isinstance(accept, int | float) and 0 <= accept <= 1):
-        raise fault("W016", f"accept={accept!r} is no score", hint="accept=0.8, from 0 to 1, or accept=certified")
     clause: dict[str, Any] = {"checks": checks.names}
     if against is not _NOTHING:
         clause["against"] = template(against)[0]
     if accept is not None:
-        clause["accept"] = accept if isinstance(accept, str) else float(accept)
+        clause["accept"] = accepting(accept)
     return clause
+
+
+def accepting(accept: Accept) -> Accept:
+    """From which score on something is accepted, as a workflow has it. Raises `InputError` W016 for what is no score."""
+    if accept == certified:
+        return certified
+    if not isinstance(accept, int | float) or not 0 <= accept <= 1:
+        raise fault("W016", f"accept={accept!r} is no score", hint="accept=0.8, from 0 to 1, or accept=certified")
+    return float(accept)
 
 
 def _actions(otherwise: Sequence[Again | Abstain]) -> Sequence[Again | Abstain]:

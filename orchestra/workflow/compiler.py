@@ -73,6 +73,8 @@ def _compile(graph: Graph, catalog: Catalog, places: Places | None, above: tuple
         inputs = compiler.inputs()
         given = {"title": "input", **record({name: entry.schema for name, entry in inputs.items()})}
         body = compiler.body(graph.nodes, graph.output, {"input": bundled(given)}, ())
+        if graph.accept is not None:
+            body = modifiers.whole(compiler, graph, body)
     except Enough:
         pass
     findings.settle()

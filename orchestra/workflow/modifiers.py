@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestra.agent.contract import Contract, Schema
@@ -10,7 +11,7 @@ from orchestra.values.schema import ANY, branches, elements, resolve, show, unde
 from orchestra.workflow import alternatives, nodes
 from orchestra.workflow.covering import of_when, together
 from orchestra.workflow.drafts import Draft, Names, condition, drafted
-from orchestra.workflow.nodes import RETRY, AnyNode
+from orchestra.workflow.nodes import RETRY, AnyNode, Graph
 from orchestra.workflow.ordering import Uses, names_in
 from orchestra.workflow.program import Acceptance, Expression
 from orchestra.workflow.syntax import KEYWORDS, reference
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from orchestra.verify.claims_file import ClaimsCertificate
     from orchestra.verify.combination import Combination
     from orchestra.workflow.checked import Checked
-    from orchestra.workflow.compiler import Compiler
+    from orchestra.workflow.compiler import Body, Compiler
 
 _MODIFIERS = frozenset(nodes.Node.model_fields) - {"after"} | {"escalate"}
 """What a bare node has nothing of."""
@@ -196,7 +197,39 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
         combination=combination,
         asking=asked.asking,
         judges=asked.judges,
+        whole=certificate is not None and draft.kind == "call",
     )
+
+
+def whole(compiler: Compiler, graph: Graph, body: Body) -> Body:
+    """A workflow's own body, enclosed in a node that judges what it gives."""
+    enclosed = graph.enclosed
+    name, node = next(iter(enclosed.nodes.items()))
+    accept, certificate = graph.accept, None
+    if accept == "certified":
+        certificate = _whole(compiler, graph.name, ("accept",))
+        accept = certificate.threshold if certificate is not None else 0.0
+    acceptance = Acceptance((nodes.CONFIDENCE,), None, float(accept or 0), certificate=certificate, whole=True)
+    draft = Draft(kind="call", output=body.schema, body=body.program(graph.name), acceptance=acceptance, sure=False)
+    made = compiled(enclosed.output, {name: body.schema}, compiler.findings, ("output",))
+    assert made is not None, "it is one reference"
+    only = draft.node(0, name, node, (), (), frozenset(), 1)
+    return replace(body, nodes=(only,), output=made, sure=False, types={}, certain=frozenset())
+
+
+def _whole(compiler: Compiler, name: str, path: Path) -> Certificate | None:
+    """The certificate of a workflow as a whole; where there is none that holds, that is noted (L119, V002 on)."""
+    findings, place = compiler.findings, compiler.findings.at(*path)
+    try:
+        found: Certificate | None = compiler.catalog.wholes.get(name)
+    except InputError as error:
+        why = error.why or (str(error.place) if error.place is not None else "")
+        findings.fault(error.code, error.message, place, hint=error.hint, why=why)
+        return None
+    if found is None:
+        said = f"there is no certificate for the workflow {name!r}"
+        findings.fault("L119", said, place, hint=f"orchestra certify {name} --data FILE")
+    return found
 
 
 def _unchecked(compiler: Compiler, node: AnyNode, path: Path) -> None:
@@ -215,6 +248,12 @@ def _certificate(
     """What `accept: certified` stands for, of whole answers or of their `claims`; where nothing does, that is noted (L119, V002 on)."""
     findings = compiler.findings
     place = findings.at(*path, "accept") if node.accept is not None else findings.at(*path)
+    if isinstance(node, nodes.CallNode) and isinstance(node.call, str) and not claims:
+        if frozenset(checks) == {nodes.CONFIDENCE}:
+            return _whole(compiler, node.call, (*path, "accept"))
+        said = f"the certificate of a workflow is about how sure it is, and this node has {listed(checks)}"
+        findings.fault("V005", said, place, hint=f"checks: [{nodes.CONFIDENCE}]")
+        return None
     if contract is None or contract.kind != "agent":
         why = "certificates are of agents, and this node asks none"
         name = contract.name if contract is not None else path[-1]

@@ -25,6 +25,10 @@ AtLeast: TypeAlias = Literal["all"] | Annotated[int, Field(ge=1, le=10_000)]
 Action: TypeAlias = Literal["retry", "escalate", "ask", "back_off", "abstain"]
 
 
+CONFIDENCE = "confidence"
+"""The check that a workflow's output is judged by as a whole."""
+
+
 class Frozen(BaseModel):
     """A frozen model that refuses unknown keys and is filled by field name or by alias.
 
@@ -267,4 +271,16 @@ class Graph(Frozen):
     budget: Budget | None = None
     defaults: Defaults | None = None
     label: Label | None = None
+    accept: Literal["certified"] | Annotated[float, Field(ge=0, le=1)] | None = None
+    """From which score on its output is accepted as a whole: that of its own certificate, or one that is stated."""
     nodes: Annotated[Mapping[Name, AnyNode], Field(min_length=1)]
+
+    @property
+    def enclosed(self) -> Graph:
+        """The same as one node that calls all of it and judges what it gives, where `accept` says so; itself where nothing is said."""
+        if self.accept is None:
+            return self
+        name = self.name if self.name != "input" else "input_"
+        block = Block.model_construct(nodes=self.nodes, output=self.output)
+        whole = CallNode.model_construct(call=block, checks=(CONFIDENCE,), accept=self.accept, otherwise=("abstain",))
+        return self.model_copy(update={"nodes": {name: whole}, "output": f"${{{name}}}", "accept": None})

@@ -58,6 +58,8 @@ class Acceptance:
     """Whether one of the checks asks agents."""
     judges: Mapping[str, Contract] = field(default_factory=dict)
     """The agents that they may ask beside the producer, by name."""
+    whole: bool = False
+    """Whether a workflow is judged as a whole: it is as sure as the least sure of what its output follows from."""
 
 
 class Planning(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -327,6 +329,24 @@ def _climbs(node: CompiledNode) -> bool:
         return True
     skills = node.planning.skills if node.planning is not None else node.using.known if node.using is not None else ()
     return any("escalate" in one.otherwise for one in skills) or (node.body is not None and node.body.climbs)
+
+
+def contracts(node: CompiledNode) -> Iterator[Contract]:
+    """What a node calls, or may call: a plan is made of more than one."""
+    if node.contract is not None:
+        yield node.contract
+    if node.acceptance is not None:
+        yield from node.acceptance.judges.values()
+    if (planning := node.planning) is not None:
+        yield from planning.skills
+        yield from planning.known
+        yield from planning.judges
+        if planning.router is not None:
+            yield planning.router
+        if planning.larger is not None:
+            yield planning.larger
+    if node.using is not None:
+        yield from node.using.known
 
 
 def sampled(program: Program, sample: int) -> Program:

@@ -73,6 +73,8 @@ class _Function:
         if graph.types:
             raise Unspoken(f"its types are declared in the file: {', '.join(graph.types)}")
         told = [f"{key}={value!r}" for key in ("budget", "label", "defaults") if (value := _set(getattr(graph, key))) is not None]
+        if graph.accept is not None:
+            told.append(f"accept={self.word('certified') if graph.accept == 'certified' else graph.accept}")
         body = _Body(self, {}, graph.nodes)
         described = [repr(graph.description)] if graph.description else []
         lines = [*described, *body.lines(), f"return {body.returned(graph.output)}"]

@@ -86,6 +86,11 @@ class Signature:
             raise InputError("W020", f"the output is not a {self.returns}: {where + ': ' if where else ''}{first['msg']}") from error
 
 
+def described(function: Callable[..., Any]) -> str:
+    """The first paragraph of a function's docstring, on one line."""
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
+
+
 def of_function(function: Callable[..., Any], kind: str, *, key: str = "") -> Signature:
     """The signature of a decorated function; its annotations are resolved, also where they name local types.
 

@@ -16,7 +16,7 @@ Outside of a workflow a step is run by `await orchestra.run(search, ...)`; a pla
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, ParamSpec, Protocol, TypedDict, cast, get_args, overload
@@ -36,13 +36,13 @@ from orchestra.workflow.nodes import AgentNode, Budget, CallNode, Defaults, Grap
 from orchestra.workflow.pending import ATOM, Wired, said, unfit
 from orchestra.workflow.placeholders import Guarded, Placeholder, holds, template
 from orchestra.workflow.scopes import Lines, Presence, Scope, Variable, fault, inside, lines_of, returning, traced, tracing
-from orchestra.workflow.signatures import NAME, different, inputs_of, models_of, of_contract, of_function, of_graph, of_models
+from orchestra.workflow.signatures import NAME, described, different, inputs_of, models_of, of_contract, of_function, of_graph, of_models
 from orchestra.workflow.spoken import typed
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.agent.card_file import Sampling, ToolLimits
-    from orchestra.workflow.acceptance import Check, Checks
+    from orchestra.workflow.acceptance import Accept, Check, Checks
 
 __all__ = [
     "Agent",
@@ -204,11 +204,6 @@ class Tool(Step[P, R]):
         return f"it is a coroutine; in a test, await {self.name}.function(...)"
 
 
-def described(function: Callable[..., Any]) -> str:
-    """The first paragraph of a function's docstring, on one line."""
-    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
-
-
 class Workflow(Step[P, R]):
     """A workflow: a function that is traced once, or a frozen graph."""
 
@@ -219,6 +214,8 @@ class Workflow(Step[P, R]):
     budget: Budget | None = None
     defaults: Defaults | None = None
     label: Label | None = None
+    accept: Accept | None = None
+    """From which score on its output is accepted as a whole."""
 
     @classmethod
     def of(cls, graph: Graph) -> Workflow[..., Any]:
@@ -268,7 +265,7 @@ class Workflow(Step[P, R]):
     @property
     def _written(self) -> tuple[Any, ...]:
         """What its declaration says, so that two are compared without tracing them."""
-        return self.function, self.budget, self.defaults, self.label
+        return self.function, self.budget, self.defaults, self.label, self.accept
 
     @cached_property
     def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...], Mapping[str, Schema], Lines]:
@@ -306,6 +303,7 @@ class Workflow(Step[P, R]):
             budget=self.budget,
             defaults=self.defaults,
             label=self.label,
+            accept=self.accept,
             nodes=nodes,
         )
         return graph, self._called(scope), scope.models, lines_of(scope.nodes)
@@ -390,24 +388,14 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
                 made.uses = (*made.uses, *(one for one in given if isinstance(one, Step)))
                 settings[key] = tuple(one.name if isinstance(one, Step) else one for one in given)
         if "checks" in settings:
-            settings["checks"], steps = _checks(settings["checks"])
+            from orchestra.workflow.acceptance import as_written
+
+            settings["checks"], steps = as_written(settings["checks"])
             made.uses = (*made.uses, *steps)
         made.settings = settings
         return made
 
     return declare
-
-
-def _checks(given: Any) -> tuple[Any, tuple[Step[..., Any], ...]]:
-    """Checks of a card as they are written, and the agents and tools in them; what is none is left for the card to refuse."""
-    from orchestra.workflow.acceptance import Check, check_of
-
-    asked = [given] if isinstance(given, Check | Tool) else given
-    if isinstance(asked, str) or not isinstance(asked, Iterable):
-        return given, ()
-    found = [check_of(one) if isinstance(one, Check | Tool) else one for one in asked]
-    names = [name for one in found for name in (one.names if isinstance(one, Check) else (one,))]
-    return tuple(names), tuple(step for one in found if isinstance(one, Check) for step in one.steps)
 
 
 if TYPE_CHECKING:
@@ -458,15 +446,26 @@ else:
 def workflow(function: Callable[P, T], /) -> Workflow[P, T]: ...
 @overload
 def workflow(
-    *, budget: Budget | None = None, label: Label | None = None, defaults: Defaults | None = None, name: str = ""
+    *,
+    budget: Budget | None = None,
+    label: Label | None = None,
+    defaults: Defaults | None = None,
+    accept: Accept | None = None,
+    name: str = "",
 ) -> WorkflowDecorator: ...
 def workflow(
-    function: Any = None, /, *, budget: Budget | None = None, label: Label | None = None, defaults: Defaults | None = None, name: str = ""
+    function: Any = None,
+    /,
+    *,
+    budget: Budget | None = None,
+    label: Label | None = None,
+    defaults: Defaults | None = None,
+    accept: Accept | None = None,
+    name: str = "",
 ) -> Any:
     """Makes a workflow of a function, which is run once, with placeholders, when its graph is first asked for: `@workflow`, or
-    `@workflow(budget=Budget(tokens=2_000))`.
-
-    Its docstring's first paragraph is the description. Raises `InputError` W017 for a function without types, and for what is no function.
+    `@workflow(budget=Budget(tokens=2_000))`. Its docstring's first paragraph is the description. With `accept=certified` its output is
+    accepted as a whole, by its certificate. Raises `InputError` W017 for a function without types, and for what is no function.
     """
 
     def declare(function: Callable[..., Any]) -> Any:
@@ -488,6 +487,10 @@ def workflow(
             )
         made: Workflow[..., Any] = Workflow(called, signature, described(function))
         made.function, made.budget, made.label, made.defaults = function, budget, label, defaults
+        if accept is not None:
+            from orchestra.workflow.acceptance import accepting
+
+            made.accept = accepting(accept)
         return made
 
     if function is not None and not inspect.isroutine(function):

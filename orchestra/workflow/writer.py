@@ -56,7 +56,7 @@ def _document(graph: Graph) -> _Open:
         output=graph.output,
         **({} if graph.budget is None else {"budget": _limits(graph.budget)}),
         **({} if graph.defaults is None else {"defaults": _limits(graph.defaults)}),
-        **_present(label=graph.label),
+        **_present(label=graph.label, accept=_short(graph.accept)),
         nodes=_nodes(graph.nodes),
     )
 

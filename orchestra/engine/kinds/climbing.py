@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestra.codes import NO_TIER, NOT_CLEARED
 from orchestra.doors import sources
-from orchestra.engine.kinds.acceptance import evidence
+from orchestra.engine.kinds.acceptance import evidence, sure, under
 from orchestra.engine.proposals import Ask, Finish, Proposal
 from orchestra.engine.retry import policy
 from orchestra.engine.state import Rung, State, Unit, acceptance_of, answer_of, ruling_of
@@ -65,7 +65,9 @@ def _unaccepted(state: State, unit: Unit, value: Any, reason: str, score: float 
     tiers = told(state, unit)
     if "ask" in acceptance_of(unit).otherwise:
         return ask(unit, value, tiers)
-    return Finish(unit, Abstained(f"{reason}; {tiers}" if tiers else reason, unit.path, score, ruling_of(unit).told))
+    acceptance = acceptance_of(unit)
+    why, score = under(acceptance, reason), sure(unit, value) if acceptance.whole else score
+    return Finish(unit, Abstained(f"{why}; {tiers}" if tiers else why, unit.path, score, ruling_of(unit).told))
 
 
 def told(state: State, unit: Unit) -> str:

@@ -1,0 +1,221 @@
+"""`orchestra certify WORKFLOW`, and runs accepted as a whole by what it made: the promise, what is withheld, what voids it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestra.verify.certificate_file import Certificate
+from tests.cli import towers
+from tests.cli.shell import Said, Shell
+from tests.cli.stage import furnish
+from tests.cli.towers import NAME
+from tests.nowhere import FLEET
+
+pytestmark = pytest.mark.slow
+
+FOLDER = Path(f"workflows/{NAME}")
+FILE = FOLDER / "certificate.json"
+WORKFLOW = Path(__file__).parents[2] / "workflows" / f"{NAME}.yaml"
+CALLER = f"""\
+schema: orchestra/v1
+name: desk
+input: {{question: str, documents: "list[Document]"}}
+output: ${{told}}
+nodes:
+  told:
+    call: {NAME}
+    with: {{question: "${{input.question}}", documents: "${{input.documents}}"}}
+    checks: [confidence]
+    accept: certified
+    otherwise: [abstain]
+"""
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    furnish(files={"configs/nowhere.yaml": FLEET, "orchestra.toml": 'fleet = "nowhere"\n'})
+    shell.opener = towers.simulated()
+    return shell
+
+
+def certify(shell: Shell, *more: str, of: str = NAME) -> Said:
+    return shell("certify", of, "--data", "rows.jsonl", *more)
+
+
+def recorded(shell: Shell, count: int) -> Said:
+    """A certificate of recorded answers, which nobody need be asked for."""
+    towers.rows("rows.jsonl", range(count))
+    towers.predictions("answers.jsonl", range(count))
+    return certify(shell, "--predictions", "answers.jsonl")
+
+
+def run(shell: Shell, number: int, *more: str, of: str = NAME) -> Said:
+    Path("inputs.json").write_text(json.dumps(towers.inputs(number)))
+    return shell("run", of, "-i", "@inputs.json", *more)
+
+
+def one(known: bool, above: float = 0.0, below: float = 1.0, first: int = 5_000) -> int:
+    """A tower of which the documents tell, or do not, and of which the reader is so sure."""
+    return next(n for n in range(first, first + 500) if towers.known(n) == known and above <= towers.sure(n) < below)
+
+
+@pytest.fixture
+def certified(shell: Shell) -> Certificate:
+    """The certificate of the packaged workflow, of recorded answers."""
+    said = recorded(shell, 1_000)
+    assert said.code == 0, said.out + said.err
+    return Certificate.read(FILE.read_bytes())
+
+
+def test_each_row_is_run_through_the_workflow_and_the_promise_is_about_its_answer(shell: Shell) -> None:
+    towers.rows("rows.jsonl", range(400))
+    said = certify(shell)
+    assert said.code == 0, said.out + said.err
+    assert "takes 63 accepted answers" in said.out
+    assert "must be withheld at least" in said.out
+    assert "naive threshold" in said.out
+    assert "200 resplits" in said.out
+    assert f"orchestra run {NAME} --accept certified accepts by it" in said.out
+    made = Certificate.read(FILE.read_bytes())
+    assert (made.agent, made.of, made.checks, made.data.right) == (NAME, "workflow", ("confidence",), ("text same",))
+    assert (FOLDER / "attempts.jsonl").read_text().count("\n") == 1
+    towers.predictions("answers.jsonl", range(400))
+    FILE.unlink()
+    again = certify(shell, "--predictions", "answers.jsonl")
+    assert again.code == 0, "the same answers are the same attempt"
+    assert Certificate.read(FILE.read_bytes()).threshold == made.threshold
+
+
+def test_the_promise_is_kept_on_rows_that_had_no_part_in_it(certified: Certificate) -> None:
+    fresh = [n for n in range(10_000, 14_000) if (given := towers.told(n)) is not None and given[1] >= certified.threshold]
+    wrong = sum(towers.told(n)[0] != towers.expected(n) for n in fresh)  # type: ignore[index]
+    assert len(fresh) > 1_000
+    assert wrong <= certified.alpha * len(fresh)
+
+
+def test_a_run_states_the_promise_and_what_stands_behind_it(shell: Shell, certified: Certificate) -> None:
+    number = one(known=True, above=certified.threshold)
+    said = run(shell, number, "--accept", "certified")
+    assert said.code == 0, said.err
+    assert f"{NAME}: {certified.promise}" in said.out
+    data = run(shell, number, "--accept", "certified", "--json").json
+    assert data["output"]["text"] == towers.expected(number)["text"]
+    assert data["promises"] == {NAME: certified.promise}
+    assert data["certificates"][NAME] == certified.terms
+    assert data["certificates"][NAME]["workflow"] == NAME
+    assert data["confidence"] == towers.sure(number)
+    assert [claim["path"] for claim in data["claims"]] == ["text"]
+    assert run(shell, number, "--json").json["promises"] == {}, "without the option nothing is promised"
+
+
+def test_what_scores_less_and_what_says_nothing_is_withheld_under_the_certificate(shell: Shell, certified: Certificate) -> None:
+    unsure, hidden = one(known=True, below=certified.threshold), one(known=False, above=0.6)
+    said = run(shell, unsure, "--accept", "certified")
+    assert said.code == 3
+    assert f"withheld: {NAME}: under its certificate: confidence: it is sure to {towers.sure(unsure):.3f}" in said.out
+    data = run(shell, unsure, "--accept", "certified", "--json").json
+    assert (data["status"], data["output"], data["promises"]) == ("abstained", None, {})
+    assert data["confidence"] == pytest.approx(towers.sure(unsure))
+    said = run(shell, hidden, "--accept", "certified")
+    assert said.code == 3
+    assert f"withheld: {NAME}: under its certificate: it says nothing" in said.out
+    assert "The documents do not tell." in run(shell, hidden).out
+
+
+def test_a_node_that_calls_the_workflow_accepts_by_its_certificate(shell: Shell, certified: Certificate) -> None:
+    Path("desk.yaml").write_text(CALLER)
+    said = run(shell, one(known=True, above=certified.threshold), "--json", of="./desk.yaml").json
+    assert (said["status"], said["promises"]) == ("done", {"told": certified.promise})
+    assert run(shell, one(known=False), of="./desk.yaml").code == 3
+    Path("desk.yaml").write_text(CALLER.replace("[confidence]", "[schema, confidence]"))
+    assert "V005: the certificate of a workflow is about how sure it is" in run(shell, 1, of="./desk.yaml").err
+
+
+def test_a_run_that_is_forked_is_accepted_as_it_was(shell: Shell, certified: Certificate) -> None:
+    name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
+    assert shell("runs", "fork", name, "--json").json["promises"] == {NAME: certified.promise}
+    assert shell("runs", "fork", name, "--set", "answer_from_documents/answer={}", "--json").code != 0
+
+
+def test_a_file_may_say_it_and_its_certificate_lies_beside_it(shell: Shell) -> None:
+    Path("own").mkdir()
+    Path("own/towers.yaml").write_text(WORKFLOW.read_text().replace(f"name: {NAME}", "name: towers\naccept: certified"))
+    missing = run(shell, 1, of="./own/towers.yaml")
+    assert missing.code == 2
+    assert "L119: there is no certificate for the workflow 'towers'" in missing.err
+    assert "accept: certified" in missing.err
+    towers.rows("rows.jsonl", range(400))
+    towers.predictions("answers.jsonl", range(400))
+    assert certify(shell, "--predictions", "answers.jsonl", of="./own/towers.yaml").code == 0
+    made = Certificate.read(Path("own/towers/certificate.json").read_bytes())
+    assert run(shell, one(known=True, above=made.threshold), "--json", of="./own/towers.yaml").json["promises"] == {"towers": made.promise}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("max_output: 64", "max_output: 63", "the card or prompt of 'generative_reader' changed"),
+        ("checks: [schema, quote]", "checks: [quote]", "the card or prompt of 'generative_reader' changed"),
+    ],
+)
+def test_a_changed_agent_voids_it(shell: Shell, certified: Certificate, old: str, new: str, why: str) -> None:
+    own = Path("agents/generative_reader")
+    own.mkdir(parents=True)
+    for path in (Path(__file__).parents[2] / "agents/generative_reader").iterdir():
+        if path.is_file():
+            (own / path.name).write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+        else:
+            (own / path.name).symlink_to(path)
+    said = run(shell, 1, "--accept", "certified")
+    assert said.code == 2
+    assert f"V002: the certificate of the workflow '{NAME}' is void: {why} since it was made" in said.err
+    assert run(shell, one(known=True), "--json").code == 0, "without a promise it runs"
+
+
+def test_a_changed_workflow_voids_it_and_what_it_says_of_itself_does_not(shell: Shell, certified: Certificate) -> None:
+    text = WORKFLOW.read_text()
+    Path(f"workflows/{NAME}.yaml").write_text(text.replace("description: Answers", "description: It answers"))
+    assert run(shell, one(known=True, above=certified.threshold), "--accept", "certified").code == 0
+    Path(f"workflows/{NAME}.yaml").write_text(text.replace("top: 4", "top: 5"))
+    assert "is void: what it says itself changed since it was made" in run(shell, 1, "--accept", "certified").err
+
+
+def test_a_changed_fleet_voids_it(shell: Shell, certified: Certificate) -> None:
+    Path("configs/nowhere.yaml").write_text(FLEET.replace('revision: "1"', 'revision: "2"'))
+    assert "is void: the model of 'generative_reader' changed" in run(shell, 1, "--accept", "certified").err
+
+
+def test_the_certificate_is_shown(shell: Shell, certified: Certificate) -> None:
+    said = shell("certify", NAME)
+    assert f"{NAME}: {certified.promise}" in said.out
+    assert certified.score in said.out
+    assert str(FILE) in said.out
+
+
+def test_too_little_data_is_said_before_anybody_is_asked(shell: Shell) -> None:
+    towers.rows("rows.jsonl", range(100))
+    said = certify(shell)
+    assert said.code == 3
+    assert "No certificate, too little data" in said.out
+    assert "was not asked" in said.out
+
+
+def test_what_is_about_agents_is_refused(shell: Shell) -> None:
+    towers.rows("rows.jsonl", range(10))
+    assert "C010: --checks is about an agent" in certify(shell, "--checks", "quote").err
+    assert "V032: a watch is of agents" in shell("certify", NAME, "--watch").err
+    assert "V032: --claims are of agents" in certify(shell, "--claims").err
+    assert "V029: --accept 2 is no score" in run(shell, 1, "--accept", "2").err
+    assert "L119: there is no certificate for the workflow" in run(shell, 1, "--accept", "certified").err
+
+
+def test_a_workflow_that_acts_is_certified_by_recorded_answers_alone(shell: Shell) -> None:
+    asks = "name: {0}\nschema: orchestra/v1\ninput: {{question: str}}\noutput: ${{said}}\nnodes:\n  said: {{ask: '${{input.question}}'}}\n"
+    Path("desk.yaml").write_text(asks.format("desk"))
+    Path("rows.jsonl").write_text(json.dumps({"id": "1", "input": {"question": "?"}, "expected": {"output": "!"}}) + "\n")
+    said = certify(shell, of="./desk.yaml")
+    assert said.code == 2
+    assert "V030: desk would act once for each row: said asks a person" in said.err

@@ -1,0 +1,153 @@
+"""Workflows whose output is accepted as a whole: how sure it is, by what it follows from; what is withheld; replay and the oracle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Done
+from orchestra.engine.replay import replay
+from orchestra.errors import InputError
+from orchestra.events import Judged
+from orchestra.testing.auditor import Case, audit
+from orchestra.values.outcome import Abstained, Value
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.python import to_python
+from orchestra.workflow.reader import read
+from orchestra.workflow.writer import write
+from tests.engine.stage import CATALOG, READING, agent, play, program, record, tool
+from tests.verify.samples import certified
+
+TEXT = {"type": "string"}
+CERTIFICATE = certified("staged", ("confidence",), 0.8)
+PICK = tool("pick", record(readings={"type": "array", "items": READING}), {"anyOf": [TEXT, {"type": "null"}]})
+KNOWN = replace(CATALOG, tools={**CATALOG.tools, "pick": PICK}, wholes={"staged": CERTIFICATE})
+LIST = """
+input: {pages: "list[str]"}
+output: {text: "${picked}"}
+accept: ACCEPT
+nodes:
+  readings:
+    agent: reader
+    each: ${input.pages}
+    as: page
+    with: {question: When?, context: "${page}"}
+    checks: [quote]
+    against: "${page}"
+    otherwise: [abstain]
+  picked:
+    tool: pick
+    with: {readings: "${readings.values}"}
+"""
+SURE = {"first 1889": 0.9, "other 1889": 0.6, "third 1900": 0.7, "none": 0.2}
+
+
+def reading(call: Any) -> Done:
+    """The year of a page; of the page `none` one that does not stand there, so that its check withholds it."""
+    page = call.inputs["context"]
+    year = page.split()[-1] if page != "none" else "1700"
+    return Done(value={"answer": year, "quote": year}, confidence=SURE[page])
+
+
+def first(call: Any) -> Any:
+    found = call.inputs["readings"]
+    return found[0]["answer"] if found else None
+
+
+def last(call: Any) -> Any:
+    return f"About {call.inputs['readings'][-1]['answer']}"
+
+
+def played(pages: list[str], accept: float | str = 0.0, pick: Any = first) -> Any:
+    text = LIST.replace("ACCEPT", str(accept))
+    run = play(text, {"pages": pages}, {"reader": reading, "pick": pick}, catalog=KNOWN)
+    compiled = program(text, KNOWN)
+    assert replay(compiled, run.events).different is None
+    assert audit(Case(compiled, run.events)) == []
+    return run
+
+
+@pytest.mark.parametrize(
+    ("pages", "pick", "sure"),
+    [
+        (["first 1889"], first, 0.9),
+        (["first 1889", "third 1900"], first, 0.9),
+        (["other 1889", "first 1889"], first, 0.9),
+        (["third 1900", "first 1889", "none"], first, 0.7),
+        (["first 1889", "third 1900", "none"], last, 0.7),
+        (["first 1889", "other 1889"], last, 0.6),
+    ],
+)
+def test_it_is_as_sure_as_the_surest_that_says_it_or_else_as_the_least_sure_of_all(pages: list[str], pick: Any, sure: float) -> None:
+    assert played(pages, pick=pick).outcome == Value({"text": pick_of(pages, pick)}, sure)
+
+
+def pick_of(pages: list[str], pick: Any) -> Any:
+    readings = [{"answer": page.split()[-1]} for page in pages if page != "none"]
+    return pick(type("Call", (), {"inputs": {"readings": readings}}))
+
+
+def test_the_promise_is_about_the_output_and_what_scores_less_is_withheld_with_its_score() -> None:
+    run = played(["first 1889"], "certified")
+    assert [event.promise for event in run.of(Judged, "staged")] == [CERTIFICATE.promise]
+    run = played(["other 1889"], "certified")
+    assert isinstance(run.outcome, Abstained)
+    assert run.outcome.score == 0.6
+    assert run.outcome.reason.startswith("under its certificate: confidence: it is sure to 0.600, and 0.8 is wanted")
+    assert run.finished.status == "abstained"
+
+
+def test_what_says_nothing_is_withheld_whatever_its_score() -> None:
+    run = played(["none"], 0.0)
+    assert run.outcome == Abstained("it says nothing", "staged")
+    assert run.of(Judged, "staged") == []
+
+
+CHAIN = """
+input: {text: str}
+output: ${loud}
+accept: 0.0
+nodes:
+  said: {agent: writer, with: {text: "${input.text}"}}
+  kind: {agent: sorter, with: {text: "${said}"}}
+  either: {first_of: ["${said}", nothing], when: "${kind == 'x'}"}
+  loud:
+    call:
+      nodes:
+        shouted: {tool: shout, with: {text: "${either}"}}
+      output: ${shouted}
+"""
+
+
+def test_it_follows_through_code_choices_conditions_and_blocks() -> None:
+    known = replace(KNOWN, agents={**KNOWN.agents, "sorter": agent("sorter", record(text=TEXT), TEXT)})
+
+    def scored(said: float, kind: float) -> Any:
+        answers = {"writer": Done(value="a", confidence=said), "sorter": Done(value="x", confidence=kind)}
+        return play(CHAIN, {"text": "t"}, answers, catalog=known).outcome
+
+    assert scored(0.9, 0.5) == Value("A", 0.5)
+    assert scored(0.4, 0.5) == Value("A", 0.4)
+
+
+def test_where_nobody_says_how_sure_he_is_it_is_withheld() -> None:
+    run = play("input: {text: str}\noutput: ${a}\naccept: 0.0\nnodes:\n  a: {tool: shout, with: {text: '${input.text}'}}\n", {"text": "x"})
+    assert isinstance(run.outcome, Abstained)
+    assert "it says nothing of how sure it is" in run.outcome.reason
+
+
+def test_without_a_certificate_it_is_refused_at_its_line() -> None:
+    source = read("schema: orchestra/v1\nname: staged\n" + LIST.replace("ACCEPT", "certified"), "staged.yaml")
+    with pytest.raises(InputError, match="no certificate for the workflow 'staged'") as caught:
+        compile_graph(source.graph, replace(KNOWN, wholes={}), source.places)
+    assert (caught.value.code, caught.value.hint) == ("L119", "orchestra certify staged --data FILE")
+    assert caught.value.place is not None
+    assert caught.value.place.text.strip() == "accept: certified"
+
+
+def test_a_file_and_a_function_say_it_alike() -> None:
+    graph = read("schema: orchestra/v1\nname: staged\n" + LIST.replace("ACCEPT", "certified"), "staged.yaml").graph
+    assert read(write(graph), "again.yaml").graph == graph
+    assert "@workflow(accept=certified)" in to_python(graph)
