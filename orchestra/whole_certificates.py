@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestra import certificates
 from orchestra.agent.card import Card
-from orchestra.agent.contract import Contract
+from orchestra.agent.contract import Catalog, Contract
 from orchestra.agent.registry import Registry
 from orchestra.config import Settings, builtin
 from orchestra.errors import InputError, Place
@@ -26,7 +26,6 @@ from orchestra.workflow.nodes import Graph
 from orchestra.workflow.program import CompiledNode, Program, contracts, programs
 
 if TYPE_CHECKING:
-    from orchestra.project import Project
     from orchestra.verify.certificate_file import Bonds, Certificate
 
 EVALUATION = "evaluation.yaml"
@@ -36,18 +35,31 @@ _NEVER_ITS_OWN = ("accept", "description")
 """What a workflow's answers do not follow from."""
 
 
+class Known(Protocol):
+    """What a project knows of its workflows (`orchestra.project.Project`)."""
+
+    settings: Settings
+    registry: Registry
+
+    def catalog(self) -> Catalog: ...
+    def tiers(self, program: Program) -> tuple[str, ...]: ...
+    def graph(self, name: str) -> Graph: ...
+    def file_of(self, graph: Graph) -> Path | None: ...
+    def workflow_names(self) -> list[str]: ...
+
+
 @dataclass(frozen=True)
 class Whole:
     """A workflow as something to certify."""
 
-    project: Project
+    project: Known
     graph: Graph
     """Without an acceptance of its own."""
     file: Path | None = None
     """Where it is written; None for one that is written in Python."""
 
     @classmethod
-    def of(cls, project: Project, graph: Graph) -> Whole:
+    def of(cls, project: Known, graph: Graph) -> Whole:
         """A workflow that a project has read, or traced."""
         return cls(project, graph.model_copy(update={"accept": None}), project.file_of(graph))
 
@@ -172,7 +184,7 @@ def _code(name: str) -> str:
 class Wholes(Mapping[str, "Certificate"]):
     """The certificates by workflow, read when they are asked for; asking raises `InputError` V002 to V007 for one that does not hold."""
 
-    def __init__(self, project: Project, graph: Callable[[str], Graph]) -> None:
+    def __init__(self, project: Known, graph: Callable[[str], Graph]) -> None:
         self._project, self._graph = project, graph
 
     def __getitem__(self, name: str) -> Certificate:
@@ -187,7 +199,7 @@ class Wholes(Mapping[str, "Certificate"]):
         return sum(1 for _ in self)
 
 
-def stamps(project: Project, program: Program) -> tuple[Any, ...]:
+def stamps(project: Known, program: Program) -> tuple[Any, ...]:
     """What changes when a certificate of a workflow that a program accepts by is replaced."""
     names = [one.certificate.agent for one in program.certified if one.whole and one.certificate is not None]
     paths: list[Path | None] = []

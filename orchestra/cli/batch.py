@@ -10,7 +10,7 @@ import typer
 
 from orchestra.cli.commands import add
 from orchestra.cli.opening import opener, settings
-from orchestra.cli.options import Fleet, Tagged
+from orchestra.cli.options import AcceptedBy, Fleet, Tagged
 from orchestra.cli.screen import note, print_json
 from orchestra.errors import InputError
 
@@ -44,6 +44,7 @@ class Batching:
         bool, typer.Option("--retry-failed", help="Do rows that failed before once more; effects are not repeated.")
     ] = False
     tags: Tagged = None
+    accept: AcceptedBy = ""
     fleet: Fleet = None
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False
 
@@ -77,16 +78,16 @@ def batch(context: typer.Context, asked: Batching) -> None:
     from dataclasses import asdict
 
     from orchestra.cli.batching import Job, run_batch
-    from orchestra.cli.limits import read_budget
+    from orchestra.cli.limits import accepted_by, read_budget
     from orchestra.cli.rows import lasting
     from orchestra.cli.signals import carry_out
     from orchestra.tags import typed
 
     checks = asked.named
     chosen = settings(fleet=asked.fleet, concurrency=asked.concurrency, constraint=asked.constraint)
-    limits, tags = read_budget(asked.budget or ()), typed(asked.tags or ())
+    limits, tags, accept = read_budget(asked.budget or ()), typed(asked.tags or ()), accepted_by(asked.accept)
     with lasting(asked.source) as file:
-        job = Job(asked.name, file, asked.target, chosen.concurrency, limits, checks, str(asked.source), asked.retry_failed, tags=tags)
+        job = Job(asked.name, file, asked.target, chosen.concurrency, limits, checks, str(asked.source), asked.retry_failed, tags, accept)
         summary = carry_out(lambda _: run_batch(opener(context), chosen, job))
     if asked.as_json:
         print_json(asdict(summary))

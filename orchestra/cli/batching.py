@@ -22,6 +22,7 @@ from orchestra.errors import InputError, OrchestraError
 from orchestra.tags import Tags
 from orchestra.values.schema import nearest
 from orchestra.values.validator import Validator
+from orchestra.workflow.acceptance import Accept
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import InputField, Program
 from orchestra.workflow.steps import Agent, Step, Workflow
@@ -44,6 +45,8 @@ class Job:
     retry_failed: bool = False
     """Whether rows that failed before are done again."""
     tags: Tags = dataclasses.field(default_factory=dict)
+    accept: Accept | None = None
+    """By what outputs are accepted as wholes; None for what the workflow says."""
     inputs: Mapping[str, InputField] = dataclasses.field(default_factory=dict)
     """What the columns of a table are; known once the program is."""
 
@@ -77,6 +80,7 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
     look(job.source, job.target, job.rows)
     async with serving(open_, chosen) as orchestra:
         step = judged(orchestra, job.name, job.checks)
+        orchestra = orchestra.options(accept=job.accept)
         program = orchestra.program(step)
         job = dataclasses.replace(job, inputs=program.inputs)
         ids = survey(job.source, InputCheck(program), job.rows, job.inputs)

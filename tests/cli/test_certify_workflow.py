@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestra.config import Settings
+from orchestra.errors import Abstained
+from orchestra.result import Result
 from orchestra.verify.certificate_file import Certificate
 from tests.cli import towers
 from tests.cli.shell import Said, Shell
@@ -138,6 +143,31 @@ def test_a_run_that_is_forked_is_accepted_as_it_was(shell: Shell, certified: Cer
     name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
     assert shell("runs", "fork", name, "--json").json["promises"] == {NAME: certified.promise}
     assert shell("runs", "fork", name, "--set", "answer_from_documents/answer={}", "--json").code != 0
+
+
+def test_a_batch_withholds_what_the_certificate_does_not_accept(shell: Shell, certified: Certificate) -> None:
+    numbers = range(5_000, 5_040)
+    towers.rows("some.jsonl", numbers)
+    said = shell("batch", NAME, "-i", "some.jsonl", "-o", "out.jsonl", "--accept", "certified")
+    assert said.code == 0, said.err
+    done = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    wanted = {f"{n}" for n in numbers if (given := towers.told(n)) is not None and given[1] >= certified.threshold}
+    assert {line["id"] for line in done if line["output"] is not None} == wanted
+    assert all(line["abstained"] for line in done if line["id"] not in wanted)
+
+
+def test_python_says_it_of_a_run(shell: Shell, certified: Certificate) -> None:
+    async def scene() -> tuple[Result[Any], Result[Any]]:
+        assert shell.opener is not None
+        async with shell.opener(Settings.load({})) as orchestra:
+            told, step = orchestra.options(accept="certified"), orchestra.find(NAME)
+            sure, unsure = one(known=True, above=certified.threshold), one(known=True, below=certified.threshold)
+            return await told.run(step, **towers.inputs(sure)), await told.run(step, **towers.inputs(unsure))
+
+    good, bad = asyncio.run(scene())
+    assert (good.promises, bad.status) == ({NAME: certified.promise}, "abstained")
+    with pytest.raises(Abstained, match="under its certificate"):
+        _ = bad.output
 
 
 def test_a_file_may_say_it_and_its_certificate_lies_beside_it(shell: Shell) -> None:

@@ -1,0 +1,226 @@
+"""Workflows certified as wholes on real rows: the certificate is made on one half, and judged on the other.
+
+    python -m bench.certified_workflows --data FOLDER [NAME ...] [--rows 200] [--out FOLDER] [--offline] [--docs FOLDER]
+
+FOLDER has one folder a set. `answer_from_documents` is asked the questions of xquad_en, each with its own passage among those of seven
+others, so that it must be found first; a third of them are answered nowhere. `financial_question` is asked those of tatqa. The answers
+are kept in files that `orchestra certify NAME --data NAME.rows.jsonl --predictions NAME.answers.jsonl` reads; rows that are in one are not
+asked again, and with `--offline` none is. No passage, and no table, is in both halves. It needs the fleet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.evaluate import running, stop
+from bench.verification import write
+from orchestra import Orchestra
+from orchestra.cli.progress import Meter, Waiting
+from orchestra.cli.screen import note
+from orchestra.config import Settings
+from orchestra.learn.certifying import Rightness, items, rightness
+from orchestra.learn.evaluation import EVALUATION, arm_of, sampled
+from orchestra.learn.metrics import Case
+from orchestra.learn.questions import Question, Test, as_record, read_test
+from orchestra.project import Project
+from orchestra.values.json import canonical, digest
+from orchestra.verify.certificate import Certified, Item, Ranked, Terms, certify, interval, percent
+from orchestra.whole_certificates import Whole
+
+ALPHAS = (0.2, 0.1, 0.05, 0.02)
+POOL = 8
+"""Passages among which the right one must be found."""
+AT_ONCE = 16
+HEAD = (
+    "workflow, rows of",
+    "alpha",
+    "rows, withheld at least",
+    "certificate",
+    "on the other half",
+    "wrong of accepted",
+    "unanswerable, withheld",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A workflow and a set that it is asked about."""
+
+    name: str
+    set: str
+    evaluation: str
+    common: str
+    """The input that rows have in common with others: such rows are in one half."""
+    made: Callable[[Sequence[Question], int], list[Question]]
+    unanswerable: Callable[[Mapping[str, Any]], bool]
+    """Of what a row expects."""
+
+
+def pooled(rows: Sequence[Question], seed: int = 0) -> list[Question]:
+    """Questions to a pool of passages: each its own, and others of its half, in an order that says nothing."""
+    found = []
+    for half in (False, True):
+        own = [row for row in rows if second(_group(row.input["context"])) == half]
+        passages = sorted({row.input["context"] for row in own})
+        for row in own:
+            draw = random.Random(f"{seed} {row.id}")
+            others = draw.sample([one for one in passages if one != row.input["context"]], min(POOL, len(passages)) - 1)
+            pool = [row.input["context"], *others]
+            draw.shuffle(pool)
+            documents = [{"source": digest(text.encode())[:8], "text": text} for text in pool]
+            found.append(
+                Question(row.id, {"question": row.input["question"], "documents": documents}, row.expected, _group(row.input["context"]))
+            )
+    return found
+
+
+def as_they_are(rows: Sequence[Question], seed: int = 0) -> list[Question]:
+    """Rows whose inputs are the workflow's already, those of one table as a group."""
+    return [Question(row.id, row.input, row.expected, _group(row.input["table"])) for row in rows]
+
+
+WORKFLOWS = (
+    Asked("answer_from_documents", "xquad_en", "answers", "context", pooled, lambda expected: not expected["answers"]),
+    Asked("financial_question", "tatqa", "", "table", as_they_are, lambda expected: False),
+)
+
+
+def _group(common: Any) -> str:
+    return digest(canonical(common))
+
+
+def second(group: str) -> bool:
+    """Whether the rows of a group are in the second half."""
+    return int(group[:8], 16) % 2 == 1
+
+
+def rows_of(one: Asked, data: Path, most: int) -> Test:
+    """The rows that a workflow is asked."""
+    test = sampled(read_test(data / one.set / "dev.jsonl"), most, 0)
+    return Test(f"{one.set}, {len(test.questions)} rows", test.digest, one.made(test.questions, 0))
+
+
+def kept(path: Path) -> dict[str, tuple[Any, float | None]]:
+    """The answers of a file, by row."""
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    return {line["id"]: (line.get("output"), line.get("score")) for line in lines}
+
+
+async def collect(asked: Sequence[Asked], tests: Mapping[str, Test], out: Path, fleet: str | None) -> None:
+    """Asks what is not there yet. Raises `FleetError` where no server can be had."""
+    waiting = Waiting()
+    settings = Settings.load({"fleet": fleet}, start=machine.ROOT)
+    async with Orchestra.open(settings, fleet="start", progress=waiting) as orchestra:
+        for one in asked:
+            path, test = out / f"{one.name}.answers.jsonl", tests[one.name]
+            found = kept(path)
+            open_ = Test(test.name, test.digest, [row for row in test.questions if row.id not in found])
+            note(f"{one.name}: {len(open_.questions):,} rows to ask")
+            runs = orchestra.options(purpose=EVALUATION, accept=0.0)
+            with Meter(len(open_.questions), 0) as meter:
+                arm = await arm_of(runs, one.name, orchestra.find(one.name), open_, AT_ONCE, lambda *_: meter.advance())
+            told = [
+                {"id": row.id, "abstained": True} if case.output is None else {"id": row.id, "output": case.output, "score": case.score}
+                for row, case in zip(open_.questions, arm.cases, strict=True)
+            ]
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in told)
+            note(f"{one.name}: {arm.seconds:.0f} s, {arm.failed} failed {arm.reason}")
+    waiting.close()
+
+
+def right_of(project: Project, one: Asked) -> Rightness:
+    """What tells right answers of a workflow."""
+    return rightness(Whole.of(project, project.graph(one.name)).face, one.evaluation)
+
+
+def judged(one: Asked, test: Test, answers: Mapping[str, tuple[Any, float | None]], right: Rightness) -> list[tuple[str, ...]]:
+    """The lines of the table of one workflow."""
+    there = Test(test.name, test.digest, [row for row in test.questions if row.id in answers])
+    cases = [_case(row, *answers[row.id]) for row in there.questions]
+    found = dict(zip((row.id for row in there.questions), items(there, cases, right), strict=True))
+    later = {row.id for row in there.questions if second(row.group)}
+    nowhere = {row.id for row in there.questions if one.unanswerable(row.expected)}
+    making = [item for key, item in found.items() if key not in later]
+    rest = [item for key, item in found.items() if key in later]
+    return [_line(f"{one.name}, {one.set}", alpha, making, rest, nowhere) for alpha in ALPHAS]
+
+
+def _case(row: Question, output: Any, score: float | None) -> Case:
+    return Case(row.expected, None if output is None or score is None else as_record(output), score)
+
+
+def _line(name: str, alpha: float, making: Sequence[Item], rest: Sequence[Item], nowhere: set[str]) -> tuple[str, ...]:
+    made = certify(making, Terms(alpha, 0.05), rounds=0)
+    rows = f"{len(making)}, {percent(made.bound.withheld)}"
+    outcome = made.outcome
+    if not isinstance(outcome, Certified):
+        said = (
+            f"none: {outcome.reason}" if not hasattr(outcome, "rows") else f"none, too little data: about {outcome.rows:,} rows are needed"
+        )
+        return name, percent(alpha), rows, said, "", "", ""
+    seen = Ranked(rest).at(outcome.step.threshold)
+    low, high = interval(seen.errors, seen.accepted)
+    asked = [item for item in rest if item.id in nowhere]
+    withheld = sum(item.score is None or item.score < outcome.step.threshold for item in asked)
+    return (
+        name,
+        percent(alpha),
+        rows,
+        f"{outcome.step.threshold:.4g}, covers {percent(outcome.coverage)}",
+        f"{seen.accepted} of {len(rest)} accepted, {percent(seen.coverage)}",
+        f"{seen.errors}, {percent(seen.risk or 0)} [{percent(low)}, {percent(high)}]",
+        f"{withheld} of {len(asked)}, {percent(withheld / len(asked))}" if asked else "-",
+    )
+
+
+def table(lines: Sequence[tuple[str, ...]]) -> str:
+    """As Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (HEAD, ("---",) * len(HEAD), *lines))
+
+
+def main() -> int:
+    """Collects, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*(one.name for one in WORKFLOWS), []], help="all, where none is named")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=0, help="of each set at most; 0 for all")
+    parser.add_argument("--fleet", help="a name in configs/, or a path")
+    parser.add_argument("--out", type=Path, help="the answers' folder; in the user's cache otherwise")
+    parser.add_argument("--offline", action="store_true", help="ask nobody")
+    parser.add_argument("--docs", type=Path, help="write the table into the pages of this folder")
+    given = parser.parse_args()
+    asked = [one for one in WORKFLOWS if not given.names or one.name in given.names]
+    out = given.out or machine.folder() / "certified_workflows"
+    out.mkdir(parents=True, exist_ok=True)
+    tests = {one.name: rows_of(one, given.data, given.rows) for one in asked}
+    for one in asked:
+        lines = [{"id": row.id, "input": row.input, "expected": row.expected, "group": row.group} for row in tests[one.name].questions]
+        (out / f"{one.name}.rows.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+    if not given.offline:
+        adopted = running(given.fleet)
+        try:
+            asyncio.run(collect(asked, tests, out, given.fleet))
+        finally:
+            if not adopted and running(given.fleet):
+                stop(given.fleet)
+    project = Project.load(Settings.load({"fleet": given.fleet}, start=machine.ROOT))
+    told = [judged(one, tests[one.name], kept(out / f"{one.name}.answers.jsonl"), right_of(project, one)) for one in asked]
+    said = table([line for lines in told for line in lines])
+    print(said)
+    if given.docs:
+        write(given.docs / "certificates.md", "workflows", said, "bench.certified_workflows")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
