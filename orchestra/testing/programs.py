@@ -28,6 +28,8 @@ Kind: TypeAlias = Literal["text", "number", "texts", "flag", "reading"]
 CROWD = 1_000
 """One workflow in so many has a node with `MANY` elements, all ready at once."""
 MANY = 1_000
+WHOLES = 12
+"""Of so many workflows one is accepted as a whole."""
 
 
 _AS_TEXT: dict[Kind, str] = {
@@ -57,6 +59,10 @@ def draw(number: int) -> Drawn:
         lines = [f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices", "/grounds", "/wants")]
         author = _Author(*map(Random, lines))
         graph = author.workflow(f"w{number}")
+        judging = Random(f"{number}/{draft}/wholes")  # apart from the rest: a workflow stays the same but for that
+        if judging.randrange(WHOLES) == 0:
+            graph["accept"] = judging.choice((0.0, 0.4, 0.9))
+            author.features["whole"] += 1
         text = json.dumps(graph, indent=1)
         try:
             called = {name: read(json.dumps(inner), f"{name}.yaml").graph for name, inner in author.called.items()}
