@@ -18,7 +18,10 @@ VOCABULARIES = frozenset({"tokenizer.json", "vocab.json"})
 """Larger than any configuration, and vLLM reads no auto_map from them."""
 MAX_JSON = 64 << 20
 """Bytes of any other JSON file: `tokenizer_config.json` of Gemma 3 has more than a MiB, and so has the index of a model of many experts."""
-PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5", ".py"})
+PICKLES = frozenset(
+    {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".dill", ".joblib", ".sav", ".msgpack", ".h5", ".keras", ".py", ".pyc", ".so"}
+)
+"""Ends of the names of files that may run code, in small letters: a name is one in capitals too."""
 
 
 def check_folder(folder: Path) -> None:
@@ -28,7 +31,7 @@ def check_folder(folder: Path) -> None:
     safetensors that does not hold, where there are no safetensors at all, and for a file that cannot be read.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink()]
-    if pickles := [path for path in files if path.suffix in PICKLES]:
+    if pickles := [path for path in files if path.suffix.lower() in PICKLES]:
         raise _unsafe(pickles[0], "only safetensors are loaded, and no file that may run code stands beside them", "remove it")
     if not any(path.suffix == ".safetensors" for path in files):
         raise _unsafe(folder, "there are no safetensors in it", "orchestra fleet start")

@@ -212,7 +212,9 @@ def test_a_folder_that_changed_is_refused(harm: str, tmp_path: Path) -> None:
     assert f"rm -r {folder}" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pkl", "modeling_evil.py", "deep/er/model.pt"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.pkl", "modeling_evil.py", "deep/er/model.pt", "adapter_model.BIN", "a.joblib", "b.PyC"]
+)
 def test_a_folder_with_a_pickle_or_python_is_refused(name: str, tmp_path: Path) -> None:
     path = model(tmp_path) / name
     path.parent.mkdir(parents=True, exist_ok=True)
