@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from orchestra.agent import committee, deduction, slots, spans, tables
 from orchestra.agent.card import Card
+from orchestra.agent.layout import EncoderLayout
 
 Skill: TypeAlias = Literal["tables", "spans", "slots", "deduction", "committee"]
 """It reads tables, points at words, fills slots, deduces sums, or tells a label; the module of that name does it."""
@@ -18,6 +19,14 @@ FORMATS: Final[Mapping[Skill, str]] = {
     "committee": committee.FORMAT,
 }
 """What `model.json` says that its arrays are."""
+LAYOUTS: Final[Mapping[Skill, type[EncoderLayout]]] = {
+    "tables": tables.Layout,
+    "spans": spans.Layout,
+    "slots": slots.Layout,
+    "deduction": deduction.Layout,
+    "committee": committee.Layout,
+}
+"""What `model.json` says of them."""
 
 
 def skill(card: Card) -> Skill:

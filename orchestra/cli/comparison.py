@@ -19,6 +19,7 @@ from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.learn import evaluation, rulings
+from orchestra.learn.candidates import check_fits
 from orchestra.learn.certifying import rightness
 from orchestra.learn.classes import Classes, classes, label_of
 from orchestra.learn.contract import learning
@@ -94,6 +95,8 @@ async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compare
     """Asks every arm. Raises `InputError` before anything starts, `FleetError` where no server can be had."""
     async with serving(open_, chosen) as orchestra:
         card = carded(orchestra, asked)
+        if asked.candidate is not None:
+            check_fits(learning(card), asked.candidate)
         metrics, test = prepared(card, asked)
         if asked.classes:
             label_of(card)

@@ -16,10 +16,11 @@ from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.fleet.folders import Folders
 from orchestra.learn import evaluation
+from orchestra.learn.candidates import check_candidate
 from orchestra.learn.contract import learning
 from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, Arm, Report
 from orchestra.learn.learnt_from import BOTH, LearntPart, known, refuse
-from orchestra.learn.promotion import TRY, Judgement, Promotion, Shelf, check_candidate, judged, level, promotion
+from orchestra.learn.promotion import TRY, Judgement, Promotion, Shelf, judged, level, promotion
 from orchestra.learn.questions import Test
 from orchestra.project import Project
 
@@ -56,6 +57,9 @@ async def promoted(open_: Opener, chosen: Settings, asked: Comparison, *, force:
         arms = await answered(orchestra, card, test, asked, chosen.concurrency)
         report = evaluation.report(card.name, test, metrics, arms, asked.seed or 0)
         new, old = arms[-1], before(arms)
+        if new.failed == len(new.cases):
+            hint = f"{asked.agent} stays as it is, and this was no try"
+            raise InputError("N306", f"{CANDIDATE} has failed on every row: {new.reason}", hint=hint)
         judgement = judged(metrics, old, new, asked.seed or 0, shelf.tries(test) + 1)
         figures = [(arm.name, report.figures(arm.name)[judgement.metric].value) for arm in (old, new)]
         if not (judgement.better or force):

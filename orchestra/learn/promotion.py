@@ -19,20 +19,16 @@ from typing import Any
 
 import msgspec
 
-from orchestra.agent.arrays import aside, reading, unpacked
+from orchestra.agent.arrays import aside
 from orchestra.agent.card import FILE, Card
-from orchestra.agent.classical import gives_number
-from orchestra.agent.skill import FORMATS, skill
 from orchestra.errors import InputError
 from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of
 from orchestra.fleet.download import sha256
-from orchestra.fleet.safetensors import check_folder
 from orchestra.learn.evaluation import Arm
 from orchestra.learn.interval import Difference, difference
 from orchestra.learn.metrics import Metric
 from orchestra.learn.questions import Test
 from orchestra.values.json import NotDecodable, decoded
-from orchestra.values.types import Validator, under
 from orchestra.whole import swap_folder, write_file
 
 ADAPTER = "adapter"
@@ -44,8 +40,6 @@ LEARNT_FROM = "learnt_from.json"
 """The record of what an agent has learnt from, beside what it has learnt (`orchestra.learn.learnt_from`)."""
 MAX_BYTES = 10_000_000
 """Bytes of an adapter's weights at most: it is kept in version control."""
-OF_SLOTS = ("orchestra/tagger/v1", FORMATS["slots"])
-"""Formats whose labels are parts of slots, and stand in no output."""
 FIELD = "adapter"
 _LINE = re.compile(r"^adapter:.*\n?", re.MULTILINE)
 """The key of a card that names its adapter, and its line."""
@@ -118,77 +112,23 @@ def judged(metrics: Sequence[Metric], old: Arm, new: Arm, seed: int = 0, tries: 
     )
 
 
-def check_candidate(card: Card, folder: Path) -> str:
-    """Refuses a folder that has nothing to ship for an agent; gives the digest of what it has.
-
-    Raises `FleetError` F007 for an adapter that could run code, `InputError` N301 where files are missing or too large, A-codes for arrays
-    that do not fit.
-    """
-    names = learnt(card, folder)
-    for name in names or (WEIGHTS if card.kind == "model" else card.data,):
-        path = folder / name
-        if not os.path.isfile(path):
-            hint = f"orchestra learn train {card.name} --data DATA"
-            raise InputError("N301", f"{folder} has nothing for {card.name}: there is no {name}", hint=hint)
-        if (size := path.stat().st_size) > MAX_BYTES:
-            hint = "train with a lower --rank, or fewer --targets" if card.kind == "model" else ""
-            raise InputError("N301", f"{path} has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f}", hint=hint)
-    if card.kind == "model":
-        check_folder(folder)
-    else:
-        _check_fits(card, folder)
-    return mark(card, folder)
-
-
-def _check_fits(card: Card, folder: Path) -> None:
-    """Refuses arrays of another kind of agent, of other inputs or outputs, or with labels that the card does not have. Raises `InputError`
-    A011."""
-    varied = card.varied(folder=folder)
-    with reading(varied):
-        for name in [name for name in learnt(card, folder) if name.endswith(".json")]:
-            layout = msgspec.json.decode(varied.read(name), type=_Layout)
-            unpacked(varied, layout.arrays, layout.sha256)
-    wanted, inputs, outputs = _format(card), card.input_schema.get("properties", {}), card.output_schema.get("properties", {})
-    faults = [f"its format is {layout.format}, and not {wanted}"] if layout.format != wanted else []
-    faults += [f"it reads {name!r}" for name in (layout.input, layout.beside) if name and name not in inputs]
-    if layout.output and layout.output not in outputs:
-        faults.append(f"it writes {layout.output!r}")
-    elif layout.output and layout.format not in OF_SLOTS:
-        label = Validator(under(card.output_schema, outputs[layout.output]))
-        faults += [f"it gives {one!r}" for one in layout.labels if label.check(one)]
-    if faults:
-        takes = f"{card.name} takes {', '.join(inputs)} and gives {', '.join(outputs)}"
-        hint = f"orchestra learn train {card.name} --data DATA"
-        raise InputError("A011", f"{folder} is not what {card.name} could have learnt: {faults[0]}; {takes}", hint=hint)
-
-
-def _format(card: Card) -> str:
-    """What the layout of a card's arrays says that they are, by what the agent gives."""
-    match card.kind:
-        case "encoder":
-            return FORMATS[skill(card)]
-        case "tagger":
-            return "orchestra/tagger/v1"
-        case _:
-            return f"orchestra/linear-{'number' if gives_number(card) else 'text'}/v1"
-
-
 def learnt(card: Card, folder: Path) -> tuple[str, ...]:
     """The files of a folder that hold what an agent has learnt; the one that names the others comes last. None where there are none."""
     if card.kind == "model":
         return (WEIGHTS, CONFIG)
     if not os.path.isfile(folder / card.data):
         return ()
-    layout = _layout(card, folder, card.data)
+    layout = layout_of(card, folder, card.data)
     if layout.linear is None:
         return (layout.arrays, card.data)
-    linear = _layout(card, folder, _inside(layout.linear.file))
+    linear = layout_of(card, folder, _inside(layout.linear.file))
     return (linear.arrays, layout.linear.file, layout.arrays, card.data)
 
 
-def _layout(card: Card, folder: Path, name: str) -> _Layout:
+def layout_of(card: Card, folder: Path, name: str) -> Layout:
+    """What one of a folder's layouts says. Raises `InputError` A003 or A011."""
     try:
-        layout = decoded((folder / name).read_bytes(), _Layout)
+        layout = decoded((folder / name).read_bytes(), Layout)
     except (OSError, NotDecodable) as error:
         raise InputError("A011", f"{card.name}: {name}: {error}", hint="orchestra learn train") from error
     _inside(layout.arrays)
@@ -210,7 +150,7 @@ def mark(card: Card, folder: Path) -> str:
     return mark_of(folder) if card.kind == "model" else sha256(folder / card.data)  # which names the digest of its arrays
 
 
-class _Layout(msgspec.Struct):
+class Layout(msgspec.Struct):
     """What of `model.json`, and of the classifier in a committee, is read here."""
 
     arrays: str
@@ -350,11 +290,11 @@ class Shelf:
         somebody who was killed. Other files whose names begin so, such as an editor's, are somebody's own."""
         if self.card.kind == "model" or not (self.folder / self.card.data).is_file():
             return
-        layout = _layout(self.card, self.folder, self.card.data)
+        layout = layout_of(self.card, self.folder, self.card.data)
         self._move(layout.arrays, layout.sha256)
         if layout.linear is not None:
             self._move(layout.linear.file, layout.linear.sha256)
-            linear = _layout(self.card, self.folder, layout.linear.file)
+            linear = layout_of(self.card, self.folder, layout.linear.file)
             self._move(linear.arrays, linear.sha256)
         names = "|".join(re.escape(name) for name in (*learnt(self.card, self.folder), LEARNT_FROM))
         ours = re.compile(rf"\.({names}){_MARK}|\.\.({names}){_MARK}{_MARK}")
@@ -387,10 +327,12 @@ class Shelf:
         write_file(path, told.rstrip("\n").encode() + b"\n")
 
     def _forget(self, named: str) -> None:
-        """Takes the adapter away, and its line out of the card, or gives it the name that it had; what runs on arrays cannot be without
-        them."""
+        """Takes the adapter away, and its line out of the card, or gives it the name that it had; arrays all of them, so that the agent is
+        not trained."""
         if self.card.kind != "model":
-            raise InputError("N303", f"{self.card.name} had nothing before", hint="restore it from version control")
+            for name in reversed(_with_record(learnt(self.card, self.folder), self.folder)):  # first the one that names the others
+                (self.folder / name).unlink(missing_ok=True)
+            return
         place = self.place
         self._say(f"{FIELD}: {named}\n" if named else "")
         shutil.rmtree(place, ignore_errors=True)

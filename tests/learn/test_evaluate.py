@@ -20,6 +20,8 @@ from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 from tests.verify.samples import certified
 
+from .test_promotion import adapter
+
 MEASURED = """\
 schema: orchestra/evaluation/v1
 metrics:
@@ -95,6 +97,7 @@ def test_an_ensemble_learns_nothing_itself(shell: Shell, command: tuple[str, ...
 
 def test_arms_stand_side_by_side(shell: Shell) -> None:
     rows(8)
+    adapter(Path("new/adapter"), "new")
     said = evaluate(shell, "--candidate", "new/adapter", "--json")
     assert said.code == 0, said.err
     arms = {arm["arm"]: arm["metrics"]["EM"]["value"] for arm in said.json["arms"]}

@@ -18,6 +18,8 @@ from tests.cli.shell import Shell
 from tests.cli.stage import AGENT, GOOD, TEXT, Simulated, furnish
 from tests.nowhere import FLEET
 
+from .test_promotion import adapter
+
 COMMANDS = {
     "learn evaluate": ("learn", "evaluate", "answerer", "--data", "set"),
     "a candidate": ("learn", "evaluate", "answerer", "--data", "set", "--candidate", "new/adapter"),
@@ -65,6 +67,7 @@ def asked(shell: Shell, said: str = "") -> dict[str, set[Label]]:
 def test_calls_about_rows_have_the_label_of_the_runs_that_the_rows_are_of(shell: Shell, command: str) -> None:
     if "--candidate" in COMMANDS[command]:
         Path("agents/answerer/agent.yaml").write_text(AGENT + "adapter: adapter\n")
+        adapter(Path("new/adapter"), "new")
     collected("internal", "restricted")
     said = shell(*COMMANDS[command])
     labels = asked(shell, said.err)
