@@ -48,7 +48,9 @@ def reading(card: Card, file: str = "") -> Iterator[None]:
         first = error.errors(include_url=False)[0]
         at = ".".join(str(step) for step in first["loc"])
         raise InputError("A011", f"{card.name}: {file or card.data}: {at}: {first['msg']}", hint=_mend(card)) from error
-    except (ValueError, KeyError) as error:
+    except KeyError as error:
+        raise InputError("A011", f"{card.name}: there is no {error.args[0]!r} among its arrays", hint=_mend(card)) from error
+    except ValueError as error:
         raise InputError("A011", f"{card.name}: {error.args[0]}", hint=_mend(card)) from error
 
 

@@ -22,12 +22,12 @@ from orchestra.values.types import Schema, Validator, nearest, show, under
 WITH_ARRAYS = frozenset({"sklearn", "tagger", "encoder"})
 """The kinds whose folder has a data file and arrays."""
 
-OF_MEMBERS = ("prompt", "system", "model", "adapter", "calibration", "sampling", "max_output", "min_output", "data")
+OF_MEMBERS = ("prompt", "system", "model", "adapter", "elsewhere", "calibration", "sampling", "max_output", "min_output", "data")
 """Keys that say how an agent is asked: an ensemble is not."""
 LEAST = 2
 """Members of an ensemble."""
 
-LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "weights", "enough"})
+LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "weights", "enough", "elsewhere"})
 """Keys that cards did not always have."""
 
 NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -108,6 +108,9 @@ class CardFile(_Frozen):
     model: str = "base"
     """A name in the fleet; of kind `encoder`, the encoder that it stands on."""
     adapter: str | None = None
+    elsewhere: Literal["prompt"] | None = None
+    """What is asked of a server whose base is not the one that the adapter was trained on: the prompt alone; nothing where it is not
+    stated."""
     sampling: Sampling = Sampling.model_construct()
     max_output: Annotated[int, Field(ge=1, le=1 << 20)] = 256
     min_output: Annotated[int, Field(ge=1, le=1 << 20)] = 16

@@ -18,8 +18,10 @@ from orchestra.cli.progress import Meter
 from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
+from orchestra.fleet.config import read
+from orchestra.fleet.weights import Pantry
 from orchestra.learn import evaluation, rulings
-from orchestra.learn.candidates import check_fits
+from orchestra.learn.candidates import check_fits, check_served
 from orchestra.learn.certifying import rightness
 from orchestra.learn.classes import Classes, classes, label_of
 from orchestra.learn.contract import learning
@@ -97,6 +99,8 @@ async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compare
         card = carded(orchestra, asked)
         if asked.candidate is not None:
             check_fits(learning(card), asked.candidate)
+            for odd in strange(chosen, card, asked.candidate):
+                note(f"the candidate: {odd}")
         metrics, test = prepared(card, asked)
         if asked.classes:
             label_of(card)
@@ -114,6 +118,13 @@ async def compare(open_: Opener, chosen: Settings, asked: Comparison) -> Compare
     said = [one.said for one in learnt]
     predictions = _predictions(card, asked.evaluation, test, arms[-1]) if asked.predictions else []
     return Compared(report, judged, requirements, said, predictions, labels)
+
+
+def strange(chosen: Settings, card: Card, folder: Path) -> list[str]:
+    """What an adapter says of itself and is not so here, and may be meant. Raises `FleetError` F222 for one that no server could apply."""
+    if card.kind != "model":
+        return []
+    return check_served(card, folder, read(chosen.find_resource("configs", chosen.fleet)), Pantry.of())
 
 
 def _unchecked(card: Card) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 from orchestra import certificates
 from orchestra.agent.card import Card
-from orchestra.cli.comparison import Comparison, answered, carded, prepared
+from orchestra.cli.comparison import Comparison, answered, carded, prepared, strange
 from orchestra.cli.opening import Opener, serving
 from orchestra.cli.screen import note
 from orchestra.config import Settings
 from orchestra.errors import InputError
+from orchestra.fleet.fits import misfit
 from orchestra.fleet.folders import Folders
 from orchestra.learn import evaluation
 from orchestra.learn.candidates import check_candidate
@@ -48,6 +49,10 @@ async def promoted(open_: Opener, chosen: Settings, asked: Comparison, *, force:
     assert asked.candidate is not None, "the verb demands one"
     own = learning(Project.load(chosen).registry.card(asked.agent))
     mark, shelf = check_candidate(own, asked.candidate), Shelf.of(own, Folders.of().adapters)
+    for other in strange(chosen, own, asked.candidate):
+        if not force:
+            raise misfit(asked.candidate, other, "--force takes it all the same, where that is meant")
+        note(f"the candidate: {other}")
     if mark == shelf.current:
         raise InputError("N304", f"{asked.agent} has this already: {mark[:12]}", hint="orchestra learn train")
     metrics, test = prepared(own, asked)

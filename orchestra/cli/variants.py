@@ -73,7 +73,7 @@ def _folder(registry: Registry, name: str, path: Path) -> Card:
     if card.kind in WITH_ARRAYS:
         return card.varied(folder=folder)
     if any((path / file).is_file() for file in ADAPTER):
-        return card.varied(adapter=folder.name, calibration=None, folder=folder.parent)
+        return card.varied(adapter=folder.name, elsewhere=None, calibration=None, folder=folder.parent)
     raise InputError("C041", f"{path} has no {FILE} and no adapter", hint="orchestra explain C041")
 
 

@@ -18,12 +18,13 @@ from orchestra.fleet.client import Client
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.download import sha256
 from orchestra.fleet.faults import Fault
+from orchestra.fleet.fits import CONFIG, WEIGHTS, check_adapter, check_base
 from orchestra.fleet.folders import is_full
 from orchestra.fleet.safetensors import check_folder
+from orchestra.fleet.weights import Pantry
+from orchestra.fleet.weights import find as find_weights
 from orchestra.values.json import canonical, digest
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
 """What changes when one of an adapter's two files is replaced: of each its time, its inode, its size."""
 
@@ -51,13 +52,15 @@ def find(card: Card, server: LocalServer) -> Path:
     raise FleetError("F212", f"the adapter {card.adapter!r} of {card.name!r} is not there", hint=hint)
 
 
-def read(card: Card, server: LocalServer, store: Path) -> Adapter:
-    """The adapter of a card, its files checked, and kept in the store.
+def read(card: Card, server: LocalServer, pantry: Pantry) -> Adapter:
+    """The adapter of a card, its files checked, and kept in the pantry's store.
 
-    Raises `FleetError` F007 (not safe to load), F212 (no adapter, or one that cannot be read or kept) or F004 (disk full).
+    Raises `FleetError` F007 (not safe to load), F212 (no adapter, or one that cannot be read or kept), F222 (one that does not fit) or F004
+    (disk full).
     """
+    store = pantry.folders.adapters
     try:
-        return _read(card, server, store)
+        return _read(card, server, pantry)
     except OSError as error:
         reason = f"the adapter {card.adapter!r} of {card.name!r} cannot be read, or kept in {store}: {error}"
         if is_full(error):
@@ -65,14 +68,17 @@ def read(card: Card, server: LocalServer, store: Path) -> Adapter:
         raise FleetError("F212", reason, hint=f"look at the rights of {store}") from error
 
 
-def _read(card: Card, server: LocalServer, store: Path) -> Adapter:
+def _read(card: Card, server: LocalServer, pantry: Pantry) -> Adapter:
     folder = find(card, server)
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
             raise FleetError("F212", f"{folder} is no adapter: it has no {name}", hint="save it with peft's `save_pretrained`")
     check_folder(folder)
+    check_adapter(folder)
+    if (base := find_weights(server.weights, Pantry(pantry.folders))) is not None:  # as the supervisor finds them
+        check_base(folder, base)
     mark = mark_of(folder)
-    return Adapter(f"{card.adapter}-{mark[:12]}", kept(folder, mark, store))
+    return Adapter(f"{card.adapter}-{mark[:12]}", kept(folder, mark, pantry.folders.adapters))
 
 
 def mark_of(folder: Path) -> str:
@@ -166,9 +172,9 @@ class Residency:
     the new one is there; calls under way end with the one that they began with.
     """
 
-    def __init__(self, client: Client, store: Path, spare_slots: Callable[[str], int]) -> None:
+    def __init__(self, client: Client, pantry: Pantry, spare_slots: Callable[[str], int]) -> None:
         """`spare_slots` says of a server how many slots must stay free."""
-        self._client, self._store, self._spare_slots = client, store, spare_slots
+        self._client, self._pantry, self._spare_slots = client, pantry, spare_slots
         self._loaded: dict[str, set[str]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._read: dict[tuple[str, str], _Known] = {}
@@ -210,7 +216,7 @@ class Residency:
         if known is None or known.stamp != stamp(known.files):
             found = files(find(card, target))
             mark = stamp(found)  # before the files are read: a change meanwhile is seen at the next call
-            known = self._read[server, card.digest] = _Known(found, mark, await asyncio.to_thread(read, card, target, self._store))
+            known = self._read[server, card.digest] = _Known(found, mark, await asyncio.to_thread(read, card, target, self._pantry))
         return known.adapter
 
     async def _give_up(self, server: str, name: str) -> None:

@@ -1,48 +1,52 @@
-"""Bases: which base model an adapter in a card's own folder was trained on. Another one answers without it."""
+"""Bases: which base model an adapter in a card's own folder was trained on. Another one answers without it where the card says so."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from orchestra.agent.card import Card
+from orchestra.errors import FleetError
 from orchestra.fleet.config import Endpoint, LocalServer
-
-MANIFEST = "manifest.json"
-
-
-class _Made(msgspec.Struct):
-    """What is read of an adapter's manifest (`orchestra.learn.adapter.Made`)."""
-
-    base: str
+from orchestra.fleet.faults import Fault
+from orchestra.fleet.fits import MANIFEST, told
 
 
 @dataclass(slots=True)
 class Bases:
-    """The bases of cards' adapters, each read once."""
+    """The bases of cards' adapters, each read once, and again where its manifest was replaced."""
 
-    _known: dict[str, str] = field(default_factory=dict)
-    """By the card's digest; empty where nothing says it."""
+    _known: dict[Path, tuple[tuple[int, int], str]] = field(default_factory=dict)
+    """By manifest: what changes when it is replaced, and the base; empty where nothing says it."""
 
     def adapted(self, card: Card, server: LocalServer | Endpoint) -> bool:
         """Whether a server is asked for a card's adapter: where it has one, and nothing says that it is for another base.
 
-        So a packaged specialist runs on any fleet: tuned where its base is, with its prompt alone elsewhere. An adapter that the fleet
-        file names itself is always asked for.
+        An adapter that the fleet file names itself is always asked for.
         """
         if card.adapter is None or card.folder is None:
             return card.adapter is not None
         if isinstance(server, LocalServer) and card.adapter in server.adapters:
             return True
-        if card.digest not in self._known:
-            self._known[card.digest] = _base(card.folder / card.adapter / MANIFEST)
-        return self._known[card.digest] in ("", server.model)
+        return self._base(card.folder / card.adapter / MANIFEST) in ("", server.model)
 
+    def refused(self, card: Card, name: str, server: LocalServer | Endpoint) -> Fault | None:
+        """F222 of a server that is not asked for a card's adapter; None where there is none, and where the card has its prompt alone asked
+        there. So a packaged specialist runs on any fleet: tuned where its base is, by its prompt elsewhere."""
+        if card.adapter is None or card.folder is None or card.elsewhere == "prompt":
+            return None
+        base = self._base(card.folder / card.adapter / MANIFEST)
+        reason = f"the adapter {card.adapter!r} of {card.name!r} is for the base {base!r}, and the server {name!r} has {server.model!r}"
+        hint = "train it on this base; or `elsewhere: prompt` in agent.yaml: its prompt alone is asked there"
+        return Fault.unseen("F222", reason, hint)
 
-def _base(manifest: Path) -> str:
-    try:
-        return msgspec.json.decode(manifest.read_bytes(), type=_Made).base
-    except (OSError, msgspec.MsgspecError):
-        return ""
+    def _base(self, manifest: Path) -> str:
+        try:
+            now = os.stat(manifest)
+            stamp = now.st_mtime_ns, now.st_ino
+            if (known := self._known.get(manifest)) is None or known[0] != stamp:
+                known = self._known[manifest] = stamp, told(manifest.parent).base
+            return known[1]
+        except (OSError, FleetError):
+            return ""  # one that cannot be read is refused when the adapter is loaded

@@ -70,7 +70,7 @@ class Fleet:
         self.options = options
         self._sender, self._addresses, self._report = sender, addresses, report
         self._clock, self._gauge = clock, gauge
-        self._adapters, self._bases = Residency(self.client, gauge.pantry.folders.adapters, addresses.spare_slots), Bases()
+        self._adapters, self._bases = Residency(self.client, gauge.pantry, addresses.spare_slots), Bases()
         self._looks: dict[str, tuple[float, Fault | None]] = {}
         """When an endpoint was last looked for, and what was found."""
         self._readiness = Readiness(sender.config, self._bring_up)
@@ -235,8 +235,8 @@ class Fleet:
             names = await self._readiness.bring(wanted)
         except FleetError:
             return []
-        loaded = [await self._adapters.ensure(name, card, self.config.servers) for name in names]
-        return [name for name, found in zip(names, loaded, strict=True) if not isinstance(found, Fault)]
+        loaded = [await self._named(name, card, once=False) for name in names]
+        return [name for name, found in zip(names, loaded, strict=True) if not isinstance(found, Fault) and (found or card.adapter is None)]
 
     def _choice(self, call: Call) -> Choice | Fault:
         try:
@@ -343,7 +343,7 @@ class Fleet:
         chat = self._chat(self._rendered(call, card, held(target, self.options.constraint)), call, card, target, live=on_text is not None)
         deadline = self._clock.monotonic() + seconds
         for again in (False, True):
-            model = "" if not self._bases.adapted(card, target) else await self._adapters.ensure(name, card, self.config.servers, once=once)
+            model = await self._named(name, card, once=once)
             if isinstance(model, Fault):
                 return model
             left = deadline - self._clock.monotonic()
@@ -353,6 +353,13 @@ class Fleet:
                 break
             self._adapters.forget(name)  # the server has lost it, by a restart that we did not notice
         return result
+
+    async def _named(self, name: str, card: Card, *, once: bool) -> str | Fault:
+        """The model's name for a card's requests to a server; empty for the server's own model."""
+        target = self.config.servers[name]
+        if self._bases.adapted(card, target):
+            return await self._adapters.ensure(name, card, self.config.servers, once=once)
+        return self._bases.refused(card, name, target) or ""
 
     def _prefix(self, messages: Sequence[Mapping[str, str]], adapter: str) -> Prefix:
         return prefix(messages, f"{adapter} {self.options.tenant}") if self.config.order == "programs" else ()

@@ -45,22 +45,22 @@ def check_folder(folder: Path) -> None:
             raise _unsafe(path, f"it cannot be read: {error.strerror or error}", "remove it, or make it readable") from error
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a safetensors file's tensors, by name, from its header alone. Raises as `check_header` does."""
+    header, _ = _header(path)
+    try:
+        return {name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
+    except (KeyError, TypeError) as error:
+        raise _unsafe(path, f"its header does not describe tensors: {error!r}") from error
+
+
 def check_header(path: Path) -> None:
     """Refuses a safetensors file whose header is not sound: lengths, offsets without gaps or overlap, known shapes.
 
     Raises `FleetError` F007, and `OSError` where it cannot be read.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise _unsafe(path, "its header is longer than the file")
-        try:
-            header = json.loads(file.read(length).decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise _unsafe(path, f"its header is no JSON: {error}") from error
-    if not isinstance(header, dict):
-        raise _unsafe(path, "its header is no mapping")
+    header, length = _header(path)
     end = 0
     try:
         spans = sorted(_spans({name: value for name, value in header.items() if name != "__metadata__"}, size))
@@ -72,6 +72,22 @@ def check_header(path: Path) -> None:
         end = stop
     if 8 + length + end != size:
         raise _unsafe(path, f"it has {size} bytes, and its header says {8 + length + end}")
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and its bytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or not 2 <= length <= min(MAX_HEADER, size - 8):
+            raise _unsafe(path, "its header is longer than the file")
+        try:
+            header = json.loads(file.read(length).decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise _unsafe(path, f"its header is no JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise _unsafe(path, "its header is no mapping")
+    return header, length
 
 
 def _spans(tensors: dict[str, Any], size: int) -> Iterator[tuple[int, int]]:

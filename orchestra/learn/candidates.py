@@ -10,9 +10,12 @@ from orchestra.agent.arrays import reading
 from orchestra.agent.card import Card
 from orchestra.agent.classical import Classifier, Regressor, gives_number
 from orchestra.agent.skill import FORMATS, LAYOUTS, skill
-from orchestra.errors import InputError
-from orchestra.fleet.adapters import WEIGHTS
+from orchestra.errors import FleetError, InputError
+from orchestra.fleet.config import FleetConfig, LocalServer, Server
+from orchestra.fleet.fits import WEIGHTS, Told, check_adapter, check_base, misfit, told
 from orchestra.fleet.safetensors import check_folder
+from orchestra.fleet.weights import MANIFEST, Pantry, find, look
+from orchestra.learn.contract import skill_digest
 from orchestra.learn.promotion import MAX_BYTES, layout_of, learnt, mark
 from orchestra.values.types import Validator, under
 
@@ -36,14 +39,48 @@ def check_candidate(card: Card, folder: Path) -> str:
 def check_fits(card: Card, folder: Path) -> None:
     """Refuses a folder of what an agent could not be asked with.
 
-    Raises `FleetError` F007 for an adapter that could run code, `InputError` N301 where files are missing, A-codes for arrays that do not
-    fit.
+    Raises `FleetError` F007 for an adapter that could run code, F222 for one that is not what it says, `InputError` N301 where files are
+    missing, A-codes for arrays that do not fit.
     """
     _files(card, folder)
     if card.kind == "model":
         check_folder(folder)
+        check_adapter(folder)
     else:
         _check_arrays(card, folder)
+
+
+def check_served(card: Card, folder: Path, fleet: FleetConfig, pantry: Pantry) -> list[str]:
+    """Refuses an adapter that no server of a card's model could apply. Gives what it says of itself and is not so here, and may be meant:
+    that it was trained for another agent, or on other weights under the name of the base.
+
+    Raises `FleetError` F222.
+    """
+    said, faults, others, fits = told(folder), [], [], False
+    for name in fleet.serving(card.model):
+        try:
+            others += _on(folder, said, name, fleet.servers[name], pantry)
+            fits = True
+        except FleetError as error:
+            faults.append(error)
+    if faults and not fits:
+        raise faults[0]
+    if said.agent not in ("", card.name) and said.skill != skill_digest(card):
+        others.append(f"it was trained for the agent {said.agent!r}, through other types or another prompt than {card.name!r} has")
+    return others
+
+
+def _on(folder: Path, said: Told, name: str, server: Server, pantry: Pantry) -> list[str]:
+    """What an adapter says of the weights of a server, of this name, and is not so. Raises `FleetError` F222 where they do not fit."""
+    if said.base not in ("", server.model):
+        raise misfit(folder, f"it is for the base {said.base!r}, and the server {name!r} has {server.model!r}")
+    if not isinstance(server, LocalServer) or (base := find(server.weights, Pantry(pantry.folders))) is None:
+        return []
+    check_base(folder, base)
+    mark = look(base) if (base / MANIFEST).is_file() else ""
+    if not mark or not said.bases or mark in said.bases:
+        return []
+    return [f"it was trained on weights of {server.model!r} with the digest {said.bases[0]}, and those of the server {name!r} have {mark}"]
 
 
 def _files(card: Card, folder: Path) -> list[Path]:

@@ -144,7 +144,7 @@ def candidate(card: Card, folder: Path) -> Card:
     that it was made for. Raises `InputError` A004."""
     if card.kind in WITH_ARRAYS:
         return card.varied(name=f"{card.name}_candidate", folder=folder.resolve())
-    return card.varied(name=f"{card.name}_candidate", adapter=folder.name, calibration=None, folder=folder.resolve().parent)
+    return card.varied(name=f"{card.name}_candidate", adapter=folder.name, elsewhere=None, calibration=None, folder=folder.resolve().parent)
 
 
 def floor_arms(test: Test) -> list[Arm]:

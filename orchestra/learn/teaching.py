@@ -31,7 +31,7 @@ from orchestra.workflow.steps import Agent, Step
 
 WITHHELD = "the teacher's answer was withheld"
 FAILED = "the teacher failed"
-UNREACHED = frozenset({"F105", "F201", NOT_CLEARED, "F203", "F207", "F212", "F213", "F214", "F216", "F218", "F230", "F231"})
+UNREACHED = frozenset({"F105", "F201", NOT_CLEARED, "F203", "F207", "F212", "F213", "F214", "F216", "F218", "F222", "F230", "F231"})
 """Codes of faults that the next call would meet as well."""
 OTHER_TYPE = "the teacher's answer is of another type"
 

@@ -7,17 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of a decoder of the Llama family, by peft's names."""
-
-
-def shapes(config: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of those layers, from a model's `config.json`."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    head = config.get("head_dim") or hidden // config["num_attention_heads"]
-    queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
-    sides = ((hidden, queries), (hidden, keys), (hidden, keys), (queries, hidden), (hidden, inner), (hidden, inner), (inner, hidden))
-    return dict(zip(LINEAR, sides, strict=True))
+from orchestra.fleet.fits import LINEAR, widths
 
 
 def noisy_adapter(folder: Path, model: Path, seed: int, *, rank: int = 8, strength: float = 0.05, layers: Sequence[str] = LINEAR) -> Path:
@@ -34,7 +24,7 @@ def noisy_adapter(folder: Path, model: Path, seed: int, *, rank: int = 8, streng
     parts: list[bytes] = []
     size = 0
     for layer in range(config["num_hidden_layers"]):
-        for name, (inputs, outputs) in shapes(config).items():
+        for name, (inputs, outputs) in widths(config).items():
             if name not in layers:
                 continue
             place = "self_attn" if name in LINEAR[:4] else "mlp"

@@ -112,7 +112,7 @@ def weighed(folder: Path, adapter: str | None) -> Card:
     (folder / "prompt.md").write_text("{{ question }}", "utf-8")
     (folder / "agent.yaml").write_text(
         """{name: judge, input: {question: str}, output: {label: "Literal['yes', 'no']", p: float | null}, calibration: c.json,
-            computed: {p: {probability: 'yes'}}}""",
+            elsewhere: prompt, computed: {p: {probability: 'yes'}}}""",
         "utf-8",
     )
     calibration = {"choices": ["yes", "no"], "trust": {"model": 1.0}, "bias": [0.0, 9.0], "adapter": "aa" if adapter else ""}
