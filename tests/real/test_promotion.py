@@ -1,0 +1,118 @@
+"""Promotion on the real fleet: an adapter of noise takes another's place while requests run, and goes back; none of them is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from orchestra import Orchestra
+from orchestra.cli.comparison import Comparison
+from orchestra.cli.promoting import promoted, rolled_back
+from orchestra.config import Settings
+from orchestra.errors import FleetError
+from orchestra.events import AttemptFinished
+from orchestra.fleet import weights
+from orchestra.fleet.adapters import mark_of
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.download import sha256
+from orchestra.testing.noise import noisy_adapter
+
+pytestmark = pytest.mark.real
+
+SERVER, ROWS = "smol", 4
+CARD = """\
+schema: orchestra/v1
+name: chooser
+input: {text: str}
+output: {colour: "Literal['red', 'blue', 'green']"}
+adapter: adapter
+"""
+
+
+def noise(folder: Path, model: Path, base: str, seed: int) -> Path:
+    """A small adapter, with the manifest of one that was trained."""
+    made = noisy_adapter(folder, model, seed, rank=8, layers=("q_proj",))
+    said = {"base": base, "bases": [weights.look(model)], "sha256": sha256(made / "adapter_model.safetensors"), "rank": 8}
+    (made / "manifest.json").write_text(json.dumps(said))
+    return made
+
+
+async def asked(orchestra: Orchestra, text: str) -> str:
+    """The name of the adapter that has answered, without its digest's end. Raises where nobody has."""
+    result = await orchestra.run(orchestra.find("chooser"), text=text)
+    assert result.status == "done", result
+    (attempt,) = [event for event in await orchestra.journal.read(result.run) if isinstance(event, AttemptFinished)]
+    return attempt.model
+
+
+async def test_an_adapter_is_promoted_and_sent_back_while_requests_run_and_none_is_lost(laptop: FleetConfig, tmp_path: Path) -> None:
+    model, base = weights.find(laptop.local[SERVER].weights, weights.Pantry.of()), laptop.local[SERVER].model
+    assert model
+    folder, seed = tmp_path / "agents" / "chooser", random.randrange(1 << 30)
+    folder.mkdir(parents=True)
+    (tmp_path / "orchestra.toml").touch()
+    (folder / "agent.yaml").write_text(CARD)
+    (folder / "prompt.md").write_text("Which colour is it? {{ text }}")
+    old = f"adapter-{mark_of(noise(folder / 'adapter', model, base, seed))[:12]}"
+    candidate = noise(tmp_path / "new" / "adapter", model, base, seed + 1)
+    new = f"adapter-{mark_of(candidate)[:12]}"
+    rows = [{"id": f"r{n}", "input": {"text": f"sky {n}"}, "expected": {"colour": "blue"}} for n in range(ROWS)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = Settings.load({"fleet": laptop.name, "journal": str(tmp_path / "journal.db")}, start=tmp_path)
+    wanted = Comparison("chooser", tmp_path / "rows.jsonl", "test", None, candidate, False, None, 0, False)
+    answered: list[str] = []
+    numbers, done = itertools.count(), asyncio.Event()
+
+    async def requests(orchestra: Orchestra) -> None:
+        while not done.is_set():
+            answered.append(await asked(orchestra, f"number {next(numbers)}"))
+
+    async with Orchestra.open(chosen, fleet="adopt") as orchestra:
+        assert await asked(orchestra, "first") == old
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(requests(orchestra))
+            try:
+                found = await promoted(Orchestra.open, chosen, wanted, force=True)
+                assert await asked(orchestra, "then") == new, "a process that has the fleet open asks for the new one"
+                line = await rolled_back(Orchestra.open, chosen, "chooser")
+                assert await asked(orchestra, "last") == old
+            finally:
+                done.set()
+    assert (found.taken, [arm.failed for arm, _ in found.report.arms]) == (True, [0] * len(found.report.arms))
+    assert line.taken.startswith(old.removeprefix("adapter-"))
+    assert answered
+    assert set(answered) <= {old, new}
+    log = [json.loads(text)["verb"] for text in (folder / "promotions.jsonl").read_text().splitlines()]
+    assert log == ["promote", "rollback"]
+
+
+async def test_one_of_the_shapes_of_another_base_never_answers(laptop: FleetConfig, tmp_path: Path) -> None:
+    """vLLM would load it, and answer."""
+    model = weights.find(laptop.local[SERVER].weights, weights.Pantry.of())
+    assert model
+    folder = tmp_path / "agents" / "chooser"
+    (tmp_path / "other").mkdir()
+    config = json.loads((model / "config.json").read_bytes())
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "hidden_size": 512}))
+    (tmp_path / "orchestra.toml").touch()
+    folder.mkdir(parents=True)
+    (folder / "agent.yaml").write_text(CARD)
+    (folder / "prompt.md").write_text("Which colour is it? {{ text }}")
+    noisy_adapter(folder / "adapter", tmp_path / "other", 1, layers=("q_proj",))
+    (tmp_path / "rows.jsonl").write_text('{"id": "r", "input": {"text": "sky"}, "expected": {"colour": "blue"}}\n')
+    chosen = Settings.load({"fleet": laptop.name, "journal": str(tmp_path / "journal.db")}, start=tmp_path)
+    async with Orchestra.open(chosen, fleet="adopt") as orchestra:
+        run = await orchestra.start(orchestra.find("chooser"), text="the sky")
+        result = await run.wait()
+        assert (result.status, "is 512 wide, and the base 576 there" in str(result.outcome)) == ("failed", True), result
+    wanted = Comparison("chooser", tmp_path / "rows.jsonl", "test", None, folder / "adapter", False, None, 0, False)
+    with pytest.raises(FleetError) as caught:
+        await promoted(Orchestra.open, chosen, wanted, force=True)
+    assert caught.value.code == "F222"
+    assert not (folder / "promotions.jsonl").exists()
