@@ -176,7 +176,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     `OrchestraError` C023 where the file cannot be written."""
     matter = _Matter.of(chosen, asked, data)
     test, drawn, right, terms = matter.test, matter.drawn, matter.right, matter.terms
-    size = len(test.questions)
+    size, answers = len(test.questions), None
     if not asked.as_json:
         what = (
             f"checks {', '.join(matter.checks)}"
@@ -187,11 +187,16 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
         say(visible(f"right: {right.said}"))
         for line in matter.left_out:
             say(line)
+    if matter.recorded is not None:
+        answers = items(test, await matter.cases(open_, chosen), right)
+        terms = matter.book.terms(matter.marked, asked.terms, answers)
+    if not asked.as_json:
         say(f"\n{_needed(terms, size)}")
     few = too_few(size, terms)
-    if matter.recorded is None and few is not None:
-        return Attempt(few, None, None, terms, drawn, right, tested=False)
-    answers = items(test, await matter.cases(open_, chosen), right)
+    if answers is None:
+        if few is not None:
+            return Attempt(few, None, None, terms, drawn, right, tested=False)
+        answers = items(test, await matter.cases(open_, chosen), right)
 
     def go_on() -> None:
         if stop.told:
@@ -201,6 +206,8 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
         found = matter.book.tested(test.name, matter.marked, answers, asked.terms, go_on)
     else:
         found = certify(answers, terms, between=go_on)
+    if found.terms.attempt < terms.attempt and not asked.as_json:
+        say(f"These are the answers of an attempt before. {_which(found.terms)}")
     if not isinstance(found.outcome, Certified):
         return Attempt(found, None, None, found.terms, drawn, right, tested=few is None)
     mark, now = matter.combination.digest if matter.combination is not None else "", datetime.now(UTC).isoformat(timespec="seconds")
@@ -283,8 +290,12 @@ def _needed(terms: Terms, rows: int) -> str:
     least = f"{promise} takes {terms.least:,} accepted answers at the very least, none of them wrong"
     tuning, calibrating = round(terms.tuning * rows), terms.calibrating(rows)
     parts = f"here {tuning:,} rows tune, {calibrating:,} calibrate and {rows - tuning - calibrating:,} judge."
+    return f"{least}; {parts}\n{_which(terms)}"
+
+
+def _which(terms: Terms) -> str:
     which = "the first attempt" if terms.attempt == 1 else f"attempt {terms.attempt:,}"
-    return f"{least}; {parts}\nIt is {which} on these rows, tested at {percent(terms.spent)} of the {percent(terms.delta)}."
+    return f"It is {which} on these rows, tested at {percent(terms.spent)} of the {percent(terms.delta)}."
 
 
 def show(asked: Certifying, made: Attempt) -> None:

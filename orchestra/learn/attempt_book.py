@@ -22,22 +22,25 @@ class AttemptBook:
 
     path: Path
 
-    def terms(self, rows: Rows, terms: Terms) -> Terms:
-        """The terms of the next attempt on these rows. Raises `InputError` V025."""
+    def terms(self, rows: Rows, terms: Terms, items: Sequence[Item] | None = None) -> Terms:
+        """The terms of the next attempt on these rows; where the answers are there already, of the attempt that they were. Raises
+        `InputError` V025, and V006 for items that are none."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
             data = b""
         except OSError as error:
             raise self._unusable(error) from error
-        return replace(terms, attempt=Log.read(data, self._place).number(rows))
+        log = Log.read(data, self._place)
+        before = log.same(_digest(items, terms)) if items is not None else None
+        return replace(terms, attempt=before.number if before is not None else log.number(rows))
 
     def tested(self, name: str, rows: Rows, items: Sequence[Item], terms: Terms, between: Callable[[], None]) -> Certification:
         """The certification of some answers, written down as an attempt on these rows, on disk when it returns.
 
         The same answers under the same terms are the attempt that they were. Raises `InputError` V025, and V006 for items that are none.
         """
-        one = digest(canonical([[list(item) for item in checked(items)], terms.alpha, terms.delta, terms.seed]))
+        one = _digest(items, terms)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path) as file:
@@ -68,3 +71,8 @@ class AttemptBook:
     def _unusable(self, error: OSError) -> InputError:
         why = error.strerror or str(error)
         return InputError("V025", f"the log of attempts cannot be used: {self.path}: {why}", hint="it must be a file that can be written")
+
+
+def _digest(items: Sequence[Item], terms: Terms) -> str:
+    """Of answers, their scores, and the terms that they are tested by."""
+    return digest(canonical([[list(item) for item in checked(items)], terms.alpha, terms.delta, terms.seed]))

@@ -110,6 +110,25 @@ def test_attempts_on_the_same_rows_have_delta_together(shell: Shell) -> None:
     assert certify(shell, *PREDICTED, "--json", "--out", "other.json").json["attempt"] == 1, "other rows"
 
 
+def test_the_same_answers_again_are_certified_again_where_another_attempt_would_be_too_little(shell: Shell) -> None:
+    rows(160)
+    predictions(160, lambda n: {"output": {"label": "yes"}})
+    for _ in range(2):
+        said = certify(shell, *PREDICTED)
+        assert said.code == 0, said.out
+        assert "It is the first attempt on these rows" in said.out
+    assert len(ATTEMPTS.read_text().splitlines()) == 1
+    assert certify(shell, *PREDICTED, "--seed", "1").code == 3, "80 answers calibrate, and a second attempt takes 104"
+
+
+def test_the_same_answers_asked_for_again_are_no_other_attempt_and_it_is_told(shell: Shell) -> None:
+    rows(1000)
+    for told in (False, True):
+        said = certify(shell)
+        assert (said.code, "the answers of an attempt before. It is the first attempt" in said.out) == (0, told)
+    assert len(ATTEMPTS.read_text().splitlines()) == 1
+
+
 def test_answers_that_are_asked_for_are_an_attempt_and_a_changed_log_is_refused(shell: Shell) -> None:
     rows(1000)
     assert certify(shell).code == 0
