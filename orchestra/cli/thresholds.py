@@ -187,12 +187,14 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
         say(visible(f"right: {right.said}"))
         for line in matter.left_out:
             say(line)
+    if (few := too_few(size, terms)) is None:
+        matter.book.check()
     if matter.recorded is not None:
         answers = items(test, await matter.cases(open_, chosen), right)
         terms = matter.book.terms(matter.marked, asked.terms, answers)
+        few = too_few(size, terms)
     if not asked.as_json:
         say(f"\n{_needed(terms, size)}")
-    few = too_few(size, terms)
     if answers is None:
         if few is not None:
             return Attempt(few, None, None, terms, drawn, right, tested=False)

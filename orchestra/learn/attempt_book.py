@@ -35,6 +35,14 @@ class AttemptBook:
         before = log.same(_digest(items, terms)) if items is not None else None
         return replace(terms, attempt=before.number if before is not None else log.number(rows))
 
+    def check(self) -> None:
+        """Refuses a log that nothing could be added to, before anybody is asked for answers to test. Raises `InputError` V025."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("ab").close()
+        except OSError as error:
+            raise self._unusable(error) from error
+
     def tested(self, name: str, rows: Rows, items: Sequence[Item], terms: Terms, between: Callable[[], None]) -> Certification:
         """The certification of some answers, written down as an attempt on these rows, on disk when it returns.
 

@@ -11,7 +11,8 @@ import pytest
 
 from orchestra.verify.certificate_file import Certificate
 from tests.cli.shell import Shell
-from tests.cli.test_certify import AGENT, FILE, PREDICTED, certify, label, lines, predictions, rows, shell, sure
+from tests.cli.stage import Simulated
+from tests.cli.test_certify import AGENT, FILE, PREDICTED, answer, certify, label, lines, predictions, rows, shell, sure
 
 __all__ = ["shell"]
 ATTEMPTS = Path("agents/sorter/attempts.jsonl")
@@ -138,3 +139,11 @@ def test_answers_that_are_asked_for_are_an_attempt_and_a_changed_log_is_refused(
     assert (said.code, said.err[:4]) == (2, "V025")
     assert label(0) != label(999)
     assert sure(0) < sure(999)
+
+
+def test_nobody_is_asked_where_the_log_of_attempts_cannot_be_written(shell: Shell) -> None:
+    rows(1000)
+    ATTEMPTS.symlink_to(Path("nowhere/attempts.jsonl").absolute())
+    shell.opener = Simulated(answer)
+    said = certify(shell)
+    assert (said.code, said.err[:4], shell.opener.opened) == (2, "V025", [])
