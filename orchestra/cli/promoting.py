@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from orchestra import certificates
 from orchestra.agent.card import Card
 from orchestra.cli.comparison import Comparison, answered, carded, prepared, strange
@@ -65,13 +67,20 @@ async def promoted(open_: Opener, chosen: Settings, asked: Comparison, *, force:
         if new.failed == len(new.cases):
             hint = f"{asked.agent} stays as it is, and this was no try"
             raise InputError("N306", f"{CANDIDATE} has failed on every row: {new.reason}", hint=hint)
-        judgement = judged(metrics, old, new, asked.seed or 0, shelf.tries(test) + 1)
-        figures = [(arm.name, report.figures(arm.name)[judgement.metric].value) for arm in (old, new)]
+        figures = [(arm.name, report.figures(arm.name)[metrics[0].name].value) for arm in (old, new)]
+
+        def told(tries: int) -> tuple[Judgement, Promotion]:
+            judgement = judged(metrics, old, new, asked.seed or 0, tries)
+            return judgement, promotion(shelf, mark, _now(), judgement, figures, test, known=known)
+
+        judgement, made = told(shelf.tries(test) + 1)
+        if again := shelf.before(made, test):
+            judgement, made = told(again)
         if not (judgement.better or force):
-            shelf.tried(promotion(shelf, mark, _now(), judgement, figures, test, known=known, verb=TRY))
+            shelf.tried(msgspec.structs.replace(made, verb=TRY))
             return Promoted(report, judgement, False, f"{asked.agent} stays as it is; --force takes the candidate all the same.")
         calibrated = own.calibrated is not None
-        shelf.take(asked.candidate, promotion(shelf, mark, _now(), judgement, figures, test, known=known))
+        shelf.take(asked.candidate, made)
         loaded = await _loaded(open_, chosen, asked.agent)
     said = f"{asked.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {asked.agent}"
     if calibrated:

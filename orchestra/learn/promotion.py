@@ -66,12 +66,23 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, float] = {}
     difference: str = ""
     chance: float | None = None
+    seed: int = 0
+    """By which answers were exchanged, and rows drawn."""
     tries: int = 0
     """How many candidates these rows have seen by then, with this one; 0 where nobody counted."""
     known: tuple[str, ...] = ()
     """What is to be said of rows of the test that either was trained on."""
     named: str = ""
     """The adapter of the fleet that its card named before; empty for one in the agent's folder, and for none."""
+
+    def again(self, other: Promotion) -> bool:
+        """Whether another judgement on the same rows is no other chance to be lucky: it is of the same two, and came to the same, or the
+        candidate was taken here because it was better, and not by force."""
+        if not self.tries or (self.taken, self.given_up, self.metric) != (other.taken, other.given_up, other.metric):
+            return False
+        if (self.test, self.seed, self.figures) == (other.test, other.seed, other.figures):
+            return True
+        return self.verb != TRY and self.chance is not None and self.chance < level(self.tries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,7 @@ class Judgement:
     metric: str
     differences: Sequence[tuple[str, Difference]]
     """By metric; the first one decides."""
+    seed: int = 0
     tries: int = 1
     """How many candidates these rows have seen, with this one."""
 
@@ -108,6 +120,7 @@ def judged(metrics: Sequence[Metric], old: Arm, new: Arm, seed: int = 0, tries: 
     return Judgement(
         metrics[0].name,
         [(one.name, difference(one, old.cases, new.cases, seed=seed, level=SURE if at else wanted)) for at, one in enumerate(metrics)],
+        seed,
         tries,
     )
 
@@ -215,9 +228,16 @@ class Shelf:
             raise InputError("N303", f"{path} cannot be read: {error}", hint="restore it from version control") from error
 
     def tries(self, test: Test) -> int:
-        """How many candidates have been judged on a test or a sample of it. Raises `InputError` N303 for a log that cannot be
-        read."""
-        return sum(line.test_digest == test.digest for line in self.log())
+        """How many candidates have been judged on a test or a sample of it; one that was judged again counts once. Raises `InputError` N303
+        for a log that cannot be read."""
+        return len({(line.taken, line.given_up, line.tries or -at) for at, line in enumerate(self._on(test), 1)})
+
+    def before(self, line: Promotion, test: Test) -> int:
+        """Which of the candidates on these rows it was, where this is no new judgement; 0 where it is one. Raises `InputError` N303."""
+        return next((one.tries for one in self._on(test) if one.again(line)), 0)
+
+    def _on(self, test: Test) -> list[Promotion]:
+        return [line for line in self.log() if line.test_digest == test.digest]
 
     def tried(self, line: Promotion) -> None:
         """Writes down that a candidate was judged and not taken."""
@@ -372,13 +392,12 @@ def promotion(
     test: Test,
     *,
     known: tuple[str, ...] = (),
-    verb: str = "promote",
 ) -> Promotion:
-    """The line of a promotion; of a try where the candidate was not taken."""
+    """The line of a promotion."""
     first = judgement.differences[0][1]
     return Promotion(
         at=at,
-        verb=verb,
+        verb="promote",
         taken=taken,
         given_up=shelf.current,
         test=test.name,
@@ -387,6 +406,7 @@ def promotion(
         figures=dict(arms),
         difference=str(first),
         chance=first.chance,
+        seed=judgement.seed,
         tries=judgement.tries,
         known=known,
         named=shelf.named,

@@ -288,6 +288,23 @@ def test_the_more_candidates_the_same_rows_have_judged_the_surer_one_must_be(she
     assert shell("learn", "rollback", "answerer").err.startswith("N303: every promotion")
 
 
+def test_the_same_candidate_again_is_no_other_one(shell: Shell) -> None:
+    shell.opener = Simulated(lambda call: {"answer": "1889" if call.inputs["question"] in known[call.name] else "in", "quote": "in 1889"})
+    known = {"answerer": set(), "answerer_candidate": set("012345")}
+    assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell).out
+    assert (weights(), shell("learn", "rollback", "answerer").code) == ("new", 0)
+    adapter(Path("worse/adapter"), "worse")
+    known["answerer_candidate"] = set("0123")
+    for _ in range(2):
+        assert "not surely better" in (said := promote(shell, candidate="worse/adapter")).out
+        assert "candidate 2 on these rows" in said.out, "who comes to the same has no other chance to be lucky"
+    known["answerer_candidate"] = set("0123456")
+    assert "candidate 1 on these rows" in promote(shell).out, "it was taken before, and sent back"
+    assert (weights(), shell("learn", "rollback", "answerer").code) == ("new", 0)
+    known["answerer_candidate"] = set("01234")
+    assert "candidate 3 on these rows" in promote(shell, candidate="worse/adapter").out, "other answers"
+
+
 def test_that_any_of_ten_candidates_is_taken_which_are_no_better_has_a_chance_of_five_percent() -> None:
     exact, chances = metric("EM", Measure(of="exact", field="answer")), random.Random(2)
     taken, once = 0, 0
