@@ -42,10 +42,18 @@ def read_requirement(text: str, metrics: Sequence[str]) -> Requirement:
     if match is None or bound is None:
         raise InputError("N203", f"{text!r} is no requirement", hint=f"--require '{metrics[0]} >= 0.65'")
     if match["metric"] not in metrics:
-        near = nearest(match["metric"], metrics)
-        hint = f"did you mean {near!r}?" if near else f"metrics: {', '.join(metrics)}"
-        raise InputError("N203", f"there is no metric {match['metric']!r}", hint=hint)
+        raise InputError("N203", f"there is no metric {match['metric']!r}", hint=_instead(match["metric"], metrics))
     return Requirement(match["metric"], match["sign"] == ">=", bound)
+
+
+def _instead(wanted: str, metrics: Sequence[str]) -> str:
+    """What to require where there is no metric of this name; texts were compared by `NAME exact` before, where nobody chose a metric."""
+    field = wanted.removesuffix(" exact")
+    if (same := f"{field} same") in metrics and field != wanted:
+        kept = f"evaluation.yaml keeps the old one: metrics: {{{wanted}: {{of: exact, field: {field}}}}}"
+        return f"{same!r} has taken its place, which drops no punctuation and no articles; {kept}"
+    near = nearest(wanted, metrics)
+    return f"did you mean {near!r}?" if near else f"metrics: {', '.join(metrics)}"
 
 
 def junit(agent: str, test: str, requirements: Sequence[Requirement], figures: Mapping[str, Figure]) -> bytes:

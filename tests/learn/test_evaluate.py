@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -202,6 +203,18 @@ def test_what_is_no_requirement_is_refused(shell: Shell, text: str) -> None:
     rows(1)
     said = evaluate(shell, "--require", text)
     assert (said.code, said.err[:4]) == (2, "N203")
+
+
+def test_a_metric_that_another_one_has_taken_the_place_of_is_told_and_can_be_kept(shell: Shell) -> None:
+    file = Path("agents/answerer/evaluation.yaml")
+    file.unlink()
+    rows(1)
+    said = evaluate(shell, "--require", "answer exact >= 0")
+    assert (said.code, said.err[:4], "'answer same' has taken its place" in said.err) == (2, "N203", True)
+    kept = re.search(r"evaluation.yaml keeps the old one: (.*)", said.err)
+    assert kept is not None
+    file.write_text(kept[1] + "\n")
+    assert evaluate(shell, "--require", "answer exact >= 0").code == 0
 
 
 @pytest.mark.parametrize(
