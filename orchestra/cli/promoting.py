@@ -22,7 +22,7 @@ from orchestra.learn import evaluation
 from orchestra.learn.candidates import check_candidate
 from orchestra.learn.contract import learning
 from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, Arm, Report
-from orchestra.learn.learnt_from import BOTH, LearntPart, known, refuse
+from orchestra.learn.learnt_from import BOTH, LearntPart, known, refuse, rows_of
 from orchestra.learn.promotion import TRY, Judgement, Promotion, Shelf, judged, level, promotion
 from orchestra.learn.questions import Test
 from orchestra.project import Project
@@ -58,6 +58,7 @@ async def promoted(open_: Opener, chosen: Settings, asked: Comparison, *, force:
     if mark == shelf.current:
         raise InputError("N304", f"{asked.agent} has this already: {mark[:12]}", hint="orchestra learn train")
     metrics, test = prepared(own, asked)
+    marked = rows_of(test)
     known = _known(own, asked, test, force=force)
     async with serving(open_, chosen) as orchestra:
         card = carded(orchestra, asked)
@@ -71,10 +72,10 @@ async def promoted(open_: Opener, chosen: Settings, asked: Comparison, *, force:
 
         def told(tries: int) -> tuple[Judgement, Promotion]:
             judgement = judged(metrics, old, new, asked.seed or 0, tries)
-            return judgement, promotion(shelf, mark, _now(), judgement, figures, test, known=known)
+            return judgement, promotion(shelf, mark, _now(), judgement, figures, test, marked, known=known)
 
-        judgement, made = told(shelf.tries(test) + 1)
-        if again := shelf.before(made, test):
+        judgement, made = told(shelf.tries(marked) + 1)
+        if again := shelf.before(made, marked):
             judgement, made = told(again)
         if not (judgement.better or force):
             shelf.tried(msgspec.structs.replace(made, verb=TRY))

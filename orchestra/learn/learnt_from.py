@@ -22,7 +22,7 @@ from orchestra.learn.promotion import LEARNT_FROM
 from orchestra.learn.promotion import mark as learnt_mark
 from orchestra.learn.questions import Test
 from orchestra.values.json import NotDecodable, decoded
-from orchestra.verify.row_marks import LENGTH, SHARE, Marks
+from orchestra.verify.row_marks import LENGTH, SHARE, Marks, Rows
 from orchestra.whole import write_file
 
 LearntPart: TypeAlias = Literal["train", "tune"]
@@ -83,7 +83,7 @@ def known(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH
     """
     found: list[Known] = []
     marks = marks_of(test)
-    few = len(set(marks)) <= min(FEW, len(marks) / 2)
+    few = _few(marks)
     for one in card.parts or (card,):
         folder = _folder(one)
         if folder is None:
@@ -115,6 +115,16 @@ def refuse(found: Sequence[Known]) -> None:
 def marks_of(test: Test) -> list[str]:
     """The marks of the rows of a test, in their order."""
     return [mark(one.input)[:LENGTH] for one in test.questions]
+
+
+def rows_of(test: Test) -> Rows:
+    """The rows of a test, as others are held against them; without marks where their domain is so small that other rows have the same."""
+    marks = marks_of(test)
+    return Rows(frozenset({test.digest}), frozenset(() if _few(marks) else marks))
+
+
+def _few(marks: Sequence[str]) -> bool:
+    return len(set(marks)) <= min(FEW, len(marks) / 2)
 
 
 def _folder(card: Card) -> Path | None:

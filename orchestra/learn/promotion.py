@@ -29,6 +29,7 @@ from orchestra.learn.interval import Difference, difference
 from orchestra.learn.metrics import Metric
 from orchestra.learn.questions import Test
 from orchestra.values.json import NotDecodable, decoded
+from orchestra.verify.row_marks import SKETCH, Marks, Rows
 from orchestra.whole import swap_folder, write_file
 
 ADAPTER = "adapter"
@@ -62,6 +63,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of those that it had; empty for none. Of a try what it keeps."""
     test: str = ""
     test_digest: str = ""
+    marks: Marks | msgspec.UnsetType = msgspec.UNSET
+    """Of the inputs of the rows, a sample: by which they are known again. Not there in lines of before."""
     metric: str = ""
     figures: dict[str, float] = {}
     difference: str = ""
@@ -227,17 +230,17 @@ class Shelf:
         except NotDecodable as error:
             raise InputError("N303", f"{path} cannot be read: {error}", hint="restore it from version control") from error
 
-    def tries(self, test: Test) -> int:
-        """How many candidates have been judged on a test or a sample of it; one that was judged again counts once. Raises `InputError` N303
-        for a log that cannot be read."""
-        return len({(line.taken, line.given_up, line.tries or -at) for at, line in enumerate(self._on(test), 1)})
+    def tries(self, rows: Rows) -> int:
+        """How many candidates have been judged on these rows, a sample of them or many of them among others; one that was judged again
+        counts once. Raises `InputError` N303 for a log that cannot be read."""
+        return len({(line.taken, line.given_up, line.tries or -at) for at, line in enumerate(self._on(rows), 1)})
 
-    def before(self, line: Promotion, test: Test) -> int:
+    def before(self, line: Promotion, rows: Rows) -> int:
         """Which of the candidates on these rows it was, where this is no new judgement; 0 where it is one. Raises `InputError` N303."""
-        return next((one.tries for one in self._on(test) if one.again(line)), 0)
+        return next((one.tries for one in self._on(rows) if one.again(line)), 0)
 
-    def _on(self, test: Test) -> list[Promotion]:
-        return [line for line in self.log() if line.test_digest == test.digest]
+    def _on(self, rows: Rows) -> list[Promotion]:
+        return [line for line in self.log() if rows.share((line.test_digest,), line.marks)]
 
     def tried(self, line: Promotion) -> None:
         """Writes down that a candidate was judged and not taken."""
@@ -390,6 +393,7 @@ def promotion(
     judgement: Judgement,
     arms: Sequence[tuple[str, float]],
     test: Test,
+    rows: Rows,
     *,
     known: tuple[str, ...] = (),
 ) -> Promotion:
@@ -402,6 +406,7 @@ def promotion(
         given_up=shelf.current,
         test=test.name,
         test_digest=test.digest,
+        marks=Marks.of(rows.marks, SKETCH) if rows.marks else msgspec.UNSET,
         metric=judgement.metric,
         figures=dict(arms),
         difference=str(first),

@@ -277,20 +277,24 @@ def test_the_more_candidates_the_same_rows_have_judged_the_surer_one_must_be(she
     assert (second["tries"], second["level"], second["taken"]) == (2, pytest.approx(0.05 / 6), False)
     assert "less than 0.00417 is asked of candidate 3 on these rows" in promote(shell).out
     assert weights() == "new"
-    adapter(Path("newer/adapter"), "newer")
-    Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().replace('"r0"', '"other"'))
-    assert "candidate 1 on these rows" in promote(shell, candidate="newer/adapter").out
+    for name in ("newer", "newest"):
+        adapter(Path(name, "adapter"), name)
+    text = Path("rows.jsonl").read_text()
+    Path("rows.jsonl").write_text("\n" + text.replace('"r0"', '"other"'))
+    assert "candidate 4 on these rows" in promote(shell, candidate="newer/adapter").out, "an empty line, and another id"
+    Path("rows.jsonl").write_text(text.replace('"question": "', '"question": "5'))
+    assert "candidate 1 on these rows" in promote(shell, candidate="newest/adapter").out
     log = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
-    assert [line["verb"] for line in log] == ["try", "try", "promote", "promote"]
-    for had in ("new", ""):
+    assert [line["verb"] for line in log] == ["try", "try", "promote", "promote", "promote"]
+    for had in ("newer", "new", ""):
         assert shell("learn", "rollback", "answerer").code == 0
         assert weights() == had
     assert shell("learn", "rollback", "answerer").err.startswith("N303: every promotion")
 
 
 def test_the_same_candidate_again_is_no_other_one(shell: Shell) -> None:
+    known = {"answerer": set[str](), "answerer_candidate": set("012345")}
     shell.opener = Simulated(lambda call: {"answer": "1889" if call.inputs["question"] in known[call.name] else "in", "quote": "in 1889"})
-    known = {"answerer": set(), "answerer_candidate": set("012345")}
     assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell).out
     assert (weights(), shell("learn", "rollback", "answerer").code) == ("new", 0)
     adapter(Path("worse/adapter"), "worse")
