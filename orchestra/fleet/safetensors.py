@@ -27,8 +27,8 @@ PICKLES = frozenset(
 def check_folder(folder: Path) -> None:
     """Refuses a model's or an adapter's folder that could run code when it is loaded.
 
-    Raises `FleetError` F007 for a pickle, for Python, for `auto_map` or `trust_remote_code` in any JSON file, for a header of
-    safetensors that does not hold, where there are no safetensors at all, and for a file that cannot be read.
+    Raises `FleetError` F007 for a pickle, for Python, for `auto_map` or `trust_remote_code` in any JSON file but a vocabulary, for a
+    header of safetensors that does not hold, where there are no safetensors at all, and for a file that cannot be read.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink()]
     if pickles := [path for path in files if path.suffix.lower() in PICKLES]:
@@ -117,7 +117,7 @@ def _check_json(path: Path) -> None:
         value = parse_untrusted(text) if size <= MAX_BYTES else json.loads(text)
     except (NotStrictJSON, ValueError, RecursionError) as error:
         raise _unsafe(path, f"it is no plain JSON: {error}") from error
-    left = [value]
+    left = [] if path.name in VOCABULARIES else [value]  # where auto_map is a word
     while left:
         part = left.pop()
         if isinstance(part, dict):

@@ -256,6 +256,12 @@ def test_spaces_do_not_hide_a_configuration_that_names_python(file: str, tmp_pat
         check_folder(tmp_path)
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "vocab.json"])
+def test_a_vocabulary_may_have_any_word(file: str, tmp_path: Path) -> None:
+    (model(tmp_path) / file).write_text(json.dumps({"model": {"vocab": {"auto_map": 7, "trust_remote_code": 8}}, "auto_map": 9}))
+    check_folder(tmp_path)
+
+
 def test_large_configurations_and_vocabularies_are_taken(tmp_path: Path) -> None:
     words = {f"word {number}": number for number in range(100_000)}
     for name in ("tokenizer.json", "vocab.json", "tokenizer_config.json", "model.safetensors.index.json"):
