@@ -90,7 +90,7 @@ def show_promises(promises: Mapping[str, str]) -> None:
     if counted:
         say()
     for (node, promise), count in counted.items():
-        many = f" ({count} values)" if count > 1 else ""
+        many = f" ({count} values, each by itself, and not what is made of them)" if count > 1 else ""
         say(visible(f"{node}{many}: {promise}"), style="green")
 
 

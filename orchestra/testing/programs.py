@@ -56,10 +56,10 @@ def draw(number: int) -> Drawn:
     """The workflow of a number. Raises what the compiler raises where no draft of many compiles, which would be a fault of this module."""
     refusals: list[InputError | InputErrors] = []
     for draft in range(40):
-        lines = [f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices", "/grounds", "/wants")]
-        author = _Author(*map(Random, lines))
+        lines = [f"{number}/{draft}{part}" for part in ("", "/checks", "/parts", "/choices", "/grounds", "/wants", "/wholes")]
+        *chances, judging = map(Random, lines)  # each apart from the rest: a workflow stays the same but for what it is of
+        author = _Author(*chances)
         graph = author.workflow(f"w{number}")
-        judging = Random(f"{number}/{draft}/wholes")  # apart from the rest: a workflow stays the same but for that
         if judging.randrange(WHOLES) == 0:
             graph["accept"] = judging.choice((0.0, 0.4, 0.9))
             author.features["whole"] += 1

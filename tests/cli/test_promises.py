@@ -6,6 +6,9 @@ import html
 import sqlite3
 from pathlib import Path
 
+import pytest
+
+from orchestra.cli.answer import show_promises
 from orchestra.values.json import digest
 from orchestra.verify.certificate_file import ASSUMED, Certificate
 from tests.cli.shell import Shell
@@ -73,3 +76,10 @@ def test_a_page_whose_certificate_is_gone_says_so(shell: Shell, certified: Certi
     shown = page(shell, name)
     assert certified.promise in shown
     assert "its certificate is not stored, or cannot be read" in shown
+
+
+def test_a_promise_about_the_elements_of_a_list_is_said_to_be_none_about_what_is_made_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    show_promises({"readings[0]": "at most 5 %", "readings[2]": "at most 5 %", "answer": "at most 10 %"})
+    said = capsys.readouterr().out.split("\n")
+    assert "readings (2 values, each by itself, and not what is made of them): at most 5 %" in said
+    assert "answer: at most 10 %" in said
