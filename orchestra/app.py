@@ -399,15 +399,15 @@ class Orchestra:
             raise left(execution, error, keyed=self.keyed)  # noqa: B904 - it has its cause
         return Fork(Run(execution, step.read, by=self._options.by), old.changes, values)
 
-    async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /) -> Rehearsal:
+    async def whatif(self, run: str, instead: Mapping[str, Card | Contract] | None = None, /, *, workflow: str = "") -> Rehearsal:
         """What a run that has ended would have come to with other agents, by the names that its workflow knows them by; or, without
-        any, with everything as it is today. Nothing is recorded, no tool with effects is called, no person is asked. Raises `InputError`
-        E020 for a run that is not there, E025 for one that has not ended, and what compiling it anew raises."""
+        any, with everything as it is today: `workflow` is its file, where it has no name here. Nothing is recorded, no tool with effects
+        is called, no person is asked. Raises `InputError` E020, E025 for a run that has not ended, and what compiling it anew raises."""
         from orchestra.whatif import whatif
 
         self._options.forkless()
         label = join((self._options.label or "public", WITHIN.get()))
-        return await whatif(self._project, self._engine, self._troupe, await self._events(run), instead, label=label)
+        return await whatif(self._project, self._engine, self._troupe, await self._events(run), instead, named=workflow, label=label)
 
     async def replay(self, run: str) -> Replayed:
         """A run's events held against what the engine decides today, on the workflow that the run stored. Raises `InputError` E020."""

@@ -106,22 +106,38 @@ def _written(graph: Graph) -> bytes:
 
 
 async def restored(
-    project: Project, journal: Journal, started: RunStarted, *, asking: bool = True, instead: Mapping[str, Contract] | None = None
+    project: Project,
+    journal: Journal,
+    started: RunStarted,
+    *,
+    asking: bool = True,
+    instead: Mapping[str, Contract] | None = None,
+    held: Mapping[tuple[str, str], Any] | None = None,
 ) -> Program:
     """The program that a run began with; its cards are made known to the project under their digests.
 
     Without `asking` no call will be made: what agents have learnt since is no fault then, and no card is made known. `instead` has
-    other agents, by the names that the workflow knows them by; certificates are taken over, and promise nothing of these. A tool that
-    only got inputs that can be left out is today's. What plans and agents with tools may do in it was asked when it began (L123).
+    other agents, by the names that the workflow knows them by; what `held` has of these, by kind and name, is what they are accepted by.
+    Other certificates are taken over, and promise nothing of them. A tool that only got inputs that can be left out is today's. What plans
+    and agents with tools may do in it was asked when it began (L123).
     Raises `OrchestraError` E019 where parts are missing or are not what they should be, and what compiling raises.
     """
     from orchestra.workflow.compiler import compile_graph
 
     graph = await graph_of(journal, started)
-    return as_told(compile_graph(graph, await _catalog(project, journal, started, instead or {}, asking=asking)), started)
+    catalog = await _catalog(project, journal, started, instead or {}, held or {}, asking=asking)
+    return as_told(compile_graph(graph, catalog), started)
 
 
-async def _catalog(project: Project, journal: Journal, started: RunStarted, instead: Mapping[str, Contract], *, asking: bool) -> Catalog:
+async def _catalog(
+    project: Project,
+    journal: Journal,
+    started: RunStarted,
+    instead: Mapping[str, Contract],
+    held: Mapping[tuple[str, str], Any],
+    *,
+    asking: bool,
+) -> Catalog:
     """All that the workflow of a run names, as the run stored it."""
     from orchestra.verify.certificate_file import Certificate
     from orchestra.verify.claims_file import ClaimsCertificate
@@ -169,11 +185,13 @@ async def _catalog(project: Project, journal: Journal, started: RunStarted, inst
                 models = _decoded(run, data, dict[str, Any])
             case _:
                 raise _unfit(run, f"it names {name!r}, which this version does not know")
-    promises: tuple[dict[str, Any], ...] = (certificates, claims, combinations)
+    promises: dict[str, dict[str, Any]] = {CERTIFICATE: certificates, CLAIMS: claims, COMBINATION: combinations}
     for name, contract in instead.items():
         agents[name] = contract
-        for promised in promises:
-            if name in promised:
+        for kind, promised in promises.items():
+            if (own := held.get((kind, contract.name))) is not None:
+                promised[contract.name] = own
+            elif name in promised:
                 promised.setdefault(contract.name, promised[name])
     found = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
     return replace(found, wholes=wholes, stored=True)

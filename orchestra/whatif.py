@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 from orchestra.agent.card import Card
 from orchestra.agent.contract import Contract
 from orchestra.codes import REPEATED
+from orchestra.covered import Covered, Uncovered, covered
 from orchestra.doors import Call, Direct, Done, Letter, Measure, Refused, Reply, Workers
 from orchestra.engine.answers import streamed
 from orchestra.engine.replay import Replayed, replay
@@ -40,6 +41,7 @@ from orchestra.values.labels import Label, join
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from orchestra.workers import Troupe
 from orchestra.workflow.program import Program
+from orchestra.workflow.steps import Step
 
 ASKED = "?"
 """In the paths of what checks ask about a node: the node itself says what came of it."""
@@ -48,9 +50,9 @@ STILL = 8
 TURN, PATIENCE = 0.01, 10.0
 """Seconds between looks at a run that was just answered, and until it is taken for one that cannot be."""
 
-Verdict: TypeAlias = Literal["same", "changed", "withheld", "answered", "failed", "stopped"]
+Verdict: TypeAlias = Literal["same", "changed", "withheld", "answered", "failed", "stopped", "refused"]
 """What becomes of a run's answer: it is the same or another one; it is not there any more, because it was withheld or because something
-failed; it is there now and was not; or the run stops before."""
+failed; it is there now and was not; the run stops before; or its workflow would not be run at all, for nothing certifies who is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,15 @@ class Rehearsal:
     """Pure tools whose code is another now: they are called anew."""
     unsure: tuple[str, ...] = ()
     """Pure tools of which the run does not say how they were written: their answers are recalled."""
+    uncovered: tuple[Uncovered, ...] = ()
+    """Nodes whose certificate, or combination, is not about who is asked: with that agent the workflow would be refused. They were judged
+    by the threshold that the run had, which promises nothing of their values, and none of these counts as accepted."""
 
     @property
     def verdict(self) -> Verdict:
         """What becomes of its answer."""
+        if self.uncovered:
+            return "refused"
         if self.stops:
             return "stopped"
         before, after = self.before.outcome, self.after.outcome
@@ -253,10 +260,11 @@ async def whatif(
     events: Sequence[Event],
     instead: Mapping[str, Card | Contract] | None,
     *,
+    named: str = "",
     label: Label = "public",
 ) -> Rehearsal:
-    """Goes through a run of these events again, with other agents, or without any with everything as it is today. Its data is labelled
-    as the run and its workflow say, and at least with `label`.
+    """Goes through a run of these events again, with other agents, or without any with everything as it is today: `named` says which file
+    the workflow is, where its name does not. Its data is labelled as the run and its workflow say, and at least with `label`.
 
     Raises `InputError` E025 for a run that has not ended, and what compiling it anew raises.
     """
@@ -266,19 +274,35 @@ async def whatif(
         raise InputError("E025", f"run {run} has not ended", hint=f"orchestra runs show {run}")
     old = await restored(project, engine.journal, first, asking=False)
     given: Mapping[str, Any] = first.inputs
-    code = Code((), ())
+    code, rests = Code((), ()), Covered()
     if instead is not None:
-        program = await restored(project, engine.journal, first, instead=project.instead(instead))
+        rests = covered(project, old, instead)
+        program = await restored(project, engine.journal, first, instead=project.instead(instead), held=rests.held)
         asks = any(isinstance(one, Card) and one.asks_model for one in instead.values())
     else:
-        program = as_told(project.program(project.find(first.workflow), accepted_by(first)), first)
+        program = as_told(project.program(_today(project, first, named), accepted_by(first)), first)
         given = bound(program, (), {name: value for name, value in given.items() if name in program.inputs})
         code = await code_since(project, engine.journal, first, old)
         asks = bool(changes(old, program)) or bool(code.changed)
     if troupe is not None and asks:
         await troupe.prepare(program)
     found = await rehearse(engine, Recorded(old, first, events), program, given, instead or (), code.changed, label=label)
-    return replace(found, altered=code.changed, unsure=code.unknown)
+    after = replace(found.after, accepted=0) if rests.wanting else found.after
+    return replace(found, after=after, altered=code.changed, unsure=code.unknown, uncovered=rests.wanting)
+
+
+def _today(project: Project, first: RunStarted, named: str) -> Step[..., Any]:
+    """What a run's workflow is today. Raises `InputError` C004 where its name does not say, or `named` is another workflow."""
+    hint = f"name its file: orchestra whatif {first.run} --workflow FILE"
+    try:
+        step = project.find(named or first.workflow)
+    except InputError as error:
+        if named or error.code != "C004":
+            raise
+        raise InputError("C004", f"run {first.run} ran {first.workflow!r}, which is no workflow of this project", hint=hint) from error
+    if step.name != first.workflow:
+        raise InputError("C004", f"run {first.run} ran {first.workflow!r}, and {named} is the workflow {step.name!r}", hint=hint)
+    return step
 
 
 @dataclass(frozen=True, slots=True)

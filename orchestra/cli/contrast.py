@@ -28,6 +28,7 @@ SAID: dict[Verdict, str] = {
     "answered": "answered now",
     "failed": "fails now",
     "stopped": "stops before it",
+    "refused": "would be refused",
 }
 
 
@@ -90,8 +91,9 @@ class Contrast:
         """Answers, acceptance and cost, then and now, of the runs that come to their ends."""
         before, after = [one.before for one in self.whole], [one.after for one in self.whole]
         spent = [sum((side.usage for side in sides), NOTHING) for sides in (before, after)]
-        answers = [f"{sum(isinstance(side.outcome, Value) for side in sides):,}" for sides in (before, after)]
-        rows = [("answers", answers[0], answers[1])]
+        then = sum(isinstance(side.outcome, Value) for side in before)
+        now = sum(isinstance(one.after.outcome, Value) and one.verdict != "refused" for one in self.whole)
+        rows = [("answers", f"{then:,}", f"{now:,}")]
         if any(side.judged for side in (*before, *after)):
             rows.append(("accepted", _share(before), _share(after)))
         for name, of in _COSTS.items():
@@ -125,6 +127,8 @@ def show(found: Contrast) -> None:
             say(visible(f"  {_cut(as_text(stop.inputs))}"), style="dim")
         if one.lost:
             say(visible(f"\n{one.run} is not followed to its end by today's engine: {one.lost}"), style="yellow")
+        for node in one.uncovered:
+            say(visible(f"\n{one.run}, {node.node}: {node.said}"), style="yellow")
         if one.altered or one.unsure:
             say(visible(f"\n{one.run}: {_written(one)}"), style="yellow")
         if one.late:
@@ -188,7 +192,8 @@ def as_markdown(found: Contrast) -> str:
         nodes = ", ".join(_code(change.node) for change in one.changed)
         stops = "; ".join(f"{_code(stop.node)}: {_code(_why(stop))}" for stop in one.stops)
         lines.append(f"| {_code(one.run)} | {SAID[one.verdict]} | {'; '.join(part for part in (nodes, stops) if part)} |")
-    late = [f"- {_code(one.run)}: {_code(_written(one))}" for one in found.found if one.altered or one.unsure]
+    late = [f"- {_code(one.run)}, {_code(node.node)}: {_code(node.said)}" for one in found.found for node in one.uncovered]
+    late += [f"- {_code(one.run)}: {_code(_written(one))}" for one in found.found if one.altered or one.unsure]
     late += [f"- {_code(one.run)}: {_code(_late(one))}" for one in found.found if one.late]
     lines += [f"| {_code(one.run)} | cannot be gone through | {_code(one.error.message)} |" for one in found.lost]
     lines += ["", *late] if late else []
@@ -246,6 +251,7 @@ def _run(one: Rehearsal) -> dict[str, Any]:
         "late": one.late,
         "altered": one.altered,
         "unsure": one.unsure,
+        "uncovered": [{"node": node.node, "agent": node.agent, "code": node.code, "why": node.why} for node in one.uncovered],
     }
 
 

@@ -11,6 +11,7 @@ import typer
 from orchestra.cli.commands import add
 from orchestra.cli.opening import Opener, opener, settings
 from orchestra.cli.options import AsJson, Fleet
+from orchestra.config import looks_like_path
 from orchestra.errors import InputError, OrchestraError
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ class Chosen:
         ),
     ] = None
     last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="The latest N runs.")] = 0
-    workflow: Annotated[str, typer.Option(metavar="NAME", help="Of --last, those of this workflow.", show_default=False)] = ""
+    workflow: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="Of --last, those of this workflow; or its file of today.", show_default=False)
+    ] = ""
     since: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Of --last, those since 12h, 30d, yesterday, 2026-11-24.", show_default=False)
     ] = None
@@ -86,8 +89,8 @@ def _coherent(asked: Chosen) -> None:
     """Raises `InputError` C042 where it is not clear which runs are meant, C010 for two ways to print them."""
     if bool(asked.runs) == bool(asked.last):
         raise InputError("C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME")
-    if asked.runs and (asked.workflow or asked.since):
-        said = f"{'--workflow' if asked.workflow else '--since'} is for --last, and these runs are named"
+    if asked.runs and ((asked.workflow and not looks_like_path(asked.workflow)) or asked.since):
+        said = f"{'--since' if asked.since else '--workflow'} is for --last, and these runs are named"
         raise InputError("C042", said, hint="orchestra whatif --last 20 --workflow NAME --since 30d")
     if asked.markdown and asked.as_json:
         raise InputError("C010", "--markdown and --json exclude each other", hint="give one of them")
@@ -108,13 +111,14 @@ async def contrasted(open_: Opener, chosen: Settings, asked: Chosen, since: Want
         variants = [variant(orchestra.registry, text) for text in asked.agent or ()]
         _apart(variants)
         instead = {one.agent: one.other for one in variants} if variants else None
+        file = asked.workflow if looks_like_path(asked.workflow) else ""
         runs = await _runs(orchestra, asked, since, variants)
         line = asyncio.Semaphore(AT_ONCE)
 
         async def one(run: str) -> Rehearsal | Lost:
             async with line:
                 try:
-                    return await orchestra.whatif(run, instead)
+                    return await orchestra.whatif(run, instead, workflow=file)
                 except OrchestraError as error:
                     return Lost(run, error)
 
@@ -147,10 +151,11 @@ async def _runs(orchestra: Orchestra, asked: Chosen, since: Wanted, variants: Se
                 raise InputError("C042", said, hint="orchestra whatif --last 1")
         return named
     found: list[str] = []
+    name = orchestra.find(asked.workflow).name if looks_like_path(asked.workflow) else asked.workflow
     for summary in await journal.runs(EVERY):
         if len(found) == asked.last:
             break
-        meant = asked.workflow in ("", summary.workflow) and since.has(summary) and summary.finished is not None
+        meant = name in ("", summary.workflow) and since.has(summary) and summary.finished is not None
         if meant and await _asked(journal, summary.run, variants):
             found.append(summary.run)
     if not found:

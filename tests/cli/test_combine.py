@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -359,3 +360,17 @@ def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(s
     changed = run(shell, 99)
     assert (changed.code, changed.json["error"]["code"]) == (2, "V002")
     assert "types or code of tool(plausible)" in changed.json["error"]["message"]
+
+
+def test_a_rehearsal_with_another_judge_or_teller_says_that_the_combination_is_not_about_these(shell: Shell, combined: Combination) -> None:
+    made = run(shell, next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8)).json["run"]
+    for name, text in (("teller", AGENT), ("checker", JUDGE)):
+        furnish(files={f"agents/{name}_2/agent.yaml": text.replace(f"name: {name}", f"name: {name}_2")})
+        shutil.copy(f"agents/{name}/prompt.md", f"agents/{name}_2/prompt.md")
+    shell.opener = Simulated(lambda call: answer(msgspec.structs.replace(call, name=call.name.removesuffix("_2"))))
+    assert shell("whatif", made, "--agent", "checker").code == 0
+    (one,) = shell("whatif", made, "--agent", "teller@teller_2", "--json").json["runs"]
+    assert [(node["agent"], node["code"]) for node in one["uncovered"]] == [("teller_2", "L076")]
+    (one,) = shell("whatif", made, "--agent", "checker@checker_2", "--json").json["runs"]
+    assert [(node["agent"], node["code"]) for node in one["uncovered"]] == [("checker_2", "V002")]
+    assert one["uncovered"][0]["why"] == "what 'teller' is accepted by is about checks that checker makes, and not checker_2"
