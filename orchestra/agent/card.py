@@ -302,11 +302,13 @@ class Card(CardFile):
 
     @property
     def _mind(self) -> str:
-        """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. The name is not in it.
-        Of an ensemble those of its members, with a + between them."""
+        """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. Neither its name is in it nor
+        blanks of its prompt, by which no other agent comes about. Of an ensemble those of its members, with a + between them."""
         if self.parts:
             return "+".join(part._mind for part in self.parts)
-        return digest(msgspec.json.encode([self.kind, self.model, self.adapter, self.system, self.template, self.data_digest]))
+        data = self.data_digest if self.kind in WITH_ARRAYS else ""
+        said = [template.unspaced(text or "") for text in (self.system, self.template)]
+        return digest(msgspec.json.encode([self.kind, self.model, self.adapter, *said, data]))
 
     def at(self, *path: str | int) -> Place:
         """Where a key of the card's file stands, for a fault found after it was loaded; the nearest key around one that is not there."""

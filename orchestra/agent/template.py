@@ -49,6 +49,13 @@ def _role(word: str) -> Role:
     return "system" if word == "system" else "assistant" if word == "assistant" else "user"
 
 
+def unspaced(template: str) -> str:
+    """A template without what makes no other prompt to a reader: comments, and how many blanks stand where there are some, or in braces."""
+    bare = re.sub(r"\{#.*?#\}", " ", template, flags=re.DOTALL)
+    tight = re.sub(r"(\{[{%])[-+]?\s*|\s*[-+]?([}%]\})", lambda found: found[1] or found[2], bare)
+    return " ".join(tight.split())
+
+
 def check(template: str, names: Iterable[str], file: Path) -> None:
     """Refuses a template that cannot be rendered: A005 for its syntax, A006 for a name that is no input."""
     known = list(names)

@@ -432,3 +432,18 @@ def test_a_key_of_sampling_that_stands_beside_it_is_shown_its_place() -> None:
     with pytest.raises(InputError) as caught:
         Card.declared("reader", input=parse_type("dict[str, str]", {}), output={"type": "string"}, prompt="Read.", temperature=0.2)
     assert (caught.value.code, caught.value.hint) == ("A002", "it stands in another key: sampling={'temperature': …}")
+
+
+@pytest.mark.parametrize("prompt", ["{{text}}  Say\n\nit.", "{{ text }} Say it. \n", "{#- mine -#}\n{{- text -}} Say it."])
+def test_blanks_and_comments_of_a_prompt_make_no_other_agent(prompt: str) -> None:
+    """A judge that differs from who made the answer by those alone is the same one."""
+    one, two = (card_of("one", said) for said in ("{{ text }} Say it.", prompt))
+    assert one.digest != two.digest
+    assert one.contract.mind == two.contract.mind
+    assert one.contract.mind != card_of("one", "{{ text }} Tell it.").contract.mind
+
+
+def card_of(name: str, prompt: str) -> Card:
+    return Card.declared(
+        name, input={"type": "object", "properties": {"text": {"type": "string"}}}, output={"type": "string"}, prompt=prompt
+    )
