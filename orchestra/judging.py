@@ -60,7 +60,8 @@ def situation(
 ) -> tuple[Situation, Mapping[str, Step[..., Any]]]:
     """The situation of an answer, as `Orchestra.check` is told of it, and the agents that its checks name by themselves.
 
-    Raises `InputError` V014 for an `accept` or a confidence that is not in [0, 1], and what `alone` and `weighed` raise.
+    Raises `InputError` V014 for an `accept` or a confidence that is not in [0, 1], V036 for an empty list of checks, and what `alone` and
+    `weighed` raise.
     """
     names, own = _named(project, checks)
     for name, number in (("accept", accept), ("confidence", answer.confidence)):
@@ -68,6 +69,9 @@ def situation(
             raise InputError("V014", f"{name}={number:g} is not in [0, 1]", hint=f"{name}=0.8")
     if combined:
         return weighed(project, answer, combined, names, accept, back_off=back_off), own
+    if names is not None and not names:
+        said = "no check is stated, and nothing would be held against the answer"
+        raise InputError("V036", said, hint='checks="quote", or leave `checks` out')
     return alone(project, answer, ("quote",) if names is None else names, accept, back_off=back_off), own
 
 

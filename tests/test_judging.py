@@ -283,3 +283,10 @@ async def test_how_sure_its_producer_was_is_held_against_the_score_without_a_com
         sure = await orchestra.check("1889", against=TEXT, checks="confidence", confidence=0.8, accept=0.7)
         unsure = await orchestra.check("1889", against=TEXT, checks="confidence", confidence=0.6, accept=0.7)
     assert (sure.accepted, unsure.accepted) == (True, False)
+
+
+async def test_an_answer_that_no_check_is_held_against_is_not_accepted(project: Path) -> None:
+    async with opened(project) as (orchestra, _):
+        with pytest.raises(InputError, match="V036") as caught:
+            await orchestra.check("1889", against="x", checks=[])
+    assert caught.value.hint

@@ -123,7 +123,7 @@ def _checks(asked: Judging) -> tuple[list[str] | None, bool]:
     """
     if asked.combined and asked.checks is None:
         return None, True
-    found, asking = _named(asked.checks or "quote", _known(asked))
+    found, asking = _named("quote" if asked.checks is None else asked.checks, _known(asked))
     if asked.back_off and "entailment" not in (text.partition("(")[0] for text in found):
         raise InputError("C037", "--back-off needs the check 'entailment' by itself", hint="--checks entailment")
     return found, asking or bool(asked.combined)
