@@ -319,9 +319,7 @@ def show(asked: Certifying, made: Attempt) -> None:
         case TooLittle():
             _show_too_little(found.outcome, made)
         case other:
-            say(
-                f"No certificate: {other.reason}. More rows would not mend that: a better agent would, or a larger --alpha.", style="yellow"
-            )
+            say(f"No certificate: {other.reason}. More rows would not mend that: {other.mends}.", style="yellow")
     if found.judged is not None:
         say(f"On the {found.judged.rows:,} rows that had no part in it: {_judged(found.judged)}.")
     if found.naive is not None:

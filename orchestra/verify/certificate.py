@@ -23,6 +23,8 @@ START = 0.15
 """Share of answers that the strictest threshold accepts."""
 STEP = 0.05
 """Share by which each threshold accepts more than the one before."""
+PASSING = "look at what they say of some answers (orchestra run AGENT --json, orchestra check), or certify by others (--checks)"
+"""What mends that no answer passes its checks."""
 ROOM = 1.25
 """How many times the fewest possible answers the first test shall accept, as far as that can be foreseen."""
 HOPE = 0.2
@@ -150,6 +152,8 @@ class Infeasible:
     """No certificate: even what the agent is surest of is wrong too often, beyond chance, and more data would not mend that."""
 
     reason: str
+    mends: str = "a better agent would, or a larger --alpha"
+    """What would."""
 
 
 Outcome: TypeAlias = Certified | TooLittle | Infeasible
@@ -365,8 +369,8 @@ def _refusal(calibration: Ranked, rows: int, terms: Terms) -> TooLittle | Infeas
     seen = [calibration.at(scores[rank - 1]) for rank in (*ranks, len(scores)) if 0 < rank <= len(scores)]
     best = min(seen, key=lambda found: (found.errors / found.accepted, -found.accepted), default=None)
     if best is None:
-        if size >= terms.full:
-            return Infeasible(f"none of {size:,} answers passes its checks")
+        if (1 - START) ** size <= terms.delta:  # beyond chance fewer pass than the strictest threshold is to accept
+            return Infeasible(f"none of {size:,} answers passes its checks", PASSING)
         return TooLittle(_more(after.full, rows, terms), f"of {size:,} answers none passes its checks")
     said = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
     if size >= terms.full and all(found.refutes(terms.alpha) for found in seen):

@@ -235,6 +235,8 @@ def test_a_constant_score_accepts_all_or_nothing(score: float) -> None:
     [
         ([Item(f"{at}", at / 2000, True) for at in range(2000)], Infeasible, "of the 1,000 surest of 1,000 answers 1,000 are wrong, 100 %"),
         ([Item(f"{at}", None, False) for at in range(2000)], Infeasible, "none of 1,000 answers passes its checks"),
+        ([Item(f"{at}", None, False) for at in range(496)], Infeasible, "none of 248 answers passes its checks"),
+        ([Item(f"{at}", None, False) for at in range(20)], TooLittle, "of 10 answers none passes its checks"),
         ([Item(f"{at}", 1.0, False) for at in range(100)], TooLittle, "of the 50 surest of 50 answers 0 are wrong"),
         ([Item(f"{at}", at / 50, True) for at in range(50)], TooLittle, "of the 25 surest of 25 answers 25 are wrong"),
         ([Item("only", 1.0, False)], TooLittle, "of 0 answers none passes its checks"),
