@@ -141,6 +141,7 @@ class _Matter:
             marks=Marks.of(self.marked.marks, SKETCH),
             copies=self.drawn.copies,
             grouped=self.drawn.grouped,
+            group=self.drawn.group if self.drawn.grouped else "",
         )
 
     @property
@@ -151,6 +152,11 @@ class _Matter:
             said.append(f"{counted(drawn.copies, 'row')} left out: each input counts once, however often it is written down")
         if drawn.grouped:
             said.append(f"{counted(drawn.grouped, 'row')} left out: rows of one group are not independent, and one of each is drawn")
+        if (again := drawn.recurring) is not None:
+            said.append(
+                f"CAREFUL: {again.rows:,} rows have {again.values:,} different values of `{again.name}`, and are taken as independent:"
+                f" rows about one are right and wrong together; --group {again.name} takes one of each"
+            )
         if aside := sum(map(self.right.aside, _unanswered(drawn.test))):
             said.append(
                 f"{counted(aside, 'row')} that the metric leaves out of its figure are in: the promise is about all that is accepted"

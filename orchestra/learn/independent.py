@@ -17,6 +17,11 @@ from orchestra.learn.questions import Question, Test
 from orchestra.values.json import canonical, digest
 from orchestra.values.types import nearest
 
+LONG = 40
+"""Bytes as JSON from which on rows that have a value in common are hardly so by chance."""
+SHARE = 0.05
+"""Up to this share of repeated ones an input counts as one that differs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Independent:
@@ -27,6 +32,21 @@ class Independent:
     """Rows that were left out for another one with the same input."""
     grouped: int
     """Rows that were left out for another one of their group."""
+    group: str = ""
+    """The input that rows of one group have in common; empty where they say themselves of which they are."""
+    recurring: Recurring | None = None
+    """An input that comes again and again in these rows all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recurring:
+    """An input of which rows have the same long text, list or record."""
+
+    name: str
+    values: int
+    """How many different ones there are …"""
+    rows: int
+    """… in so many rows."""
 
 
 def independent(test: Test, card: Card, seed: int, field: str = "") -> Independent:
@@ -40,7 +60,18 @@ def independent(test: Test, card: Card, seed: int, field: str = "") -> Independe
     each = _drawn(test.questions, lambda row: mark(row.input), seed)
     kept = _drawn(each, lambda row: family(row, card, field), seed)
     copies, grouped = len(test.questions) - len(each), len(each) - len(kept)
-    return Independent(replace(test, questions=kept), copies, grouped)
+    named = field or ("" if any(row.group for row in test.questions) else card.evidence or "")
+    return Independent(replace(test, questions=kept), copies, grouped, named, _recurring(kept, known))
+
+
+def _recurring(rows: list[Question], inputs: Iterable[str]) -> Recurring | None:
+    """The input with the fewest different values, where these are long and fewer than the rows by more than a few."""
+    found: list[Recurring] = []
+    for name in inputs:
+        values = [mark(row.input[name]) for row in rows if name in row.input and len(canonical(row.input[name])) >= LONG]
+        if (different := len(set(values))) < (1 - SHARE) * len(values):
+            found.append(Recurring(name, different, len(values)))
+    return min(found, key=lambda one: one.values / one.rows, default=None)
 
 
 def family(row: Question, card: Card, field: str = "") -> str:

@@ -75,6 +75,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows that were left out, for another one has the same input; not there where there was none."""
     grouped: Count | msgspec.UnsetType = msgspec.UNSET
     """Rows that were left out, for another one of their group stands for them; not there where there was none."""
+    group: str | msgspec.UnsetType = msgspec.UNSET
+    """The input that rows of one group have in common; not there where the rows said themselves of which group they are."""
 
     @property
     def digests(self) -> frozenset[str]:
@@ -214,6 +216,7 @@ class Origin(msgspec.Struct, frozen=True):
     marks: Marks | None = None
     copies: int = 0
     grouped: int = 0
+    group: str = ""
 
 
 def certificate(
@@ -252,6 +255,7 @@ def certificate(
             marks=origin.marks or msgspec.UNSET,
             copies=origin.copies or msgspec.UNSET,
             grouped=origin.grouped or msgspec.UNSET,
+            group=origin.group or msgspec.UNSET,
         ),
         judged=Judged(judged.rows, judged.accepted, judged.errors, low, high),
         resplits=Resplit(

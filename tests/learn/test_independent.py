@@ -9,7 +9,7 @@ import pytest
 
 from orchestra.agent.card import Card
 from orchestra.learn import questions
-from orchestra.learn.independent import independent
+from orchestra.learn.independent import Recurring, independent
 from orchestra.learn.questions import Question
 from orchestra.verify.certificate import Certified, Item, Terms, certify
 
@@ -62,3 +62,17 @@ def test_families_that_are_right_or_wrong_together_come_to_a_broken_certificate_
             broken[at] += isinstance(certify(items, Terms(), rounds=0).outcome, Certified)
     assert broken[0] <= 200 * Terms().delta
     assert broken[1] > 15
+
+
+def test_a_long_input_that_comes_again_and_again_is_told_until_rows_are_grouped_by_it(card: Card) -> None:
+    """83 tables with six questions each are 83 rows, where the card names no evidence."""
+    plain = card.varied(evidence=None)
+    made = [
+        Question(f"{n}", {"text": f"Question {n}", "passage": f"The table with the number {n // 6}, which is long enough"}, {})
+        for n in range(498)
+    ]
+    found = independent(questions.Test("rows", "", made), plain, 0)
+    assert found.recurring == Recurring("passage", 83, 498)
+    assert independent(questions.Test("rows", "", made), plain, 0, "passage").recurring is None
+    short = [Question(f"{n}", {"text": f"Question {n}", "passage": "yes"}, {}) for n in range(100)]
+    assert independent(questions.Test("rows", "", short), plain, 0).recurring is None
