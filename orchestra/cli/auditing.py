@@ -167,12 +167,13 @@ async def _drawn(case: _Case, asked: Certifying, during: Period, journal: Journa
         note(f"{counted(gone, 'output')} drawn before cannot be shown any more: the journal has lost their runs")
     if len(shown) < asked.audit:
         found = await auditing.accepted(case.project, journal, case.certificate, during.wanted)
-        fresh, population = auditing.draw(found, before, asked.audit - len(shown), asked.seed)
-        case.book.drew(fresh, population, asked.seed, during.said)
+        draw = auditing.draw(found, before, asked.audit - len(shown), asked.seed)
+        fresh = draw.outputs
+        case.book.drew(fresh, draw.population, asked.seed, during.said)
         case.book.said((), asked.by)  # where all of them were withheld, nobody need say anything
         withheld = sum(bool(output.withheld) for output in fresh)
         shown += [one for output in fresh if not output.withheld and (one := await auditing.shown(case.project, journal, output))]
-        _tell(found, population)
+        _tell(found, draw)
         if withheld:
             note(f"of {counted(withheld, 'drawn answer')} nothing was kept, and so nothing wrong")
         if len(fresh) + len(waiting) < asked.audit:
@@ -185,10 +186,11 @@ async def _drawn(case: _Case, asked: Certifying, during: Period, journal: Journa
     return shown[: asked.audit]
 
 
-def _tell(found: auditing.Accepted, population: int) -> None:
+def _tell(found: auditing.Accepted, draw: auditing.Draw) -> None:
+    copies = f"; {draw.copies:,} more with an input or of a group that counts already" if draw.copies else ""
     passed = "".join(f"; {count:,} {reason} passed over" for reason, count in found.passed.items())
     kind = "judged answers" if any(output.withheld for output in found.found) else "accepted outputs"
-    note(f"{population:,} {kind} in {counted(found.runs, 'run')} to draw from{passed}")
+    note(f"{draw.population:,} {kind} in {counted(found.runs, 'run')} to draw from{copies}{passed}")
 
 
 def _line(one: Shown) -> dict[str, Any]:

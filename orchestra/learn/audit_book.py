@@ -62,7 +62,8 @@ class Book:
         """Writes down what was drawn, on disk when it returns. Outputs that somebody else drew meanwhile are his."""
 
         def lines(watch: Watch) -> Iterator[Line]:
-            fresh = tuple(output for output in outputs if output.unit not in watch.drawn)
+            known = {output.about for output in watch.drawn.values() if output.about}
+            fresh = tuple(output for output in outputs if output.unit not in watch.drawn and output.about not in known)
             if fresh:
                 since, until = wanted
                 told = {"certificate": self.certificate.original.digest, "at": _now()}

@@ -17,6 +17,7 @@ from orchestra.errors import InputError, InputErrors, OrchestraError
 from orchestra.events import Event, RunStarted
 from orchestra.journal.history import Attempt, History, Row
 from orchestra.learn.certifying import Rightness
+from orchestra.learn.duplicates import mark
 from orchestra.learn.evaluation import EVALUATION
 from orchestra.learn.lines import Lines, places
 from orchestra.learn.metrics import Case
@@ -27,6 +28,7 @@ from orchestra.stored import CERTIFICATE, CLAIMS, restored
 from orchestra.values.json import canonical, digest
 from orchestra.verify.audits import Output, Said, Unit, Watch, Watched
 from orchestra.verify.claims_file import ClaimsCertificate
+from orchestra.verify.claims_file import Data as ClaimsData
 from orchestra.verify.parts import rest
 from orchestra.workflow.program import CompiledNode, Program
 
@@ -57,17 +59,19 @@ class Accepted:
 
 
 async def accepted(project: Project, journal: Journal, certificate: Watched, wanted: Wanted) -> Accepted:
-    """The outputs that were accepted under a certificate, as it was made: first answers, whose promise stands in the journal. Of a
-    certificate of claims those of which nothing was kept, too: its promise is about all answers."""
+    """The outputs that were accepted under a certificate, as it was made: first answers, whose promise stands in the journal, each with
+    the mark of what it is about. Of a certificate of claims those of which nothing was kept, too: its promise is about all answers."""
     original = certificate.original
     kind = CLAIMS if isinstance(original, ClaimsCertificate) else CERTIFICATE
-    name, mark, made = f"{kind}/{original.agent}", digest(original.written()), Accepted()
-    withheld = Withheld(project, journal, original) if isinstance(original, ClaimsCertificate) else None
+    name, written, made = f"{kind}/{original.agent}", digest(original.written()), Accepted()
+    programs = Programs(project, journal)
+    withheld = Withheld(programs, original) if isinstance(original, ClaimsCertificate) else None
+    group = _group(project, certificate)
     for summary in filter(wanted.has, await journal.runs(EVERY)):
         try:
             events = await journal.read(summary.run)
             first = events[0] if events else None
-            if not isinstance(first, RunStarted) or first.versions.get(name) != mark:
+            if not isinstance(first, RunStarted) or first.versions.get(name) != written:
                 continue
             made.runs += 1
             if first.options.get("purpose") == EVALUATION:
@@ -77,11 +81,14 @@ async def accepted(project: Project, journal: Journal, certificate: Watched, wan
             found = list(_promised(history, original))
             if withheld is not None:
                 found += await withheld.of(first, events, history)
-            for output, attempt in found:
-                if attempt.recalled:
-                    made.passed["answers recalled from another run"] += 1
-                else:
-                    made.found.append(output)
+            fresh = [(output, attempt) for output, attempt in found if not attempt.recalled]
+            if recalled := len(found) - len(fresh):
+                made.passed["answers recalled from another run"] += recalled
+            if fresh:
+                asked = await programs.asked(first, events)
+                for output, attempt in fresh:
+                    about = _about(asked.get((output.node, attempt.number)), first, output.node, group)
+                    made.found.append(msgspec.structs.replace(output, about=about))
         except OrchestraError:
             made.passed["runs that cannot be read any more"] += 1
     return made
@@ -95,23 +102,59 @@ def _promised(history: History, certificate: Watched) -> Iterator[tuple[Output, 
                 yield Output(history.run, row.path, digest(canonical(attempt.value)), attempt.score), attempt
 
 
+def _group(project: Project, certificate: Watched) -> str:
+    """The input that is one for all rows of a group of those that made a certificate; empty where its rows had no groups."""
+    data = certificate.original.data
+    if isinstance(data, ClaimsData) or not data.grouped:
+        return ""
+    card = project.registry.cards.get(certificate.agent)
+    return data.group or (card.evidence if card is not None and card.evidence else "")
+
+
+def _about(inputs: Mapping[str, Any] | None, first: RunStarted, node: str, group: str) -> str:
+    """The mark of what an answer is about: of its input, or of what its group has in common; where today's engine does not follow the run
+    as far, of what that was given."""
+    if inputs is None:
+        return mark({"node": without_numbers(node), "inputs": first.inputs})
+    return mark(inputs[group]) if group in inputs else mark(inputs)
+
+
+class Programs:
+    """The workflows of runs, as these stored them, each compiled once."""
+
+    def __init__(self, project: Project, journal: Journal) -> None:
+        self._project, self._journal = project, journal
+        self._known: dict[bytes, Program] = {}
+
+    async def of(self, first: RunStarted) -> Program:
+        """That of a run. Raises `OrchestraError` where it cannot be restored."""
+        key = canonical([first.graph, dict(first.versions)])
+        if key not in self._known:
+            self._known[key] = await restored(self._project, self._journal, first, asking=False)
+        return self._known[key]
+
+    async def asked(self, first: RunStarted, events: Sequence[Event]) -> dict[tuple[str, int], Mapping[str, Any]]:
+        """What a run's agents were asked, by node and attempt, as far as today's engine follows it."""
+        try:
+            program = await self.of(first)
+        except OrchestraError:
+            return {}
+        return {key: call.inputs for key, (call, _) in replay(program, events).calls.items()}
+
+
 class Withheld:
     """Answers of which a node that keeps parts by a certificate kept nothing. The journal has no promise of them, so the run's own workflow
-    says which nodes these are; each workflow is compiled once."""
+    says which nodes these are."""
 
-    def __init__(self, project: Project, journal: Journal, certificate: ClaimsCertificate) -> None:
-        self._project, self._journal, self._certificate = project, journal, certificate
-        self._known: dict[bytes, Program] = {}
+    def __init__(self, programs: Programs, certificate: ClaimsCertificate) -> None:
+        self._programs, self._certificate = programs, certificate
 
     async def of(self, first: RunStarted, events: Sequence[Event], history: History) -> list[tuple[Output, Attempt]]:
         """Those of a run."""
         found = [(row, attempt) for row in history.rows if (attempt := self._refused(row)) is not None]
         if not found:
             return []
-        key = canonical([first.graph, dict(first.versions)])
-        if key not in self._known:
-            self._known[key] = await restored(self._project, self._journal, first, asking=False)
-        by = _Judges(self._known[key], events)
+        by = _Judges(await self._programs.of(first), events)
         return [
             (Output(history.run, row.path, digest(canonical(attempt.value)), withheld=True), attempt)
             for row, attempt in found
@@ -155,12 +198,29 @@ def node_at(program: Program, path: str) -> CompiledNode | None:
     return found
 
 
-def draw(found: Accepted, watch: Watch, count: int, seed: int) -> tuple[list[Output], int]:
-    """So many outputs that nobody drew before, and among how many. Which ones follows from the seed and their names alone: an output keeps
-    its place in the order whatever else is there, so that drawing again is no second chance."""
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Outputs that are to be audited."""
+
+    outputs: Sequence[Output]
+    population: int
+    """Among how many: one of each input, or group, of which none was drawn before."""
+    copies: int
+    """How many others there were, with the input or of the group of one that was drawn or can be."""
+
+
+def draw(found: Accepted, watch: Watch, count: int, seed: int) -> Draw:
+    """So many outputs, one of each input, or group: a verdict on a copy would be the same bet once more. Which ones follows from the seed
+    and what they are about: each keeps its place in the order whatever else is there, so that drawing again is no second chance."""
+    abouts = {output.unit: output.about for output in found.found}
+    known = {output.about or abouts.get(unit) for unit, output in watch.drawn.items()}
     fresh = [output for output in found.found if output.unit not in watch.drawn]
-    fresh.sort(key=lambda output: digest(canonical([seed, output.run, output.node])))
-    return fresh[:count], len(fresh)
+    each: dict[Any, Output] = {}
+    for output in sorted(fresh, key=lambda output: digest(canonical([seed, output.run, output.node]))):
+        if output.about not in known:
+            each.setdefault(output.about, output)
+    ordered = [each[about] for about in sorted(each, key=lambda about: digest(canonical([seed, about])))]
+    return Draw(ordered[:count], len(ordered), len(fresh) - len(ordered))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     score: float | None = None
     withheld: bool | msgspec.UnsetType = msgspec.UNSET
     """Whether nothing of it was kept; not there of one that was accepted."""
+    about: str | msgspec.UnsetType = msgspec.UNSET
+    """The mark of the input that it answers, or of its group: one of each is drawn. Not there in logs of before."""
 
     @property
     def unit(self) -> Unit:

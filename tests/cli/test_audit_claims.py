@@ -30,7 +30,7 @@ output: ${again.values}
 nodes:
   again:
     call: tell
-    each: ${[input.text, input.text]}
+    each: '${[input.text, input.text + "11"]}'
     as: text
     with: {text: "${text}"}
   plain: {agent: teller, with: {text: "${input.text}"}, checks: ["entailment(checker)"], otherwise: [abstain]}

@@ -8,14 +8,16 @@ from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from orchestra.cli.auditing import period
-from orchestra.verify.audits import Audited, Drawn, Log
+from orchestra.errors import Place
+from orchestra.verify.audits import Audited, Drawn, Log, encoded
 from orchestra.verify.certificate_file import Certificate
 from tests.cli.processes import Terminal
 from tests.cli.shell import Said, Shell
-from tests.cli.test_certify import FILE, PREDICTED, certified, lines, predictions, rows, run, shell
+from tests.cli.test_certify import FILE, PREDICTED, certified, certify, edited, lines, predictions, rows, run, shell
 
 pytestmark = pytest.mark.slow
 
@@ -360,3 +362,49 @@ def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(now: 
         for day, name in ((today, "today"), (today - timedelta(days=1), "yesterday")):
             assert period(name, None).wanted.since == period(day.isoformat(), None).wanted.since
     time.tzset()
+
+
+def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> None:
+    """Three requests of the same text are one, in a draw and over several."""
+    lines("more.jsonl", [{"id": f"again {n}", "input": {"text": " 975 "}} for n in range(3)])
+    assert ran("batch", "sort", "--input", "more.jsonl", "--output", "more_sorted.jsonl").code == 0
+    said = ran(*WATCH, "--audit", "100")
+    texts = [json.loads(line)["input"]["text"].strip() for line in said.out.splitlines()]
+    assert len(set(texts)) == len(texts)
+    assert "975" in texts
+    assert f"{len(texts)} accepted outputs in 43 runs to draw from; 3 more with an input or of a group that counts already" in said.err
+    assert labelled(ran, [json.loads(line) for line in said.out.splitlines()], "right").code == 0
+    assert run(ran, 975).code == 0
+    assert "V022" in ran(*WATCH, "--audit", "100").err, "what was judged once is not judged again"
+
+
+def test_what_was_drawn_before_by_its_name_alone_is_known_by_its_input(ran: Shell) -> None:
+    """A log of before has no marks of inputs."""
+    drawn(ran, 100)
+    found = Log.read(LOG.read_bytes(), Place("", 1)).lines
+    old = [
+        msgspec.structs.replace(one, outputs=[msgspec.structs.replace(two, about=msgspec.UNSET) for two in one.outputs])
+        for one in found
+        if isinstance(one, Drawn)
+    ]
+    LOG.write_bytes(encoded(Log().following(old)))
+    assert run(ran, 975).code == 0
+    before = len(written())
+    drawn(ran, 100)
+    assert len(written()) == before
+
+
+def test_of_a_group_one_is_bet_on_where_the_certificate_was_made_of_groups(shell: Shell) -> None:
+    edited("input: {text: str}", "input: {text: str, about: str}\nevidence: about")
+    edited("input: {text: str}", "input: {text: str, about: str}", "workflows/sort.yaml")
+    edited('text: "${input.text}"', 'text: "${input.text}", about: "${input.about}"', "workflows/sort.yaml")
+    made = [{"id": f"{n}", "input": {"text": f"{n}", "about": f"{n // 2}"}, "expected": {"label": "yes"}} for n in range(2000)]
+    lines("rows.jsonl", made)
+    predictions(2000)
+    assert certify(shell, *PREDICTED).code == 0
+    certificate = Certificate.read(FILE.read_bytes())
+    assert (certificate.data.grouped, certificate.data.group) == (1000, "about")
+    asked = [{"id": f"{n}", "input": {"text": f"{n}", "about": "a letter"}} for n in range(990, 999)]
+    lines("messages.jsonl", asked)
+    assert shell("batch", "sort", "--input", "messages.jsonl", "--output", "sorted.jsonl").code == 0
+    assert len(drawn(shell, 5)) == 1
