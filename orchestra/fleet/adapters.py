@@ -237,7 +237,7 @@ class Residency:
             reason = f"{server} holds {len(listed)} adapters of other commands, and on the CPU its last slot stays free"
             return Fault.unseen("F219", reason, "orchestra fleet stop, or raise `max_loras` in the fleet file")
         if (fault := await self._client.load_adapter(server, adapter.name, str(adapter.folder))) is None:
-            self._loaded[server].add(adapter.name)
+            self._loaded.get(server, set()).add(adapter.name)  # it may have moved meanwhile: then all are loaded anew
         return fault
 
     def forget(self, server: str) -> None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestra.errors import InputError
-from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of
+from orchestra.fleet.adapters import mark_of
 from orchestra.fleet.download import sha256
+from orchestra.fleet.fits import CONFIG, WEIGHTS
 from orchestra.fleet.safetensors import check_folder
 from orchestra.learn import curve
 from orchestra.learn.checkpoint import Point

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestra.errors import InputError
-from orchestra.fleet.adapters import CONFIG, mark_of
-from orchestra.fleet.adapters import WEIGHTS as ADAPTER_WEIGHTS
+from orchestra.fleet.adapters import mark_of
+from orchestra.fleet.fits import CONFIG
+from orchestra.fleet.fits import WEIGHTS as ADAPTER_WEIGHTS
 from orchestra.fleet.safetensors import check_folder
 from orchestra.fleet.weights import verify
 from orchestra.learn.arrays import Arrays

@@ -22,8 +22,9 @@ import msgspec
 from orchestra.agent.arrays import aside
 from orchestra.agent.card import FILE, Card
 from orchestra.errors import InputError
-from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of
+from orchestra.fleet.adapters import mark_of
 from orchestra.fleet.download import sha256
+from orchestra.fleet.fits import CONFIG, WEIGHTS
 from orchestra.learn.evaluation import Arm
 from orchestra.learn.interval import Difference, difference
 from orchestra.learn.metrics import Metric

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.paying import until
 from tests.cli.processes import PATIENCE, environment
 from tests.cli.shell import Shell
 from tests.cli.stage import FILES, FLEET, TEXT, furnish
-from tests.cli.test_batch_effects import until
 
 MODULE = '''
 import asyncio

@@ -7,19 +7,22 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
+from orchestra.fleet import dispatch
 from orchestra.fleet.config import Endpoint, FleetConfig, Limits, Server
 from orchestra.fleet.control import Supervision
+from orchestra.fleet.dispatch import Fleet
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.send import Sender
+from orchestra.fleet.weights import Pantry
 from orchestra.fleet.wire import Wire
 
 Play: TypeAlias = Callable[["Visit"], Awaitable[object]]
@@ -195,3 +198,23 @@ def supervisions(folders: Folders) -> Iterator[list[FakeSupervision]]:
             await supervision.stop()
 
     asyncio.run(end())
+
+
+@pytest.fixture
+def faked(folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Opens fleets whose supervisor keeps scripts."""
+
+    def make(config: FleetConfig, pantry_folders: Folders) -> FakeSupervision:
+        supervisions.append(FakeSupervision(config, pantry_folders))
+        return supervisions[-1]
+
+    monkeypatch.setattr(dispatch, "Supervision", make)
+    monkeypatch.setattr("orchestra.fleet.launch.vllm_version", lambda: "0.0-fake")
+    (folders.cache / "weights").mkdir(parents=True)
+
+    def open_(config: FleetConfig, cards: Any = None, **more: Any) -> AbstractAsyncContextManager[Fleet]:
+        from .calling import CARDS
+
+        return Fleet.open(config, cards=CARDS if cards is None else cards, pantry=Pantry(folders), **more)
+
+    return open_

@@ -9,8 +9,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +17,17 @@ import pytest
 from orchestra.agent.card import Card
 from orchestra.doors import Done, Refused
 from orchestra.errors import FleetError, InputError
-from orchestra.fleet import adapters, dispatch, launch, lora_cpu
+from orchestra.fleet import adapters, launch, lora_cpu
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet, Options
 from orchestra.fleet.folders import Folders
 from orchestra.fleet.prefixes import TOKENS
 from orchestra.fleet.reports import SupervisorReport
-from orchestra.fleet.weights import Pantry
 
 from .calling import ANSWER, CARDS, TEXT, call, only
 from .conftest import FakeSupervision, eventually, local_config
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def faked(folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Opens fleets whose supervisor keeps scripts."""
-
-    def make(config: FleetConfig, pantry_folders: Folders) -> FakeSupervision:
-        supervisions.append(FakeSupervision(config, pantry_folders))
-        return supervisions[-1]
-
-    monkeypatch.setattr(dispatch, "Supervision", make)
-    monkeypatch.setattr("orchestra.fleet.launch.vllm_version", lambda: "0.0-fake")
-    (folders.cache / "weights").mkdir(parents=True)
-
-    def open_(config: FleetConfig, cards: Any = CARDS, **more: Any) -> AbstractAsyncContextManager[Fleet]:
-        return Fleet.open(config, cards=cards, pantry=Pantry(folders), **more)
-
-    return open_
 
 
 def kept(folders: Folders, **server: Any) -> FleetConfig:

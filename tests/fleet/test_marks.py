@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestra.agent.card import Card
-from orchestra.fleet.adapters import CONFIG, WEIGHTS, mark_of
+from orchestra.fleet.adapters import mark_of
+from orchestra.fleet.fits import CONFIG, WEIGHTS
 from orchestra.fleet.marks import Marks
 from orchestra.fleet.weights import Pantry
 

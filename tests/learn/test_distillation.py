@@ -13,7 +13,7 @@ import pytest
 
 from orchestra.agent.card import Card
 from orchestra.errors import InputError
-from orchestra.fleet.adapters import WEIGHTS
+from orchestra.fleet.fits import WEIGHTS
 from orchestra.learn.batches import Batcher
 from orchestra.learn.distillation import Distillation, SoftTeacher, check_tokenizers, scores_of, tokens_of
 from orchestra.learn.train import AdapterTraining, prepare, run

@@ -13,7 +13,7 @@ import pytest
 
 from orchestra.agent.card import Card
 from orchestra.errors import InputError
-from orchestra.fleet.adapters import CONFIG, WEIGHTS
+from orchestra.fleet.fits import CONFIG, WEIGHTS
 from orchestra.fleet.safetensors import check_folder
 from orchestra.learn.adapter import CURVE, MANIFEST, Made, Start
 from orchestra.learn.checkpoint import Point

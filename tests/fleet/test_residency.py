@@ -1,0 +1,33 @@
+"""Adapters of a server that moves while one is being loaded."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from orchestra.agent.card import Card
+from orchestra.doors import Done
+from orchestra.fleet.folders import Folders
+
+from .calling import TEXT, call, only
+from .test_local_servers import adapter, kept
+
+
+async def test_a_server_that_moves_while_an_adapter_is_loaded_ends_no_call(faked: Any, folders: Folders, tmp_path: Path) -> None:
+    config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
+    card = Card.declared("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
+    async with faked(config, {"writer": card}) as fleet:
+
+        async def moving() -> None:
+            while True:  # as if its address were another one, at each moment of the load
+                fleet._adapters.forget("m")
+                await asyncio.sleep(0)
+
+        moves = asyncio.create_task(moving())
+        done = await only(fleet, call("writer"))
+        moves.cancel()
+        assert isinstance(done, Done)
+        assert not fleet._adapters.holds("m", card), "it is looked for again at the next call"
+        assert isinstance(await only(fleet, call("writer")), Done)
+        assert fleet._adapters.holds("m", card)
