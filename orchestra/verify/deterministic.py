@@ -7,6 +7,7 @@ answer without the quote that its type has a place for does not.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Protocol
@@ -14,22 +15,23 @@ from typing import Any, Protocol
 from orchestra.doors import Source
 from orchestra.events import Verdict
 from orchestra.values import arithmetic
+from orchestra.values.currencies import differ
 from orchestra.values.fields import EXPRESSION, INDEX, OF_THE_ANSWER, QUOTE, Field, fields, is_share, mentions, places
 from orchestra.values.outcome import Evidence
 from orchestra.values.types import Validator
 from orchestra.values.words import content
 from orchestra.verify import numbers as figures
-from orchestra.verify import quotes
-from orchestra.verify.held import Held, inside_of
+from orchestra.verify import quotes, spoken
+from orchestra.verify.held import Held, Spans
 from orchestra.verify.times import Time, times
 from orchestra.verify.verdict import PASS, failed, passed, shown, unknown
 
 SUPPORT = 0.5
 """Share of an answer's words that must stand in the quotes beside it: most of them."""
+_EXCHANGED = re.compile(r"[*/×÷·∕∗⋅]")
+"""In an expression that may turn one currency into another."""
 MAX_PLACES = 1_000
 """Places of numbers that one verdict keeps."""
-SPELLED = 12
-"""Numbers that prose spells out as a matter of style, at most, and that often count nothing."""
 MAX_WRITTEN = 4_000
 """Digits of an integer that is written down at most; Python itself refuses a few more."""
 _CONSTANTS = (Fraction(0), Fraction(1), Fraction(2), Fraction(100), Fraction(12), Fraction(60))
@@ -177,7 +179,7 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
                     return failed("numbers", f"{number.text} in {field.path or 'the answer'} is not in the evidence")
                 doubt = doubt or why
         for day in _days_of(field):
-            if not held.has(day):
+            if held.on(day) is None:
                 doubt = doubt or f"the date {day.text} is not in the evidence, though its numbers are"
         if _is_figure(field) and not _is_finite(field.value):
             doubt = doubt or f"{field.path or 'the answer'} is no number that could be looked up"
@@ -198,15 +200,21 @@ def _operands(field: Field, held: Held) -> list[Evidence]:
 
 
 def _numbers_of(field: Field, held: Held | None = None) -> list[figures.Number]:
-    """The numbers that a field states, without those of times, and of dates that the evidence has."""
-    if isinstance(field.value, str):
-        days = figures.days(field.value) if held is not None else []
-        known = [(day.start, day.start + len(day.text)) for day in days if held is not None and held.has(day)]
-        clock = times(field.value) if held is not None else []
-        every = inside_of(clock, figures.numbers(field.value, words=True))
-        stated = (number for number, inside in every if not inside and _is_stated(number))
-        return [number for number in stated if not any(a <= number.start < b for a, b in known)]
-    return [figures.stated(field.value)] if _is_figure(field) and _is_finite(field.value) else []
+    """The numbers that a field states, without those of times, of dates that the evidence has, and in words of a list of choices."""
+    if not isinstance(field.value, str):
+        return [figures.stated(field.value)] if _is_figure(field) and _is_finite(field.value) else []
+    text = field.value
+    every = figures.numbers(text) if field.is_choice() else spoken.stated(text)
+    if held is None:
+        return [number for number in every if not number.small]
+    clock = Spans((time.start, time.end) for time in times(text))
+    known = [(day.start, day.start + len(day.text)) for day in figures.days(text) if held.on(day) is not None]
+    slashed = [one for one in every if spoken.is_slashed(one)]
+    borne = [one for one in slashed if held.find(one) is not None]
+    known += [(one.start, one.start + len(one.text)) for one in borne]
+    loose = [one for one in slashed if one not in borne and one.value < 1]  # `24/7` is no share
+    plain = (one for one in every if not spoken.is_slashed(one) and not clock.has(one.start))
+    return [*borne, *(one for one in plain if not any(a <= one.start < b for a, b in known)), *loose]
 
 
 def _is_figure(field: Field) -> bool:
@@ -219,11 +227,6 @@ def _is_figure(field: Field) -> bool:
 def _is_finite(value: int | float) -> bool:
     """Whether a number can be written down: no infinity, no NaN, no integer of thousands of digits."""
     return abs(value) < 10**MAX_WRITTEN if isinstance(value, int) else math.isfinite(value)
-
-
-def _is_stated(number: figures.Number) -> bool:
-    """Whether a number of an answer is one to be looked up: in digits all are, in words those over twelve; `no one` counts nothing."""
-    return any(char.isnumeric() for char in number.text) or number.value > SPELLED
 
 
 def _times_of(field: Field) -> list[Time]:
@@ -275,9 +278,27 @@ def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Source, 
             values = arithmetic.results(field.value)
         except arithmetic.NotArithmetic as error:
             return failed("recompute", f"{field.path}: {error.args[0]}")
-        if not any(_agrees(number, exact) for number in results for exact in values):
+        right = [number for number in results if any(_agrees(number, exact) for exact in values)]
+        if not right:
             return failed("recompute", f"{shown(field.value)} gives {arithmetic.shown(values[0])}, not {results[0].text}")
+        clashes = [_of_another(number, field.value) for number in right]
+        if all(clashes):
+            other = f"is in another currency than {right[0].text}" if right[0].currency else "adds two currencies"
+            return failed("recompute", f"{shown(field.value)} {other}")
+        if all(clash is not False for clash in clashes):
+            return unknown("recompute", f"{right[0].text} may be in another currency than {shown(field.value)}")
     return passed("recompute")
+
+
+def _of_another(result: figures.Number, expression: str) -> bool | None:
+    """Whether a result is in another currency than its expression; None where nobody can tell. Of two, one must be the result's."""
+    money = {number.currency for number in figures.numbers(expression) if number.currency}
+    if not money or not result.currency:
+        return any(differ(one, other) for one in money for other in money) and not _EXCHANGED.search(expression)
+    clashes = [differ(result.currency, one) for one in money]
+    if not _EXCHANGED.search(expression):  # a sum of dollars and euros is of neither
+        return True if any(clashes) else None if None in clashes else False
+    return False if False in clashes else None if None in clashes else True
 
 
 def _agrees(number: figures.Number, exact: Fraction) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import TypeAlias
 
 from orchestra.doors import Source
-from orchestra.verify.numbers import Day, Number, days, numbers, same
+from orchestra.verify import spoken
+from orchestra.verify.numbers import Day, Number, days, differ, figures, moved, same
 from orchestra.verify.times import Time, times
 
 Place: TypeAlias = tuple[Number, Source]
@@ -16,28 +18,38 @@ Place: TypeAlias = tuple[Number, Source]
 class Held:
     """What texts hold, each number once, at its first place."""
 
-    __slots__ = ("_alone", "_at", "_dashed", "_days", "_in_part", "_plain", "_times", "places")
+    __slots__ = ("_alone", "_at", "_dashed", "_days", "_hinted", "_in_part", "_plain", "_times", "places")
 
     def __init__(self, evidence: Iterable[Source]) -> None:
-        first: dict[tuple[str, Fraction], Place] = {}
+        first: dict[tuple[object, ...], Place] = {}
+        self._hinted: dict[Fraction, Place] = {}
+        """What bears out numbers in words alone."""
         self._alone: set[Fraction] = set()
         """Those that are no parts of times."""
         self._times: dict[tuple[tuple[int, int], str], dict[tuple[int, bool, str], tuple[Time, Source]]] = {}
         """By what clocks show, and seconds that say no more than they do: each time once, at its first place."""
-        self._days: set[tuple[int | None, int, int | None]] = set()
+        self._days: dict[tuple[int | None, int, int | None], tuple[Day, Source]] = {}
+        """By what they say, and what says less: each at its first place."""
         for source in evidence:
             clock = times(source.text)
             for time in clock:
                 for second in time.less:
                     key = (time.hour, time.minute is None, time.clock)
                     self._times.setdefault((time.face, second), {}).setdefault(key, (time, source))
-            to_the_minute = [time for time in clock if time.minute is not None]
-            for number, inside in inside_of(to_the_minute, numbers(source.text, words=True)):
-                first.setdefault((number.text, number.value), (number, source))
-                if not inside:
+            inside = Spans((time.start, time.end) for time in clock if time.minute is not None)
+            for number, start in figures(source.text):
+                if not inside.has(start):
                     self._alone.add(number.plain)
+                if (alike := _written(number)) not in first:
+                    first[alike] = (number if number.start == start else moved(number, start), source)
+            for number in spoken.held(source.text):
+                self._alone.add(number.plain)
+                first.setdefault(_written(number), (number, source))
+            for number in spoken.hinted(source.text):
+                self._hinted.setdefault(number.value, (number, source))
             for day in days(source.text):
-                self._days |= _less(day)
+                for less in _less(day):
+                    self._days.setdefault(less, (day, source))
         self.places = list(first.values())
         self._at: dict[Fraction, list[int]] = {}
         for at, (number, _) in enumerate(self.places):
@@ -50,7 +62,11 @@ class Held:
     def find(self, number: Number) -> Place | None:
         """The first place of a number that says the same as that of an answer."""
         near = sorted({at for worth in _worth(number) for at in self._at.get(worth, ())})
-        return next((self.places[at] for at in near if same(number, self.places[at][0])), None)
+        if (found := next((self.places[at] for at in near if same(number, self.places[at][0])), None)) is not None:
+            return found
+        if number.other is not None:
+            return self.find(replace(number, value=number.other, plain=number.other, other=None))
+        return self._hinted.get(number.value) if number.text.replace("-", "").replace(" ", "").isalpha() else None
 
     def at(self, time: Time) -> tuple[Time, Source] | None:
         """The first place of a time that says that of an answer at least as exactly."""
@@ -73,32 +89,54 @@ class Held:
 
     def doubt(self, number: Number) -> str:
         """Why nobody can tell whether a number that is not found stands there; empty where it does not."""
-        if number.plain in self._plain:
-            return f"{number.text} is in the evidence, with another scale or currency"
+        others = [self.places[at][0] for at in self._at.get(number.plain, ()) if self.places[at][0].plain == number.plain]
+        if others and not all(differ(number, one) for one in others):
+            return f"{number.text} is in the evidence, with another scale, unit or currency"
+        if spoken.is_slashed(number):
+            return f"{number.text} is in the evidence as two numbers, and not as a share"
+        if number.small:
+            return f"{number.text} is not in the evidence, and may be no number"
         if abs(number.plain) in self._dashed or (number.dashed and {number.plain, -number.plain} & self._plain):
             return f"{number.text} is in the evidence, with a dash or a word that may be a minus"
         if number.plain in self._in_part or (number.parts and not number.name and self._plain.issuperset(number.parts)):
             return f"{number.text} is in the evidence, as a part of another number or as two"
         return ""
 
-    def has(self, day: Day) -> bool:
-        """Whether a date stands there, at least as exactly."""
-        return not self._days.isdisjoint((day.year, month, at) for month, at in _readings(day))
+    def on(self, day: Day) -> tuple[Day, Source] | None:
+        """The first place of a date that says that of an answer at least as exactly."""
+        return next((one for month, at in _readings(day) if (one := self._days.get((day.year, month, at))) is not None), None)
 
 
-def inside_of(clock: Sequence[Time], found: Iterable[Number]) -> Iterator[tuple[Number, bool]]:
-    """The numbers of a text, each with whether it is a part of one of these times of it; both in the order of the text."""
-    spans = iter([(time.start, time.end) for time in clock])
-    start, end = next(spans, (0, 0))
-    for number in found:
-        while end and end <= number.start:
-            start, end = next(spans, (0, 0))
-        yield number, start <= number.start < end
+class Spans:
+    """Stretches of a text in their order, asked about places in their order."""
+
+    __slots__ = ("_end", "_rest", "_start")
+
+    def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
+        self._rest = iter(spans)
+        self._start, self._end = next(self._rest, (0, 0))
+
+    def has(self, at: int) -> bool:
+        """Whether a place is in one of them."""
+        while self._end and self._end <= at:
+            self._start, self._end = next(self._rest, (0, 0))
+        return self._start <= at < self._end
+
+
+def _written(number: Number) -> tuple[object, ...]:
+    """What numbers have in common that are written alike, of the same thing."""
+    return number.text, number.value, number.measure, number.strange, number.counts
 
 
 def _worth(number: Number) -> set[Fraction]:
     """What two numbers may have in common that say the same."""
-    return {number.value, number.plain, abs(number.value), abs(number.plain)}
+    worth = {number.value, number.plain, abs(number.value), abs(number.plain)}
+    if number.measure is not None:
+        worth.add(number.value * number.measure.size)
+    if number.currency:
+        worth.add(number.value / 100)
+        worth.add(number.value * 100)
+    return worth
 
 
 def _readings(day: Day) -> Iterator[tuple[int, int | None]]:

@@ -16,31 +16,25 @@ from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 
+from orchestra.values import currencies
 from orchestra.values.digits import COMMA, COMMAED, JOINED, LAKHS, LETTERS, MINUS, NAME, POINTED, POWER, SCALE, SCALES, VULGAR, even, worth
 from orchestra.values.months import MONTH_WORDS, month_of
 from orchestra.values.number_words import written
+from orchestra.values.units import METRES, POUND, Unit, unit_at
 from orchestra.values.words import UNSPACED
 
 MAX_DIGITS = 40
 """Longer runs of digits are identifiers, compared as they stand."""
 
-_CURRENCIES = {
-    "$": "USD", "us$": "USD", "usd": "USD", "dollar": "USD", "dollars": "USD",
-    "€": "EUR", "eur": "EUR", "euro": "EUR", "euros": "EUR",
-    "£": "GBP", "gbp": "GBP", "pound": "GBP", "pounds": "GBP", "quid": "GBP",
-    "¥": "JPY", "jpy": "JPY", "yen": "JPY", "chf": "CHF", "franc": "CHF", "francs": "CHF",
-    "₹": "INR", "inr": "INR", "rupee": "INR", "rupees": "INR", "cny": "CNY", "rmb": "CNY", "yuan": "CNY",
-}  # fmt: skip
 _DASHES = frozenset("–‒")
 """What is a dash rather than a minus; and yet texts write `–5 °C`."""
-_CURRENCY = "|".join(re.escape(name) for name in sorted(_CURRENCIES, key=len, reverse=True))
 _ENDS_IN_UNIT = r"(?=[^\S\n]?[a-z])(?![^\S\n](?:and|or|to|und|oder|bis|et|ou|y|o|e)\b)"
 """A word behind a figure, which joins no other one to it."""
 _NUMBER = re.compile(
     rf"""(?P<alone>\A)?(?:(?<!\w)|(?<=[{UNSPACED}\uac00-\ud7a3])|(?<=\dx)|(?<=\dT)(?=\d\d:)|(?<=\dh)(?=[0-5]\d(?!\w)))
     (?P<open>\(\s?)?
     (?:(?P<sign>[{MINUS}+])(?P<apart>\s?))?
-    (?:(?P<before>US\$|[$€£¥₹]|usd|eur|gbp|chf|jpy|inr|cny|rmb)\s?)?
+    (?:(?=[^\d\s(])(?P<before>{currencies.BEFORE})\s?)?
     (?P<sign2>[{MINUS}])?
     (?:v(?=\d+\.\d))?
     (?P<digits>(?<!\d\.)(?:
@@ -53,16 +47,26 @@ _NUMBER = re.compile(
       | (?<![\w.])\.\d+(?!\.\d)
       | \d+(?:\.\d+)?(?:{POWER})?
     ))
-    (?:(?:\s|-)?(?P<scale>{SCALE})(?!\w)(?:\s(?P<scale2>{SCALE})(?!\w))?
+    (?:(?=(?:\s|-)?[^\W\d_]|\s?[^\w\s.,;:()]) (?:(?:\s|-)?(?P<scale>{SCALE})(?!\w)(?:\s(?P<scale2>{SCALE})(?!\w))?
      | (?P<glued>mm|[kmb])(?!\w)
      | [^\S\n](?P<letter>(?(before)(?:mm|[kmb])(?!\w)
-        |(?:(?-i:mm?|[MBK])|(?:mm|[kmb])(?=\s?(?:{_CURRENCY})(?!\w)))(?!\w)(?!\.\s*(?-i:[A-Z])))))?
-    (?:\s?(?P<percent>[%‰]|pct(?!\w)|per\s?cent(?!\w)|percentage\spoints?(?!\w)))?
-    (?:\s?(?P<after>{_CURRENCY})(?!\w))?
-    (?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?!\w))?
+        |(?:(?-i:mm?|[MBK])|(?:mm|[kmb])(?=\s?(?:{currencies.AFTER})(?!\w)))(?!\w)(?!\.\s*(?-i:[A-Z])))))?
+    (?:\s?(?P<percent>[%‰]|pct(?!\w)|per\s?cent(?!\w)|percentage\spoints?(?!\w)|bps?(?!\w)|basis\spoints?(?!\w)))?
+    (?:\s?(?P<after>{currencies.AFTER})(?!\w))?
+    (?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?!\w))? )?
     (?P<close>\))?
     """,
     re.VERBOSE | re.IGNORECASE,
+)
+_BEHIND = re.compile(r"[^\S\n]?-?[^\W\d][\w./²³]*(?:[\s-][^\W\d]\w*[²³]?)?|[^\S\n]?[^\w\s]")
+"""What stands behind a number, as far as it says what that is a number of."""
+_SIGN_OF_MONEY = "[\u20a0-\u20cf\u060b\u09f2\u09f3\u17db\ufdfc]"
+_STRANGE_BEFORE = re.compile(rf"(?:(?<![^\W\d_])[A-Z]{{3}}\s?|{_SIGN_OF_MONEY}\s?)\Z")
+_STRANGE_BEHIND = re.compile(rf"\s?(?:[A-Z]{{3}}(?!\w)|{_SIGN_OF_MONEY})")
+_COUNTED = re.compile(
+    r"[^\S\n](?!(?:and|or|to|of|in|on|at|by|for|from|per|as|than|with|the|an?|is|was|were|are|has|had|respectively|between|up|down|after|before"
+    r"|during|over|under|while|when|which|that|but|compared|versus|vs|million|billion|thousand|und|et)\b)[^\W\d]{3,}",
+    re.IGNORECASE,
 )
 _LESS = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
 """Before a number that may be less than nothing, or taken off another one."""
@@ -105,6 +109,16 @@ class Number:
     """Whether its value has the scale of such a letter, and may yet be what the digits alone say."""
     name: str = ""
     """What is compared as it stands, such as `3.11.9`; its value is one that no decimal has."""
+    measure: Unit | None = None
+    """The unit behind it, where that is known."""
+    strange: str = ""
+    """Three capitals or the sign beside it, which may be a currency that is not known here."""
+    counts: bool = False
+    """Whether a word follows that is no unit, no currency and no small word: `10 items`."""
+    small: bool = False
+    """Whether it stands in words that may be no number: `one`, `the first`, `the two`."""
+    other: Fraction | None = None
+    """What else it is where the words may be read in two ways: the `a third` of `a third man`."""
     parts: tuple[Fraction, ...] = ()
     """What else its digits may say: the two numbers of `3,5 of` and of `737 800`, the one that `3,5` is for others, the thousands of
     `1.234`, and the beginnings of a name."""
@@ -132,29 +146,39 @@ class Day:
 
 def numbers(text: str, *, words: bool = False) -> list[Number]:
     """The numbers of a text in their order; with `words`, written-out ones such as `twenty-one` too."""
-    known: dict[tuple[str, bool, bool, str], Number] = {}
-    found: list[Number] = []
-    plain = even(text)
-    for match in _NUMBER.finditer(plain):
-        if match["name"] and _DOTTED_DATE.fullmatch(match["name"]):
-            found += _dated(match)
-            continue
-        minus, dashed = _sign(match)
-        listed = _TWO_OR_ONE.match(plain, match.start("digits")) if plain[match.end() : match.end() + 1] == "," else None
-        shown = text[match.start() : match.end()]
-        key = (shown, minus, dashed, listed[0] if listed else "")
-        if (number := known.get(key)) is None:
-            number = known[key] = _number(match, shown, listed, minus=minus, dashed=dashed)
-        elif number.start != match.start("digits"):  # read before: only its place is another
-            moved = match.start("digits") - number.start
-            number = replace(number, start=number.start + moved, begin=number.begin + moved)
-        found.append(number)
+    found = [number if number.start == start else moved(number, start) for number, start in figures(text)]
     if words:
         found += (
             Number(one.value, one.plain, one.step, text=text[one.start : one.end], start=one.start, begin=one.start)
             for one in written(text)
         )
     return sorted(found, key=lambda number: number.start)
+
+
+def figures(text: str) -> Iterator[tuple[Number, int]]:
+    """The numbers of a text that have digits, each with where these begin; of those that are written alike it is the first one."""
+    known: dict[tuple[str, bool, bool, str, str, str], Number] = {}
+    plain = even(text)
+    for match in _NUMBER.finditer(plain):
+        if match["name"] and _DOTTED_DATE.fullmatch(match["name"]):
+            yield from ((number, number.start) for number in _dated(match))
+            continue
+        minus, dashed = _sign(match)
+        begin, end = match.span()
+        start = match.start("digits")
+        listed = _TWO_OR_ONE.match(plain, start) if plain[end : end + 1] == "," else None
+        behind = _BEHIND.match(plain, end)
+        before = "" if match["before"] or begin < 3 else plain[begin - 4 : begin]
+        shown = text[begin:end]
+        key = (shown, minus, dashed, listed[0] if listed else "", behind[0] if behind else "", before if before[2:3].isupper() else "")
+        if (number := known.get(key)) is None:
+            number = known[key] = _number(match, shown, listed, minus=minus, dashed=dashed)
+        yield number, start
+
+
+def moved(number: Number, start: int) -> Number:
+    """A number in another place."""
+    return replace(number, start=start, begin=number.begin + start - number.start)
 
 
 def _dated(match: re.Match[str]) -> Iterator[Number]:
@@ -193,19 +217,30 @@ def _number(match: re.Match[str], text: str, listed: re.Match[str] | None, *, mi
     if match["name"] or sum(map(str.isdigit, digits)) > MAX_DIGITS:
         return _named(digits, text, start, begin)
     plain, places = worth(digits)
-    currency = _CURRENCIES.get((match["before"] or match["after"] or "").lower(), "")
+    currency = currencies.named(match["before"] or match["after"] or "")
     scale, unit, loose = _scale(match, currency)
     if match["percent"]:
-        scale /= 1000 if match["percent"] == "‰" else 100
+        scale /= 1000 if match["percent"] == "‰" else 10_000 if match["percent"][0] in "bB" else 100
     step = Fraction(0) if match["vulgar"] else Fraction(10) ** -places * scale
     sure = bool(currency or match["percent"] or match["scale"])
     parts = (worth(listed[0])[0],) if listed else _parts(match, plain, sure=sure)
     if minus:
         plain = -plain
+    measure, strange, counts = (None, "", False) if currency or match["percent"] else beside(match.string, begin, match.end())
+    if match["letter"] in ("m", "mm") and not currency:
+        measure = METRES[match["letter"]]
     return Number(
         plain * scale, plain, step, currency, bool(match["percent"]), bool(match["open"] and match["close"]), text, start, begin,
-        dashed, unit, loose, parts=parts,
+        dashed, unit, loose, measure=measure, strange=strange, counts=counts, parts=parts,
     )  # fmt: skip
+
+
+def beside(text: str, begin: int, end: int) -> tuple[Unit | None, str, bool]:
+    """What stands beside a number without a currency: its unit; what may be a currency that nobody knows; whether it counts something."""
+    measure = unit_at(text, end)
+    before, behind = _STRANGE_BEFORE.search(text, max(0, begin - 5), begin), _STRANGE_BEHIND.match(text, end)
+    strange = "" if measure else (before or behind or [""])[0].strip()
+    return measure, strange, measure is None and _COUNTED.match(text, end) is not None
 
 
 def _parts(match: re.Match[str], plain: Fraction, *, sure: bool) -> tuple[Fraction, ...]:
@@ -270,6 +305,20 @@ def days(text: str) -> list[Day]:
     return sorted(found, key=lambda day: day.start)
 
 
+def unreal(text: str) -> list[str]:
+    """What a text writes as a date and is none: 30 February, 2026-02-30, 31 June. A month beyond the twelfth is no date, and nothing is
+    said of it."""
+    return [match[0] for pattern in _DATES[:4] for match in pattern.finditer(text) if _day(match) is None and _like_a_date(match)]
+
+
+def _like_a_date(match: re.Match[str]) -> bool:
+    parts = match.groupdict()
+    if parts.get("n"):
+        return 28 < int(parts["d"]) <= 31
+    first, second = (int(parts[name]) for name in (("m", "d") if parts.get("m") else ("a", "b")))
+    return 0 < min(first, second) <= 12 and 28 < max(first, second) <= 31 and (parts.get("a") is not None or second > first)
+
+
 def _day(match: re.Match[str]) -> Day | None:
     parts = match.groupdict()
     year = int(parts["y"]) if parts.get("y") else None
@@ -294,9 +343,15 @@ def _exists(year: int | None, month: int, day: int) -> bool:
 def same(answer: Number, evidence: Number) -> bool:
     """Whether two numbers say the same: equal with scale and per cent, or equal digits where one leaves out the `%`.
 
-    Currencies clash only where both are written. The `m` of `5m` in the evidence is a million, or a metre.
+    Currencies, units and per cent clash only where both are written: `$5` is no `5 euros`, and `5 km` are `5,000 metres`. The `m` of `5m`
+    in the evidence is a million, or a metre.
     """
-    if answer.currency and evidence.currency and answer.currency != evidence.currency:
+    if answer.measure and evidence.measure and not (answer.unit and evidence.unit):
+        equal = answer.value * answer.measure.size == evidence.value * evidence.measure.size
+        return answer.measure.kind == evidence.measure.kind and equal
+    if answer.currency and evidence.currency and (answer.currency in currencies.PARTS) != (evidence.currency in currencies.PARTS):
+        return _money(answer) == _money(evidence) and currencies.differ(answer.currency, evidence.currency) is not True
+    if differ(answer, evidence) is not False:
         return False
     if answer.unit and evidence.unit:  # `324m` and `324 m`, but not `5 m` and `5 mm`
         return answer.unit == evidence.unit and answer.plain == evidence.plain
@@ -304,5 +359,34 @@ def same(answer: Number, evidence: Number) -> bool:
         return True
     if evidence.loose and answer.value == evidence.plain:
         return True
-    unscaled = answer.value in (answer.plain, answer.plain / 100) and evidence.value in (evidence.plain, evidence.plain / 100)
-    return unscaled and answer.percent != evidence.percent and answer.plain == evidence.plain
+    return answer.percent != evidence.percent and answer.plain == evidence.plain and _unscaled(answer) and _unscaled(evidence)
+
+
+def _unscaled(number: Number) -> bool:
+    """Whether a number has no scale but per cent, or hundredths of one."""
+    return number.value in (number.plain, number.plain / 100, number.plain / 10_000)
+
+
+def _money(number: Number) -> Fraction:
+    """A sum of money in whole units."""
+    return number.value / 100 if number.currency in currencies.PARTS else number.value
+
+
+def differ(answer: Number, evidence: Number) -> bool | None:
+    """Whether two numbers are of different things, whatever they are worth: of two currencies, of metres and feet, of per cent and of
+    kilograms; None where nobody can tell. What one of them leaves open is no difference."""
+    if answer.currency and evidence.currency:
+        return currencies.differ(answer.currency, evidence.currency)
+    if answer.measure and evidence.measure:
+        if answer.measure == evidence.measure:
+            return False
+        return None if answer.unit or evidence.unit else True
+    kinds = [(bool(one.currency), one.percent, one.measure is not None) for one in (answer, evidence)]
+    if any(map(any, kinds)) and all(map(any, kinds)) and kinds[0] != kinds[1]:
+        pounds = {"GBP", *(one.currency for one in (answer, evidence))} - {""} == {"GBP"}
+        weight = next((one.measure for one in (answer, evidence) if one.measure is not None), None)
+        return not (pounds and weight == POUND)
+    if (answer.currency and evidence.strange) or (answer.strange and evidence.currency):
+        return None
+    counted = (answer.percent and evidence.counts) or (answer.counts and evidence.percent)
+    return None if counted or (answer.strange and evidence.strange and answer.strange != evidence.strange) else False

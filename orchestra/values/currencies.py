@@ -1,0 +1,102 @@
+"""Currencies as texts write them: `$`, `A$`, `CAD`, `Swiss francs`, `kr`; and whether two of them may be one.
+
+A name is the code of ISO 4217, or, where several countries write the same, a word of which `MAY_BE` says what it may stand for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+MAY_BE: Final[Mapping[str, tuple[str, ...]]] = {
+    "$": ("USD", "AUD", "CAD", "NZD", "HKD", "SGD", "TWD"),
+    "¥": ("JPY", "CNY"),
+    "krone": ("SEK", "NOK", "DKK", "ISK"),
+    "peso": ("MXN", "ARS", "CLP", "COP", "PHP", "CUP", "UYU", "DOP"),
+    "franc": ("CHF", "FRF", "BEF", "XAF", "XOF", "LUF", "RWF"),
+    "rupee": ("INR", "PKR", "LKR", "NPR", "MUR"),
+    "lira": ("TRY", "ITL", "SYP", "LBP"),
+    "dinar": ("KWD", "BHD", "JOD", "RSD", "DZD", "TND", "IQD", "LYD"),
+    "rial": ("SAR", "QAR", "OMR", "YER", "IRR"),
+    "shilling": ("KES", "TZS", "UGX", "SOS", "ATS", "GBP"),
+    "cent": ("$", "USD", "AUD", "CAD", "NZD", "HKD", "SGD", "TWD", "EUR", "ZAR"),
+    "penny": ("GBP",),
+}
+"""What a name may stand for that is of several currencies, or of a part of one."""
+USUAL: Final = {"$": "USD", "¥": "JPY"}
+"""What such a name stands for where nothing else is said; of another one it is not known."""
+PARTS: Final = frozenset({"cent", "penny"})
+"""Names of hundredths."""
+_SIGNS = {
+    "$": "$", "€": "EUR", "£": "GBP", "¥": "¥", "₹": "INR", "₽": "RUB", "₩": "KRW", "₺": "TRY", "₪": "ILS", "₴": "UAH", "₫": "VND",
+    "฿": "THB", "₦": "NGN", "₱": "PHP", "₸": "KZT", "₡": "CRC", "₲": "PYG", "₵": "GHS", "₼": "AZN", "₾": "GEL", "₭": "LAK", "₿": "BTC",
+    "us$": "USD", "a$": "AUD", "au$": "AUD", "c$": "CAD", "ca$": "CAD", "nz$": "NZD", "hk$": "HKD", "s$": "SGD", "nt$": "TWD",
+    "mx$": "MXN", "r$": "BRL", "¢": "cent", "kr": "krone", "kč": "CZK", "zł": "PLN", "rs": "rupee",
+}  # fmt: skip
+_CODES = (
+    "USD EUR GBP CHF JPY CNY RMB INR AUD CAD NZD HKD SGD SEK NOK DKK ISK PLN CZK HUF RON BGN KRW RUB UAH TRY ILS AED SAR QAR KWD EGP ZAR "
+    "NGN KES BRL MXN ARS CLP COP PHP THB VND IDR MYR TWD PKR BDT LKR BTC"
+)
+CODES: Final = tuple(_CODES.split())
+"""Codes that are no words as well, as TOP and ALL are."""
+_NAMES = {
+    "dollar": "$", "euro": "EUR", "pound": "GBP", "pounds sterling": "GBP", "pound sterling": "GBP", "quid": "GBP", "yen": "JPY",
+    "yuan": "CNY", "renminbi": "CNY", "franc": "franc", "rupee": "rupee", "ruble": "RUB", "rouble": "RUB", "peso": "peso",
+    "krona": "krone", "krone": "krone", "kronor": "krone", "kroner": "krone", "koruna": "CZK", "zloty": "PLN", "złoty": "PLN",
+    "forint": "HUF", "lira": "lira", "shekel": "ILS", "baht": "THB", "dong": "VND", "rupiah": "IDR", "ringgit": "MYR", "rand": "ZAR",
+    "dirham": "AED", "rial": "rial", "riyal": "rial", "dinar": "dinar", "naira": "NGN", "shilling": "shilling", "hryvnia": "UAH",
+    "bitcoin": "BTC", "cent": "cent", "pence": "penny", "penny": "penny",
+}  # fmt: skip
+_OF = {
+    "dollar": {
+        "us": "USD", "u.s.": "USD", "american": "USD", "australian": "AUD", "canadian": "CAD", "new zealand": "NZD", "hong kong": "HKD",
+        "singapore": "SGD", "taiwan": "TWD",
+    },
+    "franc": {"swiss": "CHF", "french": "FRF", "belgian": "BEF"},
+    "peso": {"mexican": "MXN", "argentine": "ARS", "chilean": "CLP", "colombian": "COP", "philippine": "PHP"},
+    "krone": {"swedish": "SEK", "norwegian": "NOK", "danish": "DKK", "icelandic": "ISK"},
+    "rupee": {"indian": "INR", "pakistani": "PKR", "sri lankan": "LKR", "nepalese": "NPR"},
+    "lira": {"turkish": "TRY", "italian": "ITL"},
+    "won": {"korean": "KRW", "south korean": "KRW"},
+}  # fmt: skip
+_ADJECTIVE = "|".join(re.escape(one) for one in sorted({name for of in _OF.values() for name in of}, key=len, reverse=True))
+_NAME = "|".join(sorted(_NAMES, key=len, reverse=True))
+_SIGN = r"(?:(?<![^\W\d_])(?:US|AU|CA|NZ|HK|MX|NT|[ACRS]))?\$|[€£¥₹₽₩₺₪₴₫฿₦₱₸₡₲₵₼₾₭₿]"
+BEFORE: Final = rf"{_SIGN}|(?<![^\W\d_])(?:usd|eur|gbp|chf|jpy|inr|cny|rmb|(?-i:{'|'.join(CODES)}|[Rr]s\.?|[Kk]r\.?))"
+"""A currency before a number, as a pattern without case;"""
+AFTER: Final = (
+    rf"{_SIGN}|¢|(?:{'|'.join(CODES)})(?!\w)|(?-i:[Kk]r|Kč|zł)(?!\w)|(?:(?:{_ADJECTIVE})\s)?(?:{_NAME})(?:e?s)?(?!\w)"
+    r"|(?:south\s)?korean\swon(?!\w)"
+)
+"""and one behind it."""
+
+
+def named(text: str) -> str:
+    """The name of a currency that a pattern has found; empty where there is none."""
+    plain = " ".join(text.lower().split()).rstrip(".")
+    if plain in _SIGNS:
+        return _SIGNS[plain]
+    if plain.upper() in CODES:
+        return "CNY" if plain == "rmb" else plain.upper()
+    adjective, _, noun = plain.rpartition(" ")
+    for one in (plain, noun, plain.removesuffix("s"), noun.removesuffix("s"), noun.removesuffix("es")):
+        if (name := _NAMES.get(one)) is not None:
+            return _of(adjective, name)
+    return _OF["won"].get(adjective, "") if noun == "won" else ""
+
+
+def _of(adjective: str, name: str) -> str:
+    countries = _OF.get("dollar" if name == "$" else name, {})
+    return countries.get(adjective, name)
+
+
+def differ(answer: str, evidence: str) -> bool | None:
+    """Whether a currency of an answer is another one than that of the evidence; None where nobody can tell."""
+    if answer == evidence or USUAL.get(answer) == evidence or USUAL.get(evidence) == answer:
+        return False
+    mine, theirs = MAY_BE.get(answer, (answer,)), MAY_BE.get(evidence, (evidence,))
+    if not set(mine) & {*theirs, evidence} and answer not in theirs:
+        return True
+    says_less = evidence in mine and answer not in USUAL and answer not in PARTS
+    return False if says_less else None

@@ -1,0 +1,85 @@
+"""Units behind numbers: lengths, masses, times, volumes, data, energy; and what one of them is in another where that is exact."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Final, NamedTuple
+
+
+class Unit(NamedTuple):
+    """A unit: what it measures, and how many of the first unit of its kind it is. Units of two kinds are never the same."""
+
+    kind: str
+    size: Fraction
+
+
+_WORDS = {
+    "length": {
+        "metre meter": "1", "km kilometre kilometer": "1000", "cm centimetre centimeter": "1/100", "mm millimetre millimeter": "1/1000",
+        "foot feet ft": "381/1250", "inch inches": "127/5000", "yard yd": "1143/1250", "mile mi": "201168/125",
+    },
+    "mass": {
+        "kg kilo kilogram kilogramme": "1", "g gram gramme": "1/1000", "mg milligram": "1/1000000", "tonne": "1000",
+        "lb lbs": "45359237/100000000", "ounce oz": "45359237/1600000000",
+    },
+    "time": {
+        "second sec secs": "1", "ms millisecond": "1/1000", "minute min mins": "60", "hour hr hrs h": "3600", "day": "86400",
+        "week": "604800", "fortnight": "1209600",
+    },
+    "calendar": {"month": "1", "year yr yrs": "12", "decade": "120", "century centuries": "1200", "millennium millennia": "12000"},
+    "volume": {"l litre liter": "1", "ml millilitre milliliter": "1/1000", "cl centilitre": "1/100"},
+    "gallon": {"gallon": "1"},
+    "barrel": {"barrel": "1"},
+    "acre": {"acre": "1"},
+    "area": {"hectare ha": "10000"},
+    "data": {
+        "byte": "1", "kilobyte": "1000", "megabyte": "1000000", "gigabyte": "1000000000", "terabyte": "1000000000000", "bit": "1/8",
+        "kilobit": "125", "megabit": "125000", "gigabit": "125000000",
+    },
+}  # fmt: skip
+_MARKS = {
+    "data": {
+        "kB KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+        "Mbit Mb": 125_000, "Gbit Gb": 125_000_000,
+    },
+    "energy": {"kWh": 1, "MWh": 10**3, "GWh": 10**6, "TWh": 10**9},
+    "power": {"W": 1, "kW": 10**3, "MW": 10**6, "GW": 10**9},
+    "celsius": {"°C": 1}, "fahrenheit": {"°F": 1},
+    "speed": {"km/h": 1}, "miles an hour": {"mph": 1},
+}  # fmt: skip
+_POWERS = {"square": ("area", 2), "sq": ("area", 2), "cubic": ("volume", 3), "cu": ("volume", 3), "²": ("area", 2), "³": ("volume", 3)}
+UNITS: Final = {name: Unit(kind, Fraction(size)) for kind, of in _WORDS.items() for names, size in of.items() for name in names.split()}
+"""By name, in small letters and in the singular."""
+MARKS: Final = {name: Unit(kind, Fraction(size)) for kind, of in _MARKS.items() for names, size in of.items() for name in names.split()}
+"""By abbreviation, of which the case says something."""
+POUND: Final = UNITS["lb"]
+"""Beside `5 pounds`, which may be money."""
+METRES: Final = {"m": UNITS["metre"], "mm": UNITS["mm"]}
+"""Letters behind a number that may be units, or scales."""
+_NO_UNITS = frozenset({"G", "H"})
+"""Letters that are units only where they are small."""
+WORD: Final = "|".join(sorted((re.escape(one) for one in UNITS), key=len, reverse=True))
+_MARK = "|".join(sorted(map(re.escape, MARKS), key=len, reverse=True))
+_UNIT = re.compile(
+    rf"(?P<blank>[^\S\n]|-)?(?:(?P<power>square|sq|cubic|cu)\.?[\s-])?(?:(?P<mark>{_MARK})"
+    rf"|(?i:(?P<word>(?:{WORD}|m(?=[²³]|(?<=sq m)|(?<=cu m))))s?))(?P<raised>[²³])?(?![\w/])"
+)
+
+
+def unit_at(text: str, end: int) -> Unit | None:
+    """The unit that stands behind a number which ends there; None where there is none that is known."""
+    if (found := _UNIT.match(text, end)) is None:
+        return None
+    if found["mark"]:
+        return MARKS[found["mark"]]
+    word, power = found["word"], _POWERS.get((found["power"] or found["raised"] or "").lower())
+    if word in _NO_UNITS:
+        return None
+    unit = METRES["m"] if word.lower() == "m" else UNITS[word.lower()]
+    if power is None:
+        return unit
+    if unit.kind != "length":
+        return None
+    kind, raised = power
+    return Unit(kind, unit.size**raised * (1000 if kind == "volume" else 1))
