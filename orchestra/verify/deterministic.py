@@ -161,6 +161,8 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
             found += _operands(field, held)
         if field.is_format(QUOTE) or _is_expression(field):
             continue
+        for text in figures.unreal(field.value) if isinstance(field.value, str) else ():
+            return failed("numbers", f"there is no {text}, as {field.path or 'the answer'} has it")
         for time in _times_of(field):
             if (at := held.at(time)) is not None:
                 found.append(Evidence("numbers", at[0].text, at[1].name, at[0].start, at[0].end, field.path))
@@ -179,7 +181,9 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
                     return failed("numbers", f"{number.text} in {field.path or 'the answer'} is not in the evidence")
                 doubt = doubt or why
         for day in _days_of(field):
-            if held.on(day) is None:
+            if (on := held.on(day)) is not None:
+                found.append(Evidence("numbers", on[0].text, on[1].name, on[0].start, on[0].start + len(on[0].text), field.path))
+            else:
                 doubt = doubt or f"the date {day.text} is not in the evidence, though its numbers are"
         if _is_figure(field) and not _is_finite(field.value):
             doubt = doubt or f"{field.path or 'the answer'} is no number that could be looked up"
