@@ -267,9 +267,14 @@ def _judged(proposal: Proposal | None, event: Judged) -> str:
 
 
 def _as_then(today: tuple[Verdict, ...], told: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
-    """What the checks say today, as the journal could tell it: older ones have no places of numbers."""
-    silent = {verdict.check for verdict in told if verdict.check == "numbers" and not verdict.evidence}
-    return tuple(replace(verdict, evidence=()) if verdict.check in silent else verdict for verdict in today)
+    """What the checks say today, as the journal could tell it: older ones have no places of numbers, or none of dates."""
+    known = {verdict.check: verdict.evidence for verdict in told if verdict.check == "numbers"}
+    return tuple(
+        replace(verdict, evidence=tuple(one for one in verdict.evidence if one in known[verdict.check]))
+        if verdict.check in known
+        else verdict
+        for verdict in today
+    )
 
 
 def _questioned(proposal: Proposal | None, event: ChecksStarted) -> str:

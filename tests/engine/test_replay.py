@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished, NodeFinished, RunFinished
+from orchestra.events import AttemptFinished, Judged, NodeFinished, RunFinished
 from orchestra.testing import Faults
 from orchestra.values.outcome import Value
 from tests.engine.stage import play, program
@@ -39,3 +39,22 @@ def test_a_call_that_nobody_wanted_is_noticed() -> None:
     again = next(event for event in played.events if isinstance(event, AttemptFinished | NodeFinished))
     events = [*played.events, msgspec.structs.replace(again, seq=len(played.events) + 1)]
     assert replay(program(DIAMOND), events).different is not None
+
+
+DATED = """
+input: {text: str}
+output: ${checked}
+nodes:
+  checked: {verify: "${input.text}", checks: [numbers], against: ["in 1889-03-31, 5 men"]}
+"""
+
+
+def test_a_run_of_before_has_no_places_of_dates_and_is_what_the_engine_decides() -> None:
+    played = play(DATED, {"text": "5 men, on 31 March 1889"})
+    judged = next(event for event in played.events if isinstance(event, Judged))
+    [said] = judged.verdicts
+    assert [one.quote for one in said.evidence] == ["5", "1889-03-31"]
+    for told, same in ((said.evidence[:1], True), ((), True), ((msgspec.structs.replace(said.evidence[0], quote="1890"),), False)):
+        older = msgspec.structs.replace(judged, verdicts=(msgspec.structs.replace(said, evidence=told),))
+        events = [*played.events[: judged.seq - 1], older]
+        assert (replay(program(DATED), events).different is None) is same
