@@ -101,7 +101,7 @@ class Catalog:
     workflows: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Schema] = field(default_factory=dict)
     checks: frozenset[str] = frozenset(
-        {"schema", "quote", "support", "numbers", "recompute", "confidence", "tool", "entailment", "rederive", "agree"}
+        {"schema", "quote", "support", "numbers", "recompute", "format", "confidence", "tool", "entailment", "rederive", "agree"}
     )
     certificates: Mapping[str, Any] = field(default_factory=dict)
     """By agent: what `accept: certified` accepts by (`orchestra.verify.certificate_file.Certificate`). One that does not hold raises."""

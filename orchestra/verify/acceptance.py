@@ -1,7 +1,7 @@
 """Acceptance: a pure machine from a situation to a ruling.
 
-`ruled_unasked(situation)` gives the ruling as far as no agent need be asked: the checks of V0 (schema, quote, numbers, recompute) need no
-call, and those that do are `unknown` here; `orchestra.verify.examination` asks them. A check that nobody knows is `unknown`, and
+`ruled_unasked(situation)` gives the ruling as far as no agent need be asked: the checks of V0 (schema, quote, numbers, recompute, format)
+need no call, and those that do are `unknown` here; `orchestra.verify.examination` asks them. A check that nobody knows is `unknown`, and
 `unknown` never passes.
 """
 

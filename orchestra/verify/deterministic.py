@@ -1,4 +1,4 @@
-"""V0, the deterministic gate: schema, quote, support, numbers, recompute. No model, no clock, microseconds.
+"""V0, the deterministic gate: schema, quote, support, numbers, recompute, format. No model, no clock, microseconds.
 
 Every check is a function of a value, its JSON Schema and its evidence. A null answer (an agent that abstains) passes; an
 answer without the quote that its type has a place for does not.
@@ -22,6 +22,7 @@ from orchestra.values.types import Validator
 from orchestra.values.words import content
 from orchestra.verify import numbers as figures
 from orchestra.verify import quotes, spoken
+from orchestra.verify.forms import check_format
 from orchestra.verify.held import Held, Spans
 from orchestra.verify.times import Time, times
 from orchestra.verify.verdict import PASS, failed, passed, shown, unknown
@@ -317,5 +318,6 @@ CHECKS: dict[str, Check] = {
     "support": check_support,
     "numbers": check_numbers,
     "recompute": check_recompute,
+    "format": check_format,
 }
 """By name, the cheapest first."""

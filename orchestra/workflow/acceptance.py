@@ -149,6 +149,8 @@ numbers: Final = Check("numbers")
 """Every number stands in the evidence, or is the value of an expression over numbers that do."""
 recompute: Final = Check("recompute")
 """Every expression has the value that it states."""
+format_: Final = Check("format")
+"""Accounts and cards have their check digits, codes of countries, currencies and languages are in their lists, and dates exist."""
 entailment: Final = AgentCheck("entailment")
 """The evidence supports what is said, as a small verifier model judges; `entailment(judge)` names another agent."""
 Score: TypeAlias = Literal["combined"]

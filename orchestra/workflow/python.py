@@ -38,8 +38,8 @@ from orchestra.workflow.spoken import Unspoken, spoken
 from orchestra.workflow.syntax import Call, Choose, Index, Literal, Name, NotCEL, Reference, Select, Tree, parse, pieces
 
 WORDS = frozenset(words.__all__)
-_CHECKS = frozenset({"quote", "support", "numbers", "recompute", "entailment"})
-"""Those that are words of their own."""
+_CHECKS = {name: name for name in ("quote", "support", "numbers", "recompute", "entailment")} | {"format": "format_"}
+"""Those that are words of their own, and what they are called."""
 _OPTIONS = ("timeout", "retry", "fallback", "after")
 _OF_AGENTS = (*_OPTIONS, "escalate", "tools")
 _TEXTS = re.compile(r"""Literal\[(\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*,?)+\s*\]""")
@@ -266,7 +266,7 @@ class _Body:
     def rule(self, rule: Rule) -> str:
         match rule:
             case Named(check, "") if check in _CHECKS:
-                return self.function.word(check)
+                return self.function.word(_CHECKS[check])
             case Named("entailment" | "rederive" as check, argument) if argument and not argument.isdigit():
                 return f"{self.function.word(check)}({argument!r})"
             case Named("agree", argument) if (argument or "5").isdigit() and 2 <= int(argument or "5") <= MOST_SAMPLES:

@@ -97,6 +97,23 @@ def test_records_are_compared_by_the_fields_that_both_have() -> None:
     assert rederived({"a": "x", "b": 1}, schema, schema, [Reply({"d": 1, "c": 2})]).outcome == "unknown"
 
 
+SLOTS = {"type": "object", "properties": {"parties": {"type": "array", "items": TEXT}, "due": TEXT}}
+
+
+@given(
+    st.lists(st.sampled_from(["Ada Ltd", "Bo AG", "Cy", "1,200"]), max_size=5),
+    st.lists(st.sampled_from(["ada ltd", "bo ag.", "1200"]), max_size=5),
+)
+def test_two_extractors_find_the_same_set_in_whatever_order_or_another_one(first: list[str], second: list[str]) -> None:
+    """VERIFICATION, V0.5: set equality between two extractors."""
+    meant = {"ada ltd": "Ada Ltd", "bo ag.": "Bo AG", "1200": "1,200"}
+    equal = set(first) == {meant[one] for one in second}
+    mine, theirs = {"parties": first, "due": "2026-03-01"}, {"due": "1 March 2026", "parties": second}
+    assert rederived(mine, SLOTS, SLOTS, [Reply(theirs)]).outcome == ("pass" if equal else "fail")
+    assert rederived(first, {"type": "array"}, {"type": "array"}, [Reply(second)]).outcome == ("pass" if equal else "fail")
+    assert rederived(mine, SLOTS, SLOTS, [Reply({**theirs, "due": "2 March 2026"})]).outcome == "fail"
+
+
 def test_the_inputs_of_another_agent_are_the_same_by_name_and_the_evidence() -> None:
     wants = {"type": "object", "properties": {"question": TEXT, "evidence": TEXT}, "required": ["question", "evidence"]}
     other = Contract("other", "agent", wants, TEXT)
