@@ -20,6 +20,7 @@ from orchestra.errors import InputError, OrchestraError
 from orchestra.events import NOTHING, AttemptFinished, Drafted, Event, NodeFinished, RunStarted, TurnStarted, Usage
 from orchestra.fleet.encoders import missing
 from orchestra.router import cache, telling
+from orchestra.router import tools as router_tools
 from orchestra.router.gates import Rejection
 from orchestra.router.notation import Answer, read
 from orchestra.router.offer import Offer, statable
@@ -29,6 +30,7 @@ from orchestra.router.shortlist import MOST, nearest_skill
 from orchestra.router.values import type_of
 from orchestra.router.votes import Vote, vote
 from orchestra.stored import graph_of
+from orchestra.tools import TOOLS
 from orchestra.values.labels import join
 from orchestra.values.outcome import Failed
 from orchestra.values.types import Schema
@@ -40,6 +42,10 @@ from orchestra.workflow.steps import Agent, Step, Tool, Workflow
 ROUTER = "router"
 PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
 """What plans, and is no skill of a plan."""
+INNER = frozenset(tool.contract.name for tool in router_tools.TOOLS)
+"""Tools of the workflow `planner`, which are no skills of a plan either."""
+PACKAGED = frozenset(tool.contract.name for tool in TOOLS)
+"""Tools that come with the package."""
 ADVISERS = frozenset({"difficulty"})
 """Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
 _KEYS = ("repairs", "replans", "stepwise", "shortlist", "copied", "grounded", "anyway", "cache", "votes")
@@ -192,7 +198,8 @@ def _listed(orchestra: Orchestra, only: Sequence[str]) -> dict[str, tuple[str, .
 
 
 def _harmless(orchestra: Orchestra) -> Iterable[str]:
-    """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts.
+    """Everything that has no effects. Workflows first: what somebody has put together and named serves better than its parts. Of each kind
+    those of the project come first, as a shortlist takes them where the words of a request do not tell.
 
     An agent that is told the grammar of its output with each call is somebody's router, and no step. Nor are those that say how a call is
     to be routed, and the members of an ensemble that can be asked here, which serves better.
@@ -203,7 +210,8 @@ def _harmless(orchestra: Orchestra) -> Iterable[str]:
     members = {part.digest for card in offered.values() for part in card.parts}
     yield from (name for name in orchestra.workflows() if name not in PLANNERS and not _acts(orchestra, name))
     yield from (name for name, card in offered.items() if card.digest not in members)
-    yield from (name for name, tool in registry.tools.items() if tool.contract.effect == "pure")
+    tools = [name for name, tool in registry.tools.items() if tool.contract.effect == "pure" and name not in INNER]
+    yield from sorted(tools, key=lambda name: name in PACKAGED)
 
 
 def _here(card: Card) -> bool:

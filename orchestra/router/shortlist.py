@@ -1,13 +1,16 @@
 """Shortlists: of a registry of thousands, the skills that a request is likely to need, few enough for a prompt.
 
 What can be called at all comes first: skills whose arguments are at hand, may be stated, or are made by others that can be called. Of
-these, what shares most words with the request (BM25 over names, descriptions and the names of arguments); one at least that can
-read what was brought along, where that is demanded; then, as long as there is room, what makes the values that those need and nobody has.
+these, what shares most words with the request (BM25 over names, descriptions and the names of arguments), and where they share as many the
+first of each kind, then the second, as they were listed; one at least that can read what was brought along, where that is demanded; then,
+as long as there is room, what makes the values that those need and nobody has.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from orchestra.router.grounds import readers
 from orchestra.router.notation import CUT, ELEMENT, Reference, Step
@@ -17,6 +20,8 @@ from orchestra.values.types import Schema, branches, elements
 
 MOST = 16
 """Skills of a shortlist, where nothing else is said."""
+UNCALLABLE = "needs a value that is not at hand, and that nothing on offer gives"
+UNLISTED = "is not on the shortlist"
 
 
 def words(skill: Skill) -> str:
@@ -27,17 +32,34 @@ def words(skill: Skill) -> str:
 
 def shortlist(offer: Offer, request: str, most: int = MOST) -> Offer:
     """The offer with the skills that a request is likely to need; as it is where it has few."""
-    offer = offer.of_only(reachable(offer))
+    offer = _only(offer, reachable(offer), UNCALLABLE)
     if len(offer.skills) <= most:
         return offer
     skills = list(offer.skills.values())
-    ranked = scores([words(one) for one in skills], request)
-    order = [skills[index] for index in sorted(range(len(skills)), key=lambda index: (-ranked[index], index))]
+    ranked, places = scores([words(one) for one in skills], request), _places(skills)
+    order = [skills[index] for index in sorted(range(len(skills)), key=lambda index: (-ranked[index], places[index], index))]
     chosen = order[: max(1, most * 2 // 3)]
     reading = [one for name in offer.grounds for one in readers(offer, order, name)]
     if reading and not any(one in reading for one in chosen):
         chosen = [*chosen[:-1], min(reading, key=order.index)]
-    return offer.of_only([one.name for one in _supplied(offer, chosen, order, most)])
+    return _only(offer, [one.name for one in _supplied(offer, chosen, order, most)], UNLISTED)
+
+
+def _only(offer: Offer, names: Sequence[str], why: str) -> Offer:
+    """The offer with these skills alone; of the others it is known why they are left out."""
+    left_out = {name: why for name in offer.skills if name not in names}
+    return replace(offer.of_only(names), left_out={**offer.left_out, **left_out})
+
+
+def _places(skills: Sequence[Skill]) -> list[int]:
+    """Which of its kind each is. Workflows are listed before agents, and agents before tools: by the list's order alone a tool of the
+    project would stand behind all agents of the package."""
+    seen: Counter[str] = Counter()
+    found = []
+    for one in skills:
+        found.append(seen[one.kind])
+        seen[one.kind] += 1
+    return found
 
 
 def nearest_skill(skills: Sequence[Skill], request: str) -> Skill | None:

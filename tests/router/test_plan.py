@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from orchestra.router.notation import Answer, Step, read_plan
+from orchestra.router.gates import judge
+from orchestra.router.notation import INPUT, Answer, Reference, Step, read_plan
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan, declared, plan_of, workflow
 from orchestra.router.shortlist import shortlist
 from orchestra.router.values import type_of
 from orchestra.workflow.reader import read
 from orchestra.workflow.writer import write
-from tests.router.house import ALL, CITE, COMPARE, READER, SEARCH, SUM, contract, offer
+from tests.router.house import ALL, CITE, COMPARE, READER, SEARCH, STR, SUM, contract, offer
 
 
 def planned(text: str) -> Plan:
@@ -118,3 +119,21 @@ def test_what_no_plan_can_call_is_not_on_the_list() -> None:
     given = Offer.of([CITE, SUM, COMPARE, SEARCH], {"question": {"type": "string"}})
     assert list(shortlist(given, "Where?").skills) == ["calculator", "compare"]
     assert "cite" in shortlist(Offer.of(ALL, offer().values), "Where?").skills
+
+
+def test_where_the_request_tells_nothing_the_first_of_each_kind_are_taken() -> None:
+    agents = [contract(f"agent_{n}", "agent", {"text": STR}, STR, says="Helps.") for n in range(20)]
+    tools = [contract(f"tool_{n}", "tool", {"text": STR}, STR, says="Helps.") for n in range(3)]
+    given = Offer.of([*agents, *tools], {"text": STR})
+    assert list(shortlist(given, "loud", most=6).skills) == ["agent_0", "tool_0", "agent_1", "tool_1", "agent_2", "tool_2"]
+
+
+def test_a_skill_that_the_shortlist_leaves_out_is_there_all_the_same() -> None:
+    others = [contract(f"tool_{n}", "tool", {"text": STR}, STR) for n in range(5)]
+    given = shortlist(Offer.of([*others, CITE], {"text": STR}), "loud", most=2)
+    said = [judge(Step("s1", name, {"text": Reference(INPUT, ("text",))}), given, [])[0] for name in ("tool_4", "cite", "tool_9")]
+    assert [one.reason for one in said] == [
+        "tool_4 is not on the shortlist",
+        "cite needs a value that is not at hand, and that nothing on offer gives",
+        "there is no 'tool_9'",
+    ]
