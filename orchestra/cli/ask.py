@@ -96,6 +96,7 @@ class Planning(Planned):
     """A request that is only planned, and how the plan is shown."""
 
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the plan as a workflow file.", show_default=False)] = None
+    force: Annotated[bool, typer.Option("--force", help="Write it over a file that is there.")] = False
     fleet: Fleet = None
     as_json: Json = False
 
@@ -136,4 +137,6 @@ def plan(context: typer.Context, asked: Planning) -> None:
     from orchestra.cli.signals import carry_out
 
     wanted = replace(asked.drafting(), save=asked.save)
+    if asked.save is not None and not asked.force:
+        drafting.free(asked.save)
     leave(carry_out(partial(drafting.explain, opener(context), settings(fleet=asked.fleet), wanted, asked.as_json)))

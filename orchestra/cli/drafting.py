@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -231,7 +232,7 @@ def _given(asked: Drafting, graph: Graph) -> dict[str, Any]:
 def _none(draft: Draft, as_json: bool, run: str = "") -> int:
     """Says that there is no plan, and why; `run` is that of a request."""
     if as_json:
-        print_json({**({"run": run} if run else {}), **_data(draft), "status": "abstained"})
+        print_json({**({"run": run} if run else {}), **_data(draft), "status": "failed"})
         return NO_PLAN
     said = "\n".join(f"  {rejection.code}  {rejection}" for rejection in draft.rejections)
     if draft.declined:
@@ -281,6 +282,12 @@ def _remark(draft: Draft) -> None:
 
 def _lines(found: Plan | None) -> list[str] | None:
     return None if found is None else [*map(str, found.steps), str(found.answer)]
+
+
+def free(path: Path) -> None:
+    """Raises `InputError` C016 for a file that is there."""
+    if os.path.lexists(path):
+        raise InputError("C016", f"{path}: already there, and nothing is overwritten", hint="--save another file, or --force")
 
 
 def _save(path: Path, graph: Graph) -> None:

@@ -55,8 +55,10 @@ def judge(line: Line, offer: Offer, steps: Sequence[Step]) -> list[Rejection]:
 
 
 def _answer(answer: Answer, scope: Scope) -> Iterator[Rejection]:
-    if not answer.values and (scope.steps or not scope.offer.declines):
-        yield Rejection("R001", "/answer", "a plan with steps returns the value of one", f"return {', '.join(scope.steps) or 's1'}")
+    if not answer.values and scope.steps:
+        yield Rejection("R001", "/answer", "a plan with steps returns the value of one", f"return {', '.join(scope.steps)}")
+    elif not answer.values and not scope.offer.declines:
+        yield Rejection("R001", "/answer", "nothing is no answer here: plan what can be done", "s1 = NAME(ARGUMENT=VALUE)")
     if len(answer.values) > 1 and scope.offer.returns:
         yield Rejection("R005", "/answer", f"one value is wanted, {show(scope.offer.returns)}, and these are {len(answer.values)}")
     for value in answer.values:

@@ -382,7 +382,7 @@ def test_anyway_the_router_may_not_decline(desk: Shell) -> None:
     assert said.code == 0, said.err
     first, second, *_ = asked(desk)
     assert "nothing" not in first.inputs["grammar"]
-    assert "/answer: a plan with steps returns the value of one" in second.inputs["request"]
+    assert "/answer: nothing is no answer here: plan what can be done" in second.inputs["request"]
 
 
 def test_what_is_brought_along_is_read_first_unless_it_is_said_otherwise(desk: Shell) -> None:

@@ -135,6 +135,6 @@ def test_a_plan_of_one_sample_does_not_pass_for_one_of_three(desk: Shell) -> Non
 def test_return_nothing_is_a_vote(desk: Shell) -> None:
     said = sampling(desk, PLAN, ["return nothing"], ["return nothing"])("ask", WHEN, "-d", "docs", "--votes", "3", "--json")
     found = said.json
-    assert (said.code, found["status"], found["plan"]) == (3, "abstained", None)
+    assert (said.code, found["status"], found["plan"]) == (3, "failed", None)
     assert found["router"]["rejections"][0]["code"] == "R014"
     assert found["votes"] == {"sampled": 3, "agree": 2, "confidence": 2 / 3}
