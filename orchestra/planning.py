@@ -25,7 +25,7 @@ from orchestra.router.gates import Rejection
 from orchestra.router.notation import Answer, read
 from orchestra.router.offer import Offer, statable
 from orchestra.router.plan import LINE, Plan, declared, plan_of, workflow
-from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, go_on, start
+from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, go_on, go_on_without, start
 from orchestra.router.shortlist import MOST, nearest_skill
 from orchestra.router.values import type_of
 from orchestra.router.votes import Vote, vote
@@ -330,6 +330,9 @@ async def _asked(router: Orchestra, request: Request, agent: Step[..., Any], lar
         asked += 1
         reply = await router.run(larger if wanted.larger and larger is not None else agent, **wanted.inputs)
         usage, run = usage + reply.usage, reply.run
+        if reply.error is not None and (other := go_on_without(state, reply.error.code, reply.error.message)) is not None:
+            state, wanted = other
+            continue
         state, wanted = go_on(state, str(reply.output))
     match wanted:
         case Planned(found, repaired):

@@ -25,6 +25,8 @@ from orchestra.router.shortlist import nearest_skill
 
 DECLINED = "R014"
 """The code of a plan that is `return nothing`."""
+UNREADABLE = frozenset({"M001", "M002", "M003", "M004", "F205", "F210", "F217"})
+"""Codes of answers that are no line: nothing, another type, cut off, too late, too large, broken off."""
 _REST = re.compile(r"[0-9]+ = ")
 """How a line goes on whose first letter stood already."""
 
@@ -122,6 +124,17 @@ def go_on(state: Drafting, reply: str) -> tuple[Drafting, Wanted]:
             return state, Planned(Plan(state.steps, line), state.repaired)
         state = replace(state, steps=(*state.steps, line), rejected=())
     return _ask(state, begun=begun)
+
+
+def go_on_without(state: Drafting, code: str, reason: str) -> tuple[Drafting, Wanted] | None:
+    """What is wanted where a model gave no line that could be read: its repair, as after a line that was refused, or the larger planner. None
+    where nobody is left to ask, and after a failure that says nothing of the model, such as a server that is gone or a budget that is spent.
+    """
+    if code not in UNREADABLE:
+        return None
+    fault = Rejection("R020", f"/steps/{len(state.steps) + 1}", f"no line that can be read ({code}: {reason})", "s1 = NAME(ARGUMENT=VALUE)")
+    state, wanted = _refused(state, (fault,))
+    return (state, wanted) if isinstance(wanted, Ask) else None
 
 
 def _begun(told: list[str]) -> tuple[list[str], bool]:

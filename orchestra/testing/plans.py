@@ -17,7 +17,7 @@ from orchestra.router.grounds import grounded
 from orchestra.router.notation import Answer, Reference, Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
-from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, shortened, start
+from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, shortened, start
 from orchestra.router.shortlist import shortlist
 from orchestra.router.votes import vote
 from orchestra.values.outcome import Failed, Outcome, Value
@@ -97,6 +97,8 @@ class Reading:
                 self.turn += 1
                 if isinstance(answer, Value):
                     state, wanted = go_on(state, str(answer.value))
+                elif (other := _unread(state, answer)) is not None:
+                    state, wanted = other
                 elif answer is not None:
                     self._drop(self._steps(state.steps), set())
                     return answer
@@ -356,9 +358,16 @@ class Poll:
         reading.turn += 1
         if isinstance(answer, Value):
             self.states[number] = go_on(state, str(answer.value))
+        elif (other := _unread(state, answer)) is not None:
+            self.states[number] = other
         else:
             self.states[number] = state, None if answer is None else Unplanned(())
             self.failed |= {} if answer is None else {number: answer}
+
+
+def _unread(state: Drafting, answer: Outcome | None) -> tuple[Drafting, Wanted] | None:
+    """What is asked next where an answer could not be read; None where nothing is, and of any other answer."""
+    return go_on_without(state, answer.code, answer.reason) if isinstance(answer, Failed) else None
 
 
 def _stands(step: str, drafted: Drafted) -> bool:

@@ -100,6 +100,35 @@ def test_a_server_that_is_gone_costs_its_sample_the_vote_and_only_all_of_them_th
     assert lost.code == "F210"
 
 
+@pytest.mark.parametrize("code", ["M001", "M003", "M004", "F205", "F210", "F217"])
+def test_a_router_whose_answers_cannot_be_read_goes_on_to_the_larger_planner(code: str) -> None:
+    silent = Refused(code=code, reason="nothing to read", retryable=False)
+
+    def of(more: str, *, planner: Any = None) -> Played:
+        answers = {"router": lambda call: silent, "planner": planner or (lambda call: line(PLAN, call))}
+        played = play(text := WORK % f'returns: "list[str]", {more}', {"text": "a b"}, answers=answers, catalog=WITH_LARGER)
+        assert replay(program(text, WITH_LARGER), played.events).different is None
+        return played
+
+    played = of("larger: planner, repairs: 1")
+    assert played.outcome == Value(["A", "B"])
+    assert (played.workers.counts["router"], played.workers.counts["planner"]) == (2, 3)
+    told = [call.inputs["request"] for call in played.workers.calls if call.name == "planner"][0]
+    assert f"/steps/1: no line that can be read ({code}: nothing to read)" in told
+    assert of("larger: planner, repairs: 0, votes: 2").outcome == Value(["A", "B"])
+    for alone in (of("repairs: 1"), of("larger: planner, repairs: 0", planner=lambda call: silent)):
+        assert isinstance(alone.outcome, Failed)
+        assert alone.outcome.code == code
+    assert of("repairs: 1, fallback: []").outcome == Value([])
+
+
+def test_a_router_that_is_gone_is_not_repaired() -> None:
+    answers = {"router": lambda call: Refused(code="F203", reason="gone", retryable=False), "planner": lambda call: line(PLAN, call)}
+    played = play(WORK % "returns: str, larger: planner", {"text": "a"}, answers=answers, catalog=WITH_LARGER)
+    assert isinstance(played.outcome, Failed)
+    assert (played.outcome.code, played.workers.counts["router"]) == ("F203", 1)
+
+
 def test_without_votes_the_card_decides_how_it_is_sampled() -> None:
     played = play(WORK % "returns: str", {"text": "a"}, answers={"router": lambda call: line(LOUD, call)})
     assert {call.sample for call in played.workers.calls} == {0}

@@ -32,7 +32,7 @@ from orchestra.router.grounds import grounded
 from orchestra.router.notation import Answer, Line, Step, read, steps_of
 from orchestra.router.offer import Offer, Skill
 from orchestra.router.plan import LINE, Plan, plan_of, question, rewritten, so_far, workflow
-from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, shortened, start
+from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, go_on_without, shortened, start
 from orchestra.router.shortlist import shortlist
 from orchestra.router.votes import Vote, vote
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
@@ -130,14 +130,21 @@ def _before(drafted: Drafted) -> Drafted:
 
 
 def _unanswered(unit: Unit, drafted: Drafted, failure: Outcome) -> Proposal:
-    """A question that came to no answer ends the node. Of several samples it ends only its own, which has no plan and counts all the same;
-    where none has one, the failure is what is told."""
+    """A question whose answer could not be read is asked again, or of the larger planner. Any other that came to no answer ends the node; of
+    several samples it ends only its own, which has no plan and counts all the same; where none has one, the failure is what is told."""
     poor = isinstance(failure, Failed) and failure.code == NO_BUDGET
+    state = drafting(request_of(unit, past(writing_of(unit)), declines=drafted.version > 0), drafted)
+    if (other := without(state, failure)) is not None:
+        return following(unit, *other, _before(drafted))
     if not drafted.sample or poor:
         return Finish(unit, failure)
-    state = drafting(request_of(unit, past(writing_of(unit)), declines=drafted.version > 0), drafted)
     proposal = following(unit, state, Unplanned(()), _before(drafted))
     return Finish(unit, failure) if isinstance(proposal, Finish) else proposal
+
+
+def without(state: Drafting, failure: Outcome) -> tuple[Drafting, Wanted] | None:
+    """How the router's machine goes on where a question came to this; None where it does not."""
+    return go_on_without(state, failure.code, failure.reason) if isinstance(failure, Failed) else None
 
 
 def program(unit: Unit, graph: Any, sample: int = 0) -> Program:

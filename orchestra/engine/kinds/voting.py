@@ -61,7 +61,11 @@ def _ended(request: Request, sample: Sample) -> Ended:
     """What the answer to a sample's last question leads to; a question that came to none ends its sample, which has no plan."""
     if sample.ended is None:
         state, answer = planning.drafting(request, sample.drafted), result(sample.body)
-        sample.ended = (*go_on(state, str(answer.value)), None) if isinstance(answer, Value) else (state, Unplanned(()), answer)
+        if isinstance(answer, Value):
+            sample.ended = (*go_on(state, str(answer.value)), None)
+        else:
+            other = planning.without(state, answer)
+            sample.ended = (state, Unplanned(()), answer) if other is None else (*other, None)
     found: Ended = sample.ended
     return found
 
