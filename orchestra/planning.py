@@ -48,7 +48,7 @@ PACKAGED = frozenset(tool.contract.name for tool in TOOLS)
 """Tools that come with the package."""
 ADVISERS = frozenset({"difficulty"})
 """Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
-_KEYS = ("repairs", "replans", "stepwise", "shortlist", "copied", "grounded", "anyway", "cache", "votes")
+_KEYS = ("repairs", "replans", "stepwise", "shortlist", "copied", "grounded", "hearsay", "anyway", "cache", "votes")
 """Of a wish: the keys that a `plan` node has too."""
 NODE = "answer"
 """The one node of what a request becomes."""
@@ -132,6 +132,8 @@ class Wish:
     """Whether the texts that a plan states are pieces of the request."""
     grounded: bool = True
     """Whether the first step of a plan reads one of the values at hand, where some skill can: what somebody brings along is meant."""
+    hearsay: tuple[str, ...] = ()
+    """The values that may be somebody else's words, such as those of a file: no argument of a tool with effects is one of them."""
     anyway: bool = False
     """Whether what can be done is planned even where the router finds that nothing serves the request."""
     cache: bool = True

@@ -32,7 +32,7 @@ class Planned:
     ] = None
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", metavar="KEY=VALUE", help="Another value at hand: a text, JSON, key=@file.txt or key=@file.json."),
+        typer.Option("--input", "-i", metavar="KEY=VALUE", help="Another value at hand: a text, JSON, key=@file.txt or key=@file.json; what a file says names nobody in a call that acts."),
     ] = None
     only: Annotated[
         list[str] | None,
@@ -55,7 +55,7 @@ class Planned:
 
     def drafting(self, replans: int = 0) -> Drafting:
         """What is to be planned. Raises `InputError` C010, C013 or C014 for values that cannot be read."""
-        from orchestra.cli.drafting import Drafting, values
+        from orchestra.cli.drafting import Drafting, from_files, values
         from orchestra.planning import Wish
         from orchestra.workflow.nodes import PlanLimits
 
@@ -72,6 +72,7 @@ class Planned:
             larger=self.larger,
             votes=self.votes,
             replans=replans,
+            hearsay=from_files(self.inputs or ()),
         )
         return Drafting(self.request, values(self.documents or (), self.inputs or ()), wish)
 

@@ -75,10 +75,20 @@ def values(documents: Sequence[Path], inputs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def from_files(inputs: Sequence[str]) -> tuple[str, ...]:
+    """The keys whose values are those of files: who typed the command has not typed them."""
+    typed = (option.partition("=") for option in inputs)
+    return tuple(key for key, _, text in typed if _is_file(text))
+
+
+def _is_file(text: str) -> bool:
+    return text.startswith("@") and not text.startswith("@@")
+
+
 def _value(key: str, text: str) -> Any:
     if text.startswith("@@"):
         return text[1:]
-    file = Path(text[1:]) if text.startswith("@") else None
+    file = Path(text[1:]) if _is_file(text) else None
     said = text if file is None else read_text(file)
     if file is not None and file.suffix != ".json":
         return said

@@ -175,7 +175,7 @@ def _arguments(step: Step, skill: Skill, scope: Scope, element: Schema | None, p
             yield Rejection("R005", where, misfit, _instead(scope.at_hand(), scope.offer, kinds[name], value.root))
         elif skill.acts and scope.hearsay(value, have, over):
             said = f"{step.skill} has effects, and {value} may be the words of a tool, a model or a document"
-            yield Rejection("L123", where, said, "an input, or a piece of the request, or a skill that asks a person first")
+            yield Rejection("L123", where, said, "an input that is typed, or a piece of the request, or a skill that asks a person first")
 
 
 def _each_constant(values: Sequence[Any], kind: Schema, scope: Scope, path: str, where: str) -> Iterator[Rejection]:

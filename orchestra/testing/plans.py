@@ -236,7 +236,7 @@ class Reading:
         words = shortened(str(self.goal)) if self.planning.copied else ""
         declines = not self.planning.anyway
         offer = Offer.of(skills, known, self.node.output, limits=self.planning.limits, words=words, declines=declines)
-        offer = replace(offer, derived=frozenset(self.told.values))
+        offer = replace(offer, derived=frozenset((*self.told.values, *self.planning.hearsay)))
         return grounded(offer, self.planning.grounds if self.version == 1 else ())
 
     def _compiled(self, graph: Graph) -> Program:

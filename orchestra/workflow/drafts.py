@@ -262,6 +262,9 @@ def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) ->
             compiler.findings.fault("L115", f"a plan cannot read a value that is called {name!r}", place, hint=hint)
     skills, workflows = _skills(compiler, node, path)
     kits.planned(compiler, node, skills, workflows, path)
+    for name in node.hearsay:
+        if name not in node.with_:
+            compiler.unknown("value", name, node.with_, (*path, "hearsay"))
     if node.larger is not None and node.larger not in catalog.agents:
         compiler.unknown("agent", node.larger, catalog.agents, (*path, "larger"))
     planning = None
@@ -287,6 +290,7 @@ def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) ->
             stepwise=node.stepwise,
             copied=node.copied,
             grounds=tuple(name for name in values if node.with_[name] != node.plan) if node.grounded else (),
+            hearsay=node.hearsay,
             anyway=node.anyway,
             shortlist=node.shortlist,
             judges=kits.judges(compiler, (*skills, *reached), path),

@@ -35,7 +35,7 @@ SWITCHES = ("streaming", "cache", "stepwise", "copied", "grounded", "anyway")
 """Clauses that are true or false."""
 PLANNERS: Mapping[str, str] = {"router": "router", "larger": "planner"}
 """Clauses that name an agent which plans, and a name to show."""
-CLAUSES = (*LISTS, "returns", "limits", *COUNTS, *SWITCHES, *PLANNERS, "fallback", "timeout", "retry", "after", "with_")
+CLAUSES = (*LISTS, "returns", "limits", *COUNTS, *SWITCHES, *PLANNERS, "hearsay", "fallback", "timeout", "retry", "after", "with_")
 """The keywords of `plan`; a value of such a name is passed in `with_`."""
 _BOUND = "agent('{0}', Input, Output)"
 _FORM = "plan(question, returns=Answer, agents=[reader], tools=[search], question=question)"
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         stepwise: bool = True,
         copied: bool = False,
         grounded: bool = False,
+        hearsay: Sequence[str] = (),
         anyway: bool = False,
         shortlist: int = ...,
         fallback: object = ...,
@@ -87,7 +88,8 @@ else:
         the one that goes on where the repairs are used up. Of several `votes` the plan runs that most agree on. `streaming=False` lets no
         step start before the plan is whole, `cache=False` takes no plan that has served before, `stepwise=False` has the router write
         the plan at once. With `copied=True` the texts that it states are pieces of the goal, with `grounded=True` its first step reads
-        one of the values, with `anyway=True` the router may not decline. `shortlist=16` shows it so many skills at most. `fallback`,
+        one of the values, with `anyway=True` the router may not decline. The values that `hearsay=["mail"]` names may be somebody else's words:
+        no argument of a tool with effects is one of them. `shortlist=16` shows it so many skills at most. `fallback`,
         `timeout`, `retry` and `after` are as for other calls. All other keywords are values that the plan may read; one that is called
         like a keyword goes into `with_={"limits": ...}`.
 
@@ -119,6 +121,8 @@ def _planned(scope: Scope, goal: Any, clauses: dict[str, Any], values: dict[str,
     fields |= {name: _count(name, clauses.pop(name)) for name in COUNTS if name in clauses}
     fields |= {name: _switch(name, clauses.pop(name)) for name in SWITCHES if name in clauses}
     fields |= {name: _planner(name, clauses.pop(name), scope) for name in PLANNERS if name in clauses}
+    if "hearsay" in clauses:
+        fields["hearsay"] = _named(clauses.pop("hearsay"), values)
     draft = scope.add(PlanNode, "planned", schema, **fields)
     options: Options = {**clauses}  # type: ignore[typeddict-item]  # what is left are options of nodes
     return stated(options, draft, scope, "planned", "plan(fallback=...)")
@@ -210,6 +214,15 @@ def _limits(given: Any) -> PlanLimits:
             "W016", f"limits=... says how large the plan may be, and {given!r} is no PlanLimits", hint="limits=PlanLimits(steps=8, width=4)"
         )
     return given
+
+
+def _named(given: Any, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The values that are named."""
+    if not isinstance(given, list | tuple) or (wrong := next((one for one in given if one not in values), None)) is not None:
+        shown = repr(given if not isinstance(given, list | tuple) else wrong)
+        hint = f"hearsay=[{next(iter(values), 'mail')!r}]"
+        raise fault("W016", f"hearsay=... lists names of values that the plan may read, and {shown} is none", hint=hint)
+    return tuple(given)
 
 
 def _count(name: str, given: Any) -> int:

@@ -96,6 +96,8 @@ class Planning(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Whether the texts that a plan states are pieces of its goal."""
     grounds: tuple[str, ...] = ()
     """The values of which the first step of its first plan reads one, where some skill can."""
+    hearsay: tuple[str, ...] = ()
+    """The values that may be somebody else's words."""
     anyway: bool = False
     """Whether what can be done is planned even where the router finds that nothing serves the goal."""
     shortlist: int | None = None

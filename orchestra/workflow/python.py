@@ -212,6 +212,7 @@ class _Body:
         found += [
             f"{key}={getattr(node, key)!r}" for key in (*COUNTS, *SWITCHES, *PLANNERS) if getattr(node, key) != plain[key].get_default()
         ]
+        found += [f"hearsay={list(node.hearsay)!r}"] if node.hearsay else []
         found += [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
         own = {key: value for key, value in node.with_.items() if key in CLAUSES or keyword.iskeyword(key) or not key.isidentifier()}
         found += [f"{key}={self.value(value)}" for key, value in node.with_.items() if key not in own]

@@ -36,7 +36,7 @@ _MODELS: Mapping[str, type[nodes.Node]] = {
     "ask": nodes.AskNode,
 }
 _BODIES: Mapping[str, type[BaseModel]] = {"loop": nodes.Loop, "call": nodes.Block}
-_LISTS = ("after", "checks", "otherwise", "agents", "tools", "workflows", "options")
+_LISTS = ("after", "checks", "otherwise", "agents", "tools", "workflows", "options", "hearsay")
 """Keys whose value is a list; one element may stand by itself."""
 _PLAIN = frozenset({"agent", "tool", "with", "when", "timeout"})
 _CALLING = frozenset({"agent", "tool", "with", "after", "when", "retry", "timeout"})

@@ -322,3 +322,21 @@ def test_workflows_that_plans_call_whose_plans_call_others_are_compared_in_time(
     old, new = (program(text, replace(house, workflows={one.name: one for one in graphs})) for house in (SEALED, edited("wire")))
     assert changes(old, old) == []
     assert changes(old, new) == [Change("done", "its plan may call w23, which has changed")]
+
+
+@pytest.mark.parametrize("lines", [("s1 = wire(to=input.mail)",), ("s1 = [wire(to=x) for x in input.mails]",)])
+def test_values_that_are_said_to_be_hearsay_name_nobody(lines: tuple[str, ...]) -> None:
+    text = PLAIN.replace('with: {mail: "${input.mail}"}', 'with: {mail: "${input.mail}", mails: ["${input.mail}"]}')
+    said = text.replace("repairs: 0", "hearsay: [mail, mails], repairs: 0")
+    assert isinstance(planned((*lines, "return s1"), text=text).outcome, Value)
+    played = planned(lines, text=said)
+    assert isinstance(played.outcome, Failed)
+    assert "wire has effects, and " in played.outcome.reason
+    assert played.workers.counts["wire"] == 0
+    assert planned(('s1 = wire(to="Ada")', "return s1"), text=said).outcome == Value("to Ada")
+
+
+def test_hearsay_is_one_of_the_values() -> None:
+    with pytest.raises(InputError) as caught:
+        program(PLAIN.replace("repairs: 0", "hearsay: mial"), HOUSE)
+    assert (caught.value.code, caught.value.message) == ("L111", "there is no value 'mial'")

@@ -206,3 +206,11 @@ def plan_without_its_field(question: str) -> Answer:
     """
     solved = plan(question, returns=Answer, agents=[calculator])
     return calculator(question=solved.txt)
+
+
+def plan_of_hearsay(question: str) -> Answer:
+    """W016: hearsay=... lists names of values that the plan may read, and 'mail' is none
+    at: plan(question, returns=Answer, agents=[reader], hearsay=["mail"], question=question)
+    help: hearsay=['question']
+    """
+    return plan(question, returns=Answer, agents=[reader], hearsay=["mail"], question=question)

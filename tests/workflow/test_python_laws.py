@@ -64,6 +64,7 @@ OTHERS: dict[str, Any] = {
     "stepwise": False,
     "copied": True,
     "grounded": True,
+    "hearsay": ["question"],
     "anyway": True,
     "shortlist": 7,
     "options": ["yes", "no"],

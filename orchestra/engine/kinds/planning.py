@@ -238,7 +238,7 @@ def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: boo
     skills = [one for one in listed if one.name not in past.acted]
     words = shortened(goal) if planning.copied else ""
     offer = Offer.of(skills, known, node.output, limits=planning.limits, words=words, declines=declines and not planning.anyway)
-    offer = replace(offer, derived=frozenset(past.types))
+    offer = replace(offer, derived=frozenset((*past.types, *planning.hearsay)))
     return grounded(offer, planning.grounds if past == _FIRST else ())  # another version goes another way
 
 
