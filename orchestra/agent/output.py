@@ -87,7 +87,7 @@ class Reader:
     def written(self, text: str, finish: str = "stop", inputs: Mapping[str, Any] = NO_INPUTS) -> Parsed | Unreadable:
         """What a model wrote, without the fields that are computed."""
         card, alone = self._card, self._form.alone
-        if finish == "length" and (whole := self._form.begun(text)) is not None:
+        if finish == "length" and (whole := self._form.begun(text) if card.grammar is None else _whole_lines(text)) is not None:
             text = whole
         elif finish == "length" and (alone or not self._plain):
             reason = f"{card.name} was cut off after max_output tokens, in {_shown(text)}"
@@ -119,6 +119,12 @@ class Reader:
             reason = f"{self._card.name} wrote another type: {visible(fault)}"
             return Unreadable("M002", reason, "turn structured outputs on, or mend the card's output")
         return Parsed(value)
+
+
+def _whole_lines(text: str) -> str | None:
+    """The lines of a plan that was cut off, without the last one, which may have gone on: `return s1` may have been `return s1, s2`. None
+    where there is but one."""
+    return text[: text.rfind("\n")] if text.strip() != text[text.rfind("\n") + 1 :].strip() else None
 
 
 def _restored(value: Any, names: list[str]) -> Any:

@@ -32,7 +32,12 @@ class Planned:
     ] = None
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", metavar="KEY=VALUE", help="Another value at hand: a text, JSON, key=@file.txt or key=@file.json; what a file says names nobody in a call that acts."),
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="KEY=VALUE",
+            help="Another value at hand: a text, JSON, key=@file.txt or key=@file.json.",
+        ),
     ] = None
     only: Annotated[
         list[str] | None,

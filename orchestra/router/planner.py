@@ -127,8 +127,8 @@ def go_on(state: Drafting, reply: str) -> tuple[Drafting, Wanted]:
 
 
 def go_on_without(state: Drafting, code: str, reason: str) -> tuple[Drafting, Wanted] | None:
-    """What is wanted where a model gave no line that could be read: its repair, as after a line that was refused, or the larger planner. None
-    where nobody is left to ask, and after a failure that says nothing of the model, such as a server that is gone or a budget that is spent.
+    """What is wanted where a model gave no line that could be read: its repair, as after a line that was refused, or the larger planner.
+    None where nobody is left to ask, and after a failure that says nothing of the model, such as a server that is gone.
     """
     if code not in UNREADABLE:
         return None

@@ -88,8 +88,8 @@ else:
         the one that goes on where the repairs are used up. Of several `votes` the plan runs that most agree on. `streaming=False` lets no
         step start before the plan is whole, `cache=False` takes no plan that has served before, `stepwise=False` has the router write
         the plan at once. With `copied=True` the texts that it states are pieces of the goal, with `grounded=True` its first step reads
-        one of the values, with `anyway=True` the router may not decline. The values that `hearsay=["mail"]` names may be somebody else's words:
-        no argument of a tool with effects is one of them. `shortlist=16` shows it so many skills at most. `fallback`,
+        one of the values, with `anyway=True` the router may not decline. The values that `hearsay=["mail"]` names may be somebody else's
+        words: no argument of a tool with effects is one of them. `shortlist=16` shows it so many skills at most. `fallback`,
         `timeout`, `retry` and `after` are as for other calls. All other keywords are values that the plan may read; one that is called
         like a keyword goes into `with_={"limits": ...}`.
 

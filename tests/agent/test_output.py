@@ -57,6 +57,22 @@ def test_anything_else_is_a_coded_reason(text: str, code: str) -> None:
     assert len(result.reason) < 400
 
 
+@pytest.mark.parametrize(
+    ("text", "finish", "taken"),
+    [
+        ("s1 = a()\nreturn s1", "stop", "s1 = a()\nreturn s1"),
+        ("s1 = a()\nreturn s1", "length", "s1 = a()"),
+        ("s1 = a()\nreturn s1\n", "length", "s1 = a()\nreturn s1"),
+        ("\ns1 = a()", "length", "s1 = a()"),
+        ("s1 = a(", "length", "s1 = a("),
+    ],
+)
+def test_a_plan_that_was_cut_off_is_read_without_its_last_line_which_may_have_gone_on(text: str, finish: str, taken: str) -> None:
+    inputs = {"type": "object", "properties": {"question": TEXT, "rules": TEXT}, "required": ["question", "rules"]}
+    planner = Card.declared("planner", input=inputs, output=TEXT, prompt="{{ question }}", grammar="rules")
+    assert Reader(planner).parse(text, finish=finish) == Parsed(taken)
+
+
 def test_json_that_was_cut_off_says_so() -> None:
     result = Reader(card()).parse('{"n": 3', finish="length")
     assert isinstance(result, Unreadable)

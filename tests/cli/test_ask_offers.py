@@ -13,7 +13,9 @@ __all__ = ["desk"]
 
 pytestmark = pytest.mark.slow
 
-TOOLS = "".join(f"\n\n@tool(effect='pure')\ndef {name}(text: str) -> str:\n    'Some tool.'\n    return text.upper()\n" for name in "abcdef")
+TOOLS = "".join(
+    f"\n\n@tool(effect='pure')\ndef {name}(text: str) -> str:\n    'Some tool.'\n    return text.upper()\n" for name in "abcdef"
+)
 
 
 def project(module: str, more: str = "") -> None:

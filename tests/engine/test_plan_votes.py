@@ -113,7 +113,7 @@ def test_a_router_whose_answers_cannot_be_read_goes_on_to_the_larger_planner(cod
     played = of("larger: planner, repairs: 1")
     assert played.outcome == Value(["A", "B"])
     assert (played.workers.counts["router"], played.workers.counts["planner"]) == (2, 3)
-    told = [call.inputs["request"] for call in played.workers.calls if call.name == "planner"][0]
+    told = next(call.inputs["request"] for call in played.workers.calls if call.name == "planner")
     assert f"/steps/1: no line that can be read ({code}: nothing to read)" in told
     assert of("larger: planner, repairs: 0, votes: 2").outcome == Value(["A", "B"])
     for alone in (of("repairs: 1"), of("larger: planner, repairs: 0", planner=lambda call: silent)):

@@ -130,8 +130,8 @@ def _before(drafted: Drafted) -> Drafted:
 
 
 def _unanswered(unit: Unit, drafted: Drafted, failure: Outcome) -> Proposal:
-    """A question whose answer could not be read is asked again, or of the larger planner. Any other that came to no answer ends the node; of
-    several samples it ends only its own, which has no plan and counts all the same; where none has one, the failure is what is told."""
+    """A question whose answer could not be read is asked again, or of the larger planner. Any other that came to no answer ends the node;
+    of several samples it ends only its own, which has no plan and counts all the same; where none has one, the failure is what is told."""
     poor = isinstance(failure, Failed) and failure.code == NO_BUDGET
     state = drafting(request_of(unit, past(writing_of(unit)), declines=drafted.version > 0), drafted)
     if (other := without(state, failure)) is not None:
