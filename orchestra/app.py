@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from typing_extensions import TypeVar
 
+from orchestra.admitting import admitted, planned
 from orchestra.clock import SystemClock
 from orchestra.codes import ENDED, HELD
 from orchestra.config import Settings
@@ -172,7 +173,8 @@ class Orchestra:
 
     def program(self, step: Step[..., Any], /) -> Program:
         """A step as the engine runs it. Raises `InputError`, or `InputErrors`, where it does not compile."""
-        return self._project.program(step, self._options.accept)
+        program = self._project.program(step, self._options.accept)
+        return planned(program, admitted(self._project, program, self._labelled(program)))
 
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
         """Runs a workflow, an agent or a tool to its end. Being cancelled cancels the run; under a key it goes on, for whoever has the key.
@@ -220,10 +222,11 @@ class Orchestra:
         return program if told is None else dataclasses.replace(program, budget=told.beside(program.budget))
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
-        options = self._options
-        kept = options.kept(program.budget, more.pop("tags", {}))
-        told = {"label": self._labelled(program), "options": kept, "tiers": self._project.tiers(program), **more}
-        return self._engine.start(program, given, graph=graph, versions=versions, live=options.live, **told)
+        more = {"label": self._labelled(program), "tiers": self._project.tiers(program), **more}
+        kept = self._options.kept(program.budget, more.pop("tags", {})) | admitted(self._project, program, more["label"])
+        return self._engine.start(
+            planned(program, kept), given, graph=graph, versions=versions, options=kept, live=self._options.live, **more
+        )
 
     def _labelled(self, program: Program) -> Label:
         return join((program.label, self._options.label or program.label, WITHIN.get()))
@@ -491,8 +494,7 @@ class Orchestra:
     async def fleet_status(self, *, probe: bool = False) -> FleetStatus:
         """What is known of the fleet's servers, and whether they can serve (`can_serve`); it has none where other `workers` are used.
 
-        Nobody is asked but the supervisor of local servers; with `probe` each endpoint is, for its models, for five seconds at most. Raises
-        `InputError` F100 and F102 for a faulty fleet file.
+        Only the supervisor of local servers is asked; with `probe` each endpoint too, for 5 seconds at most. Raises `InputError` F100, F102.
         """
         from orchestra.fleet.status import FleetStatus
 

@@ -150,9 +150,9 @@ def asking(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: 
         run = await orchestra.start(asking(orchestra, request, values), request=request, **values)
 
     It is the same workflow for all requests over values of the same types. Raises `InputError` C004 for a skill or a router that is not
-    there.
+    there, R022 for a request that is empty.
     """
-    wish = wish or Wish()
+    wish, request = wish or Wish(), worded(request)
     inputs, types = declared({REQUEST: type_of(request), **{name: type_of(value) for name, value in values.items()}})
     returns: dict[str, Any] = {"returns": ANYTHING}
     if wish.returns:
@@ -171,6 +171,13 @@ def asking(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: 
     said = "A request in a person's words: the router plans which agents and tools to use, and the plan runs meanwhile."
     graph = {"schema": "orchestra/v1", "name": ASK, "description": said, "input": inputs, "types": types, "nodes": {NODE: node}}
     return Workflow.of(Graph.model_validate({**graph, "output": f"${{{NODE}}}"}, strict=False))
+
+
+def worded(request: str) -> str:
+    """A request that says something. Raises `InputError` R022 for one that is empty."""
+    if not request.strip():
+        raise InputError("R022", "the request is empty", hint='orchestra ask "What is wanted?"')
+    return request
 
 
 def _planner(orchestra: Orchestra, named: str | Agent[..., Any]) -> str:

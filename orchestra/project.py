@@ -30,6 +30,7 @@ from orchestra.workflow.signatures import models_of
 from orchestra.workflow.steps import Agent, Step, Tool, Workflow
 
 if TYPE_CHECKING:
+    from orchestra.fleet.config import FleetConfig
     from orchestra.mcp.tool import Toolbox
     from orchestra.workflow.acceptance import Accept
 
@@ -203,16 +204,17 @@ class Project:
 
     def tiers(self, program: Program) -> tuple[str, ...]:
         """The larger models that the fleet has for a program, in the order in which they are asked; none where it asks for none."""
-        return self._tiers if program.climbs else ()
+        return self.fleet.tiers if program.climbs and self.fleet is not None else ()
 
     @cached_property
-    def _tiers(self) -> tuple[str, ...]:
+    def fleet(self) -> FleetConfig | None:
+        """What the fleet's file says; None where there is none, or a faulty one: whoever needs it says so."""
         from orchestra.fleet.config import read as fleet
 
         try:
-            return fleet(Path(self.settings.find_resource("configs", self.settings.fleet))).tiers
+            return fleet(Path(self.settings.find_resource("configs", self.settings.fleet)))
         except InputError:
-            return ()  # there is none, or a faulty one: whoever needs it says so
+            return None
 
     def _members(self, card: Card) -> None:
         """Makes an ensemble's members known by their digests: another agent may have the name of one."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from pydantic import ValidationError
 
+from orchestra.admitting import planned
 from orchestra.agent.contract import Catalog, Contract, serves
 from orchestra.doors import Journal
 from orchestra.errors import OrchestraError
@@ -211,9 +212,9 @@ def _card(project: Project, name: str, data: bytes, *, asking: bool) -> Card:
 
 
 def as_told(program: Program, started: RunStarted) -> Program:
-    """A program with what its run was told beside its inputs: the samples that its agents draw, and its budget. Raises `OrchestraError`
-    E019 for a budget that is none."""
-    program = sampled(program, _whole(started.options.get("sample")))
+    """A program with what its run was told beside its inputs: the samples that its agents draw, what its plans are admitted, and its
+    budget. Raises `OrchestraError` E019 for what is none of it."""
+    program = planned(sampled(program, _whole(started.options.get("sample"))), started.options)
     budget = started.options.get("budget")
     return program if budget is None else replace(program, budget=_budget(started.run, budget))
 

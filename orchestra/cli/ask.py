@@ -59,9 +59,9 @@ class Planned:
     votes: Annotated[int, typer.Option(min=1, max=16, help="Plans that are sampled; the one that most of them agree on is taken.")] = 1
 
     def drafting(self, replans: int = 0) -> Drafting:
-        """What is to be planned. Raises `InputError` C010, C013 or C014 for values that cannot be read."""
+        """What is to be planned. Raises `InputError` C010, C013 or C014 for values that cannot be read, R022 for an empty request."""
         from orchestra.cli.drafting import Drafting, from_files, values
-        from orchestra.planning import Wish
+        from orchestra.planning import Wish, worded
         from orchestra.workflow.nodes import PlanLimits
 
         wish = Wish(
@@ -79,7 +79,7 @@ class Planned:
             replans=replans,
             hearsay=from_files(self.inputs or ()),
         )
-        return Drafting(self.request, values(self.documents or (), self.inputs or ()), wish)
+        return Drafting(worded(self.request), values(self.documents or (), self.inputs or ()), wish)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def ask(context: typer.Context, asked: Asking) -> None:
 def plan(context: typer.Context, asked: Planning) -> None:
     """Show how a request would be answered: the plan, and what it may cost at most. Only the router is asked; nothing else runs.
 
-    Exits with 3 where the router gave no plan.
+    Exits with 3 where the router gave no plan, and with 1 where a step of it would be refused.
     """
     from orchestra.cli import drafting
     from orchestra.cli.signals import carry_out

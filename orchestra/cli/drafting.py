@@ -38,6 +38,8 @@ from orchestra.workflow.writer import write
 
 NO_PLAN = 3
 """The exit code where the router gave none: it abstained."""
+REFUSED = 1
+"""The exit code of a plan of which a step would be refused: a run would fail."""
 _TAKEN = KEYWORDS | {"input"}
 """What no workflow is called."""
 
@@ -118,13 +120,13 @@ async def explain(open_: Opener, chosen: Settings, asked: Drafting, as_json: boo
         if as_json:
             written = graph.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
             print_json({**_data(draft), "workflow": written, "explain": data(found)})
-            return 0
+            return REFUSED if found.refused else 0
         say(visible(str(draft.plan)))
         _tell_saving(draft)
         _tell_votes(draft)
         say()
         show(found)
-    return 0
+    return REFUSED if found.refused else 0
 
 
 async def ask(open_: Opener, chosen: Settings, asked: Drafting, manner: Manner, stop: Stop) -> int:

@@ -97,6 +97,11 @@ class Explanation:
     history: History | None = None
 
     @property
+    def refused(self) -> bool:
+        """Whether a step asks what must not see its data, or a model that the fleet does not have."""
+        return any(not step.allowed and not step.made for step in self.steps)
+
+    @property
     def total(self) -> tuple[int, int, int | None]:
         """Calls, output tokens and tokens in all, at most; the last None where nothing bounds it."""
         rows = [step.planned for step in self.steps if step.planned is not None]

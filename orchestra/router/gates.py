@@ -86,9 +86,9 @@ def _step(step: Step, scope: Scope, steps: Sequence[Step]) -> Iterator[Rejection
     skill = offer.skills.get(step.skill)
     if skill is None:
         near = nearest(step.skill, offer.skills)
-        why = offer.left_out.get(step.skill, "")
+        code, why = offer.left_out.get(step.skill, ("R002", ""))
         reason = f"{step.skill} {why}" if why else f"there is no {step.skill!r}"
-        yield Rejection("R002", path, reason, f"did you mean {near}?" if near else f"known: {', '.join(offer.skills)}")
+        yield Rejection(code, path, reason, f"did you mean {near}?" if near else f"known: {', '.join(offer.skills) or 'none'}")
         return
     if (same := next((one for one in steps if replace(one, name=step.name) == step), None)) is not None:
         yield Rejection("R001", path, f"it is the same call as {same.name}", f"use {same.name}")

@@ -88,8 +88,8 @@ class Offer:
     """The types of steps that have run, where their values tell more than their skills do."""
     derived: frozenset[str] = frozenset()
     """Inputs that are nobody's own words: those that steps of an earlier plan gave, and those that are said to be hearsay."""
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    """Skills that there are and that a plan may not name all the same, each with why: `is not on the shortlist`."""
+    left_out: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Skills that there are and that a plan may not name all the same, each with a code and why: `is not on the shortlist`."""
 
     @classmethod
     def of(

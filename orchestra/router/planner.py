@@ -45,6 +45,8 @@ class Request:
     """Calls of earlier plans, as lines of this one, and the inputs that have their values. The same holds of them."""
     larger: bool = False
     """Whether there is a larger planner."""
+    room: int = 0
+    """Tokens that the planners have for what they are told; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,15 +207,17 @@ def _ask(state: Drafting, *, begun: bool = False) -> tuple[Drafting, Wanted]:
             return _ask(state)
         reason = str(error) if len(state.steps) < offer.limits.steps else "the steps are used up, and none gives what is wanted"
         wanted = f"wanted is {telling.kind(offer.returns)}, at hand {', '.join(offer.values) or 'nothing'}"
+        wanted += "".join(f"; {name} {why}" for name, (code, why) in offer.left_out.items() if code == "R021")
         return state, Unplanned((*state.rejected, Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, wanted)), state.steps)
     feedback = tuple(map(str, state.rejected))
-    inputs = {
-        "request": _with(shortened(request.text), feedback, request.failed),
+    told = {
         "skills": telling.skills(offer.skills.values()),
         "values": telling.values(offer.values),
         "plan": "\n".join([*map(str, state.steps), *([BEGUN] if begun else [])]),
-        "grammar": grammar,
     }
+    rest = request.room - sum(map(telling.tokens, (*told.values(), _with("", feedback, request.failed)))) if request.room else 0
+    text = telling.cut(shortened(request.text), max(rest, telling.LEAST) if request.room else telling.MAX_TOKENS)
+    inputs = {"request": _with(text, feedback, request.failed), **told, "grammar": grammar}
     return state, Ask(inputs, feedback, state.larger)
 
 

@@ -47,7 +47,7 @@ def shortlist(offer: Offer, request: str, most: int = MOST) -> Offer:
 
 def _only(offer: Offer, names: Sequence[str], why: str) -> Offer:
     """The offer with these skills alone; of the others it is known why they are left out."""
-    left_out = {name: why for name in offer.skills if name not in names}
+    left_out = {name: ("R002", why) for name in offer.skills if name not in names}
     return replace(offer.of_only(names), left_out={**offer.left_out, **left_out})
 
 

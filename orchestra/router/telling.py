@@ -15,6 +15,11 @@ FEW = 4
 """Choices that are listed; of more a router need not know the words."""
 MAX_REQUEST = 8_000
 """Characters of a request that a model is shown; of a longer one the beginning and the end, and such a one has no intent to be kept."""
+MAX_TOKENS = MAX_REQUEST // 2
+"""Tokens of a request, where nobody knows how much its planner can read."""
+LEAST = 200
+"""Tokens of a request that are shown in any case."""
+OMITTED = "\n[…]\n"
 _WORDS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "null"}
 
 
@@ -72,3 +77,30 @@ def sentence(text: str) -> str:
     first, stop, _ = line.partition(". ")
     first += "." if stop else ""
     return first if len(first) <= LONGEST else first[: LONGEST - 1] + "…"
+
+
+def tokens(text: str) -> int:
+    """The tokens of a text, at most, near enough: two letters, digits or spaces of ASCII make one at least, and of all else no byte makes
+    more than one. A tokenizer of bytes has no piece that is less than a byte; ours, and those of other small models, are of that kind."""
+    plain = sum(_plain(letter) for letter in text)
+    return len(text.encode("utf-8", "surrogatepass")) - plain // 2
+
+
+def cut(text: str, most: int) -> str:
+    """A text of so many tokens at most: as it is, or its beginning and its end."""
+    if tokens(text) <= most:
+        return text
+    half = (most - tokens(OMITTED)) / 2
+    return f"{_begin(text, half)}{OMITTED}{_begin(text[::-1], half)[::-1]}"
+
+
+def _begin(text: str, most: float) -> str:
+    for place, letter in enumerate(text):
+        most -= 0.5 if _plain(letter) else len(letter.encode("utf-8", "surrogatepass"))
+        if most < 0:
+            return text[:place]
+    return text
+
+
+def _plain(letter: str) -> bool:
+    return letter.isascii() and (letter.isalnum() or letter.isspace())

@@ -104,6 +104,10 @@ class Planning(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Skills that the router is shown at most; None for all."""
     judges: tuple[Contract, ...] = ()
     """The agents that checks of the skills' cards ask."""
+    barred: Mapping[str, Label] = {}
+    """Of a run: the agents that must not see its data, and what they are cleared for."""
+    room: int = 0
+    """Of a run: tokens that its planners have for what they are told; 0 where that is not known."""
 
 
 class Using(msgspec.Struct, frozen=True, gc=False):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.shell import Shell
-from tests.cli.test_ask import WHEN, asked, desk, planning
+from tests.cli.stage import Simulated
+from tests.cli.test_ask import WHEN, asked, desk, planning, used
 
 __all__ = ["desk"]
 
@@ -65,3 +66,79 @@ def test_what_a_file_says_is_no_argument_of_an_effect_and_what_is_typed_is(desk:
     assert said.code == 3
     assert "L123  /steps/1/with/why: delete_all has effects, and " in said.err
     assert planning(desk, line, "return s1")("plan", "Do what the mail says", "-i", f"mail={text}", *only).code == 0
+
+
+def fleet(label: str) -> None:
+    """The planner's server is cleared for the data, and that of the other agents for so much."""
+    servers = "".join(
+        f'  {name}: {{endpoint: "http://127.0.0.1:9/v1", model: m, label: {of}}}\n' for name, of in (("it", "internal"), ("of", label))
+    )
+    Path("configs/nowhere.yaml").write_text(
+        f"schema: orchestra/fleet/v1\nname: nowhere\nservers:\n{servers}models: {{mine: it, base: of, writer: of}}\n"
+    )
+    Path("agents/plans").mkdir(parents=True, exist_ok=True)
+    Path("agents/plans/agent.yaml").write_text(
+        "name: plans\ninput: {request: str, skills: str, values: str, plan: str, grammar: str}\noutput: str\ngrammar: grammar\nmodel: mine\n"
+    )
+    Path("agents/plans/prompt.md").write_text("{{ request }}{{ skills }}{{ values }}<!-- assistant -->\n{{ plan }}")
+
+
+def planned_by_mine(desk: Shell, *lines: str) -> Shell:
+    left = iter(lines)
+    desk.opener = Simulated(
+        lambda call: used(call) if call.kind == "tool" else next(left, "no") if call.name == "plans" else {"answer": "1889"}
+    )
+    return desk
+
+
+READ = "s1 = reader(question=input.request, context=input.text)"
+
+
+def test_an_agent_whose_servers_must_not_see_the_data_is_not_offered_and_a_plan_that_names_it_goes_back(desk: Shell) -> None:
+    fleet("public")
+    asked_with = ("--router", "plans", "-i", "text=It was opened in 1889.", "--no-cache")
+    said = planned_by_mine(desk, READ, "return nothing")("ask", WHEN, *asked_with)
+    assert (said.code, said.out) == (3, "")
+    assert isinstance(desk.opener, Simulated)
+    assert desk.opener.workers is not None
+    first, second = desk.opener.workers.calls
+    assert "\nreader(" not in f"\n{first.inputs['skills']}"
+    reason = "/steps/1: reader must not see these data: what it asks is cleared for public"
+    assert reason in str(second.inputs["request"])
+    assert desk("runs", "replay", "last").code == 0
+    assert planned_by_mine(desk, READ, READ, READ)("plan", WHEN, *asked_with).err.count(f"R021  {reason}") == 3
+    fleet("internal")
+    assert planned_by_mine(desk, READ, "return s1")("ask", WHEN, *asked_with).code == 0
+
+
+def test_a_workflow_is_as_little_cleared_as_what_it_surely_asks(desk: Shell) -> None:
+    fleet("public")
+    look = "schema: orchestra/v1\nname: look\ndescription: Looks.\ninput: {text: str}\noutput: ${found}\nnodes:\n  found:\n"
+    look += "    agent: reader\n    with: {question: '${input.text}', context: '${input.text}'}\n"
+    Path("workflows").mkdir()
+    Path("workflows/look.yaml").write_text(look)
+    Path("workflows/perhaps.yaml").write_text(look.replace("name: look", "name: perhaps") + "    when: ${input.text == 'x'}\n")
+    planned_by_mine(desk, "return nothing")("plan", WHEN, "--router", "plans")
+    assert isinstance(desk.opener, Simulated)
+    assert desk.opener.workers is not None
+    skills = str(desk.opener.workers.calls[0].inputs["skills"])
+    assert ("look(" in skills, "perhaps(" in skills) == (False, True)
+
+
+def test_a_plan_of_which_a_step_would_be_refused_is_shown_and_is_no_success(desk: Shell) -> None:
+    fleet("internal")
+    text = Path("configs/nowhere.yaml").read_text()
+    Path("configs/nowhere.yaml").write_text(text.replace(", base: of, writer: of", ""))
+    said = planned_by_mine(desk, "s1 = reader(question=input.request, context=input.request)", "return s1")(
+        "plan", WHEN, "--router", "plans", "--json"
+    )
+    assert said.code == 1
+
+
+@pytest.mark.parametrize("verb", ["ask", "plan"])
+@pytest.mark.parametrize("request_", ["", " \n"])
+def test_an_empty_request_is_said_to_be_empty_before_anybody_is_asked(desk: Shell, verb: str, request_: str) -> None:
+    said = desk(verb, request_)
+    assert (said.code, said.err.partition("\n")[0]) == (2, "R022: the request is empty")
+    assert isinstance(desk.opener, Simulated)
+    assert desk.opener.workers is None

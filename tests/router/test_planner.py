@@ -9,7 +9,7 @@ import pytest
 
 from orchestra.router.notation import read_plan
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, start
-from orchestra.router.telling import MAX_REQUEST
+from orchestra.router.telling import MAX_REQUEST, MAX_TOKENS, tokens
 from orchestra.router.turns import next_line
 from tests.agent.test_grammar import accepts
 from tests.router.house import CITE, STR, SUM, contract, offer, walked
@@ -183,6 +183,24 @@ def test_a_long_request_is_shown_by_its_beginning_and_its_end() -> None:
     assert len(wanted.inputs["request"]) < MAX_REQUEST + 20
     assert wanted.inputs["request"].startswith("aaa")
     assert wanted.inputs["request"].endswith("bbb")
+
+
+@pytest.mark.parametrize("text", ["塔" * 4_000, "塔在哪里。" * 2_000, "#!%&" * 25_000, "🙂" * 5_000, "Where is it? " * 5_000])
+@pytest.mark.parametrize("room", [0, 1_500, 7_000])
+def test_a_request_is_cut_to_what_its_planner_has_room_for(text: str, room: int) -> None:
+    _, wanted = start(replace(request(text=text), room=room))
+    assert isinstance(wanted, Ask)
+    shown = wanted.inputs["request"]
+    assert (shown[:4], shown[-4:]) == (text[:4], text[-4:])
+    assert "[…]" in shown
+    told = sum(tokens(wanted.inputs[name]) for name in ("request", "skills", "values", "plan"))
+    assert 0.9 * min(room, tokens(text), 4_000 if text.isascii() else room) < told <= room if room else tokens(shown) <= MAX_TOKENS
+
+
+def test_a_request_in_words_is_shown_as_long_as_before() -> None:
+    _, wanted = start(replace(request(text="Where is it " * 600), room=7_000))
+    assert isinstance(wanted, Ask)
+    assert "[…]" not in wanted.inputs["request"]
 
 
 @pytest.mark.parametrize("seed", range(20))

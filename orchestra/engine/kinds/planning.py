@@ -35,6 +35,7 @@ from orchestra.router.plan import LINE, Plan, plan_of, question, rewritten, so_f
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, go_on_without, shortened, start
 from orchestra.router.shortlist import shortlist
 from orchestra.router.votes import Vote, vote
+from orchestra.values.labels import meet
 from orchestra.values.outcome import Abstained, Failed, Outcome, Value
 from orchestra.values.types import Schema, bundled
 from orchestra.workflow.compiler import compile_graph
@@ -221,7 +222,7 @@ def asked(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: bool 
     if planning.shortlist is not None:
         offer = shortlist(offer, goal, planning.shortlist)
     larger = planning.larger is not None
-    return Request(goal, offer, planning.repairs, planning.stepwise, failed=past.failed, made=past.made, larger=larger)
+    return Request(goal, offer, planning.repairs, planning.stepwise, past.failed, past.made, larger, planning.room)
 
 
 def offer_of(unit: Unit) -> Offer:
@@ -235,11 +236,21 @@ def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: boo
     known = {GOAL: planning.goal.schema, **{name: value.schema for name, value in planning.values.items()}, **past.types}
     workflows = [replace(Skill.of_workflow(called.program), name=name) for name, called in planning.workflows.items()]
     listed: tuple[Skill | Contract, ...] = (*workflows, *planning.skills)
-    skills = [one for one in listed if one.name not in past.acted]
+    barred = _barred(planning)
+    skills = [one for one in listed if one.name not in past.acted and one.name not in barred]
     words = shortened(goal) if planning.copied else ""
     offer = Offer.of(skills, known, node.output, limits=planning.limits, words=words, declines=declines and not planning.anyway)
-    offer = replace(offer, derived=frozenset((*past.types, *planning.hearsay)))
+    offer = replace(offer, derived=frozenset((*past.types, *planning.hearsay)), left_out=barred)
     return grounded(offer, planning.grounds if past == _FIRST else ())  # another version goes another way
+
+
+def _barred(planning: Planning) -> dict[str, tuple[str, str]]:
+    """Skills that must not see the run's data: agents, and workflows that surely ask one."""
+    asked = {one.name: (one.name,) for one in planning.skills}
+    asked |= {name: tuple(agent for agent, _ in called.program.asked) for name, called in planning.workflows.items()}
+    found = {name: meet(planning.barred[one] for one in asks if one in planning.barred) for name, asks in asked.items()}
+    said = "must not see these data: what it asks is cleared for"
+    return {name: ("R021", f"{said} {label}") for name, label in found.items() if not planning.barred.keys().isdisjoint(asked[name])}
 
 
 def shape(node: CompiledNode, goal: str, label: str) -> str:

@@ -1,0 +1,95 @@
+"""What a fleet admits of a run's plans, told before the run begins: which agents must not see its data, and how much its planners can read.
+
+The router and the engine know no fleet. So it is a fact of the run, among its options, and whoever resumes or replays it plans as it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestra.errors import InputError
+from orchestra.fleet.config import FleetConfig
+from orchestra.values.labels import Label, join, may_go, meet
+from orchestra.workflow.program import CompiledNode, Planning, Program, programs
+
+if TYPE_CHECKING:
+    from orchestra.agent.card import Card
+    from orchestra.project import Project
+
+PLANS = "plans"
+"""The option of a run that has it."""
+
+
+class Admitted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is told of a run's plans."""
+
+    barred: dict[str, Label] = {}
+    """Agents that must not see the run's data, and what they are cleared for."""
+    room: int = 0
+    """Tokens of a prompt that each of the planners has room for, its own words left out; 0 where that is not known."""
+
+
+def admitted(project: Project, program: Program, label: Label) -> dict[str, Any]:
+    """What the fleet admits of the plans of a program on data with this label, as the run's options have it; empty where there is none to
+    tell of, or no fleet."""
+    plans = [node.planning for one in programs(program) for node in one.nodes if node.planning is not None]
+    if not plans or (fleet := project.fleet) is None:
+        return {}
+    cards = {name: card for name, _ in program.askable if (card := project.cards.get(name)) is not None}
+    cleared = {name: clearance(fleet, card) for name, card in cards.items()}
+    planners = {one.name for plan in plans for one in (plan.router, plan.larger) if one is not None}
+    barred = {name: most for name, most in cleared.items() if not may_go(label, most) and name not in planners}
+    found = Admitted(barred, room(fleet, [cards[name] for name in sorted(planners) if name in cards]))
+    told: dict[str, Any] = msgspec.to_builtins(found)
+    return {PLANS: told} if told else {}
+
+
+def clearance(fleet: FleetConfig, card: Card) -> Label:
+    """The strictest label of data that an agent and one of its servers may see; of an ensemble, all members. A model that the fleet does not
+    have forbids nothing."""
+    parts = [card, *card.parts]
+    return meet(label for part in parts for label in (part.label, *_servers(fleet, part)))
+
+
+def _servers(fleet: FleetConfig, card: Card) -> Iterator[Label]:
+    """The strictest label that one of an agent's servers is cleared for."""
+    names = fleet.serving(card.model) if card.kind == "model" and not card.parts else ()
+    if names:
+        yield join(fleet.servers[name].label for name in names)
+
+
+def room(fleet: FleetConfig, planners: list[Card]) -> int:
+    """The tokens that the least of these planners' servers has for what it is told; 0 where one of them does not tell."""
+    contexts = [(card, fleet.servers[name].max_model_len or 0) for card in planners for name in fleet.serving(card.model)]
+    if not contexts or not all(context for _, context in contexts):
+        return 0
+    return max(1, min(context - card.max_output - (len(card.system) + len(card.template)) // 2 for card, context in contexts))
+
+
+def planned(program: Program, told: Mapping[str, Any]) -> Program:
+    """The program with what a run's options tell of its plans. Raises `InputError` E019 for what does not say that."""
+    if PLANS not in told:
+        return program
+    try:
+        return _planned(program, msgspec.convert(told[PLANS], Admitted))
+    except msgspec.ValidationError as error:
+        raise InputError("E019", f"what is said of its plans is none: {error}", hint="orchestra explain E019") from error
+
+
+def _planned(program: Program, said: Admitted) -> Program:
+    return replace(program, nodes=tuple(_node(node, said) for node in program.nodes))
+
+
+def _node(node: CompiledNode, said: Admitted) -> CompiledNode:
+    body = node.body if node.body is None else _planned(node.body, said)
+    planning = node.planning if node.planning is None else _planning(node.planning, said)
+    return node if body is node.body and planning is node.planning else msgspec.structs.replace(node, body=body, planning=planning)
+
+
+def _planning(planning: Planning, said: Admitted) -> Planning:
+    called = {name: replace(one, program=_planned(one.program, said)) for name, one in planning.workflows.items()}
+    return msgspec.structs.replace(planning, workflows=called, barred=said.barred, room=said.room)
