@@ -49,8 +49,8 @@ def admitted(project: Project, program: Program, label: Label) -> dict[str, Any]
 
 
 def clearance(fleet: FleetConfig, card: Card) -> Label:
-    """The strictest label of data that an agent and one of its servers may see; of an ensemble, all members. A model that the fleet does not
-    have forbids nothing."""
+    """The strictest label of data that an agent and one of its servers may see; of an ensemble, all members. A model that the fleet does
+    not have forbids nothing."""
     parts = [card, *card.parts]
     return meet(label for part in parts for label in (part.label, *_servers(fleet, part)))
 
@@ -72,24 +72,26 @@ def room(fleet: FleetConfig, planners: list[Card]) -> int:
 
 def planned(program: Program, told: Mapping[str, Any]) -> Program:
     """The program with what a run's options tell of its plans. Raises `InputError` E019 for what does not say that."""
-    if PLANS not in told:
+    if not (PLANS in told or (program.budget is not None and program.budget.calls is not None)):
         return program
     try:
-        return _planned(program, msgspec.convert(told[PLANS], Admitted))
+        return _planned(program, msgspec.convert(told.get(PLANS, {}), Admitted), None)
     except msgspec.ValidationError as error:
         raise InputError("E019", f"what is said of its plans is none: {error}", hint="orchestra explain E019") from error
 
 
-def _planned(program: Program, said: Admitted) -> Program:
-    return replace(program, nodes=tuple(_node(node, said) for node in program.nodes))
+def _planned(program: Program, said: Admitted, calls: int | None) -> Program:
+    own = program.budget.calls if program.budget is not None else None
+    least = min((one for one in (own, calls) if one is not None), default=None)
+    return replace(program, nodes=tuple(_node(node, said, least) for node in program.nodes))
 
 
-def _node(node: CompiledNode, said: Admitted) -> CompiledNode:
-    body = node.body if node.body is None else _planned(node.body, said)
-    planning = node.planning if node.planning is None else _planning(node.planning, said)
+def _node(node: CompiledNode, said: Admitted, calls: int | None) -> CompiledNode:
+    body = node.body if node.body is None else _planned(node.body, said, calls)
+    planning = node.planning if node.planning is None else _planning(node.planning, said, calls)
     return node if body is node.body and planning is node.planning else msgspec.structs.replace(node, body=body, planning=planning)
 
 
-def _planning(planning: Planning, said: Admitted) -> Planning:
-    called = {name: replace(one, program=_planned(one.program, said)) for name, one in planning.workflows.items()}
-    return msgspec.structs.replace(planning, workflows=called, barred=said.barred, room=said.room)
+def _planning(planning: Planning, said: Admitted, calls: int | None) -> Planning:
+    called = {name: replace(one, program=_planned(one.program, said, calls)) for name, one in planning.workflows.items()}
+    return msgspec.structs.replace(planning, workflows=called, barred=said.barred, room=said.room, calls=calls)

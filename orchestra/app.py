@@ -494,7 +494,7 @@ class Orchestra:
     async def fleet_status(self, *, probe: bool = False) -> FleetStatus:
         """What is known of the fleet's servers, and whether they can serve (`can_serve`); it has none where other `workers` are used.
 
-        Only the supervisor of local servers is asked; with `probe` each endpoint too, for 5 seconds at most. Raises `InputError` F100, F102.
+        Only the supervisor of local servers is asked; with `probe` endpoints too, for 5 seconds at most. Raises `InputError` F100, F102.
         """
         from orchestra.fleet.status import FleetStatus
 

@@ -29,7 +29,7 @@ from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, 
 from orchestra.router.shortlist import MOST, nearest_skill
 from orchestra.router.values import type_of
 from orchestra.router.votes import Vote, vote
-from orchestra.stored import graph_of
+from orchestra.stored import as_told, graph_of
 from orchestra.tools import TOOLS
 from orchestra.values.labels import join
 from orchestra.values.outcome import Failed
@@ -251,8 +251,11 @@ def node_of(orchestra: Orchestra, asked: Workflow[..., Any]) -> CompiledNode:
 
 async def drafted(orchestra: Orchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]) -> Draft:
     """What came of the planning in a run of what `asking` made, as far as its events go."""
-    node = node_of(orchestra, asked)
-    wanted, votes = planning.asked(node, request), planning.stated(node).votes
+    started = next((event for event in events if isinstance(event, RunStarted)), None)
+    program = orchestra.program(asked)
+    node = (program if started is None else as_told(program, started)).nodes[0]
+    given = started.inputs if started is not None else {}
+    wanted, votes = planning.within(planning.asked(node, request), node, lambda: given), planning.stated(node).votes
     turns = [(event.turn, event.drafted) for event in events if isinstance(event, TurnStarted) and event.node == NODE and event.drafted]
     known = [one for _, one in turns]
     questions = sum(not planning.whole(one) for one in known)

@@ -214,9 +214,10 @@ def _card(project: Project, name: str, data: bytes, *, asking: bool) -> Card:
 def as_told(program: Program, started: RunStarted) -> Program:
     """A program with what its run was told beside its inputs: the samples that its agents draw, what its plans are admitted, and its
     budget. Raises `OrchestraError` E019 for what is none of it."""
-    program = planned(sampled(program, _whole(started.options.get("sample"))), started.options)
+    program = sampled(program, _whole(started.options.get("sample")))
     budget = started.options.get("budget")
-    return program if budget is None else replace(program, budget=_budget(started.run, budget))
+    program = program if budget is None else replace(program, budget=_budget(started.run, budget))
+    return planned(program, started.options)
 
 
 def accepted_by(started: RunStarted) -> Accept | None:

@@ -106,6 +106,28 @@ def _step(step: Step, scope: Scope, steps: Sequence[Step]) -> Iterator[Rejection
         if name not in scope.steps:
             yield Rejection("R004", f"{path}/after", f"there is no {name} before this step")
     yield from _arguments(step, skill, scope, element, path)
+    yield from _dear(step, offer, steps, path)
+
+
+def _dear(step: Step, offer: Offer, steps: Sequence[Step], path: str) -> Iterator[Rejection]:
+    """Whether a plan with this step makes more calls than are left, if none has to be made again. Of lists that are not there yet nobody
+    knows the length: what they take is for the budget to bound."""
+    made = sum(_calls(one, offer) for one in (*steps, step))
+    if offer.calls is not None and made > offer.calls:
+        reason = f"the steps would make {made} calls at least, and {offer.calls} are left of the budget"
+        yield Rejection("R023", path, reason, "go over a part of the list, or give a skill all of it")
+
+
+def _calls(step: Step, offer: Offer) -> int:
+    """The calls that a step surely makes."""
+    one = offer.skills[step.skill].calls if step.skill in offer.skills else 1
+    match step.each:
+        case Literal(list() as values):
+            return one * len(values)
+        case Reference() as each:
+            return one * offer.counts.get(str(each), 0)
+        case _:
+            return one
 
 
 def _element(step: Step, scope: Scope, path: str) -> Schema | Rejection | None:

@@ -36,6 +36,8 @@ class Skill:
     description: str = ""
     digest: str = ""
     """Of what it does: an agent's card, a tool's contract, a workflow with all that it calls."""
+    calls: int = 1
+    """Calls that one call of it surely makes: none of a workflow that may do without."""
     acts: bool = False
     """Whether a call may change the world, and no person is asked before."""
 
@@ -54,7 +56,7 @@ class Skill:
         required = frozenset(name for name, one in program.inputs.items() if one.required)
         said = program.graph.description if program.graph is not None else ""
         told = program.output_schema, said, digest(canonical(_marks(program)))
-        return cls(program.name, "call", fields, required, *told, acts=acts_unasked(program))
+        return cls(program.name, "call", fields, required, *told, min(1, len(program.asked)), acts=acts_unasked(program))
 
 
 def _marks(program: Program) -> list[Any]:
@@ -88,6 +90,10 @@ class Offer:
     """The types of steps that have run, where their values tell more than their skills do."""
     derived: frozenset[str] = frozenset()
     """Inputs that are nobody's own words: those that steps of an earlier plan gave, and those that are said to be hearsay."""
+    calls: int | None = None
+    """The calls that are left for the steps, where somebody limits them."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How many elements the lists at hand have, by the references to them."""
     left_out: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Skills that there are and that a plan may not name all the same, each with a code and why: `is not on the shortlist`."""
 

@@ -106,6 +106,8 @@ class Planning(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The agents that checks of the skills' cards ask."""
     barred: Mapping[str, Label] = {}
     """Of a run: the agents that must not see its data, and what they are cleared for."""
+    calls: int | None = None
+    """Of a run: the calls that its budget has, where it limits them."""
     room: int = 0
     """Of a run: tokens that its planners have for what they are told; 0 where that is not known."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,8 @@ def fleet(label: str) -> None:
     )
     Path("agents/plans").mkdir(parents=True, exist_ok=True)
     Path("agents/plans/agent.yaml").write_text(
-        "name: plans\ninput: {request: str, skills: str, values: str, plan: str, grammar: str}\noutput: str\ngrammar: grammar\nmodel: mine\n"
+        "name: plans\ninput: {request: str, skills: str, values: str, plan: str, grammar: str}\n"
+        "output: str\ngrammar: grammar\nmodel: mine\n"
     )
     Path("agents/plans/prompt.md").write_text("{{ request }}{{ skills }}{{ values }}<!-- assistant -->\n{{ plan }}")
 
@@ -142,3 +144,18 @@ def test_an_empty_request_is_said_to_be_empty_before_anybody_is_asked(desk: Shel
     assert (said.code, said.err.partition("\n")[0]) == (2, "R022: the request is empty")
     assert isinstance(desk.opener, Simulated)
     assert desk.opener.workers is None
+
+
+@pytest.mark.parametrize(("calls", "code"), [(61, 0), (60, 3)])
+def test_a_plan_that_surely_takes_more_calls_than_the_budget_has_goes_back_and_spends_nothing(desk: Shell, calls: int, code: int) -> None:
+    line = "s1 = [search(query=x, documents=input.documents) for x in input.many]"
+    many = f"many={json.dumps(['tower'] * 60)}"
+    planning(desk, f"{line}\nreturn s1", line, line)
+    said = desk("ask", "find these", "-d", "docs", "-i", many, "--whole", "--budget", f"calls={calls}", "--no-cache")
+    assert said.code == code, said.err
+    if code:
+        assert said.err.count("R023  /steps/1: the steps would make 60 calls at least, and 59 are left of the budget") == 3
+        assert isinstance(desk.opener, Simulated)
+        assert desk.opener.workers is not None
+        assert {call.name for call in desk.opener.workers.calls} == {"router"}
+    assert desk("runs", "replay", "last").code == 0

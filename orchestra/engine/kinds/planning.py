@@ -11,7 +11,7 @@ side (`voting`), and the most frequent one runs, once it has won; a run that an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -29,8 +29,8 @@ from orchestra.paths import first_name
 from orchestra.router import cache
 from orchestra.router.gates import Rejection
 from orchestra.router.grounds import grounded
-from orchestra.router.notation import Answer, Line, Step, read, steps_of
-from orchestra.router.offer import Offer, Skill
+from orchestra.router.notation import INPUT, Answer, Line, Reference, Step, read, steps_of
+from orchestra.router.offer import DEEPEST, Offer, Skill
 from orchestra.router.plan import LINE, Plan, plan_of, question, rewritten, so_far, workflow
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, go_on_without, shortened, start
 from orchestra.router.shortlist import shortlist
@@ -211,7 +211,7 @@ def request_of(unit: Unit, past: Past = _FIRST, *, declines: bool = True) -> Req
     not let it decline."""
     version = (past, declines)
     if unit.request is None or unit.request[0] != version:
-        unit.request = version, asked(unit.node, goal_of(unit), past, declines=declines)
+        unit.request = version, within(asked(unit.node, goal_of(unit), past, declines=declines), unit.node, lambda: values(unit))
     found: Request = unit.request[1]
     return found
 
@@ -225,9 +225,28 @@ def asked(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: bool 
     return Request(goal, offer, planning.repairs, planning.stepwise, past.failed, past.made, larger, planning.room)
 
 
+def within(request: Request, node: CompiledNode, given: Callable[[], Mapping[str, Any]]) -> Request:
+    """A request whose plan keeps within the calls that the budget has, one of them for a question, over the values that are given."""
+    calls = stated(node).calls
+    if calls is None:
+        return request
+    return replace(request, offer=replace(request.offer, calls=max(0, calls - 1), counts=dict(_counts(given()))))
+
+
+def _counts(given: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """The lists among values, by the references to them, with how many elements they have: they, and those that are fields of them."""
+    line: list[tuple[Reference, Any]] = [(Reference(INPUT, (name,)), value) for name, value in given.items()]
+    for here, value in line:
+        if isinstance(value, list):
+            yield str(here), len(value)
+        elif isinstance(value, Mapping) and len(here.path) <= DEEPEST:
+            line += [(Reference(INPUT, (*here.path, name)), inner) for name, inner in value.items()]
+
+
 def offer_of(unit: Unit) -> Offer:
     """All that the first version of a plan may be made of."""
-    return offered(unit.node, goal_of(unit))
+    goal = goal_of(unit)
+    return within(Request(goal, offered(unit.node, goal)), unit.node, lambda: values(unit)).offer
 
 
 def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: bool = True) -> Offer:
