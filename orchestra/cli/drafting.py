@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.cli.answer import show_nodes
-from orchestra.cli.explaining import data, show
+from orchestra.cli.explaining import data, planned_by, show
 from orchestra.cli.explaining import explain as explained
 from orchestra.cli.inputs import read_documents, read_text
 from orchestra.cli.opening import Opener, serving
@@ -152,9 +152,11 @@ async def ask(open_: Opener, chosen: Settings, asked: Drafting, manner: Manner, 
         history = History.of(ending.events)
         found = None
         if asked.explain and draft.plan is not None:
-            program = orchestra.program(Workflow.of(draft.graph))
+            project, program = Project.load(chosen), orchestra.program(Workflow.of(draft.graph))
             steps = history.inside(f"{NODE}@{draft.version}")
-            found = explained(Project.load(chosen), program, _given(asked, draft.graph), budget=asked.budget, history=steps)
+            found = explained(project, program, _given(asked, draft.graph), budget=asked.budget, history=steps)
+            if (questions := questions_of(history)) is not None:
+                found = planned_by(found, project, orchestra.program(step), questions)
     if found is None:
         ending.show(manner, _data(draft), partial(show_nodes, of_plan(history, draft.version)))
     else:
@@ -214,14 +216,19 @@ def _step(path: str) -> str:
 
 def of_plan(history: History, version: int) -> History:
     """What the steps of a plan took, and before them what its planning took. Of several plans all is told."""
-    if version > 1 or (node := history.row(NODE)) is None:
+    if version > 1 or history.row(NODE) is None:
         return history
-    questions = [row for row in history.rows if row.path.startswith(f"{NODE}#") and row.name]
-    steps = history.inside(f"{NODE}@{version}")
-    if not questions:
-        return steps
+    steps, asked = history.inside(f"{NODE}@{version}"), questions_of(history)
+    return steps if asked is None else replace(steps, rows=(asked, *steps.rows))
+
+
+def questions_of(history: History) -> Row | None:
+    """The questions to the planners as one row; None where nobody was asked."""
+    node, questions = history.row(NODE), [row for row in history.rows if row.path.startswith(f"{NODE}#") and row.name]
+    if node is None or not questions:
+        return None
     ended = [row.finished for row in questions if row.finished is not None]
-    asked = Row(
+    return Row(
         path="plan",
         depth=0,
         kind="call",
@@ -233,7 +240,6 @@ def of_plan(history: History, version: int) -> History:
         outcome=questions[-1].outcome,
         usage=sum((row.usage for row in questions), NOTHING),
     )
-    return replace(steps, rows=(asked, *steps.rows))
 
 
 def _given(asked: Drafting, graph: Graph) -> dict[str, Any]:

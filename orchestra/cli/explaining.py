@@ -13,6 +13,7 @@ from orchestra.cli.screen import console, money, say, seconds, table
 from orchestra.cli.targets import HERE, Target, certified, servers, targets
 from orchestra.errors import columns as wide
 from orchestra.fleet.config import FleetConfig, read
+from orchestra.fleet.local import HERE as LOCAL
 from orchestra.journal.history import History, Row
 from orchestra.paths import without_numbers
 from orchestra.project import Project
@@ -149,6 +150,18 @@ def explain(
     return Explanation(tuple(found), tuple(critical_path(program)), budget.beside(program.budget) if budget else program.budget, history)
 
 
+def planned_by(explanation: Explanation, project: Project, asked: Program, questions: Row) -> Explanation:
+    """A plan that has run, explained, with what the questions to its planner took before it. `asked` is the request that they were asked
+    for, a workflow of one `plan` node."""
+    (node,) = asked.nodes
+    fleet = read(project.settings.find_resource("configs", project.settings.fleet))
+    most = next(iter(bounds(asked, {}, contexts(project, fleet), len(fleet.tiers))))
+    goes_to, certificate = targets(project, fleet, node)
+    label = explanation.steps[0].label if explanation.steps else asked.label
+    step = Step(questions.path, most.asks, most, False, label, goes_to, certificate, _actual([questions]))
+    return replace(explanation, steps=(step, *explanation.steps))
+
+
 def contexts(project: Project, fleet: FleetConfig | None = None) -> dict[str, int]:
     """The tokens that prompt and output of one call share, by agent, where the fleet's file says so: of an ensemble all members'."""
     fleet = fleet or read(project.settings.find_resource("configs", project.settings.fleet))
@@ -216,7 +229,7 @@ def _actual(rows: list[Row]) -> Actual:
         sum(call.usage.prompt_tokens for call in calls),
         sum(call.usage.output_tokens for call in calls),
         took if rows and None not in ended else None,
-        tuple(dict.fromkeys(name for call in calls if call.server for name in call.server.split("+"))),
+        tuple(dict.fromkeys(HERE if name == LOCAL else name for call in calls if call.server for name in call.server.split("+"))),
         sum(call.usage.money for call in calls),
     )
 

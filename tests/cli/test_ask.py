@@ -126,6 +126,7 @@ def test_a_plan_that_was_saved_serves_a_request_and_that_of_a_request_is_shown_b
 def test_the_steps_of_a_plan_are_explained_with_what_they_took(desk: Shell) -> None:
     found = desk("ask", WHEN, "-d", "docs", "--explain", "--json").json["explain"]
     assert [(one["node"], one["actual"]["came_to"], one["actual"]["calls"]) for one in found["nodes"]] == [
+        ("plan", "done", 4),
         ("s1", "done", 1),
         ("s2", "done", 1),
         ("s3", "done", 1),

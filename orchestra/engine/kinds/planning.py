@@ -265,7 +265,7 @@ def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: boo
 
 def _barred(planning: Planning) -> dict[str, tuple[str, str]]:
     """Skills that must not see the run's data: agents, and workflows that surely ask one."""
-    asked = {one.name: (one.name,) for one in planning.skills}
+    asked: dict[str, tuple[str, ...]] = {one.name: (one.name,) for one in planning.skills}
     asked |= {name: tuple(agent for agent, _ in called.program.asked) for name, called in planning.workflows.items()}
     found = {name: meet(planning.barred[one] for one in asks if one in planning.barred) for name, asks in asked.items()}
     said = "must not see these data: what it asks is cleared for"
