@@ -191,8 +191,7 @@ class Orchestra:
     async def start(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Run[R]:
         """Begins a run, once its inputs are checked and the servers that it will ask are up; it is on record when this returns.
 
-        Raises `InputError`, `FleetError`, and `JournalError`: what the journal has to say, J022 where another process has the run of the
-        key in hand."""
+        Raises `InputError`, `FleetError`, and `JournalError`: J022 where another process has the run of the key in hand."""
         execution, stored = await self._launched(step, args, inputs)
         try:
             await execution.begun()
@@ -293,8 +292,7 @@ class Orchestra:
             return orphan(self._engine, started.parent, program, again=again)
 
     async def cancel(self, run: str, *, by: str = "") -> None:
-        """Asks a run to end, wherever it is. One that nobody has in hand ends here and now, even where it could not be resumed. Raises
-        `InputError` E020 for a run that is not there."""
+        """Asks a run to end, wherever it is. One that nobody has in hand ends at once, even if it cannot be resumed. Raises E020."""
         if isinstance((await self._events(run))[-1], RunFinished):
             return
         by = by or self._options.by
