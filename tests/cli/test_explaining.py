@@ -110,9 +110,10 @@ def test_the_table_of_a_plan_has_the_same_facts(desk: Shell) -> None:
 
 def test_a_server_that_is_not_cleared_is_told_before_anything_runs(desk: Shell) -> None:
     fleet("label: restricted", "label: public")
-    said = desk("plan", WHEN, "-d", "docs")
+    said = desk(*RUN, "--dry-run")
     assert "internal > public" in said.out
-    assert "s2: the inputs are internal, and small is cleared for public: refused (F202)" in said.out
+    assert "the inputs are internal, and small is cleared for public: refused (F202)" in said.out
+    assert "R021  /steps/2: reader must not see these data: what it asks is cleared for public" in desk("plan", WHEN, "-d", "docs").err
     assert nodes(desk(*RUN, "--dry-run", "--json").json)["whole/readings"]["allowed"] is False
 
 
@@ -204,8 +205,8 @@ def test_after_a_request_the_table_has_what_came_of_it_beside_what_might_have(de
     row = next(line.split() for line in said.out.splitlines() if " reader " in line)
     assert row[:9] == ["*", "s2", "reader", "simulated", "internal", "≤", "restricted", "none", "done"]
     assert " ".join(row[11:14]) == "1 of 300"
-    assert "in all 3 calls, " in said.out
-    assert "at most 306 calls, " in said.out
+    assert "in all 7 calls, " in said.out, "four of them the router's"
+    assert "at most 328 calls, " in said.out
 
 
 def test_as_json_the_actuals_stand_beside_the_estimates(desk: Shell) -> None:
