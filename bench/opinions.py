@@ -174,7 +174,9 @@ def verdicts(one: Answered, of: Set, cards: Mapping[str, Card], checks: Sequence
     """What `checks`, and those that ask whom the set asks, say of an answer as a node of a workflow would record it: by the checks' own
     code, of recorded answers."""
     card, value = cards[of.agent], one.sheet.output
-    found = [ruled_unasked(situation(one, card, [check])).verdicts[0] for check in checks]
+    # As where there is a combination: how sure an agent is refuses nothing by itself.
+    asked = (msgspec.structs.replace(situation(one, card, [check]), accept=0.0) for check in checks)
+    found = [ruled_unasked(one).verdicts[0] for one in asked]
     for number, name in enumerate(of.blind, 1):
         if (other := one.others.get(f"blind{number}")) is not None:
             said = rederived(value, card.output_schema, cards[name].output_schema, [Reply(other.output)])

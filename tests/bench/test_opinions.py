@@ -73,7 +73,7 @@ def test_a_node_combines_what_its_checks_would_record() -> None:
     cards = {name: Card.load(AGENTS / name) for name in (one.agent, *one.blind)}
 
     def row(number: int, good: bool, other: Sheet) -> Answered:
-        own = Sheet(str(number), {"expression": "48/2-7", "answer": 17 if good else 9}, 0.5 + chance.random() / 2, (-0.5,))
+        own = Sheet(str(number), {"expression": "48/2-7", "answer": 17 if good else 9}, chance.random(), (-0.5,))
         return Answered(QUESTION, own, {"blind1": other})
 
     agreeing, lost = Sheet("", {"expression": "48/2-7", "answer": 17}), Sheet("", {"expression": "1", "answer": None})
