@@ -463,13 +463,13 @@ class Orchestra:
         self._options.forkless()
         given = judging.Answer(value=answer, against=against, inputs=inputs or {}, confidence=confidence)
         situation, own = judging.situation(self._project, given, checks, accept, combined=combined, back_off=back_off)
-        stands = start(situation)
+        stands = await judging.aside(self._engine.clock, start, situation)
         while isinstance(stands, Asked):
             self._home.check()
             view = self.options(idempotency_key="", live=False)  # a key is for one run
             asked = [(one, view.options(sample=one.sample or None).run) for one in stands.questions]
             heard = [judging.heard(run, self._project, one, own, self.label) for one, run in asked]
-            stands = go_on(situation, stands, await asyncio.gather(*heard))
+            stands = await judging.aside(self._engine.clock, go_on, situation, stands, await asyncio.gather(*heard))
         return stands
 
     async def costs(

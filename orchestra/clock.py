@@ -6,6 +6,9 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32 in small letters: no i, l, o, u (https://www.crockford.com/base32.html)."""
@@ -51,6 +54,10 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Waits in the running loop; zero yields once to it."""
         await asyncio.sleep(seconds)
+
+    async def work(self, task: Callable[[], T]) -> T:
+        """What a pure task gives, in a thread."""
+        return await asyncio.to_thread(task)
 
     def random(self) -> float:
         """A number in [0, 1)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from math import inf
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -147,8 +147,11 @@ Reply: TypeAlias = Chunk | Done | Refused
 """Any number of chunks, then exactly one `Done` or `Refused`."""
 
 
+T = TypeVar("T")
+
+
 class Clock(Protocol):
-    """Time and chance."""
+    """Time and chance, and what takes time without waiting for anybody."""
 
     def now(self) -> float:
         """Wall-clock seconds since the epoch."""
@@ -158,6 +161,9 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Waits; zero yields once to the loop."""
+
+    async def work(self, task: Callable[[], T]) -> T:
+        """What a task gives that is pure and takes its time: beside the loop, so that all else goes on; in a simulation it takes none."""
 
     def random(self) -> float:
         """A number in [0, 1)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from orchestra import certificates
 from orchestra.agent.contract import Contract
 from orchestra.agent.tool import ToolFault
 from orchestra.config import looks_like_path
-from orchestra.doors import sources
+from orchestra.doors import Clock, sources
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Question, Verdict
 from orchestra.inputs import jsonable
@@ -21,14 +22,14 @@ from orchestra.result import Result
 from orchestra.values.json import unkept
 from orchestra.values.labels import WITHIN, Label
 from orchestra.values.types import Validator, schema_of
-from orchestra.verify.acceptance import CONFIDENCE, Situation, names_of, rules_of
+from orchestra.verify.acceptance import CONFIDENCE, Ruling, Situation, heavy, names_of, rules_of
 from orchestra.verify.alone import ACCEPT, type_of
 from orchestra.verify.answers import REDERIVE
 from orchestra.verify.asking import ASKING
 from orchestra.verify.certificate_file import Certificate
 from orchestra.verify.combination import Combination
 from orchestra.verify.entailment import Reply
-from orchestra.verify.examination import stated
+from orchestra.verify.examination import Asked, stated
 from orchestra.verify.rule import AGREE, named
 from orchestra.verify.tools import TOOL, asked
 from orchestra.verify.verdict import UNKNOWN
@@ -47,6 +48,11 @@ class Answer:
     """What it was made from."""
     confidence: float | None = None
     """How sure its producer was of it, in [0, 1]."""
+
+
+async def aside(clock: Clock, said: Callable[..., Asked | Ruling], situation: Situation, *more: Any) -> Asked | Ruling:
+    """What checks say of a situation: beside the loop where they read a great deal, and else at once."""
+    return await clock.work(partial(said, situation, *more)) if heavy(situation) else said(situation, *more)
 
 
 def situation(

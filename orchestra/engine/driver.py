@@ -155,7 +155,8 @@ class Driver:
                     for key in keeping.keys:
                         self.journal.remember(key, self.run.id, keeping.stored)
             case Judge():
-                examining.examine(self, proposal)
+                if (reading := examining.examine(self, proposal)) is not None:
+                    self._task(reading)
             case Pause(unit, attempt, low, high, reason):
                 due = self.clock.now() + low + (high - low) * self.clock.random()
                 self.record(RetryPlanned(**self.stamp(), node=unit.path, attempt=attempt, due=due, reason=reason))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from orchestra.engine import allotting
 from orchestra.engine.kinds.checking import examined, rounds
 from orchestra.engine.proposals import Judge
+from orchestra.engine.state import Phase
 from orchestra.events import ChecksStarted, Judged, Stake
 
 if TYPE_CHECKING:
@@ -17,11 +20,33 @@ if TYPE_CHECKING:
     from orchestra.verify.examination import Asked
 
 
-def examine(driver: Driver, judge: Judge) -> None:
-    """The checks speak, or have questions first; under a budget for checks these wait until it is known who gets some of it."""
+def examine(driver: Driver, judge: Judge) -> Coroutine[Any, Any, None] | None:
+    """The checks speak, or have questions first; under a budget for checks these wait until it is known who gets some of it.
+
+    What reads a great deal is given back, to be done in a task: beside the loop, so that other runs go on.
+    """
+    from orchestra.verify.acceptance import heavy
+
+    if heavy(judge.situation):
+        judge.unit.phase = Phase.QUEUED
+        return _beside(driver, judge)
+    _go_on(driver, judge, examined(judge))
+    return None
+
+
+async def _beside(driver: Driver, judge: Judge) -> None:
+    """A run that ends, or a time that is up meanwhile, does not wait for what the checks say."""
+    unit = judge.unit
+    found = await driver.clock.work(partial(examined, judge))
+    if unit.phase is Phase.QUEUED and unit.attempt == judge.attempt and not driver.ending:
+        _go_on(driver, judge, found)
+        driver.pump()
+
+
+def _go_on(driver: Driver, judge: Judge, found: Asked | Ruling) -> None:
     from orchestra.verify.examination import Asked
 
-    match examined(judge):
+    match found:
         case Asked() as asked:
             allotment = driver.state.allotment
             if allotment is None:

@@ -26,7 +26,7 @@ _PARTS = {**{name: at for name, at in ORDINALS.items() if at > 2 and "-" not in 
 _PART = "|".join(sorted(_PARTS, key=len, reverse=True))
 _ONE_TO = "|".join(sorted(UNITS[1:], key=len, reverse=True))
 _PHRASE = re.compile(
-    rf"""\b(?:(?:(?P<dozens>an?|{_ONE_TO})\s|(?P<six>(?:an?\s)?half(?:\s|-)an?\s))dozen
+    rf"""\b(?=[aefhmnostz])(?:(?:(?P<dozens>an?|{_ONE_TO})\s|(?P<six>(?:an?\s)?half(?:\s|-)an?\s))dozen
     |(?:(?P<many>{_ONE_TO})[\s-](?P<parts>{_PART})s?|(?P<article>an?)\s(?P<part>{_PART})|(?P<half>half))\b(?P<of>\s(?:of|the|its|their|an?)\b)?
     |(?:(?P<tens>{"|".join(TENS)})[\s-])?(?P<word>{"|".join(sorted({**_PLACED, **_TENTHS}, key=len, reverse=True))}))\b""",
     re.VERBOSE | re.IGNORECASE,
@@ -50,7 +50,7 @@ _HINTS = {
     "once": 1, "single": 1, "sole": 1, "thrice": 3, "triple": 3, "tripled": 3, "treble": 3, "trio": 3, "triplets": 3, "trilogy": 3,
     "quadruple": 4, "quadrupled": 4, "quartet": 4, "quintet": 5, "sextet": 6,
 }  # fmt: skip
-_HINT = re.compile(rf"\b(?:{'|'.join(_HINTS)})\b", re.IGNORECASE)
+_HINT = re.compile(rf"\b(?=[bcdopqst])(?:{'|'.join(_HINTS)})\b", re.IGNORECASE)
 _ONE = re.compile(rf"\b(?P<article>an?)\s(?:{WORD})\b", re.IGNORECASE)
 _ROMAN = re.compile(r"\b[A-Z]\w+\s(?=[IVX])(?P<tens>X{0,3})(?P<units>IX|IV|V?I{0,3})(?!\w)")
 _ROMAN_UNITS = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX")
@@ -105,9 +105,11 @@ def _phrase(match: re.Match[str]) -> Phrase | None:
         plain = match.string[end:behind].strip().lower() == "of"
         return Phrase(Fraction(1, under), start, end, None if plain or under == 2 else Fraction(under), small=not plain)
     over, under = SMALL[match["many"].lower()], _PARTS[match["parts"].lower()]
-    if over > 1 and under >= 100 and match.string[end - 1] not in "sS":  # the two hundredth
+    if under < 100 or match.string[end - 1] in "sS":
+        return Phrase(Fraction(over, under), start, end)
+    if over > 1 or before.lower().endswith("the "):  # the two hundredth
         return Phrase(Fraction(over * under), start, end, ordinal=True)
-    return Phrase(Fraction(over, under), start, end)
+    return Phrase(Fraction(over, under), start, end, None if match["of"] else Fraction(under))
 
 
 def ones(text: str) -> Iterator[tuple[Phrase, int]]:

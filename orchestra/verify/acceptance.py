@@ -30,6 +30,8 @@ CONFIDENCE = "confidence"
 """The check that asks no evidence but the producer's own score."""
 KNOWN = (*CHECKS, CONFIDENCE, *ASKING)
 """All checks, the cheapest first."""
+HEAVY = 1 << 16
+"""Characters of a value and its evidence from which on checks should speak beside the loop: they may take some tenths of a second."""
 _CRASH = re.compile(r"(?:^|: )T00[234]\b")
 """In the reason of a check: a tool that could not be called so, that raised, or gave what is not of its type."""
 
@@ -79,6 +81,24 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
     def rest(self, value: Any) -> Any:
         """The value that the ruling is about: without the parts that were dropped."""
         return without(value, self.dropped).value if self.dropped else value
+
+
+def heavy(situation: Situation) -> bool:
+    """Whether a value and its evidence are so much that others should not wait while its checks read them."""
+    if not situation.checks:
+        return False
+    found = sum(len(source.text) for source in situation.evidence)
+    line: list[Any] = [situation.value]
+    while line and found < HEAVY:
+        here = line.pop()
+        if isinstance(here, str):
+            found += len(here)
+        elif isinstance(here, Mapping):
+            line += here.values()
+        elif isinstance(here, list | tuple):
+            line += here
+            found += len(here)
+    return found >= HEAVY
 
 
 def ruled_unasked(situation: Situation) -> Ruling:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from orchestra.doors import Source
 from orchestra.verify import spoken
 from orchestra.verify.numbers import Day, Number, days, differ, figures, moved, same
 from orchestra.verify.times import Time, times
 
+PIECE = 1 << 14
+"""Characters that are read at once."""
+AROUND = 256
+"""Characters before and behind these that are read with them; what a number is, less than these say."""
 Place: TypeAlias = tuple[Number, Source]
 
 
@@ -31,25 +35,8 @@ class Held:
         self._days: dict[tuple[int | None, int, int | None], tuple[Day, Source]] = {}
         """By what they say, and what says less: each at its first place."""
         for source in evidence:
-            clock = times(source.text)
-            for time in clock:
-                for second in time.less:
-                    key = (time.hour, time.minute is None, time.clock)
-                    self._times.setdefault((time.face, second), {}).setdefault(key, (time, source))
-            inside = Spans((time.start, time.end) for time in clock if time.minute is not None)
-            for number, start in figures(source.text):
-                if not inside.has(start):
-                    self._alone.add(number.plain)
-                if (alike := _written(number)) not in first:
-                    first[alike] = (number if number.start == start else moved(number, start), source)
-            for number in spoken.held(source.text):
-                self._alone.add(number.plain)
-                first.setdefault(_written(number), (number, source))
-            for number in spoken.hinted(source.text):
-                self._hinted.setdefault(number.value, (number, source))
-            for day in days(source.text):
-                for less in _less(day):
-                    self._days.setdefault(less, (day, source))
+            for piece in pieces(source.text):
+                self._read(piece, source, first)
         self.places = list(first.values())
         self._at: dict[Fraction, list[int]] = {}
         for at, (number, _) in enumerate(self.places):
@@ -58,6 +45,39 @@ class Held:
         self._plain = {number.plain for number, _ in self.places}
         self._in_part = {part for number, _ in self.places for part in number.parts}
         self._dashed = {abs(number.plain) for number, _ in self.places if number.dashed}
+
+    def _read(self, piece: Piece, source: Source, first: dict[tuple[object, ...], Place]) -> None:
+        """Takes in what begins in a piece of a text."""
+        clock = times(piece.text)
+        for time in clock:
+            if piece.has(time.start):
+                key = (time.hour, time.minute is None, time.clock)
+                for second in time.less:
+                    if key not in (alike := self._times.setdefault((time.face, second), {})):
+                        alike[key] = (replace(time, start=time.start + piece.offset), source)
+        inside = Spans((time.start, time.end) for time in clock if time.minute is not None)
+        known, outside = set[int](), set[int]()
+        for number, start in figures(piece.text):
+            if not piece.has(start):
+                continue
+            if not inside.has(start) and id(number) not in outside:
+                outside.add(id(number))
+                self._alone.add(number.plain)
+            if id(number) not in known:
+                known.add(id(number))
+                first.setdefault(_written(number), (moved(number, start + piece.offset), source))
+        for number in spoken.held(piece.text):
+            if piece.has(number.start):
+                self._alone.add(number.plain)
+                if (written := _written(number)) not in first:
+                    first[written] = (moved(number, number.start + piece.offset), source)
+        for number in spoken.hinted(piece.text):
+            if piece.has(number.start) and number.value not in self._hinted:
+                self._hinted[number.value] = (moved(number, number.start + piece.offset), source)
+        for day in days(piece.text):
+            if piece.has(day.start):
+                for less in _less(day) - self._days.keys():
+                    self._days[less] = (replace(day, start=day.start + piece.offset), source)
 
     def find(self, number: Number) -> Place | None:
         """The first place of a number that says the same as that of an answer."""
@@ -105,6 +125,37 @@ class Held:
     def on(self, day: Day) -> tuple[Day, Source] | None:
         """The first place of a date that says that of an answer at least as exactly."""
         return next((one for month, at in _readings(day) if (one := self._days.get((day.year, month, at))) is not None), None)
+
+
+class Piece(NamedTuple):
+    """A piece of a text with what stands around it (`text`, which begins at `offset`), and where in that it begins and ends."""
+
+    text: str
+    offset: int
+    begin: int
+    end: int
+
+    def has(self, at: int) -> bool:
+        """Whether something that begins there begins in the piece."""
+        return self.begin <= at < self.end
+
+
+def pieces(text: str, size: int = PIECE) -> Iterator[Piece]:
+    """A text in pieces of about `size` characters, cut at a blank where there is one near.
+
+    No pattern looks at more than a piece at once, so that a thread which reads a megabyte lets others have their turns in between.
+    """
+    start = 0
+    while start < len(text) or not start:
+        end = min(start + size, len(text))
+        if end < len(text):
+            blank = max(text.rfind(" ", start + size // 2, end), text.rfind("\n", start + size // 2, end))
+            end = blank if blank > start else end
+        offset = max(0, start - AROUND)
+        yield Piece(text[offset : end + AROUND], offset, start - offset, end - offset)
+        if end == len(text):
+            return
+        start = end
 
 
 class Spans:

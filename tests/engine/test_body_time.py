@@ -231,7 +231,7 @@ class SetBack:
 
     def __init__(self, clock: VirtualClock) -> None:
         self.monotonic, self.sleep, self.random, self.new_id = clock.monotonic, clock.sleep, clock.random, clock.new_id
-        self._now = clock.now
+        self._now, self.work = clock.now, clock.work
 
     def now(self) -> float:
         return self._now() - 3_600

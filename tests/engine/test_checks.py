@@ -123,7 +123,7 @@ def test_a_check_that_fails_for_nothing_ends_it_before_an_agent_is_asked() -> No
 
 
 def test_a_check_that_cannot_tell_for_nothing_ends_it_too_for_the_value_is_not_accepted_any_more() -> None:
-    answers = {"reader": {"answer": "1889 euros", "quote": "completed in 1889"}, "entailment": chance(0.9)}
+    answers = {"reader": {"answer": "HK$1889", "quote": "completed in 1889"}, "entailment": chance(0.9)}
     played = read("[entailment, numbers]", answers, text="It cost $1889 to build.")
     assert verdicts(played) == [("numbers", "unknown")]
     assert not played.workers.counts["entailment"]

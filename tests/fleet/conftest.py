@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import pytest
 
@@ -109,6 +109,9 @@ async def eventually(wanted: Callable[[], Awaitable[Any]], seconds: float = 10) 
             await asyncio.sleep(0.02)
 
 
+T = TypeVar("T")
+
+
 class HurriedClock:
     """A clock whose sleeps take no time but are counted."""
 
@@ -124,6 +127,9 @@ class HurriedClock:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         await asyncio.sleep(0)
+
+    async def work(self, task: Callable[[], T]) -> T:
+        return task()
 
     def random(self) -> float:
         return 0.5

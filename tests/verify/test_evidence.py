@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestra.doors import Source
+from orchestra.verify import spoken
 from orchestra.verify.alone import judge
-from orchestra.verify.held import Held
+from orchestra.verify.held import Held, pieces
 from orchestra.verify.numbers import numbers, same
 
 pytestmark = pytest.mark.slow
@@ -158,6 +159,23 @@ def test_numbers_are_found_by_their_worth_as_they_are_one_by_one(answers: list[i
         slowly = next((number for number in numbers(text) if same(answer, number)), None)
         found = held.find(answer)
         assert (found and found[0].value) == (slowly and slowly.value)
+
+
+WORDS = "word 5 12,000 half a dozen $5 million 17:45 on 3 May 2020, twenty one 12 000 seventh kg Louis XIV - (3.1)"
+
+
+@given(st.lists(st.sampled_from(WORDS.split()), max_size=80), st.integers(300, 500))
+def test_a_text_that_is_read_in_pieces_says_the_same(words: list[str], size: int) -> None:
+    text = " ".join(["about"] * 60 + words + ["of it"] * 60)
+    said = [spoken.stated(piece.text) for piece in pieces(text, size)]
+    read = [
+        (number.value, number.text, number.start + piece.offset, number.measure)
+        for piece, found in zip(pieces(text, size), said, strict=True)
+        for number in found
+        if piece.has(number.start)
+    ]
+    assert read == [(number.value, number.text, number.start, number.measure) for number in spoken.stated(text)]
+    assert "".join(piece.text[piece.begin : piece.end] for piece in pieces(text, size)) == text
 
 
 def test_a_quote_at_the_end_of_a_megabyte_has_its_place() -> None:

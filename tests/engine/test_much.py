@@ -1,0 +1,60 @@
+"""Evidence of a megabyte is read beside the loop: other runs go on, and what the run comes to is the same."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from orchestra.clock import SystemClock
+from orchestra.engine.shell import Engine
+from orchestra.events import Judged
+from orchestra.journal.memory import MemoryJournal
+from orchestra.testing import SimulatedWorkers
+from orchestra.values.outcome import Abstained, Value
+from orchestra.verify.acceptance import HEAVY
+from tests.engine.stage import ANSWERS, play, program
+
+LEDGER = """
+input: {text: str, ledger: str}
+output: ${both}
+nodes:
+  found: {verify: "${input.text}", checks: [numbers], against: "${input.ledger}"}
+  loud: {tool: shout, with: {text: "${found}"}}
+  said: {agent: writer, with: {text: "${input.text}"}, checks: ["numbers | agree(3)"], against: "${input.ledger}", otherwise: [retry]}
+  both: {agent: writer, with: {text: "${loud} ${said}"}}
+"""
+ROWS = "account " * (HEAVY // 8) + "20993.50"
+TICKS = 20
+"""Turns of the loop while a ledger is read; a loop that stands still has hardly one."""
+
+
+def test_what_is_read_beside_the_loop_is_judged_as_ever() -> None:
+    assert len(ROWS) > HEAVY
+    for seed in range(4):
+        played = play(LEDGER, {"text": "it is 20993.50", "ledger": ROWS}, seed=seed, latency=(0.01, 1.0))
+        assert played.outcome == Value("<IT IS 20993.50 <it is 20993.50>>")
+        assert {event.node: event.accepted for event in played.of(Judged)} == {"found": True, "said": True}
+        withheld = play(LEDGER, {"text": "it is 20994.50", "ledger": ROWS}, seed=seed, latency=(0.01, 1.0))
+        assert isinstance(withheld.outcome, Abstained)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_other_runs_go_on_while_a_ledger_is_read(cancelled: bool) -> None:
+    ticks, engine = 0, Engine(SystemClock(), MemoryJournal(), SimulatedWorkers(ANSWERS))
+    run = engine.start(program(LEDGER), {"text": "it is 5", "ledger": "5 " * (1 << 16)}, graph="0" * 32)
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.001)
+            ticks += 1
+            if cancelled and ticks == TICKS:
+                run.cancel()
+
+    ticker = asyncio.create_task(tick())
+    finished = await run.wait()
+    ticker.cancel()
+    assert ticks >= TICKS
+    assert finished.status == ("cancelled" if cancelled else "done")
+    await engine.close()
