@@ -59,7 +59,7 @@ class Stepwise(_Asking):
         """The shipped agent, whose message begins with the lines that stand."""
         shipped = self.orchestra.registry.cards[WRITER]
         prompt = f"{shipped.template.rstrip()}\n<!-- assistant -->\n{{{{ so_far }}}}\n"
-        kept = {"system": shipped.system, "model": shipped.model, "adapter": shipped.adapter}
+        kept = {"system": shipped.system, "model": shipped.model, "adapter": shipped.adapter, "elsewhere": shipped.elsewhere}
         inputs = ("task", "tools", "so_far", "grammar")
         made = card("tool_planner_by_line", prompt, inputs, shipped.max_output, grammar="grammar", **kept)
         return Agent.carded(made.model_copy(update={"folder": shipped.folder}))

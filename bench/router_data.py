@@ -22,7 +22,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -351,7 +351,8 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES) ->
         every = []
         for number, one in enumerate(wanted(found, rows, forms, seed, times)):
             if one.values not in offers:
-                offers[one.values] = offer_of(orchestra, "", {name: VALUES[name] for name in one.values}, Wish(grounded=False))
+                offer = offer_of(orchestra, "-", {name: VALUES[name] for name in one.values}, Wish(grounded=False))
+                offers[one.values] = replace(offer, words="")  # of any request
             every.append(row_of(one, offers[one.values], number))
     licences = {
         **{name: licence for name, (licence, _) in SETS.items()},

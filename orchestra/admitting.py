@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestra.errors import InputError
-from orchestra.fleet.config import FleetConfig
 from orchestra.values.labels import Label, join, may_go, meet
 from orchestra.workflow.program import CompiledNode, Planning, Program, programs
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
+    from orchestra.fleet.config import FleetConfig
     from orchestra.project import Project
 
 PLANS = "plans"

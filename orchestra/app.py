@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from typing_extensions import TypeVar
 
-from orchestra.admitting import admitted, planned
 from orchestra.clock import SystemClock
 from orchestra.codes import ENDED, HELD
 from orchestra.config import Settings
@@ -30,7 +29,7 @@ from orchestra.options import PLAIN, Options
 from orchestra.parcel import Parcel
 from orchestra.result import Result, plainly
 from orchestra.run import Fork, Run, left
-from orchestra.stored import accepted_by, parcel, restored
+from orchestra.stored import accepted_by, of_plans, parcel, restored, with_plans
 from orchestra.values.labels import WITHIN, Label, join
 from orchestra.workflow.nodes import Budget
 from orchestra.workflow.program import sampled
@@ -174,7 +173,7 @@ class Orchestra:
     def program(self, step: Step[..., Any], /) -> Program:
         """A step as the engine runs it. Raises `InputError`, or `InputErrors`, where it does not compile."""
         program = self._project.program(step, self._options.accept)
-        return planned(program, admitted(self._project, program, self._labelled(program)))
+        return with_plans(program, of_plans(self._project, program, self._labelled(program)))
 
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
         """Runs a workflow, an agent or a tool to its end. Being cancelled cancels the run; under a key it goes on, for whoever has the key.
@@ -222,9 +221,9 @@ class Orchestra:
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         more = {"label": self._labelled(program), "tiers": self._project.tiers(program), **more}
-        kept = self._options.kept(program.budget, more.pop("tags", {})) | admitted(self._project, program, more["label"])
+        kept = self._options.kept(program.budget, more.pop("tags", {})) | of_plans(self._project, program, more["label"])
         return self._engine.start(
-            planned(program, kept), given, graph=graph, versions=versions, options=kept, live=self._options.live, **more
+            with_plans(program, kept), given, graph=graph, versions=versions, options=kept, live=self._options.live, **more
         )
 
     def _labelled(self, program: Program) -> Label:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from pydantic import ValidationError
 
-from orchestra.admitting import planned
 from orchestra.agent.contract import Catalog, Contract, serves
 from orchestra.doors import Journal
 from orchestra.errors import OrchestraError
 from orchestra.events import RunStarted
 from orchestra.parcel import WORKFLOW, Parcel
+from orchestra.values.labels import Label
 from orchestra.values.types import Schema
 from orchestra.workflow.nodes import Budget, Graph
 from orchestra.workflow.program import CompiledNode, Program, contracts, programs, sampled
@@ -217,7 +217,25 @@ def as_told(program: Program, started: RunStarted) -> Program:
     program = sampled(program, _whole(started.options.get("sample")))
     budget = started.options.get("budget")
     program = program if budget is None else replace(program, budget=_budget(started.run, budget))
-    return planned(program, started.options)
+    return with_plans(program, started.options)
+
+
+def with_plans(program: Program, told: Mapping[str, Any]) -> Program:
+    """A program with what its run's options tell of its plans. Raises `InputError` E019 for what does not say that."""
+    if not program.plans:
+        return program
+    from orchestra.admitting import planned
+
+    return planned(program, told)
+
+
+def of_plans(project: Project, program: Program, label: Label) -> dict[str, Any]:
+    """What a run's options have of its plans, where there are any: what the fleet admits of them on data with this label."""
+    if not program.plans:
+        return {}
+    from orchestra.admitting import admitted
+
+    return admitted(project, program, label)
 
 
 def accepted_by(started: RunStarted) -> Accept | None:

@@ -266,6 +266,11 @@ class Program:
         return tuple(one for one in accepting if one.certificate or one.combination)
 
     @cached_property
+    def plans(self) -> bool:
+        """Whether a router plans anything in its course."""
+        return any(node.planning is not None for part in programs(self) for node in part.nodes)
+
+    @cached_property
     def climbs(self) -> bool:
         """Whether one of its nodes may ask a larger model."""
         return any(map(_climbs, self.nodes))

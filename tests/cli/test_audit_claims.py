@@ -38,6 +38,7 @@ nodes:
 PLANNED = """\
 schema: orchestra/v1
 name: planned
+label: public
 input: {text: str}
 output: ${p}
 nodes:
