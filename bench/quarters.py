@@ -1,6 +1,6 @@
 """How an evidence verifier does where word overlap misleads: supported claims with few words of their evidence, and others with many.
 
-    orchestra batch entailment FOLDER/begin/dev.jsonl --out answers.jsonl
+    orchestra batch entailment -i FOLDER/begin/dev.jsonl -o answers.jsonl
     python -m bench.quarters FOLDER/begin/dev.jsonl answers.jsonl [--positive supported --negative unsupported]
 
 Overlap is the share of a claim's content words that its evidence has. Of the positive claims the quarter with the least is taken, of the
