@@ -208,7 +208,9 @@ def _card(project: Project, name: str, data: bytes, *, asking: bool) -> Card:
         return checked(Stored.restore(data))
     beside = {part.name: part.folder for part in current.parts}
     folders = {**{one.name: one.folder for one in project.cards.values()}, **beside}
-    return checked(Stored.restore(data, current.folder, folders))
+    found = checked(Stored.restore(data, current.folder, folders))
+    # Before there was such a key, the prompt alone was asked wherever the adapter's base was not.
+    return found.model_copy(update={"elsewhere": current.elsewhere}) if found.digest == current.digest else found
 
 
 def as_told(program: Program, started: RunStarted) -> Program:

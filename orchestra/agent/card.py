@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestra.agent import kit, template
 from orchestra.agent.calibration import Calibration
-from orchestra.agent.card_file import LATER, WITH_ARRAYS, CardFile, ToolLimits, check
+from orchestra.agent.card_file import ELSEWHERE, LATER, WITH_ARRAYS, CardFile, ToolLimits, check
 from orchestra.agent.computed import Form
 from orchestra.agent.contract import Contract, Kit
 from orchestra.agent.faults import faults, held_by
@@ -101,8 +101,8 @@ class Card(CardFile):
     ) -> Card:
         # Not canonical: the order of an output's fields is the order in which a model writes them.
         said = file.model_dump(
-            by_alias=True, exclude={key for key in LATER if not getattr(file, key)}
-        )  # cards of before keep their digests
+            by_alias=True, exclude={ELSEWHERE} | {key for key in LATER if not getattr(file, key)}
+        )  # cards of before keep their digests; and where else its prompt may be asked changes no answer of its own
         mark = digest(msgspec.json.encode([said, inputs, outputs, text, data]))
         made = {"input_schema": inputs, "output_schema": outputs, "template": text, "data_digest": data, "folder": folder, "digest": mark}
         return cls.model_validate({**dict(file), **made, "parts": parts})

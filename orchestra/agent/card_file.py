@@ -27,8 +27,9 @@ OF_MEMBERS = ("prompt", "system", "model", "adapter", "elsewhere", "calibration"
 LEAST = 2
 """Members of an ensemble."""
 
-LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "weights", "enough", "elsewhere"})
+LATER = frozenset({"computed", "calls", "calibration", "grammar", "tools", "agents", "limits", "members", "weights", "enough"})
 """Keys that cards did not always have."""
+ELSEWHERE = "elsewhere"
 
 NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 Name: TypeAlias = Annotated[str, Field(pattern=NAME.pattern, max_length=64)]

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestra.agent.card import Card
+from orchestra.config import Settings
 from orchestra.doors import Call, Done, Refused
 from orchestra.fleet.bases import Bases
 from orchestra.fleet.config import Endpoint
+from orchestra.project import Project
+from orchestra.stored import _card
 from tests.fleet.conftest import endpoints, raw_server
 
 from .calling import only, opened, says
@@ -76,3 +79,12 @@ async def test_of_two_servers_of_a_model_the_one_with_its_base_answers(tmp_path:
             for _ in range(3):
                 assert isinstance(await only(fleet, ASKED), Done)
     assert (len(first.visits), len(second.visits)) == (0, 3)
+
+
+def test_a_run_from_before_the_key_asks_the_prompt_of_a_packaged_agent_as_it_did(tmp_path: Path) -> None:
+    project = Project.load(Settings.load({}, start=tmp_path, environ={}))
+    today = project.registry.cards["generative_reader"]
+    before = today.model_copy(update={"elsewhere": None})
+    assert today.elsewhere == "prompt"
+    assert Card.restore(before.dump()).digest == today.digest, "the key changes no answer, and so no digest"
+    assert _card(project, today.name, before.dump(), asking=True).elsewhere == "prompt"
