@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -209,8 +211,8 @@ class _Reader:
         return value
 
     def _found(self, line: Line, name: str, inside: str) -> tuple[str, Any]:
-        """The column of a field and its value: as it was mapped, else of that name, else of that name inside `input` or `output`; there
-        first, where an input and an output share the name."""
+        """The column of a field and its value: as it was mapped, else of that name, else of that name inside `input`, or inside `output` or
+        `expected`; there first, where an input and an output share the name."""
         if (column := self.columns.named.get(name)) is not None:
             return column, _along(line.values, column)
         within = _inside(line, inside, name)
@@ -234,8 +236,11 @@ class _Reader:
 
 
 def _inside(line: Line, side: str, name: str) -> Any:
-    """What a line of JSON has of this name inside `input` or `output`."""
-    return _along(line.values, f"{side}.{name}") if side and line.typed else ABSENT
+    """What a line of JSON has of this name inside `input` or `output`, which the rows of evaluations call `expected`."""
+    if not (side and line.typed):
+        return ABSENT
+    found = _along(line.values, f"{side}.{name}")
+    return _along(line.values, f"expected.{name}") if found is ABSENT and side == "output" else found
 
 
 def _known_answer(given: str, field: str, column: str, hint: str, place: Place | None = None) -> InputError:
@@ -244,14 +249,15 @@ def _known_answer(given: str, field: str, column: str, hint: str, place: Place |
 
 
 def group_of(card: Card, inputs: Mapping[str, Any], column: str, values: Mapping[str, Any], place: Place | None = None) -> str:
-    """What a row belongs to: the value of a column; without one the agent's evidence, else its inputs. Raises `InputError` N011."""
-    if not column:
+    """What a row belongs to: the value of a column, whatever its case and its blanks; without one, and of an empty cell, the agent's
+    evidence, else its inputs. Raises `InputError` N011."""
+    value = _along(values, column) if column else None
+    if value is None or (isinstance(value, str) and not value.strip()):
         return digest(canonical(inputs.get(card.evidence or "", inputs)))[:16]
-    value = _along(values, column)
     if value is ABSENT:
         near = nearest(column, list(values))
         raise InputError("N011", f"there is no column {column!r} to group by", place=place, hint=f"--group {near or 'NAME'}")
-    return value if isinstance(value, str) else canonical(value).decode()
+    return " ".join(value.split()).casefold() if isinstance(value, str) else canonical(value).decode()
 
 
 def lines(path: Path, called: Path | None = None, head: Callable[[Sequence[str]], None] = lambda _: None) -> Iterator[Line]:
@@ -261,9 +267,9 @@ def lines(path: Path, called: Path | None = None, head: Callable[[Sequence[str]]
     try:
         if path.stat().st_size > MOST_BYTES:
             raise InputError("N010", f"{called} has more than {MOST_BYTES >> 30} GiB", hint="cut it into several files")
-        data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
+        data = path.read_bytes() if path.suffix != ".gz" else gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError("N010", f"{called} cannot be read: {reason}", hint="one JSON object a line, or CSV, in UTF-8") from error
     if data.startswith(_ZIP):
         raise InputError("N010", f"{called} is a spreadsheet or an archive, and no text", hint="save it as `CSV UTF-8`, and name that")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,30 @@ def test_rows_of_the_format_of_public_sets_are_taken_by_paths(tmp_path: Path, ca
     rows = read(path, card, Columns.of(["answer=expected.answers.0.text"], "topic"))
     assert [one.output for one in rows] == [{"answer": "Ada"}, {"answer": None}]
     assert {one.group for one in rows} == {"7"}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_rows_that_say_what_is_expected_are_taken_as_evaluations_take_them(tmp_path: Path, card: Card, name: str) -> None:
+    told = {"id": "1", "input": {"question": "Who?", "context": "Ada."}, "expected": {"answer": "Ada", "source": "x"}}
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(msgspec.json.encode(told)) if name.endswith(".gz") else msgspec.json.encode(told))
+    assert [(one.input, one.output) for one in read(path, card, PLAIN)] == [(told["input"], {"answer": "Ada"})]
+
+
+def test_a_file_that_is_no_gzip_is_told_and_not_shown(tmp_path: Path, card: Card) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(b"\x1f\x8b\x08\x00broken")
+    with pytest.raises(InputError) as caught:
+        read(path, card, PLAIN)
+    assert caught.value.code == "N010"
+
+
+def test_a_group_is_one_however_it_is_spelt_and_an_empty_cell_names_none(tmp_path: Path, card: Card) -> None:
+    cells = "".join(f"Who?,{number},,{who}\n" for number, who in enumerate(["Ada", "ada", " Ada", "ADA ", "", " "]))
+    path = file(tmp_path, f"question,context,answer,customer\n{cells}", "rows.csv")
+    rows = read(path, card, Columns.of([], "customer"))
+    assert [one.group for one in rows[:4]] == ["ada"] * 4
+    assert len({one.group for one in rows[4:]}) == 2, "each by its own passage"
 
 
 def test_an_output_that_is_no_record_is_one_column(tmp_path: Path) -> None:
