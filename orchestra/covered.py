@@ -11,7 +11,7 @@ from orchestra.agent.contract import Contract
 from orchestra.errors import InputError
 from orchestra.rerun import walk
 from orchestra.stored import CERTIFICATE, CLAIMS, COMBINATION
-from orchestra.workflow.program import CompiledNode, Program
+from orchestra.workflow.program import CompiledNode, Program, contracts, programs
 from orchestra.workflow.wiring import listed
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ def covered(project: Project, program: Program, instead: Mapping[str, Card | Con
 
 def _looked(project: Project, program: Program, instead: Mapping[str, Card | Contract], held: Held) -> Iterator[Uncovered]:
     for path, node in walk(program):
+        if node.acceptance is not None and node.acceptance.whole:
+            yield from _whole(path, node, instead)
+            continue
         rests = _rests(node)
         name = node.contract.name if node.contract is not None else ""
         for kind, before in rests.items():
@@ -70,6 +73,18 @@ def _looked(project: Project, program: Program, instead: Mapping[str, Card | Con
             if asked is not None and asked.digest != was.digest:
                 why = f"what {name!r} is accepted by is about checks that {judge} makes, and not {_called(asked, judge)}"
                 yield Uncovered(path, asked.name, "V002", why, f"orchestra certify {name} --data FILE")
+
+
+def _whole(path: str, node: CompiledNode, instead: Mapping[str, Card | Contract]) -> Iterator[Uncovered]:
+    """Who takes the place of one whom a workflow asks that is accepted by the certificate of all of it."""
+    certificate = node.acceptance.certificate if node.acceptance is not None else None
+    if certificate is None or node.body is None:
+        return
+    before = {one.name: one for part in programs(node.body) for inner in part.nodes for one in contracts(inner)}
+    for name, other in instead.items():
+        if name in before and before[name].digest != other.digest:
+            why = f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not {_called(other, name)}"
+            yield Uncovered(path, other.name, "V002", why, certificate.command)
 
 
 def _called(asked: Card | Contract, judge: str) -> str:

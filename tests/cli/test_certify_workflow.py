@@ -139,6 +139,16 @@ def test_a_node_that_calls_the_workflow_accepts_by_its_certificate(shell: Shell,
     assert "V005: the certificate of a workflow is about how sure it is" in run(shell, 1, of="./desk.yaml").err
 
 
+def test_an_agent_that_takes_the_place_of_one_in_it_is_not_accepted_by_its_certificate(shell: Shell, certified: Certificate) -> None:
+    name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
+    Path("other.md").write_text("Read: {{ question }} {{ context }}\n")
+    (found,) = shell("whatif", name, "--agent", "generative_reader@other.md", "--json").json["runs"]
+    assert (found["verdict"], found["after"]["accepted"]) == ("refused", 0)
+    (wanting,) = found["uncovered"]
+    assert (wanting["node"], wanting["agent"], wanting["code"]) == (NAME, "generative_reader", "V002")
+    assert f"the certificate of the workflow '{NAME}' is about generative_reader as it was" in wanting["why"]
+
+
 def test_a_run_that_is_forked_is_accepted_as_it_was(shell: Shell, certified: Certificate) -> None:
     name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
     assert shell("runs", "fork", name, "--json").json["promises"] == {NAME: certified.promise}
