@@ -465,7 +465,8 @@ class Orchestra:
         stands = await judging.aside(self._engine.clock, start, situation)
         while isinstance(stands, Asked):
             self._home.check()
-            view = self.options(idempotency_key="", live=False)  # a key is for one run
+            alone = dataclasses.replace(self._options, idempotency_key="", live=False, accept=None)  # a key, and a score, are for one run
+            view = Orchestra(self._project, self._engine, self._troupe, self._home, alone)
             asked = [(one, view.options(sample=one.sample or None).run) for one in stands.questions]
             heard = [judging.heard(run, self._project, one, own, self.label) for one, run in asked]
             stands = await judging.aside(self._engine.clock, go_on, situation, stands, await asyncio.gather(*heard))

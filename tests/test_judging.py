@@ -135,6 +135,14 @@ async def test_a_judge_is_asked_without_checks_of_its_own_and_keeps_them(project
     assert alone.verdicts[0].outcome == "pass"
 
 
+@pytest.mark.parametrize("accept", [0.5, "certified"])
+async def test_what_runs_are_accepted_by_is_not_asked_of_judges(project: Path, accept: Any) -> None:
+    """The checker is sure to 0.2, and nobody has certified it."""
+    async with opened(project) as (orchestra, _):
+        ruling = await orchestra.options(accept=accept).check("It was built.", against=TEXT, checks="entailment(checker)")
+    assert (ruling.accepted, ruling.verdicts[0].outcome) == (True, "pass")
+
+
 async def test_a_certificate_over_the_combined_score_says_from_where_on_it_is_accepted(project: Path) -> None:
     promise = certify(project, put(project))
     async with opened(project) as (orchestra, _):
