@@ -185,6 +185,7 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
             f"a `{draft.kind}` node is not retried when its checks refuse: retries belong to the nodes inside", findings.at(*path)
         )
     otherwise = otherwise or ("abstain",)
+    called = isinstance(node, nodes.CallNode) and isinstance(node.call, str) and node.accept is not None
     if certificate is not None and (again := [action for action in otherwise if action in ("retry", "escalate")]):
         said = f"what `{again[0]}` brings is accepted by the same threshold, but without the promise of the certificate"
         findings.warn(f"{said}, which is about first answers; otherwise: [abstain] keeps to those", findings.at(*path))
@@ -197,7 +198,7 @@ def _acceptance(compiler: Compiler, node: AnyNode, draft: Draft, types: Types, p
         combination=combination,
         asking=asked.asking,
         judges=asked.judges,
-        whole=certificate is not None and draft.kind == "call",
+        whole=called and frozenset(checks) == {nodes.CONFIDENCE},
     )
 
 

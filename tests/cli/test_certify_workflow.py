@@ -139,6 +139,14 @@ def test_a_node_that_calls_the_workflow_accepts_by_its_certificate(shell: Shell,
     assert "V005: the certificate of a workflow is about how sure it is" in run(shell, 1, of="./desk.yaml").err
 
 
+def test_a_node_that_calls_the_workflow_accepts_from_a_score_on(shell: Shell) -> None:
+    Path("desk.yaml").write_text(CALLER.replace("accept: certified", "accept: 0.7"))
+    sure, unsure = one(known=True, above=0.7), one(known=True, below=0.7)
+    said = run(shell, sure, "--json", of="./desk.yaml").json
+    assert (said["status"], said["confidence"], said["promises"]) == ("done", towers.sure(sure), {})
+    assert run(shell, unsure, of="./desk.yaml").code == 3
+
+
 def test_an_agent_that_takes_the_place_of_one_in_it_is_not_accepted_by_its_certificate(shell: Shell, certified: Certificate) -> None:
     name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
     Path("other.md").write_text("Read: {{ question }} {{ context }}\n")
