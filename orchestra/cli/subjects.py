@@ -51,10 +51,15 @@ class Subject:
         return certificates.bonds(self.settings, self.registry, self.card.name) if self.whole is None else self.whole.bonds()
 
     def recorded(self, given: Predictions, checks: tuple[str, ...], test: Test) -> list[Case]:
-        """Answers that were recorded. Raises `InputError` V006 for one to no row."""
+        """Answers that were recorded. Raises `InputError` V006 for one to no row, and where none of a workflow's has a score."""
         if self.whole is None:
             return given.cases(self.card, checks, test)
-        return [_case(question.expected, said) for question, said in zip(test.questions, given.given(test), strict=True)]
+        answers = given.given(test)
+        scores = [said[1] for said in answers if said is not None]
+        if scores and all(score is None for score in scores):
+            hint = f"orchestra batch {self.card.name} --accept 0"
+            raise InputError("V006", f"no answer of {given.name} says how sure it is", hint=hint)
+        return [_case(question.expected, said) for question, said in zip(test.questions, answers, strict=True)]
 
     async def cases(self, orchestra: Orchestra, checks: tuple[str, ...], test: Test, at_once: int) -> list[Case]:
         """Its answers, asked for once each, with how sure it is of them. Raises `FleetError` where no server can be had."""

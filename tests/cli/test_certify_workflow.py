@@ -251,6 +251,17 @@ def test_too_little_data_is_said_before_anybody_is_asked(shell: Shell) -> None:
     assert "was not asked" in said.out
 
 
+def test_answers_of_which_none_has_a_score_are_refused_before_they_count(shell: Shell) -> None:
+    towers.rows("rows.jsonl", range(100))
+    towers.rows("some.jsonl", range(100))
+    assert shell("batch", NAME, "-i", "some.jsonl", "-o", "answers.jsonl").code == 0
+    said = certify(shell, "--predictions", "answers.jsonl", "--alpha", "0.3")
+    assert said.code == 2
+    assert "V006: no answer of answers.jsonl says how sure it is" in said.err
+    assert f"orchestra batch {NAME} --accept 0" in said.err
+    assert (FOLDER / "attempts.jsonl").read_text() == ""
+
+
 def test_what_is_about_agents_is_refused(shell: Shell) -> None:
     towers.rows("rows.jsonl", range(10))
     assert "C010: --checks is about an agent" in certify(shell, "--checks", "quote").err
