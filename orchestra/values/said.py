@@ -13,6 +13,11 @@ Key: TypeAlias = tuple[type, Any]
 def said(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """The parts of a value that say something, with the steps that lead to them: no nulls and empty texts, no evidence, no expressions, no
     scores."""
+    return ((steps, part) for steps, part in _parts(value) if _tells(part))
+
+
+def _parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The same with nulls, empty texts and empty lists."""
     line: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while line:
         steps, here = line.pop()
@@ -25,15 +30,21 @@ def said(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
                     continue
                 if not passage or key not in ("source", "start", "end"):
                     line.append(((*steps, str(key)), part))
-        elif isinstance(here, Sequence) and not isinstance(here, str):
+        elif isinstance(here, Sequence) and not isinstance(here, str) and here:
             line += [((*steps, index), part) for index, part in reversed(list(enumerate(here)))]
-        elif here is not None and here != "":
+        else:
             yield steps, here
 
 
+def _tells(part: Any) -> bool:
+    return part is not None and (not isinstance(part, Sequence) or len(part) > 0)
+
+
 def says(value: Any) -> bool:
-    """Whether a value says anything: one of nulls and empty texts has not found what was asked."""
-    return next(said(value), None) is not None
+    """Whether a value says anything: one of nulls and empty texts has not found what was asked. An empty list says that there is none, but
+    not beside these: it may be the list of what they rest on."""
+    parts = [part for _, part in _parts(value)]
+    return any(map(_tells, parts)) or (bool(parts) and all(part is not None and part != "" for part in parts))
 
 
 def said_as(value: Any) -> Key | None:

@@ -105,6 +105,28 @@ def test_what_says_nothing_is_withheld_whatever_its_score() -> None:
     assert run.of(Judged, "staged") == []
 
 
+NONE = """
+input: {text: str}
+output: {names: "${found.names}", note: NOTE}
+accept: 0.5
+nodes:
+  found: {agent: lister, with: {text: "${input.text}"}}
+"""
+
+
+def test_an_empty_list_says_that_there_is_none_but_not_beside_a_null() -> None:
+    lister = agent("lister", record(text=TEXT), record(names={"type": "array", "items": TEXT}))
+    known = replace(KNOWN, agents={**KNOWN.agents, "lister": lister})
+
+    def ended(text: str) -> Any:
+        run = play(text, {"text": "t"}, {"lister": Done(value={"names": []}, confidence=0.99)}, catalog=known)
+        assert audit(Case(program(text, known), run.events)) == []
+        return run.outcome
+
+    assert ended(NONE.replace(", note: NOTE", "")) == Value({"names": []}, 0.99)
+    assert ended(NONE.replace("NOTE", "null")) == Abstained("it says nothing", "staged")
+
+
 CHAIN = """
 input: {text: str}
 output: ${loud}
