@@ -83,7 +83,7 @@ async def run_batch(open_: Opener, chosen: Settings, job: Job) -> Summary:
         orchestra = orchestra.options(accept=job.accept)
         program = orchestra.program(step)
         job = dataclasses.replace(job, inputs=program.inputs)
-        ids = survey(job.source, InputCheck(program), job.rows, job.inputs)
+        ids = survey(job.source, InputCheck(program), job.rows, job.inputs, job.accept)
         results = Results(job.target, ids)
         try:
             if results.repaired:
@@ -177,7 +177,7 @@ async def _take_up(work: _Work, meter: Meter) -> None:
 
 async def _answers(work: _Work, wanted: Callable[[Row], bool]) -> AsyncGenerator[RowResult]:
     job = work.job
-    rows = (row for row in surveyed(job.source, work.ids, job.rows, job.inputs) if wanted(row))
+    rows = (row for row in surveyed(job.source, work.ids, job.rows, job.inputs, job.accept) if wanted(row))
     async with aclosing(in_order(rows, work.ask, job.concurrency)) as stream:
         async for result in stream:
             yield result

@@ -9,7 +9,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from orchestra.locks import hold
 from orchestra.values.json import MAX_BYTES, NotDecodable, NotStrictJSON, canonical, decoded, digest, parse_untrusted
 from orchestra.values.outcome import Evidence
 from orchestra.values.schema import nearest
+from orchestra.workflow.acceptance import Accept
 from orchestra.workflow.program import InputField
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
@@ -43,11 +44,13 @@ class Row:
     id: str
     input: dict[str, Any]
     line: int
+    accept: Accept | None = None
+    """By what its output is accepted as a whole; None where the batch does not say."""
 
     @property
     def digest(self) -> str:
-        """Of the input."""
-        return digest(canonical(self.input))
+        """Of the input, and of what it is accepted by."""
+        return digest(canonical(self.input if self.accept is None else [self.input, self.accept]))
 
 
 class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -141,9 +144,13 @@ def _check_columns(columns: Sequence[str], name: str, fields: Mapping[str, Input
 
 
 def survey(
-    path: Path, check: Callable[[dict[str, Any]], str | None], name: str = "", fields: Mapping[str, InputField] | None = None
+    path: Path,
+    check: Callable[[dict[str, Any]], str | None],
+    name: str = "",
+    fields: Mapping[str, InputField] | None = None,
+    accept: Accept | None = None,
 ) -> Mapping[str, str]:
-    """The ids of all rows, in order, with digests of their inputs, after a look at each row, before anything starts.
+    """The ids of all rows, in order, with digests of their inputs and of `accept`, after a look at each row, before anything starts.
 
     `check` gives what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
     """
@@ -159,7 +166,7 @@ def survey(
         elif problem := check(row.input):
             errors.append(InputError("C020", f"row {row.id!r}: {problem}", place=place))
         seen.setdefault(row.id, row.line)
-        digests[row.id] = row.digest
+        digests[row.id] = replace(row, accept=accept).digest
         if len(errors) >= MAX_ERRORS:
             break
     if errors:
@@ -167,13 +174,15 @@ def survey(
     return digests
 
 
-def surveyed(path: Path, ids: Collection[str], name: str = "", fields: Mapping[str, InputField] | None = None) -> Iterator[Row]:
+def surveyed(
+    path: Path, ids: Collection[str], name: str = "", fields: Mapping[str, InputField] | None = None, accept: Accept | None = None
+) -> Iterator[Row]:
     """The rows of a file, whose ids a survey gave. Raises what `read_rows` does, and `InputError` C014 where it has others by now."""
     expected = iter(ids)
     for row in read_rows(path, name, fields):
         if row.id != next(expected, None):
             raise _changed(name or str(path))
-        yield row
+        yield replace(row, accept=accept)
     if next(expected, None) is not None:
         raise _changed(name or str(path))
 
@@ -273,7 +282,7 @@ class Results:
         return end
 
     def _of_another_input(self, row: str, number: int) -> InputError:
-        said = f"the result of {row!r} is of another input than the row has now"
+        said = f"the result of {row!r} is of another input than the row has now, or was accepted by another --accept"
         hint = "take this line out, and the row is asked anew; or name another file with --output"
         return InputError("C022", said, place=Place(str(self.path), number), hint=hint)
 

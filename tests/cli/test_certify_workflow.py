@@ -174,6 +174,23 @@ def test_a_batch_withholds_what_the_certificate_does_not_accept(shell: Shell, ce
     assert all(line["abstained"] for line in done if line["id"] not in wanted)
 
 
+def test_what_a_batch_wrote_that_nobody_certified_is_no_answer_of_one_that_is(shell: Shell, certified: Certificate) -> None:
+    towers.rows("some.jsonl", range(5_000, 5_003))
+    batch = ("batch", NAME, "-i", "some.jsonl", "-o", "out.jsonl")
+    assert shell(*batch).code == 0
+    before = Path("out.jsonl").read_bytes()
+    said = shell(*batch, "--accept", "certified")
+    assert said.code == 2
+    assert "C022: the result of '5000' is of another input than the row has now, or was accepted by another --accept" in said.err
+    assert Path("out.jsonl").read_bytes() == before
+    assert shell(*batch).code == 0
+    Path("out.jsonl").unlink()
+    assert shell(*batch, "--accept", "certified").code == 0
+    many = len(shell("runs", "list", "--json").json)
+    assert shell(*batch, "--accept", "certified").code == 0
+    assert len(shell("runs", "list", "--json").json) == many, "what it wrote under the certificate stays"
+
+
 def test_python_says_it_of_a_run(shell: Shell, certified: Certificate) -> None:
     async def scene() -> tuple[Result[Any], Result[Any]]:
         assert shell.opener is not None
