@@ -65,11 +65,12 @@ def independent(test: Test, card: Card, seed: int, field: str = "") -> Independe
 
 
 def _recurring(rows: list[Question], inputs: Iterable[str]) -> Recurring | None:
-    """The input with the fewest different values, where these are long and fewer than the rows by more than a few."""
+    """The input with the fewest different values, where these are long and fewer than the rows by more than a few. What all rows have
+    tells none of them apart."""
     found: list[Recurring] = []
     for name in inputs:
         values = [mark(row.input[name]) for row in rows if name in row.input and len(canonical(row.input[name])) >= LONG]
-        if (different := len(set(values))) < (1 - SHARE) * len(values):
+        if 1 < (different := len(set(values))) < (1 - SHARE) * len(values):
             found.append(Recurring(name, different, len(values)))
     return min(found, key=lambda one: one.values / one.rows, default=None)
 

@@ -76,3 +76,5 @@ def test_a_long_input_that_comes_again_and_again_is_told_until_rows_are_grouped_
     assert independent(questions.Test("rows", "", made), plain, 0, "passage").recurring is None
     short = [Question(f"{n}", {"text": f"Question {n}", "passage": "yes"}, {}) for n in range(100)]
     assert independent(questions.Test("rows", "", short), plain, 0).recurring is None
+    alike = [Question(f"{n}", {"text": f"{n}", "passage": "the same instruction in each of all these rows"}, {}) for n in range(498)]
+    assert independent(questions.Test("rows", "", alike), plain, 0).recurring is None, "no two rows differ in it"
