@@ -17,11 +17,11 @@ def said(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
 
 
 def _parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """The same with nulls, empty texts and empty lists."""
+    """The same with nulls, and with texts, lists and records that are empty."""
     line: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while line:
         steps, here = line.pop()
-        if isinstance(here, Mapping):
+        if isinstance(here, Mapping) and here:
             if is_citation(here) or is_cell(here):
                 continue
             passage = {"text", "source", "start", "end"} <= here.keys()
@@ -37,12 +37,12 @@ def _parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
 
 
 def _tells(part: Any) -> bool:
-    return part is not None and (not isinstance(part, Sequence) or len(part) > 0)
+    return part is not None and (not isinstance(part, Sequence | Mapping) or len(part) > 0)
 
 
 def says(value: Any) -> bool:
-    """Whether a value says anything: one of nulls and empty texts has not found what was asked. An empty list says that there is none, but
-    not beside these: it may be the list of what they rest on."""
+    """Whether a value says anything: one of nulls and empty texts has not found what was asked. An empty list or record says that there is
+    none, but not beside these: it may be the list of what they rest on."""
     parts = [part for _, part in _parts(value)]
     return any(map(_tells, parts)) or (bool(parts) and all(part is not None and part != "" for part in parts))
 
