@@ -296,14 +296,14 @@ def check_recompute(value: Any, schema: dict[str, Any], evidence: tuple[Source, 
 
 
 def _of_another(result: figures.Number, expression: str) -> bool | None:
-    """Whether a result is in another currency than its expression; None where nobody can tell. Of two, one must be the result's."""
+    """Whether a result is in another currency than its expression; None where nobody can tell, as of a product that may be an exchange."""
     money = {number.currency for number in figures.numbers(expression) if number.currency}
     if not money or not result.currency:
         return any(differ(one, other) for one in money for other in money) and not _EXCHANGED.search(expression)
     clashes = [differ(result.currency, one) for one in money]
     if not _EXCHANGED.search(expression):  # a sum of dollars and euros is of neither
         return True if any(clashes) else None if None in clashes else False
-    return False if False in clashes else None if None in clashes else True
+    return False if False in clashes else None
 
 
 def _agrees(number: figures.Number, exact: Fraction) -> bool:
