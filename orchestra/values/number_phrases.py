@@ -41,7 +41,8 @@ NO_NUMBER: Final = re.compile(
     r"\b(?:no[\s-]one(?!-)|one\sanother|one\sby\sone|one['’]s|(?:every|any|each|the|this|that|which|only)\sone(?!\s[a-z])|some\sone"
     r"|one\sof\s(?:the|its|his|her|their|our|my|these|those|a|many|several)|at\sfirst|first\sof\sall|in\sthe\sfirst\splace"
     r"|first\snames?|on\sthe\sone\shand|one\sday|at\sone\s(?:time|point)|one\s(?:can|could|may|might|must|should|would)"
-    r"|on\ssecond\sthoughts?|second\sto\snone|second[\s-]hand|first[\s-]hand)\b",
+    r"|on\ssecond\sthoughts?|second\sto\snone|second[\s-]hand|first[\s-]hand"
+    r"|per\ssecond|(?<=[a-z\d]-)second)\b",
     re.IGNORECASE,
 )
 """Phrases whose words count nothing."""
@@ -50,6 +51,7 @@ _HINTS = {
     "once": 1, "single": 1, "sole": 1, "thrice": 3, "triple": 3, "tripled": 3, "treble": 3, "trio": 3, "triplets": 3, "trilogy": 3,
     "quadruple": 4, "quadrupled": 4, "quartet": 4, "quintet": 5, "sextet": 6,
 }  # fmt: skip
+_QUARTER = re.compile(r"\bQ(?P<number>[1-4])\b")
 _HINT = re.compile(rf"\b(?=[bcdopqst])(?:{'|'.join(_HINTS)})\b", re.IGNORECASE)
 _ONE = re.compile(rf"\b(?P<article>an?)\s(?:{WORD})\b", re.IGNORECASE)
 _ROMAN = re.compile(r"\b[A-Z]\w+\s(?=[IVX])(?P<tens>X{0,3})(?P<units>IX|IV|V?I{0,3})(?!\w)")
@@ -118,8 +120,10 @@ def ones(text: str) -> Iterator[tuple[Phrase, int]]:
 
 
 def hints(text: str) -> Iterator[Phrase]:
-    """What bears out a number in words though it says none: `both`, `twice`, and Roman numerals behind a name."""
+    """What bears out a number in words though it says none: `both`, `twice`, and Roman numerals behind a name; `Q4` a fourth quarter."""
     for match in _HINT.finditer(text):
         yield Phrase(Fraction(_HINTS[match[0].lower()]), *match.span())
     for match in _ROMAN.finditer(text):
         yield Phrase(Fraction(10 * len(match["tens"]) + _ROMAN_UNITS.index(match["units"])), match.start("tens"), match.end())
+    for match in _QUARTER.finditer(text):
+        yield Phrase(Fraction(int(match["number"])), *match.span())

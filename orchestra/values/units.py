@@ -1,4 +1,4 @@
-"""Units behind numbers: lengths, masses, times, volumes, data, energy; and what one of them is in another where that is exact."""
+"""Units behind numbers: lengths, masses, times, speeds, volumes, data, energy; and what one of them is in another where that is exact."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WORDS = {
         "kilobit": "125", "megabit": "125000", "gigabit": "125000000",
     },
 }  # fmt: skip
-_MARKS = {
+_MARKS: dict[str, dict[str, int | Fraction]] = {
     "data": {
         "kB KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
         "Mbit Mb": 125_000, "Gbit Gb": 125_000_000,
@@ -46,7 +46,7 @@ _MARKS = {
     "energy": {"kWh": 1, "MWh": 10**3, "GWh": 10**6, "TWh": 10**9},
     "power": {"W": 1, "kW": 10**3, "MW": 10**6, "GW": 10**9},
     "celsius": {"°C": 1}, "fahrenheit": {"°F": 1},
-    "speed": {"km/h": 1}, "miles an hour": {"mph": 1},
+    "speed": {"kph kmh": Fraction(5, 18), "mph": Fraction(1397, 3125)},
 }  # fmt: skip
 _POWERS = {"square": ("area", 2), "sq": ("area", 2), "cubic": ("volume", 3), "cu": ("volume", 3), "²": ("area", 2), "³": ("volume", 3)}
 UNITS: Final = {name: Unit(kind, Fraction(size)) for kind, of in _WORDS.items() for names, size in of.items() for name in names.split()}
@@ -61,16 +61,21 @@ _NO_UNITS = frozenset({"G", "H"})
 """Letters that are units only where they are small."""
 WORD: Final = "|".join(sorted((re.escape(one) for one in UNITS), key=len, reverse=True))
 _MARK = "|".join(sorted(map(re.escape, MARKS), key=len, reverse=True))
+_PER = r"(?:\s?/\s?|\s(?:per|an?)\s)"
+_OF_TIME = rf"{_PER}(?:s|sec|second|min|minute|h|hr|hour)\b"
 _UNIT = re.compile(
     rf"(?P<blank>[^\S\n]|-)?(?:(?P<power>square|sq|cubic|cu)\.?[\s-])?(?:(?P<mark>{_MARK})"
-    rf"|(?i:(?P<word>(?:{WORD}|m(?=[²³]|(?<=sq m)|(?<=cu m))))s?))(?P<raised>[²³])?(?![\w/])"
+    rf"|(?i:(?P<word>(?:{WORD}|m(?=[²³]|(?<=sq m)|(?<=cu m)|{_OF_TIME})))s?))(?P<raised>[²³])?"
+    rf"(?:(?i:{_PER}(?P<per>{WORD}|s)(?!\w))|(?![\w/]|\s(?:per|an?)\s))"
 )
 
 
 def unit_at(text: str, end: int) -> Unit | None:
-    """The unit that stands behind a number which ends there; None where there is none that is known."""
+    """The unit that stands behind a number which ends there; None where there is none that is known, as `kg per year` is not."""
     if (found := _UNIT.match(text, end)) is None:
         return None
+    if found["per"]:
+        return _rate(found)
     if found["mark"]:
         return MARKS[found["mark"]]
     word, power = found["word"], _POWERS.get((found["power"] or found["raised"] or "").lower())
@@ -83,3 +88,12 @@ def unit_at(text: str, end: int) -> Unit | None:
         return None
     kind, raised = power
     return Unit(kind, unit.size**raised * (1000 if kind == "volume" else 1))
+
+
+def _rate(found: re.Match[str]) -> Unit | None:
+    """A speed by the hour, the minute or the second; no other rate is known."""
+    if found["mark"] or found["power"] or found["raised"]:
+        return None
+    way = METRES["m"] if found["word"].lower() == "m" else UNITS[found["word"].lower()]
+    time = UNITS["second"] if found["per"].lower() == "s" else UNITS[found["per"].lower()]
+    return Unit("speed", way.size / time.size) if (way.kind, time.kind) == ("length", "time") and time.size <= 3600 else None

@@ -26,8 +26,8 @@ class Held:
 
     def __init__(self, evidence: Iterable[Source]) -> None:
         first: dict[tuple[object, ...], Place] = {}
-        self._hinted: dict[Fraction, Place] = {}
-        """What bears out numbers in words alone."""
+        self._hinted: dict[tuple[Fraction, bool], Place] = {}
+        """What bears out numbers in words alone, or quarters alone."""
         self._alone: set[Fraction] = set()
         """Those that are no parts of times."""
         self._times: dict[tuple[tuple[int, int], str], dict[tuple[int, bool, str], tuple[Time, Source]]] = {}
@@ -72,8 +72,8 @@ class Held:
                 if (written := _written(number)) not in first:
                     first[written] = (moved(number, number.start + piece.offset), source)
         for number in spoken.hinted(piece.text):
-            if piece.has(number.start) and number.value not in self._hinted:
-                self._hinted[number.value] = (moved(number, number.start + piece.offset), source)
+            if piece.has(number.start) and (hint := (number.value, spoken.is_quarter(number))) not in self._hinted:
+                self._hinted[hint] = (moved(number, number.start + piece.offset), source)
         for day in days(piece.text):
             if piece.has(day.start):
                 for less in _less(day) - self._days.keys():
@@ -86,7 +86,10 @@ class Held:
             return found
         if number.other is not None:
             return self.find(replace(number, value=number.other, plain=number.other, other=None))
-        return self._hinted.get(number.value) if number.text.replace("-", "").replace(" ", "").isalpha() else None
+        if not number.text.replace("-", "").replace(" ", "").isalpha():
+            return None
+        plain = self._hinted.get((number.value, False))
+        return plain or (self._hinted.get((number.value, True)) if spoken.is_quarter(number) else None)
 
     def at(self, time: Time) -> tuple[Time, Source] | None:
         """The first place of a time that says that of an answer at least as exactly."""

@@ -58,7 +58,9 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_BEHIND = re.compile(r"[^\S\n]?-?[^\W\d][\w./²³]*(?:[\s-][^\W\d]\w*[²³]?)?|[^\S\n]?[^\w\s]")
+_BEHIND = re.compile(
+    r"\s?/\s?\w+|[^\S\n]?-?[^\W\d][\w./²³]*(?:(?!\s(?:per|an?)\s)[\s-][^\W\d]\w*[²³]?)?(?:\s(?:per|an?|/)\s\w+)?|[^\S\n]?[^\w\s]"
+)
 """What stands behind a number, as far as it says what that is a number of."""
 _SIGN_OF_MONEY = "[\u20a0-\u20cf\u060b\u09f2\u09f3\u17db\ufdfc]"
 _STRANGE_BEFORE = re.compile(rf"(?:(?<![^\W\d_])[A-Z]{{3}}\s?|{_SIGN_OF_MONEY}\s?)\Z")
@@ -228,7 +230,7 @@ def _number(match: re.Match[str], text: str, listed: re.Match[str] | None, *, mi
         plain = -plain
     measure, strange, counts = (None, "", False) if currency or match["percent"] else beside(match.string, begin, match.end())
     if match["letter"] in ("m", "mm") and not currency:
-        measure = METRES[match["letter"]]
+        measure = unit_at(match.string, match.start("letter") - 1) or METRES[match["letter"]]
     return Number(
         plain * scale, plain, step, currency, bool(match["percent"]), bool(match["open"] and match["close"]), text, start, begin,
         dashed, unit, loose, measure=measure, strange=strange, counts=counts, parts=parts,
@@ -380,7 +382,8 @@ def differ(answer: Number, evidence: Number) -> bool | None:
     if answer.measure and evidence.measure:
         if answer.measure == evidence.measure:
             return False
-        return None if answer.unit or evidence.unit else True
+        of_one_way = {answer.measure.kind, evidence.measure.kind} == {"length", "speed"}  # `100 km in an hour`
+        return None if answer.unit or evidence.unit or of_one_way else True
     kinds = [(bool(one.currency), one.percent, one.measure is not None) for one in (answer, evidence)]
     if any(map(any, kinds)) and all(map(any, kinds)) and kinds[0] != kinds[1]:
         pounds = {"GBP", *(one.currency for one in (answer, evidence))} - {""} == {"GBP"}

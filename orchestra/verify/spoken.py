@@ -53,6 +53,11 @@ def held(text: str) -> Iterator[Number]:
         yield replace(_number(text, one), text=text[one.start : end])
 
 
+def is_quarter(number: Number) -> bool:
+    """Whether a number is a quarter of a year: `Q4`, `fourth quarter`."""
+    return number.text.lower().endswith(" quarter") or number.text[:1] == "Q"
+
+
 def hinted(text: str) -> Iterator[Number]:
     """What bears out a number in words, and none in digits."""
     return (_number(text, one) for one in hints(text))
@@ -88,6 +93,8 @@ def _ordinal(text: str, before: Written, last: Phrase) -> Phrase | None:
 
 def _number(text: str, one: Phrase) -> Number:
     shown = text[one.start : one.end]
+    if one.ordinal and text[one.end : one.end + len(" quarter")].lower() == " quarter":
+        shown = text[one.start : one.end + len(" quarter")]
     found = Number(one.value, one.value, Fraction(0), text=shown, start=one.start, begin=one.start)
     return replace(found, measure=unit_at(text, one.end), small=one.small, other=one.other)
 

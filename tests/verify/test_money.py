@@ -43,6 +43,11 @@ def outcome(answer: Any, evidence: str, check: str = "numbers") -> str:
         ("5 km", "5,000 metres", "pass"), ("7 years", "7 months", "fail"), ("18 months", "1.5 years", "pass"), ("5 GB", "5 MB", "fail"),
         ("5 litres", "5,000 ml", "pass"), ("7 years", "a 7-year plan", "pass"), ("5 m²", "5 square metres", "pass"),
         ("5 m²", "5 cubic metres", "fail"), ("5 °C", "5 °F", "fail"), ("7 years", "7 of them", "pass"), ({"n": 324}, "324 feet", "pass"),
+        ("100 km per hour", "100 km/h", "pass"), ("60 mph", "60 miles per hour", "pass"), ("60 miles an hour", "60 mph", "pass"),
+        ("10 metres per second", "10 m/s", "pass"), ("10 m/s", "10 metres per second", "pass"), ("36 km/h", "10 m/s", "pass"),
+        ("100 kph", "100 km/h", "pass"), ("100 mph", "100 km/h", "fail"), ("100 km/h", "100 km in an hour", "unknown"),
+        ("20 km a day", "20 km each day", "pass"), ("5 days a week", "5 days", "pass"), ("10 m/s", "10 m", "unknown"),
+        ("a five-second pause", "5 seconds", "pass"), ("5 seconds", "a five-second pause", "pass"),
     ],
 )  # fmt: skip
 def test_a_number_of_another_thing_does_not_pass(answer: Any, evidence: str, says: str) -> None:
@@ -84,7 +89,8 @@ def test_a_square_foot_is_a_foot_times_a_foot() -> None:
     ("expression", "answer", "says"),
     [
         ("€2+€3", "$5", "fail"), ("€2+€3", "€5", "pass"), ("€2+€3", 5, "pass"), ("2+3", "$5", "pass"), ("$2+€3", 5, "fail"),
-        ("$2+€3", "$5", "fail"), ("$2*1.1", "€2.2", "unknown"), ("$500 / 1.25", "€400", "unknown"), ("$500 * 0.92", "€500", "fail"), ("€3+€2-$0", "€5", "fail"), ("$100*12%", "$12", "pass"),
+        ("$2+€3", "$5", "fail"), ("$2*1.1", "€2.2", "unknown"), ("$500 / 1.25", "€400", "unknown"), ("$500 * 0.92", "€500", "fail"),
+        ("€3+€2-$0", "€5", "fail"), ("$100*12%", "$12", "pass"),
         ("$2+$3", "A$5", "unknown"), ("$2+$3", "five euros", "fail"), ("$2*€1.5/$2", "€1.5", "pass"), ("€2+€3", "$6", "fail"),
     ],
 )  # fmt: skip

@@ -112,7 +112,10 @@ def test_dozens_are_twelves(number: int, other: int) -> None:
         ("three quarters", "25%", "fail"), ("1/2", "0.5", "pass"), ("3/4", "75%", "pass"), ("12", "a dozen", "pass"),
         ("0.5", "half of them", "pass"), ("6 eggs", "half a dozen eggs", "pass"), ("ten years", "a decade", "pass"),
         ("two people", "both people", "pass"), ("2 people", "both people", "fail"), ("Louis the fourteenth", "Louis XIV", "pass"),
-        ("Louis the fifteenth", "Louis XIV", "fail"), ("1 hour", "an hour", "pass"), ("the 19th century", "the nineteenth century", "pass"),
+        ("Louis the fifteenth", "Louis XIV", "fail"), ("1 hour", "an hour", "pass"),
+        ("the fourth quarter of 2023", "Q4 2023", "pass"), ("the Second Quarter", "Q2", "pass"), ("the third quarter", "Q4", "fail"),
+        ("four people", "Q4", "fail"), ("the fourth man", "Q4", "fail"), ("the fourth quarter", "the fourth man", "pass"),
+        ("the 19th century", "the nineteenth century", "pass"),
         ("twenty per cent", "20%", "pass"), ("twenty per cent", "one fifth", "pass"), ("twenty per cent", "30%", "fail"),
         # what may be no number
         ("one way to do it", "a way", "unknown"), ("the first way", "a way", "unknown"), ("wait a second", "wait", "unknown"),
