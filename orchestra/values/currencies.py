@@ -21,10 +21,11 @@ MAY_BE: Final[Mapping[str, tuple[str, ...]]] = {
     "rial": ("SAR", "QAR", "OMR", "YER", "IRR"),
     "shilling": ("KES", "TZS", "UGX", "SOS", "ATS", "GBP"),
     "cent": ("$", "USD", "AUD", "CAD", "NZD", "HKD", "SGD", "TWD", "EUR", "ZAR"),
+    "pound": ("GBP", "EGP", "LBP", "SYP"),
     "penny": ("GBP",),
 }
 """What a name may stand for that is of several currencies, or of a part of one."""
-USUAL: Final = {"$": "USD", "¥": "JPY"}
+USUAL: Final = {"$": "USD", "¥": "JPY", "pound": "GBP"}
 """What such a name stands for where nothing else is said; of another one it is not known."""
 PARTS: Final = frozenset({"cent", "penny"})
 """Names of hundredths."""
@@ -41,7 +42,7 @@ _CODES = (
 CODES: Final = tuple(_CODES.split())
 """Codes that are no words as well, as TOP and ALL are."""
 _NAMES = {
-    "dollar": "$", "euro": "EUR", "pound": "GBP", "pounds sterling": "GBP", "pound sterling": "GBP", "quid": "GBP", "yen": "JPY",
+    "dollar": "$", "euro": "EUR", "pound": "pound", "pounds sterling": "GBP", "pound sterling": "GBP", "quid": "GBP", "yen": "JPY",
     "yuan": "CNY", "renminbi": "CNY", "franc": "franc", "rupee": "rupee", "ruble": "RUB", "rouble": "RUB", "peso": "peso",
     "krona": "krone", "krone": "krone", "kronor": "krone", "kroner": "krone", "koruna": "CZK", "zloty": "PLN", "złoty": "PLN",
     "forint": "HUF", "lira": "lira", "shekel": "ILS", "baht": "THB", "dong": "VND", "rupiah": "IDR", "ringgit": "MYR", "rand": "ZAR",
@@ -58,6 +59,7 @@ _OF = {
     "krone": {"swedish": "SEK", "norwegian": "NOK", "danish": "DKK", "icelandic": "ISK"},
     "rupee": {"indian": "INR", "pakistani": "PKR", "sri lankan": "LKR", "nepalese": "NPR"},
     "lira": {"turkish": "TRY", "italian": "ITL"},
+    "pound": {"british": "GBP", "egyptian": "EGP", "lebanese": "LBP", "syrian": "SYP"},
     "won": {"korean": "KRW", "south korean": "KRW"},
 }  # fmt: skip
 _ADJECTIVE = "|".join(re.escape(one) for one in sorted({name for of in _OF.values() for name in of}, key=len, reverse=True))
@@ -98,5 +100,5 @@ def differ(answer: str, evidence: str) -> bool | None:
     mine, theirs = MAY_BE.get(answer, (answer,)), MAY_BE.get(evidence, (evidence,))
     if not set(mine) & {*theirs, evidence} and answer not in theirs:
         return True
-    says_less = evidence in mine and answer not in USUAL and answer not in PARTS
-    return False if says_less else None
+    less = answer if evidence in mine else evidence if answer in theirs else ""  # of which of them the name is of several
+    return False if less and less not in USUAL and less not in PARTS else None

@@ -162,8 +162,10 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
             found += _operands(field, held)
         if field.is_format(QUOTE) or _is_expression(field):
             continue
-        for text in figures.unreal(field.value) if isinstance(field.value, str) else ():
-            return failed("numbers", f"there is no {text}, as {field.path or 'the answer'} has it")
+        for text, sure in figures.unreal(field.value) if isinstance(field.value, str) else ():
+            if sure:
+                return failed("numbers", f"there is no {text}, as {field.path or 'the answer'} has it")
+            doubt = doubt or f"there is no {text}, if {field.path or 'the answer'} has it as a date"
         for time in _times_of(field):
             if (at := held.at(time)) is not None:
                 found.append(Evidence("numbers", at[0].text, at[1].name, at[0].start, at[0].end, field.path))

@@ -101,7 +101,7 @@ def _faults(field: Field, text: str) -> Iterator[Fault]:
         yield from _inside(text)
     if kind == "date":
         yield from ((fault, True) for fault in _misdated(text))
-    yield from ((f"there is no {day}", True) for day in unreal(text))
+    yield from ((f"there is no {day}", sure) for day, sure in unreal(text, dated=kind == "date"))
 
 
 def _misdated(text: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from fractions import Fraction
 
 from orchestra.values import currencies
 from orchestra.values.digits import COMMA, COMMAED, JOINED, LAKHS, LETTERS, MINUS, NAME, POINTED, POWER, SCALE, SCALES, VULGAR, even, worth
+from orchestra.values.iso import CURRENCIES, FORMER_CURRENCIES
 from orchestra.values.months import MONTH_WORDS, month_of
 from orchestra.values.number_words import written
 from orchestra.values.units import METRES, POUND, Unit, unit_at
@@ -66,8 +67,8 @@ _SIGN_OF_MONEY = "[\u20a0-\u20cf\u060b\u09f2\u09f3\u17db\ufdfc]"
 _STRANGE_BEFORE = re.compile(rf"(?:(?<![^\W\d_])[A-Z]{{3}}\s?|{_SIGN_OF_MONEY}\s?)\Z")
 _STRANGE_BEHIND = re.compile(rf"\s?(?:[A-Z]{{3}}(?!\w)|{_SIGN_OF_MONEY})")
 _COUNTED = re.compile(
-    r"[^\S\n](?!(?:and|or|to|of|in|on|at|by|for|from|per|as|than|with|the|an?|is|was|were|are|has|had|respectively|between|up|down|after|before"
-    r"|during|over|under|while|when|which|that|but|compared|versus|vs|million|billion|thousand|und|et)\b)[^\W\d]{3,}",
+    r" (?-i:(?![A-Z]))(?!(?:and|or|to|of|in|on|at|by|for|from|per|as|than|with|the|an?|is|was|were|are|has|had|respectively|between|up|down"
+    r"|after|before|during|over|under|while|when|which|that|but|compared|versus|vs|million|billion|thousand|und|et)\b)[^\W\d]{3,}",
     re.IGNORECASE,
 )
 _LESS = re.compile(r"\b(?:minus|negative)\s$", re.IGNORECASE)
@@ -85,6 +86,13 @@ _DATES = tuple(
         rf"(?P<n>{MONTH_WORDS})\.?,?\s(?P<y>\d{{4}})",
     )
 )
+_DATED = re.compile(r"\b(?:on|dated?|due|until|till|by|since|from|before|after):?\s\Z", re.IGNORECASE)
+"""Before a date;"""
+_WITHIN = re.compile(r"\b(?:in|during|throughout)\s\Z", re.IGNORECASE)
+"""and before a month."""
+_GOES_ON = re.compile(r"[.,]\d|\s?[%‰€£¥₹$°]")
+_THEN = re.compile(rf"\s(?P<word>[^\W\d_])|[,;]?\s(?:and\s)?(?:(?:{MONTH_WORDS})\.?\s)?\d", re.IGNORECASE)
+"""Behind a month and a number that may be no day of it: what it counts, or the next of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +250,8 @@ def beside(text: str, begin: int, end: int) -> tuple[Unit | None, str, bool]:
     measure = unit_at(text, end)
     before, behind = _STRANGE_BEFORE.search(text, max(0, begin - 5), begin), _STRANGE_BEHIND.match(text, end)
     strange = "" if measure else (before or behind or [""])[0].strip()
+    if strange.isalpha() and strange not in CURRENCIES and strange not in FORMER_CURRENCIES:  # `VAT`, `NET`
+        strange = ""
     return measure, strange, measure is None and _COUNTED.match(text, end) is not None
 
 
@@ -307,10 +317,28 @@ def days(text: str) -> list[Day]:
     return sorted(found, key=lambda day: day.start)
 
 
-def unreal(text: str) -> list[str]:
-    """What a text writes as a date and is none: 30 February, 2026-02-30, 31 June. A month beyond the twelfth is no date, and nothing is
-    said of it."""
-    return [match[0] for pattern in _DATES[:4] for match in pattern.finditer(text) if _day(match) is None and _like_a_date(match)]
+def unreal(text: str, *, dated: bool = False) -> list[tuple[str, bool]]:
+    """What a text writes as a date and is none, and whether it surely is meant as one: 30 February, 2026-02-30, 31 June.
+
+    A month beyond the twelfth is no date, and nothing is said of it; nor of `2024.02.30`, which may be a version, but behind such words as
+    `on`, or where the whole text should be a date (`dated`).
+    """
+    every = [match for pattern in _DATES[:4] for match in pattern.finditer(text) if _day(match) is None and _like_a_date(match)]
+    said = ((match[0], dated or _is_meant(match)) for match in every)
+    return [(shown, sure) for shown, sure in said if sure is not None]
+
+
+def _is_meant(match: re.Match[str]) -> bool | None:
+    """Whether a date is meant; None where a number of something else is, as in `in June 31 people died` and `Feb 30%`."""
+    text, parts = match.string, match.groupdict()
+    if parts.get("y"):
+        return True if parts.get("mark") != "." or _DATED.search(text, max(0, match.start() - 10), match.start()) else None
+    if _GOES_ON.match(text, match.end()):
+        return None
+    if (behind := _THEN.match(text, match.end())) is None:
+        return True
+    counts = behind["word"] and match[0][0].isalpha() and _WITHIN.search(text, max(0, match.start() - 10), match.start())
+    return None if counts else False
 
 
 def _like_a_date(match: re.Match[str]) -> bool:
@@ -384,12 +412,15 @@ def differ(answer: Number, evidence: Number) -> bool | None:
             return False
         of_one_way = {answer.measure.kind, evidence.measure.kind} == {"length", "speed"}  # `100 km in an hour`
         return None if answer.unit or evidence.unit or of_one_way else True
-    kinds = [(bool(one.currency), one.percent, one.measure is not None) for one in (answer, evidence)]
+    mine, theirs = (one.measure is not None and bool(one.unit) for one in (answer, evidence))  # `5 m` may be millions
+    kinds = [(bool(one.currency), one.percent, one.measure is not None and not one.unit) for one in (answer, evidence)]
     if any(map(any, kinds)) and all(map(any, kinds)) and kinds[0] != kinds[1]:
-        pounds = {"GBP", *(one.currency for one in (answer, evidence))} - {""} == {"GBP"}
+        pounds = {one.currency for one in (answer, evidence)} <= {"GBP", "pound", ""}
         weight = next((one.measure for one in (answer, evidence) if one.measure is not None), None)
         return not (pounds and weight == POUND)
     if (answer.currency and evidence.strange) or (answer.strange and evidence.currency):
+        return None
+    if (mine and (evidence.currency or evidence.percent)) or (theirs and (answer.currency or answer.percent)):
         return None
     counted = (answer.percent and evidence.counts) or (answer.counts and evidence.percent)
     return None if counted or (answer.strange and evidence.strange and answer.strange != evidence.strange) else False

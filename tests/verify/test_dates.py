@@ -37,6 +37,19 @@ def test_a_day_that_does_not_exist_fails_though_the_evidence_has_it(year: int, m
         assert verdict.outcome == ("pass" if exists else "fail"), text
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("In June 31 people died.", "pass"), ("It fell in June 31%.", "pass"), ("in Feb 30.5 million", "pass"),
+        ("version 2024.02.30", "pass"), ("Jan 10, Feb 30, Mar 40", "unknown"), ("12 in Feb 30 in Mar", "pass"),
+        ("on February 30 the board met", "unknown"),
+        ("due on February 30.", "fail"), ("on 30 February", "fail"), ("on June 31, 2020 they met", "fail"), ("on 2024.02.30", "fail"),
+    ],
+)  # fmt: skip
+def test_a_month_and_a_number_that_may_count_something_are_no_false_date(text: str, says: str) -> None:
+    assert [one.outcome for one in judge({"answer": text}, (Source(text),), ["numbers"]).verdicts] == [says]
+
+
 @pytest.mark.parametrize("text", ["version 31.2.1", "12-31-99", "April 2020", "31 people", "room 30, February", "2026-40-77", "0/5/2020"])
 def test_what_is_no_date_is_no_date_that_does_not_exist(text: str) -> None:
     assert unreal(text) == []
