@@ -31,11 +31,11 @@ _KINDS = {
 _NAMES = tuple(
     (re.compile(pattern), kind)
     for pattern, kind in (
-        (r"(?:.*_)?iban(?:_.*)?", "iban"),
-        (r"(?:.*_)?(?:credit_?card|card_?(?:number|no)|pan)", "card"),
+        (r"(?:.*_)?iban(?:_(?:no|number|code))?", "iban"),
+        (r"(?:.*_)?(?:credit|debit|payment|bank)_?card(?:_?(?:number|no))?|card_?number", "card"),
         (r"(?:.*_)?country(?:_code)?", "country"),
         (r"(?:.*_)?currency(?:_code)?", "currency"),
-        (r"(?:.*_)?(?:lang|language|locale)(?:_code)?", "language"),
+        (r"(?:(?!.*(?:programming|scripting|markup|query)_).*_)?(?:lang|language|locale)(?:_code)?", "language"),
         (r"(?:.*_)?(?:date|birthday|deadline)(?:_.*)?", "date"),
     )
 )
@@ -45,7 +45,16 @@ _ACCOUNT = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?:[ \u00a0]?[A-Z0-9])+", re.ASCII)
 _CARD = re.compile(r"(?<![\w-])(?<!\d )(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5})(?![\w-]| \d)", re.ASCII)
 _LEAST = 15
 """Characters of the shortest IBAN."""
-_TAG = re.compile(r"(?P<language>[a-zA-Z]{2,3})(?:[-_][A-Za-z]{4})?(?:[-_](?P<country>[A-Za-z]{2}))?")
+_MASK = re.compile(r"[*•●#…]|\.\.|[xX]{4}")
+"""In the number of an account or a card that is not shown whole."""
+_YEARS = re.compile(r"(?:(?:19|20)\d\d[ -]?){4}")
+_DIALLED = re.compile(r"(?:\+|00)?\d{1,4}")
+_TAG = re.compile(
+    r"(?P<language>[a-zA-Z]{2,3})(?:[-_][A-Za-z]{3}){0,3}(?:[-_][A-Za-z]{4})?(?:[-_](?:(?P<country>[A-Za-z]{2})|\d{3}))?"
+    r"(?:[-_](?:[A-Za-z0-9]{5,8}|\d[A-Za-z0-9]{3}))*(?:[-_][A-Za-z0-9](?:[-_][A-Za-z0-9]{2,8})+)*(?:\.[\w-]+)?(?:@\w+)?",
+    re.ASCII,
+)
+"""A tag of BCP 47, or the name of a locale."""
 
 
 def check_format(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
@@ -82,7 +91,7 @@ def _kind(field: Field) -> tuple[str, bool]:
     if not field.name:  # one of several
         name = f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
     kind = next((kind for pattern, kind in _NAMES if pattern.fullmatch(name)), "")
-    return kind, kind in ("iban", "card") or name.endswith("_code")
+    return kind, kind == "iban" or name.endswith(("_code", "number", "_no"))
 
 
 def _faults(field: Field, text: str) -> Iterator[Fault]:
@@ -92,11 +101,14 @@ def _faults(field: Field, text: str) -> Iterator[Fault]:
         if (found := _CODES[kind](text, strict)) is not None:
             yield found
         return
-    if kind == "iban":
+    if kind in ("iban", "card") and _MASK.search(text):
+        yield "part of it is not shown", False
+    elif kind == "iban":
         fault = iban_fault(text)
         yield ("no IBAN of its country is known", False) if fault is None else (fault, True)
     elif kind == "card":
-        yield card_fault(text), True
+        if strict or any(map(str.isdigit, text)):  # `credit_card` may say whose it is
+            yield card_fault(text), True
     else:
         yield from _inside(text)
     if kind == "date":
@@ -130,14 +142,16 @@ def _inside(text: str) -> Iterator[Fault]:
         else:
             yield iban_fault(text[match.start() : end]) or "", True
     for match in _CARD.finditer(text):
-        if not any(start <= match.start() < end for start, end in taken):
-            yield card_fault(match[0]), True
+        if not (_YEARS.fullmatch(match[0]) or any(start <= match.start() < end for start, end in taken)):
+            yield card_fault(match[0]), False  # or four other numbers
 
 
 def _country(text: str, strict: bool) -> Fault | None:
     code = text.upper()
     if code in COUNTRIES or code in COUNTRIES_OF_THREE:
         return ("", True) if code == text else (f"codes of countries are written {code}", False) if strict else None
+    if _DIALLED.fullmatch(text):
+        return None
     if code in RESERVED:
         return f"{code} is no country in ISO 3166-1, though in use", False
     return _no_code(text, strict, (2, 3), "country in ISO 3166-1")
@@ -155,7 +169,7 @@ def _currency(text: str, strict: bool) -> Fault | None:
 def _no_code(text: str, strict: bool, lengths: tuple[int, ...], what: str) -> Fault | None:
     """The fault of what is not in a list; None where it is no code and need be none, as `Germany`."""
     like_one = text.isascii() and text.isalpha() and text.isupper() and len(text) in lengths
-    return (f"there is no such {what}", True) if strict or like_one else None
+    return (f"there is no such {what}", strict) if strict or like_one else None  # `UAE` and `RMB` are in use
 
 
 def _language(text: str, strict: bool) -> Fault | None:
@@ -169,7 +183,7 @@ def _language(text: str, strict: bool) -> Fault | None:
         return (f"{language} is none of the codes of two letters", False) if strict or country else None
     if not strict and not country and language != text and language not in LANGUAGES:  # `Go` and `R` are languages as well
         return None
-    return ("", True) if language in LANGUAGES else (f"there is no language {language} in ISO 639-1", True)
+    return ("", True) if language in LANGUAGES else (f"there is no language {language} in ISO 639-1", strict or bool(country))
 
 
 _CODES: Final[dict[str, Callable[[str, bool], Fault | None]]] = {"country": _country, "currency": _currency, "language": _language}

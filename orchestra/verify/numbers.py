@@ -324,15 +324,15 @@ def unreal(text: str, *, dated: bool = False) -> list[tuple[str, bool]]:
     `on`, or where the whole text should be a date (`dated`).
     """
     every = [match for pattern in _DATES[:4] for match in pattern.finditer(text) if _day(match) is None and _like_a_date(match)]
-    said = ((match[0], dated or _is_meant(match)) for match in every)
+    said = ((match[0], _is_meant(match, dated=dated)) for match in every)
     return [(shown, sure) for shown, sure in said if sure is not None]
 
 
-def _is_meant(match: re.Match[str]) -> bool | None:
+def _is_meant(match: re.Match[str], *, dated: bool) -> bool | None:
     """Whether a date is meant; None where a number of something else is, as in `in June 31 people died` and `Feb 30%`."""
     text, parts = match.string, match.groupdict()
     if parts.get("y"):
-        return True if parts.get("mark") != "." or _DATED.search(text, max(0, match.start() - 10), match.start()) else None
+        return True if dated or parts.get("mark") != "." or _DATED.search(text, max(0, match.start() - 10), match.start()) else None
     if _GOES_ON.match(text, match.end()):
         return None
     if (behind := _THEN.match(text, match.end())) is None:
