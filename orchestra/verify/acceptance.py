@@ -30,8 +30,8 @@ CONFIDENCE = "confidence"
 """The check that asks no evidence but the producer's own score."""
 KNOWN = (*CHECKS, CONFIDENCE, *ASKING)
 """All checks, the cheapest first."""
-HEAVY = 1 << 16
-"""Characters of a value and its evidence from which on checks should speak beside the loop: they may take some tenths of a second."""
+HEAVY = 1 << 14
+"""Characters of a value and its evidence from which on checks should speak beside the loop: they may take a tenth of a second."""
 _CRASH = re.compile(r"(?:^|: )T00[234]\b")
 """In the reason of a check: a tool that could not be called so, that raised, or gave what is not of its type."""
 
