@@ -118,6 +118,8 @@ async def _again(view: Orchestra, old: str, fork: str, *, kept: bool) -> _End:
         if fork:
             going = await view.resume(fork, by=WHO)
         else:
+            if kept and await Marks(view.journal).unwritten(old):
+                Marks(view.journal).begin(next_run(old))  # the batch has still to write what comes of it
             going = (await view.options(idempotency_key=next_key(old) if kept else "").fork(old, step)).run
         result = await going.pause()
     except OrchestraError as error:

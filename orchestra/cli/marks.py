@@ -49,10 +49,13 @@ class Marks:
 
     def follow(self, run: str, *, lost: bool = False) -> None:
         """Another try comes after a run; with `lost` one that is deleted, and whose result was not written, as far as anybody knows."""
-        self._journal.remember(_mark("followed", run), "", "lost" if lost else "followed")
+        what = "lost" if lost else "followed"
+        self._journal.remember(_mark(what, run), "", what)  # each has a mark of its own, since the first word of a mark stays
 
     async def followed(self, run: str) -> Literal["", "followed", "lost"]:
         """What was said of the try after a run."""
+        if await self._journal.recall(_mark("lost", run)) is not None:
+            return "lost"
         found = await self._journal.recall(_mark("followed", run))
         return "" if found is None else "lost" if found[1] == "lost" else "followed"
 

@@ -183,3 +183,21 @@ def test_two_that_fork_what_failed_at_once_make_one_fork(shop: Shell, start: Sta
         process.communicate(timeout=PATIENCE)
     shop(*FORK)
     assert (paid(), statuses(shop)) == (["bad1", "bad2", "bad3"], ["done"] * 3 + ["failed"] * 3)
+
+
+def test_a_fork_of_a_failed_row_stays_until_its_batch_has_written_it_and_is_lost_where_both_are_deleted(shop: Shell, start: Starter) -> None:
+    rows("slow", "unsent")
+    process = start(*BATCH)
+    until(lambda: statuses(shop) == ["failed", "running"])
+    process.kill()
+    process.wait(PATIENCE)
+    Path("up").touch()
+    assert shop(*FORK).code == 0
+    runs = {run["status"]: run["run"] for run in shop("runs", "list", "--json").json}
+    assert shop("runs", "delete", runs["failed"], "--yes").code == 0
+    assert shop("runs", "gc", "--older", "0d", "--yes").out.startswith("1 kept: their batch has not written what they came to: ")
+    shop("runs", "delete", runs["done"], "--yes")
+    Path("go").touch()
+    assert last(shop(*BATCH).err) == "out.jsonl: 2 rows: 1 done, 1 failed"
+    assert [one["error"]["code"] for one in results() if one["error"]] == ["C059"]
+    assert paid() == ["slow", "unsent"]
