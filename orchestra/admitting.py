@@ -31,21 +31,31 @@ class Admitted(msgspec.Struct, frozen=True, omit_defaults=True):
     """Agents that must not see the run's data, and what they are cleared for."""
     room: int = 0
     """Tokens of a prompt that each of the planners has room for, its own words left out; 0 where that is not known."""
+    calls: bool = False
+    """Whether a plan that surely takes more calls than the budget has goes back. It does not in runs from before, nor where calls may be
+    recalled, and cost nothing."""
 
 
-def admitted(project: Project, program: Program, label: Label) -> dict[str, Any]:
-    """What the fleet admits of the plans of a program on data with this label, as the run's options have it; empty where there is none to
-    tell of, or no fleet."""
+def admitted(project: Project, program: Program, label: Label, *, fresh: bool) -> dict[str, Any]:
+    """What fleet and budget admit of the plans of a program on data with this label, as the run's options have it; empty where there is
+    none to tell of. With `fresh` all calls are made in the run."""
     plans = [node.planning for one in programs(program) for node in one.nodes if node.planning is not None]
-    if not plans or (fleet := project.fleet) is None:
+    if not plans:
         return {}
+    calls = fresh and any(one.budget is not None and one.budget.calls is not None for one in programs(program))
+    told: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(_of_fleet(project, program, plans, label), calls=calls))
+    return {PLANS: told} if told else {}
+
+
+def _of_fleet(project: Project, program: Program, plans: list[Planning], label: Label) -> Admitted:
+    """What the fleet admits; all where there is none."""
+    if (fleet := project.fleet) is None:
+        return Admitted()
     cards = {name: card for name, _ in program.askable if (card := project.cards.get(name)) is not None}
     cleared = {name: clearance(fleet, card) for name, card in cards.items()}
     planners = {one.name for plan in plans for one in (plan.router, plan.larger) if one is not None}
     barred = {name: most for name, most in cleared.items() if not may_go(label, most) and name not in planners}
-    found = Admitted(barred, room(fleet, [cards[name] for name in sorted(planners) if name in cards]))
-    told: dict[str, Any] = msgspec.to_builtins(found)
-    return {PLANS: told} if told else {}
+    return Admitted(barred, room(fleet, [cards[name] for name in sorted(planners) if name in cards]))
 
 
 def clearance(fleet: FleetConfig, card: Card) -> Label:
@@ -72,16 +82,16 @@ def room(fleet: FleetConfig, planners: list[Card]) -> int:
 
 def planned(program: Program, told: Mapping[str, Any]) -> Program:
     """The program with what a run's options tell of its plans. Raises `InputError` E019 for what does not say that."""
-    if not (PLANS in told or (program.budget is not None and program.budget.calls is not None)):
+    if PLANS not in told:
         return program
     try:
-        return _planned(program, msgspec.convert(told.get(PLANS, {}), Admitted), None)
+        return _planned(program, msgspec.convert(told[PLANS], Admitted), None)
     except msgspec.ValidationError as error:
         raise InputError("E019", f"what is said of its plans is none: {error}", hint="orchestra explain E019") from error
 
 
 def _planned(program: Program, said: Admitted, calls: int | None) -> Program:
-    own = program.budget.calls if program.budget is not None else None
+    own = program.budget.calls if said.calls and program.budget is not None else None
     least = min((one for one in (own, calls) if one is not None), default=None)
     return replace(program, nodes=tuple(_node(node, said, least) for node in program.nodes))
 

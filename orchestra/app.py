@@ -173,7 +173,7 @@ class Orchestra:
     def program(self, step: Step[..., Any], /) -> Program:
         """A step as the engine runs it. Raises `InputError`, or `InputErrors`, where it does not compile."""
         program = self._project.program(step, self._options.accept)
-        return with_plans(program, of_plans(self._project, program, self._labelled(program)))
+        return with_plans(program, of_plans(self._project, program, self._labelled(program), fresh=not self._options.memo))
 
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
         """Runs a workflow, an agent or a tool to its end. Being cancelled cancels the run; under a key it goes on, for whoever has the key.
@@ -221,7 +221,8 @@ class Orchestra:
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         more = {"label": self._labelled(program), "tiers": self._project.tiers(program), **more}
-        kept = self._options.kept(program.budget, more.pop("tags", {})) | of_plans(self._project, program, more["label"])
+        fresh = not (self._options.memo or more.get("parent"))
+        kept = self._options.kept(program.budget, more.pop("tags", {})) | of_plans(self._project, program, more["label"], fresh=fresh)
         return self._engine.start(
             with_plans(program, kept), given, graph=graph, versions=versions, options=kept, live=self._options.live, **more
         )

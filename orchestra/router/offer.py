@@ -37,7 +37,7 @@ class Skill:
     digest: str = ""
     """Of what it does: an agent's card, a tool's contract, a workflow with all that it calls."""
     calls: int = 1
-    """Calls that one call of it surely makes: none of a workflow that may do without."""
+    """Calls that one call of it surely makes, as a budget counts them: none of a tool, nor of a workflow that may ask nobody."""
     acts: bool = False
     """Whether a call may change the world, and no person is asked before."""
 
@@ -46,7 +46,7 @@ class Skill:
         """An agent or a tool."""
         fields = {name: under(contract.input, one) for name, one in contract.input.get("properties", {}).items()}
         required = frozenset(contract.input.get("required", ()))
-        told = contract.output, contract.description, contract.sealed().digest
+        told = contract.output, contract.description, contract.sealed().digest, 1 if contract.kind == "agent" else 0
         return cls(contract.name, contract.kind, fields, required, *told, acts=acts(contract))
 
     @classmethod

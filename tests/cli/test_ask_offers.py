@@ -148,14 +148,24 @@ def test_an_empty_request_is_said_to_be_empty_before_anybody_is_asked(desk: Shel
 
 @pytest.mark.parametrize(("calls", "code"), [(61, 0), (60, 3)])
 def test_a_plan_that_surely_takes_more_calls_than_the_budget_has_goes_back_and_spends_nothing(desk: Shell, calls: int, code: int) -> None:
-    line = "s1 = [search(query=x, documents=input.documents) for x in input.many]"
+    line = "s1 = [reader(question=x, context=input.request) for x in input.many]"
     many = f"many={json.dumps(['tower'] * 60)}"
     planning(desk, f"{line}\nreturn s1", line, line)
-    said = desk("ask", "find these", "-d", "docs", "-i", many, "--whole", "--budget", f"calls={calls}", "--no-cache")
+    said = desk("ask", "find 1889", "-d", "docs", "-i", many, "--whole", "--budget", f"calls={calls}", "--no-cache")
     assert said.code == code, said.err
     if code:
         assert said.err.count("R023  /steps/1: the steps would make 60 calls at least, and 59 are left of the budget") == 3
         assert isinstance(desk.opener, Simulated)
         assert desk.opener.workers is not None
         assert {call.name for call in desk.opener.workers.calls} == {"router"}
+    assert desk("runs", "replay", "last").code == 0
+    if not code:  # a fork is told what its parent was answered
+        assert desk("runs", "fork", "last", "--budget", "calls=5").code == 0
+
+
+def test_tools_take_no_calls_of_a_budget(desk: Shell) -> None:
+    planning(desk, "s1 = [search(query=x, documents=input.documents) for x in input.many]\nreturn s1")
+    many = f"many={json.dumps(['tower'] * 60)}"
+    said = desk("ask", "find these", "-d", "docs", "-i", many, "--whole", "--budget", "calls=2", "--no-cache")
+    assert said.code == 0, said.err
     assert desk("runs", "replay", "last").code == 0
