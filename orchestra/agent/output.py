@@ -89,7 +89,7 @@ class Reader:
         card, alone = self._card, self._form.alone
         if finish == "length" and (whole := self._form.begun(text) if card.grammar is None else _whole_lines(text)) is not None:
             text = whole
-        elif finish == "length" and (alone or not self._plain):
+        elif finish == "length" and (alone or not self._plain or card.grammar is not None):
             reason = f"{card.name} was cut off after max_output tokens, in {_shown(text)}"
             return Unreadable("M003", reason, f"raise max_output ({card.max_output}) of the card, or ask for less")
         choices = self._form.choices if alone else ()
