@@ -29,6 +29,8 @@ from orchestra.run import Run
 from orchestra.seen import Wanted, begun, listed
 from orchestra.workflow.nodes import Budget
 
+SHOWN = 5
+"""Runs that are named of those that are left out."""
 BAD = ("failed", "budget", "cancelled", "not forked")
 
 
@@ -61,9 +63,13 @@ async def fork_all(open_: Opener, asked: Several, *, as_json: bool) -> int:
     lets go of the forks, and says how to go on with them."""
     async with opened(open_, asked.runs[0] if asked.runs else "failed", None, settings(fleet=asked.fleet)) as orchestra:
         view, bad = orchestra.options(budget=asked.budget, again=asked.effects), False
-        failed = {} if asked.period is None else await _failed(orchestra, *asked.period)
+        failed, lost = ({}, []) if asked.period is None else await _failed(orchestra, *asked.period)
         found = dict.fromkeys([await find_run(orchestra.journal, name) for name in asked.runs], "") | failed
-        if not found and not as_json:
+        if lost:
+            runs, more = ", ".join(lost[:SHOWN]), ", …" if len(lost) > SHOWN else ""
+            note(f"{len(lost)} left out that failed: what was made of them was deleted, and may have done something: {runs}{more}")
+            note(f"to make one again all the same: orchestra runs fork {lost[0]}")
+        elif not found and not as_json:
             say("no run failed that was not made again since")
 
         async def one(run: str) -> _End:
@@ -85,9 +91,9 @@ async def fork_all(open_: Opener, asked: Several, *, as_json: bool) -> int:
     return int(bad)
 
 
-async def _failed(orchestra: Orchestra, since: float, until: float) -> dict[str, str]:
+async def _failed(orchestra: Orchestra, since: float, until: float) -> tuple[dict[str, str], list[str]]:
     """The runs of a period that failed and were not made again, oldest first, those of an evaluation left out. Each with its fork where
-    that was cut off: it takes the place of the run."""
+    that was cut off: it takes the place of the run. And those whose fork is deleted."""
     runs = await listed(orchestra.journal, time.time(), Wanted(EVERY, since=since))
     marks, done, forks = Marks(orchestra.journal), set[str](), dict[str, list[str]]()
     async for run, first in begun(orchestra.journal, runs):
@@ -96,14 +102,16 @@ async def _failed(orchestra: Orchestra, since: float, until: float) -> dict[str,
         elif first.parent:
             forks.setdefault(first.parent, []).append(run)
     cut_off = {run.run for run in runs if run.status == "interrupted"}
-    found: dict[str, str] = {}
+    found, lost = dict[str, str](), list[str]()
     for run in (run.run for run in reversed(runs) if run.status == "failed" and run.started < until and run.run not in done):
         if run in forks:
             if forks[run] == [fork := next_run(run)] and fork in cut_off:
                 found[run] = fork
-        elif not await marks.followed(run):
+        elif not (said := await marks.followed(run)):
             found[run] = ""
-    return found
+        elif said == "lost":
+            lost.append(run)
+    return found, lost
 
 
 async def _again(view: Orchestra, old: str, fork: str, *, kept: bool) -> _End:

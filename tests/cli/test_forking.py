@@ -60,6 +60,17 @@ def test_what_failed_is_made_again_and_what_was_made_again_is_not(shell: Shell, 
     assert (said.code, said.out) == (0, "no run failed that was not made again since\n")
 
 
+def test_a_run_whose_fork_was_deleted_is_left_out_and_that_is_said(shell: Shell) -> None:
+    bad = ran(shell, "bad")
+    shell("runs", "fork", "--failed")
+    fork = next(run["run"] for run in shell("runs", "list", "--json").json if run["run"] != bad)
+    shell("runs", "delete", fork, "--yes")
+    said = shell("runs", "fork", "--failed")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith(f"1 left out that failed: what was made of them was deleted, and may have done something: {bad}\n")
+    assert forked(shell, bad) == [(bad, "failed")]
+
+
 def test_several_runs_are_made_again_in_their_order(shell: Shell) -> None:
     bad, good = ran(shell, "bad"), ran(shell, "good")
     assert forked(shell, bad, good, bad) == [(bad, "failed"), (good, "done")]
