@@ -18,7 +18,6 @@ from orchestra.workflow.program import CompiledNode, Planning, Program, programs
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
     from orchestra.fleet.config import FleetConfig
-    from orchestra.project import Project
 
 PLANS = "plans"
 """The option of a run that has it."""
@@ -36,22 +35,22 @@ class Admitted(msgspec.Struct, frozen=True, omit_defaults=True):
     recalled, and cost nothing."""
 
 
-def admitted(project: Project, program: Program, label: Label, *, fresh: bool) -> dict[str, Any]:
+def admitted(fleet: FleetConfig | None, known: Mapping[str, Card], program: Program, label: Label, *, fresh: bool) -> dict[str, Any]:
     """What fleet and budget admit of the plans of a program on data with this label, as the run's options have it; empty where there is
     none to tell of. With `fresh` all calls are made in the run."""
     plans = [node.planning for one in programs(program) for node in one.nodes if node.planning is not None]
     if not plans:
         return {}
     calls = fresh and any(one.budget is not None and one.budget.calls is not None for one in programs(program))
-    told: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(_of_fleet(project, program, plans, label), calls=calls))
+    told: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(_of_fleet(fleet, known, program, plans, label), calls=calls))
     return {PLANS: told} if told else {}
 
 
-def _of_fleet(project: Project, program: Program, plans: list[Planning], label: Label) -> Admitted:
+def _of_fleet(fleet: FleetConfig | None, known: Mapping[str, Card], program: Program, plans: list[Planning], label: Label) -> Admitted:
     """What the fleet admits; all where there is none."""
-    if (fleet := project.fleet) is None:
+    if fleet is None:
         return Admitted()
-    cards = {name: card for name, _ in program.askable if (card := project.cards.get(name)) is not None}
+    cards = {name: card for name, _ in program.askable if (card := known.get(name)) is not None}
     cleared = {name: clearance(fleet, card) for name, card in cards.items()}
     planners = {one.name for plan in plans for one in (plan.router, plan.larger) if one is not None}
     barred = {name: most for name, most in cleared.items() if not may_go(label, most) and name not in planners}

@@ -173,7 +173,8 @@ class Orchestra:
     def program(self, step: Step[..., Any], /) -> Program:
         """A step as the engine runs it. Raises `InputError`, or `InputErrors`, where it does not compile."""
         program = self._project.program(step, self._options.accept)
-        return with_plans(program, of_plans(self._project, program, self._labelled(program), fresh=not self._options.memo))
+        told = of_plans(self._project, program, self._labelled(program), fleet=self._troupe is not None, fresh=not self._options.memo)
+        return with_plans(program, told)
 
     async def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
         """Runs a workflow, an agent or a tool to its end. Being cancelled cancels the run; under a key it goes on, for whoever has the key.
@@ -215,17 +216,16 @@ class Orchestra:
 
     def _told(self, program: Program) -> Program:
         """A program with what the options say of its budget and its agents."""
-        program = sampled(program, self._options.sample)
-        told = self._options.budget
+        program, told = sampled(program, self._options.sample), self._options.budget
         return program if told is None else dataclasses.replace(program, budget=told.beside(program.budget))
 
     def _begin(self, program: Program, given: Mapping[str, Any], graph: str, versions: dict[str, str], **more: Any) -> Execution:
         more = {"label": self._labelled(program), "tiers": self._project.tiers(program), **more}
         fresh = not (self._options.memo or more.get("parent"))
-        kept = self._options.kept(program.budget, more.pop("tags", {})) | of_plans(self._project, program, more["label"], fresh=fresh)
-        return self._engine.start(
-            with_plans(program, kept), given, graph=graph, versions=versions, options=kept, live=self._options.live, **more
-        )
+        kept = self._options.kept(program.budget, more.pop("tags", {}))
+        kept |= of_plans(self._project, program, more["label"], fleet=self._troupe is not None, fresh=fresh)
+        program = with_plans(program, kept)
+        return self._engine.start(program, given, graph=graph, versions=versions, options=kept, live=self._options.live, **more)
 
     def _labelled(self, program: Program) -> Label:
         return join((program.label, self._options.label or program.label, WITHIN.get()))

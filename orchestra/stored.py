@@ -231,14 +231,14 @@ def with_plans(program: Program, told: Mapping[str, Any]) -> Program:
     return planned(program, told)
 
 
-def of_plans(project: Project, program: Program, label: Label, *, fresh: bool) -> dict[str, Any]:
-    """What a run's options have of its plans, where there are any: what fleet and budget admit of them on data with this label. With
-    `fresh` no call is recalled."""
+def of_plans(project: Project, program: Program, label: Label, *, fleet: bool, fresh: bool) -> dict[str, Any]:
+    """What a run's options have of its plans, where there are any: what fleet and budget admit of them on data with this label.
+    Without `fleet` others stand in for it; with `fresh` no call is recalled."""
     if not program.plans:
         return {}
     from orchestra.admitting import admitted
 
-    return admitted(project, program, label, fresh=fresh)
+    return admitted(project.fleet if fleet else None, project.cards, program, label, fresh=fresh)
 
 
 def accepted_by(started: RunStarted) -> Accept | None:

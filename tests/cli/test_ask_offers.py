@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestra.app import Orchestra
+from orchestra.cli.opening import FleetMode
+from orchestra.config import Settings
+from orchestra.fleet.progress import Progress
+from orchestra.testing import Request, SimulatedServer
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
-from tests.cli.test_ask import WHEN, asked, desk, planning, used
+from tests.cli.test_ask import WHEN, asked, desk, planning
 
 __all__ = ["desk"]
 
@@ -82,15 +91,47 @@ def fleet(label: str) -> None:
         "name: plans\ninput: {request: str, skills: str, values: str, plan: str, grammar: str}\n"
         "output: str\ngrammar: grammar\nmodel: mine\n"
     )
-    Path("agents/plans/prompt.md").write_text("{{ request }}{{ skills }}{{ values }}<!-- assistant -->\n{{ plan }}")
+    Path("agents/plans/prompt.md").write_text("Plan: {{ request }}\n{{ skills }}\n{{ values }}<!-- assistant -->\n{{ plan }}")
+
+
+class Served:
+    """An opener on a fleet whose servers answer: with these lines, where they are asked to plan."""
+
+    def __init__(self, *lines: str) -> None:
+        self.asked: list[str] = []
+        self._lines = iter(lines)
+
+    def _answer(self, request: Request) -> Any:
+        said = "".join(message["content"] for message in request.body["messages"])
+        if not said.startswith("Plan: "):
+            return {"answer": "1889"}
+        self.asked.append(said)
+        return next(self._lines, "no")
+
+    @asynccontextmanager
+    async def __call__(
+        self, config: Settings, *, fleet: FleetMode = "start", progress: Callable[[Progress], None] | None = None
+    ) -> AsyncIterator[Orchestra]:
+        async with SimulatedServer("m", answer=self._answer) as server:
+            _at(server.url)
+            async with Orchestra.open(config, fleet="none", progress=progress) as orchestra:
+                yield orchestra
+
+
+def _at(url: str) -> None:
+    file = Path("configs/nowhere.yaml")
+    file.write_text(re.sub(r"http://127[.]0[.]0[.]1:[0-9]+", url, file.read_text()))
 
 
 def planned_by_mine(desk: Shell, *lines: str) -> Shell:
-    left = iter(lines)
-    desk.opener = Simulated(
-        lambda call: used(call) if call.kind == "tool" else next(left, "no") if call.name == "plans" else {"answer": "1889"}
-    )
+    desk.opener = Served(*lines)
     return desk
+
+
+def told(desk: Shell) -> list[str]:
+    """What the planner was told."""
+    assert isinstance(desk.opener, Served)
+    return desk.opener.asked
 
 
 READ = "s1 = reader(question=input.request, context=input.text)"
@@ -101,16 +142,15 @@ def test_an_agent_whose_servers_must_not_see_the_data_is_not_offered_and_a_plan_
     asked_with = ("--router", "plans", "-i", "text=It was opened in 1889.", "--no-cache")
     said = planned_by_mine(desk, READ, "return nothing")("ask", WHEN, *asked_with)
     assert (said.code, said.out) == (3, "")
-    assert isinstance(desk.opener, Simulated)
-    assert desk.opener.workers is not None
-    first, second = desk.opener.workers.calls
-    assert "\nreader(" not in f"\n{first.inputs['skills']}"
+    first, second = told(desk)
+    assert "\nreader(" not in first
     reason = "/steps/1: reader must not see these data: what it asks is cleared for public"
-    assert reason in str(second.inputs["request"])
+    assert reason in second
     assert desk("runs", "replay", "last").code == 0
     assert planned_by_mine(desk, READ, READ, READ)("plan", WHEN, *asked_with).err.count(f"R021  {reason}") == 3
     fleet("internal")
-    assert planned_by_mine(desk, READ, "return s1")("ask", WHEN, *asked_with).code == 0
+    assert "R021" not in planned_by_mine(desk, READ, "return s1")("plan", WHEN, *asked_with).err
+    assert "\nreader(" in told(desk)[0]
 
 
 def test_a_workflow_is_as_little_cleared_as_what_it_surely_asks(desk: Shell) -> None:
@@ -121,9 +161,7 @@ def test_a_workflow_is_as_little_cleared_as_what_it_surely_asks(desk: Shell) -> 
     Path("workflows/look.yaml").write_text(look)
     Path("workflows/perhaps.yaml").write_text(look.replace("name: look", "name: perhaps") + "    when: ${input.text == 'x'}\n")
     planned_by_mine(desk, "return nothing")("plan", WHEN, "--router", "plans")
-    assert isinstance(desk.opener, Simulated)
-    assert desk.opener.workers is not None
-    skills = str(desk.opener.workers.calls[0].inputs["skills"])
+    (skills,) = told(desk)
     assert ("look(" in skills, "perhaps(" in skills) == (False, True)
 
 

@@ -185,7 +185,9 @@ def test_two_that_fork_what_failed_at_once_make_one_fork(shop: Shell, start: Sta
     assert (paid(), statuses(shop)) == (["bad1", "bad2", "bad3"], ["done"] * 3 + ["failed"] * 3)
 
 
-def test_a_fork_of_a_failed_row_stays_until_its_batch_has_written_it_and_is_lost_where_both_are_deleted(shop: Shell, start: Starter) -> None:
+def test_a_fork_of_a_failed_row_stays_until_its_batch_has_written_it_and_is_lost_where_both_are_deleted(
+    shop: Shell, start: Starter
+) -> None:
     rows("slow", "unsent")
     process = start(*BATCH)
     until(lambda: statuses(shop) == ["failed", "running"])
