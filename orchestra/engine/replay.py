@@ -16,6 +16,7 @@ from orchestra.doors import Call
 from orchestra.engine.decide import decide, give_up
 from orchestra.engine.evolve import evolve
 from orchestra.engine.kinds import planning, recalling, voting
+from orchestra.engine.kinds.body import result
 from orchestra.engine.kinds.checking import examined, rounds, timed
 from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall
 from orchestra.engine.state import Phase, State, Unit
@@ -229,6 +230,8 @@ def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished, f
     if isinstance(proposal, Recall):
         proposal = planning.first(unit)  # nothing was found, and the router's machine had nothing to ask
         proposal = give_up(unit, proposal.outcome) if isinstance(proposal, Finish) else proposal
+    if isinstance(proposal, Enter):
+        proposal = _unread(unit) or proposal
     if isinstance(proposal, Finish) and (proposal.outcome, proposal.given) == (event.outcome, event.given):
         return ""
     # Not by the clock: the engine waits in time that never jumps, and stamps events with the wall's, which may.
@@ -240,6 +243,13 @@ def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished, f
     contract = unit.node.contract
     poor = contract is not None and contract.kind == "agent" and _ended_by(unit, event, NO_BUDGET)
     return "" if poor else _instead(proposal)
+
+
+def _unread(unit: Unit) -> Proposal | None:
+    """What an engine before R020 made of a line of a plan that could not be read: the node ended in that, or in its fallback."""
+    body = unit.body if unit.writing is not None and not voting.under_way(unit) else None
+    answer = result(body) if body is not None and not body.open else None
+    return give_up(unit, answer) if isinstance(answer, Failed) else None
 
 
 def _limited(unit: Unit) -> bool:

@@ -13,7 +13,7 @@ from orchestra.agent.contract import Catalog
 from orchestra.doors import Call, Refused
 from orchestra.engine.replay import replay
 from orchestra.errors import InputError
-from orchestra.events import TurnStarted
+from orchestra.events import NodeFinished, TurnStarted
 from orchestra.testing import VirtualClock, run_simulated
 from orchestra.values.outcome import Failed, Value
 from orchestra.workflow.reader import read
@@ -165,6 +165,16 @@ def test_a_plan_that_todays_router_would_not_go_on_with_is_told_by_a_replay() ->
     events = [other if event is second else event for event in played.events]
     found = replay(program(WORK % 'returns: "list[str]"'), events)
     assert found.reason == "the router's machine would go on otherwise"
+
+
+@pytest.mark.parametrize("end", ["", ", fallback: []"])
+def test_a_plan_of_a_machine_that_gave_up_at_a_line_that_it_could_not_read_is_replayed(end: str) -> None:
+    told = f'returns: "list[str]"{end}, repairs: %d'
+    silent = Refused(code="M003", reason="cut off", retryable=False)
+    played = play(WORK % (told % 0), {"text": "a b"}, answers={"router": lambda call: silent})
+    assert replay(program(WORK % (told % 2)), played.events).different is None
+    forged = [structs.replace(one, outcome=Value(["b"])) if isinstance(one, NodeFinished) else one for one in played.events]
+    assert replay(program(WORK % (told % 2)), forged).different is not None
 
 
 def test_a_plan_that_may_act_is_needed_for_itself() -> None:
