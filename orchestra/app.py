@@ -443,8 +443,7 @@ class Orchestra:
         combined: str | Path = "",
         back_off: bool = False,
     ) -> Ruling:
-        """What the checks say of an answer: a text, or a model with fields of type `Quote`. `quote` is asked where neither checks
-        nor a combination are stated.
+        """What the checks say of an answer: a text, or a model with fields of type `Quote`. Without checks or a combination, `quote`.
 
         A text is a quote as a whole where the check `quote` is asked for; of a dict the fields `quote` and `quotes` are quotes.
         Checks that ask agents run these, each question as a run of its own; those that ask nobody leave no trace. `inputs` is what the
