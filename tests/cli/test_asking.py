@@ -330,7 +330,7 @@ def test_a_run_that_is_gone_leaves_its_row_waiting_and_is_not_begun_anew(shell: 
     Path("rows.jsonl").write_text(json.dumps({"id": "Rome", "input": {"city": "Rome"}}) + "\n")
     _, (row,) = batch(shell)
     shell("runs", "cancel", row["waiting"])
-    assert shell("runs", "gc", "--older", "0d", "--yes").code == 0
+    assert shell("runs", "delete", row["waiting"], "--yes").code == 0
     _, (again,) = batch(shell)
     assert (again["waiting"], again["error"]["code"]) == (row["waiting"], "E020")
     assert shell("runs", "list", "--json").json == []
