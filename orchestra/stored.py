@@ -186,16 +186,20 @@ async def _catalog(
                 models = _decoded(run, data, dict[str, Any])
             case _:
                 raise _unfit(run, f"it names {name!r}, which this version does not know")
-    promises: dict[str, dict[str, Any]] = {CERTIFICATE: certificates, CLAIMS: claims, COMBINATION: combinations}
+    agents |= instead
+    _hand_over({CERTIFICATE: certificates, CLAIMS: claims, COMBINATION: combinations}, instead, held)
+    found = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
+    return replace(found, wholes=wholes, stored=True)
+
+
+def _hand_over(promises: Mapping[str, dict[str, Any]], instead: Mapping[str, Contract], held: Mapping[tuple[str, str], Any]) -> None:
+    """Has other agents accepted by what is `held` of them, by kind and name; else by what the agents were whose place they take."""
     for name, contract in instead.items():
-        agents[name] = contract
         for kind, promised in promises.items():
             if (own := held.get((kind, contract.name))) is not None:
                 promised[contract.name] = own
             elif name in promised:
                 promised.setdefault(contract.name, promised[name])
-    found = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
-    return replace(found, wholes=wholes, stored=True)
 
 
 def _card(project: Project, name: str, data: bytes, *, asking: bool) -> Card:
