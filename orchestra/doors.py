@@ -96,6 +96,8 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     """A server that may be asked, that costs money, and of which nobody knows how much; empty where there is none."""
     memo: str = ""
     """A digest of everything that the answer depends on, without node names (DESIGN §9); empty for what must not be remembered."""
+    reads: bool = False
+    """Whether an encoder of this process reads the inputs: no server counts their tokens, and a budget for checks does by their words."""
 
 
 UNMEASURED = Measure()

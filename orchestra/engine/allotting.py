@@ -106,7 +106,7 @@ def _objection(allotment: Allotment, stake: Stake, expected: Iterable[Coming]) -
 
 
 def _bound(state: State, unit: Unit, question: Question) -> int:
-    """Tokens that a question may take; 0 where no model is asked."""
+    """Tokens that a question may take; of an encoder of this process about those that it reads, and 0 where no model is asked."""
     contract = asked_of(unit, question)
     if contract.kind != "agent":
         return 0
@@ -122,7 +122,13 @@ def _bound(state: State, unit: Unit, question: Question) -> int:
         version=contract.digest,
     )
     measure = state.measure(call)
-    return measure.prompt_tokens + measure.max_output if measure.prompt_tokens else 0
+    if measure.prompt_tokens:
+        return measure.prompt_tokens + measure.max_output
+    if not measure.reads:
+        return 0
+    from orchestra.verify.entailment import words
+
+    return words(question.inputs)
 
 
 def influence(unit: Unit) -> float:

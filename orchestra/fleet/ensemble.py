@@ -70,6 +70,7 @@ def measure(call: Call, card: Card, measured: Callable[[Call], Measure]) -> Meas
         price=(max(one.price[0] for one in found), max(one.price[1] for one in found)),
         unpriced=next((one.unpriced for one in found if one.unpriced), ""),
         memo=digest(canonical([card.name, card.digest, [one.memo for one in found]])) if all(one.memo for one in found) else "",
+        reads=any(one.reads for one in found),
     )
 
 

@@ -114,7 +114,7 @@ class LocalWorkers:
             WITHIN.reset(within)
 
     def measure(self, call: Call) -> Measure:
-        """No tokens; and a memo key for classical agents, and for pure tools and code agents with a version."""
+        """No tokens; whether an encoder reads it; a memo key for classical agents, and for pure tools and code agents with a version."""
         if call.kind == "tool":
             function = self._known.registry.tools.get(call.name)
             return UNMEASURED if function is None else self._remembered(call, function.contract, function)
@@ -123,7 +123,7 @@ class LocalWorkers:
         except InputError:
             return UNMEASURED  # it will be refused for this
         if card is not None and card.kind in WITH_ARRAYS:
-            return Measure(memo=self._memo(call, card.digest, MEMO_VERSION))
+            return Measure(memo=self._memo(call, card.digest, MEMO_VERSION), reads=card.kind == "encoder")
         function = self._known.registry.code.get(call.name)
         return UNMEASURED if function is None else self._remembered(call, card.contract if card else function.contract, function)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from orchestra.doors import Source
+from orchestra.doors import Source, sources
 from orchestra.events import Question, Verdict
 from orchestra.values.fields import CONTRADICTED, EXPRESSION, QUOTE, SUPPORTED, Field, alternatives, fields, is_share
 from orchestra.values.outcome import Evidence
@@ -108,6 +108,11 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 def tokens(text: str) -> int:
     """About how many tokens a text has, rather too many than too few: one for each four bytes of a word, one for each mark."""
     return sum(-(-len(word.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN) for word in _WORD.findall(text))
+
+
+def words(inputs: Mapping[str, Any]) -> int:
+    """About how many tokens the texts have that an agent is given."""
+    return sum(tokens(source.text) for source in sources([*inputs.values()]))
 
 
 def pieces(sources: Sequence[Source], most: int = MAX_TOKENS) -> list[Piece]:

@@ -79,6 +79,7 @@ def spent(
     otherwise: str = "abstain",
     answers: Any = (),
     catalog: Catalog = CHECKED,
+    workers: type[Measured] = Measured,
     **simulation: Any,
 ) -> Played:
     """Plays a workflow under a budget for checks, and has its journal audited and decided anew."""
@@ -86,13 +87,13 @@ def spent(
 
     async def scene(clock: VirtualClock) -> Played:
         theatre = Theatre(clock)
-        theatre.workers = workers = Measured({**ANSWERS, **dict(answers)}, clock=clock, **simulation)
-        theatre.engine.workers, theatre.engine.do = workers, None
+        theatre.workers = troupe = workers({**ANSWERS, **dict(answers)}, clock=clock, **simulation)
+        theatre.engine.workers, theatre.engine.do = troupe, None
         run = theatre.start(compiled, inputs)
         finished = await run.wait()
         events = list(await run.history())
         await theatre.engine.close()
-        return Played(finished, events, workers, theatre.journal)
+        return Played(finished, events, troupe, theatre.journal)
 
     played = run_simulated(scene)
     assert audit(Case(compiled, played.events)) == []
@@ -116,6 +117,25 @@ def test_a_tool_of_ones_own_takes_nothing_of_it() -> None:
     own = replace(CHECKED, tools={**CHECKED.tools, "fair": Contract("fair", "tool", record(value=TEXT), {"type": "boolean"}).sealed()})
     played = spent(MAP.replace("[entailment]", '["tool(fair)"]'), texts(0.1, 0.9), 1, answers={"fair": True}, catalog=own)
     assert (asked(played), unasked(played)) == (["read[0]", "read[1]"], [])
+
+
+class Beside(Measured):
+    """Workers of this process: the judge is an encoder, and what it reads no server counts."""
+
+    def measure(self, call: Call) -> Measure:
+        return Measure(reads=call.name == "entailment")
+
+
+READ = {"entailment": lambda call: Done(value=SUPPORTED, usage=Usage(calls=1))}
+
+
+def test_what_an_encoder_of_this_process_reads_counts_by_its_words() -> None:
+    played = spent(MAP, texts(0.9, 0.9), 1, answers=READ, workers=Beside)
+    assert (asked(played), len(unasked(played))) == ([], 2)
+    assert "this one may take 10" in unasked(played)[0].verdicts[0].reason
+    played = spent(MAP, texts(0.9, 0.9), 10, answers=READ, workers=Beside)
+    assert (len(asked(played)), len(unasked(played))) == (1, 1)
+    assert "0 of 10 tokens are left" in unasked(played)[0].verdicts[0].reason
 
 
 def test_of_values_that_are_there_at_once_the_doubtful_are_checked() -> None:

@@ -235,6 +235,7 @@ async def test_an_agent_on_an_encoder_is_asked_like_any_other(base: Path, folder
     assert done.confidence >= 0.5
     assert done.model == desk.digest
     assert local.measure(asked("card")).memo
+    assert local.measure(asked("card")).reads
     refused = [await local.do(asked(5)), await local.do(asked("card", "restricted"))]
     assert [reply.code for reply in refused if isinstance(reply, Refused)] == ["T002", "F202"]
 
