@@ -1,12 +1,14 @@
-"""Where a limited budget for checks goes: to the values that are worth most, or to whoever comes first; on recorded answers of real rows.
+"""Where a limited budget for checks goes: to the values that are worth most, to all alike, or to whoever comes first; on recorded answers.
 
     python -m bench.check_budget --data FOLDER [--minutes 20] [--offline] [--docs FOLDER]
 
 Asks the reader and the calculator that are language models the rows of the dev parts of XQuAD (en) and SVAMP; then others:
 `table_reader` and `deductive_calculator` the same, blindly, `entailment` whether the passage supports the answer, the calculator three
 times more. The answers lie in the user's cache, and are asked for once. Then runs are drawn: rows by chance on the nodes of a workflow;
-the values come one after the other, each with its agent's own confidence, and a check takes the tokens that it took.
-Both rules spend from the same budget: `first` asks as long as something is left, `worth` asks what `orchestra.verify.allotment` admits.
+the values come one after the other, each with its agent's own confidence, and a check takes the tokens that it took;
+one that an encoder answers those of the texts that it read, as the engine counts them. All rules spend from the same budget: `first` asks
+as long as something is left, `uniform` does so in an order drawn by a seed, so that each value has the same chance, and `worth` asks what
+`orchestra.verify.allotment` admits.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from orchestra.events import Stake
 from orchestra.learn.metrics import Case
 from orchestra.learn.questions import as_record
 from orchestra.verify.allotment import UNSURE, Allotment, Coming
+from orchestra.verify.entailment import words
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.reader import read as read_workflow
 
@@ -108,6 +111,7 @@ def rows(given: argparse.Namespace, out: Path) -> Iterator[tuple[Set, str, list[
     for one, checks in SETS.items():
         test, judge = rows_of(one, cards[one.agent], given.data, 0), right_of(one, cards[one.agent])
         base = read(out / f"{one.title}.base.jsonl")
+        asked = {arm.name: arm.inputs for arm in arms_of(one, cards, test, out)}
         for check in checks:
             others = [read(out / f"{one.title}.{arm}.jsonl") for arm in ARMS[check]]
             found = []
@@ -118,7 +122,10 @@ def rows(given: argparse.Namespace, out: Path) -> Iterator[tuple[Set, str, list[
                 right = judge.of(Case(question.expected, as_record(sheet.output) if sheet.output is not None else None))
                 if right is not None:
                     doubt = UNSURE if sheet.score is None else 1.0 - sheet.score
-                    tokens = sum(other.prompt_tokens + other.output_tokens for other in said_by)
+                    tokens = sum(
+                        other.prompt_tokens + other.output_tokens or words(asked[arm][question.id])
+                        for arm, other in zip(ARMS[check], said_by, strict=True)
+                    )
                     found.append(Row(doubt, right and sheet.output is not None, _passes(check, sheet, said_by), tokens))
             if found:
                 yield one, check, found
@@ -165,6 +172,20 @@ def first(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[b
     return chosen
 
 
+def uniform(seed: int) -> Rule:
+    """Whoever is drawn, as long as it fits: each value has the same chance, whenever it comes."""
+    chance = random.Random(seed)  # chance that can be repeated is the point
+
+    def rule(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[bool]:
+        left, chosen = budget, [False] * len(run)
+        for at in chance.sample(range(len(run)), len(run)):
+            chosen[at] = _bound(run[at]) <= left
+            left -= run[at].tokens * chosen[at]
+        return chosen
+
+    return rule
+
+
 def worth(run: Sequence[Row], influence: Sequence[float], budget: int) -> list[bool]:
     """What the allotment admits, as the engine asks it; each check is over before the next value comes."""
     allotment, chosen = Allotment(budget), []
@@ -195,7 +216,9 @@ def _bound(row: Row) -> int:
     return round(SLACK * row.tokens)
 
 
-RULES: Mapping[str, Rule] = {"first": first, "worth": worth, "known": known}
+def rules() -> Mapping[str, Rule]:
+    """By name, as they stand in the table."""
+    return {"first": first, "uniform": uniform(SEED), "worth": worth, "known": known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +262,10 @@ def measured(found: Sequence[Row], shape: Shape) -> dict[tuple[str, float], list
     """By rule and budget: what came of it, in each resample of the rows; the same runs for all."""
     chance = random.Random(SEED)  # chance that can be repeated is the point
     results: dict[tuple[str, float], list[Came]] = {}
+    by = rules()
     for _ in range(RESAMPLES):
         runs = drawn(found, shape, chance)
-        for name, rule in RULES.items():
+        for name, rule in by.items():
             for share in SHARES:
                 results.setdefault((name, share), []).append(came(runs, rule, share))
     return results
@@ -263,20 +287,23 @@ def table(name: str, found: Sequence[Row], shape: Shape) -> Iterator[str]:
     told = f"{sum(wrong) / len(found):.1%} wrong; it stops {stopped:.0%} of these, and {alarms:.0%} of the others"
     yield f"{name}, {shape.name}; {len(found)} rows, {told}"
     yield ""
-    yield "| budget | spent: first | worth | wrong left: first | worth | difference | all known before | accepted: first | worth |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield (
+        "| budget | spent: first | uniform | worth | wrong left: first | uniform | worth | worth − first | worth − uniform "
+        "| all known before | accepted: first | uniform | worth |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
     for share in SHARES:
-        one, two, best = (results[name, share] for name in RULES)
-        differences = [b.wrong_left - a.wrong_left for a, b in zip(one, two, strict=True)]
+        *ways, best = (results[name, share] for name in rules())
+        *others, mine = ways
         cells = [
             f"{share:.0%}",
-            *(f"{sum(way.spent for way in ways) / len(ways):.1%}" for ways in (one, two)),
-            *(_interval([way.wrong_left for way in ways]) for ways in (one, two)),
-            _interval(differences),
-            f"{100 * sum(way.wrong_left for way in best) / len(best):.1f}",
+            *(f"{sum(one.spent for one in way) / len(way):.1%}" for way in ways),
+            *(_interval([one.wrong_left for one in way]) for way in ways),
+            *(_interval([b.wrong_left - a.wrong_left for a, b in zip(way, mine, strict=True)]) for way in others),
+            f"{100 * sum(one.wrong_left for one in best) / len(best):.1f}",
             *(
-                f"{100 * sum(w.accepted for w in ways) / len(ways):.1f}, {100 * sum(w.accepted_wrong for w in ways) / len(ways):.1f} wrong"
-                for ways in (one, two)
+                f"{100 * sum(w.accepted for w in way) / len(way):.1f}, {100 * sum(w.accepted_wrong for w in way) / len(way):.1f} wrong"
+                for way in ways
             ),
         ]
         yield f"| {' | '.join(cells)} |"
