@@ -137,7 +137,8 @@ def alone(project: Project, answer: Answer, checks: tuple[str, ...], accept: flo
 
     Raises `InputError` E013 for an answer that is no JSON, V010 for what is no check, V011 for an agent that is not there.
     """
-    names, judges = stated(checks, project.registry.agents, project.catalog().tools)
+    known = project.catalog()
+    names, judges = stated(checks, known.agents, known.tools)
     untyped = isinstance(answer.value, str | dict | list)
     return Situation(
         value=_kept(answer.value),
@@ -179,7 +180,8 @@ def weighed(
     certificate = _certificate(project, combination, own=own) if accept is None else None
     if accept is None:
         accept = certificate.threshold if certificate is not None else ACCEPT
-    names, judges = stated(combination.checks, project.registry.agents, project.catalog().tools)
+    known = project.catalog()
+    names, judges = stated(combination.checks, known.agents, known.tools)
     situation = Situation(
         value=value,
         schema=card.output_schema,
@@ -188,7 +190,7 @@ def weighed(
         accept=accept,
         confidence=answer.confidence,
         promise=certificate.promise if certificate is not None else "",
-        producer=card.contract,
+        producer=project.contract(card),
         inputs=jsonable(dict(answer.inputs)),
         judges=judges,
         combination=combination,

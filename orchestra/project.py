@@ -200,7 +200,20 @@ class Project:
         for one in agents.values():
             if isinstance(one, Card):
                 self.keep(one)
-        return {name: one.contract if isinstance(one, Card) else one for name, one in agents.items()}
+        return {name: self.contract(one) if isinstance(one, Card) else one for name, one in agents.items()}
+
+    def contract(self, card: Card) -> Contract:
+        """The face of a card in the project's fleet."""
+        return card.served(self.shared)
+
+    @property
+    def shared(self) -> Mapping[str, tuple[str, ...]]:
+        """The models that are served under names of cards, of those that are served under several. The fleet file is not looked at where
+        cards use one name alone."""
+        used = {
+            part.model for card in (*self.cards.values(), *self.kept.values()) for part in (card.parts or (card,)) if part.kind == "model"
+        }
+        return self.fleet.shared if len(used) > 1 and self.fleet is not None else {}
 
     def tiers(self, program: Program) -> tuple[str, ...]:
         """The larger models that the fleet has for a program, in the order in which they are asked; none where it asks for none."""
@@ -323,7 +336,7 @@ class Project:
         models = step.models if isinstance(step, Workflow) else models_of(step.signature.input)
         catalog = replace(catalog, models={**catalog.models, **models})
         if (bare := self._bare.get(step)) is not None:
-            catalog = replace(catalog, agents={**catalog.agents, step.name: bare.contract})
+            catalog = replace(catalog, agents={**catalog.agents, step.name: self.contract(bare)})
         if accept is not None:
             graph = accepting(step, graph, accept)
         try:
@@ -383,6 +396,9 @@ class Project:
             return Wholes(self, _Graphs(self, graphs if graph is None else {**graphs, graph.name: graph}).__getitem__)
 
         known = registry().catalog(_Graphs(self, graphs))
+        if shared := self.shared:
+            faces = {name: card.served(shared) for name, card in registry().cards.items()}
+            known = replace(known, agents={**known.agents, **faces})
         held = replace(known, certificates=_Beside(certificates), claims=_Beside(claims), combinations=_Beside(combinations))
         return replace(held, wholes=_Beside(wholes))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orchestra.project import Compiled, Project
     from orchestra.workflow.acceptance import Accept
 
-CARD, CONTRACT, TYPES, CODE = "card", "contract", "types", "code"
+CARD, CONTRACT, TYPES, CODE, SERVED = "card", "contract", "types", "code", "served"
 T = TypeVar("T")
 CERTIFICATE, CLAIMS, COMBINATION, WHOLE = "certificate", "claims", "combination", "whole"
 MAX_SAMPLE = 1 << 31
@@ -67,6 +67,8 @@ def _parcel(project: Project, program: Program, models: Mapping[str, Schema]) ->
                 parts[f"{COMBINATION}/{combination.agent}"] = combination.written()
     if code:
         parts[CODE] = msgspec.json.encode(code, order="sorted")
+    if shared := project.shared:
+        parts[SERVED] = msgspec.json.encode(shared, order="sorted")
     known = {**project.catalog().models, **models}
     if known:
         parts[TYPES] = msgspec.json.encode(known)
@@ -153,6 +155,8 @@ async def _catalog(
     claims: dict[str, ClaimsCertificate] = {}
     combinations: dict[str, Combination] = {}
     wholes: dict[str, Certificate] = {}
+    mark = started.versions.get(SERVED)
+    shared = _decoded(run, await _blob(journal, run, mark), dict[str, tuple[str, ...]]) if mark else {}
     for name, mark in started.versions.items():
         data = await _blob(journal, run, mark)
         kind, _, rest = name.partition("/")
@@ -163,7 +167,7 @@ async def _catalog(
                 card = _card(project, rest, data, asking=asking)
                 if asking:
                     project.keep(card)
-                agents[rest] = card.contract
+                agents[rest] = card.served(shared)
             case "contract":
                 contract = _decoded(run, data, Contract)
                 tool = project.registry.tools.get(contract.name) if contract.kind == "tool" else None
@@ -180,6 +184,8 @@ async def _catalog(
                 claims[rest] = ClaimsCertificate.read(data)
             case "combination":
                 combinations[rest] = Combination.read(data)
+            case "served":
+                continue
             case "code":
                 continue  # a run goes on with the code that is there
             case "types":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
@@ -297,18 +298,23 @@ class Card(CardFile):
             accept=self.accept,
             otherwise=self.otherwise,
             kit=self._kit,
-            mind=self._mind,
+            mind=self._mind({}),
         )
 
-    @property
-    def _mind(self) -> str:
+    def served(self, models: Mapping[str, Sequence[str]]) -> Contract:
+        """Its face in a fleet where these names of models mean what is served under another name as well: it has a mind for each of what
+        is served under its own."""
+        return replace(self.contract, mind=self._mind(models)) if models else self.contract
+
+    def _mind(self, models: Mapping[str, Sequence[str]]) -> str:
         """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. Neither its name is in it nor
         blanks of its prompt, by which no other agent comes about. Of an ensemble those of its members, with a + between them."""
         if self.parts:
-            return "+".join(part._mind for part in self.parts)
+            return "+".join(part._mind(models) for part in self.parts)
         data = self.data_digest if self.kind in WITH_ARRAYS else ""
         said = [template.unspaced(text or "") for text in (self.system, self.template)]
-        return digest(msgspec.json.encode([self.kind, self.model, self.adapter, *said, data]))
+        names = models.get(self.model, ()) if self.kind == "model" else ()
+        return "+".join(digest(msgspec.json.encode([self.kind, name, self.adapter, *said, data])) for name in names or (self.model,))
 
     def at(self, *path: str | int) -> Place:
         """Where a key of the card's file stands, for a fault found after it was loaded; the nearest key around one that is not there."""

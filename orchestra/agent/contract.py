@@ -44,7 +44,7 @@ class Contract:
     """Of an agent that uses tools."""
     mind: str = ""
     """Digest of an agent's model, adapter and prompt, whatever its name: what answers alike errs alike. Empty where that is not known; of
-    an ensemble those of its members, with a + between them."""
+    an ensemble those of its members, with a + between them, and likewise where several models answer for one name."""
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Secrets stand in it only as references, `env:NAME` or `file:PATH`, and are read 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
@@ -430,6 +431,13 @@ class FleetConfig(Frozen):
         """The names of the servers that answer for a model; empty for one that is not there."""
         names = self.models.get(model, ())
         return (names,) if isinstance(names, str) else names
+
+    @property
+    def shared(self) -> dict[str, tuple[str, ...]]:
+        """By names in `models` that mean what another one means too: the models of their servers, as these call them."""
+        had = {name: tuple(dict.fromkeys(self.servers[one].model for one in self.serving(name))) for name in self.models}
+        times = Counter(model for models in had.values() for model in models)
+        return {name: models for name, models in had.items() if any(times[model] > 1 for model in models)}
 
     @property
     def local(self) -> dict[str, LocalServer]:
