@@ -47,6 +47,10 @@ _LEAST = 15
 """Characters of the shortest IBAN."""
 _MASK = re.compile(r"[*•●#…]|\.\.|[xX]{4}")
 """In the number of an account or a card that is not shown whole."""
+_SEVERAL = re.compile(r"\s*[,;/|]\s*|\s+(?:and|or|&)\s+")
+"""Between codes of which several stand in one text."""
+_LAST = 4
+"""Digits of a card that are shown of one that is not written whole."""
 _YEARS = re.compile(r"(?:(?:19|20)\d\d[ -]?){4}")
 _DIALLED = re.compile(r"(?:\+|00)?\d{1,4}")
 _TAG = re.compile(
@@ -97,8 +101,12 @@ def _kind(field: Field) -> tuple[str, bool]:
 def _faults(field: Field, text: str) -> Iterator[Fault]:
     """What is wrong with a text; an empty reason for each thing that is right."""
     kind, strict = _kind(field)
+    named = not any(isinstance(schema.get("format"), str) for schema in field.schemas)  # and may hold more, or less, than one
     if kind in _CODES:
-        if (found := _CODES[kind](text, strict)) is not None:
+        each = [_CODES[kind](part, strict) for part in _SEVERAL.split(text)] if strict and named else []
+        if len(each) > 1 and all(one is not None and not (one[0] and one[1]) for one in each):  # `US, CN`
+            yield from filter(None, each)
+        elif (found := _CODES[kind](text, strict)) is not None:
             yield found
         return
     if kind in ("iban", "card") and _MASK.search(text):
@@ -107,7 +115,9 @@ def _faults(field: Field, text: str) -> Iterator[Fault]:
         fault = iban_fault(text)
         yield ("no IBAN of its country is known", False) if fault is None else (fault, True)
     elif kind == "card":
-        if strict or any(map(str.isdigit, text)):  # `credit_card` may say whose it is
+        if named and sum(map(str.isdigit, text)) == _LAST:
+            yield "these may be its last digits alone", False
+        elif strict or any(map(str.isdigit, text)):  # `credit_card` may say whose it is
             yield card_fault(text), True
     else:
         yield from _inside(text)

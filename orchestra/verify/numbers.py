@@ -129,6 +129,8 @@ class Number:
     """Whether it stands in words that may be no number: `one`, `the first`, `the two`."""
     other: Fraction | None = None
     """What else it is where the words may be read in two ways: the `a third` of `a third man`."""
+    headed: bool = False
+    """Whether `(%)` stands before it, as at the head of a column: what stands behind it may be the next one's head."""
     parts: tuple[Fraction, ...] = ()
     """What else its digits may say: the two numbers of `3,5 of` and of `737 800`, the one that `3,5` is for others, the thousands of
     `1.234`, and the beginnings of a name."""
@@ -167,7 +169,7 @@ def numbers(text: str, *, words: bool = False) -> list[Number]:
 
 def figures(text: str) -> Iterator[tuple[Number, int]]:
     """The numbers of a text that have digits, each with where these begin; of those that are written alike it is the first one."""
-    known: dict[tuple[str, bool, bool, str, str, str], Number] = {}
+    known: dict[tuple[str, bool, bool, str, str, str, bool], Number] = {}
     plain = even(text)
     for match in _NUMBER.finditer(plain):
         if match["name"] and _DOTTED_DATE.fullmatch(match["name"]):
@@ -180,9 +182,12 @@ def figures(text: str) -> Iterator[tuple[Number, int]]:
         behind = _BEHIND.match(plain, end)
         before = "" if match["before"] or begin < 3 else plain[begin - 4 : begin]
         shown = text[begin:end]
-        key = (shown, minus, dashed, listed[0] if listed else "", behind[0] if behind else "", before if before[2:3].isupper() else "")
+        headed = plain[max(0, begin - 8) : begin].rstrip().endswith("(%)")
+        told = before if before[2:3].isupper() else ""
+        key = (shown, minus, dashed, listed[0] if listed else "", behind[0] if behind else "", told, headed)
         if (number := known.get(key)) is None:
-            number = known[key] = _number(match, shown, listed, minus=minus, dashed=dashed)
+            number = _number(match, shown, listed, minus=minus, dashed=dashed)
+            number = known[key] = replace(number, headed=True) if headed else number
         yield number, start
 
 
@@ -407,6 +412,8 @@ def differ(answer: Number, evidence: Number) -> bool | None:
     kilograms; None where nobody can tell. What one of them leaves open is no difference."""
     if answer.currency and evidence.currency:
         return currencies.differ(answer.currency, evidence.currency)
+    if answer.percent and evidence.headed:
+        return False
     if answer.measure and evidence.measure:
         if answer.measure == evidence.measure:
             return False

@@ -19,6 +19,8 @@ from orchestra.values.measure import measures
 from orchestra.verify.alone import judge
 from orchestra.verify.numbers import numbers
 
+PER_CENT = st.decimals(0, 500, places=1, allow_nan=False).map(lambda one: f"{one.normalize():f}")
+
 FORMS = [
     ("1,234", "1234"), ("1,234.5", "1234.5"), ("1,234,567", "1234567"), ("12,34,567", "1234567"), ("1,23,456.5", "123456.5"),
     ("1.234", "1.234"), ("1.234,5", "1234.5"), ("1.234.567", "1234567"), ("1.234.567,8", "1234567.8"), ("0.123", "0.123"),
@@ -129,3 +131,11 @@ def test_evidence_is_read_as_the_figures_of_an_answer_are(answer: Any, evidence:
 def test_the_cells_of_a_column_with_points_are_found_by_what_it_says() -> None:
     table = [["", "2019"], ["Linz", "1.234.567"], ["Graz", "999.000"]]
     assert [cell.text for cell in cells("", table, "1234567 - 999000")] == ["1.234.567", "999.000"]
+
+
+@given(PER_CENT, st.sampled_from(["Years", "km", "kg", "Hours", "items", ""]), st.sampled_from([" ", "  ", "\t", "\n"]))
+def test_behind_the_head_of_a_column_a_number_may_be_per_cent_and_what_follows_the_next_head(shown: str, behind: str, between: str) -> None:
+    evidence = (Source(f"Rate (%){between}{shown} {behind} 7".replace("  7", " 7")),)
+    assert judge(f"{shown}%", evidence, ("numbers",)).accepted
+    assert judge(f"{shown} {behind}".strip(), evidence, ("numbers",)).accepted, "and may be what it was"
+    assert not judge(f"{float(shown) + 1000.5:g}%", evidence, ("numbers",)).accepted

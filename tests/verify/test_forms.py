@@ -143,6 +143,29 @@ def test_a_format_of_the_type_says_what_a_field_is(form: str, good: str, bad: st
     assert bad in verdict.reason
 
 
+@given(
+    st.sampled_from([("country_code", COUNTRIES), ("currency_code", CURRENCIES), ("language_code", LANGUAGES)]),
+    st.data(),
+    st.sampled_from([", ", ",", "; ", "/", " / ", " and ", " | "]),
+)
+def test_several_codes_in_one_text_are_looked_at_one_by_one(field: tuple[str, frozenset[str]], data: st.DataObject, between: str) -> None:
+    name, codes = field
+    drawn = data.draw(st.lists(st.sampled_from(sorted(codes)), min_size=2, max_size=5))
+    assert outcome({name: between.join(drawn)}) == "pass"
+    wrong = "qq" if name == "language_code" else "QQQ"
+    assert outcome({name: between.join([*drawn, wrong])}) == "fail"
+    schema = {"type": "object", "properties": {"it": {"type": "string", "format": name.replace("_", "-")}}}
+    assert check_format({"it": between.join(drawn)}, schema, ()).outcome == "fail", "the type says that it is one"
+
+
+@given(st.integers(0, 9999), st.sampled_from(["{}", "ending in {}", "({})", "Visa {}"]))
+def test_four_digits_may_be_the_last_of_a_card_where_its_name_alone_says_what_it_is(digits: int, shape: str) -> None:
+    text = shape.format(f"{digits:04}")
+    assert outcome({"card_number": text}) == "unknown"
+    schema = {"type": "object", "properties": {"it": {"type": "string", "format": "card"}}}
+    assert check_format({"it": text}, schema, ()).outcome == "fail"
+
+
 def test_quotes_expressions_and_choices_are_passed_over() -> None:
     schema = {"type": "object", "properties": {"q": {"type": "string", "format": "quote"}, "country": {"enum": ["DX"]}, "expression": TEXT}}
     assert check_format({"q": "on 30 February", "country": "DX", "expression": "30-2"}, schema, ()).outcome == "pass"
