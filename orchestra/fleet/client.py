@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -20,6 +22,8 @@ from orchestra.fleet.wire import Answer, Request
 from orchestra.values.labels import Label
 
 OnText: TypeAlias = Callable[[str], None]
+HEAVY = 1 << 16
+"""Bytes of an answer from which on it is looked through beside the loop: half a megabyte may take a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,10 @@ class Client:
         if not chat.stream:
             sent = await self.sender.send(server, request, seconds=seconds, once=once)
             if isinstance(sent.result, Answer):
-                return self._hidden(server, _told(sent, sent.result, protocol.read_completion(body, sent.result.received, name, dialect)))
-            return self._hidden(server, again(sent, sent.result))
+                return await self._hidden(
+                    server, _told(sent, sent.result, protocol.read_completion(body, sent.result.received, name, dialect))
+                )
+            return await self._hidden(server, again(sent, sent.result))
         streams: list[Stream] = []
         key = self.sender.key(server) if on_text is not None else ""
         live: list[Live] = []
@@ -72,8 +78,8 @@ class Client:
         if isinstance(sent.result, Answer):
             if live:
                 live[-1].end()
-            return self._hidden(server, _told(sent, sent.result, streams[-1].result(body, sent.result.received)))
-        return self._hidden(server, again(sent, streams[-1].billed(sent.result) if streams else sent.result))
+            return await self._hidden(server, _told(sent, sent.result, streams[-1].result(body, sent.result.received)))
+        return await self._hidden(server, again(sent, streams[-1].billed(sent.result) if streams else sent.result))
 
     async def count(
         self, server: str, messages: Sequence[Mapping[str, str]], *, label: Label = "internal", priority: int = 0, seconds: float = 10
@@ -113,11 +119,12 @@ class Client:
         sent = await self.sender.send(server, Request("/metrics"), seconds=10)
         return failed(sent) or metrics.read(self._received(sent).decode("utf-8", "replace"))
 
-    def _hidden(self, server: str, result: Completion | Fault) -> Completion | Fault:
+    async def _hidden(self, server: str, result: Completion | Fault) -> Completion | Fault:
         """The same without the server's key, which an answer may bring in pieces: then its bytes are not kept either."""
         if not (key := self.sender.key(server)):
             return result
-        pieces = said_in_pieces(result.received, key)
+        look = partial(said_in_pieces, result.received, key)
+        pieces = await asyncio.to_thread(look) if len(result.received) >= HEAVY else look()
         if isinstance(result, Fault):
             return replace(result, reason=hidden(result.reason, key), received=b"" if pieces else result.received)
         if (text := hidden(result.text, key)) == result.text and not pieces:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from orchestra.fleet.client import Client
+from orchestra.fleet import client
+from orchestra.fleet.client import HEAVY, Client
 from orchestra.fleet.faults import Fault
 from orchestra.fleet.protocol import Chat, Completion
-from orchestra.fleet.secrets import hidden_bytes, sent_with, signed
+from orchestra.fleet.secrets import hidden_bytes, said_in_pieces, sent_with, signed
 
 from .conftest import Visit, chat_answer, endpoints, raw_server, sending
 
@@ -74,6 +76,27 @@ async def test_a_key_in_the_tokens_of_an_answer_is_not_kept(monkeypatch: pytest.
         result = await Client(sender).chat("s0", CHAT)
     assert isinstance(result, Completion)
     assert (result.text, result.tokens, result.received) == ("it is [the key]", (), b"")
+
+
+@pytest.mark.parametrize(("size", "beside"), [(100, False), (HEAVY, True)])
+async def test_a_long_answer_is_looked_through_for_the_key_beside_the_loop(
+    size: int, beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def watched(received: bytes, key: str) -> bool:
+        threads.append(threading.current_thread())
+        return said_in_pieces(received, key)
+
+    monkeypatch.setattr(client, "said_in_pieces", watched)
+    monkeypatch.setenv("SOME_KEY", "canary/123456789")
+    message = {"role": "assistant", "content": "." * size + "canary/123456789"}
+    body = json.dumps({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+    async with raw_server(answers(body)) as server, sending(endpoints(server.url, api_key="env:SOME_KEY")) as (sender, _):
+        result = await Client(sender).chat("s0", CHAT)
+    assert isinstance(result, Completion)
+    assert result.text.endswith(".[the key]")
+    assert [one is not threading.main_thread() for one in threads] == [beside]
 
 
 @pytest.mark.parametrize(
