@@ -26,7 +26,7 @@ MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "--data FILE",
         ("data", "alpha", "delta", "predictions", "checks", "metric", "evaluation", "rows", "seed", "out", "combined", "group"),
     ),
-    "parts of answers are certified": ("--claims --data FILE", ("claims", "data", "alpha", "checks", "seed", "out")),
+    "parts of answers are certified": ("--claims --data FILE", ("claims", "data", "alpha", "checks", "seed", "out", "group")),
     "a certificate is shown": ("--data FILE", ("claims",)),
     "a promise is watched": (
         "--watch",

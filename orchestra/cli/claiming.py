@@ -30,6 +30,8 @@ class ClaimsAttempt:
     found: Factuality | None
     certificate: ClaimsCertificate | None = None
     file: Path | None = None
+    attempt: int = 1
+    """Which one on these answers it is."""
 
     @property
     def code(self) -> int:
@@ -42,12 +44,16 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     it cannot be written, before anybody is asked."""
     from datetime import UTC, datetime
 
-    from orchestra.certificates import bonds, home
+    import msgspec
+
+    from orchestra.certificates import bonds, home, kept
+    from orchestra.cli.thresholds import left_out
+    from orchestra.learn.attempt_book import AttemptBook
     from orchestra.learn.audit_book import refuse, replaced
     from orchestra.learn.claims import read
     from orchestra.learn.duplicates import mark
     from orchestra.project import Project
-    from orchestra.verify import factuality
+    from orchestra.verify import attempts, factuality
     from orchestra.verify.claims_file import FILE, Data, Scorer, certificate
     from orchestra.verify.entailment import LIKELY
     from orchestra.verify.row_marks import LENGTH, SKETCH, Marks, Rows
@@ -66,24 +72,43 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     bound, theirs = bonds(chosen, project.registry, asked.agent), bonds(chosen, project.registry, judge)
     file = asked.out or home(chosen, project.registry, asked.agent).with_name(FILE)
     check_replaceable(file, "--out")
+    rows, drawn = rows.independent(card, asked.seed, asked.group)
+    book = AttemptBook(kept(chosen, project.registry, asked.agent, FILE).with_name(attempts.OF_CLAIMS))
+    book.check()
     count, parts = len(rows.rows), sum(len(row.parts) for row in rows.rows)
     if not asked.as_json:
-        say(visible(f"{asked.agent} on {rows.name}: {count:,} answers of {parts:,} parts, scored by {check}\n"))
-    calibrating = round(factuality.CALIBRATION * count)
+        say(visible(f"{asked.agent} on {rows.name}: {count:,} answers of {parts:,} parts, scored by {check}"))
+        for said in (*left_out(drawn), ""):
+            say(visible(said))
+    calibrating, attempt = round(factuality.CALIBRATION * count), 1
     if not rows.scored and calibrating < factuality.needed(asked.alpha):
         note("too few answers for any scores to help: nobody is asked")
         replies: list[Any] = []
         found = factuality.calibrate([factuality.Answer(row.id, ()) for row in rows.rows], asked.alpha, asked.seed, LIKELY)
     else:
         replies = [] if rows.scored else await _replies(open_, chosen, project, judge, rows)
-        found = factuality.calibrate(rows.answers(replies), asked.alpha, asked.seed, LIKELY)
+        answers = rows.answers(replies)
+        found = factuality.calibrate(answers, asked.alpha, asked.seed, LIKELY)
+        if found.calibration >= found.needed:  # fewer test nothing
+            attempt = book.counted(rows.name, marked, answers, found)
     if found.threshold is None or found.judged is None:
-        return ClaimsAttempt(found)
-    sketch = Marks.of(marked.marks, SKETCH)
-    origin = Data(rows.name, rows.digest, found.calibration, found.judged.answers, asked.seed, rows.scored, sketch)
-    made = certificate(asked.agent, bound, Scorer(check, judge, theirs), found, origin, datetime.now(UTC).isoformat(timespec="seconds"))
+        return ClaimsAttempt(found, attempt=attempt)
+    origin = Data(
+        rows.name,
+        rows.digest,
+        found.calibration,
+        found.judged.answers,
+        asked.seed,
+        rows.scored,
+        Marks.of(marked.marks, SKETCH),
+        copies=drawn.copies or msgspec.UNSET,
+        grouped=drawn.grouped or msgspec.UNSET,
+        group=(drawn.group if drawn.grouped else "") or msgspec.UNSET,
+    )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    made = certificate(asked.agent, bound, Scorer(check, judge, theirs), found, origin, now, attempt=attempt)
     replaced(file, made.written())
-    return ClaimsAttempt(found, made, file)
+    return ClaimsAttempt(found, made, file, attempt)
 
 
 def _judge(project: Project, asked: Certifying, checks: tuple[str, ...]) -> tuple[str, str]:
@@ -132,6 +157,14 @@ def show(_: Certifying, made: ClaimsAttempt) -> None:
     if whole.parts:
         said = f"{whole.wrong:,} of {whole.parts:,} parts {'is' if whole.wrong == 1 else 'are'} wrong"
         say(f"Before anything is dropped, {said}; something wrong stands in {percent(whole.violated)} of the answers.\n")
+    if made.attempt > 1:
+        said = (
+            f"CAREFUL: attempt {made.attempt:,} on these answers, or on many of them. The promise is that of one test, without a delta that"
+        )
+        say(
+            f"{said} attempts could share: of the best of several the shares of wrong answers add up. Other answers carry it.",
+            style="yellow",
+        )
     if found.threshold is None or found.calibrated is None or found.judged is None:
         say(f"No certificate: {found.reason}.", style="yellow")
         return
@@ -169,4 +202,4 @@ def show_data(asked: Certifying, made: ClaimsAttempt) -> None:
         return
     promise = made.certificate.promise if made.certificate is not None else None
     file = str(made.file) if made.file is not None else None
-    print_json({"agent": asked.agent, **msgspec.to_builtins(made.found), "promise": promise, "file": file})
+    print_json({"agent": asked.agent, **msgspec.to_builtins(made.found), "attempt": made.attempt, "promise": promise, "file": file})

@@ -147,16 +147,7 @@ class _Matter:
     @property
     def left_out(self) -> list[str]:
         """What is to be said of rows that are not taken, and of those that are taken although figures leave them out."""
-        drawn, said = self.drawn, []
-        if drawn.copies:
-            said.append(f"{counted(drawn.copies, 'row')} left out: each input counts once, however often it is written down")
-        if drawn.grouped:
-            said.append(f"{counted(drawn.grouped, 'row')} left out: rows of one group are not independent, and one of each is drawn")
-        if (again := drawn.recurring) is not None:
-            said.append(
-                f"CAREFUL: {again.rows:,} rows have {again.values:,} different values of `{again.name}`, and are taken as independent:"
-                f" rows about one are right and wrong together; --group {again.name} takes one of each"
-            )
+        drawn, said = self.drawn, left_out(self.drawn)
         if aside := sum(map(self.right.aside, _unanswered(drawn.test))):
             said.append(
                 f"{counted(aside, 'row')} that the metric leaves out of its figure are in: the promise is about all that is accepted"
@@ -224,6 +215,21 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     go_on()
     audit_book.replaced(matter.file, made.written())
     return Attempt(found, made, matter.file, found.terms, drawn, right, before=before)
+
+
+def left_out(drawn: Independent) -> list[str]:
+    """What is to be said of rows that are not taken, for others like them are."""
+    said = []
+    if drawn.copies:
+        said.append(f"{counted(drawn.copies, 'row')} left out: each input counts once, however often it is written down")
+    if drawn.grouped:
+        said.append(f"{counted(drawn.grouped, 'row')} left out: rows of one group are not independent, and one of each is drawn")
+    if (again := drawn.recurring) is not None:
+        said.append(
+            f"CAREFUL: {again.rows:,} rows have {again.values:,} different values of `{again.name}`, and are taken as independent:"
+            f" rows about one are right and wrong together; --group {again.name} takes one of each"
+        )
+    return said
 
 
 def _unanswered(test: Test) -> list[Case]:

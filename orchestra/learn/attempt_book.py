@@ -6,14 +6,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from orchestra.errors import InputError, Place
 from orchestra.learn.appended import locked, read, write
 from orchestra.values.json import canonical, digest
 from orchestra.verify import attempts
-from orchestra.verify.attempts import Attempt, Log
+from orchestra.verify.attempts import Attempt, Came, Log
 from orchestra.verify.certificate import Certification, Item, Terms, certify, checked
+from orchestra.verify.factuality import Answer, Factuality
 from orchestra.verify.row_marks import SKETCH, Marks, Rows
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """A test of some rows: their name, the digest of what is tested, and the terms."""
+
+    name: str
+    rows: Rows
+    tested: str
+    alpha: float
+    delta: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +63,39 @@ class AttemptBook:
 
         The same answers under the same terms are the attempt that they were. Raises `InputError` V025, and V006 for items that are none.
         """
-        one = _digest(items, terms)
+
+        def made(number: int) -> tuple[Certification, Came]:
+            found = certify(items, replace(terms, attempt=number), between=between)
+            return found, attempts.came(found)
+
+        return self._noted(_Test(name, rows, _digest(items, terms), terms.alpha, terms.delta), made)
+
+    def counted(self, name: str, rows: Rows, answers: Sequence[Answer], found: Factuality) -> int:
+        """Which attempt on these rows a calibration of claims is, which has no delta that attempts could share; written down as above.
+        Raises `InputError` V025."""
+        tested = digest(canonical([[[one.id, [list(part) for part in one.parts]] for one in answers], found.alpha, found.seed]))
+        came: Came = "infeasible" if found.threshold is None else "certified"
+        return self._noted(_Test(name, rows, tested, found.alpha, 0.0), lambda number: (number, came))
+
+    def _noted(self, test: _Test, made: Callable[[int], tuple[T, Came]]) -> T:
+        """What comes of a test, given which attempt it is, with its line on disk."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path) as file:
                 log = Log.read(read(file, attempts.MAX_BYTES), self._place)
-                before = log.same(one)
-                number = before.number if before is not None else log.number(rows)
-                found = certify(items, replace(terms, attempt=number), between=between)
+                before = log.same(test.tested)
+                number = before.number if before is not None else log.number(test.rows)
+                found, came = made(number)
                 if before is None:
                     line = Attempt(
                         at=datetime.now(UTC).isoformat(timespec="seconds"),
-                        data=name,
-                        marks=Marks.of(rows.marks, SKETCH),
-                        tested=one,
-                        alpha=terms.alpha,
-                        delta=terms.delta,
+                        data=test.name,
+                        marks=Marks.of(test.rows.marks, SKETCH),
+                        tested=test.tested,
+                        alpha=test.alpha,
+                        delta=test.delta,
                         number=number,
-                        came=attempts.came(found),
+                        came=came,
                     )
                     write(file, log.following(line), log.size)
         except OSError as error:

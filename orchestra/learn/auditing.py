@@ -28,7 +28,6 @@ from orchestra.stored import CERTIFICATE, CLAIMS, restored
 from orchestra.values.json import canonical, digest
 from orchestra.verify.audits import Output, Said, Unit, Watch, Watched
 from orchestra.verify.claims_file import ClaimsCertificate
-from orchestra.verify.claims_file import Data as ClaimsData
 from orchestra.verify.parts import rest
 from orchestra.workflow.program import CompiledNode, Program
 
@@ -105,7 +104,7 @@ def _promised(history: History, certificate: Watched) -> Iterator[tuple[Output, 
 def _group(project: Project, certificate: Watched) -> str:
     """The input that is one for all rows of a group of those that made a certificate; empty where its rows had no groups."""
     data = certificate.original.data
-    if isinstance(data, ClaimsData) or not data.grouped:
+    if not data.grouped:
         return ""
     card = project.registry.cards.get(certificate.agent)
     return data.group or (card.evidence if card is not None and card.evidence else "")

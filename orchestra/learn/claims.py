@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from orchestra.agent.card import Card
 from orchestra.doors import Source, sources
 from orchestra.errors import InputError, Place
 from orchestra.learn.dataset import label_beside
+from orchestra.learn.independent import Independent, independent
 from orchestra.learn.lines import Lines
 from orchestra.learn.questions import Question, Test
 from orchestra.values import labels
@@ -40,6 +41,7 @@ class _Line(msgspec.Struct, frozen=True):
     input: dict[str, Any]
     output: Any
     claims: tuple[Label, ...] | None = None
+    group: str = ""
 
 
 _LINES = Lines(_Line, "V006", "judged answer", HINT)
@@ -55,6 +57,8 @@ class Row:
     evidence: tuple[Source, ...]
     parts: tuple[Part, ...]
     labels: tuple[Label, ...]
+    group: str = ""
+    """What it has in common with others, where the row says that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,13 @@ class Labelled:
     """Whether every label has its score, so that nobody need be asked."""
     may_go: labels.Label | None = None
     """The label of the data set that the file is a part of, where it is of one."""
+
+    def independent(self, card: Card, seed: int, field: str = "") -> tuple[Labelled, Independent]:
+        """Those of one answer to each input, and of each text or other group. Raises `InputError` V026 for a `field` that is no input."""
+        test = Test(self.name, self.digest, [Question(row.id, row.input, {}, row.group) for row in self.rows])
+        drawn = independent(test, card, seed, field)
+        kept = {question.id for question in drawn.test.questions}
+        return replace(self, rows=tuple(row for row in self.rows if row.id in kept)), drawn
 
     def questions(self) -> Test:
         """What the judge is asked: each claim of each part beside each piece of the evidence."""
@@ -98,7 +109,8 @@ class Labelled:
         """The rows as lines in which somebody writes what is right."""
         for row in self.rows:
             claims = [{"claim": part.text, "right": None} for part in row.parts]
-            yield msgspec.json.encode({"id": row.id, "input": row.input, "output": row.output, "claims": claims})
+            group = {"group": row.group} if row.group else {}
+            yield msgspec.json.encode({"id": row.id, **group, "input": row.input, "output": row.output, "claims": claims})
 
 
 def read(path: Path, card: Card) -> Labelled:
@@ -122,7 +134,7 @@ def _row(card: Card, line: _Line, place: Place) -> Row:
     found = tuple(parts(line.output, card.output_schema))
     labels = line.claims or ()
     if line.claims is None:
-        return Row(line.id, line.input, line.output, evidence, found, ())
+        return Row(line.id, line.input, line.output, evidence, found, (), line.group)
     if len(labels) != len(found):
         raise InputError(
             "V006", f"the output of row {line.id!r} has {len(found)} parts, and {len(labels)} are judged", place=place, hint=HINT
@@ -135,4 +147,4 @@ def _row(card: Card, line: _Line, place: Place) -> Row:
             raise InputError("V006", f"nobody has said whether {label.claim!r} of row {line.id!r} is right", place=place, hint=HINT)
         if isinstance(label.score, float | int) and not 0 <= label.score <= 1:
             raise InputError("V006", f"the score is {label.score}, and must be in [0, 1]", place=place, hint=HINT)
-    return Row(line.id, line.input, line.output, evidence, found, labels)
+    return Row(line.id, line.input, line.output, evidence, found, labels, line.group)

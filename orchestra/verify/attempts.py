@@ -16,7 +16,7 @@ from orchestra.values.json import canonical, digest
 from orchestra.verify.certificate import Certification, Certified, TooLittle
 from orchestra.verify.row_marks import Marks, Rows
 
-FILE = "attempts.jsonl"
+FILE, OF_CLAIMS = "attempts.jsonl", "claims_attempts.jsonl"
 MAX_BYTES = 64 << 20
 FORMAT = "orchestra/attempts/v1"
 """Where the chain of digests begins."""

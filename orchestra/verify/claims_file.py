@@ -33,6 +33,12 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether scores were read from a file, and not asked for."""
     marks: Marks | msgspec.UnsetType = msgspec.UNSET
     """Of inputs and outputs, a sample: by which they are known again among others. Not there in files of before."""
+    copies: Count | msgspec.UnsetType = msgspec.UNSET
+    """Answers that were left out, for another one is to the same input; not there where there was none."""
+    grouped: Count | msgspec.UnsetType = msgspec.UNSET
+    """Answers that were left out, for another one of their group stands for them; not there where there was none."""
+    group: str | msgspec.UnsetType = msgspec.UNSET
+    """The input that answers of one group have in common; not there where the rows said themselves of which group they are."""
 
     @property
     def digests(self) -> frozenset[str]:
@@ -82,6 +88,8 @@ class ClaimsCertificate(Promise, frozen=True, kw_only=True, forbid_unknown_field
     high: Share
     data: Data
     resplits: Resplit
+    attempt: Count | msgspec.UnsetType = msgspec.UNSET
+    """Which attempt on these answers it is, or on many of them; not there where it is the first."""
     bonds: Bonds
     judges: Bonds
     """What the scores follow from: the agent that judges, as `bonds` are of the one that answers."""
@@ -92,7 +100,8 @@ class ClaimsCertificate(Promise, frozen=True, kw_only=True, forbid_unknown_field
     def promise(self) -> str:
         """What is promised, in one line."""
         share = self.calibrated.kept / self.calibrated.parts if self.calibrated.parts else 0.0
-        return f"all that is kept is right in at least {percent(1 - self.alpha)} of answers; keeps {percent(share)} of their parts"
+        again = f"; attempt {self.attempt:,} on its answers" if self.attempt else ""
+        return f"all that is kept is right in at least {percent(1 - self.alpha)} of answers; keeps {percent(share)} of their parts{again}"
 
     @property
     def terms(self) -> dict[str, Any]:
@@ -102,6 +111,7 @@ class ClaimsCertificate(Promise, frozen=True, kw_only=True, forbid_unknown_field
             "agent": self.agent,
             "promise": self.promise,
             "alpha": self.alpha,
+            **({"attempt": self.attempt} if self.attempt else {}),
             "threshold": self.threshold,
             "coverage": seen.kept / seen.parts if seen.parts else 0.0,
             "rows": {"calibration": data.calibration, "judged": data.judged},
@@ -149,8 +159,10 @@ class Scorer(msgspec.Struct, frozen=True):
     bonds: Bonds
 
 
-def certificate(agent: str, bonds: Bonds, scorer: Scorer, found: Factuality, data: Data, made: str) -> ClaimsCertificate:
-    """The certificate of a calibration that came to a threshold; `made` is the time, UTC, ISO 8601."""
+def certificate(
+    agent: str, bonds: Bonds, scorer: Scorer, found: Factuality, data: Data, made: str, *, attempt: int = 1
+) -> ClaimsCertificate:
+    """The certificate of a calibration that came to a threshold; `made` is the time, UTC, ISO 8601; `attempt` counts those on its data."""
     assert found.threshold is not None, "only of what came to a threshold"
     assert found.calibrated is not None, "what came to a threshold was calibrated"
     assert found.judged is not None, "and judged"
@@ -168,6 +180,7 @@ def certificate(agent: str, bonds: Bonds, scorer: Scorer, found: Factuality, dat
         high=high,
         data=data,
         resplits=Resplit(splits.rounds, splits.violated, splits.kept) if splits is not None else Resplit(0, 0.0, 0.0),
+        attempt=attempt if attempt > 1 else msgspec.UNSET,
         bonds=bonds,
         judges=scorer.bonds,
         made=made,

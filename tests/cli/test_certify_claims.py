@@ -67,7 +67,7 @@ def rows(count: int, *, judged: bool = True, scored: bool = False) -> None:
     lines = []
     for number in range(count):
         parts = facts(number)
-        row: dict[str, Any] = {"id": f"{number}", "input": {"text": "A text."}, "output": {"facts": [text for text, _ in parts]}}
+        row: dict[str, Any] = {"id": f"{number}", "input": {"text": f"Text {number}."}, "output": {"facts": [text for text, _ in parts]}}
         if judged:
             row["claims"] = [{"claim": text, "right": right} | ({"score": score(text)} if scored else {}) for text, right in parts]
         lines.append(json.dumps(row) + "\n")
@@ -155,6 +155,40 @@ def test_recorded_scores_come_to_the_same_and_ask_nobody(shell: Shell) -> None:
     shell.opener = Simulated({})
     assert certify(shell, "--json").json["threshold"] == asked.threshold
     assert ClaimsCertificate.read(FILE.read_bytes()).data.scores
+
+
+def test_of_answers_about_one_text_one_is_drawn(shell: Shell) -> None:
+    rows(200)
+    lines = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["input"] = {"text": f"Text {number // 4}."}
+    Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = certify(shell)
+    assert "50 answers of 100 parts" in said.out
+    assert "150 rows left out: each input counts once" in said.out
+    for number, line in enumerate(lines):
+        line |= {"input": {"text": f"Text {number}."}, "group": f"book {number // 4}"}
+    Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert certify(shell).code == 0
+    made = ClaimsCertificate.read(FILE.read_bytes())
+    assert (made.data.grouped, made.data.calibration + made.data.judged) == (150, 50)
+    assert "V026: teller has no input 'page' to group by" in certify(shell, "--group", "page").err
+
+
+def test_another_attempt_on_the_same_answers_is_said_wherever_its_promise_is(shell: Shell) -> None:
+    rows(200, scored=True)
+    assert certify(shell).code == 0
+    first = ClaimsCertificate.read(FILE.read_bytes())
+    assert ("attempt" in first.promise, "attempt" in FILE.read_text()) == (False, False)
+    assert "CAREFUL" not in certify(shell).out, "the same answers under the same terms are the attempt that they were"
+    said = certify(shell, "--seed", "1")
+    assert "CAREFUL: attempt 2 on these answers" in " ".join(said.out.split())
+    again = ClaimsCertificate.read(FILE.read_bytes())
+    assert (again.attempt, again.terms["attempt"]) == (2, 2)
+    assert again.promise.endswith("; attempt 2 on its answers")
+    rows(230, scored=True)
+    assert certify(shell, "--json").json["attempt"] == 3, "more answers beside these are another attempt"
+    assert len(FILE.with_name("claims_attempts.jsonl").read_text().splitlines()) == 3
 
 
 def test_answers_that_nobody_has_judged_are_printed_to_be_judged(shell: Shell) -> None:
