@@ -144,7 +144,10 @@ def _refuse_workflows(chosen: Settings, asked: Certifying) -> None:
 
     if asked.agent and subjects.whole(Project.load(chosen), asked.agent) is not None:
         what = "--claims are" if asked.claims else "a watch is"
-        raise InputError("V032", f"{what} of agents, and {asked.agent} is a workflow", hint=f"orchestra certify {asked.agent} --data FILE")
+        rows = "FILE" if asked.claims else "ROWS_OF_TODAY --out ANOTHER_FILE tells whether its promise is still kept"
+        raise InputError(
+            "V032", f"{what} of agents, and {asked.agent} is a workflow", hint=f"orchestra certify {asked.agent} --data {rows}"
+        )
 
 
 def _watched(chosen: Settings, asked: Certifying) -> int:
