@@ -15,6 +15,7 @@ from orchestra.doors import Call, Done, Measure, Refused
 from orchestra.engine.replay import replay
 from orchestra.events import AttemptFinished, AttemptStarted, ChecksStarted, Judged, NodeFinished, Resumed, RunFinished, Usage
 from orchestra.journal.history import History
+from orchestra.result import plainly, result_of
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
 from orchestra.testing.auditor import Case, audit
 from orchestra.values.outcome import Abstained, Failed, Value
@@ -466,3 +467,12 @@ nodes:
     forged = [*played.events[:asked], structs.replace(event, questions=(other,))]
     assert replay(program(text, WITH), forged).reason == "the checks would ask something else today"
     assert any(finding.startswith("I8") for finding in audit(Case(program(text, WITH), forged)))
+
+
+def test_what_a_judge_costs_is_in_the_ledger_of_the_run_as_of_any_call() -> None:
+    asked = Done(value=chance(0.9), usage=Usage(prompt_tokens=90, output_tokens=1, calls=1, money=0.25))
+    made = Done(value={"answer": "1889", "quote": "completed in 1889"}, usage=Usage(prompt_tokens=50, output_tokens=9, calls=1, money=0.5))
+    played = read("[entailment]", {"reader": lambda call: made, "entailment": lambda call: asked})
+    ledger = result_of(played.finished, played.events, "run", plainly, {}).ledger
+    assert {node: usage.money for node, usage in ledger.items()} == {"reading": 0.5, "reading?1/entailment_0": 0.25}
+    assert played.finished.usage.money == 0.75
