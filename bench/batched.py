@@ -1,0 +1,174 @@
+"""Whether the shipped judge of claims is faster with all claims beside one document in a batch: k claims one by one, and in batches.
+
+    python -m bench.batched [--rounds 5] [--claims 1 4 16] [--tokens 350 100] [--docs FOLDER]
+
+The judge is an encoder that runs in this process; its weights are fetched once. Nobody else is asked. Both ways share the claims among as
+many threads as there are processors, and each product takes one of them, as the engine's do: *one by one* is what it does, *in batches* has
+each thread read its share as one batch, the shorter ones filled up. They take turns in going first, on documents of their own round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import math
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from bench import machine
+from bench.scoring import document
+from bench.verification import cards_of, write
+from orchestra.agent.committee import Layout
+from orchestra.agent.encoder import NEARNESS, Change, Encoder, changes_of, distances, gelu
+from orchestra.fleet.encoders import Encoders
+from orchestra.fleet.local import processors
+
+if TYPE_CHECKING:
+    from orchestra.agent.encoder import Array
+
+JUDGE = "entailment"
+FAR = np.float32(-1e9)
+"""What is added to the score of a place where a shorter row has no token."""
+
+
+class Batched(Encoder):
+    """An encoder that reads several texts at once."""
+
+    def together(self, rows: Sequence[Sequence[int]], changes: Mapping[str, Change]) -> list[Array]:
+        """The vector of each text, as `embed` gives it for one member."""
+        length, get, heads = max(map(len, rows)), self._arrays, self.shape.heads
+        tokens, there = np.ones((len(rows), length), dtype=np.int64), np.zeros((len(rows), length), dtype=bool)
+        for at, row in enumerate(rows):
+            tokens[at, : len(row)], there[at, : len(row)] = row, True
+        first = get["embeddings.word_embeddings.weight"][tokens]
+        first = first + get["embeddings.position_embeddings.weight"][self.shape.first :][:length]
+        if "embeddings.token_type_embeddings.weight" in get:
+            first = first + get["embeddings.token_type_embeddings.weight"][0]
+        x = self._normed(first, "embeddings.LayerNorm")
+        near = get[NEARNESS][distances(length, self.shape.buckets)].transpose(2, 0, 1) if self.shape.buckets else np.float32(0)
+        aside = None if there.all() else np.where(there, np.float32(0), FAR)[:, None, None, :]
+        for layer in range(self.shape.layers):
+            block = f"encoder.layer.{layer}"
+            parts = (self._linear(x, f"{block}.attention.self.{name}", changes) for name in ("query", "key", "value"))
+            split = (part.reshape(len(rows), length, heads, -1).transpose(0, 2, 1, 3) for part in parts)
+            query, key, value = map(np.ascontiguousarray, split)
+            query /= np.float32(math.sqrt(self.shape.width // heads))
+            read = np.empty_like(query)
+            for at in range(len(rows)):  # of all rows at once the scores leave a processor's cache
+                scores = query[at] @ key[at].transpose(0, 2, 1)
+                scores += near
+                if aside is not None:
+                    scores += aside[at]
+                scores -= scores.max(axis=-1, keepdims=True)
+                np.exp(scores, out=scores)
+                scores /= scores.sum(axis=-1, keepdims=True)
+                read[at] = scores @ value[at]
+            told = read.transpose(0, 2, 1, 3).reshape(len(rows), length, -1)
+            x = self._normed(x + self._linear(told, f"{block}.attention.output.dense", changes), f"{block}.attention.output.LayerNorm")
+            inner = gelu(self._linear(x, f"{block}.intermediate.dense", changes))
+            x = self._normed(x + self._linear(inner, f"{block}.output.dense", changes), f"{block}.output.LayerNorm")
+        return [x[at, : len(row)].mean(axis=0) for at, row in enumerate(rows)]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The judge, ready, and the threads that it has."""
+
+    encoder: Batched
+    changes: Mapping[str, Change]
+    most: int
+    pool: ThreadPoolExecutor
+    threads: int
+
+    def one_by_one(self, rows: Sequence[Sequence[int]]) -> list[Array]:
+        """As the engine asks: as many at once as there are processors."""
+        return [vectors[0] for vectors in self.pool.map(lambda row: self.encoder.embed(row, self.changes), rows)]
+
+    def in_batches(self, rows: Sequence[Sequence[int]]) -> list[Array]:
+        """A batch for each processor."""
+        share = -(-len(rows) // self.threads)
+        cut = [rows[at : at + share] for at in range(0, len(rows), share)]
+        return [one for part in self.pool.map(lambda some: self.encoder.together(some, self.changes), cut) for one in part]
+
+
+def judge() -> Judge:
+    """The packaged one."""
+    card = cards_of()[JUDGE]
+    layout, arrays = Layout.read(card)
+    encoder = Batched.load(asyncio.run(Encoders().folder(card.model)))
+    assert isinstance(encoder, Batched)
+    wide = {name: array.astype(np.float32) for name, array in arrays.items()}
+    threads = processors()
+    return Judge(encoder, changes_of(wide, encoder.shape), layout.tokens, ThreadPoolExecutor(threads), threads)
+
+
+HEAD = """\
+| tokens a claim | claims | way | seconds a claim | of a processor | one by one takes so many times that | a vector differs by |
+|---:|---:|---|---:|---:|---:|---:|"""
+
+
+def measured(given: argparse.Namespace) -> Iterator[str]:
+    """The lines of the table."""
+    one, chance = judge(), random.Random(given.seed)
+    ways: dict[str, Callable[[Sequence[Sequence[int]]], list[Array]]] = {"one by one": one.one_by_one, "in batches": one.in_batches}
+    for tokens, count in itertools.product(given.tokens, given.claims):
+        wall: dict[str, list[float]] = {name: [] for name in ways}
+        own: dict[str, list[float]] = {name: [] for name in ways}
+        apart, length = 0.0, 0.0
+        for turn in range(given.rounds):
+            text, claims = document(chance, tokens, count)
+            rows = [one.encoder.both(claim, text, one.most) for claim in claims]
+            length += statistics.mean(map(len, rows)) / given.rounds
+            said: dict[str, Any] = {}
+            for name in list(ways) if turn % 2 else list(ways)[::-1]:
+                began, worked = time.perf_counter(), time.process_time()
+                said[name] = np.array(ways[name](rows))
+                wall[name].append((time.perf_counter() - began) / count)
+                own[name].append((time.process_time() - worked) / count)
+            apart = max(apart, float(np.abs(said["one by one"] - said["in batches"]).max()))
+        for name in ways:
+            ratios = sorted(mine / other for mine, other in zip(own["one by one"], own[name], strict=True))
+            ratio = "" if name == "one by one" else f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+            cells = [f"{length:.0f}", count, name, spread(wall[name]), spread(own[name]), ratio, f"{apart:.0e}" if ratio else ""]
+            yield f"| {' | '.join(map(str, cells))} |"
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, and in brackets the least and the most."""
+    return f"{statistics.median(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
+
+
+def main() -> int:
+    """Measures, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--claims", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[350, 100], help="of the document, about, as the fleet's model counts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--docs", type=Path, help="write the table into verification.md of this folder")
+    given = parser.parse_args()
+    lines = [HEAD]
+    with threadpool_limits(1, "blas"):
+        for line in measured(given):
+            print(line, file=sys.stderr, flush=True)
+            lines.append(line)
+    table = "\n".join(lines) + f"\n\n{machine.now()}; {machine.code()}."
+    print(table)
+    if given.docs:
+        write(given.docs / "verification.md", "batched", table, "bench.batched")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

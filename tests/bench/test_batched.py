@@ -1,0 +1,25 @@
+"""The batch that the judge of claims is measured in gives what it gives one by one, the shorter texts in it too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from bench.batched import Batched, spread
+from orchestra.testing.encoder import write_encoder
+
+
+@pytest.mark.parametrize("kind", ["bert", "mpnet"])
+def test_a_batch_gives_the_vectors_of_its_texts_one_by_one(kind: Literal["bert", "mpnet"], tmp_path: Path) -> None:
+    encoder = Batched.load(write_encoder(tmp_path, ["card", "money", "lost"], kind=kind))
+    assert isinstance(encoder, Batched)
+    rows = [encoder.tokens(text, 16) for text in ("card", "card money lost money", "money lost")]
+    together = encoder.together(rows, {})
+    assert np.allclose(together, [encoder.embed(row, {})[0] for row in rows], atol=1e-5)
+
+
+def test_the_middle_is_told_with_the_least_and_the_most() -> None:
+    assert spread([3.0, 1.0, 2.0]) == "2.000 [1.000, 3.000]"
