@@ -9,11 +9,13 @@ intent and shape (`orchestra.router.cache`), which are the same for both.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestra.agent.card import Card
+from orchestra.agent.registry import builtin_folder
 from orchestra.app import Orchestra
 from orchestra.engine.kinds import planning
 from orchestra.errors import InputError, OrchestraError
@@ -22,11 +24,12 @@ from orchestra.fleet.encoders import missing
 from orchestra.router import cache, telling
 from orchestra.router import tools as router_tools
 from orchestra.router.gates import Rejection
+from orchestra.router.nearness import nearest
 from orchestra.router.notation import Answer, read
-from orchestra.router.offer import Offer, statable
+from orchestra.router.offer import Offer, Skill, statable
 from orchestra.router.plan import LINE, Plan, declared, plan_of, workflow
 from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, go_on, go_on_without, start
-from orchestra.router.shortlist import MOST, nearest_skill
+from orchestra.router.shortlist import MOST
 from orchestra.router.values import type_of
 from orchestra.router.votes import Vote, vote
 from orchestra.stored import as_told, graph_of
@@ -52,6 +55,9 @@ _KEYS = ("repairs", "replans", "stepwise", "shortlist", "copied", "grounded", "h
 """Of a wish: the keys that a `plan` node has too."""
 NODE = "answer"
 """The one node of what a request becomes."""
+FEW = 5
+"""Skills that stand for all, where none is near."""
+_CLAUSE = re.compile("[,;:]")
 NO_PLAN = "R007"
 """The code of a node whose router gave none."""
 
@@ -418,18 +424,51 @@ def _helped(orchestra: Orchestra, node: CompiledNode, request: Request, unplanne
     """Why there is no plan; where the router declined, with the skill that is nearest."""
     if not unplanned.declined:
         return unplanned.rejections
-    return tuple(replace(one, hint=_nearest(planning.offered(node, request.text), request.text)) for one in unplanned.rejections)
+    hint = _nearest(orchestra, node, planning.offered(node, request.text), request.text)
+    return tuple(replace(one, hint=hint) for one in unplanned.rejections)
 
 
-def _nearest(offer: Offer, request: str) -> str:
-    """Of all skills, those too that cannot be called, the one that shares most words with the request, and what it needs and has not."""
-    one = nearest_skill(list(offer.skills.values()), request)
+def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Offer, request: str) -> str:
+    """Of all skills, those too that cannot be called or have effects, the one that comes nearest to the request, what it does, and what it
+    needs and has not; where none is near, a few that stand for all."""
+    acting = [one for one in _acting(orchestra) if one.name not in offer.skills]
+    one = nearest([*offer.skills.values(), *acting], request)
     if one is None:
-        return "orchestra agents list  tells what there is"
+        there = "; ".join(_does(one, briefly=True) for one in _broadest(node, offer)) or "nothing"
+        return f"nothing is near; there is {there}; --anyway plans what can be done"
     needs = [f"{name}: {telling.kind(kind)}" for name, kind in one.fields.items() if name in one.required and not statable(kind)]
     missing = [need for need in needs if need.partition(":")[0] not in offer.values]
     wanting = f", which needs {' and '.join(missing)}" if missing else ""
-    return f"the nearest is {one.name}{wanting}; --anyway plans what can be done"
+    if one in acting:
+        return f"the nearest is {_does(one)}{wanting}; it has effects, and is used only with --only {one.name}"
+    return f"the nearest is {_does(one)}{wanting}; --anyway plans what can be done"
+
+
+def _does(skill: Skill, *, briefly: bool = False) -> str:
+    """A skill, and what it does."""
+    said = telling.sentence(skill.description).rstrip(".")
+    said = _CLAUSE.split(said)[0] if briefly else said
+    return f"{skill.name} ({said[:1].lower()}{said[1:]})" if said else skill.name
+
+
+def _acting(orchestra: Orchestra) -> Iterator[Skill]:
+    """The tools and the workflows that have effects."""
+    yield from (Skill.of(tool.contract) for tool in orchestra.registry.tools.values() if tool.contract.effect != "pure")
+    for name in orchestra.workflows():
+        try:
+            program = orchestra.program(orchestra.find(name))
+        except InputError:
+            continue  # `orchestra validate` says why
+        if any(node.acts for node in program.nodes):
+            yield Skill.of_workflow(program)
+
+
+def _broadest(node: CompiledNode, offer: Offer) -> list[Skill]:
+    """A few skills that stand for all: what the project has of its own, and no part of a workflow that is there too."""
+    parts = {agent for called in planning.stated(node).workflows.values() for agent, _ in called.program.askable}
+    packaged = {path.stem for kind in ("agents", "workflows") for path in builtin_folder(kind).iterdir()} | PACKAGED
+    order = sorted(offer.skills.values(), key=lambda one: (one.name in packaged, one.name in parts))
+    return order[:FEW]
 
 
 def offer_of(orchestra: Orchestra, request: str, values: Mapping[str, Any], wish: Wish | None = None) -> Offer:

@@ -373,8 +373,34 @@ def test_where_nothing_serves_the_request_it_says_so_and_names_the_nearest(desk:
     assert said.code == 3
     assert said.out == ""
     assert "R014  /answer: nothing that is offered serves the request" in said.err
-    assert "the nearest is answer_from_documents, which needs documents: list[Document]; --anyway plans what can be done" in said.err
+    assert "the nearest is answer_from_documents (answers a question from documents, with quotes, or says" in said.err
+    assert "), which needs documents: list[Document]; --anyway plans what can be done" in said.err
     assert desk("ask", WHEN, "--json").json["router"]["rejections"][0]["code"] == "R014"
+
+
+WIPING = """
+from orchestra import tool
+@tool(effect="once")
+def delete_all(reason: str) -> str:
+    \"""Deletes everything.\"""
+    return reason
+"""
+
+
+def test_where_nothing_is_near_it_says_what_there_is(desk: Shell) -> None:
+    for request in ("Translate this into Latin", "Write a poem about autumn", "Fasse den Vertrag zusammen"):
+        planning(desk, "return nothing")
+        said = desk("ask", request)
+        assert (said.code, said.out) == (3, "")
+        assert "nothing is near; there is answer_from_documents (answers a question from documents); financial_question (" in said.err
+
+
+def test_what_has_effects_is_named_too_and_how_it_is_used(desk: Shell) -> None:
+    Path("wiping.py").write_text(WIPING)
+    Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["wiping"]\n')
+    planning(desk, "return nothing")
+    said = desk("ask", "Delete all data")
+    assert "the nearest is delete_all (deletes everything); it has effects, and is used only with --only delete_all" in said.err
 
 
 def test_anyway_the_router_may_not_decline(desk: Shell) -> None:
