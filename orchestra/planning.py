@@ -25,10 +25,11 @@ from orchestra.router import cache, telling
 from orchestra.router import tools as router_tools
 from orchestra.router.gates import Rejection
 from orchestra.router.nearness import nearest
-from orchestra.router.notation import Answer, read
+from orchestra.router.notation import Answer, Reference, read
 from orchestra.router.offer import Offer, Skill, statable
 from orchestra.router.plan import LINE, Plan, declared, plan_of, workflow
 from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, go_on, go_on_without, start
+from orchestra.router.several import Unserved, unserved
 from orchestra.router.shortlist import MOST
 from orchestra.router.values import type_of
 from orchestra.router.votes import Vote, vote
@@ -51,7 +52,7 @@ PACKAGED = frozenset(tool.contract.name for tool in TOOLS)
 """Tools that come with the package."""
 ADVISERS = frozenset({"difficulty"})
 """Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
-_KEYS = ("repairs", "replans", "stepwise", "shortlist", "copied", "grounded", "hearsay", "anyway", "cache", "votes")
+_KEYS = ("repairs", "replans", "stepwise", "shortlist", "copied", "grounded", "each_part", "hearsay", "anyway", "cache", "votes")
 """Of a wish: the keys that a `plan` node has too."""
 NODE = "answer"
 """The one node of what a request becomes."""
@@ -108,6 +109,11 @@ class Draft:
         return self.plan is None and any(one.code == DECLINED for one in self.rejections)
 
     @property
+    def undone(self) -> Unserved | None:
+        """What of the request its plan is not for; of a plan that follows one which failed nothing is known."""
+        return unserved(self.offer.several, self.plan.steps, self.plan.answer) if self.plan is not None and self.version <= 1 else None
+
+    @property
     def graph(self) -> Graph:
         """The plan as a workflow. Raises `InputError` R007 where there is no plan."""
         if self.plan is None:
@@ -138,6 +144,8 @@ class Wish:
     """Whether the texts that a plan states are pieces of the request."""
     grounded: bool = True
     """Whether the first step of a plan reads one of the values at hand, where some skill can: what somebody brings along is meant."""
+    each_part: bool = True
+    """Whether each part of a request that has several gets a step, where the router can be brought to it."""
     hearsay: tuple[str, ...] = ()
     """The values that may be somebody else's words, such as those of a file: no argument of a tool with effects is one of them."""
     anyway: bool = False
@@ -424,7 +432,9 @@ def _helped(orchestra: Orchestra, node: CompiledNode, request: Request, unplanne
     """Why there is no plan; where the router declined, with the skill that is nearest."""
     if not unplanned.declined:
         return unplanned.rejections
-    hint = _nearest(orchestra, node, planning.offered(node, request.text), request.text)
+    left = unserved(request.offer.several, unplanned.steps, Answer(tuple(Reference(step.name) for step in unplanned.steps)))
+    wanted = " ".join(left.parts) if left is not None and unplanned.steps else request.text
+    hint = _nearest(orchestra, node, planning.offered(node, request.text), wanted)
     return tuple(replace(one, hint=hint) for one in unplanned.rejections)
 
 

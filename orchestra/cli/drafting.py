@@ -122,8 +122,7 @@ async def explain(open_: Opener, chosen: Settings, asked: Drafting, as_json: boo
             print_json({**_data(draft), "workflow": written, "explain": data(found)})
             return REFUSED if found.refused else 0
         say(visible(str(draft.plan)))
-        _tell_saving(draft)
-        _tell_votes(draft)
+        _tell(draft)
         say()
         show(found)
     return REFUSED if found.refused else 0
@@ -147,8 +146,7 @@ async def ask(open_: Opener, chosen: Settings, asked: Drafting, manner: Manner, 
         if draft.plan is None and draft.version == 1 and ending.status == "failed":
             _raise(ending)  # the router could not be asked
         if not as_json:
-            _tell_saving(draft)
-            _tell_votes(draft)
+            _tell(draft)
         history = History.of(ending.events)
         found = None
         if asked.explain and draft.plan is not None:
@@ -264,7 +262,8 @@ def _data(draft: Draft) -> dict[str, Any]:
     """A plan as JSON."""
     rejections = [{"code": one.code, "path": one.path, "reason": one.reason, "hint": one.hint} for one in draft.rejections]
     router = {"calls": draft.lines, "repaired": draft.repaired, "rejections": rejections}
-    return {"plan": _lines(draft.plan), "router": router, "cached": _cached(draft), **_votes(draft)}
+    undone = {} if draft.undone is None else {"undone": list(draft.undone.parts)}
+    return {"plan": _lines(draft.plan), "router": router, "cached": _cached(draft), **_votes(draft), **undone}
 
 
 def _votes(draft: Draft) -> dict[str, Any]:
@@ -280,6 +279,14 @@ def _cached(draft: Draft) -> dict[str, Any] | None:
         return None
     saved = {"calls": known.saved.calls, "prompt_tokens": known.saved.prompt_tokens, "output_tokens": known.saved.output_tokens}
     return {"run": known.run, "request": known.request, "saved": saved}
+
+
+def _tell(draft: Draft) -> None:
+    """Says where a plan comes from, how sure it is, and what of the request it is not for."""
+    _tell_saving(draft)
+    _tell_votes(draft)
+    if (left := draft.undone) is not None:
+        note(visible(f"{left}; nothing was done about {'one of them' if left.whole else 'it'}"))
 
 
 def _tell_saving(draft: Draft) -> None:

@@ -114,7 +114,8 @@ def recalled(stored: Any, request: str, offer: Offer, of: str, whole: Collection
     if not 0 <= found.agree <= found.sampled or (found.sampled and not found.agree):
         raise Unfit("it says that more samples agreed than there were", foreign=True)
     plan = _plan(found.lines)
-    _gate(plan, replace(offer, words=offer.words and found.request), foreign=True)  # its texts are pieces of the request that it was for
+    before = replace(offer, words=offer.words and found.request, several=None)  # its texts are pieces of the request that it was for
+    _gate(plan, before, foreign=True)
     fitted = _fitted(plan, found.request, request, offer, whole)
     _gate(fitted, offer)
     return fitted, found

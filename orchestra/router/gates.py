@@ -14,10 +14,13 @@ from orchestra.router.grounds import is_ground, reads
 from orchestra.router.notation import ELEMENT, INPUT, Answer, Line, Literal, NotPlan, Reference, Step, read
 from orchestra.router.offer import Offer, Scope, Skill, element_of, free, statable
 from orchestra.router.plan import listed
+from orchestra.router.several import unserved
 from orchestra.values.schema import show
 from orchestra.values.types import Schema, Validator, branches, bundled, elements, nearest, under, union
 from orchestra.workflow.syntax import MAX_LENGTH
 
+UNSERVED = "R024"
+"""The code of an answer that leaves a part of the request out."""
 SHOWN = 200
 """Characters of a line that a rejection shows."""
 
@@ -51,10 +54,10 @@ def line_of(text: str, number: int) -> Line | Rejection:
 def judge(line: Line, offer: Offer, steps: Sequence[Step]) -> list[Rejection]:
     """What is wrong with a line that follows these steps; nothing where it may stand there."""
     scope = Scope(offer, steps)
-    return list(_answer(line, scope) if isinstance(line, Answer) else _step(line, scope, steps))
+    return list(_answer(line, scope, steps) if isinstance(line, Answer) else _step(line, scope, steps))
 
 
-def _answer(answer: Answer, scope: Scope) -> Iterator[Rejection]:
+def _answer(answer: Answer, scope: Scope, steps: Sequence[Step]) -> Iterator[Rejection]:
     if not answer.values and scope.steps:
         yield Rejection("R001", "/answer", "a plan with steps returns the value of one", f"return {', '.join(scope.steps)}")
     elif not answer.values and not scope.offer.declines:
@@ -63,6 +66,10 @@ def _answer(answer: Answer, scope: Scope) -> Iterator[Rejection]:
         yield Rejection("R005", "/answer", f"one value is wanted, {show(scope.offer.returns)}, and these are {len(answer.values)}")
     for value in answer.values:
         yield from _answered(value, scope)
+    if answer.values and (left := unserved(scope.offer.several, steps, answer)) is not None:
+        every = Answer(tuple(Reference(step.name) for step in steps))
+        done = unserved(scope.offer.several, steps, every) is None
+        yield Rejection(UNSERVED, "/steps", str(left), str(every) if done else "write a step for each part")
 
 
 def _answered(value: Reference, scope: Scope) -> Iterator[Rejection]:

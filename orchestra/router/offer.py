@@ -69,6 +69,17 @@ def _marks(program: Program) -> list[Any]:
     return [graph, contracts, planned, [*called, *(_marks(node.body) for node in program.nodes if node.body is not None)]]
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A request of several parts, and where in it they stand."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.text[start:end] for start, end in self.spans)
+
+
 @dataclass(frozen=True)
 class Offer:
     """What a plan may be made of."""
@@ -94,6 +105,8 @@ class Offer:
     """The calls that are left for the steps, where somebody limits them."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many elements the lists at hand have, by the references to them."""
+    several: Parts | None = None
+    """The parts of a request that has several, each of which gets a step (`orchestra.router.several`)."""
     left_out: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Skills that there are and that a plan may not name all the same, each with a code and why: `is not on the shortlist`."""
 

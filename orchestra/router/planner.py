@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from orchestra.router import telling
-from orchestra.router.gates import Rejection, judge, line_of
+from orchestra.router.gates import UNSERVED, Rejection, judge, line_of
 from orchestra.router.grammar import BEGUN, NoStep, plan_grammar, step_grammar
 from orchestra.router.notation import Answer, Line, Step, lines, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan
+from orchestra.router.several import unserved
 from orchestra.router.shortlist import nearest_skill
 
 DECLINED = "R014"
@@ -118,6 +119,8 @@ def go_on(state: Drafting, reply: str) -> tuple[Drafting, Wanted]:
         if isinstance(line, Rejection):
             return _refused(state, (line,))
         faults = [*judge(line, state.request.offer, state.steps), *_tried(line, state.request, len(state.steps) + 1)]
+        if isinstance(line, Answer) and faults and all(one.code == UNSERVED for one in faults):
+            return _left_out(state, line, faults[0])
         if faults:
             return _refused(state, tuple(faults))
         if isinstance(line, Answer) and not line.values:
@@ -126,6 +129,22 @@ def go_on(state: Drafting, reply: str) -> tuple[Drafting, Wanted]:
             return state, Planned(Plan(state.steps, line), state.repaired)
         state = replace(state, steps=(*state.steps, line), rejected=())
     return _ask(state, begun=begun)
+
+
+def _left_out(state: Drafting, answer: Answer, fault: Rejection) -> tuple[Drafting, Wanted]:
+    """What is wanted after an answer that leaves a part of the request out.
+
+    As long as there are repairs: another step, if one had all of the request, or whatever the planner makes of it. Then the plan is taken
+    as it is, if a step may have dealt with that part, or if what can be done is wanted anyway; else there is none.
+    """
+    left = unserved(state.request.offer.several, state.steps, answer)
+    assert left is not None, "the answer was refused for it"
+    after, wanted = _refused(state, (fault,), begun=left.whole > 0 and not fault.hint.startswith("return"))
+    if isinstance(wanted, Ask):
+        return after, wanted
+    if state.request.offer.declines and not left.whole:
+        return state, Unplanned((Rejection(DECLINED, "/steps", str(left), "--anyway plans the rest"),), state.steps)
+    return state, Planned(Plan(state.steps, answer), state.repaired)
 
 
 def go_on_without(state: Drafting, code: str, reason: str) -> tuple[Drafting, Wanted] | None:
@@ -187,14 +206,14 @@ def _lines(reply: str) -> list[str]:
     return found[begin + 1 : end]
 
 
-def _refused(state: Drafting, faults: tuple[Rejection, ...]) -> tuple[Drafting, Wanted]:
+def _refused(state: Drafting, faults: tuple[Rejection, ...], *, begun: bool = False) -> tuple[Drafting, Wanted]:
     rejected = (*state.rejected, *faults)
     repairs = state.request.repairs
     if state.repaired >= (2 * repairs + 1 if state.larger else repairs):
         if state.larger or not state.request.larger:
             return state, Unplanned(rejected, state.steps)
         state = replace(state, larger=True)
-    return _ask(replace(state, rejected=rejected, repaired=state.repaired + 1))
+    return _ask(replace(state, rejected=rejected, repaired=state.repaired + 1), begun=begun)
 
 
 def _ask(state: Drafting, *, begun: bool = False) -> tuple[Drafting, Wanted]:

@@ -18,6 +18,7 @@ from orchestra.router.notation import Answer, Reference, Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, shortened, start
+from orchestra.router.several import parted
 from orchestra.router.shortlist import shortlist
 from orchestra.router.votes import vote
 from orchestra.values.outcome import Failed, Outcome, Value
@@ -237,7 +238,9 @@ class Reading:
         declines = not self.planning.anyway
         offer = Offer.of(skills, known, self.node.output, limits=self.planning.limits, words=words, declines=declines)
         offer = replace(offer, derived=frozenset((*self.told.values, *self.planning.hearsay)))
-        return grounded(offer, self.planning.grounds if self.version == 1 else ())
+        if self.version > 1:
+            return offer
+        return parted(grounded(offer, self.planning.grounds), shortened(str(self.goal)) if self.planning.each_part else "")
 
     def _compiled(self, graph: Graph) -> Program:
         return compile_graph(graph, _catalog(self.planning))

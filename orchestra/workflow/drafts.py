@@ -290,6 +290,7 @@ def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) ->
             stepwise=node.stepwise,
             copied=node.copied,
             grounds=tuple(name for name in values if node.with_[name] != node.plan) if node.grounded else (),
+            each_part=node.each_part,
             hearsay=node.hearsay,
             anyway=node.anyway,
             shortlist=node.shortlist,

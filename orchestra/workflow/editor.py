@@ -75,6 +75,7 @@ _MEANINGS = {
     "stepwise": "Whether the router writes the plan line by line; `false` asks for the whole plan at once, and nothing starts before.",
     "copied": "Whether the texts that the plan states are pieces of its goal.",
     "grounded": "Whether the first step of the plan reads one of the values of `with` beside its goal, where some skill can.",
+    "each_part": "Whether each part of a goal that has several (`...? Also: ...`) gets a step of the plan.",
     "hearsay": "The values of `with` that may be somebody else's words, such as a mail: no argument of a tool with effects is one of them.",
     "anyway": "Whether what can be done is planned even where the router finds that nothing serves the goal.",
     "shortlist": "How many of the skills the router is shown at most: those that the goal is likely to need.",

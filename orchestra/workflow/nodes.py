@@ -195,6 +195,7 @@ class PlanNode(Node):
     stepwise: bool = True
     copied: bool = False
     grounded: bool = False
+    each_part: bool = False
     hearsay: tuple[str, ...] = ()
     anyway: bool = False
     shortlist: Annotated[int, Field(ge=1, le=100)] | None = None

@@ -96,6 +96,8 @@ class Planning(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Whether the texts that a plan states are pieces of its goal."""
     grounds: tuple[str, ...] = ()
     """The values of which the first step of its first plan reads one, where some skill can."""
+    each_part: bool = False
+    """Whether each part of a goal that has several gets a step of its first plan."""
     hearsay: tuple[str, ...] = ()
     """The values that may be somebody else's words."""
     anyway: bool = False

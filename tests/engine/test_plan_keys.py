@@ -110,6 +110,28 @@ def test_a_plan_of_anything_may_give_several_values_by_their_steps() -> None:
     assert "one value is wanted" in refused.reason
 
 
+def test_each_part_of_a_goal_gets_a_step_and_what_came_of_it_replays() -> None:
+    text = "what is it? Also: shout more"
+
+    def answer(call: Call) -> str:
+        if call.inputs["plan"].endswith("\ns"):
+            return '2 = shout(text="shout more")'
+        return (
+            "s1 = shout(text=input.request)" if not call.inputs["plan"] else f"return {'s1, s2' if 's2' in call.inputs['plan'] else 's1'}"
+        )
+
+    work = WORK % "returns: anything, each_part: true"
+    played = play(work, {"text": text}, answers={"router": answer})
+    assert played.outcome == Value({"s1": f"MAKE IT LOUD: {text}".upper(), "s2": "SHOUT MORE"})
+    assert '2 parts, 1 step: "make it loud: what is it?" and "shout more"' in questions(played)[2].inputs["request"]
+    assert not replay(program(work), played.events).different
+    alone = play(work.replace(", each_part: true", ""), {"text": text}, answers={"router": answer})
+    assert alone.outcome == Value(f"MAKE IT LOUD: {text}".upper())
+    failed = planning.Past(failed=(("s1 = shout(text=input.text)", "too loud"),))
+    assert planning.offered(program(work).nodes[0], text).several is not None
+    assert planning.offered(program(work).nodes[0], text, failed).several is None
+
+
 @pytest.mark.parametrize("lost", [{1}, {2}, {1, 2}])
 def test_a_sample_whose_question_fails_counts_and_has_no_plan(lost: set[int]) -> None:
     def answer(call: Call) -> Any:

@@ -229,6 +229,7 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
                 "stepwise": st.booleans(),
                 "copied": st.booleans(),
                 "grounded": st.booleans(),
+                "each_part": st.booleans(),
                 "hearsay": catalogs,
                 "anyway": st.booleans(),
                 "shortlist": st.none() | st.integers(1, 100),

@@ -151,6 +151,7 @@ nodes:
     stepwise: false
     copied: true
     grounded: true
+    each_part: true
     anyway: true
     shortlist: 12
     fallback: {text: null, citations: []}

@@ -64,6 +64,7 @@ OTHERS: dict[str, Any] = {
     "stepwise": False,
     "copied": True,
     "grounded": True,
+    "each_part": True,
     "hearsay": ["question"],
     "anyway": True,
     "shortlist": 7,

@@ -33,6 +33,7 @@ from orchestra.router.notation import INPUT, Answer, Line, Reference, Step, read
 from orchestra.router.offer import DEEPEST, Offer, Skill
 from orchestra.router.plan import LINE, Plan, plan_of, question, rewritten, so_far, workflow
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, go_on_without, shortened, start
+from orchestra.router.several import parted
 from orchestra.router.shortlist import shortlist
 from orchestra.router.votes import Vote, vote
 from orchestra.values.labels import meet
@@ -245,8 +246,7 @@ def _counts(given: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 def offer_of(unit: Unit) -> Offer:
     """All that the first version of a plan may be made of."""
-    goal = goal_of(unit)
-    return within(Request(goal, offered(unit.node, goal)), unit.node, lambda: values(unit)).offer
+    return within(Request("", offered(unit.node, goal_of(unit))), unit.node, lambda: values(unit)).offer
 
 
 def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: bool = True) -> Offer:
@@ -257,10 +257,10 @@ def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: boo
     listed: tuple[Skill | Contract, ...] = (*workflows, *planning.skills)
     barred = _barred(planning)
     skills = [one for one in listed if one.name not in past.acted and one.name not in barred]
-    words = shortened(goal) if planning.copied else ""
+    words, whole = (shortened(goal) if wanted else "" for wanted in (planning.copied, planning.each_part))
     offer = Offer.of(skills, known, node.output, limits=planning.limits, words=words, declines=declines and not planning.anyway)
     offer = replace(offer, derived=frozenset((*past.types, *planning.hearsay)), left_out=barred)
-    return grounded(offer, planning.grounds if past == _FIRST else ())  # another version goes another way
+    return parted(grounded(offer, planning.grounds), whole) if past == _FIRST else offer  # another version goes another way
 
 
 def _barred(planning: Planning) -> dict[str, tuple[str, str]]:

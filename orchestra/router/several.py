@@ -1,0 +1,115 @@
+"""Several things in one request: its parts, and those that no step of a plan is for.
+
+Parts are told by the words that join them, `Also:`, `And another thing:`, `1) ... 2) ...`, and by no others: a story of five sentences that
+ends in a question is one thing, and so is a message to a bank. Where no colon and no dash follows the words, a question must stand before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestra.router.notation import INPUT, Answer, Literal, Reference, Step
+from orchestra.router.offer import Offer, Parts
+from orchestra.values.text import counted
+from orchestra.workflow.nodes import REQUEST
+
+SHOWN = 80
+"""Characters of a part that are shown."""
+_JOIN = (
+    r"(?:(?:and|oh,?|but|or|on)\s+){0,2}"
+    r"(?:also|besides|then|furthermore|moreover|separately|next|finally|lastly|by the way|that done|after that|p\.?\s?s\.?|"
+    r"(?:second|third)(?:ly| thing)?|in addition\b[\w ,]{0,40}|unrelated\b[\w ]{0,20}|while\s+(?:you'?re|you\s+are)\s+at\s+it|"
+    r"(?:(?:an?|one)\s+)?(?:entirely\s+)?(?:another|more|other|last|different|separate)\s+"
+    r"(?:thing|question|matter|topic|request|note|task)s?\b[\w ]{0,20}|"
+    r"(?:question|item|part|point)\s+\(?(?:two|three|[2-9b-h])\)?)"
+)
+_BOUND = (
+    re.compile(rf"(?:(?<=[.!?;\n])|(?<=[.!?;\n][\"'”’)]))\s{{0,9}}{_JOIN}(?:,[\w ,]{{0,30}})?\s{{0,9}}[:–—]\s*", re.IGNORECASE),
+    re.compile(rf"\s{{1,9}}(?-i:(?=[A-Z])){_JOIN}\s{{0,9}}:\s+", re.IGNORECASE),
+    re.compile(rf"(?<=\?)\s{{1,9}}{_JOIN}(?:,|\s-)\s+", re.IGNORECASE),
+    re.compile(r"(?<=[?.!\n])\s{0,9}(?:PS|P\.S\.)[:,]?\s+"),
+)
+_LISTED = re.compile(r"(?:^|\s)\(?([1-9a-h])\)\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """What a plan is not for."""
+
+    parts: tuple[str, ...]
+    """The parts that no step was given by itself."""
+    whole: int = 0
+    """The values of the answer that rest on all of the request, fewer than these parts: for which of them they are is not known."""
+
+    def __str__(self) -> str:
+        told = " and ".join(f'"{one if len(one) <= SHOWN else one[: SHOWN - 1] + "…"}"' for one in self.parts)
+        return f"{len(self.parts)} parts, {counted(self.whole, 'step')}: {told}" if self.whole else f"nothing serves {told}"
+
+
+def parts_of(text: str) -> Parts | None:
+    """The parts of a request that has several; None of any other."""
+    cuts = sorted(match.span() for bound in _BOUND for match in bound.finditer(text))
+    marks = list(_LISTED.finditer(text))
+    if not cuts and len(marks) > 1 and "".join(mark[1] for mark in marks) in ("12345678", "abcdefgh")[marks[0][1] == "a"]:
+        cuts = [(0, marks[0].end()), *(mark.span() for mark in marks[1:])]
+    spans, at = [], 0
+    for start, end in [*cuts, (len(text), len(text))]:
+        if len(text[at:start].split()) > 1:
+            begin = at + len(text[at:start]) - len(text[at:start].lstrip())
+            spans.append((begin, begin + len(text[at:start].strip())))
+        at = max(at, end)
+    return Parts(text, tuple(spans)) if len(spans) > 1 else None
+
+
+def parted(offer: Offer, text: str) -> Offer:
+    """The offer, of whose plans each part of this request has a step, where any value is wanted."""
+    return offer if offer.returns else replace(offer, several=parts_of(text))
+
+
+def unserved(several: Parts | None, steps: Sequence[Step], answer: Answer) -> Unserved | None:
+    """What a plan is not for; None where each part has a value of the answer.
+
+    A value is for the parts whose words its steps were given; one that rests on all of the request, or on none of its words, for one more.
+    """
+    if several is None:
+        return None
+    known = {step.name: step for step in steps}
+    served: set[tuple[int, int]] = set()
+    spare = 0
+    for root in dict.fromkeys(value.root for value in answer.values):
+        stated, whole = _given(root, known)
+        own = {span for text in stated for span in _touched(several, text)}
+        served |= own
+        spare += whole or not own
+    left = tuple(several.text[start:end] for start, end in several.spans if (start, end) not in served)
+    return Unserved(left, spare) if len(left) > spare else None
+
+
+def _given(root: str, known: Mapping[str, Step]) -> tuple[list[str], bool]:
+    """The texts that a step and those before it were given, and whether one was given all of the request."""
+    line, texts, whole = [root], list[str](), False
+    for name in line:
+        step = known.get(name)
+        for value in [] if step is None else [*step.arguments.values(), step.each]:
+            match value:
+                case Literal(str() as text):
+                    texts.append(text)
+                case Literal(list() as several):
+                    texts += [one for one in several if isinstance(one, str)]
+                case Reference() as reference if reference.root in known and reference.root not in line:
+                    line.append(reference.root)
+                case Reference() as reference:
+                    whole = whole or (reference.root, *reference.path) == (INPUT, REQUEST)
+                case _:
+                    pass
+    return texts, whole
+
+
+def _touched(several: Parts, text: str) -> Iterator[tuple[int, int]]:
+    """The parts of which a text has words."""
+    at = several.text.find(text) if text.strip() else -1
+    while at >= 0:
+        yield from ((start, end) for start, end in several.spans if start < at + len(text) and at < end)
+        at = several.text.find(text, at + 1)

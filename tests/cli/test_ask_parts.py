@@ -1,0 +1,81 @@
+"""`orchestra ask` and `orchestra plan` of requests that want several things: what of them nothing was done about is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.doors import Call
+from tests.cli.shell import Shell
+from tests.cli.stage import Simulated
+from tests.cli.test_ask import FLEET
+
+pytestmark = pytest.mark.slow
+
+FLIGHT, PENS = "Book me a flight to Rome.", "A box holds 12 pens. How many pens are in 5 boxes?"
+BOTH = f"{FLIGHT} Also: {PENS}"
+
+
+@pytest.fixture
+def desk(shell: Shell) -> Shell:
+    Path("configs").mkdir()
+    Path("configs/nowhere.yaml").write_text(FLEET)
+    Path("orchestra.toml").write_text('fleet = "nowhere"\n')
+    return shell
+
+
+def planning(desk: Shell, *lines: str) -> list[Call]:
+    """The router writes these lines, one a question, whatever it is told; gives its questions."""
+    left, asked = iter(lines), list[Call]()
+
+    def answer(call: Call) -> Any:
+        if call.name != "router":
+            return {"expression": "12*5", "answer": 60.0}
+        asked.append(call)
+        return next(left, "nothing more")
+
+    desk.opener = Simulated(answer)
+    return asked
+
+
+ONLY = ("--only", "generative_calculator")
+TOLD = [f's1 = generative_calculator(question="{PENS}")', "return s1", "return s1", "return s1"]
+
+
+def test_a_part_that_nothing_serves_is_said_and_the_rest_is_planned_only_if_that_is_asked_for(desk: Shell) -> None:
+    asked = planning(desk, *TOLD)
+    said = desk("ask", BOTH, *ONLY)
+    assert (said.code, said.out) == (3, "")
+    assert f'R014  /steps: nothing serves "{FLIGHT}"' in said.err
+    assert PENS not in said.err.split("R014")[1]
+    assert "--anyway plans what can be done" in said.err
+    assert f'/steps: nothing serves "{FLIGHT}"; write a step for each part' in asked[-1].inputs["request"]
+    planning(desk, *TOLD)
+    said = desk("ask", BOTH, *ONLY, "--anyway")
+    assert said.code == 0, said.err
+    assert f'nothing serves "{FLIGHT}"; nothing was done about it' in said.err
+    planning(desk, *TOLD)
+    told = desk("ask", BOTH, *ONLY, "--anyway", "--no-cache", "--json").json
+    assert told["undone"] == [FLIGHT]
+    assert "60" in str(told["output"])
+
+
+def test_one_step_for_all_of_it_is_asked_for_another_and_else_it_is_said(desk: Shell) -> None:
+    first = "s1 = generative_calculator(question=input.request)"
+    planning(desk, first, "return s1", f'2 = generative_calculator(question="{PENS}")', "return s1, s2")
+    said = desk("ask", BOTH, *ONLY, "--json").json
+    assert said["plan"][1:] == [f's2 = generative_calculator(question="{PENS}")', "return s1, s2"]
+    assert "undone" not in said
+    planning(desk, first, "return s1", "return s1", "return s1")
+    said = desk("plan", BOTH, *ONLY, "--no-cache")
+    assert said.code == 0, said.err
+    assert f'2 parts, 1 step: "{FLIGHT}" and "{PENS}"; nothing was done about one of them' in said.err
+
+
+def test_what_is_one_thing_is_planned_as_ever(desk: Shell) -> None:
+    planning(desk, "s1 = generative_calculator(question=input.request)", "return s1")
+    said = desk("ask", PENS, *ONLY)
+    assert said.code == 0, said.err
+    assert "nothing" not in said.err

@@ -1,0 +1,147 @@
+"""Laws of requests that want several things: what their parts are, and that none of them is passed over in silence."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from orchestra.router.gates import UNSERVED, judge
+from orchestra.router.notation import Answer, Step, read
+from orchestra.router.offer import Offer
+from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, start
+from orchestra.router.several import parted, parts_of, unserved
+from tests.router.house import STR, SUM, contract
+
+DESK = contract("support_desk", "agent", {"message": STR}, STR, says="Sorts a message.")
+FLIGHT, PENS = "Book me a flight to Rome.", "A box holds 12 pens. How many pens are in 5 boxes?"
+BOTH = f"{FLIGHT} Also: {PENS}"
+ON_PENS = f's1 = calculator(question="{PENS}")'
+
+
+def offer(text: str = BOTH, *, declines: bool = True) -> Offer:
+    return parted(Offer.of([DESK, SUM], {"request": STR}, words=text, declines=declines), text)
+
+
+def planned(*replies: str, declines: bool = True, repairs: int = 1) -> tuple[Drafting, Wanted]:
+    state, wanted = start(Request(BOTH, offer(declines=declines), repairs))
+    for reply in replies:
+        assert isinstance(wanted, Ask)
+        state, wanted = go_on(state, reply)
+    return state, wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (BOTH, [FLIGHT, PENS]),
+        ("Who was it? And another thing: when was it? Then: where?", ["Who was it?", "when was it?"]),
+        (
+            "two things pls. 1) which woman won four times 2) who was to appoint them",
+            ["which woman won four times", "who was to appoint them"],
+        ),
+        (
+            "What was it in 2018? Also, unrelated, what do 7 crates come to?",
+            ["What was it in 2018?", "unrelated, what do 7 crates come to?"],
+        ),
+        ("Read the booking: for 2 at 8 pm And another thing: what do 2 pay?", ["Read the booking: for 2 at 8 pm", "what do 2 pay?"]),
+        ("Sum it up.\n\nPS: When was it built?", ["Sum it up.", "When was it built?"]),
+    ],
+)
+def test_a_request_is_cut_where_words_join_its_parts(text: str, parts: list[str]) -> None:
+    assert list(parts_of(text) or ()) == parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PENS,
+        "Tom has 5 apples. Also, he has 3 pears. Then he buys 2 more. How many has he?",
+        "My card is gone. Also my phone is. What do I do?",
+        "Who wrote it, and when was it issued?",
+        "I was told it is in the instructions. Well then: how long does it take?",
+        "Check this claim: the bridge is open.",
+        "Classify these:\n- my card is gone\n- my pin is blocked",
+        "see b) and also h) of the lease",
+        "",
+    ],
+)
+def test_what_is_told_in_several_sentences_is_one_thing(text: str) -> None:
+    assert parts_of(text) is None
+
+
+@pytest.mark.parametrize("text", ["\n" * 8000, "? and also, " * 700, "1) " * 2600, "and on " * 1100, "In addition " + "a, " * 2600])
+def test_parts_are_found_in_time(text: str) -> None:
+    began = time.perf_counter()
+    parts_of(text)
+    assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (ON_PENS, f's2 = support_desk(message="{FLIGHT}")', "return s1, s2"),
+        ("s1 = support_desk(message=input.request)", "s2 = calculator(question=input.request)", "return s1, s2"),
+        (f's1 = [calculator(question=x) for x in ["{FLIGHT}", "{PENS}"]]', "return s1"),
+        (
+            f's1 = calculator(question="{FLIGHT}")',
+            f's2 = support_desk(message="{PENS}")',
+            "s3 = support_desk(s1, message=s2)",
+            "return s1, s3",
+        ),
+        (f's1 = support_desk(message="{BOTH}")', "return s1"),
+    ],
+)
+def test_a_plan_with_a_value_for_each_part_stands(lines: tuple[str, ...]) -> None:
+    *steps, answer = map(read, lines)
+    assert not judge(answer, offer(), [one for one in steps if isinstance(one, Step)])
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            ("s1 = support_desk(message=input.request)", "return s1"),
+            f'2 parts, 1 step: "{FLIGHT}" and "{PENS}"; write a step for each part',
+        ),
+        ((ON_PENS, "return s1"), f'nothing serves "{FLIGHT}"; write a step for each part'),
+        ((ON_PENS, f's2 = support_desk(message="{FLIGHT}")', "return s2"), f'nothing serves "{PENS}"; return s1, s2'),
+        ((ON_PENS, "s2 = calculator(question=s1.expression)", "return s1, s2"), ""),
+    ],
+)
+def test_a_part_that_no_value_is_for_is_named(lines: tuple[str, ...], said: str) -> None:
+    *steps, answer = map(read, lines)
+    found = judge(answer, offer(), [one for one in steps if isinstance(one, Step)])
+    if not said:  # what is reckoned from a part is for that part
+        said = f'nothing serves "{FLIGHT}"; write a step for each part'
+    assert [(one.code, str(one)) for one in found] == [(UNSERVED, f"/steps: {said}")]
+
+
+def test_where_one_value_is_wanted_or_nothing_is_said_of_parts_nothing_is_demanded() -> None:
+    one = Offer.of([DESK, SUM], {"request": STR}, STR)
+    assert parted(one, BOTH).several is None
+    assert unserved(None, (), Answer(())) is None
+    assert not judge(read("return s1"), offer(PENS), [Step("s1", "support_desk", {})])
+
+
+def test_a_step_that_had_all_of_the_request_is_followed_by_another() -> None:
+    state, wanted = planned("s1 = support_desk(message=input.request)\nreturn s1")
+    assert isinstance(wanted, Ask)
+    assert wanted.inputs["plan"].endswith("\ns")
+    assert "return" not in wanted.inputs["grammar"].split("start:")[1].splitlines()[0]
+    _, wanted = go_on(state, f'2 = calculator(question="{PENS}")\nreturn s1, s2')
+    assert isinstance(wanted, Planned)
+    _, wanted = go_on(state, "return s1")  # nobody held it to another step
+    assert isinstance(wanted, Planned)
+    assert unserved(offer().several, wanted.plan.steps, wanted.plan.answer) is not None
+
+
+def test_a_part_that_nothing_serves_leaves_no_plan_unless_what_can_be_done_is_wanted() -> None:
+    lines = (f"{ON_PENS}\nreturn s1", "return s1")
+    _, wanted = planned(*lines)
+    assert isinstance(wanted, Unplanned)
+    assert wanted.declined
+    assert [(one.code, one.path, one.reason) for one in wanted.rejections] == [(DECLINED, "/steps", f'nothing serves "{FLIGHT}"')]
+    _, wanted = planned(*lines, declines=False)
+    assert isinstance(wanted, Planned)
+    assert isinstance(planned(lines[0], repairs=0)[1], Unplanned)
