@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.metrics import Plan
@@ -26,6 +26,7 @@ from orchestra.agent.grammar import literal
 from orchestra.app import Orchestra
 from orchestra.errors import FleetError, InputError
 from orchestra.events import NOTHING, Usage
+from orchestra.router import tool_plans
 from orchestra.values.outcome import Failed
 from orchestra.workflow.steps import Agent, Step
 
@@ -178,7 +179,7 @@ class OneShot:
         steps = self.known.kind.steps
         writer = card("whole_steps" if steps else "whole_calls", WHOLE_STEPS if steps else WHOLE_CALLS, ("task", "tools"), 192)
         tally = Tally()
-        text = await tally.ask(self.orchestra, Agent.carded(writer), task=task.text, tools=told(task, steps))
+        text = await tally.ask(self.orchestra, Agent.carded(writer), task=task.text, tools=told(narrowed(task, self.known), steps))
         plan = None if text is None else read_steps(text) if steps else read_calls(text, chains=self.known.kind.chains)
         return Planned(plan, tally.usage, fault=tally.fault)
 
@@ -196,9 +197,9 @@ class ReAct:
         inputs = ("task", "tools", "so_far", "grammar")
         prompt = REACT_STEPS if steps else REACT_CALLS
         actor = Agent.carded(card("react_steps" if steps else "react_calls", prompt, inputs, 112, grammar="grammar"))
-        tally, actions, so_far = Tally(), list[str](), ""
+        tally, actions, so_far, tools = Tally(), list[str](), "", told(narrowed(task, self.known), steps)
         while len(actions) < MAX_STEPS:
-            given = {"task": task.text, "tools": told(task, steps), "so_far": so_far, "grammar": form(bool(so_far))}
+            given = {"task": task.text, "tools": tools, "so_far": so_far, "grammar": form(bool(so_far))}
             said = await tally.ask(self.orchestra, actor, **given)
             if said is None or "Action:" not in said:
                 break
@@ -244,6 +245,14 @@ class Ours:
 def has_planner(orchestra: Orchestra) -> bool:
     """Whether there is an agent or a workflow of that name."""
     return PLANNER in orchestra.registry.cards or PLANNER in orchestra.workflows()
+
+
+def narrowed(task: Task, known: PlanSet) -> Task:
+    """The task with the tools that its planner is told of: of a catalogue, which no prompt has room for, the shortlist that ours gets."""
+    if not known.kind.catalogue:
+        return task
+    faces = {tool.name: tool for tool in task.tools}
+    return replace(task, tools=tuple(faces[one.name] for one in tool_plans.shortlist(task.text, tool_plans.declared(task.raw))))
 
 
 def told(task: Task, steps: bool) -> str:

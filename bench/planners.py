@@ -1,9 +1,10 @@
 """Planners in one harness, on the same served model: floors, ReAct, a plan in free text, and ours; a table a set in docs/planning.md.
 
-    python -m bench.planners --data FOLDER [--sets ultratool tmdb ...] [--rows 24] [--seed 0] [--arms floor react ...] [--dry]
+    python -m bench.planners --data FOLDER [--sets ultratool tmdb ...] [--rows 24] [--seed 0] [--arms floor react ...] [--out KEPT] [--dry]
 
-FOLDER has the sets as `DATA/README.md` describes them. Rows are a seeded sample of dev, or with `--rows 0` all of it, which has a table of
-its own; they are the same for all planners. A planner that fails
+FOLDER has the sets as `DATA/README.md` describes them. Rows are a seeded sample of dev, or with `--rows 0` all of it; a larger sample than
+that of 24, and all of dev, have tables of their own. They are the same for all planners. What came of each row is kept under KEPT, so that
+a measurement that was broken off goes on: what stands there is not asked again. A planner that fails
 on a row, or whose answer is no plan, has 0 there. Intervals are of 95 %, by bootstrap over the rows; seconds a row are the time of all
 rows, so many at once, by their number. It needs the fleet, unless `--arms floor`; it starts it, and leaves it to stop by itself.
 """
@@ -19,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from bench.evaluation_tables import between, rate
 from bench.machine import ROOT, now
 from bench.plan_baselines import OneShot, Ours, Planned, ReAct, has_planner
@@ -32,6 +35,8 @@ from orchestra.learn.metrics import Case
 
 PAGE = ROOT / "docs" / "planning.md"
 AT_ONCE = 4
+ROWS = 24
+"""Of a set, where nothing else is said."""
 ARMS = ("floor", "react", "free", "ours", "ours-lines", "ours-unstyled", "ours-free", "ours-repaired")
 UNHELD = ("ours-free", "ours-repaired")
 """Arms for which nothing holds what models write."""
@@ -65,19 +70,36 @@ class Arm:
         return sum(one.plan is None for one in self.planned)
 
 
-async def carried_out(ask: Planner, rows: Sequence[Task], at_once: int = AT_ONCE) -> Arm:
-    """A planner on all rows. Raises `FleetError` where no server can be had."""
+async def carried_out(ask: Planner, rows: Sequence[Task], at_once: int = AT_ONCE, kept: Path | None = None) -> Arm:
+    """A planner on all rows, but those that are kept. Raises `FleetError` where no server can be had."""
     gate = asyncio.Semaphore(at_once)
+    known = read(kept) if kept is not None else {}
 
     async def one(task: Task) -> Planned:
+        if task.id in known:
+            return known[task.id]
         async with gate:
             began = time.perf_counter()
             planned = await ask(task)
-            return replace(planned, seconds=time.perf_counter() - began)
+            planned = replace(planned, seconds=time.perf_counter() - began)
+        if kept is not None:
+            with kept.open("ab") as file:
+                file.write(msgspec.json.encode({"id": task.id, "planned": planned}) + b"\n")
+        return planned
 
     began = time.perf_counter()
     planned = await asyncio.gather(*map(one, rows))
-    return Arm(ask.name, tuple(planned), time.perf_counter() - began)
+    before = sum(known[task.id].seconds for task in rows if task.id in known) / at_once
+    return Arm(ask.name, tuple(planned), before + time.perf_counter() - began)
+
+
+def read(kept: Path) -> dict[str, Planned]:
+    """What came of the rows of a file; a line that was torn is asked again."""
+    whole = kept.read_bytes().rpartition(b"\n")[0] if kept.exists() else b""
+    if kept.exists():
+        kept.write_bytes(whole + b"\n" * bool(whole))
+    lines = [msgspec.json.decode(line) for line in whole.splitlines()]
+    return {line["id"]: msgspec.convert(line["planned"], Planned) for line in lines}
 
 
 def without_model(known: PlanSet) -> list[Arm]:
@@ -85,7 +107,7 @@ def without_model(known: PlanSet) -> list[Arm]:
     return [Arm(floor.name, tuple(Planned(floor(task)) for task in known.rows)) for floor in floors(known)]
 
 
-async def served(settings: Settings, known: PlanSet, arms: Sequence[str], at_once: int) -> list[Arm]:
+async def served(settings: Settings, known: PlanSet, arms: Sequence[str], at_once: int, out: Path | None = None) -> list[Arm]:
     """The planners that ask a model. Raises `FleetError` where no server can be had."""
     async with Orchestra.open(settings, fleet="start") as orchestra:
         asks: dict[str, Planner] = {"react": ReAct(orchestra, known), "free": OneShot(orchestra, known)}
@@ -97,16 +119,17 @@ async def served(settings: Settings, known: PlanSet, arms: Sequence[str], at_onc
                 "ours-free": Ours(orchestra, known, "ours, without its grammar"),
                 "ours-repaired": Repaired(orchestra, known),
             }
-        return [await carried_out(ask, known.rows, at_once) for name, ask in asks.items() if name in arms]
+        kept = {name: None if out is None else out / f"{known.name}.{name}.jsonl" for name in asks}
+        return [await carried_out(ask, known.rows, at_once, kept[name]) for name, ask in asks.items() if name in arms]
 
 
-async def measured(known: PlanSet, arms: Sequence[str], settings: Settings, at_once: int) -> list[Arm]:
-    """All arms of a set."""
+async def measured(known: PlanSet, arms: Sequence[str], settings: Settings, at_once: int, out: Path | None = None) -> list[Arm]:
+    """All arms of a set; what came of each row is kept under `out`."""
     found = without_model(known) if "floor" in arms else []
     free = settings.model_copy(update={"constraint": "none"})
     for held, wanted in ((settings, set(arms) - {"floor", *UNHELD}), (free, set(arms) & set(UNHELD))):
         if wanted:
-            found += await served(held, known, sorted(wanted), at_once)
+            found += await served(held, known, sorted(wanted), at_once, out)
     return found
 
 
@@ -120,9 +143,9 @@ def section(known: PlanSet, arms: Sequence[Arm], command: str, stamp: str) -> st
     for arm in arms:
         cases = [case_of(task, one.plan) for task, one in zip(known.rows, arm.planned, strict=True)]
         lines.append(_line(arm, [_shown(known, at, cases) for at in range(len(names))], len(known.rows)))
-    whole = of_all(known)
-    said = f"All {known.whole} rows of dev" if whole else f"{len(known.rows)} of the {known.whole} rows of dev, seed {known.seed}"
-    title = f"{known.name}, all of dev" if whole else known.name
+    which = sample(known)
+    said = f"All {known.whole} rows of dev" if which == "all" else f"{len(known.rows)} of the {known.whole} rows of dev, seed {known.seed}"
+    title = {"all": f"{known.name}, all of dev", "more": f"{known.name}, {len(known.rows)} rows"}.get(which, known.name)
     return f"### {title}\n\n{said}; {stamp}.\n\n    $ {command}\n\n" + "\n".join(lines) + "\n"
 
 
@@ -137,15 +160,24 @@ def _line(arm: Arm, cells: Sequence[str], rows: int) -> str:
     return f"| {arm.name} | {' | '.join([*cells, str(arm.failed), *spent])} |"
 
 
-def of_all(known: PlanSet) -> bool:
-    """Whether all rows are asked, and no sample."""
-    return len(known.rows) == known.whole
+def sample(known: PlanSet) -> str:
+    """Which of a set's tables its rows are for: `all` where all rows are asked, `more` of a large sample, else nothing."""
+    return "all" if len(known.rows) == known.whole else "more" if len(known.rows) > ROWS else ""
 
 
-def marks(name: str, *, whole: bool) -> tuple[str, str]:
-    """Between which the page has a set's table; that of all its rows stands beside that of a sample."""
-    table = f"{name}, all" if whole else name
+def marks(name: str, which: str = "") -> tuple[str, str]:
+    """Between which the page has a set's table; those of a larger sample and of all rows stand below that of a small one."""
+    table = f"{name}, {which}" if which else name
     return f"<!-- planners:{table} -->", f"<!-- end:planners:{table} -->"
+
+
+def placed(text: str, known: PlanSet, table: str) -> str:
+    """The page with a set's table, which is put below that of the small sample where it has no place yet."""
+    begin, end = marks(known.name, sample(known))
+    beside = marks(known.name)[1]
+    if begin not in text:
+        text = text.replace(beside, f"{beside}\n\n{begin}\n{end}", 1)
+    return between(text, (begin, end), f"\n{table}\n")
 
 
 def main(page: Path = PAGE) -> int:
@@ -154,7 +186,8 @@ def main(page: Path = PAGE) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--rows", type=int, default=24, help="of each set; 0 for all of dev")
+    parser.add_argument("--rows", type=int, default=ROWS, help="of each set; 0 for all of dev")
+    parser.add_argument("--out", type=Path, help="a folder where what came of each row is kept, so that it is not asked again")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=AT_ONCE)
     parser.add_argument("--fleet", help="a name in configs/, or a path")
@@ -163,7 +196,9 @@ def main(page: Path = PAGE) -> int:
     settings = Settings.load({"fleet": given.fleet, "journal": "off"})
     for name in given.sets:
         known = PlanSet.load(given.data, name, given.rows, given.seed)
-        arms = asyncio.run(measured(known, given.arms, settings, given.at_once))
+        if given.out is not None:
+            given.out.mkdir(parents=True, exist_ok=True)
+        arms = asyncio.run(measured(known, given.arms, settings, given.at_once, given.out))
         again = f"python -m bench.planners --data DATA --sets {name} --rows {given.rows} --seed {given.seed}"
         if given.arms != list(ARMS):
             again += f" --arms {' '.join(given.arms)}"
@@ -176,7 +211,7 @@ def main(page: Path = PAGE) -> int:
             if faults:
                 print(f"{name}, {arm.name}: {'; '.join(faults[:3])}", file=sys.stderr)
         if not given.dry:
-            page.write_text(between(page.read_text("utf-8"), marks(name, whole=of_all(known)), f"\n{text}\n"), "utf-8")
+            page.write_text(placed(page.read_text("utf-8"), known, text), "utf-8")
     return 0
 
 

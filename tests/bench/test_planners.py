@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from bench.plan_baselines import MAX_STEPS, acted, read_calls, read_steps, sound
+from bench.plan_baselines import MAX_STEPS, Planned, acted, narrowed, read_calls, read_steps, sound
 from bench.plan_floors import Clauses, NearestPlan, Overlap
 from bench.plan_sets import KINDS, PlanSet, Task, case_of
-from bench.planners import ARMS, PAGE, Arm, main, marks, measured, section
+from bench.planners import ARMS, PAGE, Arm, carried_out, main, marks, measured, placed, section
 from orchestra.config import Settings
+from orchestra.events import Usage
 from orchestra.testing.endpoint import Request
 from orchestra.testing.server import SimulatedServer
 
@@ -225,19 +226,63 @@ async def test_react_ends_where_it_does_the_same_again(tmp_path: Path) -> None:
     assert MAX_STEPS >= 3
 
 
+def test_of_a_catalogue_all_planners_are_told_the_same_shortlist(tmp_path: Path) -> None:
+    write_set(tmp_path, "sealtools", train=False)
+    many = [{"name": f"tool_{number}", "description": "Something else entirely", "parameters": {"thing": "str"}} for number in range(400)]
+    (tmp_path / "sealtools" / "tools.json").write_text(json.dumps({"tools": [*many, *TOOLS]}), "utf-8")
+    known = PlanSet.load(tmp_path, "sealtools_catalogue")
+    shown = {row.text: [tool.name for tool in narrowed(row, known).tools] for row in known.rows}
+    assert {*shown[ROWS[0][0]][:2]} == {"find_song", "play_song"}
+    assert shown[ROWS[1][0]][0] == "set_alarm"
+    assert max(map(len, shown.values())) < 60
+    assert narrowed(known.rows[0], replace(known, kind=KINDS["sealtools"])) is known.rows[0]
+
+
+async def test_what_came_of_a_row_is_kept_and_not_asked_again(tmp_path: Path) -> None:
+    known = PlanSet.load(write_set(tmp_path, "tmdb", train=False), "tmdb")
+    asked = list[str]()
+
+    class Planning:
+        name = "one"
+
+        async def __call__(self, task: Task) -> Planned:
+            asked.append(task.text)
+            return Planned(CHAIN, Usage(calls=2), fault="slow")
+
+    kept = tmp_path / "tmdb.one.jsonl"
+    first = await carried_out(Planning(), known.rows[:1], kept=kept)
+    kept.write_bytes(kept.read_bytes() + b'{"id": "to')
+    again = await carried_out(Planning(), known.rows, kept=kept)
+    assert asked == [row.text for row in known.rows]
+    assert again.planned[0] == first.planned[0]
+    assert again.planned[0].usage.calls == 2
+    assert again.seconds >= first.planned[0].seconds / 4
+    assert (await carried_out(Planning(), known.rows, kept=kept)).planned == again.planned
+    assert len(asked) == 2
+
+
+def test_a_larger_sample_has_a_table_of_its_own(tmp_path: Path) -> None:
+    known = PlanSet("tmdb", KINDS["tmdb"], (task("Play it", CHAIN),) * 30, whole=90)
+    text = placed(PAGE.read_text("utf-8"), known, section(known, [], "python", "today"))
+    begin, end = marks("tmdb", "more")
+    assert "### tmdb, 30 rows\n\n30 of the 90 rows of dev" in text.partition(begin)[2].partition(end)[0]
+    assert text.index(marks("tmdb")[1]) < text.index(begin)
+    assert placed(text, known, section(known, [], "python", "today")) == text
+
+
 @pytest.mark.parametrize("rows", [0, 1, 2, 300])
 def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     data, page = write_set(tmp_path, "tmdb", train=False), tmp_path / "page.md"
     before = (
         "# Page\n\n"
-        + "\n".join(f"{begin}\nold\n{end}" for begin, end in (marks(name, whole=whole) for name in KINDS for whole in (False, True)))
+        + "\n".join(f"{begin}\nold\n{end}" for begin, end in (marks(name, which) for name in KINDS for which in ("", "all")))
         + "\n"
     )
     page.write_text(before, "utf-8")
     monkeypatch.setattr("sys.argv", ["planners", "--data", str(data), "--sets", "tmdb", "--arms", "floor", "--rows", str(rows)])
     assert main(page) == 0
     after = page.read_text("utf-8")
-    begin, end = marks("tmdb", whole=rows != 1)
+    begin, end = marks("tmdb", "" if rows == 1 else "all")
     written = after.partition(begin)[2].partition(end)[0]
     assert f"    $ python -m bench.planners --data DATA --sets tmdb --rows {rows} --seed 0 --arms floor\n" in written
     assert after.replace(written, "\nold\n") == before
@@ -245,4 +290,4 @@ def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(tmp_path
 
 def test_the_page_has_a_place_for_each_set() -> None:
     text = PAGE.read_text("utf-8")
-    assert all(text.count(mark) == 1 for name in KINDS for whole in (False, True) for mark in marks(name, whole=whole))
+    assert all(text.count(mark) == 1 for name in KINDS for mark in marks(name))
