@@ -434,7 +434,7 @@ def _helped(orchestra: Orchestra, node: CompiledNode, request: Request, unplanne
         return unplanned.rejections
     left = unserved(request.offer.several, unplanned.steps, Answer(tuple(Reference(step.name) for step in unplanned.steps)))
     wanted = " ".join(left.parts) if left is not None and unplanned.steps else request.text
-    hint = _nearest(orchestra, node, planning.offered(node, request.text), wanted)
+    hint = f"{_nearest(orchestra, node, planning.offered(node, request.text), wanted)}; --anyway plans what can be done"
     return tuple(replace(one, hint=hint) for one in unplanned.rejections)
 
 
@@ -445,13 +445,20 @@ def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Offer, request: st
     one = nearest([*offer.skills.values(), *acting], request)
     if one is None:
         there = "; ".join(_does(one, briefly=True) for one in _broadest(node, offer)) or "nothing"
-        return f"nothing is near; there is {there}; --anyway plans what can be done"
+        return f"nothing is near; there is {there}"
     needs = [f"{name}: {telling.kind(kind)}" for name, kind in one.fields.items() if name in one.required and not statable(kind)]
     missing = [need for need in needs if need.partition(":")[0] not in offer.values]
     wanting = f", which needs {' and '.join(missing)}" if missing else ""
     if one in acting:
         return f"the nearest is {_does(one)}{wanting}; it has effects, and is used only with --only {one.name}"
-    return f"the nearest is {_does(one)}{wanting}; --anyway plans what can be done"
+    return f"the nearest is {_does(one)}{wanting}"
+
+
+def nearest_to(orchestra: Orchestra, asked: Workflow[..., Any], request: str, without: str) -> str:
+    """What comes nearest to a request of what `asking` offers, and of what has effects, `without` a skill that could do nothing with it."""
+    node = node_of(orchestra, asked)
+    offer = planning.offered(node, request)
+    return _nearest(orchestra, node, offer.of_only([name for name in offer.skills if name != without]), request)
 
 
 def _does(skill: Skill, *, briefly: bool = False) -> str:

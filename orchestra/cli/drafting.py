@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,13 @@ from orchestra.engine.kinds.planning import whole
 from orchestra.errors import InputError
 from orchestra.events import NOTHING, AttemptStarted, Drafted, Event, NodeFinished, TurnStarted
 from orchestra.journal.history import History, Row
-from orchestra.planning import NODE, Draft, Wish, asking, drafted, keep, plan
+from orchestra.planning import NODE, Draft, Wish, asking, drafted, keep, nearest_to, plan
 from orchestra.project import Project
 from orchestra.router.plan import Plan
 from orchestra.router.planner import DECLINED
 from orchestra.tags import Tags
 from orchestra.values.json import NotStrictJSON, parse_untrusted
+from orchestra.values.outcome import Value
 from orchestra.values.text import counted, visible
 from orchestra.workflow.nodes import REQUEST, Budget, Graph
 from orchestra.workflow.signatures import NAME
@@ -40,6 +41,8 @@ NO_PLAN = 3
 """The exit code where the router gave none: it abstained."""
 REFUSED = 1
 """The exit code of a plan of which a step would be refused: a run would fail."""
+DESK = "support_desk"
+"""The packaged workflow that takes any message."""
 _TAKEN = KEYWORDS | {"input"}
 """What no workflow is called."""
 
@@ -147,6 +150,8 @@ async def ask(open_: Opener, chosen: Settings, asked: Drafting, manner: Manner, 
             _raise(ending)  # the router could not be asked
         if not as_json:
             _tell(draft)
+            for said in _only_sorted(draft, ending.events):
+                note(visible(f"{said}; {nearest_to(orchestra, step, asked.request, DESK)}"))
         history = History.of(ending.events)
         found = None
         if asked.explain and draft.plan is not None:
@@ -160,6 +165,19 @@ async def ask(open_: Opener, chosen: Settings, asked: Drafting, manner: Manner, 
     else:
         ending.show(manner, {**_data(draft), "explain": data(found)}, partial(show, found))
     return ending.code
+
+
+def _only_sorted(draft: Draft, events: Sequence[Event]) -> Iterator[str]:
+    """Where the packaged desk, which takes any message, did nothing with one but sort it: says so. Its reply is meant for a house in which
+    somebody reads what it hands over; here nobody does."""
+    steps = {f"{NODE}@{draft.version}/{step.name}" for step in draft.plan.steps if step.skill == DESK} if draft.plan is not None else set()
+    for event in events:
+        if isinstance(event, NodeFinished) and event.node in steps and isinstance(event.outcome, Value):
+            match event.outcome.value:
+                case {"branch": "person" | "assistant" as branch, "intent": str(intent), "matter": None}:
+                    yield f"{DESK} only sorted it (branch {branch}, intent {intent}): nothing was done, and nobody was told"
+                case _:
+                    pass
 
 
 def _raise(ending: Ending) -> None:
@@ -286,7 +304,7 @@ def _tell(draft: Draft) -> None:
     _tell_saving(draft)
     _tell_votes(draft)
     if (left := draft.undone) is not None:
-        note(visible(f"{left}; nothing was done about {'one of them' if left.whole else 'it'}"))
+        note(visible(f"{left}; nothing is done about {'one of them' if left.whole else 'it'}"))
 
 
 def _tell_saving(draft: Draft) -> None:

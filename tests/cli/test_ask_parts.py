@@ -55,7 +55,7 @@ def test_a_part_that_nothing_serves_is_said_and_the_rest_is_planned_only_if_that
     planning(desk, *TOLD)
     said = desk("ask", BOTH, *ONLY, "--anyway")
     assert said.code == 0, said.err
-    assert f'nothing serves "{FLIGHT}"; nothing was done about it' in said.err
+    assert f'nothing serves "{FLIGHT}"; nothing is done about it' in said.err
     planning(desk, *TOLD)
     told = desk("ask", BOTH, *ONLY, "--anyway", "--no-cache", "--json").json
     assert told["undone"] == [FLIGHT]
@@ -71,7 +71,7 @@ def test_one_step_for_all_of_it_is_asked_for_another_and_else_it_is_said(desk: S
     planning(desk, first, "return s1", "return s1", "return s1")
     said = desk("plan", BOTH, *ONLY, "--no-cache")
     assert said.code == 0, said.err
-    assert f'2 parts, 1 step: "{FLIGHT}" and "{PENS}"; nothing was done about one of them' in said.err
+    assert f'2 parts, 1 step: "{FLIGHT}" and "{PENS}"; nothing is done about one of them' in said.err
 
 
 def test_what_is_one_thing_is_planned_as_ever(desk: Shell) -> None:
@@ -79,3 +79,17 @@ def test_what_is_one_thing_is_planned_as_ever(desk: Shell) -> None:
     said = desk("ask", PENS, *ONLY)
     assert said.code == 0, said.err
     assert "nothing" not in said.err
+
+
+def test_what_the_desk_only_sorted_is_said_and_not_that_somebody_was_told(desk: Shell) -> None:
+    def answer(call: Call) -> Any:
+        if call.name == "router":
+            return "return s1" if call.inputs["plan"] else "s1 = support_desk(message=input.request)"
+        return {"intent": "out_of_scope", "p_oos": 1.0} if call.name == "assistant_intent" else {"slots": {}}
+
+    desk.opener = Simulated(answer)
+    said = desk("ask", "Send an email to Ann that I am late", "--no-cache")
+    assert said.code == 0, said.err
+    assert "support_desk only sorted it (branch person, intent " in said.err
+    assert "nothing was done, and nobody was told; nothing is near; there is answer_from_documents (" in said.err
+    assert "support_desk (" not in said.err
