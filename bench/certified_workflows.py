@@ -1,11 +1,12 @@
-"""Workflows certified as wholes on real rows: the certificate is made on one half, and judged on the other.
+"""Workflows certified as wholes on real rows: the certificate is made on two thirds, and judged on the other.
 
     python -m bench.certified_workflows --data FOLDER [NAME ...] [--rows 200] [--out FOLDER] [--offline] [--docs FOLDER]
 
-FOLDER has one folder a set. `answer_from_documents` is asked the questions of xquad_en, each with its own passage among those of seven
-others, so that it must be found first; a third of them are answered nowhere. `financial_question` is asked those of tatqa. The answers
+FOLDER has one folder a set. `answer_from_documents` is asked the questions of xquad_en, and those to written passages
+(bench/evaluations/passages.jsonl), each with its own passage among seven of the other set, so that it must be found first. A third of
+them are answered nowhere; passages of their own set might answer these. `financial_question` is asked the questions of tatqa. The answers
 are kept in files that `orchestra certify NAME --data NAME.rows.jsonl --predictions NAME.answers.jsonl` reads; rows that are in one are not
-asked again, and with `--offline` none is. No passage, and no table, is in both halves. It needs the fleet.
+asked again, and with `--offline` none is. No passage, and no table, is in both parts. It needs the fleet.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ from orchestra.values.json import canonical, digest
 from orchestra.verify.certificate import Certified, Item, Ranked, Terms, certify, interval, percent
 from orchestra.whole_certificates import Whole
 
-ALPHAS = (0.2, 0.1, 0.05, 0.02)
+ALPHAS = (0.3, 0.2, 0.1, 0.05)
+TUNING, CALIBRATION = 0.2, 0.75
+"""Of the rows that make a certificate: more than a command's, for others judge."""
+WRITTEN = machine.ROOT / "bench" / "evaluations" / "passages.jsonl"
 POOL = 8
 """Passages among which the right one must be found."""
 AT_ONCE = 16
@@ -45,7 +49,7 @@ HEAD = (
     "alpha",
     "rows, withheld at least",
     "certificate",
-    "on the other half",
+    "on the other rows",
     "wrong of accepted",
     "unanswerable, withheld",
 )
@@ -57,6 +61,8 @@ class Asked:
 
     name: str
     set: str
+    more: Path | None
+    """Rows that are asked with those of the set."""
     evaluation: str
     common: str
     """The input that rows have in common with others: such rows are in one half."""
@@ -66,21 +72,22 @@ class Asked:
 
 
 def pooled(rows: Sequence[Question], seed: int = 0) -> list[Question]:
-    """Questions to a pool of passages: each its own, and others of its half, in an order that says nothing."""
+    """Questions to a pool of passages: each its own, and others of the other set and the same part, in an order that says nothing."""
     found = []
-    for half in (False, True):
-        own = [row for row in rows if second(_group(row.input["context"])) == half]
-        passages = sorted({row.input["context"] for row in own})
-        for row in own:
-            draw = random.Random(f"{seed} {row.id}")
-            others = draw.sample([one for one in passages if one != row.input["context"]], min(POOL, len(passages)) - 1)
-            pool = [row.input["context"], *others]
-            draw.shuffle(pool)
-            documents = [{"source": digest(text.encode())[:8], "text": text} for text in pool]
-            found.append(
-                Question(row.id, {"question": row.input["question"], "documents": documents}, row.expected, _group(row.input["context"]))
-            )
+    for row in rows:
+        own, draw = row.input["context"], random.Random(f"{seed} {row.id}")
+        kind = (later(_group(own)), not written(row))
+        others = sorted({one.input["context"] for one in rows if (later(_group(one.input["context"])), written(one)) == kind})
+        pool = [own, *draw.sample(others, min(POOL - 1, len(others)))]
+        draw.shuffle(pool)
+        documents = [{"source": digest(text.encode())[:8], "text": text} for text in pool]
+        found.append(Question(row.id, {"question": row.input["question"], "documents": documents}, row.expected, _group(own)))
     return found
+
+
+def written(row: Question) -> bool:
+    """Whether a row is of the written ones."""
+    return row.id.startswith("written-")
 
 
 def as_they_are(rows: Sequence[Question], seed: int = 0) -> list[Question]:
@@ -89,8 +96,8 @@ def as_they_are(rows: Sequence[Question], seed: int = 0) -> list[Question]:
 
 
 WORKFLOWS = (
-    Asked("answer_from_documents", "xquad_en", "answers", "context", pooled, lambda expected: not expected["answers"]),
-    Asked("financial_question", "tatqa", "", "table", as_they_are, lambda expected: False),
+    Asked("answer_from_documents", "xquad_en", WRITTEN, "answers", "context", pooled, lambda expected: not expected["answers"]),
+    Asked("financial_question", "tatqa", None, "", "table", as_they_are, lambda expected: False),
 )
 
 
@@ -98,15 +105,16 @@ def _group(common: Any) -> str:
     return digest(canonical(common))
 
 
-def second(group: str) -> bool:
-    """Whether the rows of a group are in the second half."""
-    return int(group[:8], 16) % 2 == 1
+def later(group: str) -> bool:
+    """Whether the rows of a group judge: those of a third."""
+    return int(group[:8], 16) % 3 == 0
 
 
 def rows_of(one: Asked, data: Path, most: int) -> Test:
     """The rows that a workflow is asked."""
     test = sampled(read_test(data / one.set / "dev.jsonl"), most, 0)
-    return Test(f"{one.set}, {len(test.questions)} rows", test.digest, one.made(test.questions, 0))
+    rows = [*test.questions, *(sampled(read_test(one.more), most, 0).questions if one.more else [])]
+    return Test(f"{one.set}, {len(rows)} rows", test.digest, one.made(rows, 0))
 
 
 def kept(path: Path) -> dict[str, tuple[Any, float | None]]:
@@ -148,11 +156,11 @@ def judged(one: Asked, test: Test, answers: Mapping[str, tuple[Any, float | None
     there = Test(test.name, test.digest, [row for row in test.questions if row.id in answers])
     cases = [_case(row, *answers[row.id]) for row in there.questions]
     found = dict(zip((row.id for row in there.questions), items(there, cases, right), strict=True))
-    later = {row.id for row in there.questions if second(row.group)}
+    judge = {row.id for row in there.questions if later(row.group)}
     nowhere = {row.id for row in there.questions if one.unanswerable(row.expected)}
-    making = [item for key, item in found.items() if key not in later]
-    rest = [item for key, item in found.items() if key in later]
-    return [_line(f"{one.name}, {one.set}", alpha, making, rest, nowhere) for alpha in ALPHAS]
+    making = [item for key, item in found.items() if key not in judge]
+    rest = [item for key, item in found.items() if key in judge]
+    return [_line(f"{one.name}, {one.set}{' and written' if one.more else ''}", alpha, making, rest, nowhere) for alpha in ALPHAS]
 
 
 def _case(row: Question, output: Any, score: float | None) -> Case:
@@ -160,7 +168,7 @@ def _case(row: Question, output: Any, score: float | None) -> Case:
 
 
 def _line(name: str, alpha: float, making: Sequence[Item], rest: Sequence[Item], nowhere: set[str]) -> tuple[str, ...]:
-    made = certify(making, Terms(alpha, 0.05), rounds=0)
+    made = certify(making, Terms(alpha, 0.05, TUNING, CALIBRATION), rounds=0)
     rows = f"{len(making)}, {percent(made.bound.withheld)}"
     outcome = made.outcome
     if not isinstance(outcome, Certified):

@@ -1,10 +1,10 @@
-"""`bench.certified_workflows`: pools of one half, and a table of recorded answers, without a fleet."""
+"""`bench.certified_workflows`: pools of one part, and a table of recorded answers, without a fleet."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bench.certified_workflows import HEAD, POOL, WORKFLOWS, judged, pooled, right_of, second, table
+from bench.certified_workflows import HEAD, POOL, WORKFLOWS, judged, later, pooled, right_of, table
 from bench.machine import ROOT
 from orchestra.config import Settings
 from orchestra.learn import questions
@@ -13,31 +13,40 @@ from orchestra.project import Project
 
 READING, _ = WORKFLOWS
 ROWS = [
-    Question(f"{n}", {"question": f"When {n}?", "context": f"It was in {n // 3}."}, {"answers": [] if n % 3 == 2 else [{"text": f"{n}"}]})
+    Question(
+        f"{'written-' if n % 6 < 3 else ''}{n}",
+        {"question": f"When {n}?", "context": f"It was in {n // 3}."},
+        {"answers": [] if n % 3 == 2 else [{"text": f"{n}"}]},
+    )
     for n in range(1200)
 ]
 
 
-def test_each_question_has_its_own_passage_among_those_of_its_half() -> None:
+def test_each_question_has_its_own_passage_among_those_of_the_other_set_and_the_same_part() -> None:
     found = pooled(ROWS)
     own = {row.id: row.input["context"] for row in ROWS}
-    half = {text: second(row.group) for row in found for text in [own[row.id]]}
+    half = {text: later(row.group) for row in found for text in [own[row.id]]}
+    of = {own[row.id]: row.id.startswith("written") for row in ROWS}
     assert len(found) == len(ROWS)
     for row in found:
         texts = [one["text"] for one in row.input["documents"]]
         assert (len(set(texts)), own[row.id] in texts) == (POOL, True)
-        assert {half[text] for text in texts} == {second(row.group)}
+        assert {half[text] for text in texts} == {later(row.group)}
+        assert sum(of[text] == of[own[row.id]] for text in texts) == 1
     assert pooled(ROWS) == found
     assert {[one["text"] for one in row.input["documents"]].index(own[row.id]) for row in found} == set(range(POOL))
 
 
-def test_the_certificate_is_made_on_one_half_and_judged_on_the_other(tmp_path: Path) -> None:
+def test_the_certificate_is_made_on_some_rows_and_judged_on_the_others(tmp_path: Path) -> None:
     test = questions.Test("made up", "0", pooled(ROWS))
-    answers = {row.id: ({"text": row.id if row.expected["answers"] else "none", "citations": []}, 0.9) for row in test.questions}
+    answers = {
+        row.id: ({"text": row.id.removeprefix("written-") if row.expected["answers"] else "none", "citations": []}, 0.9)
+        for row in test.questions
+    }
     answers |= {row.id: (answers[row.id][0], 0.1) for row in test.questions if not row.expected["answers"]}
     project = Project.load(Settings.load({}, start=ROOT))
     lines = judged(READING, test, answers, right_of(project, READING))
-    assert [line[1] for line in lines] == ["20 %", "10 %", "5 %", "2 %"]
+    assert [line[1] for line in lines] == ["30 %", "20 %", "10 %", "5 %"]
     assert all(line[5].startswith("0, 0 %") and line[6].endswith(", 100 %") for line in lines)
     few = judged(READING, test, dict(list(answers.items())[:100]), right_of(project, READING))
     assert few[-1][3].startswith("none, too little data: about ")
