@@ -130,7 +130,7 @@ class Number:
     other: Fraction | None = None
     """What else it is where the words may be read in two ways: the `a third` of `a third man`."""
     headed: bool = False
-    """Whether `(%)` stands before it, as at the head of a column: what stands behind it may be the next one's head."""
+    """Whether `(%)` stands right before it, as at the head of a column: what stands behind it may be the next one's head."""
     parts: tuple[Fraction, ...] = ()
     """What else its digits may say: the two numbers of `3,5 of` and of `737 800`, the one that `3,5` is for others, the thousands of
     `1.234`, and the beginnings of a name."""
@@ -182,7 +182,7 @@ def figures(text: str) -> Iterator[tuple[Number, int]]:
         behind = _BEHIND.match(plain, end)
         before = "" if match["before"] or begin < 3 else plain[begin - 4 : begin]
         shown = text[begin:end]
-        headed = plain[max(0, begin - 8) : begin].rstrip().endswith("(%)")
+        headed = not match["before"] and plain[max(0, begin - 8) : begin].rstrip().endswith("(%)")
         told = before if before[2:3].isupper() else ""
         key = (shown, minus, dashed, listed[0] if listed else "", behind[0] if behind else "", told, headed)
         if (number := known.get(key)) is None:

@@ -139,3 +139,8 @@ def test_behind_the_head_of_a_column_a_number_may_be_per_cent_and_what_follows_t
     assert judge(f"{shown}%", evidence, ("numbers",)).accepted
     assert judge(f"{shown} {behind}".strip(), evidence, ("numbers",)).accepted, "and may be what it was"
     assert not judge(f"{float(shown) + 1000.5:g}%", evidence, ("numbers",)).accepted
+
+
+@pytest.mark.parametrize("money", ["$500", "€ 500", "US$500"])
+def test_a_sum_of_money_behind_the_head_of_a_column_is_not_per_cent(money: str) -> None:
+    assert not judge("500%", (Source(f"Growth (%)  {money}"),), ("numbers",)).accepted
