@@ -115,8 +115,11 @@ class Labelled:
 
 def read(path: Path, card: Card) -> Labelled:
     """The rows of a file. Raises `InputError` V006 with the place of what is wrong."""
-    data, rows, bare = _LINES.bytes_of(path), list[Row](), 0
+    data, rows, bare, known = _LINES.bytes_of(path), list[Row](), 0, set[str]()
     for place, line in _LINES.rows(path, data):
+        if line.id in known:
+            raise InputError("V006", f"two rows have the id {line.id!r}", place=place, hint="count each answer once")
+        known.add(line.id)
         rows.append(_row(card, line, place))
         bare += line.claims is None
     if not rows:

@@ -175,6 +175,16 @@ def test_of_answers_about_one_text_one_is_drawn(shell: Shell) -> None:
     assert "V026: teller has no input 'page' to group by" in certify(shell, "--group", "page").err
 
 
+def test_an_id_that_stands_there_twice_is_refused_before_anybody_is_asked(shell: Shell) -> None:
+    rows(200)
+    lines = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    Path("rows.jsonl").write_text("".join(json.dumps(line | {"id": "a book", "group": "a book"}) + "\n" for line in lines))
+    said = certify(shell)
+    assert (said.code, said.out) == (2, "")
+    assert "V006: two rows have the id 'a book'" in said.err
+    assert "rows.jsonl:2" in said.err
+
+
 def test_another_attempt_on_the_same_answers_is_said_wherever_its_promise_is(shell: Shell) -> None:
     rows(200, scored=True)
     assert certify(shell).code == 0
