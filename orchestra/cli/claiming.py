@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestra.cli.certifying import Certifying
     from orchestra.config import Settings
     from orchestra.learn.claims import Labelled
+    from orchestra.learn.independent import Independent
     from orchestra.project import Project
     from orchestra.verify.claims_file import ClaimsCertificate
     from orchestra.verify.factuality import Factuality, Kept
@@ -32,6 +33,7 @@ class ClaimsAttempt:
     file: Path | None = None
     attempt: int = 1
     """Which one on these answers it is."""
+    drawn: Independent | None = None
 
     @property
     def code(self) -> int:
@@ -92,7 +94,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
         if found.calibration >= found.needed:  # fewer test nothing
             attempt = book.counted(rows.name, marked, answers, found)
     if found.threshold is None or found.judged is None:
-        return ClaimsAttempt(found, attempt=attempt)
+        return ClaimsAttempt(found, attempt=attempt, drawn=drawn)
     origin = Data(
         rows.name,
         rows.digest,
@@ -108,7 +110,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     now = datetime.now(UTC).isoformat(timespec="seconds")
     made = certificate(asked.agent, bound, Scorer(check, judge, theirs), found, origin, now, attempt=attempt)
     replaced(file, made.written())
-    return ClaimsAttempt(found, made, file, attempt)
+    return ClaimsAttempt(found, made, file, attempt, drawn)
 
 
 def _judge(project: Project, asked: Certifying, checks: tuple[str, ...]) -> tuple[str, str]:
@@ -202,4 +204,6 @@ def show_data(asked: Certifying, made: ClaimsAttempt) -> None:
         return
     promise = made.certificate.promise if made.certificate is not None else None
     file = str(made.file) if made.file is not None else None
-    print_json({"agent": asked.agent, **msgspec.to_builtins(made.found), "attempt": made.attempt, "promise": promise, "file": file})
+    left_out = {"copies": made.drawn.copies, "grouped": made.drawn.grouped} if made.drawn is not None else {}
+    more = {"attempt": made.attempt, "left_out": left_out, "promise": promise, "file": file}
+    print_json({"agent": asked.agent, **msgspec.to_builtins(made.found), **more})

@@ -172,6 +172,7 @@ def test_of_answers_about_one_text_one_is_drawn(shell: Shell) -> None:
     assert certify(shell).code == 0
     made = ClaimsCertificate.read(FILE.read_bytes())
     assert (made.data.grouped, made.data.calibration + made.data.judged) == (150, 50)
+    assert certify(shell, "--json").json["left_out"] == {"copies": 0, "grouped": 150}
     assert "V026: teller has no input 'page' to group by" in certify(shell, "--group", "page").err
 
 
