@@ -208,8 +208,8 @@ class Project:
 
     @property
     def shared(self) -> Mapping[str, tuple[str, ...]]:
-        """The models that are served under names of cards, of those that are served under several. The fleet file is not looked at where
-        cards use one name alone."""
+        """The models that are served under names of cards, where one is served under several. The fleet file is not looked at where cards
+        use one name alone."""
         used = {
             part.model for card in (*self.cards.values(), *self.kept.values()) for part in (card.parts or (card,)) if part.kind == "model"
         }

@@ -10,6 +10,7 @@ from orchestra import Orchestra
 from orchestra.events import Judged
 from orchestra.project import Project
 from orchestra.testing import SimulatedWorkers
+from orchestra.verify.asking import alike
 from tests.nowhere import FLEET, settings, write
 
 AGENT = "name: {name}\nmodel: {model}\ninput: {{text: str}}\noutput: str\n"
@@ -60,6 +61,13 @@ async def test_two_names_of_one_model_are_one_agent(project: Path, models: tuple
     said, reason, _ = await judged(project)
     assert said == outcome
     assert ("the agent that produced the value" in reason) is (outcome == "unknown")
+
+
+def test_a_name_is_not_the_model_that_is_served_under_others(project: Path) -> None:
+    servers = OTHER.replace("model: n", "model: base") + ", " + OTHER.replace("other:", "third:").replace("model: n", "model: base")
+    (project / "configs" / "nowhere.yaml").write_text(fleet("base: it", "twin: other", "triplet: third", other=servers))
+    agents = Project.load(settings(project)).catalog().agents
+    assert not alike(agents["one"], agents["two"]), "`base` is `m` here, and what a server calls base is another one"
 
 
 async def test_a_run_is_decided_anew_by_the_fleet_that_it_began_with(project: Path) -> None:

@@ -302,8 +302,7 @@ class Card(CardFile):
         )
 
     def served(self, models: Mapping[str, Sequence[str]]) -> Contract:
-        """Its face in a fleet where these names of models mean what is served under another name as well: it has a mind for each of what
-        is served under its own."""
+        """Its face in a fleet where these are the models that are served under each name: it has a mind for each of those under its own."""
         return replace(self.contract, mind=self._mind(models)) if models else self.contract
 
     def _mind(self, models: Mapping[str, Sequence[str]]) -> str:

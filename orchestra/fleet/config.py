@@ -434,10 +434,10 @@ class FleetConfig(Frozen):
 
     @property
     def shared(self) -> dict[str, tuple[str, ...]]:
-        """By names in `models` that mean what another one means too: the models of their servers, as these call them."""
+        """By names in `models` the models of their servers, as these call them; empty where no two names have one in common."""
         had = {name: tuple(dict.fromkeys(self.servers[one].model for one in self.serving(name))) for name in self.models}
         times = Counter(model for models in had.values() for model in models)
-        return {name: models for name, models in had.items() if any(times[model] > 1 for model in models)}
+        return had if any(number > 1 for number in times.values()) else {}
 
     @property
     def local(self) -> dict[str, LocalServer]:
