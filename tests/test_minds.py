@@ -23,6 +23,7 @@ nodes:
   told: {agent: one, with: {text: "${input.text}"}, checks: ["rederive(two)"], otherwise: [abstain]}
 """
 OTHER = 'other: {endpoint: "http://127.0.0.1:8/v1", model: n, max_model_len: 1000}'
+CPP = '%s: {endpoint: "http://127.0.0.1:%d/v1", dialect: llamacpp, model: default, max_model_len: 1000}'
 
 
 def fleet(*models: str, other: str = "") -> str:
@@ -54,6 +55,8 @@ async def judged(project: Path) -> tuple[str, str, str]:
         (("base: it", "twin: other"), OTHER.replace("model: n", "model: m"), "unknown"),
         (("base: it", "twin: [other, it]"), OTHER, "unknown"),
         (("base: it", "twin: other"), OTHER, "pass"),
+        (("base: here", "twin: there"), f"{CPP % ('here', 8)}, {CPP % ('there', 9)}", "pass"),
+        (("base: here", "twin: there"), f"{CPP % ('here', 8)}, {CPP % ('there', 8)}", "unknown"),
     ],
 )
 async def test_two_names_of_one_model_are_one_agent(project: Path, models: tuple[str, ...], other: str, outcome: str) -> None:

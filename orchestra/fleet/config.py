@@ -435,7 +435,7 @@ class FleetConfig(Frozen):
     @property
     def shared(self) -> dict[str, tuple[str, ...]]:
         """By names in `models` the models of their servers, as these call them; empty where no two names have one in common."""
-        had = {name: tuple(dict.fromkeys(self.servers[one].model for one in self.serving(name))) for name in self.models}
+        had = {name: tuple(dict.fromkeys(_model_of(self.servers[one]) for one in self.serving(name))) for name in self.models}
         times = Counter(model for models in had.values() for model in models)
         return had if any(number > 1 for number in times.values()) else {}
 
@@ -451,6 +451,11 @@ class FleetConfig(Frozen):
             name: server.model_dump(mode="json", exclude={"label", "adapters", "template_tokens"}) for name, server in self.local.items()
         }
         return digest(canonical({"protocol": PROTOCOL, "servers": servers, "idle_stop": self.idle_stop}))[:16]
+
+
+def _model_of(server: LocalServer | Endpoint) -> str:
+    # llama.cpp takes any name, and says nothing by it
+    return f"{server.model} of {server.endpoint}" if isinstance(server, Endpoint) and server.dialect == "llamacpp" else server.model
 
 
 _HOLDERS: Mapping[type[BaseModel], str] = {LocalServer: "at a local server", Endpoint: "at an endpoint"}
