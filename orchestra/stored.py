@@ -192,7 +192,9 @@ async def _catalog(
                 models = _decoded(run, data, dict[str, Any])
             case _:
                 raise _unfit(run, f"it names {name!r}, which this version does not know")
-    agents |= instead
+    for name, contract in instead.items():  # in the fleet that the run began with, as those that they stand beside
+        other = project.card_of(contract)
+        agents[name] = other.served(shared) if other is not None else contract
     _hand_over({CERTIFICATE: certificates, CLAIMS: claims, COMBINATION: combinations}, instead, held)
     found = Catalog(agents, tools, workflows, models, certificates=certificates, claims=claims, combinations=combinations)
     return replace(found, wholes=wholes, stored=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestra import Orchestra
-from orchestra.events import Judged
+from orchestra.events import Judged, RunStarted
 from orchestra.project import Project
+from orchestra.stored import restored
 from orchestra.testing import SimulatedWorkers
 from orchestra.verify.asking import alike
 from tests.nowhere import FLEET, settings, write
@@ -80,6 +81,22 @@ async def test_a_run_is_decided_anew_by_the_fleet_that_it_began_with(project: Pa
     file.write_text(fleet("base: it", "twin: other", other=OTHER))
     async with Orchestra.open(settings(project), workers=SimulatedWorkers({})) as orchestra:
         assert (await orchestra.replay(run)).reason == ""
+
+
+async def test_who_takes_the_place_of_another_is_told_from_judges_by_the_fleet_that_the_run_began_with(project: Path) -> None:
+    file = project / "configs" / "nowhere.yaml"
+    file.write_text(fleet("base: it", "twin: other", other=OTHER))
+    said, _, run = await judged(project)
+    assert said == "pass"
+    file.write_text(fleet("base: it", "twin: it"))
+    async with Orchestra.open(settings(project), workers=SimulatedWorkers({"one": "It is.", "two": "It is."})) as orchestra:
+        found = Project.load(settings(project))
+        started = (await orchestra.journal.read(run))[0]
+        assert isinstance(started, RunStarted)
+        (node,) = (await restored(found, orchestra.journal, started, instead=found.instead({"one": found.cards["two"]}))).nodes
+    assert node.acceptance is not None
+    assert node.contract is not None
+    assert alike(node.acceptance.judges["two"], node.contract), "it is the judge itself"
 
 
 async def test_where_each_name_means_a_model_of_its_own_runs_store_what_they_did(project: Path) -> None:
