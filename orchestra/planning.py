@@ -30,11 +30,10 @@ from orchestra.router.offer import Offer, Skill, statable
 from orchestra.router.plan import LINE, Plan, declared, plan_of, workflow
 from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, go_on, go_on_without, start
 from orchestra.router.several import Unserved, unserved
-from orchestra.router.shortlist import MOST
+from orchestra.router.shortlist import MOST, PACKAGED
 from orchestra.router.values import type_of
 from orchestra.router.votes import Vote, vote
 from orchestra.stored import as_told, graph_of
-from orchestra.tools import TOOLS
 from orchestra.values.labels import join
 from orchestra.values.outcome import Failed
 from orchestra.values.types import Schema
@@ -48,8 +47,6 @@ PLANNERS = frozenset({ROUTER, "planner", "tool_planner"})
 """What plans, and is no skill of a plan."""
 INNER = frozenset(tool.contract.name for tool in router_tools.TOOLS)
 """Tools of the workflow `planner`, which are no skills of a plan either."""
-PACKAGED = frozenset(tool.contract.name for tool in TOOLS)
-"""Tools that come with the package."""
 ADVISERS = frozenset({"difficulty"})
 """Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
 _KEYS = ("repairs", "replans", "stepwise", "shortlist", "copied", "grounded", "each_part", "hearsay", "anyway", "cache", "votes")

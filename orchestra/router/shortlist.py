@@ -1,9 +1,9 @@
 """Shortlists: of a registry of thousands, the skills that a request is likely to need, few enough for a prompt.
 
 What can be called at all comes first: skills whose arguments are at hand, may be stated, or are made by others that can be called. Of
-these, what shares most words with the request (BM25 over names, descriptions and the names of arguments), and where they share as many the
-first of each kind, then the second, as they were listed; one at least that can read what was brought along, where that is demanded; then,
-as long as there is room, what makes the values that those need and nobody has.
+these, what shares most words with the request (BM25 over names, descriptions and the names of arguments), and where they share as many a
+tool that did not come with the package and another skill in turn, as they were listed; one at least that can read what was brought along,
+where that is demanded; then, as long as there is room, what makes the values that those need and nobody has.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from dataclasses import replace
 from orchestra.router.grounds import readers
 from orchestra.router.notation import CUT, ELEMENT, Reference, Step
 from orchestra.router.offer import Offer, Scope, Skill, parts, statable
+from orchestra.tools import TOOLS
 from orchestra.tools.search import scores
 from orchestra.values.types import Schema, branches, elements
 
 MOST = 16
 """Skills of a shortlist, where nothing else is said."""
+PACKAGED = frozenset(tool.contract.name for tool in TOOLS)
+"""Tools that come with the package."""
 UNCALLABLE = "needs a value that is not at hand, and that nothing on offer gives"
 UNLISTED = "is not on the shortlist"
 
@@ -52,13 +55,14 @@ def _only(offer: Offer, names: Sequence[str], why: str) -> Offer:
 
 
 def _places(skills: Sequence[Skill]) -> list[int]:
-    """Which of its kind each is. Workflows are listed before agents, and agents before tools: by the list's order alone a tool of the
-    project would stand behind all agents of the package."""
-    seen: Counter[str] = Counter()
+    """Where each stands of those that share as many words. By the list's order alone a tool of the project would stand behind all agents of
+    the package; without such tools it is the list's order, which a router that was trained on the package's skills knows."""
+    seen: Counter[bool] = Counter()
     found = []
     for one in skills:
-        found.append(seen[one.kind])
-        seen[one.kind] += 1
+        brought = one.kind != "tool" or one.name in PACKAGED
+        found.append(2 * seen[brought] + brought)
+        seen[brought] += 1
     return found
 
 

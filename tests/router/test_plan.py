@@ -121,11 +121,17 @@ def test_what_no_plan_can_call_is_not_on_the_list() -> None:
     assert "cite" in shortlist(Offer.of(ALL, offer().values), "Where?").skills
 
 
-def test_where_the_request_tells_nothing_the_first_of_each_kind_are_taken() -> None:
+def test_where_the_request_tells_nothing_the_projects_tools_and_other_skills_are_taken_in_turn() -> None:
     agents = [contract(f"agent_{n}", "agent", {"text": STR}, STR, says="Helps.") for n in range(20)]
     tools = [contract(f"tool_{n}", "tool", {"text": STR}, STR, says="Helps.") for n in range(3)]
     given = Offer.of([*agents, *tools], {"text": STR})
-    assert list(shortlist(given, "loud", most=6).skills) == ["agent_0", "tool_0", "agent_1", "tool_1", "agent_2", "tool_2"]
+    assert list(shortlist(given, "loud", most=6).skills) == ["tool_0", "agent_0", "tool_1", "agent_1", "tool_2", "agent_2"]
+
+
+def test_where_the_request_tells_nothing_what_came_with_the_package_is_taken_as_listed() -> None:
+    listed = [contract(f"agent_{n}", "agent", {"text": STR}, STR, says="Helps.") for n in range(5)] + [SEARCH, CITE]
+    given = Offer.of(listed, {"text": STR})
+    assert list(shortlist(given, "loud", most=3).skills) == ["agent_0", "agent_1", "agent_2"]
 
 
 def test_a_skill_that_the_shortlist_leaves_out_is_there_all_the_same() -> None:
