@@ -30,6 +30,10 @@ class Rows:
     licence: Annotated[str, typer.Option(help="What may be done with the rows. Needed.", show_default=False)] = ""
     name: Annotated[str, typer.Option(help="Its name.", show_default="as the folder")] = ""
     column: Annotated[list[str] | None, typer.Option("--column", help="FIELD=COLUMN, where the names differ.", show_default=False)] = None
+    means: Annotated[
+        list[str] | None,
+        typer.Option("--means", metavar="FIELD:VALUE=VALUE", help="What a value of the rows means; * is all others.", show_default=False),
+    ] = None
     group: Annotated[
         str, typer.Option(help="The column, or input, that says what belongs together.", show_default="the agent's evidence")
     ] = ""
@@ -67,7 +71,7 @@ class Rows:
             self.out,
             self.licence,
             self.name or self.out.name,
-            Columns.of(self.column or (), self.group),
+            Columns.of(self.column or (), self.group, self.means or ()),
             Shares(self.tune, self.test),
             runs=self.runs,
             seconds=age(self.since, "--since") if self.since is not None else None,

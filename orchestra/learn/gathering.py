@@ -99,7 +99,8 @@ def of_files(files: Iterable[Path], card: Card, columns: Columns, licence: str, 
         rows = _apart([row for _, row in lines], path.stem, known)
         places = {row.id: f"{path}:{number}" for row, (number, _) in zip(rows, lines, strict=True)}
         known |= {row.id for row in rows}
-        made = f"columns {dict(columns.named)}" if answered else f"inputs, columns {dict(columns.named)}"
+        means = f", values {dict(columns.means)}" if columns.means else ""
+        made = f"{'' if answered else 'inputs, '}columns {dict(columns.named)}{means}"
         origin = Origin(path.name, licence, digest(path.read_bytes()), made, len(rows))
         gathered += (
             Gathered(rows, [origin], places=places) if answered else Gathered((), [origin], [Open(row) for row in rows], places=places)

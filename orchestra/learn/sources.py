@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import shlex
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ MOST_FAULTS = 20
 MOST_BYTES = 1 << 30
 """Bytes of a file at most."""
 ABSENT = object()
+OTHERS = "*"
+"""All values of a field of which nothing else is said what they mean."""
 SAMPLE = 1 << 20
 """Characters by which it is guessed what separates cells."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -55,15 +58,31 @@ class Columns:
     group: str = ""
     """The column whose values tell what belongs together; empty for the agent's evidence, else for each input by itself."""
     id: str = "id"
+    means: Mapping[str, Mapping[str, str]] | None = None
+    """By the field's name: what is read for values of the rows; `*` says it of all that have nothing of their own."""
 
     @classmethod
-    def of(cls, given: Sequence[str], group: str = "") -> Columns:
-        """From texts such as `text=message`. Raises `InputError` N011 for another form."""
+    def of(cls, given: Sequence[str], group: str = "", means: Sequence[str] = ()) -> Columns:
+        """From texts such as `text=message`, and `label:unsupported=not stated`. Raises `InputError` N011 for another form."""
         pairs = [one.partition("=") for one in given]
         for field, sign, column in pairs:
             if not (field and sign and column):
                 raise InputError("N011", f"{field}{sign}{column} is no pair FIELD=COLUMN", hint="--column text=message")
-        return cls({field: column for field, _, column in pairs}, group)
+        meant: dict[str, dict[str, str]] = {}
+        for one in means:
+            name, colon, rest = one.partition(":")
+            value, sign, wanted = rest.partition("=")
+            if not (name and colon and sign):
+                raise InputError("N011", f"{one} is not of the form FIELD:VALUE=VALUE", hint="--means 'label:unsupported=not stated'")
+            meant.setdefault(name, {})[value] = wanted
+        return cls({field: column for field, _, column in pairs}, group, means=meant)
+
+    def meant(self, name: str, value: Any) -> str | None:
+        """What is read for a value of a field; None where it stays as it is."""
+        means = (self.means or {}).get(name)
+        if not means or isinstance(value, Mapping | list):
+            return None
+        return means.get(value if isinstance(value, str) else canonical(value).decode(), means.get(OTHERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +161,7 @@ class _Reader:
         outputs: Mapping[str, Any] = self.written.get("properties", {})
         self.outputs = outputs if outputs and "output" not in columns.named else {}
         known = {*self.inputs, *self.outputs, "output"}
-        for name in columns.named:
+        for name in (*columns.named, *(columns.means or ())):
             if name not in known:
                 near = nearest(name, known)
                 hint = f"did you mean {near!r}?" if near else f"fields: {', '.join(sorted(known))}"
@@ -193,7 +212,7 @@ class _Reader:
         if value is ABSENT:
             if not needed:
                 return ABSENT
-            names = list(line.values)
+            names = _paths(line.values, "input" if inside != "input" else "output")
             near = nearest(column, names)
             hint = f"orchestra learn data --column {name}={near or 'NAME'}; columns: {', '.join(names[:12])}"
             raise InputError(
@@ -201,13 +220,17 @@ class _Reader:
             )
         whole = self.card.input_schema if inside == "input" else self.written
         schema = under(whole, schema)
-        if not line.typed and isinstance(value, str):
+        if (meant := self.columns.meant(name, value)) is not None:
+            value = from_text(meant, schema)
+        elif not line.typed and isinstance(value, str):
             value = from_text(value, schema)
         if name not in self.validators:
             self.validators[name] = Validator(schema)
         if fault := self.validators[name].check(value):
             reason = f"{column}: {fault}; {self.card.name} takes {show(schema)}" if inside == "input" else f"{column}: {fault}"
-            raise InputError("N012", reason, place=self._at(line, value), hint="orchestra explain N012")
+            listed = meant is None and isinstance(value, str) and any("enum" in branch for branch in branches(schema))
+            hint = f"--means {shlex.quote(f'{name}:{value}=ONE OF THESE')}" if listed else "orchestra explain N012"
+            raise InputError("N012", reason, place=self._at(line, value), hint=hint)
         return value
 
     def _found(self, line: Line, name: str, inside: str) -> tuple[str, Any]:
@@ -393,6 +416,22 @@ def _along(values: Any, path: str) -> Any:
         else:
             return ABSENT
     return here
+
+
+def _paths(values: Mapping[str, Any], unlike: str) -> list[str]:
+    """The columns of a line; of a row of evaluations, whose values stand in records, the paths to them, without those of the other side."""
+    return [path for name, value in values.items() if name != unlike or not isinstance(value, Mapping) for path in _leaves(name, value)]
+
+
+def _leaves(path: str, value: Any) -> Iterator[str]:
+    match value:
+        case Mapping() if value:
+            for name, one in value.items():
+                yield from _leaves(f"{path}.{name}", one)
+        case [Mapping() as first, *_]:
+            yield from _leaves(f"{path}.0", first)
+        case _:
+            yield path
 
 
 def _difference(line: Line, column: str) -> Any:

@@ -181,6 +181,26 @@ def test_rows_of_the_format_of_public_sets_are_taken_by_paths(tmp_path: Path, ca
     assert {one.group for one in rows} == {"7"}
 
 
+def test_values_that_rows_call_otherwise_are_read_as_the_agents(tmp_path: Path) -> None:
+    types = "types: {Verdict: {type: string, enum: [supported, not stated]}}\n"
+    text = "schema: orchestra/v1\nname: judge\ninput: {claim: str}\noutput: {label: Verdict, p: float}\n" + types
+    card = make_card(tmp_path / "judge", text, "{{ claim }}\n")
+    rows = [{"input": {"claim": said}, "expected": {"label": label}} for said, label in (("a", "yes"), ("b", "no"), ("c", "some"))]
+    path = file(tmp_path, "\n".join(map(json.dumps, rows)))
+    label = ["label:yes=supported", "label:*=not stated"]
+    assert "--column p=NAME; columns: expected.label" in refused(path, card, Columns.of([], means=label)).hint
+    means = [*label, "p:yes=1", "p:*=0.5"]
+    found = read(path, card, Columns.of(["p=expected.label"], means=means))
+    assert [row.output for row in found] == [{"label": "supported", "p": 1}] + 2 * [{"label": "not stated", "p": 0.5}]
+    with pytest.raises(InputErrors) as caught:
+        read(path, card, Columns.of(["p=expected.label"], means=["p:*=1"]))
+    assert "--means 'label:yes=ONE OF THESE'" in caught.value.errors[0].hint
+    for wrong in ("label", "label:yes", ":yes=no", "lable:yes=no"):
+        with pytest.raises(InputError) as refusal:
+            read(path, card, Columns.of(["p=expected.label"], means=[wrong]))
+        assert refusal.value.code == "N011"
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
 def test_rows_that_say_what_is_expected_are_taken_as_evaluations_take_them(tmp_path: Path, card: Card, name: str) -> None:
     told = {"id": "1", "input": {"question": "Who?", "context": "Ada."}, "expected": {"answer": "Ada", "source": "x"}}
