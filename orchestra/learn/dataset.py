@@ -1,7 +1,8 @@
 """Data sets: rows of an agent's work in three parts, with where they come from and what may be done with them.
 
 A folder with `manifest.json` and `train.jsonl`, `tune.jsonl`, `test.jsonl`; each line is a row `{"id", "input", "output", "group"}`. The
-digest of the rows is the version. Rows of one group stand in one part: what is alike is not tested on what was trained.
+digest of the rows is the version. Rows of one group stand in one part, and the test part asks nothing
+that another part asks: what is alike is not tested on what was trained.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from orchestra.errors import InputError
+from orchestra.learn.duplicates import mark
 from orchestra.learn.lines import Lines
 from orchestra.values.json import NotDecodable, canonical, decoded, digest
 from orchestra.values.labels import Label, join
@@ -103,7 +105,8 @@ class DataSet:
         rows: Mapping[Part, Sequence[Row]],
         left_out: Mapping[str, int] | None = None,
     ) -> DataSet:
-        """A data set of these rows. Raises `InputError` N002 without a licence, N003 for a group in two parts, N004 for an id twice."""
+        """A data set of these rows. Raises `InputError` N002 without a licence, N003 for a group in two parts, or for what is
+        asked in the test part and in another one, N004 for an id twice."""
         if not licence.strip():
             raise InputError("N002", f"nothing says what may be done with the rows of {name}", hint="--licence 'CC BY 4.0'")
         whole: dict[Part, Sequence[Row]] = {part: list(rows.get(part, ())) for part in PARTS}
@@ -181,6 +184,11 @@ def _check(name: str, rows: Mapping[Part, Sequence[Row]]) -> None:
             if parts_of.setdefault(row.group, part) != part:
                 reason = f"the group {row.group!r} of {name} stands in {parts_of[row.group]} and in {part}"
                 raise InputError("N003", reason, hint="orchestra explain N003")
+    tested = {mark(row.input): row for row in rows["test"]}
+    for row in (*rows["train"], *rows["tune"]) if tested else ():
+        if (same := tested.get(mark(row.input))) is not None:
+            reason = f"the row {same.id!r} of the test part of {name} asks what {row.id!r} asks in {parts_of[row.group]}"
+            raise InputError("N003", reason, hint="orchestra explain N003")
     check_ids(name, (row for these in rows.values() for row in these))
 
 

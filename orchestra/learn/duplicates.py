@@ -9,10 +9,12 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestra.learn.dataset import Row
 from orchestra.values.json import canonical, digest
+
+if TYPE_CHECKING:
+    from orchestra.learn.dataset import Row
 
 _OTHER = re.compile(r"(?P<sign>[-(](?=\s*\d)|(?<=\d)\)|(?<=\d)[.,](?=\d))|[^\w\s]")
 """A sign beside digits, or something else that is neither a word's, as Python has it, nor a blank."""

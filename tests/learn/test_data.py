@@ -97,6 +97,13 @@ def test_a_leak_that_was_written_by_hand_is_refused_when_it_is_read(tmp_path: Pa
     assert caught.value.code == "N003"
 
 
+def test_a_question_of_the_test_part_in_another_part_is_refused_whatever_its_group_is_called() -> None:
+    rows = {"train": [row("Is it on time?", id="a")], "test": [row("is it  on time", group="h", id="b")]}
+    with pytest.raises(InputError, match="'b' of the test part of set asks what 'a' asks in train") as caught:
+        made(rows)
+    assert caught.value.code == "N003"
+
+
 @given(st.text(max_size=20), st.floats(0, 0.5), st.floats(0, 0.4))
 def test_a_group_stays_where_it_is(group: str, tune: float, test: float) -> None:
     shares = Shares(tune, test)
