@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from orchestra.agent.card import Card
 from orchestra.agent.skill import skill
@@ -36,6 +36,8 @@ from orchestra.project import Project
 
 if TYPE_CHECKING:
     from orchestra.cli.learn import Training
+    from orchestra.learn.intents import LabelTraining
+    from orchestra.learn.training import HeadTraining
 
 EVERY = 10.0
 """Seconds between two lines of a training."""
@@ -149,7 +151,7 @@ def _command(asked: Training, manner: _Manner, taught: Distillation | None) -> s
 
 
 def _train_encoder(card: Card, asked: Training, out: Path) -> None:
-    from orchestra.learn import intents
+    from orchestra.learn import encoder_record, intents
     from orchestra.learn.training import PACKAGES
 
     course = _course(card)
@@ -159,19 +161,23 @@ def _train_encoder(card: Card, asked: Training, out: Path) -> None:
         raise InputError("N107", reason, hint="--epochs 3 instead of --minutes")
     rows, base = DataSet.load(asked.data), _encoder(card.model)
     before = _before(card, asked)
-    made, judged = _labels(card, rows, base, asked) if course is None else _head(course, card, rows, base, asked)
+    training = _labels(card, rows, base, asked) if course is None else _head(course, card, rows, base, asked)
+    with alone(training.folder):
+        made = (intents if course is None else course).run(training, _telling(), fresh=asked.fresh)
     with writing(out, "--out"):
         made.write(out)
         learnt_from.record(card, rows, out, before)
+        encoder_record.record(training, out, _encoders_command(asked, training))
     shares = ", ".join(f"{name} {value:.3f}" for name, value in made.figures.items())
+    judged = "on the texts that were left out" if course is None else "of the tune part"
     say(f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {asked.data}")
 
 
-def _labels(card: Card, rows: DataSet, base: Path, asked: Training) -> tuple[Any, str]:
-    """An encoder that tells labels, trained, and what its figures are of."""
+def _labels(card: Card, rows: DataSet, base: Path, asked: Training) -> LabelTraining:
+    """How an encoder that tells labels is trained."""
     from orchestra.learn import intents
 
-    training = intents.LabelTraining(
+    return intents.LabelTraining(
         card=card,
         data=rows,
         base=base,
@@ -182,15 +188,13 @@ def _labels(card: Card, rows: DataSet, base: Path, asked: Training) -> tuple[Any
         seed=asked.seed,
         start=asked.start,
     )
-    with alone(training.folder):
-        return intents.run(training, _telling(), fresh=asked.fresh), "on the texts that were left out"
 
 
-def _head(course: ModuleType, card: Card, rows: DataSet, base: Path, asked: Training) -> tuple[Any, str]:
-    """An encoder with one head, trained as `course` does, and what its figures are of."""
+def _head(course: ModuleType, card: Card, rows: DataSet, base: Path, asked: Training) -> HeadTraining:
+    """How an encoder with one head is trained, which `course` does."""
     from orchestra.learn.training import RATE, HeadTraining
 
-    lesson = HeadTraining(
+    return HeadTraining(
         card=card,
         data=rows,
         base=base,
@@ -201,8 +205,14 @@ def _head(course: ModuleType, card: Card, rows: DataSet, base: Path, asked: Trai
         tokens=course.TOKENS,
         start=asked.start,
     )
-    with alone(lesson.folder):
-        return course.run(lesson, _telling(), fresh=asked.fresh), "of the tune part"
+
+
+def _encoders_command(asked: Training, training: LabelTraining | HeadTraining) -> str:
+    """The command that makes the same encoder of the same data set, but for a budget of minutes; it names no folder of this machine."""
+    ends = f" --minutes {asked.minutes:g}" if asked.minutes is not None else f" --epochs {training.epochs}" if training.epochs else ""
+    rate = f" --rate {training.rate:g}" if training.rate is not None else ""
+    start = " --start ENCODER" if asked.start is not None else ""
+    return f"orchestra learn train {asked.agent} --data DATA{ends}{rate} --seed {asked.seed}{start}"
 
 
 def _passes(asked: Training) -> int | None:
@@ -316,7 +326,12 @@ class Teller:
 def _telling() -> Callable[[Step], None]:
     """Tells a step of an encoder's training."""
     teller = Teller()
-    return lambda step: teller.line(f"step {step.done}/{step.total}, loss {step.loss:.3f}")
+
+    def tell(step: Step) -> None:
+        line = f"step {step.done}/{step.total}, loss {step.loss:.3f}, {seconds(step.left)} left"
+        teller.line(line, now=step.done == step.total)
+
+    return tell
 
 
 def told(tick: Tick) -> str:

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,13 @@ from orchestra.fleet.safetensors import check_folder
 from orchestra.learn import curve
 from orchestra.learn.checkpoint import Point
 from orchestra.learn.model import Learner, Shape
-from orchestra.learn.promotion import LEARNT_FROM, MAX_BYTES
+from orchestra.learn.promotion import CURVE, LEARNT_FROM, MAX_BYTES
 from orchestra.whole import swap_folder
 
 if TYPE_CHECKING:
     import torch
 
-MANIFEST, CURVE = "manifest.json", "loss.svg"
+MANIFEST = "manifest.json"
 OWN = (WEIGHTS, CONFIG, MANIFEST, CURVE, LEARNT_FROM)
 
 
@@ -145,7 +145,6 @@ def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: M
     return whole
 
 
-def versions() -> dict[str, str]:
+def versions(names: Iterable[str] = ("torch", "transformers", "peft", "safetensors")) -> dict[str, str]:
     """The versions of the packages that a result depends on."""
-    names = ("torch", "transformers", "peft", "safetensors")
     return {name: importlib.metadata.version(name) for name in names}

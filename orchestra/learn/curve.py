@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from orchestra.learn.checkpoint import Point
@@ -15,9 +16,13 @@ LINES: tuple[tuple[str, str, Callable[[Point], float]], ...] = (
 
 
 def svg(points: Sequence[Point], best: int) -> str:
-    """The picture; `best` is the step whose weights were kept. It needs no font and no script, and reads on light and dark pages."""
+    """The picture; `best` is the step whose weights were kept, 0 for those of the end. A loss that was not measured is NaN.
+
+    It needs no font and no script, and reads on light and dark pages.
+    """
     most = max((point.step for point in points), default=1)
-    highest = max((loss for point in points for loss in (point.train, point.tune)), default=1.0) * 1.05
+    losses = [loss for point in points for loss in (point.train, point.tune) if not math.isnan(loss)]
+    highest = max(losses, default=1.0) * 1.05
 
     def place(step: float, loss: float) -> tuple[float, float]:
         across = LEFT + (WIDTH - LEFT - RIGHT) * step / most
@@ -34,10 +39,11 @@ def svg(points: Sequence[Point], best: int) -> str:
         parts.append(f'<text x="{x}" y="{floor + 14}" style="{STYLE}" text-anchor="middle">{most * share:.0f}</text>')
         parts.append(f'<text x="{left - 5}" y="{y + 4:g}" style="{STYLE}" text-anchor="end">{highest / 1.05 * share:.2f}</text>')
     for name, colour, loss in LINES:
-        path = " ".join("{:g},{:g}".format(*place(point.step, loss(point))) for point in points)
+        shown = [point for point in points if not math.isnan(loss(point))]
+        path = " ".join("{:g},{:g}".format(*place(point.step, loss(point))) for point in shown)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        if points:
-            x, y = place(points[-1].step, loss(points[-1]))
+        if shown:
+            x, y = place(shown[-1].step, loss(shown[-1]))
             parts.append(f'<text x="{x + 6:g}" y="{y + 4:g}" style="font: 11px sans-serif; fill: {colour}">{name}</text>')
     for point in points:
         if point.step == best:

@@ -11,6 +11,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestra.errors import InputError
@@ -51,6 +52,11 @@ class LabelTraining(Training):
         """What the result follows from, beside the card, the rows and the base."""
         return self.epochs, self.minutes, self.seed, self.mark, *(() if self.rate is None else (self.rate,))
 
+    @property
+    def checkpoint(self) -> Path:
+        """Where its checkpoint is kept: that of the only member."""
+        return self.folder / "member-0.safetensors"
+
 
 def run(training: LabelTraining, tell: Callable[[Step], None], *, fresh: bool = False) -> Made:
     """Trains, or goes on after the last checkpoint of a training that was killed.
@@ -74,14 +80,13 @@ def run(training: LabelTraining, tell: Callable[[Step], None], *, fresh: bool = 
     outside = _outside(rows, output, number) if number else ""
     if fresh:
         shutil.rmtree(training.folder, ignore_errors=True)
-    own = (data.manifest.name, data.manifest.licence, labelled)
     base = (training.base, described(card.model, training.base))
     begun = training.begun
     if begun is not None and not face.beside:
         reason = f"{card.name} tells labels of texts, and its classifier over n-grams learns from all rows at once"
         raise InputError("N123", reason, hint="leave --start out, and give it the rows of before too")
     plan = replace(_pairs(training), begun=begun) if face.beside else _plan(training, labelled, outside)
-    return train(card, Rows.of(own), base, plan, training.folder, lambda _, step: tell(step))
+    return train(card, Rows(labelled, (training.source,)), base, plan, training.folder, lambda _, step: tell(step))
 
 
 def _plan(training: LabelTraining, rows: Sequence[Labelled], outside: str) -> Plan:

@@ -7,6 +7,7 @@ last one to the very same result on the same machine with as many threads and th
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ WARMING, DECAY, LONGEST = 0.06, 0.01, 1.0
 """Share of the steps in which the rate rises; weight decay of the adapters; the longest gradient."""
 SAVE_SECONDS = 120.0
 """Between two checkpoints of an epoch."""
+LOSSES = "losses"
+"""The array of a checkpoint that has the loss of each step so far."""
 CHANCE = "chance"
 """The array of a checkpoint that has the state of the generator that dropout draws from."""
 
@@ -49,6 +52,8 @@ class Step:
     done: int
     total: int
     loss: float
+    left: float
+    """Seconds, by the mean of the steps that were taken since it began, or went on."""
 
 
 Told: TypeAlias = Callable[[Step], None]
@@ -90,16 +95,20 @@ class Epochs:
         pace, optimizer = member.pace, _optimizer(member)
         seeds = [pace.seed * 1000 + epoch for epoch in range(pace.epochs)]
         order = [(seed, at, batch) for seed in seeds for at, batch in enumerate(self.batches(seed))]
-        if (first := _resumed(member, optimizer, self.checkpoint, self.plan)) == 0:
+        first, losses = _resumed(member, optimizer, self.checkpoint, self.plan)
+        if first == 0:
             begin()
-        member.training, saved = True, time.monotonic()
+        member.training = True
+        began = saved = time.monotonic()
         for done, (seed, at, batch) in enumerate(order[first:], first + 1):
             if at == 0:
                 torch.manual_seed(seed)
             share = min(1.0, done / (WARMING * len(order)), (len(order) - done) / ((1 - WARMING) * len(order)))
-            told(Step(done, len(order), self._step(member, optimizer, batch, pace.rate * share, done)))
+            losses.append(self._step(member, optimizer, batch, pace.rate * share, done))
+            left = (time.monotonic() - began) / (done - first) * (len(order) - done)
+            told(Step(done, len(order), losses[-1], left))
             if done == len(order) or order[done][1] == 0 or time.monotonic() - saved >= SAVE_SECONDS:
-                _save(member, optimizer, self.checkpoint, self.plan, done)
+                _save(member, optimizer, self.checkpoint, self.plan, losses)
                 saved = time.monotonic()
         member.training = False
 
@@ -169,23 +178,32 @@ def _plan(texts: Texts, labels: Sequence[int], count: int, pace: Pace) -> str:
     return mark.hexdigest()
 
 
-def _save(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str, steps: int) -> None:
+def losses_of(checkpoint: Path) -> list[float]:
+    """The loss of each step of a training, as its checkpoint has it; none of one that versions before kept."""
+    from safetensors import safe_open
+
+    with safe_open(checkpoint, "pt") as file:
+        return [float(loss) for loss in file.get_tensor(LOSSES)] if LOSSES in file.keys() else []  # noqa: SIM118 - not a mapping
+
+
+def _save(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str, losses: Sequence[float]) -> None:
     from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"learnt.{name}": array.detach() for name, array in member.learnt.items()} | {CHANCE: torch.get_rng_state()}
+    arrays[LOSSES] = torch.tensor(losses)
     for name, array in member.learnt.items():
         for key, value in optimizer.state[array].items():
             arrays[f"{key}.{name}"] = value.detach()
-    write_file(path, save(arrays, {"plan": plan, "steps": str(steps)}))
+    write_file(path, save(arrays, {"plan": plan, "steps": str(len(losses))}))
 
 
-def _resumed(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str) -> int:
-    """Takes up the last checkpoint; the number of steps that are done."""
+def _resumed(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str) -> tuple[int, list[float]]:
+    """Takes up the last checkpoint; the number of steps that are done, and their losses."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        return 0
+        return 0, []
     try:
         with safe_open(path, "pt") as file:
             said = file.metadata()
@@ -201,4 +219,4 @@ def _resumed(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: st
             if f"step.{name}" in arrays:  # no batch so far may have had to do with it
                 optimizer.state[array] = {key: arrays[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
     torch.set_rng_state(chance)
-    return steps
+    return steps, arrays[LOSSES].tolist() if LOSSES in arrays else [math.nan] * steps

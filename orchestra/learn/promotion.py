@@ -39,6 +39,7 @@ LOG = "promotions.jsonl"
 TRY = "try"
 """What a line of the log is where a candidate was judged and not taken."""
 LEARNT_FROM = "learnt_from.json"
+TRAINING, CURVE = "training.json", "loss.svg"
 """The record of what an agent has learnt from, beside what it has learnt (`orchestra.learn.learnt_from`)."""
 MAX_BYTES = 10_000_000
 """Bytes of an adapter's weights at most: it is kept in version control."""
@@ -320,7 +321,7 @@ class Shelf:
             self._move(layout.linear.file, layout.linear.sha256)
             linear = layout_of(self.card, self.folder, layout.linear.file)
             self._move(linear.arrays, linear.sha256)
-        names = "|".join(re.escape(name) for name in (*learnt(self.card, self.folder), LEARNT_FROM))
+        names = "|".join(re.escape(name) for name in (*learnt(self.card, self.folder), LEARNT_FROM, TRAINING, CURVE))
         ours = re.compile(rf"\.({names}){_MARK}|\.\.({names}){_MARK}{_MARK}")
         for left in list(self.folder.iterdir()):
             if ours.fullmatch(left.name) and left.is_file() and not left.is_symlink():
@@ -383,8 +384,8 @@ def standing(log: Sequence[Promotion]) -> Promotion | None:
 
 
 def _with_record(names: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-    """Files, and before them the record of what was learnt from, where there is one."""
-    return (LEARNT_FROM, *names) if (folder / LEARNT_FROM).is_file() else names
+    """Files, and before them what is said of the training, and of what was learnt from, where that is there."""
+    return (*(name for name in (LEARNT_FROM, TRAINING, CURVE) if (folder / name).is_file()), *names)
 
 
 def promotion(

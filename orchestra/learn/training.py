@@ -97,6 +97,17 @@ class Training:
         raise NotImplementedError
 
     @property
+    def source(self) -> Source:
+        """What a card says of the rows that it is trained on: the data set, by its version."""
+        manifest = self.data.manifest
+        return Source(name=manifest.name, licence=manifest.licence, rows=len(self.data.rows["train"]), digest=manifest.digest)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where its checkpoint is kept."""
+        return self.folder / "member.safetensors"
+
+    @property
     def folder(self) -> Path:
         """Where its checkpoints are kept."""
         base = sorted(described(self.card.model, self.base).sha256.items())
@@ -136,9 +147,7 @@ class HeadTraining(Training):
     @property
     def sources(self) -> tuple[Source, ...]:
         """What a card says of the rows that it is trained on, and was before."""
-        manifest, rows = self.data.manifest, len(self.data.rows["train"])
-        own = Source(name=manifest.name, licence=manifest.licence, rows=rows, digest=manifest.digest)
-        return (*(self.begun.sources if self.begun else ()), own)
+        return (*(self.begun.sources if self.begun else ()), self.source)
 
     def layout(self, format: str, arrays: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """What `model.json` says before anything is settled: the `fields` of its kind of agent, and what is said of all."""
@@ -174,7 +183,7 @@ class HeadTraining(Training):
         from orchestra.learn.member import Epochs
 
         plan = hashlib.sha256(repr(lesson.facts).encode()).hexdigest() + self.mark
-        run = Epochs(lesson.loss, lambda seed: batches(lesson.lengths, seed, lesson.most), plan, self.folder / "member.safetensors")
+        run = Epochs(lesson.loss, lambda seed: batches(lesson.lengths, seed, lesson.most), plan, self.checkpoint)
         run.through(member, lambda: None if begun is None else begun.give(member), tell)
         return member
 

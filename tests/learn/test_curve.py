@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from xml.etree import ElementTree
 
 from orchestra.learn.checkpoint import Point
@@ -19,6 +20,12 @@ def test_a_curve_has_two_lines_through_all_looks_and_marks_the_best() -> None:
     assert f"{dot.attrib['cx']},{dot.attrib['cy']}" == lines[1][1]
     heights = [float(at.split(",")[1]) for at in lines[0]]
     assert heights == sorted(heights), "a loss that falls goes down the page"
+
+
+def test_a_training_without_a_tune_part_has_one_line() -> None:
+    points = [Point(step, 0.0, 1.0 / step, math.nan, 0.0) for step in (1, 2, 3)]
+    lines = [line.attrib["points"].split() for line in ElementTree.fromstring(svg(points, 0)).iter(f"{SVG}polyline")]
+    assert [len(line) for line in lines] == [3, 0]
 
 
 def test_a_training_without_a_look_has_an_empty_picture() -> None:

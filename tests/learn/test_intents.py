@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -69,8 +71,24 @@ def test_a_csv_becomes_an_encoder_that_is_promoted_and_answers(shell: Shell, bas
     promoted = shell("learn", "promote", "desk", "set/desk-trained", "--data", "set")
     assert promoted.code == 0, promoted.out + promoted.err
     assert sorted(path.name for path in Path("agents/desk").iterdir()) == sorted(
-        ["agent.yaml", "model.json", "adapters.npz", "learnt_from.json", "linear.json", "linear.npz", "promotions.jsonl"]
+        [
+            "agent.yaml",
+            "model.json",
+            "adapters.npz",
+            "learnt_from.json",
+            "linear.json",
+            "linear.npz",
+            "promotions.jsonl",
+            "training.json",
+            "loss.svg",
+        ]
     )
+    said_of = json.loads(Path("agents/desk/training.json").read_text())
+    assert said_of["data"].split()[1] == layout["data"][0]["digest"] == json.loads(Path("set/manifest.json").read_text())["digest"]
+    assert said_of["sha256"] == sha256(Path("agents/desk/model.json").read_bytes()).hexdigest()
+    assert said_of["command"] == "orchestra learn train desk --data DATA --epochs 2 --seed 0"
+    assert (said_of["rank"], said_of["curve"][-1]["step"]) == (32, said_of["steps"])
+    assert re.search(rf"^step {said_of['steps']}/{said_of['steps']}, loss [\d.]+, 0.00 s left$", said.err, re.MULTILINE)
     assert shell("run", "desk", "-i", "text=how much money is left", "--json").json["output"] == {"intent": "balance"}
     assert shell("learn", "evaluate", "desk", "--data", "set", "--require", "intent right >= 0.8").code == 0
     assert shell("learn", "train", "desk", "--data", "set", "--epochs", "2", "--seed", "3", "--out", "other").code == 0
