@@ -18,7 +18,7 @@ from typing import TypeAlias
 from orchestra.router import telling
 from orchestra.router.gates import UNSERVED, Rejection, judge, line_of
 from orchestra.router.grammar import BEGUN, NoStep, plan_grammar, step_grammar
-from orchestra.router.notation import Answer, Line, Step, lines, read
+from orchestra.router.notation import Answer, Line, Reference, Step, lines, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan
 from orchestra.router.several import unserved
@@ -135,7 +135,8 @@ def _left_out(state: Drafting, answer: Answer, fault: Rejection) -> tuple[Drafti
     """What is wanted after an answer that leaves a part of the request out.
 
     As long as there are repairs: another step, if one had all of the request, or whatever the planner makes of it. Then the plan is taken
-    as it is, if a step may have dealt with that part, or if what can be done is wanted anyway; else there is none.
+    as it is, if a step may have dealt with that part, or if what can be done is wanted anyway; else there is none. The same holds where the
+    lines that were wanted instead are all refused (`_stood`).
     """
     left = unserved(state.request.offer.several, state.steps, answer)
     assert left is not None, "the answer was refused for it"
@@ -147,6 +148,20 @@ def _left_out(state: Drafting, answer: Answer, fault: Rejection) -> tuple[Drafti
     return state, Planned(Plan(state.steps, answer), state.repaired)
 
 
+def _stood(state: Drafting) -> Planned | None:
+    """The plan as it stood when an answer was refused for what it leaves out, where nothing else came of the repairs: its answer has all of
+    its steps, if that leaves nothing out, else those that no other step reads. None where it may not be taken as it is."""
+    if all(one.code != UNSERVED for one in state.rejected):
+        return None
+    offer, steps = state.request.offer, state.steps
+    used = {reference.root for step in steps for reference in step.references}
+    every, last = (Answer(tuple(Reference(step.name) for step in steps if step.name not in less)) for less in ((), used))
+    if unserved(offer.several, steps, every) is None:
+        return Planned(Plan(steps, every), state.repaired)
+    left = unserved(offer.several, steps, last)
+    return Planned(Plan(steps, last), state.repaired) if left is None or left.whole or not offer.declines else None
+
+
 def go_on_without(state: Drafting, code: str, reason: str) -> tuple[Drafting, Wanted] | None:
     """What is wanted where a model gave no line that could be read: its repair, as after a line that was refused, or the larger planner.
     None where nobody is left to ask, and after a failure that says nothing of the model, such as a server that is gone.
@@ -155,7 +170,7 @@ def go_on_without(state: Drafting, code: str, reason: str) -> tuple[Drafting, Wa
         return None
     fault = Rejection("R020", f"/steps/{len(state.steps) + 1}", f"no line that can be read ({code}: {reason})", "s1 = NAME(ARGUMENT=VALUE)")
     state, wanted = _refused(state, (fault,))
-    return (state, wanted) if isinstance(wanted, Ask) else None
+    return None if isinstance(wanted, Unplanned) else (state, wanted)
 
 
 def _begun(told: list[str]) -> tuple[list[str], bool]:
@@ -211,7 +226,7 @@ def _refused(state: Drafting, faults: tuple[Rejection, ...], *, begun: bool = Fa
     repairs = state.request.repairs
     if state.repaired >= (2 * repairs + 1 if state.larger else repairs):
         if state.larger or not state.request.larger:
-            return state, Unplanned(rejected, state.steps)
+            return state, _stood(state) or Unplanned(rejected, state.steps)
         state = replace(state, larger=True)
     return _ask(replace(state, rejected=rejected, repaired=state.repaired + 1), begun=begun)
 

@@ -9,7 +9,7 @@ import pytest
 from orchestra.router.gates import UNSERVED, judge
 from orchestra.router.notation import Answer, Step, read
 from orchestra.router.offer import Offer
-from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, start
+from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, start
 from orchestra.router.several import parted, parts_of, unserved
 from tests.router.house import STR, SUM, contract
 
@@ -134,6 +134,23 @@ def test_a_step_that_had_all_of_the_request_is_followed_by_another() -> None:
     _, wanted = go_on(state, "return s1")  # nobody held it to another step
     assert isinstance(wanted, Planned)
     assert unserved(offer().several, wanted.plan.steps, wanted.plan.answer) is not None
+
+
+@pytest.mark.parametrize("wrong", ["2 = support_desk(message=input.request)", '2 = calculator(question="of its own")', "nonsense"])
+def test_a_plan_that_would_have_stood_is_not_lost_to_a_further_step_that_is_refused(wrong: str) -> None:
+    state, wanted = planned("s1 = support_desk(message=input.request)\nreturn s1", wrong, repairs=2)
+    assert isinstance(wanted, Ask)
+    for _, wanted in (go_on(state, wrong), go_on_without(state, "M003", "cut off") or (state, None)):
+        assert isinstance(wanted, Planned)
+        assert str(wanted.plan) == "s1 = support_desk(message=input.request)\nreturn s1"
+    lines = f'{ON_PENS}\ns2 = support_desk(message="{FLIGHT}")\nreturn s2'
+    _, wanted = planned(lines, wrong)
+    assert isinstance(wanted, Planned)
+    assert str(wanted.plan.answer) == "return s1, s2"
+    _, wanted = planned(f"{ON_PENS}\nreturn s1", "nonsense")
+    assert isinstance(wanted, Unplanned)
+    _, wanted = planned(f"{ON_PENS}\nreturn s1", "nonsense", declines=False)
+    assert isinstance(wanted, Planned)
 
 
 def test_a_part_that_nothing_serves_leaves_no_plan_unless_what_can_be_done_is_wanted() -> None:
