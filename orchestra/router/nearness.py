@@ -8,7 +8,8 @@ words that carry meaning, or has its whole name said. Words are alike that share
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from orchestra.router.notation import CUT
 from orchestra.router.offer import Skill
@@ -33,9 +34,11 @@ def nearest(skills: Sequence[Skill], request: str) -> Skill | None:
     if not asked:
         return None
     best, found = 0.0, None
-    for one in skills:
-        name, told = _words(_cut(one.name)), _words(_cut(f"{one.name} {one.description}"))
-        share = sum(max((_alike(word, other) for other in told), default=0.0) for word in asked) / len(asked)
+    all_told = [_words(_cut(f"{one.name} {one.description}")) for one in skills]
+    alike = _alike(asked, {word for told in all_told for word in told})
+    for one, told in zip(skills, all_told, strict=True):
+        name = _words(_cut(one.name))
+        share = sum(max((degree for other, degree in alike[word].items() if other in told), default=0.0) for word in asked) / len(asked)
         said = sum(word in asked for word in name) / len(name) if name else 0.0
         if (share >= ENOUGH or said == 1) and share + said > best:
             best, found = share + said, one
@@ -54,13 +57,22 @@ def _words(text: str) -> Collection[str]:
     return dict.fromkeys(word.removesuffix("s") if len(word) > 3 and not word.endswith("ss") else word for word in kept)
 
 
-def _alike(one: str, other: str) -> float:
-    """How alike two words are: 1 where they are the same, and 0 where they share too little."""
-    if one == other:
-        return 1.0
-    a, b = _runs(one), _runs(other)
-    shared = 2 * len(a & b) / (len(a) + len(b))
-    return shared if shared >= ALIKE else 0.0
+def _alike(asked: Iterable[str], told: Collection[str]) -> Mapping[str, Mapping[str, float]]:
+    """How alike each word is to those that are told: 1 where they are the same. Those that share too little are left out."""
+    having: dict[str, list[str]] = {}
+    size: dict[str, int] = {}
+    for word in told:
+        runs = _runs(word)
+        size[word] = len(runs)
+        for run in runs:
+            having.setdefault(run, []).append(word)
+    found: dict[str, dict[str, float]] = {}
+    for word in asked:
+        runs = _runs(word)
+        shared = Counter(other for run in runs for other in having.get(run, ()))
+        degrees = {other: 2 * count / (len(runs) + size[other]) for other, count in shared.items()}
+        found[word] = {other: degree for other, degree in degrees.items() if degree >= ALIKE}
+    return found
 
 
 def _runs(word: str) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from orchestra.router.nearness import nearest
@@ -43,3 +45,13 @@ def test_stray_words_and_names_of_arguments_bring_nothing_near(request_: str) ->
 
 def test_where_there_is_nothing_nothing_is_near() -> None:
     assert nearest([], "Delete all data") is None
+
+
+def test_the_nearest_to_a_long_request_is_found_in_time() -> None:
+    def word(number: int) -> str:
+        return "".join(chr(97 + number // 26**at % 26) for at in range(4)) + "ing"
+
+    told = [Skill(f"one_{at}", "agent", {}, frozenset(), TEXT, " ".join(word(at * 97 + more) for more in range(15))) for at in range(80)]
+    began = time.perf_counter()
+    nearest(told, " ".join(word(at * 13) for at in range(1000)))
+    assert time.perf_counter() - began < 3
