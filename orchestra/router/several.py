@@ -31,6 +31,14 @@ _BOUND = (
     re.compile(rf"(?<=\?)\s{{1,9}}{_JOIN}(?:,|\s-)\s+", re.IGNORECASE),
     re.compile(r"(?<=[?.!\n])\s{0,9}(?:PS|P\.S\.)[:,]?\s+"),
 )
+_THANKS = re.compile(
+    r"(?:\W|\b(?:many|thanks?|thank you|thx|cheers|please|so|very|much|a lot|a million|in advance|again|for|(?:all |any )?(?:your|the) "
+    r"(?:help|time|patience|effort|work)|and|(?:best|kind|warm) regards|have a (?:nice|great|good) (?:day|evening|week|weekend)|"
+    r"vielen|besten|herzlichen|dank|danke|dir|ihnen|euch|schön|sehr|im voraus|für|(?:die|deine|ihre|eure) (?:hilfe|mühe|zeit)|alles|bitte|"
+    r"(?:viele|liebe|beste|mit freundlichen) grüße?n?)\b)*",
+    re.IGNORECASE,
+)
+"""A part that wants nothing."""
 _LISTED = re.compile(r"(?:^|\s)\(?([1-9a-h])\)\s+")
 
 
@@ -56,7 +64,7 @@ def parts_of(text: str) -> Parts | None:
         cuts = [(0, marks[0].end()), *(mark.span() for mark in marks[1:])]
     spans, at = [], 0
     for start, end in [*cuts, (len(text), len(text))]:
-        if len(text[at:start].split()) > 1:
+        if len(text[at:start].split()) > 1 and not _THANKS.fullmatch(text, at, start):
             begin = at + len(text[at:start]) - len(text[at:start].lstrip())
             spans.append((begin, begin + len(text[at:start].strip())))
         at = max(at, end)

@@ -63,6 +63,9 @@ def test_a_request_is_cut_where_words_join_its_parts(text: str, parts: list[str]
         "Check this claim: the bridge is open.",
         "Classify these:\n- my card is gone\n- my pin is blocked",
         "see b) and also h) of the lease",
+        "What is 2 and 3? P.S. thank you!",
+        "When was it built? Also, thanks a lot for your help.",
+        "Fasse den Text zusammen. PS: Vielen Dank im Voraus!",
         "",
     ],
 )
@@ -70,7 +73,10 @@ def test_what_is_told_in_several_sentences_is_one_thing(text: str) -> None:
     assert parts_of(text) is None
 
 
-@pytest.mark.parametrize("text", ["\n" * 8000, "? and also, " * 700, "1) " * 2600, "and on " * 1100, "In addition " + "a, " * 2600])
+@pytest.mark.parametrize(
+    "text",
+    ["\n" * 8000, "? and also, " * 700, "1) " * 2600, "and on " * 1100, "In addition " + "a, " * 2600, "? Also, " + "thanks " * 1100 + "x"],
+)
 def test_parts_are_found_in_time(text: str) -> None:
     began = time.perf_counter()
     parts_of(text)
