@@ -280,7 +280,8 @@ def _data(draft: Draft) -> dict[str, Any]:
     """A plan as JSON."""
     rejections = [{"code": one.code, "path": one.path, "reason": one.reason, "hint": one.hint} for one in draft.rejections]
     router = {"calls": draft.lines, "repaired": draft.repaired, "rejections": rejections}
-    undone = {} if draft.undone is None else {"undone": list(draft.undone.parts)}
+    left = draft.undone
+    undone = {} if left is None else {"perhaps_undone" if left.whole else "undone": list(left.parts)}
     return {"plan": _lines(draft.plan), "router": router, "cached": _cached(draft), **_votes(draft), **undone}
 
 
@@ -304,7 +305,8 @@ def _tell(draft: Draft) -> None:
     _tell_saving(draft)
     _tell_votes(draft)
     if (left := draft.undone) is not None:
-        note(visible(f"{left}; nothing is done about {'one of them' if left.whole else 'it'}"))
+        done = "some of them may be left out" if left.whole else f"nothing is done about {'them' if len(left.parts) > 1 else 'it'}"
+        note(visible(f"{left}; {done}"))
 
 
 def _tell_saving(draft: Draft) -> None:
