@@ -73,7 +73,7 @@ def shape(offer: Offer, router: str, *more: str) -> str:
     """The digest of what a plan may be made of, and by whom. `more` is whatever else keeps plans apart, such as a label."""
     skills = sorted((_told(skill) for skill in offer.skills.values()), key=lambda told: str(told[0]))
     limits = [offer.limits.steps, offer.limits.width]
-    switches = [bool(offer.words), offer.declines, *(["grounded"] if offer.grounds else [])]
+    switches = [bool(offer.words), offer.declines, *(["grounded"] if offer.grounds else []), *(["each_part"] if offer.several else [])]
     return digest(canonical([FORMAT, dict(offer.values), offer.returns, skills, limits, *switches, router, *more]))
 
 
@@ -114,8 +114,8 @@ def recalled(stored: Any, request: str, offer: Offer, of: str, whole: Collection
     if not 0 <= found.agree <= found.sampled or (found.sampled and not found.agree):
         raise Unfit("it says that more samples agreed than there were", foreign=True)
     plan = _plan(found.lines)
-    before = replace(offer, words=offer.words and found.request, several=None)  # its texts are pieces of the request that it was for
-    _gate(plan, before, foreign=True)
+    offer = replace(offer, several=None)  # whoever made it was asked for a step for each part, and it was taken with what it leaves out
+    _gate(plan, replace(offer, words=offer.words and found.request), foreign=True)  # its texts are pieces of the request that it was for
     fitted = _fitted(plan, found.request, request, offer, whole)
     _gate(fitted, offer)
     return fitted, found

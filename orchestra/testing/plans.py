@@ -139,7 +139,7 @@ class Reading:
         lines = [read(line) for line in drafted.lines]
         found = plan_of(lines)
         steps = found.steps if found is not None else ()
-        faults = [fault for number, line in enumerate(lines) for fault in judge(line, self._offer(), steps[:number])]
+        faults = [fault for number, line in enumerate(lines) for fault in judge(line, replace(self._offer(), several=None), steps[:number])]
         if found is None or not found.answer.values or faults or not self.planning.cache:
             self.oracle.objections.append(f"I5 {self.path} begins with a stored plan that it may not have")
             return None

@@ -78,6 +78,24 @@ def test_one_step_for_all_of_it_is_asked_for_another_and_else_it_is_said(desk: S
     assert "undone" not in told
 
 
+@pytest.mark.parametrize(
+    ("lines", "anyway"), [((f"s1 = {ONLY[1]}(question=input.request)", *["return s1"] * 3), ()), (TOLD, ("--anyway",))]
+)
+def test_a_plan_that_was_taken_though_it_leaves_a_part_out_serves_again(
+    desk: Shell, lines: tuple[str, ...], anyway: tuple[str, ...]
+) -> None:
+    planning(desk, *lines)
+    first = desk("ask", BOTH, *ONLY, *anyway)
+    assert first.code == 0, first.err
+    asked = planning(desk, *lines)
+    again = desk("ask", BOTH, *ONLY, *anyway)
+    assert (again.code, asked) == (0, [])
+    assert "from the cache" in again.err
+    assert f'"{FLIGHT}"' in again.err
+    run = desk("runs", "list", "--json").json[0]["run"]
+    assert desk("runs", "replay", run).code == 0
+
+
 def test_what_is_one_thing_is_planned_as_ever(desk: Shell) -> None:
     planning(desk, "s1 = generative_calculator(question=input.request)", "return s1")
     said = desk("ask", PENS, *ONLY)

@@ -7,7 +7,7 @@ gates, and stands in the journal as the first turn's plan (`TurnStarted.drafted`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -65,7 +65,7 @@ def replayed(unit: Unit, drafted: Drafted | None) -> Proposal:
         return _remarked(planning.first(unit), "" if drafted is None else drafted.remark)
     lines = [read(line) for line in drafted.lines]
     plan = plan_of(lines)
-    offer = planning.offer_of(unit)
+    offer = replace(planning.offer_of(unit), several=None)
     if plan is None or not plan.answer.values or any(judge(line, offer, plan.steps[:number]) for number, line in enumerate(lines)):
         return planning.first(unit)
     return planning.recalled(unit, plan, drafted.recalled, drafted.saved, drafted.agreement)
