@@ -39,6 +39,8 @@ _THANKS = re.compile(
     re.IGNORECASE,
 )
 """A part that wants nothing."""
+_BACK = re.compile(r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b", re.IGNORECASE)
+"""What refers to another part."""
 _LISTED = re.compile(r"(?:^|\s)\(?([1-9a-h])\)\s+")
 
 
@@ -80,38 +82,53 @@ def unserved(several: Parts | None, steps: Sequence[Step], answer: Answer) -> Un
     """What a plan is not for; None where each part has a value of the answer.
 
     A value is for the parts whose words its steps were given; one that rests on all of the request, or on none of its words, for one more.
+    So is each step behind it that was given no words, and reads no step; one that reads a step is for a part that refers to another.
     """
     if several is None:
         return None
     known = {step.name: step for step in steps}
     served: set[tuple[int, int]] = set()
-    spare = 0
+    counted: set[str] = set()
+    spare = leaning = 0
     for root in dict.fromkeys(value.root for value in answer.values):
-        stated, whole = _given(root, known)
-        own = {span for text in stated for span in _touched(several, text)}
+        own, all_of_it, wordless = set[tuple[int, int]](), False, 0
+        for step in _behind(root, known):
+            texts, whole = _given(step)
+            touched = {span for text in texts for span in _touched(several, text)}
+            own, all_of_it = own | touched, all_of_it or whole
+            if not touched and not whole and step.name not in counted:
+                counted.add(step.name)
+                rests = any(reference.root in known for reference in step.references)
+                leaning, wordless = leaning + rests, wordless + (not rests)
         served |= own
-        spare += whole or not own
+        spare += wordless + all_of_it if own or all_of_it else max(wordless, 1)
     left = tuple(several.text[start:end] for start, end in several.spans if (start, end) not in served)
+    spare += min(leaning, sum(_BACK.search(part) is not None for part in left))
     return Unserved(left, spare) if len(left) > spare else None
 
 
-def _given(root: str, known: Mapping[str, Step]) -> tuple[list[str], bool]:
-    """The texts that a step and those before it were given, and whether one was given all of the request."""
-    line, texts, whole = [root], list[str](), False
+def _behind(root: str, known: Mapping[str, Step]) -> Iterator[Step]:
+    """A step, and those that it rests on."""
+    line = [root]
     for name in line:
-        step = known.get(name)
-        for value in [] if step is None else [*step.arguments.values(), step.each]:
-            match value:
-                case Literal(str() as text):
-                    texts.append(text)
-                case Literal(list() as several):
-                    texts += [one for one in several if isinstance(one, str)]
-                case Reference() as reference if reference.root in known and reference.root not in line:
-                    line.append(reference.root)
-                case Reference() as reference:
-                    whole = whole or (reference.root, *reference.path) == (INPUT, REQUEST)
-                case _:
-                    pass
+        if (step := known.get(name)) is not None:
+            yield step
+            line += [one for one in dict.fromkeys(reference.root for reference in step.references) if one in known and one not in line]
+
+
+def _given(step: Step) -> tuple[list[str], bool]:
+    """The texts that a step was given, and whether it was given all of the request."""
+    texts, whole = list[str](), False
+    for value in [*step.arguments.values(), step.each]:
+        match value:
+            case Literal(str() as text):
+                texts.append(text)
+            case Literal(list() as several):
+                texts += [one for one in several if isinstance(one, str)]
+            case Reference() as reference:
+                whole = whole or (reference.root, *reference.path) == (INPUT, REQUEST)
+            case _:
+                pass
     return texts, whole
 
 

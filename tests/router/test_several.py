@@ -7,7 +7,7 @@ import time
 import pytest
 
 from orchestra.router.gates import UNSERVED, judge
-from orchestra.router.notation import Answer, Step, read
+from orchestra.router.notation import Answer, Reference, Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, start
 from orchestra.router.several import parted, parts_of, unserved
@@ -123,6 +123,28 @@ def test_a_part_that_no_value_is_for_is_named(lines: tuple[str, ...], said: str)
     assert [(one.code, str(one)) for one in found] == [(UNSERVED, f"/steps: {said}")]
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            "Find the price in it. Then: convert it to euros.",
+            ('s1 = support_desk(message="Find the price in it.")', "s2 = calculator(question=s1)"),
+        ),
+        (
+            "Read the mail. Then: tell me how many pens are in 5 boxes of it.",
+            ("s1 = support_desk(message=input.mail)", 's2 = calculator(question="how many pens are in 5 boxes", note=s1)'),
+        ),
+        ("Read the mail. Then: reckon it.", ("s1 = support_desk(message=input.mail)", "s2 = calculator(question=s1)")),
+    ],
+)
+def test_a_part_that_goes_on_from_another_is_served_by_a_step_that_reads_a_step(text: str, lines: tuple[str, ...]) -> None:
+    steps = [one for one in map(read, lines) if isinstance(one, Step)]
+    several = parts_of(text)
+    assert several is not None
+    assert unserved(several, steps, Answer((Reference("s2"),))) is None
+    assert unserved(several, steps[:1], Answer((Reference("s1"),))) is not None
+
+
 def test_where_one_value_is_wanted_or_nothing_is_said_of_parts_nothing_is_demanded() -> None:
     one = Offer.of([DESK, SUM], {"request": STR}, STR)
     assert parted(one, BOTH).several is None
@@ -146,7 +168,9 @@ def test_a_step_that_had_all_of_the_request_is_followed_by_another() -> None:
 def test_a_plan_that_would_have_stood_is_not_lost_to_a_further_step_that_is_refused(wrong: str) -> None:
     state, wanted = planned("s1 = support_desk(message=input.request)\nreturn s1", wrong, repairs=2)
     assert isinstance(wanted, Ask)
-    for _, wanted in (go_on(state, wrong), go_on_without(state, "M003", "cut off") or (state, None)):
+    for went_on in (go_on(state, wrong), go_on_without(state, "M003", "cut off")):
+        assert went_on is not None
+        _, wanted = went_on
         assert isinstance(wanted, Planned)
         assert str(wanted.plan) == "s1 = support_desk(message=input.request)\nreturn s1"
     lines = f'{ON_PENS}\ns2 = support_desk(message="{FLIGHT}")\nreturn s2'
