@@ -447,7 +447,8 @@ def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Offer, request: st
     missing = [need for need in needs if need.partition(":")[0] not in offer.values]
     wanting = f", which needs {' and '.join(missing)}" if missing else ""
     if one in acting:
-        return f"the nearest is {_does(one)}{wanting}; it has effects, and is used only with --only {one.name}"
+        does = "may have effects or ask a person" if one.kind == "call" else "has effects"
+        return f"the nearest is {_does(one)}{wanting}; it {does}, and is used only with --only {one.name}"
     return f"the nearest is {_does(one)}{wanting}"
 
 

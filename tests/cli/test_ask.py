@@ -387,6 +387,17 @@ def delete_all(reason: str) -> str:
 """
 
 
+APPROVING = """
+schema: orchestra/v1
+name: approve_invoice
+description: Approves an invoice.
+input: {invoice: str}
+output: ${approved}
+nodes:
+  approved: {ask: "Is ${input.invoice} right?", returns: bool}
+"""
+
+
 def test_where_nothing_is_near_it_says_what_there_is(desk: Shell) -> None:
     for request in ("Translate this into Latin", "Write a poem about autumn", "Fasse den Vertrag zusammen"):
         planning(desk, "return nothing")
@@ -401,6 +412,11 @@ def test_what_has_effects_is_named_too_and_how_it_is_used(desk: Shell) -> None:
     planning(desk, "return nothing")
     said = desk("ask", "Delete all data")
     assert "the nearest is delete_all (deletes everything); it has effects, and is used only with --only delete_all" in said.err
+    Path("workflows").mkdir()
+    Path("workflows/approve_invoice.yaml").write_text(APPROVING)
+    planning(desk, "return nothing")
+    said = desk("ask", "Approve the invoice")
+    assert "it may have effects or ask a person, and is used only with --only approve_invoice" in said.err
 
 
 def test_anyway_the_router_may_not_decline(desk: Shell) -> None:
