@@ -6,11 +6,13 @@ import time
 
 import pytest
 
+from orchestra.engine.kinds.planning import elected, sample_of
 from orchestra.router.gates import UNSERVED, judge
 from orchestra.router.notation import Answer, Reference, Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, start
 from orchestra.router.several import parted, parts_of, unserved
+from orchestra.router.votes import Vote
 from tests.router.house import STR, SUM, contract
 
 DESK = contract("support_desk", "agent", {"message": STR}, STR, says="Sorts a message.")
@@ -189,6 +191,8 @@ def test_a_part_that_nothing_serves_leaves_no_plan_unless_what_can_be_done_is_wa
     assert isinstance(wanted, Unplanned)
     assert wanted.declined
     assert [(one.code, one.path, one.reason) for one in wanted.rejections] == [(DECLINED, "/steps", f'nothing serves "{FLIGHT}"')]
+    _, chosen, won = elected(Drafting(Request(BOTH, offer())), wanted, (sample_of(wanted),) * 3)
+    assert (chosen, won) == (wanted, Vote(0, 3, 3))
     _, wanted = planned(*lines, declines=False)
     assert isinstance(wanted, Planned)
     assert isinstance(planned(lines[0], repairs=0)[1], Unplanned)

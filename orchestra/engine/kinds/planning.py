@@ -367,7 +367,10 @@ def elected(drafting: Drafting, wanted: Planned | Unplanned, plans: Plans) -> tu
     if chosen is None:
         return drafting, wanted, None
     fresh = Drafting(drafting.request)
-    return fresh, Planned(chosen) if chosen.answer.values else declined(drafting.request), won
+    if chosen.answer.values:
+        return fresh, Planned(chosen), won
+    told = isinstance(wanted, Unplanned) and wanted.declined  # which may say of what part
+    return fresh, wanted if told else declined(drafting.request), won
 
 
 def sample_of(wanted: Planned | Unplanned) -> tuple[str, ...]:
