@@ -39,6 +39,12 @@ _THANKS = re.compile(
     re.IGNORECASE,
 )
 """A part that wants nothing."""
+_MANNER = re.compile(
+    r"\W*(?:and\s+)?(?:please\s+)?(?:be\b|keep\b|make it\b|answer\b|reply\b|respond\b|say (?:it|so)\b|explain (?:it|yourself)\b|no\b|use\b|"
+    r"fasse dich\b|antworte\b|bitte antworten?\b)[^?]*",
+    re.IGNORECASE,
+)
+"""A part that says how the others are to be answered."""
 _BACK = re.compile(r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b", re.IGNORECASE)
 """What refers to another part."""
 _LISTED = re.compile(r"(?:^|\s)\(?([1-9a-h])\)\s+")
@@ -62,15 +68,22 @@ def parts_of(text: str) -> Parts | None:
     """The parts of a request that has several; None of any other."""
     cuts = sorted(match.span() for bound in _BOUND for match in bound.finditer(text))
     marks = list(_LISTED.finditer(text))
+    if marks and not _opens(text[: marks[0].start()]):
+        marks = []
     if not cuts and len(marks) > 1 and "".join(mark[1] for mark in marks) in ("12345678", "abcdefgh")[marks[0][1] == "a"]:
         cuts = [(0, marks[0].end()), *(mark.span() for mark in marks[1:])]
     spans, at = [], 0
     for start, end in [*cuts, (len(text), len(text))]:
-        if len(text[at:start].split()) > 1 and not _THANKS.fullmatch(text, at, start):
+        if len(text[at:start].split()) > 1 and not any(one.fullmatch(text, at, start) for one in (_THANKS, _MANNER)):
             begin = at + len(text[at:start]) - len(text[at:start].lstrip())
             spans.append((begin, begin + len(text[at:start].strip())))
         at = max(at, end)
     return Parts(text, tuple(spans)) if len(spans) > 1 else None
+
+
+def _opens(before: str) -> bool:
+    """Whether a list behind these words is one of requests: behind a question stand choices, and within a sentence places in it."""
+    return "?" not in before and (not before.strip() or before.rstrip()[-1] in ".;:!" or before.endswith("\n"))
 
 
 def parted(offer: Offer, text: str) -> Offer:

@@ -68,6 +68,10 @@ def test_a_request_is_cut_where_words_join_its_parts(text: str, parts: list[str]
         "What is 2 and 3? P.S. thank you!",
         "When was it built? Also, thanks a lot for your help.",
         "Fasse den Text zusammen. PS: Vielen Dank im Voraus!",
+        "How do plants make sugar? One more thing: be brief.",
+        "When was it built? Finally: please answer in one sentence.",
+        "What is the capital? a) the city of Paris b) the city of Rome",
+        "Two trains start at 1) 5 pm and 2) 6 pm. When do they meet?",
         "",
     ],
 )
