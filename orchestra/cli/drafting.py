@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestra.agent.registry import builtin_folder
 from orchestra.cli.answer import show_nodes
 from orchestra.cli.explaining import data, planned_by, show
 from orchestra.cli.explaining import explain as explained
@@ -150,6 +151,7 @@ async def ask(open_: Opener, chosen: Settings, asked: Drafting, manner: Manner, 
             _raise(ending)  # the router could not be asked
         if not as_json:
             _tell(draft)
+        if chosen.resources("workflows").get(DESK) == builtin_folder("workflows") / f"{DESK}.yaml":
             for said in _only_sorted(draft, ending.events):
                 note(visible(f"{said}; {nearest_to(orchestra, step, asked.request, DESK)}"))
         history = History.of(ending.events)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestra.agent.registry import builtin_folder
 from orchestra.doors import Call
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
@@ -103,15 +104,27 @@ def test_what_is_one_thing_is_planned_as_ever(desk: Shell) -> None:
     assert "nothing" not in said.err
 
 
-def test_what_the_desk_only_sorted_is_said_and_not_that_somebody_was_told(desk: Shell) -> None:
-    def answer(call: Call) -> Any:
-        if call.name == "router":
-            return "return s1" if call.inputs["plan"] else "s1 = support_desk(message=input.request)"
-        return {"intent": "out_of_scope", "p_oos": 1.0} if call.name == "assistant_intent" else {"slots": {}}
+def passed_on(call: Call) -> Any:
+    """The router gives the desk the message, which is none of its business."""
+    if call.name == "router":
+        return "return s1" if call.inputs["plan"] else "s1 = support_desk(message=input.request)"
+    return {"intent": "out_of_scope", "p_oos": 1.0} if call.name == "assistant_intent" else {"slots": {}}
 
-    desk.opener = Simulated(answer)
-    said = desk("ask", "Send an email to Ann that I am late", "--no-cache")
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_what_the_desk_only_sorted_is_said_and_not_that_somebody_was_told(desk: Shell, more: tuple[str, ...]) -> None:
+    desk.opener = Simulated(passed_on)
+    said = desk("ask", "Send an email to Ann that I am late", "--no-cache", *more)
     assert said.code == 0, said.err
     assert "support_desk only sorted it (branch person, intent " in said.err
     assert "nothing was done, and nobody was told; nothing is near; there is answer_from_documents (" in said.err
     assert "support_desk (" not in said.err
+
+
+def test_a_desk_of_the_projects_own_is_not_said_to_tell_nobody(desk: Shell) -> None:
+    Path("workflows").mkdir()
+    Path("workflows/support_desk.yaml").write_text((builtin_folder("workflows") / "support_desk.yaml").read_text())
+    desk.opener = Simulated(passed_on)
+    said = desk("ask", "Send an email to Ann that I am late", "--no-cache")
+    assert said.code == 0, said.err
+    assert "only sorted" not in said.err
