@@ -1,0 +1,173 @@
+"""Records of what the packaged agents have learnt from: their data sets made again, and the marks of the rows put beside what came of them.
+
+    python -m bench.learnt_from --data FOLDER [--work FOLDER] [AGENT ...]
+
+`FOLDER` has the public sets that the cards name, each with its training part. Most data sets are made by the scripts of today, others by
+those of an earlier commit, which are taken out of the history into `--work`; each must have the digest that stands here, else nothing is
+written. These are the digests that `model.json`, `manifest.json` or the card names, so the rows are the very ones. Of `entailment`, whose
+`model.json` has digests of texts and labels, those are compared; `crf_extractor` came out the same to the byte when it was trained again.
+Of `difficulty`, and of the first sets of `generative_calculator`, `generative_reader` and `tool_planner`, cards say the command and how
+many rows there are to train on, and no digest. What an encoder of another kind had learnt before (`table_reader`, that `deductive_calculator`
+began with) asks other things, and is left out. The digests of several trainings are one record, as where a training goes on from another.
+`router` has none: the generator of its first sets was not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shlex
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestra.agent.card import Card
+from orchestra.agent.layout import Outline
+from orchestra.learn import learnt_from
+from orchestra.learn.dataset import MANIFEST, DataSet, Row
+from orchestra.learn.promotion import LEARNT_FROM
+from orchestra.learn.texts import Labelled, digest_of
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ("bench", "orchestra", "agents", "configs", "workflows", ":(exclude)*.npz", ":(exclude)*.safetensors")
+"""What of an earlier commit its scripts need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A data set, and what makes it again."""
+
+    digest: str
+    """What its digest begins with."""
+    command: str
+    """A module and its arguments, to which `--out` is added."""
+    commit: str = ""
+    """Whose code makes it; empty for today's."""
+
+
+_TABLES = "bench.table_data --data {data}/tatqa --longest 3000"
+_CLAIMS = "bench.entailment_data --data {data} --again"
+_SUMS = "bench.calculator_data --data {data}/gsm8k"
+_NEED = "--column question=input.question --column need=expected.strong-expected.weak --licence Apache-2.0 --tune 0.2 --test 0"
+_SLOTS = Made("7d6a27ea", "bench.extractor_data --data {data}/restaurant8k")
+_READER = Made("7ff5d862", "bench.reader_data --data {data} --kinds asked siblings")
+MADE: dict[str, tuple[Made, ...]] = {
+    "caller": (Made("9e347da6", "bench.caller_data --data {data}", "d080139"),),
+    "crf_extractor": (_SLOTS,),
+    "deductive_calculator": (
+        Made("e4f8340b", f"{_SUMS} --steps 7 --last 1000 --stories 4000"),
+        Made("de6925a3", f"{_SUMS} --steps 7 --last 1000 --stories 4000 --draws 3"),
+    ),
+    "difficulty": (Made("2c708adb", f"orchestra.cli learn data difficulty {{data}}/routellm/train.jsonl.gz --name routellm {_NEED}"),),
+    "encoder_extractor": (_SLOTS,),
+    "entailment": (
+        Made("016633c5", f"{_CLAIMS} 1.0", "81f4c192"),
+        Made("15095753", f"{_CLAIMS} 0.12 --new shortened", "b92a2817"),
+        Made("a4b5103d", f"{_CLAIMS} 0.12 --new plain"),
+    ),
+    "extractive_reader": (_READER, Made("f735618c", "bench.reader_data --data {data}")),
+    "generative_calculator": (
+        Made("5c472085", f"{_SUMS} --stories 15000", "f2c92a5"),
+        Made("82314541", f"{_SUMS} --steps 4 --last 1000 --stories 4000", "4734951e"),
+    ),
+    "generative_reader": (
+        _READER,
+        Made("37ba3cca", "bench.reader_data --data {data} --kinds asked siblings passages", "92fbf00"),
+        Made("ee772f80", "bench.reader_data --data {data}", "fe0d7be"),
+    ),
+    "table_reader": (
+        Made("f02bdeda", _TABLES, "ac66a1c"),
+        Made("5261369c", _TABLES, "2747bb7"),
+        Made("73943a21", _TABLES, "cdc9085"),
+        Made("b2f5d6f7", f"{_TABLES} --share 0.5", "bb3b8a5"),
+    ),
+    "tool_planner": (Made("56b14b14", "bench.planner_data --data {data}"), Made("1339ed9b", "bench.planner_data --data {data} --again 7")),
+}
+"""By agent, in the order of its trainings."""
+INTENTS = ("assistant_intent", "banking_intent")
+"""Agents that `bench.train_intents` trains, on rows that are in no folder."""
+
+
+def made(one: Made, data: Path, work: Path) -> DataSet:
+    """A data set that is made again, or that stands in `work` since it was. Raises `SystemExit` where it has become another."""
+    out = work / one.digest
+    if not (out / MANIFEST).is_file():
+        source = ROOT if not one.commit else _source(one.commit, work)
+        command = [sys.executable, "-m", *shlex.split(one.command.format(data=shlex.quote(str(data.resolve())))), "--out", str(out)]
+        subprocess.run(command, cwd=source, env={**os.environ, "PYTHONPATH": str(source)}, check=True)
+    found = DataSet.load(out)
+    if not found.manifest.digest.startswith(one.digest):
+        raise SystemExit(f"{one.command} makes {found.manifest.digest} at {one.commit or 'this commit'}, and was to make {one.digest}")
+    return found
+
+
+def _source(commit: str, work: Path) -> Path:
+    """The scripts of an earlier commit."""
+    folder = work / f"source-{commit}"
+    if not folder.is_dir():
+        archive = subprocess.run(["git", "archive", commit, "--", *SOURCES], cwd=ROOT, check=True, capture_output=True)
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(folder, filter="data")
+    return folder
+
+
+def intents(card: Card, data: Path) -> DataSet:
+    """The rows of an agent that tells intents. Raises `SystemExit` where they are not those that `model.json` names."""
+    from bench.train_intents import RECIPES
+
+    found = RECIPES[card.name].rows(data)
+    _check_named(card, [one.digest for one in found.sources])
+    (given,) = card.input_schema["properties"]
+    rows = [Row(f"{number}", {given: row.text}, row.label, f"{number}") for number, row in enumerate((*found.own, *found.other))]
+    return DataSet.made(", ".join(one.name for one in found.sources), card.name, "", found.sources[0].licence, (), {"train": rows})
+
+
+def sets(card: Card, data: Path, work: Path) -> Iterator[DataSet]:
+    """The data sets of an agent's trainings."""
+    if card.name in INTENTS:
+        yield intents(card, data)
+        return
+    found = [made(one, data, work) for one in MADE[card.name]]
+    if card.name == "entailment":
+        rows = [[Labelled(row.input["claim"], row.output["label"], row.input["evidence"]) for row in one.rows["train"]] for one in found]
+        _check_named(card, [digest_of(each) for each in rows])
+    yield from found
+
+
+def _check_named(card: Card, digests: Sequence[str]) -> None:
+    """Raises `SystemExit` where a committee was trained on other rows than these."""
+    named = [one.digest for one in Outline.model_validate_json(card.read(card.data)).data]
+    if named != list(digests):
+        raise SystemExit(f"{card.name} was trained on {', '.join(named)}, and these are {', '.join(digests)}")
+
+
+def write(card: Card, found: Iterator[DataSet]) -> Path:
+    """Writes the record of an agent, of all of its data sets."""
+    assert card.folder is not None
+    folder, before = card.folder / (card.adapter or ""), None
+    for one in found:
+        learnt_from.record(card, one, folder, before)
+        before = learnt_from.read(card, folder)
+    return folder / LEARNT_FROM
+
+
+def main() -> None:
+    """Writes the records."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("agents", nargs="*", metavar="AGENT", help="which; all without it")
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
+    parser.add_argument("--work", type=Path, help="where the data sets are made; those that stand there are taken as they are")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in given.agents or sorted((*MADE, *INTENTS)):
+            path = write(card := Card.load(ROOT / "agents" / name), sets(card, given.data, given.work or Path(temporary)))
+            print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Records of what the packaged agents have learnt from: whoever judges one by such rows is told so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.learnt_from import INTENTS, MADE
+from bench.written_rows import as_test, passages, problems
+from orchestra.agent.card import Card
+from orchestra.learn import learnt_from
+from orchestra.learn.promotion import LEARNT_FROM
+from orchestra.learn.questions import read_test
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITTEN, EVALUATIONS = ROOT / "bench" / "written", ROOT / "bench" / "evaluations"
+ROWS = {"passages": passages, "problems": problems}
+UNRECORDED = {"router"}
+"""The generator of its first sets was not kept."""
+
+
+def card_of(name: str) -> Card:
+    return Card.load(ROOT / "agents" / name)
+
+
+def learning() -> list[str]:
+    """The agents that have learnt something themselves."""
+    return [
+        folder.name for folder in sorted((ROOT / "agents").iterdir()) if (folder / "model.json").exists() or (folder / "adapter").exists()
+    ]
+
+
+def test_every_packaged_agent_that_learnt_something_has_a_record_or_says_why_not() -> None:
+    assert set(learning()) == {*MADE, *INTENTS} | UNRECORDED
+
+
+@pytest.mark.parametrize("name", sorted({*MADE, *INTENTS}))
+def test_a_record_is_of_what_is_shipped_and_small(name: str) -> None:
+    card = card_of(name)
+    assert card.folder is not None
+    folder = card.folder / (card.adapter or "")
+    found = learnt_from.read(card, folder)
+    assert found is not None, "it is about other weights: python -m bench.learnt_from"
+    assert found.train.rows >= 3_000
+    assert (folder / LEARNT_FROM).stat().st_size < 250_000
+
+
+@pytest.mark.parametrize("name", sorted({*MADE} - {"entailment", "deductive_calculator"}))
+def test_the_last_data_set_is_that_which_the_agents_own_files_name(name: str) -> None:
+    """Of committees a digest of texts is named, and `bench.learnt_from` compares that."""
+    folder = ROOT / "agents" / name
+    if (manifest := folder / "adapter" / "manifest.json").exists():
+        assert json.loads(manifest.read_text())["data"].split()[-1].startswith(MADE[name][-1].digest)
+    elif named := json.loads((folder / "model.json").read_text()).get("data"):
+        assert [one["digest"][:8] for one in named] == [one.digest for one in MADE[name]]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("extractive_reader", "passages"), ("generative_calculator", "problems")])
+def test_rows_that_a_packaged_agent_was_trained_on_are_told_and_those_that_it_is_evaluated_on_are_strange(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    read = ROWS[kind]
+    for place, many in ((WRITTEN / kind, True), (EVALUATIONS / f"{kind}.txt", False)):
+        files = sorted(place.glob("*.txt")) if place.is_dir() else [place]
+        path = tmp_path / "rows.jsonl"
+        path.write_bytes(as_test(row for file in files for row in read(file)))
+        found = learnt_from.known(card_of(name), read_test(path), path)
+        assert any(one.many for one in found) is many
