@@ -7,9 +7,9 @@ those of an earlier commit, which are taken out of the history into `--work`; ea
 written. These are the digests that `model.json`, `manifest.json` or the card names, so the rows are the very ones. Of `entailment`, whose
 `model.json` has digests of texts and labels, those are compared; `crf_extractor` came out the same to the byte when it was trained again.
 Of `difficulty`, and of the first sets of `generative_calculator`, `generative_reader` and `tool_planner`, cards say the command and how
-many rows there are to train on, and no digest. What an encoder of another kind had learnt before (`table_reader`, that `deductive_calculator`
-began with) asks other things, and is left out. The digests of several trainings are one record, as where a training goes on from another.
-`router` has none: the generator of its first sets was not kept.
+many rows there are to train on, and no digest. What an encoder of another kind had learnt before (`table_reader`, that
+`deductive_calculator` began with) asks other things, and is left out. The digests of several trainings are one record, as where a
+training goes on from another. `router` has none: the generator of its first sets was not kept.
 """
 
 from __future__ import annotations

@@ -139,6 +139,20 @@ class Offer:
         """The offer with these skills alone."""
         return replace(self, skills={name: self.skills[name] for name in names})
 
+    def within(self, calls: int, given: Mapping[str, Any]) -> Offer:
+        """The offer of a plan that has so many calls left, over these values at hand."""
+        return replace(self, calls=calls, counts=dict(_counts(given)))
+
+
+def _counts(given: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """The lists among values, by the references to them, with how many elements they have: they, and those that are fields of them."""
+    line: list[tuple[Reference, Any]] = [(Reference(INPUT, (name,)), value) for name, value in given.items()]
+    for here, value in line:
+        if isinstance(value, list):
+            yield str(here), len(value)
+        elif isinstance(value, Mapping) and len(here.path) <= DEEPEST:
+            line += [(Reference(INPUT, (*here.path, name)), inner) for name, inner in value.items()]
+
 
 _PLAIN = frozenset({"string", "integer", "number", "boolean"})
 

@@ -15,13 +15,13 @@ from orchestra.agent.card import Card
 from orchestra.errors import InputError
 from orchestra.fleet.fits import CONFIG, WEIGHTS
 from orchestra.fleet.safetensors import check_folder
-from orchestra.learn.adapter import CURVE, MANIFEST, Made, Start
+from orchestra.learn.adapter import MANIFEST, Made, Start
 from orchestra.learn.checkpoint import Point
 from orchestra.learn.contract import contract_digest
 from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.loop import MEASURED, Course, Tick, best, unchanged
 from orchestra.learn.model import Shape
-from orchestra.learn.promotion import MAX_BYTES
+from orchestra.learn.promotion import CURVE, MAX_BYTES
 from orchestra.learn.train import AdapterTraining, prepare, run
 from tests.learn.conftest import CARD, make_card
 

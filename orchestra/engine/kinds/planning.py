@@ -29,8 +29,8 @@ from orchestra.paths import first_name
 from orchestra.router import cache
 from orchestra.router.gates import Rejection
 from orchestra.router.grounds import grounded
-from orchestra.router.notation import INPUT, Answer, Line, Reference, Step, read, steps_of
-from orchestra.router.offer import DEEPEST, Offer, Skill
+from orchestra.router.notation import Answer, Line, Step, read, steps_of
+from orchestra.router.offer import Offer, Skill
 from orchestra.router.plan import LINE, Plan, plan_of, question, rewritten, so_far, workflow
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, go_on_without, shortened, start
 from orchestra.router.several import parted
@@ -231,17 +231,7 @@ def within(request: Request, node: CompiledNode, given: Callable[[], Mapping[str
     calls = stated(node).calls
     if calls is None:
         return request
-    return replace(request, offer=replace(request.offer, calls=max(0, calls - 1), counts=dict(_counts(given()))))
-
-
-def _counts(given: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """The lists among values, by the references to them, with how many elements they have: they, and those that are fields of them."""
-    line: list[tuple[Reference, Any]] = [(Reference(INPUT, (name,)), value) for name, value in given.items()]
-    for here, value in line:
-        if isinstance(value, list):
-            yield str(here), len(value)
-        elif isinstance(value, Mapping) and len(here.path) <= DEEPEST:
-            line += [(Reference(INPUT, (*here.path, name)), inner) for name, inner in value.items()]
+    return replace(request, offer=request.offer.within(max(0, calls - 1), given()))
 
 
 def offer_of(unit: Unit) -> Offer:
@@ -268,8 +258,8 @@ def _barred(planning: Planning) -> dict[str, tuple[str, str]]:
     asked: dict[str, tuple[str, ...]] = {one.name: (one.name,) for one in planning.skills}
     asked |= {name: tuple(agent for agent, _ in called.program.asked) for name, called in planning.workflows.items()}
     found = {name: meet(planning.barred[one] for one in asks if one in planning.barred) for name, asks in asked.items()}
-    said = "must not see these data: what it asks is cleared for"
-    return {name: ("R021", f"{said} {label}") for name, label in found.items() if not planning.barred.keys().isdisjoint(asked[name])}
+    told = {name: label for name, label in found.items() if not planning.barred.keys().isdisjoint(asked[name])}
+    return {name: ("R021", f"must not see these data: what it asks is cleared for {label}") for name, label in told.items()}
 
 
 def shape(node: CompiledNode, goal: str, label: str) -> str:
