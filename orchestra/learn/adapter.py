@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -146,5 +147,9 @@ def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: M
 
 
 def versions(names: Iterable[str] = ("torch", "transformers", "peft", "safetensors")) -> dict[str, str]:
-    """The versions of the packages that a result depends on."""
-    return {name: importlib.metadata.version(name) for name in names}
+    """The versions of the packages that a result depends on, of those that are installed."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

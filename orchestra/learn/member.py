@@ -179,11 +179,13 @@ def _plan(texts: Texts, labels: Sequence[int], count: int, pace: Pace) -> str:
 
 
 def losses_of(checkpoint: Path) -> list[float]:
-    """The loss of each step of a training, as its checkpoint has it; none of one that versions before kept."""
+    """The loss of each step of a training, as its checkpoint has it; NaN for those that versions before took."""
     from safetensors import safe_open
 
     with safe_open(checkpoint, "pt") as file:
-        return [float(loss) for loss in file.get_tensor(LOSSES)] if LOSSES in file.keys() else []  # noqa: SIM118 - not a mapping
+        if LOSSES in file.keys():  # noqa: SIM118 - not a mapping
+            return [float(loss) for loss in file.get_tensor(LOSSES)]
+        return [math.nan] * int(file.metadata()["steps"])
 
 
 def _save(member: Adapted, optimizer: torch.optim.AdamW, path: Path, plan: str, losses: Sequence[float]) -> None:

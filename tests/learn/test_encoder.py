@@ -13,15 +13,17 @@ import pytest
 np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
+safetensors = pytest.importorskip("safetensors.torch")
 
 from orchestra.agent.card import Card  # noqa: E402
 from orchestra.agent.committee import Committee  # noqa: E402
 from orchestra.agent.encoder import Encoder  # noqa: E402
 from orchestra.errors import InputError  # noqa: E402
 from orchestra.fleet.encoders import described  # noqa: E402
+from orchestra.learn.adapter import versions  # noqa: E402
 from orchestra.learn.encoder import Face, Held, Plan, Rows, settle, train  # noqa: E402
 from orchestra.learn.linear import Fit  # noqa: E402
-from orchestra.learn.member import Step, embedded, trained  # noqa: E402
+from orchestra.learn.member import LOSSES, Step, embedded, losses_of, trained  # noqa: E402
 from orchestra.learn.texts import Labelled, digest_of, folds  # noqa: E402
 from orchestra.learn.tuned import Frozen, Pace, Tuned, dropped  # noqa: E402
 from orchestra.testing.encoder import write_encoder  # noqa: E402
@@ -177,6 +179,20 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(
     assert steps == [*range(first, 21)]
     assert all(torch.equal(array, resumed.learnt[name]) for name, array in whole.learnt.items())
     assert not resumed.training
+
+
+def test_of_a_checkpoint_of_before_the_steps_are_known_and_no_loss(base: Path, tmp_path: Path) -> None:
+    frozen, path = Frozen.load(base), tmp_path / "m.safetensors"
+    trained(frozen, frozen.below([[2, 5, 3], [2, 6, 3]], 1), [0, 1], 2, Pace(epochs=3, rank=2, blocks=1), path, lambda step: None)
+    assert len(losses_of(path)) == 3
+    with safetensors.safe_open(path, "pt") as file:
+        arrays, said = {name: file.get_tensor(name) for name in file.keys() if name != LOSSES}, file.metadata()  # noqa: SIM118
+    safetensors.save_file(arrays, path, said)
+    assert np.isnan(losses_of(path)).tolist() == [True] * 3
+
+
+def test_no_version_is_said_of_a_package_that_is_not_installed() -> None:
+    assert list(versions(("torch", "orchestra-no-such-package"))) == ["torch"]
 
 
 def test_a_checkpoint_of_another_training_is_refused(base: Path, tmp_path: Path) -> None:
