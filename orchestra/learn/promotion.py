@@ -39,8 +39,11 @@ LOG = "promotions.jsonl"
 TRY = "try"
 """What a line of the log is where a candidate was judged and not taken."""
 LEARNT_FROM = "learnt_from.json"
-TRAINING, CURVE = "training.json", "loss.svg"
 """The record of what an agent has learnt from, beside what it has learnt (`orchestra.learn.learnt_from`)."""
+TRAINING, CURVE = "training.json", "loss.svg"
+"""What an encoder's training was, and the picture of its loss (`orchestra.learn.encoder_record`)."""
+SAID = (LEARNT_FROM, TRAINING, CURVE)
+"""What is said beside what an agent has learnt."""
 MAX_BYTES = 10_000_000
 """Bytes of an adapter's weights at most: it is kept in version control."""
 FIELD = "adapter"
@@ -308,6 +311,9 @@ class Shelf:
             write_file(place, (source / name).read_bytes())
         for name in _with_record((layout,), source):
             write_file(self.folder / name, (source / name).read_bytes())
+        for name in SAID:
+            if not (source / name).is_file():  # of what was there before, which the shelf has with it
+                (self.folder / name).unlink(missing_ok=True)
         self._settle()
 
     def _settle(self) -> None:
@@ -321,7 +327,7 @@ class Shelf:
             self._move(layout.linear.file, layout.linear.sha256)
             linear = layout_of(self.card, self.folder, layout.linear.file)
             self._move(linear.arrays, linear.sha256)
-        names = "|".join(re.escape(name) for name in (*learnt(self.card, self.folder), LEARNT_FROM, TRAINING, CURVE))
+        names = "|".join(re.escape(name) for name in (*learnt(self.card, self.folder), *SAID))
         ours = re.compile(rf"\.({names}){_MARK}|\.\.({names}){_MARK}{_MARK}")
         for left in list(self.folder.iterdir()):
             if ours.fullmatch(left.name) and left.is_file() and not left.is_symlink():
@@ -385,7 +391,7 @@ def standing(log: Sequence[Promotion]) -> Promotion | None:
 
 def _with_record(names: tuple[str, ...], folder: Path) -> tuple[str, ...]:
     """Files, and before them what is said of the training, and of what was learnt from, where that is there."""
-    return (*(name for name in (LEARNT_FROM, TRAINING, CURVE) if (folder / name).is_file()), *names)
+    return (*(name for name in SAID if (folder / name).is_file()), *names)
 
 
 def promotion(

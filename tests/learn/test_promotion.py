@@ -21,7 +21,7 @@ from orchestra.agent.committee import Layout
 from orchestra.doors import Call
 from orchestra.learn.interval import difference
 from orchestra.learn.metrics import Case, Measure, metric
-from orchestra.learn.promotion import SURE, Promotion, Shelf, level, mark, standing
+from orchestra.learn.promotion import SAID, SURE, Promotion, Shelf, level, mark, standing
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
 
@@ -237,6 +237,17 @@ def test_files_of_others_whose_names_begin_so_are_left_to_them(tmp_path: Path) -
     shelf.take(candidate, Promotion(at="now", verb="promote", taken=mark(shelf.card, candidate), given_up=shelf.current))
     assert (folder / "weights.npz").read_text() == "candidate"
     assert sorted(path.name for path in folder.glob(".*")) == sorted([*others, ".model.json.d"])
+
+
+def test_what_is_said_of_a_training_goes_with_what_came_of_it(tmp_path: Path) -> None:
+    folder, candidate = desks(tmp_path)
+    for name in SAID:
+        (candidate / name).write_text("the candidate's")
+    shelf = Shelf.of(Card.load(folder), tmp_path / "shelf")
+    shelf.take(candidate, Promotion(at="now", verb="promote", taken=mark(shelf.card, candidate), given_up=shelf.current))
+    assert {(folder / name).read_text() for name in SAID} == {"the candidate's"}
+    shelf.back("later")
+    assert not any((folder / name).exists() for name in SAID), "what is there now was made without them"
 
 
 def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
