@@ -38,7 +38,7 @@ class LearntFrom(msgspec.Struct, frozen=True, kw_only=True):
     learnt: str
     """Digest of what came of it: a record beside something else is none."""
     data: str
-    """The name of the data set, and of those before it."""
+    """The name of the data set, and of those before it; each once."""
     train: Marks
     tune: Marks
 
@@ -48,7 +48,8 @@ def record(card: Card, data: DataSet, folder: Path, before: LearntFrom | None = 
     train, tune = (Marks.of(mark(row.input)[:LENGTH] for row in data.rows[part]) for part in BOTH)
     name = data.manifest.name
     if before is not None:
-        train, tune, name = before.train.and_(train), before.tune.and_(tune), f"{before.data}, {name}"
+        train, tune = before.train.and_(train), before.tune.and_(tune)
+        name = ", ".join(dict.fromkeys((*before.data.split(", "), name)))
     made = LearntFrom(learnt=learnt_mark(card, folder), data=name, train=train, tune=tune)
     write_file(folder / LEARNT_FROM, msgspec.json.encode(made) + b"\n")
 
@@ -98,7 +99,9 @@ def known(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH
                 said = f"{hits:,} of {looked:,} rows are among those that {who or one.name} was trained on ({record.data}, {part} part)"
                 each, theirs = kept.held(set(marks))
                 many = theirs > SHARE * each and not few
-                found.append(Known(said, many, f"rows that it has not seen: --data with the folder of {record.data}"))
+                found.append(
+                    Known(said, many, f"rows that it has not seen: others, or --data with the folder of {record.data}, where it is yours")
+                )
     return found
 
 

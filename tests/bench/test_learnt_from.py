@@ -44,6 +44,7 @@ def test_a_record_is_of_what_is_shipped_and_small(name: str) -> None:
     found = learnt_from.read(card, folder)
     assert found is not None, "it is about other weights: python -m bench.learnt_from"
     assert found.train.rows >= 3_000
+    assert len(names := found.data.split(", ")) == len(set(names)), "a set of several trainings is named once"
     assert (folder / LEARNT_FROM).stat().st_size < 250_000
 
 

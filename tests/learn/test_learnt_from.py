@@ -165,6 +165,9 @@ def test_a_training_that_goes_on_from_another_has_learnt_from_both(shell: Shell)
     found = learnt_from.read(card, folder)
     assert found is not None
     assert found.data == "cset, new"
+    learnt_from.record(card, DataSet.load(Path("new")), folder, found)
+    assert (again := learnt_from.read(card, folder)) is not None
+    assert again.data == found.data, "a set is named once"
     for data in ("cset", "new"):
         assert set(marks(data)) <= set(found.train.lowest)
 
