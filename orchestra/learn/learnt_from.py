@@ -22,7 +22,7 @@ from orchestra.learn.promotion import LEARNT_FROM
 from orchestra.learn.promotion import mark as learnt_mark
 from orchestra.learn.questions import Test
 from orchestra.values.json import NotDecodable, decoded
-from orchestra.verify.row_marks import LENGTH, SHARE, Marks, Rows
+from orchestra.verify.row_marks import LENGTH, Marks, Rows
 from orchestra.whole import write_file
 
 LearntPart: TypeAlias = Literal["train", "tune"]
@@ -97,11 +97,8 @@ def known(card: Card, test: Test, data: Path, parts: Sequence[LearntPart] = BOTH
             looked, hits = kept.held(marks)
             if hits:
                 said = f"{hits:,} of {looked:,} rows are among those that {who or one.name} was trained on ({record.data}, {part} part)"
-                each, theirs = kept.held(set(marks))
-                many = theirs > SHARE * each and not few
-                found.append(
-                    Known(said, many, f"rows that it has not seen: others, or --data with the folder of {record.data}, where it is yours")
-                )
+                hint = f"rows that it has not seen: others, or --data with the folder of {record.data}, where it is yours"
+                found.append(Known(said, kept.many(marks) and not few, hint))
     return found
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from orchestra.verify.certificate import interval
+
 MOST = 10_000
 """Marks of a part that are kept of what was learnt from it."""
 SKETCH = 200
@@ -48,6 +50,11 @@ class Marks(msgspec.Struct, frozen=True):
         looked = [one for one in marks if self.whole or one <= self.lowest[-1]]
         known = frozenset(self.lowest)
         return len(looked), sum(one in known for one in looked)
+
+    def many(self, marks: Collection[str]) -> bool:
+        """Whether more than `SHARE` of these marks are of the rows; where a sample is kept, surely more."""
+        looked, hits = self.held(frozenset(marks))
+        return (hits / looked if self.whole and looked else interval(hits, looked)[0]) > SHARE
 
     def shared(self, marks: Collection[str]) -> float:
         """The share of rows in common with others, of which all marks are given: of these or of those, whichever is more."""

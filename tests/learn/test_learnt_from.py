@@ -185,6 +185,11 @@ def test_of_many_rows_a_sample_is_kept_and_the_same_sample_is_held_against_it(mo
     looked, found = part.held([mark(f"new {number}")[: row_marks.LENGTH] for number in range(1_000)])
     assert 20 < looked < 100
     assert found == 0
+    seen = [one for one in many if one <= part.lowest[-1]]
+    unseen = sorted(mark(f"new {number}")[: row_marks.LENGTH] for number in range(1_000))
+    assert not part.many([seen[0], *unseen[:4], *unseen[-200:]])  # a fifth of the five that can be looked for, by chance
+    assert part.many([*seen[:3], *unseen[:2], *unseen[-200:]])
+    assert row_marks.Marks.of(many, 1_000).many([*many[:2], *unseen[-10:]])
 
 
 def test_probabilities_are_calibrated_on_the_tune_part_and_on_no_row_of_the_train_part(shell: Shell) -> None:
