@@ -1,6 +1,6 @@
 """What adapters cost on a CPU: tokens per second of the base model, of one adapter, and of all of them mixed.
 
-    python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--without] [--dedicated] [--unguessed]
+    python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--at-once 16 32] [--without] [--dedicated] [--unguessed]
                              [--lock FILE]
 
 Starts a server of its own on the weights of the laptop fleet, with adapters full of noise (ranks 16 and 8 in turn, on all linear
@@ -147,7 +147,7 @@ async def measure(served: Served, given: argparse.Namespace) -> dict[tuple[int, 
     for models in mixes.values():
         await served.rate(models, 2 * len(models), 4)
     best: dict[tuple[int, str], Rate] = {}
-    for count in (16, 32):
+    for count in given.at_once:
         for _ in range(given.rounds):
             with held(given.lock):
                 for name, models in mixes.items():
@@ -179,6 +179,7 @@ async def main() -> int:
     parser.add_argument("--adapters", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--at-once", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--without", action="store_true")
     parser.add_argument("--dedicated", action="store_true")
     parser.add_argument("--unguessed", action="store_true")
