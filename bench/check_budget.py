@@ -3,12 +3,12 @@
     python -m bench.check_budget --data FOLDER [--minutes 20] [--offline] [--docs FOLDER]
 
 Asks the reader and the calculator that are language models the rows of the dev parts of XQuAD (en) and SVAMP; then others:
-`table_reader` and `deductive_calculator` the same, blindly, `entailment` whether the passage supports the answer, the calculator three
-times more. The answers lie in the user's cache, and are asked for once. Then runs are drawn: rows by chance on the nodes of a workflow;
-the values come one after the other, each with its agent's own confidence, and a check takes the tokens that it took;
-one that an encoder answers those of the texts that it read, as the engine counts them. All rules spend from the same budget: `first` asks
-as long as something is left, `uniform` does so in an order drawn by a seed, so that each value has the same chance, and `worth` asks what
-`orchestra.verify.allotment` admits.
+`extractive_reader` and `deductive_calculator` the same, blindly, `entailment` whether the passage supports the answer, the calculator
+three times more. The answers lie in the user's cache with those of `bench.verification`, and are asked for once. Then runs are drawn:
+rows by chance on the nodes of a workflow; the values come one after the other, each with its agent's own confidence, and a check takes
+the tokens that it took; one that an encoder answers those of the texts that it read, as the engine counts them. All rules spend from the
+same budget: `first` asks as long as something is left, `uniform` does so in an order drawn by a seed, so that each value has the same
+chance, and `worth` asks what `orchestra.verify.allotment` admits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from orchestra.workflow.reader import read as read_workflow
 
 DERIVED, SUPPORTED, AGREED = "another agent's answer", "entailment", "three more samples"
 SETS = {
-    Set("xquad_en", "generative_reader", kind="reading", most=0, blind=("table_reader",), claims=True): (DERIVED, SUPPORTED),
+    Set("xquad_en", "generative_reader", kind="reading", most=0, blind=("extractive_reader",), claims=True): (DERIVED, SUPPORTED),
     Set("svamp", "generative_calculator", "svamp", most=200, samples=3, blind=("deductive_calculator",)): (DERIVED, AGREED),
 }
 """The sets, and the checks that are measured on each."""
@@ -327,7 +327,7 @@ def main() -> int:
     parser.add_argument("--offline", action="store_true", help="collect nothing")
     parser.add_argument("--docs", type=Path, help="write the tables into verification.md of this folder")
     given = parser.parse_args()
-    out = given.out or machine.folder() / "check_budget"
+    out = given.out or machine.folder() / "verification"
     out.mkdir(parents=True, exist_ok=True)
     if not given.offline:
         asyncio.run(collect(given, out))
