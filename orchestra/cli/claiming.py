@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestra.learn.claims import Labelled
     from orchestra.learn.independent import Independent
     from orchestra.project import Project
-    from orchestra.verify.claims_file import ClaimsCertificate
+    from orchestra.verify.claims_file import ClaimsCertificate, Data
     from orchestra.verify.factuality import Factuality, Kept
 
 
@@ -46,10 +46,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     it cannot be written, before anybody is asked."""
     from datetime import UTC, datetime
 
-    import msgspec
-
     from orchestra.certificates import bonds, home, kept
-    from orchestra.cli.thresholds import left_out
     from orchestra.learn.attempt_book import AttemptBook
     from orchestra.learn.audit_book import refuse, replaced
     from orchestra.learn.claims import read
@@ -65,10 +62,7 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     check, judge = _judge(project, asked, card.checks)
     rows = read(data, card)
     if not rows.labelled:
-        for line in rows.to_label():
-            sys.stdout.write(json_line(line))
-        note(f'write true or false for each "right": null, and name the file: orchestra certify {asked.agent} --claims --data FILE')
-        return ClaimsAttempt(None)
+        return _unlabelled(rows, asked.agent)
     marked = Rows(frozenset({rows.digest}), frozenset(mark([row.input, row.output])[:LENGTH] for row in rows.rows))
     refuse(chosen, project.registry, asked.agent, marked, claims=True)
     bound, theirs = bonds(chosen, project.registry, asked.agent), bonds(chosen, project.registry, judge)
@@ -77,40 +71,50 @@ async def certified(open_: Opener, chosen: Settings, asked: Certifying, data: Pa
     rows, drawn = rows.independent(card, asked.seed, asked.group)
     book = AttemptBook(kept(chosen, project.registry, asked.agent, FILE).with_name(attempts.OF_CLAIMS))
     book.check()
-    count, parts = len(rows.rows), sum(len(row.parts) for row in rows.rows)
+    count = len(rows.rows)
     if not asked.as_json:
-        say(visible(f"{asked.agent} on {rows.name}: {count:,} answers of {parts:,} parts, scored by {check}"))
-        for said in (*left_out(drawn), ""):
-            say(visible(said))
-    calibrating, attempt = round(factuality.CALIBRATION * count), 1
-    if not rows.scored and calibrating < factuality.needed(asked.alpha):
+        _tell(asked.agent, rows, check, drawn)
+    few = not rows.scored and round(factuality.CALIBRATION * count) < factuality.needed(asked.alpha)
+    if few:
         note("too few answers for any scores to help: nobody is asked")
-        replies: list[Any] = []
-        found = factuality.calibrate([factuality.Answer(row.id, ()) for row in rows.rows], asked.alpha, asked.seed, LIKELY)
-    else:
-        replies = [] if rows.scored else await _replies(open_, chosen, project, judge, rows)
-        answers = rows.answers(replies)
-        found = factuality.calibrate(answers, asked.alpha, asked.seed, LIKELY)
-        if found.calibration >= found.needed:  # fewer test nothing
-            attempt = book.counted(rows.name, marked, answers, found)
+    replies = [] if rows.scored or few else await _replies(open_, chosen, project, judge, rows)
+    answers = [factuality.Answer(row.id, ()) for row in rows.rows] if few else rows.answers(replies)
+    found = factuality.calibrate(answers, asked.alpha, asked.seed, LIKELY)
+    attempt = book.counted(rows.name, marked, answers, found) if found.calibration >= found.needed else 1  # fewer test nothing
     if found.threshold is None or found.judged is None:
         return ClaimsAttempt(found, attempt=attempt, drawn=drawn)
-    origin = Data(
-        rows.name,
-        rows.digest,
-        found.calibration,
-        found.judged.answers,
-        asked.seed,
-        rows.scored,
-        Marks.of(marked.marks, SKETCH),
-        copies=drawn.copies or msgspec.UNSET,
-        grouped=drawn.grouped or msgspec.UNSET,
-        group=(drawn.group if drawn.grouped else "") or msgspec.UNSET,
-    )
+    sketch = Marks.of(marked.marks, SKETCH)
+    origin = _origin(Data(rows.name, rows.digest, found.calibration, found.judged.answers, asked.seed, rows.scored, sketch), drawn)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     made = certificate(asked.agent, bound, Scorer(check, judge, theirs), found, origin, now, attempt=attempt)
     replaced(file, made.written())
     return ClaimsAttempt(found, made, file, attempt, drawn)
+
+
+def _unlabelled(rows: Labelled, agent: str) -> ClaimsAttempt:
+    """Prints the rows for somebody to judge."""
+    for line in rows.to_label():
+        sys.stdout.write(json_line(line))
+    note(f'write true or false for each "right": null, and name the file: orchestra certify {agent} --claims --data FILE')
+    return ClaimsAttempt(None)
+
+
+def _tell(agent: str, rows: Labelled, check: str, drawn: Independent) -> None:
+    """Says on which answers the promise will rest."""
+    from orchestra.cli.thresholds import left_out
+
+    parts = sum(len(row.parts) for row in rows.rows)
+    say(visible(f"{agent} on {rows.name}: {len(rows.rows):,} answers of {parts:,} parts, scored by {check}"))
+    for said in (*left_out(drawn), ""):
+        say(visible(said))
+
+
+def _origin(origin: Data, drawn: Independent) -> Data:
+    """Where the answers are from, with what was left out of them."""
+    import msgspec
+
+    group = (drawn.group if drawn.grouped else "") or msgspec.UNSET
+    return msgspec.structs.replace(origin, copies=drawn.copies or msgspec.UNSET, grouped=drawn.grouped or msgspec.UNSET, group=group)
 
 
 def _judge(project: Project, asked: Certifying, checks: tuple[str, ...]) -> tuple[str, str]:
