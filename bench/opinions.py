@@ -29,6 +29,7 @@ from orchestra.verify.answers import agreed, rederived
 from orchestra.verify.combination import odds
 from orchestra.verify.entailment import Reply
 from orchestra.verify.numbers import numbers
+from orchestra.verify.verdict import UNKNOWN
 
 LEAST = 1e-6
 FOLDS = 10
@@ -181,14 +182,17 @@ def verdicts(one: Answered, of: Set, cards: Mapping[str, Card], checks: Sequence
         if (other := one.others.get(f"blind{number}")) is not None:
             said = rederived(value, card.output_schema, cards[name].output_schema, [Reply(other.output)])
             found.append(msgspec.structs.replace(said, check=f"rederive({name})"))
-    if samples := [Reply(sheet.output) for arm, sheet in one.others.items() if arm.startswith("sample")]:
+    samples = [Reply(sheet.output) for arm, sheet in one.others.items() if arm.startswith("sample")]
+    if len(samples) > 1:  # one sample is no agreement
         found.append(agreed(value, card.output_schema, samples))
     return tuple(found)
 
 
 def weighed(said: Sequence[tuple[Verdict, ...]], right: Sequence[bool], groups: Sequence[str]) -> list[float | None]:
     """The scores of a node with `score: combined`, by weights as `orchestra learn combine` finds them, of other groups; None for what such
-    a node accepts at no threshold."""
+    a node accepts at no threshold. A check that can tell of no answer is in no node."""
+    telling = {verdict.check for few in said for verdict in few if verdict.outcome != UNKNOWN}
+    said = [tuple(verdict for verdict in few if verdict.check in telling) for few in said]
     checks = [verdict.check for verdict in max(said, key=len)]
     kept = {row.id for row in usable([Row(str(number), few) for number, few in enumerate(said)], checks)[0]}
     places = [number for number in range(len(said)) if str(number) in kept]
