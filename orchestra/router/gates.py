@@ -14,13 +14,14 @@ from orchestra.router.grounds import is_ground, reads
 from orchestra.router.notation import ELEMENT, INPUT, Answer, Line, Literal, NotPlan, Reference, Step, read
 from orchestra.router.offer import Offer, Scope, Skill, element_of, free, statable
 from orchestra.router.plan import listed
-from orchestra.router.several import unserved
+from orchestra.router.several import numbered, unserved
 from orchestra.values.schema import show
+from orchestra.values.text import shortened
 from orchestra.values.types import Schema, Validator, branches, bundled, elements, nearest, under, union
 from orchestra.workflow.syntax import MAX_LENGTH
 
-UNSERVED = "R024"
-"""The code of an answer that leaves a part of the request out."""
+UNSERVED, IDLE = "R024", "R025"
+"""The codes of an answer that leaves a part of the request out, and of a step that computes from a part without a number."""
 SHOWN = 200
 """Characters of a line that a rejection shows."""
 
@@ -113,7 +114,20 @@ def _step(step: Step, scope: Scope, steps: Sequence[Step]) -> Iterator[Rejection
         if name not in scope.steps:
             yield Rejection("R004", f"{path}/after", f"there is no {name} before this step")
     yield from _arguments(step, skill, scope, element, path)
+    yield from _idle(step, skill, offer, path)
     yield from _dear(step, offer, steps, path)
+
+
+def _idle(step: Step, skill: Skill, offer: Offer, path: str) -> Iterator[Rejection]:
+    """Whether a step is to compute from words without a number. A router that has to write a step for each part of a request gives one to
+    a part that nothing serves, too, and a small model computes something of any words."""
+    stated = [(name, value.value) for name, value in step.arguments.items() if isinstance(value, Literal) and isinstance(value.value, str)]
+    if offer.several is None or not skill.computes or not stated or len(stated) < len(step.arguments):
+        return
+    if not any(numbered(text) for _, text in stated):
+        name, text = stated[0]
+        reason = f"{step.skill} computes, and {shortened(text, 80)!r} has no number"
+        yield Rejection(IDLE, f"{path}/with/{name}", reason, "give this part to another skill, or a step to another part")
 
 
 def _dear(step: Step, offer: Offer, steps: Sequence[Step], path: str) -> Iterator[Rejection]:

@@ -41,6 +41,12 @@ class Skill:
     acts: bool = False
     """Whether a call may change the world, and no person is asked before."""
 
+    @property
+    def computes(self) -> bool:
+        """Whether it gives a sum, an `expression` with its value, as the check `recompute` reads it."""
+        given = self.output.get("properties", {})
+        return "expression" in given and "answer" in given and len(given) == 2
+
     @classmethod
     def of(cls, contract: Contract) -> Skill:
         """An agent or a tool."""

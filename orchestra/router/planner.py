@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from orchestra.router import telling
-from orchestra.router.gates import UNSERVED, Rejection, judge, line_of
+from orchestra.router.gates import IDLE, UNSERVED, Rejection, judge, line_of
 from orchestra.router.grammar import BEGUN, NoStep, plan_grammar, step_grammar
 from orchestra.router.notation import Answer, Line, Reference, Step, lines, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan
-from orchestra.router.several import unserved
+from orchestra.router.several import countable, unserved
 from orchestra.router.shortlist import nearest_skill
 
 DECLINED = "R014"
@@ -122,7 +122,7 @@ def go_on(state: Drafting, reply: str) -> tuple[Drafting, Wanted]:
         if isinstance(line, Answer) and faults and all(one.code == UNSERVED for one in faults):
             return _left_out(state, line, faults[0])
         if faults:
-            return _refused(state, tuple(faults))
+            return _refused(state, tuple(faults), begun=all(one.code == IDLE for one in faults))
         if isinstance(line, Answer) and not line.values:
             return state, declined(state.request)
         if isinstance(line, Answer):
@@ -233,6 +233,8 @@ def _refused(state: Drafting, faults: tuple[Rejection, ...], *, begun: bool = Fa
 
 def _ask(state: Drafting, *, begun: bool = False) -> tuple[Drafting, Wanted]:
     request, offer = state.request, state.request.offer
+    if offer.several is not None and any(one.code == IDLE for one in state.rejected):
+        offer = replace(offer, words=countable(offer.several, state.steps) or offer.words)  # what computes gets what it can compute
     whole = not request.stepwise and not state.steps and not state.rejected
     try:
         grammar = plan_grammar(offer) if whole else step_grammar(offer, state.steps, begun=begun)

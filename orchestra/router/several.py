@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from orchestra.router.notation import INPUT, Answer, Literal, Reference, Step
 from orchestra.router.offer import Offer, Parts
 from orchestra.values.text import counted
+from orchestra.verify.numbers import numbers
 from orchestra.workflow.nodes import REQUEST
 
 SHOWN = 80
@@ -47,6 +48,7 @@ _MANNER = re.compile(
 """A part that says how the others are to be answered."""
 _BACK = re.compile(r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b", re.IGNORECASE)
 """What refers to another part."""
+_NUMBER = re.compile(r"\d|\b(?:dozen|half|halve|twice|thrice|double|triple|pair|couple|quarter|third)", re.IGNORECASE)
 _LISTED = re.compile(r"(?:^|\s)\(?([1-9a-h])\)\s+")
 
 
@@ -79,6 +81,19 @@ def parts_of(text: str) -> Parts | None:
             spans.append((begin, begin + len(text[at:start].strip())))
         at = max(at, end)
     return Parts(text, tuple(spans)) if len(spans) > 1 else None
+
+
+def numbered(text: str) -> bool:
+    """Whether a text has a number, in figures or in words."""
+    return _NUMBER.search(text) is not None or next(iter(numbers(text, words=True)), None) is not None
+
+
+def countable(several: Parts, steps: Sequence[Step]) -> str:
+    """The first part with a number of which no step has words yet; empty where there is none."""
+    stated = [value.value for step in steps for value in step.arguments.values() if isinstance(value, Literal)]
+    taken = {span for text in stated if isinstance(text, str) for span in _touched(several, text)}
+    left = (several.text[start:end] for start, end in several.spans if (start, end) not in taken)
+    return next(filter(numbered, left), "")
 
 
 def _opens(before: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from orchestra.engine.kinds.planning import elected, sample_of
 from orchestra.router.gates import UNSERVED, judge
-from orchestra.router.notation import Answer, Reference, Step, read
+from orchestra.router.notation import Answer, Literal, Reference, Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, start
 from orchestra.router.several import parted, parts_of, unserved
@@ -200,3 +200,17 @@ def test_a_part_that_nothing_serves_leaves_no_plan_unless_what_can_be_done_is_wa
     _, wanted = planned(*lines, declines=False)
     assert isinstance(wanted, Planned)
     assert isinstance(planned(lines[0], repairs=0)[1], Unplanned)
+
+
+def test_a_part_without_a_number_is_nothing_to_compute() -> None:
+    """Where a step is demanded for each part, a small planner gave a flight to the calculator, which computed 10."""
+    state, wanted = planned("s1 = support_desk(message=input.request)", "return s1", f's2 = calculator(question="{FLIGHT}")', repairs=2)
+    assert isinstance(wanted, Ask)
+    assert [(one.code, one.path) for one in state.rejected[-1:]] == [("R025", "/steps/2/with/question")]
+    assert "has no number" in state.rejected[-1].reason
+    _, wanted = go_on(state, f's2 = calculator(question="{PENS}")')
+    assert isinstance(wanted, Ask)
+    alone = Offer.of([DESK, SUM], {"request": STR}, words=BOTH)
+    assert not judge(Step("s1", "calculator", {"question": Literal(FLIGHT)}), alone, [])  # as before, where parts are not looked at
+    half = "How much is half a dozen eggs? Also: when was it?"
+    assert not judge(Step("s1", "calculator", {"question": Literal("How much is half a dozen eggs?")}), offer(half), [])
