@@ -71,6 +71,7 @@ def test_a_request_is_cut_where_words_join_its_parts(text: str, parts: list[str]
         "How do plants make sugar? One more thing: be brief.",
         "When was it built? Finally: please answer in one sentence.",
         "What is the capital? a) the city of Paris b) the city of Rome",
+        "What is the capital? Choose: a) the city of Paris b) the city of Rome",
         "Two trains start at 1) 5 pm and 2) 6 pm. When do they meet?",
         "",
     ],
