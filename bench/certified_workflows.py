@@ -163,6 +163,14 @@ def judged(one: Asked, test: Test, answers: Mapping[str, tuple[Any, float | None
     return [_line(f"{one.name}, {one.set}{' and written' if one.more else ''}", alpha, making, rest, nowhere) for alpha in ALPHAS]
 
 
+def unanswered(one: Asked, test: Test, answers: Mapping[str, tuple[Any, float | None]]) -> str:
+    """How many of the rows that are answered nowhere get an answer where nothing is withheld, and how sure the surest is."""
+    asked = [row for row in test.questions if row.id in answers and one.unanswerable(row.expected)]
+    scores = [score for output, score in (answers[row.id] for row in asked) if output is not None and score is not None]
+    surest = f", the surest at {max(scores):.2f}" if scores else ""
+    return f"{one.name}: of {len(asked)} questions that are answered nowhere {len(scores)} get an answer where nothing is withheld{surest}."
+
+
 def _case(row: Question, output: Any, score: float | None) -> Case:
     return Case(row.expected, None if output is None or score is None else as_record(output), score)
 
@@ -224,6 +232,8 @@ def main() -> int:
     project = Project.load(Settings.load({"fleet": given.fleet}, start=machine.ROOT))
     told = [judged(one, tests[one.name], kept(out / f"{one.name}.answers.jsonl"), right_of(project, one)) for one in asked]
     said = table([line for lines in told for line in lines])
+    asides = [unanswered(one, tests[one.name], kept(out / f"{one.name}.answers.jsonl")) for one in asked if one.more]
+    said = "\n\n".join([said, *asides])
     print(said)
     if given.docs:
         write(given.docs / "certificates.md", "workflows", said, "bench.certified_workflows")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.certified_workflows import HEAD, POOL, WORKFLOWS, judged, later, pooled, right_of, table
+from bench.certified_workflows import HEAD, POOL, WORKFLOWS, judged, later, pooled, right_of, table, unanswered
 from bench.machine import ROOT
 from orchestra.config import Settings
 from orchestra.learn import questions
@@ -52,3 +52,8 @@ def test_the_certificate_is_made_on_some_rows_and_judged_on_the_others(tmp_path:
     assert few[-1][3].startswith("none, too little data: about ")
     assert table(lines).count("\n") == 5
     assert table(lines).startswith(f"| {HEAD[0]} |")
+    assert unanswered(READING, test, answers).endswith(
+        "of 400 questions that are answered nowhere 400 get an answer where nothing is withheld, the surest at 0.10."
+    )
+    told = {row.id: answers[row.id] for row in test.questions if row.expected["answers"]}
+    assert unanswered(READING, test, told).endswith("of 0 questions that are answered nowhere 0 get an answer where nothing is withheld.")

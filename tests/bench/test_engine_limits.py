@@ -28,7 +28,7 @@ TRIES = 3
 PACKAGE = str(Path(orchestra.__file__).parent)
 MOST_A_NODE, MOST_A_RUN = 26, 200
 """Calls of our own functions for an empty node, and for a run of one, at most; on 2026-11-29 they were 25 and 197."""
-MOST_OBJECTS = 58
+MOST_OBJECTS = 57
 """Objects of a run that waits that the collector goes over, at most; on 2026-11-29 they were 56.7, of which three are the label of the call
 that a tool does, so that runs that it starts have it; and 57.7 twice in thirteen times, on a machine with other work."""
 
@@ -91,7 +91,8 @@ async def test_an_empty_node_imports_nothing(tmp_path: Path, monkeypatch: pytest
     assert len(asked) < 100, asked
 
 
-async def test_a_run_that_waits_holds_few_objects(tmp_path: Path) -> None:
+async def held(folder: Path) -> float:
+    """Objects of a run that waits, the mean of two hundred."""
     runs, gate, full = 200, asyncio.Event(), asyncio.Semaphore(0)
 
     async def body(v: int) -> None:
@@ -99,7 +100,7 @@ async def test_a_run_that_waits_holds_few_objects(tmp_path: Path) -> None:
             full.release()
             await gate.wait()
 
-    async with opened(tmp_path) as open_:
+    async with opened(folder) as open_:
         step = workflow_of(floor.DIAMOND, body, "waiting")
         gate.set()
         await open_.run(step)
@@ -111,7 +112,17 @@ async def test_a_run_that_waits_holds_few_objects(tmp_path: Path) -> None:
         for _ in range(runs):
             await full.acquire()
         gc.collect()
-        held = (len(gc.get_objects()) - before) / runs
+        found = (len(gc.get_objects()) - before) / runs
         gate.set()
         await asyncio.gather(*tasks)
-    assert held <= MOST_OBJECTS
+    return found
+
+
+async def test_a_run_that_waits_holds_few_objects(tmp_path: Path) -> None:
+    found = []
+    for attempt in range(TRIES):
+        (tmp_path / str(attempt)).mkdir()
+        found.append(await held(tmp_path / str(attempt)))
+        if found[-1] <= MOST_OBJECTS:
+            return
+    pytest.fail(f"{min(found)} objects at best, and the limit is {MOST_OBJECTS}")
