@@ -82,7 +82,7 @@ bench-ordering:  ## programs on one real server, in our order and as they come (
 	@$(RUN) -m bench.ordering
 	@$(RUN) -m bench.page
 
-evaluate:  ## every agent's evaluation anew, into its card and the README (make evaluate DATA=FOLDER ONLY=reader; 22 minutes on two cores)
+evaluate:  ## every agent's evaluation anew, into its card and the README (make evaluate DATA=FOLDER ONLY=reader; 20 minutes on two cores)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) -m bench.evaluate $(if $(DATA),--data $(DATA)) $(if $(ONLY),--only $(ONLY))
 

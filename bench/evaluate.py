@@ -3,7 +3,8 @@
     python -m bench.evaluate --data FOLDER [--only AGENT ...] [--fleet NAME] [--dry]
 
 Each evaluation is one `orchestra learn evaluate`, so that one which fails spoils no other; the tables in the agents' cards and in the
-README are written anew for those that did not fail. Rows are drawn by the seed in the file, intervals are of 95 % by bootstrap. It needs
+README are written anew for those that did not fail. An ensemble's members come before it: where they were asked the same rows, they are
+not asked again, and its table has what their own has. Rows are drawn by the seed in the file, intervals are of 95 % by bootstrap. It needs
 the fleet for agents that are language models: it starts it, and stops it again where it was not running before. Exits with 1 where an
 agent failed, with 2 where the data is not there.
 """
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,6 +29,7 @@ from orchestra.agent.card import Card
 from orchestra.agent.ensemble import joined
 from orchestra.errors import InputError
 from orchestra.fleet.folders import Folders
+from orchestra.learn.evaluation import INCUMBENT
 from orchestra.learn.evaluation_file import FILE, Evaluation, Rows, read_evaluations
 from orchestra.learn.promotion import Shelf, mark
 
@@ -58,12 +60,20 @@ class Task:
     """The folder with the rows."""
     before: Path | None = None
     """What the agent had before its last promotion, where it is still there."""
+    told: bool = False
+    """Whether an ensemble's members are asked the same rows before it, so that it need not ask them alone."""
+
+    def asks_as(self, other: Task) -> bool:
+        """Whether another agent is asked the very same rows, and judged alike."""
+        mine, others = (one.rows.model_copy(update={"untuned": 0}) for one in (self, other))
+        return (self.name, mine, self.data, self.plan.metrics) == (other.name, others, other.data, other.plan.metrics)
 
     def seconds(self, rates: dict[tuple[str, str], float]) -> float:
         """How long it will take, as far as one knows."""
         each = rates.get((self.agent, self.name), RATES.get(self.card.kind, 0.002))
         untuned = min(self.questions, self.rows.untuned or self.questions) if self.card.adapter is not None else 0
-        return OPENING + ((1 + len(self.card.parts) + (self.before is not None)) * self.questions + untuned) * each
+        members = 0 if self.told else len(self.card.parts)
+        return OPENING + ((1 + members + (self.before is not None)) * self.questions + untuned) * each
 
 
 def tasks_of(folder: Path, data: Path) -> tuple[list[Task], list[str]]:
@@ -90,6 +100,16 @@ def tasks_of(folder: Path, data: Path) -> tuple[list[Task], list[str]]:
     return tasks, faults
 
 
+def in_order(tasks: Sequence[Task]) -> list[Task]:
+    """Tasks that ask no model first, since the fleet starts when it is needed; ensembles behind members that need not be asked twice."""
+    ordered = sorted(tasks, key=lambda task: (task.card.asks_model, bool(task.card.parts)))
+    told: list[Task] = []
+    for task in ordered:
+        asked = {other.agent for other in told if task.asks_as(other)}
+        told.append(replace(task, told=bool(task.card.parts) and {part.name for part in task.card.parts} <= asked))
+    return told
+
+
 def _beside(folder: Path) -> dict[str, Card]:
     """The cards of the folders beside one, by name: an ensemble's members are among them."""
     return {path.parent.name: Card.load(path.parent) for path in folder.parent.glob(f"*/{AGENT}")}
@@ -112,16 +132,20 @@ def stamp_of(card: Card) -> str:
     return f"{now().partition(', load')[0]}; card {card.digest[:12]}" + (f", learnt {learnt[:12]}" if learnt else "")
 
 
-def measured(task: Task, fleet: str | None, root: Path) -> Measured:
-    """What came of an evaluation. Raises `CalledProcessError` or `TimeoutExpired` where it failed, ValueError where rows did."""
+def measured(task: Task, fleet: str | None, root: Path, members: Sequence[Measured] = ()) -> Measured:
+    """What came of an evaluation; an ensemble's members have the figures given, and are asked where there are none.
+    Raises `CalledProcessError` or `TimeoutExpired` where it failed, ValueError where rows did."""
     command = [sys.executable, "-m", "orchestra.cli", "learn", "evaluate", task.agent, "--json"]
     command += ["--data", str(task.data.resolve()), "--evaluation", task.name, *(["--fleet", fleet] if fleet else [])]
     command += ["--candidate", str(task.before)] if task.before else []
+    command += ["--no-members"] if members else []
     done = subprocess.run(command, cwd=root, env=_environment(), stdout=subprocess.PIPE, text=True, check=True, timeout=LIMIT)
     report: dict[str, Any] = json.loads(done.stdout)
     failed = {arm["arm"]: arm["failed"] for arm in report["arms"] if arm["failed"] > report["rows"] / 2}
     if failed:
         raise ValueError(f"of {report['rows']} rows failed: {', '.join(f'{count} of {arm}' for arm, count in failed.items())}")
+    at = next(n for n, arm in enumerate(report["arms"]) if arm["arm"] == INCUMBENT)
+    report["arms"][at:at] = [{**one.arms[INCUMBENT], "arm": one.agent} for one in members]
     own = f"orchestra learn evaluate {task.agent} --data {OWN.relative_to(ROOT)} --evaluation {task.name}" if task.data == OWN else ""
     return Measured(task.agent, task.name, task.plan, report, stamp_of(task.card), own)
 
@@ -202,10 +226,15 @@ def with_fleet(
     """All tasks, with a fleet that is started at the first one which needs it, and stopped where it was not running before."""
     adopted = running(fleet) or not any(task.card.asks_model for task in tasks)
 
+    done: dict[tuple[str, str], Measured] = {}
+
     def measure(task: Task) -> Measured:
         if task.card.asks_model and not adopted and not running(fleet):
             start(fleet)
-        return measured(task, fleet, root)
+        members = [done[part.name, task.name] for part in task.card.parts if task.told and (part.name, task.name) in done]
+        one = measured(task, fleet, root, members if len(members) == len(task.card.parts) else ())
+        done[task.agent, task.name] = one
+        return one
 
     try:
         return carry_out(tasks, measure, rates, told, 0.0 if adopted else FLEET, keep)
@@ -274,7 +303,7 @@ def main(root: Path = ROOT) -> int:
     for agent in sorted(known & set(given.only) if given.only else known):
         mine, against = tasks_of(agents / agent, Path(given.data))
         tasks, faults = tasks + mine, faults + against
-    tasks.sort(key=lambda task: task.card.asks_model)  # the fleet starts when it is needed
+    tasks = in_order(tasks)
 
     def told(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

@@ -57,6 +57,8 @@ class Comparison:
     """Whether figures are wanted for each label, too."""
     predictions: bool = False
     """Whether the answers themselves are wanted, as `orchestra certify --predictions` reads them."""
+    members: bool = True
+    """Whether an ensemble's members are asked alone, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,7 @@ def _named(card: Card, evaluation: str) -> Rows | None:
 async def answered(orchestra: Orchestra, card: Card, test: Test, asked: Comparison, at_once: int) -> list[Arm]:
     """The answers of all arms: floors, the untuned base, an ensemble's members, the agent, a candidate."""
     cards = {INCUMBENT: card} if card.trained else {}
-    if card.trained:
+    if card.trained and asked.members:
         cards = {**{part.name: part.varied(checks=(), otherwise=(), accept=None) for part in card.parts}, **cards}
     if asked.untuned and card.adapter is not None:
         cards = {UNTUNED: evaluation.untuned(card), **cards}

@@ -85,6 +85,7 @@ class Evaluating:
     train: Annotated[Path | None, typer.Option(help="Rows that floors are made of; a data set brings its own.", show_default=False)] = None
     candidate: Annotated[Path | None, typer.Option(help="An adapter to hold beside the agent's own.", show_default=False)] = None
     untuned: Annotated[bool, typer.Option(help="Ask the base model without an adapter too.")] = True
+    members: Annotated[bool, typer.Option(help="Ask an ensemble's members alone too.")] = True
     require: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="Such as 'EM >= 0.65'; exits with 1 if missed.", show_default=False),
@@ -116,6 +117,7 @@ class Evaluating:
             by.evaluation,
             self.classes,
             self.predictions is not None,
+            self.members,
         )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.evaluate import OWN, Task, carry_out, main, needed, tasks_of, write
+from bench.evaluate import OWN, Task, carry_out, in_order, main, needed, tasks_of, write
 from bench.evaluation_tables import Measured, card_with, page_with, rates_of, reached
 from bench.machine import ROOT
 from orchestra.agent.card import Card
@@ -148,6 +149,54 @@ def test_a_run_over_the_extractor_writes_its_card_and_the_page(project: Path, mo
     assert "95 % intervals: by drawing the rows anew; exact" in card
     assert f"card {Card.load(project / 'agents' / 'crf_extractor').digest[:12]}, learnt " in card
     assert "| floor: values that were seen in training | 1.000 [0.025, 1.000] |" in card
+
+
+def test_an_ensemble_comes_behind_its_members_and_does_not_ask_them_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numpy")
+    agents = project / "agents"
+    shutil.copytree(agents / "crf_extractor", agents / "other_extractor")
+    shutil.copytree(ROOT / "agents" / "extractor", agents / "both")
+    for name, was, becomes in (
+        ("other_extractor", "name: crf_extractor", "name: other_extractor"),
+        ("both", "name: extractor", "name: both"),
+        ("both", "[crf_extractor, encoder_extractor]", "[crf_extractor, other_extractor]"),
+    ):
+        file = agents / name / "agent.yaml"
+        file.write_text(file.read_text("utf-8").replace(was, becomes), "utf-8")
+    shutil.copy(agents / "crf_extractor" / "evaluation.yaml", agents / "both" / "evaluation.yaml")
+
+    commands: list[list[str]] = []
+    ran = subprocess.run
+
+    def spied(command: list[str], **rest: Any) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return ran(command, **rest)
+
+    monkeypatch.setattr("bench.evaluate.subprocess.run", spied)
+
+    def asked(*only: str) -> tuple[list[str], list[str]]:
+        commands.clear()
+        assert run(project, monkeypatch, "--data", str(project.parent), "--only", *only) == 0
+        order = [f"{given[given.index('evaluate') + 1]}{' alone' * ('--no-members' in given)}" for given in commands if "evaluate" in given]
+        table = (agents / "both" / "card.md").read_text("utf-8").partition("<!-- evaluation -->")[2]
+        return order, [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+
+    floors = ["the most frequent output", "the output of the nearest training row", "values that were seen in training"]
+    table = ["", *(f"floor: {floor}" for floor in floors), "crf_extractor", "other_extractor", "both", "the goal"]
+    assert asked("both", "crf_extractor", "other_extractor") == (["crf_extractor", "other_extractor", "both alone"], table)
+    assert asked("both", "crf_extractor") == (["crf_extractor", "both"], table)
+
+
+def test_members_that_are_asked_other_rows_are_asked_again() -> None:
+    tasks = [task for name in ("reader", "extractive_reader", "generative_reader") for task in tasks_of(ROOT / "agents" / name, OWN)[0]]
+    assert [(task.agent, task.told) for task in in_order(tasks)] == [
+        ("extractive_reader", False),
+        ("generative_reader", False),
+        ("reader", True),
+    ]
+    fewer = replace(tasks[1], rows=tasks[1].rows.model_copy(update={"sample": 3}))
+    assert not any(task.told for task in in_order([tasks[0], fewer, tasks[2]]))
+    assert not any(task.told for task in in_order(tasks[:2]))
 
 
 def test_without_data_it_says_which_sets_are_needed(
