@@ -64,7 +64,7 @@ class Task:
     """Whether an ensemble's members are asked the same rows before it, so that it need not ask them alone."""
 
     def asks_as(self, other: Task) -> bool:
-        """Whether another agent is asked the very same rows, and judged alike."""
+        """Whether another agent is asked the very same rows, and measured by the same."""
         mine, others = (one.rows.model_copy(update={"untuned": 0}) for one in (self, other))
         return (self.name, mine, self.data, self.plan.metrics) == (other.name, others, other.data, other.plan.metrics)
 
@@ -125,16 +125,24 @@ def predecessor(card: Card) -> Path | None:
     return found if found is not None and found.is_dir() else None
 
 
+def learnt_by(card: Card) -> str:
+    """The digest of what an agent, or its members, have learnt; empty where it has learnt nothing."""
+    own = card.folder / card.adapter if card.adapter and card.folder else card.folder or Path()
+    return card.learnt if card.parts else mark(card, own)
+
+
 def stamp_of(card: Card) -> str:
     """What figures hold for: day and machine, the card, and what it has learnt."""
-    own = card.folder / card.adapter if card.adapter and card.folder else card.folder or Path()
-    learnt = card.learnt if card.parts else mark(card, own)
+    learnt = learnt_by(card)
     return f"{now().partition(', load')[0]}; card {card.digest[:12]}" + (f", learnt {learnt[:12]}" if learnt else "")
 
 
 def measured(task: Task, fleet: str | None, root: Path, members: Sequence[Measured] = ()) -> Measured:
-    """What came of an evaluation; an ensemble's members have the figures given, and are asked where there are none.
-    Raises `CalledProcessError` or `TimeoutExpired` where it failed, ValueError where rows did."""
+    """What came of an evaluation. An ensemble's members have the figures given, in whose name it is said where checks judged their answers;
+    where none are given they are asked, without checks.
+
+    Raises `CalledProcessError` or `TimeoutExpired` where it failed, ValueError where rows did.
+    """
     command = [sys.executable, "-m", "orchestra.cli", "learn", "evaluate", task.agent, "--json"]
     command += ["--data", str(task.data.resolve()), "--evaluation", task.name, *(["--fleet", fleet] if fleet else [])]
     command += ["--candidate", str(task.before)] if task.before else []
@@ -145,7 +153,9 @@ def measured(task: Task, fleet: str | None, root: Path, members: Sequence[Measur
     if failed:
         raise ValueError(f"of {report['rows']} rows failed: {', '.join(f'{count} of {arm}' for arm, count in failed.items())}")
     at = next(n for n, arm in enumerate(report["arms"]) if arm["arm"] == INCUMBENT)
-    report["arms"][at:at] = [{**one.arms[INCUMBENT], "arm": one.agent} for one in members]
+    checked = {part.name for part in task.card.parts if part.checks or part.accept is not None}
+    named = [(one, f"{one.agent}, with its checks" if one.agent in checked else one.agent) for one in members]
+    report["arms"][at:at] = [{**one.arms[INCUMBENT], "arm": name} for one, name in named]
     own = f"orchestra learn evaluate {task.agent} --data {OWN.relative_to(ROOT)} --evaluation {task.name}" if task.data == OWN else ""
     return Measured(task.agent, task.name, task.plan, report, stamp_of(task.card), own)
 

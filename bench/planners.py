@@ -4,9 +4,9 @@
 
 FOLDER has the sets as `DATA/README.md` describes them. Rows are a seeded sample of dev, or with `--rows 0` all of it; a larger sample than
 that of 24, and all of dev, have tables of their own. They are the same for all planners. What came of each row is kept under KEPT, so that
-a measurement that was broken off goes on: what stands there is not asked again. A planner that fails
-on a row, or whose answer is no plan, has 0 there. Intervals are of 95 %, by bootstrap over the rows; seconds a row are the time of all
-rows, so many at once, by their number. It needs the fleet, unless `--arms floor`; it starts it, and leaves it to stop by itself.
+a measurement that was broken off goes on: what stands there is not asked again of the same fleet file and the same agents. A planner that
+fails on a row, or whose answer is no plan, has 0 there. Intervals are of 95 %, by bootstrap over the rows; seconds a row are the time of
+all rows, so many at once, by their number. It needs the fleet, unless `--arms floor`; it starts it, and leaves it to stop by itself.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from typing import Protocol
 
 import msgspec
 
+from bench.evaluate import learnt_by
 from bench.evaluation_tables import between, rate
 from bench.machine import ROOT, now
 from bench.plan_baselines import OneShot, Ours, Planned, ReAct, has_planner
 from bench.plan_floors import floors
 from bench.plan_sets import KINDS, PlanSet, Task, case_of
-from bench.plan_ways import Repaired, Stepwise
+from bench.plan_ways import WRITER, Repaired, Stepwise
 from orchestra.app import Orchestra
 from orchestra.config import Settings
 from orchestra.learn.interval import figure
 from orchestra.learn.metrics import Case
+from orchestra.values.json import canonical, digest
 
 PAGE = ROOT / "docs" / "planning.md"
 AT_ONCE = 4
@@ -107,6 +109,13 @@ def without_model(known: PlanSet) -> list[Arm]:
     return [Arm(floor.name, tuple(Planned(floor(task)) for task in known.rows)) for floor in floors(known)]
 
 
+def answering(orchestra: Orchestra) -> str:
+    """Who answers, in eight characters: the fleet file, the agent that plans, and what it has learnt."""
+    fleet = orchestra.settings.find_resource("configs", orchestra.settings.fleet).read_text("utf-8")
+    card = orchestra.registry.cards.get(WRITER)
+    return digest(canonical([fleet, [card.digest, learnt_by(card)] if card is not None else []]))[:8]
+
+
 async def served(settings: Settings, known: PlanSet, arms: Sequence[str], at_once: int, out: Path | None = None) -> list[Arm]:
     """The planners that ask a model. Raises `FleetError` where no server can be had."""
     async with Orchestra.open(settings, fleet="start") as orchestra:
@@ -119,7 +128,8 @@ async def served(settings: Settings, known: PlanSet, arms: Sequence[str], at_onc
                 "ours-free": Ours(orchestra, known, "ours, without its grammar"),
                 "ours-repaired": Repaired(orchestra, known),
             }
-        kept = {name: None if out is None else out / f"{known.name}.{name}.jsonl" for name in asks}
+        who = "" if out is None else answering(orchestra)
+        kept = {name: None if out is None else out / f"{known.name}.{name}.{who}.jsonl" for name in asks}
         return [await carried_out(ask, known.rows, at_once, kept[name]) for name, ask in asks.items() if name in arms]
 
 

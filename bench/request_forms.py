@@ -74,7 +74,7 @@ class Forms:
 
 
 def bare_messages() -> dict[str, list[str]]:
-    """The intents of CLINC150 whose messages stand alone in requests, by what they are: `talk` or `matters`."""
+    """The intents of CLINC150 whose messages stand alone in requests, by what they are: `talk`, `commands` or `matters`."""
     path = FOLDER.with_name("bare_messages.yaml")
     said: dict[str, list[str]] = load(path.read_bytes(), str(path)).value
     return said

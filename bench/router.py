@@ -36,15 +36,16 @@ from orchestra.agent.card_file import Sampling
 from orchestra.app import Orchestra
 from orchestra.config import Settings
 from orchestra.errors import InputError, OrchestraError
-from orchestra.learn.dataset import DataSet
+from orchestra.learn.dataset import DataSet, Row
 from orchestra.learn.interval import figure
 from orchestra.learn.metrics import Case, Metric
 from orchestra.planning import Draft, Wish, plan
 from orchestra.router.gates import Rejection
 from orchestra.router.grammar import step_grammar
-from orchestra.router.notation import Answer, Step, read
+from orchestra.router.notation import Answer, Step, read, read_plan
 from orchestra.router.offer import Offer, Skill
 from orchestra.router.planner import DECLINED
+from orchestra.router.several import parts_of, unserved
 from orchestra.workflow.nodes import PlanLimits
 from orchestra.workflow.steps import Agent, Workflow
 
@@ -202,9 +203,15 @@ async def sampled(asked: Sequence[Asked], wish: Wish, settings: Settings, at_onc
 
 
 def held_out(folder: Path) -> list[Asked]:
-    """The held-out rows of a data set."""
-    rows = DataSet.load(folder).rows["tune"]
+    """The held-out rows of a data set whose plan is for all of the request; any other one is told back to the router, and refused."""
+    rows = [row for row in DataSet.load(folder).rows["tune"] if not row.input["plan"] and not _partial(row)]
     return [Asked(row.input["request"], _names(row.input["values"]), row.output) for row in rows]
+
+
+def _partial(row: Row) -> bool:
+    lines = read_plan(row.output)
+    steps, answer = [line for line in lines if isinstance(line, Step)], lines[-1]
+    return bool(steps) and isinstance(answer, Answer) and unserved(parts_of(row.input["request"]), steps, answer) is not None
 
 
 def _names(values: str) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ import gzip
 import itertools
 import json
 import random
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +43,8 @@ from orchestra.router.grammar import MAX_LISTED
 from orchestra.router.notation import ELEMENT, Answer, Step, read_plan
 from orchestra.router.offer import Offer
 from orchestra.router.plan import plan_of
+from orchestra.router.planner import Ask, Request, go_on, start
+from orchestra.router.several import parted, parts_of, unserved
 from orchestra.values.json import digest
 
 SEED = 11
@@ -191,14 +195,19 @@ KINDS = (
     ),
     Kind("matters", ("{}",), "desk", ("{0} = support_desk(message={text})",), (), 2),
 )
-STRANGE = (Kind("tasks", ("{}",), "nothing", (), (), 3), Kind("talk", ("{}",), "nothing", (), (), 1))
-"""What nothing in the fleet does: other tasks, and small talk."""
+STRANGE = tuple(Kind(source, ("{}",), "nothing", (), (), weight) for source, weight in (("tasks", 3), ("talk", 1), ("commands", 3)))
+"""What nothing in the fleet does: other tasks, small talk, and what people tell a voice assistant to do."""
 BY_HAND = 0.7
 """Share of the forms and joins that are taken from `bench.request_forms`, and not from here."""
 TIMES = 2
-"""Rows of each whole request, each with what is at hand drawn anew (nothing, where nothing serves it), where nothing else is said."""
+"""Rows of each whole request, each with what is at hand drawn anew, where nothing else is said."""
 DECLINED = 0.14
 """Share of requests that nothing serves, or for which something is not at hand."""
+ALONE = 0.3
+"""Share of the commands of `bench.request_forms` that nothing serves for which no values at hand are drawn. None are for a question among
+them: the documents, or the table, might answer it."""
+_ASKS = re.compile(r"\?|^(?:so |and )?(?:wh\w+|how|is|are|am|do|does|did|has|have|should|any)\b", re.IGNORECASE)
+"""What is a question, and not a command."""
 VALUES: Mapping[str, Any] = {"documents": DOCUMENTS, "table": TABLE, "text": "a text"}
 JOINS = (" Also: {}", " And another thing: {}", "\n{}", " Then: {}", " Besides, {}", " {}")
 
@@ -218,7 +227,8 @@ def pieces(folder: Path) -> dict[str, list[str]]:
     for name, intents in bare_messages().items():
         taken = {text for text, intent in said if intent in intents}
         found[name] = [text for text in half if text in taken]
-    found["clinc150"] = [text for text in found["clinc150"] if text not in {*found["talk"], *found["matters"]}]
+    bare = {text for name in bare_messages() for text in found[name]}
+    found["clinc150"] = [text for text in found["clinc150"] if text not in bare]
     return {
         name: list(dict.fromkeys(text for one in texts if (text := " ".join(one.split())) and _fits(text))) for name, texts in found.items()
     }
@@ -236,7 +246,7 @@ def _rows(folder: Path) -> list[Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A request, the values at hand, and the plan that answers it."""
+    """A request, the values at hand, and the plan that answers it, or as much of it as can be."""
 
     request: str
     values: tuple[str, ...]
@@ -257,7 +267,7 @@ def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: in
             missing = ("documents", "text", *lacking.needs)
         elif declined:
             kinds[chance.randrange(count)] = chance.choices(STRANGE, [kind.weight for kind in STRANGE])[0]
-        if any(not left[kind.source] for kind in kinds):
+        if any(len(left[source]) < many for source, many in Counter(kind.source for kind in kinds).items()):
             continue
         parts = [(kind, left[kind.source].pop()) for kind in kinds]
         request = _request(parts, forms, chance)
@@ -266,7 +276,8 @@ def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: in
     for number, one in enumerate(forms.whole):
         for _ in range(times):
             pairs = [(of_name[name], one.said if piece is None else piece) for name, piece in zip(one.kinds, one.pieces, strict=True)]
-            missing = ("documents", "text", "table") if one.kinds == ("nothing",) else ()
+            alone = one.kinds == ("nothing",) and (_ASKS.search(one.said) is not None or chance.random() < ALONE)
+            missing = ("documents", "text", "table") if alone else ()
             yield _put_together(one.said, pairs, chance, f"whole {number}", missing)
 
 
@@ -288,7 +299,9 @@ def _put_together(
 ) -> Wanted:
     lines: list[str] = []
     answers: list[str] = []
-    for kind, texts in _runs(parts):
+    able = [(kind, text) for kind, text in parts if kind.steps and not {*kind.needs} & {*missing}]
+    declined = not able or (len(able) < len(parts) and not _apart(request, parts))
+    for kind, texts in _runs(parts if declined else able):
         names = [f"s{len(lines) + 1 + at}" for at in range(len(kind.steps))]
         if len(texts) > 1:
             call = kind.steps[0].partition(" = ")[2].replace("{text}", ELEMENT)
@@ -300,9 +313,14 @@ def _put_together(
         answers += names[-1:]
     needed = {name for kind, _ in parts for name in kind.needs}
     values = tuple(name for name in VALUES if name not in missing and (name in needed or chance.random() < 0.25))
-    declined = missing or not all(kind.steps for kind, _ in parts)
     plan = str(Answer(())) if declined else "\n".join([*lines, f"return {', '.join(answers)}"])
     return Wanted(request, values, plan, group)
+
+
+def _apart(request: str, parts: Sequence[tuple[Kind, str]]) -> bool:
+    """Whether each piece is a part of the request as `orchestra.router.several` tells them: then what a plan leaves out is said."""
+    told = [*(parts_of(request) or ())]
+    return len(told) == len(parts) and all(text in part for (_, text), part in zip(parts, told, strict=True))
 
 
 def _runs(parts: Sequence[tuple[Kind, str]]) -> Iterator[tuple[Kind, list[str]]]:
@@ -341,6 +359,24 @@ def row_of(one: Wanted, offer: Offer, number: int) -> Row:
     return Row(f"router-{number}", inputs, one.plan, one.group)
 
 
+def mended(one: Wanted, offer: Offer, number: int) -> Iterator[Row]:
+    """The row of what is wanted after a plan of several parts that had too few of them: where nothing serves the others, the same answer
+    again, which ends the planning; else the other steps."""
+    lines = read_plan(one.plan)
+    steps = [line for line in lines if isinstance(line, Step)]
+    told = parts_of(one.request)
+    if told is None or not steps:
+        return
+    answer, known = lines[-1], parted(offer, one.request)
+    lacking = isinstance(answer, Answer) and unserved(known.several, steps, answer) is not None
+    kept = steps if lacking else steps[:1]
+    state, _ = start(Request(one.request, known, repairs=2))
+    _, wanted = go_on(state, "\n".join([*map(str, kept), str(answer) if lacking else f"return {kept[-1].name}"]))
+    if isinstance(wanted, Ask) and wanted.inputs["plan"] == "\n".join(map(str, kept)):
+        rest = "\n".join(map(str, lines[len(kept) :]))
+        yield Row(f"router-{number}-mended", {**wanted.inputs, "grammar": ""}, f"\n{rest}", one.group)
+
+
 async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES) -> DataSet:
     """The data set."""
     found, forms = pieces(folder), Forms.read()
@@ -354,6 +390,7 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES) ->
                 offer = offer_of(orchestra, "-", {name: VALUES[name] for name in one.values}, Wish(grounded=False))
                 offers[one.values] = replace(offer, words="")  # of any request
             every.append(row_of(one, offers[one.values], number))
+            every += mended(one, offers[one.values], number)
     licences = {
         **{name: licence for name, (licence, _) in SETS.items()},
         "stories": "Apache-2.0",

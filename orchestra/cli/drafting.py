@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestra.agent.registry import builtin_folder
 from orchestra.cli.answer import show_nodes
 from orchestra.cli.explaining import data, planned_by, show
 from orchestra.cli.explaining import explain as explained
@@ -18,6 +17,7 @@ from orchestra.cli.opening import Opener, serving
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import note, print_json, say
 from orchestra.cli.signals import Stop
+from orchestra.cli.undone import idle
 from orchestra.cli.watching import Ending, Manner, Watch
 from orchestra.config import Settings
 from orchestra.engine.kinds.planning import whole
@@ -30,7 +30,6 @@ from orchestra.router.plan import Plan
 from orchestra.router.planner import DECLINED
 from orchestra.tags import Tags
 from orchestra.values.json import NotStrictJSON, parse_untrusted
-from orchestra.values.outcome import Value
 from orchestra.values.text import counted, visible
 from orchestra.workflow.nodes import REQUEST, Budget, Graph
 from orchestra.workflow.signatures import NAME
@@ -42,8 +41,6 @@ NO_PLAN = 3
 """The exit code where the router gave none: it abstained."""
 REFUSED = 1
 """The exit code of a plan of which a step would be refused: a run would fail."""
-DESK = "support_desk"
-"""The packaged workflow that takes any message."""
 _TAKEN = KEYWORDS | {"input"}
 """What no workflow is called."""
 
@@ -151,10 +148,9 @@ async def ask(open_: Opener, chosen: Settings, asked: Drafting, manner: Manner, 
             _raise(ending)  # the router could not be asked
         if not as_json:
             _tell(draft)
-        if chosen.resources("workflows").get(DESK) == builtin_folder("workflows") / f"{DESK}.yaml":
-            for said in _only_sorted(draft, ending.events):
-                note(visible(f"{said}; {nearest_to(orchestra, step, asked.request, DESK)}"))
         history = History.of(ending.events)
+        for one in idle(draft, history, chosen):
+            note(visible(f"{one.said}; {nearest_to(orchestra, step, one.words, one.skill)}"))
         found = None
         if asked.explain and draft.plan is not None:
             project, program = Project.load(chosen), orchestra.program(Workflow.of(draft.graph))
@@ -167,19 +163,6 @@ async def ask(open_: Opener, chosen: Settings, asked: Drafting, manner: Manner, 
     else:
         ending.show(manner, {**_data(draft), "explain": data(found)}, partial(show, found))
     return ending.code
-
-
-def _only_sorted(draft: Draft, events: Sequence[Event]) -> Iterator[str]:
-    """Where the packaged desk, which takes any message, did nothing with one but sort it: says so. Its reply is meant for a house in which
-    somebody reads what it hands over; here nobody does."""
-    steps = {f"{NODE}@{draft.version}/{step.name}" for step in draft.plan.steps if step.skill == DESK} if draft.plan is not None else set()
-    for event in events:
-        if isinstance(event, NodeFinished) and event.node in steps and isinstance(event.outcome, Value):
-            match event.outcome.value:
-                case {"branch": "person" | "assistant" as branch, "intent": str(intent), "matter": None}:
-                    yield f"{DESK} only sorted it (branch {branch}, intent {intent}): nothing was done, and nobody was told"
-                case _:
-                    pass
 
 
 def _raise(ending: Ending) -> None:

@@ -66,13 +66,15 @@ class ExampleMaker:
     def label(self, output: Any, inputs: Mapping[str, Any] = NO_INPUTS) -> tuple[int, ...]:
         """The tokens that the model should write: the output, and the end of the turn; `inputs` are those that it answers.
 
-        Raises `InputError` N110 for an output that would read back as another one.
+        An agent that goes on from lines which stand already begins with a line break: so does the text in its row, and nothing else of it
+        is read. Raises `InputError` N110 for an output that would read back as another one.
         """
         form, card = self._card.form, self._card
         schema = calls.narrowed(form.schema, card.calls, inputs) if card.calls and inputs else form.schema
         text = str(output[form.alone]) if form.alone else spelt(output, schema)
         read = self._reader.written(text, inputs=inputs or {})
-        if not isinstance(read, Parsed) or read.value != output:
+        meant = output.removeprefix("\n") if card.grammar is not None else output
+        if not isinstance(read, Parsed) or read.value != meant:
             why = f"it reads back as {read.value!r}" if isinstance(read, Parsed) else read.reason
             raise InputError("N110", f"an output of {self._card.name} cannot be learnt: {why}", hint="orchestra explain N110")
         return (*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id)

@@ -81,6 +81,8 @@ class Parts:
 
     text: str
     spans: tuple[tuple[int, int], ...]
+    computing: frozenset[str] = frozenset()
+    """The skills that compute, and so do nothing about a part without a number."""
 
     def __iter__(self) -> Iterator[str]:
         return (self.text[start:end] for start, end in self.spans)

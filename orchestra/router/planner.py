@@ -21,7 +21,7 @@ from orchestra.router.grammar import BEGUN, NoStep, plan_grammar, step_grammar
 from orchestra.router.notation import Answer, Line, Reference, Step, lines, read
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan
-from orchestra.router.several import countable, unserved
+from orchestra.router.several import Unserved, countable, had_all, unserved
 from orchestra.router.shortlist import nearest_skill
 
 DECLINED = "R014"
@@ -140,17 +140,18 @@ def _left_out(state: Drafting, answer: Answer, fault: Rejection) -> tuple[Drafti
     """
     left = unserved(state.request.offer.several, state.steps, answer)
     assert left is not None, "the answer was refused for it"
-    after, wanted = _refused(state, (fault,), begun=left.whole > 0 and not fault.hint.startswith("return"))
+    more = left.whole > 0 or any(had_all(step) for step in state.steps)
+    after, wanted = _refused(state, (fault,), begun=more and not fault.hint.startswith("return"))
     if isinstance(wanted, Ask):
         return after, wanted
     if state.request.offer.declines and not left.whole:
-        return state, Unplanned((Rejection(DECLINED, "/steps", str(left), "--anyway plans the rest"),), state.steps)
+        return state, _lacking(left, state.steps)
     return state, Planned(Plan(state.steps, answer), state.repaired)
 
 
-def _stood(state: Drafting) -> Planned | None:
-    """The plan as it stood when an answer was refused for what it leaves out, where nothing else came of the repairs: its answer has all of
-    its steps, if that leaves nothing out, else those that no other step reads. None where it may not be taken as it is."""
+def _stood(state: Drafting) -> Planned | Unplanned | None:
+    """The plan as it stood when an answer was refused for what it leaves out, and nothing else came of the repairs; or why it is not taken.
+    None where no answer was. The plan's answer has all of its steps, if that leaves nothing out, else those that no other step reads."""
     if all(one.code != UNSERVED for one in state.rejected):
         return None
     offer, steps = state.request.offer, state.steps
@@ -159,7 +160,12 @@ def _stood(state: Drafting) -> Planned | None:
     if unserved(offer.several, steps, every) is None:
         return Planned(Plan(steps, every), state.repaired)
     left = unserved(offer.several, steps, last)
-    return Planned(Plan(steps, last), state.repaired) if left is None or left.whole or not offer.declines else None
+    return Planned(Plan(steps, last), state.repaired) if left is None or left.whole or not offer.declines else _lacking(left, steps)
+
+
+def _lacking(left: Unserved, steps: tuple[Step, ...]) -> Unplanned:
+    """That there is no plan, for what it leaves out."""
+    return Unplanned((Rejection(DECLINED, "/steps", str(left), "--anyway plans the rest"),), steps)
 
 
 def go_on_without(state: Drafting, code: str, reason: str) -> tuple[Drafting, Wanted] | None:

@@ -7,8 +7,9 @@ ends in a question is one thing, and so is a message to a bank. Where no colon a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from orchestra.router.notation import INPUT, Answer, Literal, Reference, Step
 from orchestra.router.offer import Offer, Parts
@@ -16,6 +17,8 @@ from orchestra.values.text import counted
 from orchestra.verify.numbers import numbers
 from orchestra.workflow.nodes import REQUEST
 
+Span: TypeAlias = tuple[int, int]
+"""Where a part begins in the request, and where it ends."""
 SHOWN = 80
 """Characters of a part that are shown."""
 _JOIN = (
@@ -49,6 +52,8 @@ _MANNER = re.compile(
 _BACK = re.compile(r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b", re.IGNORECASE)
 """What refers to another part."""
 _NUMBER = re.compile(r"\d|\b(?:dozen|half|halve|twice|thrice|double|triple|pair|couple|quarter|third)", re.IGNORECASE)
+_QUOTED = re.compile(r"""(?<![^\s(:])"(?!\s)[^"]{2,}(?<!\s)"(?!\w)|“[^“”]+”|„[^“”„]+[“”]|»[^«»]+«|«[^«»]+»""")
+"""Words of somebody else, or a text that is to be worked on."""
 _LISTED = re.compile(r"(?:^|\s)\(?([1-9a-h])\)\s+")
 
 
@@ -68,8 +73,13 @@ class Unserved:
 
 def parts_of(text: str) -> Parts | None:
     """The parts of a request that has several; None of any other."""
-    cuts = sorted(match.span() for bound in _BOUND for match in bound.finditer(text))
-    marks = list(_LISTED.finditer(text))
+    quoted = [match.span() for match in _QUOTED.finditer(text)]
+
+    def outside(found: Iterable[re.Match[str]]) -> list[re.Match[str]]:
+        return [match for match in found if not any(start < match.end() <= end for start, end in quoted)]
+
+    cuts = sorted(match.span() for bound in _BOUND for match in outside(bound.finditer(text)))
+    marks = outside(_LISTED.finditer(text))
     if marks and not _opens(text[: marks[0].start()]):
         marks = []
     if not cuts and len(marks) > 1 and "".join(mark[1] for mark in marks) in ("12345678", "abcdefgh")[marks[0][1] == "a"]:
@@ -90,8 +100,7 @@ def numbered(text: str) -> bool:
 
 def countable(several: Parts, steps: Sequence[Step]) -> str:
     """The first part with a number of which no step has words yet; empty where there is none."""
-    stated = [value.value for step in steps for value in step.arguments.values() if isinstance(value, Literal)]
-    taken = {span for text in stated if isinstance(text, str) for span in _touched(several, text)}
+    taken = {span for step in steps for span in _share(several, step).spans}
     left = (several.text[start:end] for start, end in several.spans if (start, end) not in taken)
     return next(filter(numbered, left), "")
 
@@ -103,7 +112,10 @@ def _opens(before: str) -> bool:
 
 def parted(offer: Offer, text: str) -> Offer:
     """The offer, of whose plans each part of this request has a step, where any value is wanted."""
-    return offer if offer.returns else replace(offer, several=parts_of(text))
+    several = None if offer.returns else parts_of(text)
+    if several is None:
+        return offer
+    return replace(offer, several=replace(several, computing=frozenset(name for name, one in offer.skills.items() if one.computes)))
 
 
 def unserved(several: Parts | None, steps: Sequence[Step], answer: Answer) -> Unserved | None:
@@ -115,24 +127,52 @@ def unserved(several: Parts | None, steps: Sequence[Step], answer: Answer) -> Un
     if several is None:
         return None
     known = {step.name: step for step in steps}
-    served: set[tuple[int, int]] = set()
+    served: set[Span] = set()
     counted: set[str] = set()
-    spare = leaning = 0
+    spare = leaning = sums = 0
     for root in dict.fromkeys(value.root for value in answer.values):
-        own, all_of_it, wordless = set[tuple[int, int]](), False, 0
+        own, any_part, any_sum, wordless = set[Span](), False, False, 0
         for step in _behind(root, known):
-            texts, whole = _given(step)
-            touched = {span for text in texts for span in _touched(several, text)}
-            own, all_of_it = own | touched, all_of_it or whole
-            if not touched and not whole and step.name not in counted:
+            share = _share(several, step)
+            own, any_part, any_sum = own | share.spans, any_part or share.any_part, any_sum or share.any_sum
+            if share == _Share() and step.name not in counted:
                 counted.add(step.name)
                 rests = any(reference.root in known for reference in step.references)
                 leaning, wordless = leaning + rests, wordless + (not rests)
         served |= own
-        spare += wordless + all_of_it if own or all_of_it else max(wordless, 1)
+        sums += any_sum
+        spare += wordless + any_part if own or any_part or any_sum else max(wordless, 1)
     left = tuple(several.text[start:end] for start, end in several.spans if (start, end) not in served)
-    spare += min(leaning, sum(_BACK.search(part) is not None for part in left))
+    spare += min(leaning, sum(_BACK.search(part) is not None for part in left)) + min(sums, sum(map(numbered, left)))
     return Unserved(left, spare) if len(left) > spare else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What of the parts of a request a step is for."""
+
+    spans: frozenset[Span] = frozenset()
+    any_part: bool = False
+    """Whether it had all of the request: it is for one of its parts, nobody knows which."""
+    any_sum: bool = False
+    """Whether that is one with a number."""
+
+
+def _share(several: Parts, step: Step) -> _Share:
+    """The parts whose words a step was given. What computes does nothing about words without a number, unless they go on from another part
+    (`Then: convert it to cents.`): of several parts it is for those with a number, and of all of them for one."""
+    texts, whole = _given(step)
+    given = frozenset(several.spans) if whole else frozenset(span for text in texts for span in _touched(several, text))
+    if step.skill in several.computing and (sums := {span for span in given if numbered(several.text[slice(*span)])}):
+        if whole and len(sums) > 1:
+            return _Share(any_sum=True)
+        return _Share(frozenset(sums | {span for span in given if _BACK.search(several.text[slice(*span)])}))
+    return _Share(any_part=True) if whole else _Share(given)
+
+
+def had_all(step: Step) -> bool:
+    """Whether a step was given all of the request."""
+    return _given(step)[1]
 
 
 def _behind(root: str, known: Mapping[str, Step]) -> Iterator[Step]:
@@ -160,7 +200,7 @@ def _given(step: Step) -> tuple[list[str], bool]:
     return texts, whole
 
 
-def _touched(several: Parts, text: str) -> Iterator[tuple[int, int]]:
+def _touched(several: Parts, text: str) -> Iterator[Span]:
     """The parts of which a text has words."""
     at = several.text.find(text) if text.strip() else -1
     while at >= 0:

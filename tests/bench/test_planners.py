@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from bench.machine import ROOT
 from bench.plan_baselines import MAX_STEPS, Planned, acted, narrowed, read_calls, read_steps, sound
 from bench.plan_floors import Clauses, NearestPlan, Overlap
 from bench.plan_sets import KINDS, PlanSet, Task, case_of
-from bench.planners import ARMS, PAGE, Arm, carried_out, main, marks, measured, placed, section
+from bench.plan_ways import WRITER
+from bench.planners import ARMS, PAGE, Arm, answering, carried_out, main, marks, measured, placed, section
+from orchestra.app import Orchestra
 from orchestra.config import Settings
 from orchestra.events import Usage
 from orchestra.testing.endpoint import Request
@@ -236,6 +240,20 @@ def test_of_a_catalogue_all_planners_are_told_the_same_shortlist(tmp_path: Path)
     assert shown[ROWS[1][0]][0] == "set_alarm"
     assert max(map(len, shown.values())) < 60
     assert narrowed(known.rows[0], replace(known, kind=KINDS["sealtools"])) is known.rows[0]
+
+
+async def test_what_is_kept_is_of_one_fleet_file_and_of_what_its_agents_have_learnt(tmp_path: Path) -> None:
+    async def who(**settings: Any) -> str:
+        async with Orchestra.open(Settings.load({"journal": "off", **settings}), fleet="none") as orchestra:
+            return answering(orchestra)
+
+    here = await who(fleet="laptop")
+    assert len(here) == 8
+    assert here == await who(fleet="laptop")
+    assert here != await who(fleet="gpu-24g")
+    own = shutil.copytree(ROOT / "agents" / WRITER, tmp_path / "agents" / WRITER)
+    (own / "prompt.md").write_bytes((own / "prompt.md").read_bytes() + b"Be quick.")
+    assert here != await who(fleet="laptop", agents=[str(tmp_path / "agents")])
 
 
 async def test_what_came_of_a_row_is_kept_and_not_asked_again(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ FORMS = Forms(
 def folder(tmp_path: Path) -> Path:
     for (name, (_, field)), text in zip(SETS.items(), WORDS, strict=True):
         (tmp_path / name).mkdir()
-        intents = ["tell_joke", "alarm", "weather"]
-        rows = [{"input": {field: f"{text} number {number}"}, "expected": {"intent": intents[number % 3]}} for number in range(30)] + [
+        intents = ["tell_joke", "alarm", "balance", "weather", "recipe"]
+        rows = [{"input": {field: f"{text} number {number}"}, "expected": {"intent": intents[number % 5]}} for number in range(30)] + [
             {"input": {field: "x" * 300}, "expected": {"intent": "weather"}},
             {"input": {field: "?"}, "expected": {"intent": "weather"}},
         ]
@@ -71,7 +71,9 @@ def test_pieces_are_short_and_taken_once(folder: Path) -> None:
 
 async def test_rows_are_made_of_plans_that_the_gates_accept(folder: Path) -> None:
     data = await made(folder, 30)
-    assert sum(len(rows) for rows in data.rows.values()) == 30 + TIMES * len(Forms.read().whole)
+    ids = [row.id for rows in data.rows.values() for row in rows]
+    assert sum("mended" not in id_ for id_ in ids) == 30 + TIMES * len(Forms.read().whole)
+    assert sum("mended" in id_ for id_ in ids) > 100
     row = data.rows["train"][0]
     assert row.input["plan"] == row.input["grammar"] == ""
     assert row.output.splitlines()[-1].startswith("return ")
@@ -81,21 +83,21 @@ async def test_rows_are_made_of_plans_that_the_gates_accept(folder: Path) -> Non
 def test_what_nothing_serves_or_lacks_what_it_needs_has_no_plan(folder: Path) -> None:
     found = pieces(folder)
     hopeless = [one for one in wanted(found, 100, FORMS) if one.plan == str(Answer(()))]
-    strange = [one for one in hopeless if any(text in one.request for name in ("tasks", "talk") for text in found[name])]
+    strange = [one for one in hopeless if any(text in one.request for name in ("tasks", "talk", "commands") for text in found[name])]
     lacking = [one for one in hopeless if one not in strange]
     assert len(strange) > 2
     assert len(lacking) > 2
     assert not any("documents" in one.values and "text" in one.values for one in lacking)
 
 
-def test_bare_messages_are_small_talk_or_a_matter_for_the_desk(folder: Path) -> None:
+def test_bare_messages_are_small_talk_or_a_command_or_a_matter_for_the_desk(folder: Path) -> None:
     found = pieces(folder)
     assert found["talk"]
     assert found["matters"]
-    apart = [set(found[name]) for name in ("talk", "matters", "clinc150")]
+    apart = [set(found[name]) for name in ("talk", "commands", "matters", "clinc150")]
     assert len(set.union(*apart)) == sum(map(len, apart)) == 30
     known = bare_messages()
-    assert not {*known["talk"]} & {*known["matters"]}
+    assert len({intent for intents in known.values() for intent in intents}) == sum(map(len, known.values()))
     desk = [one for one in wanted(found, 200, FORMS) if any(one.request == text for text in found["matters"])]
     assert desk
     assert all("support_desk(message=input.request)" in one.plan for one in desk)
@@ -132,6 +134,39 @@ def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
         "2 and 2, 2 and 2": {'s1 = calculator(question="2 and 2")\ns2 = calculator(question="2 and 2")\nreturn s1, s2'},
         f"2 and 2, {LONG}": {f's1 = calculator(question="2 and 2")\ns2 = calculator(question="{LONG}")\nreturn s1, s2'},
     }
+
+
+MIXED = "[[What is 2 and 2?]] Also: [[sing a song.]]"
+
+
+def test_of_parts_that_stand_apart_those_that_are_served_are_planned_and_of_others_none(folder: Path) -> None:
+    whole = [
+        Whole(kinds=("sum", "nothing"), request=MIXED),
+        Whole(kinds=("nothing", "sum"), request="[[Sing a song.]] Also: [[what is 2 and 2?]]"),
+        Whole(kinds=("sum", "nothing"), request="[[What is 2 and 2]] and [[sing a song]]"),
+    ]
+    plans = [one.plan for one in [*wanted(pieces(folder), 0, Forms({}, [], whole), times=1)]]
+    assert plans == [
+        's1 = calculator(question="What is 2 and 2?")\nreturn s1',
+        's1 = calculator(question="what is 2 and 2?")\nreturn s1',
+        str(Answer(())),
+    ]
+
+
+async def test_rows_tell_what_is_wanted_after_a_plan_with_too_few_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = "[[What is 2 and 2?]] Also: [[what is 3 and 3?]]"
+    forms = Forms({}, [], [Whole(kinds=("sum", "nothing"), request=MIXED), Whole(kinds=("sum", "booking"), request=both)])
+    monkeypatch.setattr("bench.router_data.Forms.read", lambda: forms)
+    data = await made(folder, 0, times=1)
+    rows = {row.id: row for part in data.rows.values() for row in part}
+    assert {*rows} == {"router-0", "router-0-mended", "router-1", "router-1-mended"}
+    lacking, other = rows["router-0-mended"], rows["router-1-mended"]
+    assert (lacking.input["plan"], lacking.output) == ('s1 = calculator(question="What is 2 and 2?")', "\nreturn s1")
+    assert lacking.input["request"].endswith(
+        'Not accepted, write another line:\n- /steps: nothing serves "sing a song."; write a step for each part'
+    )
+    assert other.input["plan"] == 's1 = calculator(question="What is 2 and 2?")'
+    assert other.output == '\ns2 = extractor(text="what is 3 and 3?", requested=[])\nreturn s1, s2'
 
 
 def test_marks_must_fit_the_kinds() -> None:

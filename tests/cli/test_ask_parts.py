@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.slow
 
 FLIGHT, PENS = "Book me a flight to Rome.", "A box holds 12 pens. How many pens are in 5 boxes?"
 BOTH = f"{FLIGHT} Also: {PENS}"
+LAMPS = "What do 3 lamps at 20 each cost?"
+SUMS = f"{PENS} Also: {LAMPS}"
 
 
 @pytest.fixture
@@ -42,7 +45,9 @@ def planning(desk: Shell, *lines: str) -> list[Call]:
 
 
 ONLY = ("--only", "generative_calculator")
-TOLD = [f's1 = generative_calculator(question="{PENS}")', "return s1", "return s1", "return s1"]
+WHOLE = f"s1 = {ONLY[1]}(question=input.request)"
+ON_PENS = f's1 = generative_calculator(question="{PENS}")'
+TOLD = [ON_PENS, "return s1", "return s1", "return s1"]
 
 
 def test_a_part_that_nothing_serves_is_said_and_the_rest_is_planned_only_if_that_is_asked_for(desk: Shell) -> None:
@@ -64,35 +69,46 @@ def test_a_part_that_nothing_serves_is_said_and_the_rest_is_planned_only_if_that
 
 
 def test_one_step_for_all_of_it_is_asked_for_another_and_else_it_is_said(desk: Shell) -> None:
-    first = "s1 = generative_calculator(question=input.request)"
-    planning(desk, first, "return s1", f'2 = generative_calculator(question="{PENS}")', "return s1, s2")
-    said = desk("ask", BOTH, *ONLY, "--json").json
-    assert said["plan"][1:] == [f's2 = generative_calculator(question="{PENS}")', "return s1, s2"]
+    planning(desk, WHOLE, "return s1", f'2 = generative_calculator(question="{LAMPS}")', "return s1, s2")
+    said = desk("ask", SUMS, *ONLY, "--json").json
+    assert said["plan"][1:] == [f's2 = generative_calculator(question="{LAMPS}")', "return s1, s2"]
     assert "undone" not in said
-    planning(desk, first, "return s1", "return s1", "return s1")
-    said = desk("plan", BOTH, *ONLY, "--no-cache")
+    planning(desk, WHOLE, "return s1", "return s1", "return s1")
+    said = desk("plan", SUMS, *ONLY, "--no-cache")
     assert said.code == 0, said.err
-    assert f'2 parts, 1 step: "{FLIGHT}" and "{PENS}"; some of them may be left out' in said.err
-    planning(desk, first, "return s1", "return s1", "return s1")
-    told = desk("ask", BOTH, *ONLY, "--no-cache", "--json").json
-    assert told["perhaps_undone"] == [FLIGHT, PENS]
+    assert f'2 parts, 1 step: "{PENS}" and "{LAMPS}"; some of them may be left out' in said.err
+    planning(desk, WHOLE, "return s1", "return s1", "return s1")
+    told = desk("ask", SUMS, *ONLY, "--no-cache", "--json").json
+    assert told["perhaps_undone"] == [PENS, LAMPS]
     assert "undone" not in told
 
 
+def test_what_computes_does_nothing_about_a_part_without_a_number_though_it_had_all_of_the_request(desk: Shell) -> None:
+    planning(desk, WHOLE, "return s1", f'2 = generative_calculator(question="{PENS}")', "return s1, s2", "return s1, s2")
+    said = desk("plan", BOTH, *ONLY, "--no-cache")
+    assert said.code == 3, said.err
+    assert f'R014  /steps: nothing serves "{FLIGHT}"' in said.err
+    planning(desk, WHOLE, "return s1", "return s1", "return s1")
+    told = desk("ask", BOTH, *ONLY, "--no-cache", "--anyway", "--json").json
+    assert told["undone"] == [FLIGHT]
+    assert "60" in str(told["output"])
+
+
 @pytest.mark.parametrize(
-    ("lines", "anyway"), [((f"s1 = {ONLY[1]}(question=input.request)", *["return s1"] * 3), ()), (TOLD, ("--anyway",))]
+    ("request_", "lines", "anyway", "left"),
+    [(SUMS, (WHOLE, *["return s1"] * 3), (), LAMPS), (BOTH, TOLD, ("--anyway",), FLIGHT)],
 )
 def test_a_plan_that_was_taken_though_it_leaves_a_part_out_serves_again(
-    desk: Shell, lines: tuple[str, ...], anyway: tuple[str, ...]
+    desk: Shell, request_: str, lines: tuple[str, ...], anyway: tuple[str, ...], left: str
 ) -> None:
     planning(desk, *lines)
-    first = desk("ask", BOTH, *ONLY, *anyway)
+    first = desk("ask", request_, *ONLY, *anyway)
     assert first.code == 0, first.err
     asked = planning(desk, *lines)
-    again = desk("ask", BOTH, *ONLY, *anyway)
+    again = desk("ask", request_, *ONLY, *anyway)
     assert (again.code, asked) == (0, [])
     assert "from the cache" in again.err
-    assert f'"{FLIGHT}"' in again.err
+    assert f'"{left}"' in again.err
     run = desk("runs", "list", "--json").json[0]["run"]
     assert desk("runs", "replay", run).code == 0
 
@@ -128,3 +144,68 @@ def test_a_desk_of_the_projects_own_is_not_said_to_tell_nobody(desk: Shell) -> N
     said = desk("ask", "Send an email to Ann that I am late", "--no-cache")
     assert said.code == 0, said.err
     assert "only sorted" not in said.err
+
+
+EMAIL = "Send an email to Ann."
+SLOTS: dict[str, Any] = {"slots": {}}
+SUM = {"expression": "12*5", "answer": 60.0}
+
+
+def reading(desk: Shell, *lines: str, found: Any = SLOTS) -> None:
+    """The router writes these lines; who is given a text finds this in it, and who is asked a question the sum."""
+    left = iter(lines)
+    desk.opener = Simulated(lambda call: next(left, "") if call.name == "router" else found if "text" in call.inputs else SUM)
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_step_that_found_nothing_is_said(desk: Shell, more: tuple[str, ...]) -> None:
+    reading(desk, ON_PENS, f's2 = extractor(text="{EMAIL}", requested=[])', "return s1, s2")
+    said = desk("ask", f"{PENS} Also: {EMAIL}", *ONLY, "--only", "extractor", "--no-cache", *more)
+    assert said.code == 0, said.err
+    assert f's2 is empty: extractor found nothing in "{EMAIL}"; nothing is near; there is ' in said.err
+    assert "s1 is empty" not in said.err
+    assert not more or said.json["status"] == "done"
+
+
+def test_of_calls_for_a_list_those_that_found_nothing_are_said(desk: Shell) -> None:
+    texts = ["A table for 2 at 8.", EMAIL]
+    left = iter([f"s1 = [extractor(text=x, requested=[]) for x in {json.dumps(texts)}]", "return s1"])
+    slot = {"slots": {"people": {"value": "2", "start": 12, "end": 13}}}
+    desk.opener = Simulated(lambda call: next(left) if call.name == "router" else slot if texts[0] == call.inputs["text"] else SLOTS)
+    said = desk("ask", f"{texts[0]} Also: {EMAIL}", "--only", "extractor", "--no-cache")
+    assert said.code == 0, said.err
+    assert f's1 is empty: extractor found nothing in "{EMAIL}"; ' in said.err
+    assert said.err.count("is empty") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("s1 = extractor(text=input.text, requested=[])", "return s1"),  # it has read what was brought along
+        ("s1 = extractor(text=input.request, requested=[])", "return s1"),
+    ],
+)
+def test_what_reads_what_was_brought_along_may_find_nothing(desk: Shell, line: str, answer: str) -> None:
+    reading(desk, line, answer)
+    at_hand = ["-i", "text=Nothing of the kind."] if "input.text" in line else []
+    said = desk("ask", EMAIL, *at_hand, "--only", "extractor", "--no-cache")
+    assert said.code == 0, said.err
+    assert ("is empty" in said.err) == ("input.request" in line)
+
+
+def test_what_acts_and_gives_nothing_has_done_its_work(desk: Shell) -> None:
+    Path("noting.py").write_text(NOTES)
+    Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["noting"]\n')
+    reading(desk, f's1 = send_note(text="{EMAIL}")', "return s1", found=None)
+    said = desk("ask", EMAIL, "--only", "send_note", "--no-cache")
+    assert said.code == 0, said.err
+    assert "is empty" not in said.err
+
+
+NOTES = """
+from orchestra import tool
+
+@tool(effect="once")
+def send_note(text: str) -> None:
+    '''Sends a note.'''
+"""

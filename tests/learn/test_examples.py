@@ -55,6 +55,17 @@ def test_an_output_that_serving_would_not_take_is_refused(card: Card, tokenizer:
     assert caught.value.code == "N110"
 
 
+def test_lines_that_go_on_from_others_begin_with_a_line_break(card: Card, tokenizer: Any) -> None:
+    router = Card.load(Path(__file__).resolve().parents[2] / "agents" / "router")
+    inputs = {"request": "What is 2 and 2?", "skills": "calculator(question: str)", "values": "input.request: str", "grammar": ""}
+    stands = 's1 = calculator(question="What is 2 and 2?")'
+    whole = ExampleMaker(router, tokenizer).example({**inputs, "plan": ""}, f"{stands}\nreturn s1")
+    rest = ExampleMaker(router, tokenizer).example({**inputs, "plan": stands}, "\nreturn s1")
+    assert tokenizer.decode(rest.prompt + rest.label) == tokenizer.decode(whole.prompt + whole.label)
+    with pytest.raises(InputError):
+        ExampleMaker(card, tokenizer).label("\nAda")
+
+
 PIECES = chunks(PASSAGE)
 SPANS = st.tuples(st.integers(0, len(PIECES) - 1), st.integers(1, 12)).map(lambda at: "".join(PIECES[at[0] : at[0] + at[1]]).strip())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from orchestra.router.gates import UNSERVED, judge
 from orchestra.router.notation import Answer, Literal, Reference, Step, read
 from orchestra.router.offer import Offer
 from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, start
-from orchestra.router.several import parted, parts_of, unserved
+from orchestra.router.several import countable, parted, parts_of, unserved
 from orchestra.router.votes import Vote
 from tests.router.house import STR, SUM, contract
 
@@ -47,6 +49,11 @@ def planned(*replies: str, declines: bool = True, repairs: int = 1) -> tuple[Dra
             ["What was it in 2018?", "unrelated, what do 7 crates come to?"],
         ),
         ("Read the booking: for 2 at 8 pm And another thing: what do 2 pay?", ["Read the booking: for 2 at 8 pm", "what do 2 pay?"]),
+        ('Who said "I came. Then: I saw."? Also: when was it?', ['Who said "I came. Then: I saw."?', "when was it?"]),
+        ('Read "A" and tell what it is. Also: what is "B"?', ['Read "A" and tell what it is.', 'what is "B"?']),
+        ("Was heißt »Haus«? Also: what does »Hof« mean?", ["Was heißt »Haus«?", "what does »Hof« mean?"]),
+        ('Is 6 " enough? Also: is 8 " better?', ['Is 6 " enough?', 'is 8 " better?']),
+        ('I need a 5" pipe. Also: what do two 6" pipes cost?', ['I need a 5" pipe.', 'what do two 6" pipes cost?']),
         ("Sum it up.\n\nPS: When was it built?", ["Sum it up.", "When was it built?"]),
     ],
 )
@@ -70,6 +77,10 @@ def test_a_request_is_cut_where_words_join_its_parts(text: str, parts: list[str]
         "Fasse den Text zusammen. PS: Vielen Dank im Voraus!",
         "How do plants make sugar? One more thing: be brief.",
         "When was it built? Finally: please answer in one sentence.",
+        'Translate this: "Where were you? Also: who was with you?"',
+        'Translate this:\n"Where were you?\n\nAlso: who was with you?"',
+        "Übersetze „Wo warst du? Und noch was: wer war dabei? Then: wo?“ ins Englische",
+        "Shorten “We are open on Mondays. Also: we are closed on Sundays.” to one line",
         "What is the capital? a) the city of Paris b) the city of Rome",
         "What is the capital? Choose: a) the city of Paris b) the city of Rome",
         "Two trains start at 1) 5 pm and 2) 6 pm. When do they meet?",
@@ -82,7 +93,20 @@ def test_what_is_told_in_several_sentences_is_one_thing(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["\n" * 8000, "? and also, " * 700, "1) " * 2600, "and on " * 1100, "In addition " + "a, " * 2600, "? Also, " + "thanks " * 1100 + "x"],
+    [
+        "\n" * 8000,
+        "? and also, " * 700,
+        "1) " * 2600,
+        "and on " * 1100,
+        "In addition " + "a, " * 2600,
+        "“ " * 4000,
+        ' "' * 4000,
+        "“? Also: ”" * 800,
+        "? Also, " + "thanks " * 1100 + "x",
+        ' "' * 4000,
+        "“? Also: ”" * 800,
+        "? Also, " + "thanks " * 1100 + "x",
+    ],
 )
 def test_parts_are_found_in_time(text: str) -> None:
     began = time.perf_counter()
@@ -95,7 +119,8 @@ def test_parts_are_found_in_time(text: str) -> None:
     [
         (ON_PENS, f's2 = support_desk(message="{FLIGHT}")', "return s1, s2"),
         ("s1 = support_desk(message=input.request)", "s2 = calculator(question=input.request)", "return s1, s2"),
-        (f's1 = [calculator(question=x) for x in ["{FLIGHT}", "{PENS}"]]', "return s1"),
+        (f's1 = [support_desk(message=x) for x in ["{FLIGHT}", "{PENS}"]]', "return s1"),
+        (f's1 = support_desk(message="{FLIGHT}")', "s2 = calculator(question=input.request)", "return s1, s2"),
         (
             f's1 = calculator(question="{FLIGHT}")',
             f's2 = support_desk(message="{PENS}")',
@@ -116,6 +141,16 @@ def test_a_plan_with_a_value_for_each_part_stands(lines: tuple[str, ...]) -> Non
         (
             ("s1 = support_desk(message=input.request)", "return s1"),
             f'2 parts, 1 step: "{FLIGHT}" and "{PENS}"; write a step for each part',
+        ),
+        (("s1 = calculator(question=input.request)", "return s1"), f'nothing serves "{FLIGHT}"; write a step for each part'),
+        ((f's1 = calculator(question="{BOTH}")', "return s1"), f'nothing serves "{FLIGHT}"; write a step for each part'),
+        (
+            (f's1 = [calculator(question=x) for x in ["{FLIGHT}", "{PENS}"]]', "return s1"),
+            f'nothing serves "{FLIGHT}"; write a step for each part',
+        ),
+        (
+            ("s1 = calculator(question=input.request)", f's2 = support_desk(message="{FLIGHT}")', "return s1"),
+            f'nothing serves "{FLIGHT}"; return s1, s2',
         ),
         ((ON_PENS, "return s1"), f'nothing serves "{FLIGHT}"; write a step for each part'),
         ((ON_PENS, f's2 = support_desk(message="{FLIGHT}")', "return s2"), f'nothing serves "{PENS}"; return s1, s2'),
@@ -159,9 +194,81 @@ def test_where_one_value_is_wanted_or_nothing_is_said_of_parts_nothing_is_demand
     assert not judge(read("return s1"), offer(PENS), [Step("s1", "support_desk", {})])
 
 
-def test_a_step_that_had_all_of_the_request_is_followed_by_another() -> None:
-    state, wanted = planned("s1 = support_desk(message=input.request)\nreturn s1")
+LAMPS = "What do 3 lamps at 20 each cost?"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ((f's1 = [calculator(question=x) for x in ["{FLIGHT}", "{PENS}", "{LAMPS}"]]', "return s1"), f'nothing serves "{FLIGHT}"'),
+        (
+            (
+                "s1 = calculator(question=input.request)",
+                f's2 = calculator(question="{PENS}")',
+                f's3 = calculator(question="{LAMPS}")',
+                "return s1, s2, s3",
+            ),
+            f'nothing serves "{FLIGHT}"',
+        ),
+        (
+            ("s1 = calculator(question=input.request)", f's2 = calculator(question="{PENS}")', "return s1, s2"),
+            f'2 parts, 1 step: "{FLIGHT}" and "{LAMPS}"',
+        ),
+    ],
+)
+def test_what_computes_is_for_no_part_without_a_number(lines: tuple[str, ...], said: str) -> None:
+    *steps, answer = map(read, lines)
+    (found,) = judge(answer, offer(f"{BOTH} Then: {LAMPS}"), [one for one in steps if isinstance(one, Step)])
+    assert found.reason == said
+
+
+@pytest.mark.parametrize("given", ["input.request", '"What do 3 lamps at 20 euros cost? Then: convert it to cents."'])
+def test_what_goes_on_from_a_sum_is_for_what_computes_all_of_it(given: str) -> None:
+    text = "What do 3 lamps at 20 euros cost? Then: convert it to cents."
+    assert not judge(read("return s1"), offer(text), [Step("s1", "calculator", read_arguments(given))])
+
+
+def read_arguments(given: str) -> Mapping[str, Any]:
+    line = read(f"s1 = calculator(question={given})")
+    assert isinstance(line, Step)
+    return line.arguments
+
+
+def test_a_part_that_had_a_sum_by_all_of_the_request_is_not_given_to_another() -> None:
+    several = offer().several
+    assert several is not None
+    whole = read("s1 = calculator(question=input.request)")
+    assert isinstance(whole, Step)
+    assert countable(several, []) == PENS
+    assert countable(several, [whole]) == ""
+
+
+def test_what_is_left_out_ends_the_planning_whatever_came_of_the_repairs() -> None:
+    state, wanted = start(Request(BOTH, offer(), 1))
+    state, wanted = go_on(state, "s1 = calculator(question=input.request)\nreturn s1")
     assert isinstance(wanted, Ask)
+    _, wanted = go_on(state, f'2 = calculator(question="{FLIGHT}")')
+    assert isinstance(wanted, Unplanned)
+    assert wanted.declined
+    assert wanted.rejections[0].reason == f'nothing serves "{FLIGHT}"'
+
+
+def test_what_computes_may_be_for_any_of_several_parts_with_a_number() -> None:
+    text = f"{PENS} Also: What do 3 lamps at 20 each cost?"
+    *steps, answer = map(read, ("s1 = calculator(question=input.request)", "return s1"))
+    (found,) = judge(answer, offer(text), [one for one in steps if isinstance(one, Step)])
+    assert found.reason.startswith("2 parts, 1 step: ")
+
+
+@pytest.mark.parametrize("skill", ["support_desk(message", "calculator(question"])
+def test_a_step_that_had_all_of_the_request_is_followed_by_another(skill: str) -> None:
+    state, wanted = planned(f"s1 = {skill}=input.request)\nreturn s1")
+    assert isinstance(wanted, Ask)
+    if skill.startswith("calculator"):
+        assert 'nothing serves "Book me a flight' in wanted.inputs["request"]
+        assert isinstance(go_on(state, "return s1")[1], Unplanned)
+        assert isinstance(go_on(state, f'2 = support_desk(message="{FLIGHT}")\nreturn s1, s2')[1], Planned)
+        return
     assert wanted.inputs["plan"].endswith("\ns")
     assert "return" not in wanted.inputs["grammar"].split("start:")[1].splitlines()[0]
     _, wanted = go_on(state, f'2 = calculator(question="{PENS}")\nreturn s1, s2')
