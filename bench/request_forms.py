@@ -9,7 +9,7 @@ request as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,14 +62,14 @@ class Forms:
     whole: Sequence[Whole]
 
     @classmethod
-    def read(cls, folder: Path = FOLDER) -> Forms:
-        """Each line once, in the order of the files."""
-        files = list(_files(folder))
-        kinds = dict.fromkeys(kind for file in files for kind in file.forms)
+    def read(cls, folder: Path = FOLDER, files: Sequence[str] = ()) -> Forms:
+        """Each line once, in the order of the files: of those of these names, or of all."""
+        read = [_read(path) for path in sorted(folder.glob("*.yaml")) if not files or path.stem in files]
+        kinds = dict.fromkeys(kind for file in read for kind in file.forms)
         return cls(
-            {kind: list(dict.fromkeys(form for file in files for form in file.forms.get(kind, ()))) for kind in kinds},
-            list(dict.fromkeys(join for file in files for join in file.joins)),
-            list({one.said: one for file in files for one in file.whole}.values()),
+            {kind: list(dict.fromkeys(form for file in read for form in file.forms.get(kind, ()))) for kind in kinds},
+            list(dict.fromkeys(join for file in read for join in file.joins)),
+            list({one.said: one for file in read for one in file.whole}.values()),
         )
 
 
@@ -80,6 +80,5 @@ def bare_messages() -> dict[str, list[str]]:
     return said
 
 
-def _files(folder: Path) -> Iterator[_File]:
-    for path in sorted(folder.glob("*.yaml")):
-        yield _File.model_validate(load(path.read_bytes(), str(path)).value, strict=False)
+def _read(path: Path) -> _File:
+    return _File.model_validate(load(path.read_bytes(), str(path)).value, strict=False)

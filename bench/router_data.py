@@ -1,6 +1,6 @@
 """The data set that the agent `router` is trained on: requests to the shipped fleet, put together by rule, with the plans that answer them.
 
-    python -m bench.router_data --data FOLDER --out FOLDER [--rows 1800] [--seed 11] [--times 2]
+    python -m bench.router_data --data FOLDER --out FOLDER [--rows 1800] [--seed 11] [--times 2] [--whole absent ...]
 
 A request is one to three pieces of work in a row, each with the step that does it: a question to documents, a question to a table, an
 arithmetic story, a claim to hold against documents or against a text, a message whose intent is wanted, a booking to read, a message for
@@ -377,9 +377,11 @@ def mended(one: Wanted, offer: Offer, number: int) -> Iterator[Row]:
         yield Row(f"router-{number}-mended", {**wanted.inputs, "grammar": ""}, f"\n{rest}", one.group)
 
 
-async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES) -> DataSet:
-    """The data set."""
+async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, whole: Sequence[str] = ()) -> DataSet:
+    """The data set, with the whole requests of these files of `bench/requests`; of all where none is named."""
     found, forms = pieces(folder), Forms.read()
+    if whole:
+        forms = replace(forms, whole=Forms.read(files=whole).whole)
     async with Orchestra.open(fleet="none") as orchestra:
         card = orchestra.registry.card("router")
         # The fleet's skills are few, so that none is left out: what is offered follows from the values alone.
@@ -414,8 +416,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=SEED, help="of what is drawn")
     parser.add_argument("--times", type=int, default=TIMES, help="rows of each request that was written as a whole")
+    parser.add_argument("--whole", nargs="+", default=[], metavar="NAME", help="whole requests of these files of bench/requests alone")
     given = parser.parse_args()
-    write(asyncio.run(made(given.data, given.rows, given.seed, given.times)), given.out)
+    write(asyncio.run(made(given.data, given.rows, given.seed, given.times, given.whole)), given.out)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class Unserved:
 
 def parts_of(text: str) -> Parts | None:
     """The parts of a request that has several; None of any other."""
-    quoted = [match.span() for match in _QUOTED.finditer(text)]
+    quoted = [match.span() for match in _QUOTED.finditer(text) if match[0] != text.strip()]
 
     def outside(found: Iterable[re.Match[str]]) -> list[re.Match[str]]:
         return [match for match in found if not any(start < match.end() <= end for start, end in quoted)]

@@ -50,6 +50,7 @@ def planned(*replies: str, declines: bool = True, repairs: int = 1) -> tuple[Dra
         ),
         ("Read the booking: for 2 at 8 pm And another thing: what do 2 pay?", ["Read the booking: for 2 at 8 pm", "what do 2 pay?"]),
         ('Who said "I came. Then: I saw."? Also: when was it?', ['Who said "I came. Then: I saw."?', "when was it?"]),
+        ('"Who was it? Also: when was it?"', ['"Who was it?', 'when was it?"']),
         ('Read "A" and tell what it is. Also: what is "B"?', ['Read "A" and tell what it is.', 'what is "B"?']),
         ("Was heißt »Haus«? Also: what does »Hof« mean?", ["Was heißt »Haus«?", "what does »Hof« mean?"]),
         ('Is 6 " enough? Also: is 8 " better?', ['Is 6 " enough?', 'is 8 " better?']),

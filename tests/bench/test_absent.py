@@ -1,0 +1,68 @@
+"""What counts as said of a request that nothing serves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from bench.absent import AFTERWARDS, HEADS, OTHERWISE, REFUSED, SAID, SERVED, SKILLS, UNSAID, WHOLE, Told, Wanted, requests, table
+from orchestra.cli.undone import Idle
+from orchestra.planning import Draft
+from orchestra.router.gates import Rejection
+from orchestra.router.notation import read_plan
+from orchestra.router.plan import plan_of
+from orchestra.router.planner import DECLINED
+from tests.router.test_several import BOTH, FLIGHT, PENS
+from tests.router.test_several import offer as offered
+
+NAMED = f'nothing serves "{FLIGHT}"'
+ON_BOTH = f's1 = calculator(question="{PENS}")\ns2 = support_desk(message="{FLIGHT}")\nreturn s1, s2'
+
+
+def draft(plan: str, *reasons: str, code: str = DECLINED) -> Draft:
+    made = plan_of(read_plan(plan)) if plan else None
+    return Draft(BOTH, offered(), made, tuple(Rejection(code, "/answer", reason) for reason in reasons))
+
+
+@pytest.mark.parametrize(
+    ("absent", "made", "idle", "verdict"),
+    [
+        ("all", draft("", "nothing that is offered serves the request"), (), SAID),
+        ("all", draft("", "this step is called s1", code="R001"), (), UNSAID),
+        ("all", draft("s1 = support_desk(message=input.request)\nreturn s1"), (), UNSAID),  # of parts that may be left out none is said
+        ("all", draft("s1 = support_desk(message=input.request)\nreturn s1"), (Idle("", "support_desk", BOTH),), AFTERWARDS),
+        ([FLIGHT], draft("", NAMED), (), SAID),
+        ([FLIGHT], draft("", "nothing that is offered serves the request"), (), WHOLE),
+        ([FLIGHT], draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), AFTERWARDS),  # with --anyway
+        ([FLIGHT], draft("s1 = support_desk(message=input.request)\nreturn s1"), (), UNSAID),
+        ([FLIGHT], draft(ON_BOTH), (), UNSAID),
+        ([FLIGHT], draft(ON_BOTH), (Idle("", "calculator", PENS),), UNSAID),
+        ([FLIGHT], draft(ON_BOTH), (Idle("", "support_desk", FLIGHT),), AFTERWARDS),
+        ("none", draft("", "nothing that is offered serves the request"), (), REFUSED),
+        ("none", draft(ON_BOTH), (), SERVED),
+        ("none", draft(ON_BOTH), (Idle("", "support_desk", FLIGHT),), SERVED),  # who hands over to a person sorts
+        ("none", draft(ON_BOTH), (Idle("", "calculator", PENS),), OTHERWISE),
+        ("none", draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), OTHERWISE),
+    ],
+)
+def test_what_counts_as_said(absent: Any, made: Draft, idle: tuple[Idle, ...], verdict: str) -> None:
+    told = Told(Wanted(BOTH, {}, absent, ("sum", "desk")), made, idle)
+    assert told.verdict == verdict
+    assert verdict in HEADS[told.wanted.head]
+
+
+def test_the_requests_are_of_kinds_that_are_known_and_their_parts_stand_in_them() -> None:
+    wanted = requests()
+    assert Counter(one.head for one in wanted) == dict(zip(HEADS, (40, 24, 36), strict=True))
+    for one in wanted:
+        assert {*one.served} <= {*SKILLS}
+        assert isinstance(one.absent, str) or all(part in one.request for part in one.absent)
+
+
+def test_the_table_counts_all_and_lists_what_went_wrong() -> None:
+    wanted = Wanted(BOTH, {}, [FLIGHT], ("sum",))
+    text = table([Told(wanted, draft("", NAMED), ()), Told(wanted, draft(ON_BOTH), ())], "today")
+    assert "| a part of it is served, 2 requests | said 1, said of all of it 0, said afterwards 0, not said 1 |" in text
+    assert text.count("\n- not said: *Book me a flight") == 1
