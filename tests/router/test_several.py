@@ -104,9 +104,6 @@ def test_what_is_told_in_several_sentences_is_one_thing(text: str) -> None:
         ' "' * 4000,
         "“? Also: ”" * 800,
         "? Also, " + "thanks " * 1100 + "x",
-        ' "' * 4000,
-        "“? Also: ”" * 800,
-        "? Also, " + "thanks " * 1100 + "x",
     ],
 )
 def test_parts_are_found_in_time(text: str) -> None:
