@@ -4,8 +4,9 @@
 
 The requests stand in `bench/absent.yaml`: `absent` is `all`, `none`, or the parts that nothing does, word for word; `served` are the kinds
 of work of the others. Each is asked, one after the other, on the real server. *Said*: the request, or the part, was refused as one that
-nothing serves (R014), before anything was answered; *said of all of it*: so was a request of which a part is served; *said afterwards*: a
-step made nothing of it, and `ask` says so of these very words; *not said* is the rest. *Planned as it should be*: all values that are
+nothing serves (R014), before anything was answered; *said afterwards*: a step made
+nothing of it, and `ask` says so of these words; *said of all of it*: either was said of a request of which a part is served; *not said* is
+the rest. *Planned as it should be*: all values that are
 returned come from what serves that kind of work. With `--page` the table goes into docs/router.md, and below it each
 request of which it was not said, or that was refused and is served.
 """
@@ -98,7 +99,10 @@ class Told:
             return UNSAID if not self.draft.declined else SAID if named else WHOLE
         left = self.draft.undone
         told = [one.words for one in self.idle] + ([*left.parts] if left is not None and not left.whole else [])
-        return AFTERWARDS if all(any(words in part or part in words for words in told) for part in parts) else UNSAID
+        request = self.wanted.request
+        if all(any(words in part or (part in words and (words != request or part == request)) for words in told) for part in parts):
+            return AFTERWARDS
+        return WHOLE if request in told else UNSAID
 
     def _as_it_should(self, plan: Plan) -> bool:
         """Whether each value that is returned comes from what serves a kind of work that is wanted, and all of these are served."""

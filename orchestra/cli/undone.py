@@ -45,12 +45,13 @@ def idle(draft: Draft, history: History, chosen: Settings) -> Iterator[Idle]:
         row = history.row(f"{NODE}@{draft.version}/{step.name}")
         if row is None or not isinstance(row.outcome, Value):
             continue
+        skill = draft.offer.skills.get(step.skill)  # a plan from the cache, or a later one, may have been made of others
         returned = [() if step.each is not None else value.path for value in draft.plan.answer.values if value.root == step.name]
         for words, value in _calls(step, row.outcome.value, draft.request):
             if step.skill == DESK and packaged:
                 if said := _sorted(value):
                     yield Idle(said, DESK, words or draft.request)
-            elif words and not draft.offer.skills[step.skill].acts and any(_empty(_at(value, path)) for path in returned):
+            elif words and skill is not None and not skill.acts and any(_empty(_at(value, path)) for path in returned):
                 yield Idle(f'{step.name} is empty: {step.skill} found nothing in "{shortened(words, SHOWN)}"', step.skill, words)
 
 
@@ -67,7 +68,7 @@ def _calls(step: Step, value: Any, request: str) -> Iterator[tuple[str, Any]]:
 
 
 def _words(given: Iterable[Argument], request: str) -> str:
-    """The one text of the request among some arguments; empty where there are more, or where another value is read."""
+    """The shortest text of the request among some arguments; empty where there is none, or where another value is read."""
     found: list[str] = []
     for value in given:
         match value:
@@ -79,7 +80,7 @@ def _words(given: Iterable[Argument], request: str) -> str:
                 return ""
             case _:
                 pass
-    return found[0] if len(found) == 1 else ""
+    return min(found, key=len, default="")
 
 
 def _at(value: Any, path: Sequence[str | int]) -> Any:

@@ -152,7 +152,7 @@ def _left_out(state: Drafting, answer: Answer, fault: Rejection) -> tuple[Drafti
 def _stood(state: Drafting) -> Planned | Unplanned | None:
     """The plan as it stood when an answer was refused for what it leaves out, and nothing else came of the repairs; or why it is not taken.
     None where no answer was. The plan's answer has all of its steps, if that leaves nothing out, else those that no other step reads."""
-    if all(one.code != UNSERVED for one in state.rejected):
+    if not state.steps or all(one.code != UNSERVED for one in state.rejected):
         return None
     offer, steps = state.request.offer, state.steps
     used = {reference.root for step in steps for reference in step.references}

@@ -51,6 +51,12 @@ _MANNER = re.compile(
 """A part that says how the others are to be answered."""
 _BACK = re.compile(r"\b(?:it|its|them|their|that|this|those|these|both|the (?:result|answer|outcome|sum|total|summary)s?)\b", re.IGNORECASE)
 """What refers to another part."""
+_RECKON = re.compile(
+    r"\b(?:convert|round|halve|double|triple|express|split|divide|multiply|add|subtract|take|turn)\b[^.?!]{0,20}"
+    r"\b(?:it|them|this|that|these|those|the (?:result|answer|outcome|sum|total)s?)\b",
+    re.IGNORECASE,
+)
+"""What reckons on with what another part comes to."""
 _NUMBER = re.compile(r"\d|\b(?:dozen|half|halve|twice|thrice|double|triple|pair|couple|quarter|third)", re.IGNORECASE)
 _QUOTED = re.compile(r"""(?<![^\s(:])"(?!\s)[^"]{2,}(?<!\s)"(?!\w)|“[^“”]+”|„[^“”„]+[“”]|»[^«»]+«|«[^«»]+»""")
 """Words of somebody else, or a text that is to be worked on."""
@@ -143,7 +149,8 @@ def unserved(several: Parts | None, steps: Sequence[Step], answer: Answer) -> Un
         sums += any_sum
         spare += wordless + any_part if own or any_part or any_sum else max(wordless, 1)
     left = tuple(several.text[start:end] for start, end in several.spans if (start, end) not in served)
-    spare += min(leaning, sum(_BACK.search(part) is not None for part in left)) + min(sums, sum(map(numbered, left)))
+    back, able = ({part for part in left if told(part)} for told in (_BACK.search, numbered))
+    spare += min(min(leaning, len(back)) + min(sums, len(able)), len(back | able))
     return Unserved(left, spare) if len(left) > spare else None
 
 
@@ -159,15 +166,20 @@ class _Share:
 
 
 def _share(several: Parts, step: Step) -> _Share:
-    """The parts whose words a step was given. What computes does nothing about words without a number, unless they go on from another part
-    (`Then: convert it to cents.`): of several parts it is for those with a number, and of all of them for one."""
+    """The parts whose words a step was given.
+
+    What computes does nothing about words without a number, unless they are a further sum of one before (`Then: convert it to cents.`): of
+    several parts it is for those, and of all of the request for one, where more have a number, or none has.
+    """
     texts, whole = _given(step)
     given = frozenset(several.spans) if whole else frozenset(span for text in texts for span in _touched(several, text))
-    if step.skill in several.computing and (sums := {span for span in given if numbered(several.text[slice(*span)])}):
-        if whole and len(sums) > 1:
-            return _Share(any_sum=True)
-        return _Share(frozenset(sums | {span for span in given if _BACK.search(several.text[slice(*span)])}))
-    return _Share(any_part=True) if whole else _Share(given)
+    if step.skill not in several.computing:
+        return _Share(any_part=True) if whole else _Share(given)
+    said = {span: several.text[slice(*span)] for span in given}
+    sums = [span for span in given if numbered(said[span])]
+    if whole and len(sums) != 1:
+        return _Share(any_sum=True)
+    return _Share(frozenset(span for span in given if not sums or span in sums or (span > min(sums) and _RECKON.search(said[span]))))
 
 
 def had_all(step: Step) -> bool:

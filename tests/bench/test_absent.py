@@ -39,6 +39,7 @@ def draft(plan: str, *reasons: str, code: str = DECLINED) -> Draft:
         ([FLIGHT], draft("s1 = support_desk(message=input.request)\nreturn s1"), (), UNSAID),
         ([FLIGHT], draft(ON_BOTH), (), UNSAID),
         ([FLIGHT], draft(ON_BOTH), (Idle("", "calculator", PENS),), UNSAID),
+        ([FLIGHT], draft("s1 = support_desk(message=input.request)\nreturn s1"), (Idle("", "support_desk", BOTH),), WHOLE),
         ([FLIGHT], draft(ON_BOTH), (Idle("", "support_desk", FLIGHT),), AFTERWARDS),
         ("none", draft("", "nothing that is offered serves the request"), (), REFUSED),
         ("none", draft(ON_BOTH), (), SERVED),

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from orchestra.agent.registry import builtin_folder
+from orchestra.cli.undone import idle
+from orchestra.config import Settings
 from orchestra.doors import Call
+from orchestra.planning import Draft
+from orchestra.router.notation import read_plan
+from orchestra.router.offer import Offer
+from orchestra.router.plan import plan_of
+from orchestra.values.outcome import Value
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 from tests.cli.test_ask import FLEET
@@ -209,3 +217,11 @@ from orchestra import tool
 def send_note(text: str) -> None:
     '''Sends a note.'''
 """
+
+
+def test_a_plan_of_skills_that_are_not_offered_any_more_is_read_all_the_same(desk: Shell) -> None:
+    """A plan from the cache, or a later one of a run, may have been made of others."""
+    made = plan_of(read_plan(f's1 = extractor(text="{EMAIL}", requested=[])\nreturn s1'))
+    history: Any = SimpleNamespace(row=lambda path: SimpleNamespace(outcome=Value(SLOTS)))
+    known = Offer.of([], {"request": {"type": "string"}})
+    assert not [*idle(Draft(EMAIL, known, made), history, Settings.load({"fleet": "nowhere"}))]

@@ -226,6 +226,33 @@ def test_what_goes_on_from_a_sum_is_for_what_computes_all_of_it(given: str) -> N
     assert not judge(read("return s1"), offer(text), [Step("s1", "calculator", read_arguments(given))])
 
 
+@pytest.mark.parametrize(
+    ("text", "lines", "left"),
+    [
+        (f"{PENS} Also: tell my brother on WhatsApp that I'm leaving now.", ("calculator(question=input.request)",), "tell my brother"),
+        (f"Translate this letter into French. Also: {PENS}", ("calculator(question=input.request)",), "Translate this letter"),
+        ("Book me a flight to Rome. Also: send an email to Ann.", ("calculator(question=input.request)",), "send an email"),
+        (
+            f"{FLIGHT} Also: {LAMPS} Then: convert it to 5 currencies.",
+            ("calculator(question=input.request)", "calculator(question=s1.expression)"),
+            FLIGHT,
+        ),
+    ],
+)
+def test_what_computes_does_nothing_about_what_refers_to_no_sum(text: str, lines: tuple[str, ...], left: str) -> None:
+    steps = [read(f"s{number} = {line}") for number, line in enumerate(lines, 1)]
+    answer = read(f"return {', '.join(f's{number}' for number in range(1, len(lines) + 1))}")
+    (found,) = judge(answer, offer(text), [one for one in steps if isinstance(one, Step)])
+    assert found.code == UNSERVED
+    assert left in found.reason
+
+
+def test_an_answer_without_a_step_is_no_plan_that_leaves_something_out() -> None:
+    _, wanted = planned("return s1", "return s1")
+    assert isinstance(wanted, Unplanned)
+    assert not wanted.declined
+
+
 def read_arguments(given: str) -> Mapping[str, Any]:
     line = read(f"s1 = calculator(question={given})")
     assert isinstance(line, Step)
