@@ -231,6 +231,7 @@ def test_what_goes_on_from_a_sum_is_for_what_computes_all_of_it(given: str) -> N
     [
         (f"{PENS} Also: tell my brother on WhatsApp that I'm leaving now.", ("calculator(question=input.request)",), "tell my brother"),
         (f"Translate this letter into French. Also: {PENS}", ("calculator(question=input.request)",), "Translate this letter"),
+        (f"Please turn this into a song. Also: {PENS}", ("calculator(question=input.request)",), "Please turn this into a song."),
         ("Book me a flight to Rome. Also: send an email to Ann.", ("calculator(question=input.request)",), "send an email"),
         (
             f"{FLIGHT} Also: {LAMPS} Then: convert it to 5 currencies.",
