@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from orchestra.events import NOTHING, Usage
-from orchestra.router.gates import judge
+from orchestra.router.gates import UNSERVED, judge
 from orchestra.router.intents import Intent, Pair, aligned
 from orchestra.router.notation import ELEMENT, INPUT, Answer, Argument, Line, Literal, NotPlan, Reference, Step, read
 from orchestra.router.offer import Offer, Skill
@@ -31,7 +31,7 @@ from orchestra.values.json import canonical, digest
 from orchestra.values.types import branches
 from orchestra.verify.quotes import fold
 
-FORMAT = "orchestra/plan/v1"
+FORMAT = "orchestra/plan/v2"
 """Of what is stored; part of every key, so that an older one is never met."""
 MAX_LINES = 128
 IGNORED = "R011"
@@ -114,8 +114,8 @@ def recalled(stored: Any, request: str, offer: Offer, of: str, whole: Collection
     if not 0 <= found.agree <= found.sampled or (found.sampled and not found.agree):
         raise Unfit("it says that more samples agreed than there were", foreign=True)
     plan = _plan(found.lines)
-    offer = replace(offer, several=None)  # whoever made it was asked for a step for each part, and it was taken with what it leaves out
-    _gate(plan, replace(offer, words=offer.words and found.request), foreign=True)  # its texts are pieces of the request that it was for
+    of_old = replace(offer, words=offer.words and found.request, several=None)
+    _gate(plan, of_old, foreign=True)  # its texts are pieces of the request that it was for
     fitted = _fitted(plan, found.request, request, offer, whole)
     _gate(fitted, offer)
     return fitted, found
@@ -137,7 +137,8 @@ def _gate(plan: Plan, offer: Offer, *, foreign: bool = False) -> None:
     steps: tuple[Step, ...] = ()
     lines: tuple[Line, ...] = (*plan.steps, plan.answer)
     for line in lines:
-        if faults := judge(line, offer, steps):
+        # Whoever made it was asked for a step for each part, and it was taken with what it leaves out.
+        if faults := [one for one in judge(line, offer, steps) if one.code != UNSERVED]:
             raise Unfit(str(faults[0]), foreign=foreign)
         if isinstance(line, Step):
             steps = (*steps, line)

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from orchestra.engine.kinds.planning import elected, sample_of
+from orchestra.events import NOTHING
+from orchestra.router.cache import Unfit, entry, recalled
 from orchestra.router.gates import UNSERVED, judge
 from orchestra.router.notation import Answer, Literal, Reference, Step, read
 from orchestra.router.offer import Offer
+from orchestra.router.plan import Plan, plan_of
 from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, start
 from orchestra.router.several import countable, parted, parts_of, unserved
 from orchestra.router.votes import Vote
@@ -348,3 +351,14 @@ def test_a_part_without_a_number_is_nothing_to_compute() -> None:
     assert not judge(Step("s1", "calculator", {"question": Literal(FLIGHT)}), alone, [])  # as before, where parts are not looked at
     half = "How much is half a dozen eggs? Also: when was it?"
     assert not judge(Step("s1", "calculator", {"question": Literal("How much is half a dozen eggs?")}), offer(half), [])
+
+
+def test_a_plan_that_has_served_is_not_taken_where_what_computes_is_given_words_without_a_number() -> None:
+    def again(*lines: str) -> Plan:
+        made = plan_of([read(line) for line in lines])
+        assert made is not None
+        return recalled(entry(made, BOTH, "shape", NOTHING), BOTH, offer(), "shape")[0]
+
+    assert again(ON_PENS, "return s1").steps  # with what it leaves out, which was taken
+    with pytest.raises(Unfit, match="has no number"):
+        again(f's1 = calculator(question="{FLIGHT}")', f's2 = calculator(question="{PENS}")', "return s1, s2")
