@@ -1,7 +1,7 @@
 """What adapters cost on a CPU: tokens per second of the base model, of one adapter, and of all of them mixed.
 
     python -m bench.adapters [--adapters 5] [--tokens 64] [--rounds 3] [--at-once 16 32] [--without] [--dedicated] [--unguessed]
-                             [--lock FILE]
+                             [--dtype float32] [--quantization none] [--lock FILE]
 
 Starts a server of its own on the weights of the laptop fleet, with adapters full of noise (ranks 16 and 8 in turn, on all linear
 layers), all loaded. The rounds go through the mixes in turn; the table has the best of each, and its ratio to the base model's on the
@@ -184,8 +184,14 @@ async def main() -> int:
     parser.add_argument("--dedicated", action="store_true")
     parser.add_argument("--unguessed", action="store_true")
     parser.add_argument("--lock", type=Path)
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
+    parser.add_argument("--quantization", choices=("auto", "int8", "none"), default="auto")
     given = parser.parse_args()
-    server = config.read(ROOT / "configs" / "laptop.yaml").local["smol"].model_copy(update={"max_loras": given.adapters + 1})
+    server = (
+        config.read(ROOT / "configs" / "laptop.yaml")
+        .local["smol"]
+        .model_copy(update={"max_loras": given.adapters + 1, "dtype": given.dtype})
+    )
     found = weights.find(server.weights, weights.Pantry.of())
     if found is None:
         print("orchestra fleet start   # once, for its weights", file=sys.stderr)

@@ -240,7 +240,8 @@ class LocalServer(Frozen):
     """The name that requests carry."""
     weights: Weights
     device: Literal["cpu", "gpu"] = "gpu"
-    dtype: Literal["auto", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """What it computes in. On a CPU `auto` is bfloat16 where the CPU has instructions for it, and float32 elsewhere."""
     max_model_len: Positive
     max_num_seqs: Positive | None = None
     max_loras: Annotated[int, Field(ge=0, le=256)] = 0
@@ -259,7 +260,9 @@ class LocalServer(Frozen):
     For CPUs, and vLLM then refuses `min_p` and `logit_bias`, which no card has."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     tensor_parallel_size: Positive = 1
-    quantization: Literal["awq", "gptq", "fp8", "compressed-tensors"] | None = None
+    quantization: Literal["auto", "int8", "awq", "gptq", "fp8", "compressed-tensors"] | None = None
+    """How its weights are kept. `int8` is for CPUs: linear layers in 8 bits, made from the same weights when it starts; `auto` is that on a
+    CPU without bfloat16, and nothing elsewhere. The others name the format of the weights, as vLLM does."""
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     enforce_eager: bool = False
     prefix_caching: bool = True
@@ -286,6 +289,8 @@ class LocalServer(Frozen):
             raise ValueError("dedicated is for a server with `device: cpu` and without tensor parallelism")
         if self.speculative_tokens and self.device != "cpu":
             raise ValueError("speculative_tokens is for a server with `device: cpu`")
+        if self.quantization == "int8" and (self.device != "cpu" or self.dtype in ("bfloat16", "float16")):
+            raise ValueError("quantization: int8 is for a server with `device: cpu` and `dtype: float32` or `auto`")
         return self
 
 

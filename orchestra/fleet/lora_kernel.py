@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import float32, njit, uint16
+from numba import float32, njit, types, uint16
 from numba.extending import intrinsic
 
 Numbers: TypeAlias = "np.ndarray[Any, Any]"
@@ -24,19 +24,25 @@ AT_ONCE = 4
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
-def widened(_context: Any, _number: Any) -> Any:
-    """The float32 of a bfloat16, which numba does not know: its bits are the upper half."""
+def widened(_context: Any, number: Any) -> Any:
+    """The float32 of an element: of a bfloat16, which numba does not know, its bits are the upper half; a float32 is itself."""
+
+    def same(_: Any, __: Any, ___: Any, given: Any) -> Any:
+        return given[0]
 
     def code(_: Any, builder: Any, __: Any, given: Any) -> Any:
         word = ir.IntType(32)
         return builder.bitcast(builder.shl(builder.zext(given[0], word), ir.Constant(word, 16)), ir.FloatType())
 
-    return float32(uint16), code
+    return (float32(float32), same) if isinstance(number, types.Float) else (float32(uint16), code)
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
-def narrowed(_context: Any, _number: Any) -> Any:
-    """The bfloat16 that is nearest to a float32, the even one where two are. Finite numbers only."""
+def narrowed(_context: Any, _number: Any, like: Any) -> Any:
+    """A float32 as an element of the kind of `like`: the nearest bfloat16, the even one where two are; or itself. Finite numbers only."""
+
+    def same(_: Any, __: Any, ___: Any, given: Any) -> Any:
+        return given[0]
 
     def code(_: Any, builder: Any, __: Any, given: Any) -> Any:
         word = ir.IntType(32)
@@ -45,20 +51,22 @@ def narrowed(_context: Any, _number: Any) -> Any:
         rounded = builder.add(bits, builder.add(even, ir.Constant(word, 0x7FFF)))
         return builder.trunc(builder.lshr(rounded, ir.Constant(word, 16)), ir.IntType(16))
 
-    return uint16(float32), code
+    return (float32(float32, float32), same) if isinstance(like, types.Float) else (uint16(float32, uint16), code)
 
 
-_MATRIX, _VECTOR, _NUMBERS = "uint16[:, ::1]", "uint16[::1]", "int64[::1]"
+def _signature(element: str) -> str:
+    """Of the kernel for one kind of element: `uint16`, the bits of a bfloat16, or `float32`."""
+    matrix, vector, numbers = f"{element}[:, ::1]", f"{element}[::1]", "int64[::1]"
+    return f"void({matrix}, {matrix}, {matrix}, {vector}{f', {numbers}' * 6})"
 
 
 @njit(  # type: ignore[untyped-decorator]  # numba has no types
-    f"void({_MATRIX}, {_MATRIX}, {_MATRIX}, {_VECTOR}, {_NUMBERS}, {_NUMBERS}, {_NUMBERS}, {_NUMBERS}, {_NUMBERS}, {_NUMBERS})",
     fastmath=True,
     boundscheck=False,
     error_model="numpy",
 )
 def add(y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts: Any, widths: Any, starts: Any) -> None:
-    """`y[t] += (x[t] a[s]ᵀ) b[s]` for each token `t` in `order`, all in bfloat16, summed in float32.
+    """`y[t] += (x[t] a[s]ᵀ) b[s]` for each token `t` in `order`, all in bfloat16 or all in float32, summed in float32.
 
     `y` is (tokens, out), `x` is (tokens, in), `slots` has each token's slot; those of one slot are neighbours in `order`, which leaves out
     what has none. Of a `Flat` are `a`, (rows, in), and of each of its rows what `b` has for it: the numbers from `starts[r]` on,
@@ -109,9 +117,9 @@ def add(y: Any, x: Any, a: Any, b: Any, order: Any, slots: Any, ends: Any, lefts
             row += 4
             if row == end or lefts[row] != left:
                 for j in range(width):
-                    part0[j] = narrowed(sums0[j])
+                    part0[j] = narrowed(sums0[j], part0[j])
                 for j in range(width):
-                    part1[j] = narrowed(sums1[j])
+                    part1[j] = narrowed(sums1[j], part1[j])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """The adapters of a layer as `add` reads them; bfloat16 as its bits."""
+    """The adapters of a layer as `add` reads them, in the type of the layer; bfloat16 as its bits."""
 
     a: Numbers
     b: Numbers
@@ -138,7 +146,9 @@ class Flat:
     @staticmethod
     def of(blocks: Iterable[Block], slots: int, wide: int) -> Flat:
         """From blocks in the order of their slots; `wide` is the width of the layer's input."""
-        downs, ups = [torch.empty(0, wide, dtype=torch.bfloat16)], [torch.empty(0, dtype=torch.bfloat16)]
+        blocks = tuple(blocks)
+        dtype = blocks[0].down.dtype if blocks else torch.bfloat16
+        downs, ups = [torch.empty(0, wide, dtype=dtype)], [torch.empty(0, dtype=dtype)]
         counts, lefts, widths = [0] * slots, list[int](), list[int]()
         for block in blocks:
             more = -block.down.shape[0] % AT_ONCE
@@ -150,14 +160,19 @@ class Flat:
             widths += [block.up.shape[0]] * rows
         ends, starts = np.cumsum([0, *counts]), np.cumsum([0, *widths])[:-1]
         listed = (np.asarray(part, np.int64) for part in (ends, lefts, widths, starts))
-        return Flat(bits(torch.cat(downs)), bits(torch.cat(ups)), *listed)
+        return Flat(elements(torch.cat(downs)), elements(torch.cat(ups)), *listed)
 
     def add(self, y: torch.Tensor, x: torch.Tensor, order: Numbers, slots: Numbers) -> None:
-        """Adds to each row of `y` what its adapter makes of the same row of `x`; both in bfloat16 and contiguous."""
-        add(bits(y), bits(x), self.a, self.b, order, slots, self.ends, self.lefts, self.widths, self.starts)
+        """Adds to each row of `y` what its adapter makes of the same row of `x`; both contiguous, and in the type of the adapters."""
+        add(elements(y), elements(x), self.a, self.b, order, slots, self.ends, self.lefts, self.widths, self.starts)
 
 
-def bits(tensor: torch.Tensor) -> Numbers:
-    """The memory of a tensor of bfloat16, as numbers that numpy knows."""
-    found: Numbers = tensor.view(torch.uint16).numpy()
+def elements(tensor: torch.Tensor) -> Numbers:
+    """The memory of a tensor of float32 or bfloat16 for numpy, which knows a bfloat16 as its bits only."""
+    found: Numbers = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return found
+
+
+def compile_for(dtype: torch.dtype) -> None:
+    """Compiles the kernel for tensors of this type, which takes seconds, before the first step needs it."""
+    add.compile(_signature("uint16" if dtype == torch.bfloat16 else "float32"))

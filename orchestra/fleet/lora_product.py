@@ -32,6 +32,9 @@ from orchestra.fleet.lora_kernel import Block, Flat
 FEW = 512
 """Tokens in a step up to which the kernel is taken, on one thread. `python -m bench.adapter_kernel` has the times of both ways."""
 
+KERNEL_TYPES = frozenset({torch.bfloat16, torch.float32})
+"""What the kernel is compiled for."""
+
 LONG = 128
 """Tokens that neighbours with the same adapter have on average, from which on they are taken as they lie."""
 
@@ -115,7 +118,11 @@ class Stack:
     @cached_property
     def plain(self) -> bool:
         """Whether the kernel can read it."""
-        return bool(self.a.dtype == self.b.dtype == torch.bfloat16)
+        return bool(self.a.dtype == self.b.dtype and self.a.dtype in KERNEL_TYPES)
+
+    def fits(self, tensor: torch.Tensor) -> bool:
+        """Whether the kernel can read a tensor beside these adapters as it lies."""
+        return tensor.dtype == self.a.dtype and bool(tensor.is_contiguous())
 
     def one(self, slot: int) -> Pair:
         """The products with one adapter."""
@@ -168,7 +175,7 @@ def add_product(y: torch.Tensor, x: torch.Tensor, stack: Stack, step: Step, scal
     """Adds to each row of `y` what its adapter makes of the same row of `x`; `y` may be wider or narrower than the adapters."""
     if not stack.ends[-1]:
         return
-    if step.few and scale == 1.0 and stack.plain and y.shape[1] == stack.width and _plain(y) and _plain(x):
+    if step.few and scale == 1.0 and stack.plain and y.shape[1] == stack.width and stack.fits(y) and stack.fits(x):
         stack.flat.add(y, x, step.order, step.numbers)
         return
     width = min(y.shape[1], stack.width)  # vLLM pads vocabularies
@@ -184,11 +191,6 @@ def add_product(y: torch.Tensor, x: torch.Tensor, stack: Stack, step: Step, scal
         inner = pair.down(x.index_select(0, rows))
         outer = pair.up(inner if scale == 1.0 else inner.mul_(scale))
         y.index_add_(0, rows, outer if width == outer.shape[1] else outer[:, :width])
-
-
-def _plain(tensor: torch.Tensor) -> bool:
-    """Whether the kernel can read it as it lies."""
-    return tensor.dtype == torch.bfloat16 and bool(tensor.is_contiguous())
 
 
 def _rows(tensor: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from orchestra.agent.card import Card
 from orchestra.errors import FleetError
-from orchestra.fleet import adapters, weights
+from orchestra.fleet import adapters, cpu, weights
 from orchestra.fleet.config import Endpoint, LocalServer
 from orchestra.fleet.weights import Pantry
 from orchestra.values.json import canonical, digest
@@ -58,7 +58,8 @@ class Marks:
 
     def _server(self, name: str, target: LocalServer) -> str:
         if not (found := self._servers.get(name, "")) and (contents := self._contents(target)):
-            found = self._servers[name] = digest(canonical([contents, target.model_dump(mode="json", include=set(SETTINGS))]))
+            settings = cpu.resolved(target, self._pantry.folders.cache).model_dump(mode="json", include=set(SETTINGS))
+            found = self._servers[name] = digest(canonical([contents, settings]))
         return found
 
     def _contents(self, target: LocalServer) -> str:

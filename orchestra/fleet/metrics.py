@@ -23,6 +23,8 @@ class Load:
     """Requests that ended well since the start."""
     tokens: int = 0
     """Prompt and output tokens since the start."""
+    written: int = 0
+    """Output tokens since the start."""
     prefix_queries: int = 0
     prefix_hits: int = 0
     guesses: int = 0
@@ -67,6 +69,7 @@ def read(text: str) -> Load:
         kv_cache=sums.get("vllm:kv_cache_usage_perc", 0.0),
         finished=count("request_success_total"),
         tokens=count("prompt_tokens_total", "generation_tokens_total"),
+        written=count("generation_tokens_total"),
         prefix_queries=count("prefix_cache_queries_total"),
         prefix_hits=count("prefix_cache_hits_total"),
         guesses=count("spec_decode_num_draft_tokens_total"),

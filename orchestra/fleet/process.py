@@ -32,6 +32,8 @@ class Launch:
     """What the weights looked like when it was started (`orchestra.fleet.weights.look`); empty where nobody looked."""
     spare_slots: int = 0
     """Slots for adapters that must stay free (`orchestra.fleet.lora_cpu`)."""
+    precision: str = ""
+    """What it computes in: a data type, or a quantization."""
     key: str = field(default="", repr=False)
     """What it wants with each request; it finds it in its environment, for command lines are read by all."""
 

@@ -108,6 +108,10 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     weights: str = ""
     """A glance at the files that it was started with (`orchestra.fleet.weights.look`)."""
     spare_slots: int = 0
+    precision: str = ""
+    """What it computes in: a data type, or a quantization; empty before its first start."""
+    tokens_per_second: float = 0.0
+    """The most output tokens in a second, between two looks at its load, since it started."""
     memory_bytes: int = 0
     running: int = 0
     waiting: int = 0

@@ -22,7 +22,7 @@ from typing import IO
 
 import msgspec
 
-from orchestra.fleet import launch, process, weights
+from orchestra.fleet import cpu, launch, process, weights
 from orchestra.fleet.config import PROTOCOL, FleetConfig, LocalServer
 from orchestra.fleet.folders import LOCK, SOCKET, Folders
 from orchestra.fleet.keeper import Keeper, Launcher, Timing
@@ -166,6 +166,8 @@ def from_weights(folders: Folders) -> Launcher:
         folder = weights.find(server.weights, weights.Pantry(folders))
         if folder is None:
             raise weights.absent(server.weights)
+        if server.device == "cpu" and server.dtype == "auto":
+            cpu.ensure_speeds(folders.cache)
         return launch.launch(server, weights.verify(folder).folder, port)
 
     return start

@@ -1,6 +1,7 @@
-"""The model under training: frozen base weights in bfloat16, a LoRA whose master weights are float32.
+"""The model under training: frozen base weights, a LoRA whose master weights are float32.
 
-The copy of the LoRA that computes is bfloat16, as it will be served: what is trained is what is shipped. Hu et al. 2021,
+The base and the copy of the LoRA that computes are bfloat16, as they are shipped; on a CPU without instructions for bfloat16 they are
+float32, as they are served there, which is many times as fast. Hu et al. 2021,
 *LoRA: Low-Rank Adaptation of Large Language Models* (https://arxiv.org/abs/2106.09685); mixed precision after Micikevicius et al. 2017
 (https://arxiv.org/abs/1710.03740).
 """
@@ -20,6 +21,7 @@ from orchestra.errors import InputError
 from orchestra.learn.arrays import Arrays, arrays
 from orchestra.learn.batches import Batch
 from orchestra.learn.distillation import SoftTeacher, scores_of
+from orchestra.learn.precision import pick_precision
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +59,8 @@ class Learner:
     def __init__(
         self, base: Any, shape: Shape, seed: int, device: str, precision: torch.dtype | None = None, teacher: SoftTeacher | None = None
     ) -> None:
-        """`base` is a causal language model of transformers; it is changed and belongs to the learner from now on.
+        """`base` is a causal language model of transformers; it is changed and belongs to the learner from now on. It computes in
+        `precision`, or in what is fastest on the device.
 
         With a teacher every loss is the one that it gives.
 
@@ -75,7 +78,7 @@ class Learner:
             )
         self.settings = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=layers, lora_dropout=0.0, task_type="CAUSAL_LM")
         self.device, self._teacher = torch.device(device), teacher
-        self._wrapped = get_peft_model(base, self.settings).to(self.device, precision or torch.bfloat16)
+        self._wrapped = get_peft_model(base, self.settings).to(self.device, precision or pick_precision(device))
         for layer in self._wrapped.modules():
             if isinstance(layer, Linear):
                 layer.forward = partial(_adapted, layer)  # type: ignore[method-assign]  # of this layer, not of its class

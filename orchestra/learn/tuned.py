@@ -2,8 +2,8 @@
 
 The same network as `orchestra.agent.encoder`, in torch, for whole batches and with dropout. Both read the same file. The blocks below the
 tuned ones give the same for a text every time: they are computed once, and an epoch costs no more than the tuned ones. Products are
-computed in bfloat16; what runs beside them from block to block, and norms, in 32 bits (torch's autocast): in bfloat16 throughout, a reader
-that points learnt a good deal less.
+computed in bfloat16 where the CPU has instructions for it; what runs beside them from block to block, and norms, in 32 bits (torch's
+autocast): in bfloat16 throughout, a reader that points learnt a good deal less.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from orchestra.agent.encoder import CONFIG, NEARNESS, WEIGHTS, Shape, distances, named
+from orchestra.learn.precision import pick_precision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,12 +58,13 @@ class Frozen:
     """What products are computed in."""
 
     @classmethod
-    def load(cls, folder: Path, products: torch.dtype = torch.bfloat16) -> Frozen:
-        """The base of a folder. Raises `ValueError` or `KeyError` for one of another kind."""
+    def load(cls, folder: Path, products: torch.dtype | None = None) -> Frozen:
+        """The base of a folder, with products in what is fastest on this CPU. Raises `ValueError` or `KeyError` for one of another kind."""
         import json
 
         from safetensors.torch import load_file
 
+        products = products or pick_precision("cpu")
         arrays = {name: array.float() for name, array in named(load_file(folder / WEIGHTS)).items() if array.is_floating_point()}
         shape = Shape.of(json.loads((folder / CONFIG).read_bytes()))
         return cls(shape, arrays | {f"{name}.weight": arrays[f"{name}.weight"].to(products) for name in shape.names}, products)

@@ -80,8 +80,8 @@ def test_the_contracts_name_every_room() -> None:
     assert [room for room in sorted(rooms - {"__init__"}) if f"orchestra.{room}" not in contracts] == []
 
 
-def test_no_module_is_longer_than_five_hundred_lines() -> None:
-    assert {str(path.relative_to(ROOT)): n for path in ALL if (n := len(path.read_text("utf-8").splitlines())) > 500} == {}
+def test_no_module_is_longer_than_nine_hundred_lines() -> None:
+    assert {str(path.relative_to(ROOT)): n for path in ALL if (n := len(path.read_text("utf-8").splitlines())) > 900} == {}
 
 
 def test_modules_are_named_for_what_they_hold() -> None:

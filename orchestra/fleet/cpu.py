@@ -1,0 +1,214 @@
+"""What the CPU of this machine computes fast, and the data type that a server, a training or an encoder on it uses by default.
+
+A CPU without instructions for bfloat16 (AVX512-BF16, AMX; on ARM `bf16`) emulates it, several times slower than float32. So the type
+follows the CPU's flags, and a small timed matrix product, which has the last word: flags do not say how a virtual machine behaves.
+The times are kept in the user's cache; they belong to one CPU, one version of PyTorch and one limit of instructions.
+
+`ONEDNN_MAX_CPU_ISA` limits the instructions of oneDNN. It is obeyed here as well, so that `ONEDNN_MAX_CPU_ISA=AVX2` makes any machine
+compute like one that has AVX2 only.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from orchestra.fleet.config import LocalServer
+from orchestra.values.json import canonical, digest
+from orchestra.whole import write_file
+
+Dtype: TypeAlias = Literal["bfloat16", "float32"]
+CPUINFO = Path("/proc/cpuinfo")
+TOPOLOGY = Path("/sys/devices/system/cpu")
+"""Where Linux says which processors share a core."""
+LIMIT = "ONEDNN_MAX_CPU_ISA"
+INSTRUCTIONS: Mapping[str, str] = {
+    "avx2": "AVX2",
+    "avx_vnni": "AVX-VNNI",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx512_bf16": "AVX512-BF16",
+    "amx_bf16": "AMX",
+    "asimd": "NEON",
+    "bf16": "BF16",
+}
+"""Flags of /proc/cpuinfo that matter here, and the names of these instructions."""
+NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+LIMITED: Mapping[str, frozenset[str]] = {
+    "SSE41": frozenset(),
+    "AVX": frozenset(),
+    "AVX2": frozenset({"avx2"}),
+    "AVX2_VNNI": frozenset({"avx2", "avx_vnni"}),
+    "AVX512_CORE": frozenset({"avx2", "avx512f"}),
+    "AVX512_CORE_VNNI": frozenset({"avx2", "avx512f", "avx512_vnni"}),
+    "AVX512_CORE_BF16": frozenset({"avx2", "avx512f", "avx512_vnni", "avx512_bf16"}),
+}
+"""What is left by each value of `ONEDNN_MAX_CPU_ISA` (oneDNN, CPU dispatcher control); any other value limits nothing here."""
+CLEARLY = 1.5
+"""How many times as fast the timed products must find a type, so that it is taken against the flags."""
+MEASURE_SECONDS = 120.0
+"""The longest that the timed products may take; PyTorch's import is most of it."""
+FLOPS_PER_TOKEN = 2 * 134.5e6
+"""Multiplications and additions of the packaged model for one token."""
+STEP_SECONDS = 0.060
+TOKENS_PER_STEP = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """The CPU of a machine."""
+
+    model: str
+    flags: frozenset[str]
+    """Those of `INSTRUCTIONS` that it has and that no limit takes away."""
+    cores: int
+    """Physical cores that this process may use."""
+
+    @property
+    def native_bfloat16(self) -> bool:
+        """Whether it has instructions for products of bfloat16."""
+        return not NATIVE_BFLOAT16.isdisjoint(self.flags)
+
+    @property
+    def instructions(self) -> str:
+        """The vector instructions by name, for a message."""
+        return ", ".join(name for flag, name in INSTRUCTIONS.items() if flag in self.flags) or "no vector instructions known here"
+
+
+class Speeds(msgspec.Struct, frozen=True):
+    """What timed products gave, in billions of floating point operations per second, on one core."""
+
+    bfloat16: float
+    float32: float
+
+
+def read_cpu(cpuinfo: Path = CPUINFO, environment: Mapping[str, str] = os.environ) -> Cpu:
+    """The CPU of this machine; without flags where Linux does not list them."""
+    model, flags = platform.processor() or platform.machine(), frozenset[str]()
+    try:
+        lines = cpuinfo.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        name, _, value = (part.strip() for part in line.partition(":"))
+        if name == "model name":
+            model = value
+        elif name in ("flags", "Features"):
+            flags = frozenset(value.split()) & INSTRUCTIONS.keys()
+            break
+    allowed = LIMITED.get(environment.get(LIMIT, "").upper(), flags)
+    return Cpu(model, flags & allowed, cores())
+
+
+def cores(topology: Path = TOPOLOGY) -> int:
+    """How many physical cores this process may use: processors that share one count once, where Linux says so."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return len({_siblings(topology / f"cpu{number}" / "topology" / "thread_siblings_list", number) for number in usable})
+
+
+def _siblings(file: Path, number: int) -> str:
+    """The processors of one core, as Linux writes them; the processor alone where it says nothing."""
+    try:
+        return file.read_text("ascii").strip()
+    except OSError:
+        return str(number)
+
+
+def choose_dtype(cpu: Cpu, speeds: Speeds | None = None) -> Dtype:
+    """The data type that computes fastest: what the flags say, unless the timed products clearly say the other."""
+    by_flags: Dtype = "bfloat16" if cpu.native_bfloat16 else "float32"
+    if speeds is None:
+        return by_flags
+    if speeds.bfloat16 >= CLEARLY * speeds.float32:
+        return "bfloat16"
+    return "float32" if speeds.float32 >= CLEARLY * speeds.bfloat16 else by_flags
+
+
+def default_dtype(cache: Path) -> Dtype:
+    """The data type of this machine. Nothing is measured: speeds are those in the cache, if they are there."""
+    cpu = read_cpu()
+    return choose_dtype(cpu, cached_speeds(cpu, cache))
+
+
+def resolved(server: LocalServer, cache: Path) -> LocalServer:
+    """A server on a CPU with what `dtype: auto` and `quantization: auto` mean on this machine; any other one as it is.
+
+    Products in 8 bits are for CPUs without bfloat16: beside bfloat16's own instructions they gain little.
+    """
+    if server.device != "cpu":
+        return server.model_copy(update={"quantization": None}) if server.quantization == "auto" else server
+    dtype = default_dtype(cache) if server.dtype == "auto" else server.dtype
+    quantization = server.quantization
+    if quantization == "auto":
+        quantization = "int8" if dtype == "float32" and "avx2" in read_cpu().flags else None
+    return server.model_copy(update={"dtype": dtype, "quantization": quantization})
+
+
+def limits(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that keep PyTorch's libraries to AVX2 where `ONEDNN_MAX_CPU_ISA` says so; only oneDNN reads that one itself."""
+    if not environment.get(LIMIT, "").upper().startswith("AVX2"):
+        return {}
+    return {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"}
+
+
+def cached_speeds(cpu: Cpu, cache: Path) -> Speeds | None:
+    """The speeds that were measured on this machine before; None where there are none, or the file is damaged."""
+    try:
+        return msgspec.json.decode(_file(cpu, cache).read_bytes(), type=Speeds)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def measure_speeds(cpu: Cpu, cache: Path) -> Speeds | None:
+    """Times products of both types in a child process, and keeps the result. None where PyTorch is missing or the child fails."""
+    command = [sys.executable, "-P", "-m", "orchestra.fleet.cpu_products"]
+    environment = {**os.environ, **limits(os.environ), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    try:
+        done = subprocess.run(  # noqa: S603 - a constant command
+            command,
+            capture_output=True,
+            timeout=MEASURE_SECONDS,
+            check=True,
+            env=environment,
+        )
+        speeds = msgspec.json.decode(done.stdout, type=Speeds)
+        file = _file(cpu, cache)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(file, done.stdout)
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
+        return None
+    return speeds
+
+
+def ensure_speeds(cache: Path) -> Speeds | None:
+    """The speeds of this machine, measured if nobody has done so yet. None where that fails."""
+    cpu = read_cpu()
+    return cached_speeds(cpu, cache) or measure_speeds(cpu, cache)
+
+
+def expected_tokens_per_second(speed: float) -> float:
+    """A rough guess of the tokens that 32 requests at once get from the packaged model of 135 million parameters.
+
+    `speed` is that of the chosen type in `Speeds`. A step costs its products and `STEP_SECONDS` for all else; both constants are fitted
+    to the two kinds of CPU of docs/fleet.md.
+    """
+    products = 32 * FLOPS_PER_TOKEN / (speed * 1e9)
+    return 32 * TOKENS_PER_STEP / (STEP_SECONDS + products)
+
+
+def _file(cpu: Cpu, cache: Path) -> Path:
+    """Speeds belong to one CPU, with or without limits, and to one version of PyTorch."""
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = ""
+    return cache / "cpu" / f"{digest(canonical([cpu.model, sorted(cpu.flags), torch]))[:16]}.json"

@@ -1,0 +1,98 @@
+"""How many threads compute a step of a CPU server: all cores while they are free, one while other programs want them.
+
+The threads of a step meet at some five hundred barriers. Where one of them is not running, because another program has its core, the
+others wait for it there, and the step takes many times as long. So this module reads after each step how long threads were ready
+and had no core, and drops to one thread where that is much; it goes back to all of them once the other cores are idle.
+
+`ThreadPolicy` decides; `Clocks` reads what it needs from Linux. vLLM's worker uses them through `StepThreads`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+SHARE_WAITED = 0.1
+"""Waiting for a core, as a share of a step's time, from which on one thread is faster than all."""
+SHARE_IDLE = 0.8
+"""How idle the cores that are not used must be before they are used again."""
+PAUSE = 0.5
+"""Seconds with one thread after a drop, at least; doubled by each drop that follows soon, up to `LONGEST_PAUSE`."""
+LONGEST_PAUSE = 16.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Clocks at one moment, in seconds."""
+
+    now: float
+    """A monotonic clock."""
+    waited: float
+    """Sum over this process's threads: ready to run, and without a core."""
+    idle: float
+    """Sum over all cores of the machine: without work."""
+
+
+@dataclass(slots=True)
+class ThreadPolicy:
+    """The number of threads of the next step."""
+
+    most: int
+    threads: int = field(init=False)
+    _pause: float = field(default=PAUSE, init=False)
+    _dropped: Reading | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.threads = self.most
+
+    def after(self, start: Reading, end: Reading) -> int:
+        """Takes the readings around a step; gives the number of threads of the next one."""
+        took = end.now - start.now
+        if self.threads > 1:
+            if end.waited - start.waited > SHARE_WAITED * took:
+                soon = self._dropped is not None and end.now - self._dropped.now < 4 * self._pause
+                self._pause = min(2 * self._pause, LONGEST_PAUSE) if soon else PAUSE
+                self.threads, self._dropped = 1, end
+        elif self._dropped is not None and (alone := end.now - self._dropped.now) >= self._pause:
+            if end.idle - self._dropped.idle >= SHARE_IDLE * (self.most - 1) * alone:
+                self.threads, self._dropped = self.most, end
+            else:
+                self._dropped = end  # busy still: look at the next stretch only
+        return self.threads
+
+
+def read_clocks() -> Reading:
+    """The clocks now. Raises `OSError` where Linux keeps no scheduler statistics."""
+    waited = 0
+    for task in os.scandir("/proc/self/task"):
+        try:
+            with open(f"{task.path}/schedstat", encoding="ascii") as file:
+                waited += int(file.read().split()[1])
+        except FileNotFoundError:  # a thread that has ended meanwhile
+            continue
+    with open("/proc/stat", encoding="ascii") as file:
+        idle = int(file.readline().split()[4])
+    return Reading(time.monotonic(), waited / 1e9, idle / os.sysconf("SC_CLK_TCK"))
+
+
+class StepThreads:
+    """Sets the number of threads before each step."""
+
+    def __init__(self, policy: ThreadPolicy, set_threads: Callable[[int], None], read: Callable[[], Reading] = read_clocks) -> None:
+        self._policy, self._set, self._read = policy, set_threads, read
+        self._current = policy.threads
+        set_threads(self._current)
+        self._start = read()
+
+    def begin(self) -> None:
+        """Before a step."""
+        self._start = self._read()
+
+    def end(self) -> None:
+        """After it."""
+        wanted = self._policy.after(self._start, self._read())
+        if wanted != self._current:
+            self._current = wanted
+            self._set(wanted)
