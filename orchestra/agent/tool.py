@@ -171,7 +171,7 @@ class ToolFunction:
         """Raises `ToolFault` F202 for data with a label that is stricter than that of the tool. Each `call` asks first."""
         if not may_go(label, self.contract.label):
             reason = f"data labelled {label!r} must not go to {self.name!r}, which is cleared for {self.contract.label!r}"
-            raise ToolFault(NOT_CLEARED, reason, f"use another tool, or change {self.setting}", lasting=True)
+            raise ToolFault(NOT_CLEARED, reason, f"use another tool, or change {self.setting}")
 
     @property
     def setting(self) -> str:

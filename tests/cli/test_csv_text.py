@@ -7,6 +7,7 @@ import csv
 import io
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -40,6 +41,11 @@ def test_numbers_stay_numbers_as_numbers_and_as_texts(number: float) -> None:
     assert neutral(number) == number
     assert neutral(str(number)) == str(number)
     assert type(number)(read(csv_text([[number, 0]]))[0][0]) == number
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_what_begins_a_formula(begins: str) -> None:
+    assert neutral(f"{begins}cmd|' /C calc'!A0") == f"'{begins}cmd|' /C calc'!A0"
 
 
 def test_all_csv_of_the_package_is_written_in_one_place() -> None:

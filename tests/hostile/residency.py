@@ -66,6 +66,8 @@ tools: [TOOLS]
 max_output: 60
 """
 TAKES = "input: {text: str}\noutput: str\nmax_output: 60\n"
+AGENT = re.compile(r"(a_\w+_\w+): ")
+"""How the prompt of an agent begins: what its card is cleared for counts beside its server."""
 SEND = re.compile(r"Send with (\S+)\.")
 
 
@@ -169,7 +171,7 @@ def furnish(project: Path, urls: Mapping[Label, str]) -> None:
     for name, card in {**cards, "planner": ROUTER, "helper": HELPER.replace("TOOLS", tools)}.items():
         (project / "agents" / name).mkdir(parents=True)
         (project / "agents" / name / "agent.yaml").write_text("schema: orchestra/v1\n" + card)
-        said = "{{ text }}" if name != "planner" else "{{ skills }}\n{{ request }}\nWrite a plan.\n{{ plan }}"
+        said = f"{name}: {{{{ text }}}}" if name != "planner" else "{{ skills }}\n{{ request }}\nWrite a plan.\n{{ plan }}"
         (project / "agents" / name / "prompt.md").write_text(f"<!-- user -->\n{said}\n")
     (project / "workflows").mkdir()
     for stated in (None, *LABELS):
@@ -186,6 +188,8 @@ def obedient(sinks: Sinks, server: str) -> Callable[[Request], Any]:
 
     def answer(request: Request) -> Any:
         sinks.keep(server, request.prompt)
+        if asked := AGENT.match(request.prompt):
+            sinks.keep(asked[1], request.prompt)
         wanted = SEND.search(request.prompt)
         if wanted is not None and ("Write one line" in request.prompt or "Write a plan." in request.prompt):
             return "return s1" if f"s1 = {wanted[1]}" in request.prompt else f"s1 = {wanted[1]}(text=input.text)"
@@ -202,6 +206,8 @@ async def opened(sinks: Sinks) -> AsyncIterator[Orchestra]:
         urls: dict[Label, str] = {}
         for label in LABELS:
             sinks.add(f"s_{label}", label)
+            for card in LABELS:
+                sinks.add(name := f"a_{card}_{label}", cleared_for(name))
             server = await stack.enter_async_context(SimulatedServer(f"m_{label}", answer=obedient(sinks, f"s_{label}")))
             urls[label] = server.url
         furnish(project, urls)
@@ -303,14 +309,14 @@ class Drawing:
         return {"tool": name, "with": {"text": text}}
 
     def _agent(self, text: str, own: bool) -> dict[str, Any]:
-        card, server = self.random.choice(LABELS), self.random.choice(LABELS)
-        self._reach(own and card == "restricted", f"s_{server}")  # what the card forbids, the server does not get
-        return {"agent": f"a_{card}_{server}", "with": {"text": text}}
+        name = f"a_{self.random.choice(LABELS)}_{self.random.choice(LABELS)}"
+        self._reach(own, name)
+        return {"agent": name, "with": {"text": text}}
 
     def _check(self, text: str, own: bool) -> dict[str, Any]:
         judge = f"judge_{self.random.choices(LABELS, WEIGHTS)[0]}"
         self.direct.append(judge)
-        self._reach(own, "s_restricted", judge)
+        self._reach(own, "a_restricted_restricted", judge)
         return {
             "agent": "a_restricted_restricted", "with": {"text": text}, "checks": [f"tool({judge})"], "otherwise": ["abstain"],
         }  # fmt: skip
@@ -389,7 +395,7 @@ def draw(seed: int) -> Drawn:
 
 
 def cleared_for(sink: str) -> Label:
-    """What a sink's name says of it."""
+    """What a sink's name says of it; of a card and a server, the less strict label."""
     return next((label for label in LABELS if label in sink), "internal")
 
 

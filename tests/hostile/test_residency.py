@@ -12,9 +12,11 @@ from orchestra import InputError, Orchestra, tool, workflow
 from orchestra.config import Settings
 from orchestra.errors import OrchestraError
 from orchestra.journal.memory import MemoryJournal
+from orchestra.mcp_server import McpServer
 from orchestra.testing import SimulatedWorkers
 from orchestra.tools import TOOLS
 from orchestra.values.labels import Label
+from orchestra.workflow.nodes import Retry
 from orchestra.workflow.reader import read
 from orchestra.workflow.steps import Workflow
 from tests.hostile.residency import LABELS, Sinks, explore, opened, within
@@ -39,6 +41,11 @@ def short(value: str) -> bool:
 @workflow
 def calling(text: str) -> str:
     return plain(text=text)
+
+
+@workflow
+def trying(text: str) -> str:
+    return plain.options(retry=Retry(attempts=3, wait=(0, 0)))(text=text)
 
 
 @workflow(label="restricted")
@@ -93,7 +100,7 @@ async def test_a_tool_without_a_label_takes_internal_data_at_most(label: Label, 
 
 async def test_a_refused_call_is_not_tried_again(settings: Settings) -> None:
     async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
-        run = await orchestra.options(label="restricted").start(calling, text="canary")
+        run = await orchestra.options(label="restricted").start(trying, text="canary")
         with pytest.raises(OrchestraError):
             await run
         names = [type(event).__name__ for event in await orchestra.journal.read(run.id)]
@@ -129,6 +136,10 @@ async def test_simulated_workers_hold_tools_to_their_labels_too(settings: Settin
 
 def test_packaged_tools_are_cleared_for_everything() -> None:
     assert {one.contract.label for one in TOOLS} == {"restricted"}
+
+
+def test_an_mcp_server_without_a_label_is_cleared_for_internal_data() -> None:
+    assert McpServer(command=("false",), tools={}).label == "internal"
 
 
 def test_a_label_that_there_is_not_is_refused() -> None:
