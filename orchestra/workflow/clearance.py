@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from orchestra.agent.contract import Contract
-from orchestra.values.labels import may_go
+from orchestra.values.labels import Label, may_go
 from orchestra.workflow.findings import Enough, Findings
 from orchestra.workflow.program import CompiledNode, Program
 from orchestra.workflow.reader import Places
@@ -27,8 +27,14 @@ def check(program: Program, places: Places | None = None) -> None:
             for tool in tools(node):
                 if not may_go(program.label, tool.label):
                     said = f"the tool {tool.name!r} is cleared for {tool.label!r} data, and {program.name} has {program.label!r} data"
-                    findings.fault("T020", said, findings.at("nodes", node.name), hint="orchestra explain T020")
+                    findings.fault("T020", said, findings.at("nodes", node.name), hint=_hint(tool.name, program.label))
     findings.settle()
+
+
+def _hint(tool: str, label: Label) -> str:
+    server, dot, _ = tool.partition(".")  # only tools of MCP servers have such names
+    where = f'label = "{label}" under [mcp.{server}]' if dot else f'label="{label}" in the @tool of {tool}'
+    return f"{where}, if such data may go there; else another tool"
 
 
 def tools(node: CompiledNode) -> Iterator[Contract]:

@@ -13,6 +13,7 @@ from orchestra.config import Settings
 from orchestra.errors import OrchestraError
 from orchestra.journal.memory import MemoryJournal
 from orchestra.mcp_server import McpServer
+from orchestra.router import tools as router
 from orchestra.testing import SimulatedWorkers
 from orchestra.tools import TOOLS
 from orchestra.values.labels import Label
@@ -114,6 +115,7 @@ async def test_a_label_that_a_workflow_states_is_held_to_before_a_run(one: Workf
             await orchestra.run(one, text="canary")
     assert caught.value.code == "T020"
     assert "'plain' is cleared for 'internal' data" in caught.value.message
+    assert caught.value.hint == 'label="restricted" in the @tool of plain, if such data may go there; else another tool'
     assert caught.value.place is not None
     assert seen == []
 
@@ -135,7 +137,7 @@ async def test_simulated_workers_hold_tools_to_their_labels_too(settings: Settin
 
 
 def test_packaged_tools_are_cleared_for_everything() -> None:
-    assert {one.contract.label for one in TOOLS} == {"restricted"}
+    assert {one.contract.label for one in (*TOOLS, *router.TOOLS)} == {"restricted"}
 
 
 def test_an_mcp_server_without_a_label_is_cleared_for_internal_data() -> None:
