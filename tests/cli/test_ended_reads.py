@@ -77,6 +77,29 @@ def test_one_signal_ends_a_read_of_a_pipe(how: str, number: int, tmp_path: Path)
         assert isinstance(error, KeyboardInterrupt)
 
 
+@pytest.mark.parametrize("how", READS)
+def test_a_signal_that_breaks_off_no_system_call_ends_a_read_too(how: str, tmp_path: Path) -> None:
+    """As one that comes just before the call blocks: the system gives it to another thread here, for it is blocked on the main one."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def read() -> Any:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        return READS[how](path)
+
+    try:
+        assert isinstance(ended(read, signal.SIGTERM, path), typer.Exit)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+def test_the_timer_and_its_handler_are_what_they_were_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a")
+    before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+    read_text(tmp_path / "text")
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == before
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_one_signal_ends_a_read_of_stdin(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Buffer:
