@@ -160,6 +160,9 @@ async def test_a_model_is_not_offered_tools_that_are_not_cleared(kind: str, labe
     }
     text = f"schema: orchestra/v1\nname: it\nlabel: public\ninput: {{text: str}}\noutput: ${{n}}\nnodes:\n  n: {said[kind]}\n"
     async with opened(sinks) as orchestra:
-        await orchestra.options(label=label).run(Workflow.of(read(text, "it.yaml").graph), text="canary")
+        run = await orchestra.options(label=label).start(Workflow.of(read(text, "it.yaml").graph), text="canary")
+        await run
+        replayed = await orchestra.replay(run.id)
+        assert (replayed.different, replayed.reason) == (None, ""), "a replay offers the same"
     prompts = "\n".join(sinks.given["s_restricted"])
     assert {one for one in LABELS if f"say_{one}(" in prompts} == {one for one in LABELS if within(label, one)}
