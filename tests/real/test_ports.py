@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,9 @@ def inodes(group: int) -> set[str]:
     found = set()
     for pid in process._members(group):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            if (told := os.readlink(descriptor)).startswith("socket:["):
-                found.add(told[len("socket:[") : -1])
+            with suppress(FileNotFoundError):  # it was closed meanwhile
+                if (told := os.readlink(descriptor)).startswith("socket:["):
+                    found.add(told[len("socket:[") : -1])
     return found
 
 
