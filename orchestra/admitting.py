@@ -13,10 +13,11 @@ import msgspec
 
 from orchestra.errors import InputError
 from orchestra.values.labels import Label, join, may_go, meet
-from orchestra.workflow.program import CompiledNode, Planning, Program, programs
+from orchestra.workflow.program import CompiledNode, Planning, Program, Using, programs
 
 if TYPE_CHECKING:
     from orchestra.agent.card import Card
+    from orchestra.agent.contract import Contract
     from orchestra.fleet.config import FleetConfig
 
 PLANS = "plans"
@@ -33,17 +34,34 @@ class Admitted(msgspec.Struct, frozen=True, omit_defaults=True):
     calls: bool = False
     """Whether a plan that surely takes more calls than the budget has goes back. It does not in runs from before, nor where calls may be
     recalled, and cost nothing."""
+    barred_tools: dict[str, Label] = {}
+    """Tools that must not see the run's data, likewise. Plans, and agents with tools, are not offered them."""
 
 
 def admitted(fleet: FleetConfig | None, known: Mapping[str, Card], program: Program, label: Label, *, fresh: bool) -> dict[str, Any]:
     """What fleet and budget admit of the plans of a program on data with this label, as the run's options have it; empty where there is
     none to tell of. With `fresh` all calls are made in the run."""
     plans = [node.planning for one in programs(program) for node in one.nodes if node.planning is not None]
-    if not plans:
-        return {}
     calls = fresh and any(one.budget is not None and one.budget.calls is not None for one in programs(program))
-    told: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(_of_fleet(fleet, known, program, plans, label), calls=calls))
+    said = msgspec.structs.replace(_of_fleet(fleet, known, program, plans, label), calls=calls) if plans else Admitted()
+    told: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(said, barred_tools=_barred_tools(program, label)))
     return {PLANS: told} if told else {}
+
+
+def _barred_tools(program: Program, label: Label) -> dict[str, Label]:
+    """The tools that plans, and agents with tools, may call in a program, and that are not cleared for data with this label."""
+    found = (contract for one in programs(program) for node in one.nodes for contract in _chosen(node))
+    return {one.name: one.label for one in found if one.kind == "tool" and not may_go(label, one.label)}
+
+
+def _chosen(node: CompiledNode) -> Iterator[Contract]:
+    """What a router or a model may choose to call at a node."""
+    if node.using is not None:
+        yield from node.using.skills
+    if node.planning is not None:
+        yield from node.planning.skills
+        for called in node.planning.workflows.values():
+            yield from called.program.sure_tools
 
 
 def _of_fleet(fleet: FleetConfig | None, known: Mapping[str, Card], program: Program, plans: list[Planning], label: Label) -> Admitted:
@@ -98,9 +116,20 @@ def _planned(program: Program, said: Admitted, calls: int | None) -> Program:
 def _node(node: CompiledNode, said: Admitted, calls: int | None) -> CompiledNode:
     body = node.body if node.body is None else _planned(node.body, said, calls)
     planning = node.planning if node.planning is None else _planning(node.planning, said, calls)
-    return node if body is node.body and planning is node.planning else msgspec.structs.replace(node, body=body, planning=planning)
+    using = node.using if node.using is None else _using(node.using, said)
+    if body is node.body and planning is node.planning and using is node.using:
+        return node
+    return msgspec.structs.replace(node, body=body, planning=planning, using=using)
+
+
+def _using(using: Using, said: Admitted) -> Using:
+    """What an agent may use, without the tools that must not see the run's data."""
+    skills = tuple(one for one in using.skills if one.kind != "tool" or one.name not in said.barred_tools)
+    return using if len(skills) == len(using.skills) else msgspec.structs.replace(using, skills=skills)
 
 
 def _planning(planning: Planning, said: Admitted, calls: int | None) -> Planning:
     called = {name: replace(one, program=_planned(one.program, said, calls)) for name, one in planning.workflows.items()}
-    return msgspec.structs.replace(planning, workflows=called, barred=said.barred, room=said.room, calls=calls)
+    return msgspec.structs.replace(
+        planning, workflows=called, barred=said.barred, barred_tools=said.barred_tools, room=said.room, calls=calls
+    )

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from orchestra import xdg
 from orchestra.errors import InputError, InputErrors, Place
+from orchestra.mcp_server import McpServer
 from orchestra.values.schema import nearest
 from orchestra.values.text import told
 
@@ -46,22 +47,6 @@ _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 DATABASE = r"^(postgres(ql)?://[^\s:@/]*(:\d+)?(/[^\s@]*)?|env:[A-Za-z_]\w*|file:.+)$"
 Database: TypeAlias = Annotated[str, Field(pattern=DATABASE, max_length=4096)]
 """The address of a Postgres database, without name and password, or where it stands: `env:NAME`, `file:PATH`."""
-
-
-class McpServer(BaseModel):
-    """A server of MCP tools: a program of yours that speaks MCP on its standard streams. No shell reads the command."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
-
-    command: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")], ...], Field(min_length=1)]
-    environment: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=128)], ...] = ()
-    """Names of variables that it is given, beside PATH, HOME and LANG."""
-    timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
-    """Seconds of a call."""
-    tools: Mapping[
-        Annotated[str, Field(pattern=r"^[A-Za-z_]([A-Za-z0-9_./-]{0,126}[A-Za-z0-9_])?$")], Literal["pure", "idempotent", "once"]
-    ]
-    """Its tools that may be used, each with its effect; the others are not there."""
 
 
 class Settings(BaseModel):
@@ -89,7 +74,7 @@ class Settings(BaseModel):
         "evidence", description="what models' outputs are decoded over: the call's evidence, their schema, or nothing"
     )
     mcp: Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], McpServer] = Field(
-        {}, description="servers of MCP tools: [mcp.NAME] with command, environment, timeout and tools with their effects"
+        {}, description="servers of MCP tools: [mcp.NAME] with command, environment, timeout, label and tools with their effects"
     )
     concurrency: int = Field(32, ge=1, le=10_000, description="calls of one run in flight at most; of a batch, rows at once")
     threads: int = Field(256, ge=1, le=10_000, description="tools that are plain functions, of all runs, at once at most")

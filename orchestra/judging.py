@@ -107,7 +107,7 @@ async def told(project: Project, tool: str, inputs: Mapping[str, Any], label: La
     """What a tool says to a check's question about data of a label, asked in this process."""
     within = WITHIN.set(label)
     try:
-        return Reply(await project.registry.tools[tool].call(inputs))
+        return Reply(await project.registry.tools[tool].call(inputs, label))
     except ToolFault as fault:
         return Reply(fault=f"{fault.code} {fault.reason}")
     finally:

@@ -21,6 +21,7 @@ from orchestra.errors import InputError
 from orchestra.log import listener, note
 from orchestra.parcel import Parcel
 from orchestra.values.types import Schema, nearest
+from orchestra.workflow import clearance
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.meanings import Meanings, ambiguous, declared_models, meanings
 from orchestra.workflow.nodes import Graph
@@ -341,6 +342,7 @@ class Project:
             graph = accepting(step, graph, accept)
         try:
             program = compile_graph(graph, catalog, places)
+            clearance.check(program, places)
         except InputError as error:
             from orchestra.workflow.lines import at_its_line
 

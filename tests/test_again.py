@@ -40,12 +40,12 @@ nodes:
 MODULE = '''
 from orchestra import tool
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def cut(text: str) -> list[str]:
     """Cuts."""
     return text.split()
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def shout(text: str) -> str:
     """Shouts."""
     return text.upper()

@@ -45,7 +45,7 @@ def topic(text: str) -> Topic:
     return by_model()
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def shout(text: str) -> str:
     """Says it louder."""
     return text.upper()

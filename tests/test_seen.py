@@ -26,7 +26,7 @@ nodes:
 """
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def shout(text: str) -> str:
     """Says it louder."""
     return text.upper()

@@ -19,7 +19,7 @@ HERE: list[Orchestra] = []
 INNER: list[Settings] = []
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def echo(text: str) -> str:
     """Gives what it is given."""
     return text
@@ -31,27 +31,27 @@ def inner(text: str) -> str:
     return echo(text=text)
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def on_a_thread(text: str) -> str:
     """Runs a workflow in an Orchestra of its own."""
     with blocking(INNER[0], fleet="none") as orchestra:
         return orchestra.run(inner, text=text).run
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 async def on_the_loop(text: str) -> str:
     """Runs a workflow in the Orchestra that runs it."""
     return (await HERE[0].run(inner, text=text)).run
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 async def in_a_task(text: str) -> str:
     """Runs a workflow in a task, with a label that it thinks is right."""
     run = await asyncio.create_task(HERE[0].options(label="public").start(inner, text=text))
     return (await run).run
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 async def behind_a_thread(text: str) -> str:
     """Runs a workflow from another thread."""
     loop = asyncio.get_running_loop()
@@ -62,13 +62,13 @@ async def on_the_loop_again(text: str) -> str:
     return (await HERE[0].run(inner, text=text)).run
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 async def deeper(text: str) -> str:
     """Runs a tool that runs a workflow."""
     return (await HERE[0].run(on_the_loop, text=text)).output
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 async def again(text: str) -> str:
     """Forks a run of public data."""
     public = await HERE[0].options(label="public", idempotency_key="public").run(inner, text="public")

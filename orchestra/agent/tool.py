@@ -17,8 +17,10 @@ from orchestra.agent.code import code_digest
 from orchestra.agent.contract import Contract, Effect
 from orchestra.agent.frames import frames, place
 from orchestra.agent.plain import Passes, as_they_are, plain, plain_record
+from orchestra.codes import NOT_CLEARED
 from orchestra.errors import InputError
 from orchestra.values.json import MAX_BYTES, has_null, not_finite, unkept
+from orchestra.values.labels import Label, may_go
 from orchestra.values.reading import keeps, reread
 from orchestra.values.text import keepable, told
 from orchestra.values.types import Schema, Validator, bundled, schema_of
@@ -53,7 +55,7 @@ class Declared(Protocol):
 
 
 class ToolFault(Exception):
-    """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output."""
+    """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output, F202 data that it is not cleared for."""
 
     def __init__(self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = (), *, lasting: bool = False) -> None:
         """`frames` are the lines of code through which the tool's own exception came, the outermost first; `lasting` says whether it would
@@ -78,14 +80,17 @@ class ToolFunction:
         self._keyed = contract.effect == "keyed"
 
     @classmethod
-    def of(cls, function: Callable[..., Any], *, effect: Effect, name: str = "", version: str = "") -> ToolFunction:
+    def of(
+        cls, function: Callable[..., Any], *, effect: Effect, name: str = "", version: str = "", label: Label = "internal"
+    ) -> ToolFunction:
         """A tool of a plain function, its contract read from the signature.
 
         Raises `InputError` T001 for one that is not annotated, T008 for a keyed one without a parameter for its key.
         """
         inputs, outputs = signature(function, keyed=effect == "keyed")
         text = inspect.getdoc(function) or ""
-        contract = Contract(name or function.__name__, "tool", inputs, outputs, text.partition("\n\n")[0].replace("\n", " "), effect)
+        said = text.partition("\n\n")[0].replace("\n", " ")
+        contract = Contract(name or function.__name__, "tool", inputs, outputs, said, effect, label=label)
         return cls(contract, function, version)
 
     @property
@@ -162,12 +167,24 @@ class ToolFunction:
             raise ToolFault("T004", f"{self.name} returned another type: {fault}", "mend the tool or its annotation")
         return plain
 
-    async def call(self, inputs: Mapping[str, Any], key: str = "", pool: Executor | None = None) -> Any:
-        """The JSON value of a call; raises `ToolFault`. A plain function runs on a thread, so that it cannot hold up the loop: on one of
-        `pool`, or of the few that the loop keeps for everybody.
+    def admit(self, label: Label) -> None:
+        """Raises `ToolFault` F202 for data with a label that is stricter than that of the tool. Each `call` asks first."""
+        if not may_go(label, self.contract.label):
+            reason = f"data labelled {label!r} must not go to {self.name!r}, which is cleared for {self.contract.label!r}"
+            raise ToolFault(NOT_CLEARED, reason, f"use another tool, or change {self.setting}")
+
+    @property
+    def setting(self) -> str:
+        """Where its label is set, for hints."""
+        return f"the `label:` of {self.name}" if self.contract.kind == "agent" else f"`label=` of @tool for {self.name}"
+
+    async def call(self, inputs: Mapping[str, Any], label: Label, key: str = "", pool: Executor | None = None) -> Any:
+        """The JSON value of a call on data with this label; raises `ToolFault`. A plain function runs on a thread, so that it cannot
+        hold up the loop: on one of `pool`, or of the few that the loop keeps for everybody.
 
         `key` is passed on where the tool is `keyed`.
         """
+        self.admit(label)
         arguments = self.arguments(inputs)
         if self._keyed:
             arguments[KEY] = key

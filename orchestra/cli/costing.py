@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from io import StringIO
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from orchestra.cli.csv_text import csv_text
 from orchestra.cli.finding import opened_journal
 from orchestra.cli.moments import period
 from orchestra.cli.opening import settings
@@ -109,13 +108,10 @@ def _figures(cost: Cost) -> dict[str, Any]:
 
 def _print_csv(found: Costs, most: int | None) -> None:
     """Prints a row for each kind, and no total: whoever adds a column up has it."""
-    text = StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow((*found.by, *_figures(Cost())))
-    for row in _first(found, most):
-        figures = {**_figures(row.cost), "unpriced": sum(row.cost.unpriced.values())}
-        lines.writerow((*row.of.values(), *figures.values()))
-    say(text.getvalue().rstrip("\n"))
+    rows = [
+        (*row.of.values(), *{**_figures(row.cost), "unpriced": sum(row.cost.unpriced.values())}.values()) for row in _first(found, most)
+    ]
+    say(csv_text([(*found.by, *_figures(Cost())), *rows]).rstrip("\n"))
     for left in found.unread:
         note(f"left out: run {left.run}, {left.code}: {left.reason}")
 

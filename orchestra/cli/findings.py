@@ -22,7 +22,7 @@ from orchestra.errors import OrchestraError
 from orchestra.fleet.config import FleetConfig, read
 from orchestra.fleet.control import Supervision
 from orchestra.fleet.folders import Folders
-from orchestra.fleet.launch import vllm_version
+from orchestra.fleet.launch import closes_internal_ports, vllm_version
 from orchestra.fleet.secrets import lacking
 from orchestra.fleet.weights import Pantry, find
 from orchestra.recording import reached, unmounted
@@ -212,6 +212,9 @@ def _modules(settings: Settings) -> Finding:
 def _servers(fleet: FleetConfig) -> Iterator[Finding]:
     if not fleet.local:
         return
+    if open_ := [name for name, server in fleet.local.items() if not closes_internal_ports(server)]:
+        said = f"users of this machine can connect to internal ports of {', '.join(open_)}, and use up their descriptors"
+        yield Finding("ports", "warning", said, "# docs/fleet.md: who may ask the servers")
     try:
         status = asyncio.run(Supervision(fleet, Folders.of()).status())
     except OrchestraError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from orchestra.cli.reading import endable
 from orchestra.errors import InputError
 from orchestra.values.json import NotStrictJSON, parse_untrusted
 from orchestra.values.schema import Schema, branches, nearest, show, under
@@ -180,7 +181,7 @@ def unknown_input(key: str, fields: Mapping[str, Schema]) -> InputError:
 def read_text(path: Path, hint: str = "") -> str:
     """A UTF-8 text of at most 1 MiB. Raises `InputError` C014, with a hint of how a text is written that begins with @, or another one."""
     try:
-        with path.open("rb") as file:
+        with endable(), path.open("rb") as file:
             return _text(file, str(path))
     except OSError as error:
         hint = hint or f"write @@{path} for a text that begins with @"
@@ -202,7 +203,8 @@ class Stdin:
         if sys.stdin is None:
             raise InputError("C014", f"stdin is closed, and {option} reads it")
         try:
-            return _text(sys.stdin.buffer, "stdin")
+            with endable():
+                return _text(sys.stdin.buffer, "stdin")
         except OSError as error:
             raise InputError("C014", f"stdin cannot be read: {error.strerror}") from error
 

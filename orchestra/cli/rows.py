@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
+from orchestra.cli.reading import endable
 from orchestra.cli.screen import note
 from orchestra.errors import InputError, InputErrors, OrchestraError, Place
 from orchestra.events import NOTHING, Usage
@@ -87,7 +88,7 @@ def lasting(path: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix="orchestra-") as folder:
         copy = Path(folder) / path.name
         try:
-            with path.open("rb") as pipe, copy.open("wb") as file:
+            with endable(), path.open("rb") as pipe, copy.open("wb") as file:
                 shutil.copyfileobj(pipe, file)
         except OSError as error:
             hint = "rows are read more than once: save them to a file, and name that"

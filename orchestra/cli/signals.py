@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import typer
 
 from orchestra.cli.failure import INTERRUPTED, TERMINATED
+from orchestra.cli.reading import ENDABLE
 from orchestra.values.text import counted
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class Stop:
 
     @contextmanager
     def listening(self, task: asyncio.Task[Any]) -> Iterator[None]:
-        """While it lasts, a signal cancels the task, and a second one ends the process."""
+        """While it lasts, a signal cancels the task, and a second one ends the process. One that finds a read under way ends the read."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -54,6 +55,8 @@ class Stop:
             if self.told:
                 self._leave(INTERRUPTED if number == signal.SIGINT else TERMINATED)
             self.told, self.leaving = True, number == signal.SIGTERM
+            if ENDABLE.get():
+                raise asyncio.CancelledError
             if number == signal.SIGINT and self.run and sys.stderr.isatty():
                 os.write(2, b"\nthe run is being cancelled; Ctrl-C once more leaves at once\n")
             loop.call_soon_threadsafe(task.cancel)

@@ -36,13 +36,14 @@ def list_(as_json: AsJson = False) -> None:
 
     found = sorted(Project.load(settings()).registry.tools.items())
     if as_json:
-        said = ("name", "effect", "description", "input", "output", "version")
+        said = ("name", "effect", "label", "description", "input", "output", "version")
         print_json([{key: getattr(tool.contract, key) for key in said} for _, tool in found])
         return
     rows = [
-        (visible(line(Skill.of(tool.contract)).partition(": ")[0]), tool.contract.effect, tool.contract.description) for _, tool in found
+        (visible(line(Skill.of(tool.contract)).partition(": ")[0]), tool.contract.effect, tool.contract.label, tool.contract.description)
+        for _, tool in found
     ]
-    console().print(table(("tool", "effect", "what it does"), rows))
+    console().print(table(("tool", "effect", "label", "what it does"), rows))
 
 
 def pin(

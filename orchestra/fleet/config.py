@@ -326,6 +326,8 @@ class Endpoint(Frozen):
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the limit of output tokens is called there; OpenAI's own newer models know the second only."""
     api_key: Secret | None = None
+    insecure_http: bool = False
+    """Whether the key may be sent over plain http to another host, where all on the network between can read it."""
     external: bool = True
     """Whether data leaves the user's own machines."""
     price: Price | None = None
@@ -337,10 +339,8 @@ class Endpoint(Frozen):
     max_model_len: Positive | None = None
     template_tokens: TemplateTokens = TEMPLATE_TOKENS
     revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """Whatever names what stands behind the model's name now, such as a date or a digest; write another one when that changes.
-
-    Answers of an endpoint without a revision are never remembered between runs, for nobody could tell when they are out of date.
-    """
+    """Whatever names what stands behind the model's name now, such as a date or a digest; write another one when that changes. Without it
+    answers are never remembered between runs, for nobody could tell when they are out of date."""
 
     @field_validator("endpoint")
     @classmethod
@@ -361,8 +361,8 @@ class Endpoint(Frozen):
     @model_validator(mode="after")
     def _no_secret_in_the_clear(self) -> Endpoint:
         parts = urlsplit(self.endpoint)
-        if self.api_key and parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
-            raise ValueError("an API key must not travel over plain http; write https://")
+        if self.api_key and parts.scheme == "http" and not (self.insecure_http or parts.hostname in ("127.0.0.1", "::1", "localhost")):
+            raise ValueError("an API key must not travel over plain http; write https://, or insecure_http: true on a trusted network")
         return self
 
 

@@ -1,4 +1,5 @@
-"""The worker of a CPU server: requests with a seed end no server, norms are those of vLLM's kernel, and guesses those of `cpu_drafts`.
+"""The worker of a CPU server: requests with a seed end no server, norms are those of vLLM's kernel, guesses those of `cpu_drafts`, and
+nobody connects to its internal ports (`cpu_sockets`).
 
 Imported inside vLLM's worker only (`--worker-cls`). vLLM 0.32 draws a token for every request of a step and throws away those of
 requests whose prompt is not read to its end yet. It then winds their generators back by an offset, which only generators on a GPU
@@ -10,7 +11,7 @@ on how its prompt was cut.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import set_num_threads  # vLLM replaces the name in its module by a f
 from vllm.config import CompilationMode
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from orchestra.fleet import cpu_drafts, cpu_linear, cpu_norm
+from orchestra.fleet import cpu_drafts, cpu_linear, cpu_norm, cpu_sockets
 from orchestra.fleet.cpu_threads import StepThreads, ThreadPolicy
 from orchestra.fleet.launch import QUANTIZATION, THREADS
 
@@ -30,7 +31,8 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
         """Before there is a model, whose layers keep the functions that they find. What is compiled fuses its norms itself."""
         if self.vllm_config.compilation_config.mode == CompilationMode.NONE:
             cpu_norm.install()
-        super().init_device()
+        with nullcontext() if self.vllm_config.parallel_config.world_size > 1 else cpu_sockets.refusing():
+            super().init_device()
         cpu_drafts.install(self.model_runner, self.vllm_config)
         if self.vllm_config.lora_config is not None:
             from orchestra.fleet import lora_kernel

@@ -99,6 +99,15 @@ def arguments(server: LocalServer, folder: Path, port: int) -> list[str]:
     return written
 
 
+def closes_internal_ports(server: LocalServer) -> bool:
+    """Whether nobody can connect to the ports on which parts of vLLM listen to each other (`orchestra.fleet.cpu_sockets`).
+
+    That is the work of our worker, which servers on a GPU, and other versions of vLLM, do not have; and several workers need the ports.
+    """
+    ours = server.device == "cpu" and lora_cpu.installed() in lora_cpu.READ and server.tensor_parallel_size == 1
+    return ours and sys.platform == "linux"
+
+
 def _lora(server: LocalServer) -> dict[str, int | None]:
     return {"--max-loras": server.max_loras, "--max-lora-rank": server.max_lora_rank, "--max-cpu-loras": server.max_cpu_loras}
 
@@ -134,6 +143,7 @@ def _environment(server: LocalServer, environment: Mapping[str, str]) -> dict[st
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",  # else gloo listens where the host's name leads, which may be the network
         "DO_NOT_TRACK": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True" if server.max_loras else "False",
         "VLLM_PLUGINS": lora_cpu.PLUGIN if server.device == "cpu" else "",  # exactly these: whatever else is installed stays out

@@ -15,6 +15,7 @@ from orchestra.agent.card_file import WITH_ARRAYS
 from orchestra.agent.contract import Contract
 from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFault, ToolFunction
+from orchestra.codes import NOT_CLEARED
 from orchestra.doors import UNMEASURED, Call, Done, Measure, Refused, Reply
 from orchestra.errors import InputError, OrchestraError
 from orchestra.events import Usage
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
 HERE = "local"
 """What a reply of this process says as its server."""
-WRITTEN_WRONG = frozenset({"T002", "T004", "T010", "T011", "T012", "T013", "T015", "T016"})
-"""Faults that stay the same however often a call is repeated: wrong input, wrong output, a tool server that cannot be used."""
+WRITTEN_WRONG = frozenset({NOT_CLEARED, "T002", "T004", "T010", "T011", "T012", "T013", "T015", "T016"})
+"""Faults that stay the same however often a call is repeated: data that must not go there, wrong input, wrong output, a tool server that
+cannot be used."""
 
 
 class Predictor(Protocol):
@@ -90,7 +92,7 @@ class LocalWorkers:
                 if call.kind == "tool":
                     began = time.monotonic()
                     function, key = self._tool(call)
-                    return _done(await function.call(call.inputs, key, self._pool), began)
+                    return _done(await function.call(call.inputs, call.label, key, self._pool), began)
                 return await self._do(call)
             async with asyncio.timeout(call.timeout):
                 return await self._do(call)
@@ -151,7 +153,7 @@ class LocalWorkers:
         registry = self._known.registry
         if call.kind == "tool":
             function, key = self._tool(call)
-            return _done(await function.call(call.inputs, key, self._pool), began)
+            return _done(await function.call(call.inputs, call.label, key, self._pool), began)
         card = current(call, registry.cards, self._kept)
         if card is None or card.kind == "python":
             function = registry.code_of(call.name)
@@ -160,7 +162,7 @@ class LocalWorkers:
             label = card.label if card else function.contract.label
             if not may_go(call.label, label):
                 return forbidden(call, label)
-            return _done(await function.call(call.inputs, pool=self._pool), began)
+            return _done(await function.call(call.inputs, call.label, pool=self._pool), began)
         if not may_go(call.label, card.label):
             return forbidden(call, card.label)
         predictor = await self.predictor(card)
@@ -261,4 +263,4 @@ def _check(name: str, schema: dict[str, Any], value: Any, code: str) -> None:
 def forbidden(call: Call, ceiling: str) -> Refused:
     """F202: an agent of this process, or an ensemble, may not see such data."""
     reason = f"data labelled {call.label!r} must not be seen by {call.name!r}, which is cleared for {ceiling!r}"
-    return Refused(code="F202", reason=reason, hint=f"use another agent, or change the `label:` of {call.name}", server=HERE)
+    return Refused(code=NOT_CLEARED, reason=reason, hint=f"use another agent, or change the `label:` of {call.name}", server=HERE)

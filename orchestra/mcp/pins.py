@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from orchestra.config import McpServer
 from orchestra.errors import InputError, Place
+from orchestra.mcp_server import McpServer
 from orchestra.values.json import canonical, digest, unkept
 from orchestra.values.text import keepable, visible
 from orchestra.values.types import Schema, Validator, bundled

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestra.agent.tool import ToolFault
-from orchestra.config import McpServer
 from orchestra.errors import InputError
 from orchestra.mcp.pins import Pin
+from orchestra.mcp_server import McpServer
 from orchestra.values.text import keepable, told, visible
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from orchestra.config import Settings
 from orchestra.mcp import pins
 from orchestra.mcp.server import Server
 from orchestra.values.json import MAX_BYTES, canonical, unkept
+from orchestra.values.labels import WITHIN, Label
 from orchestra.values.text import keepable, visible
 from orchestra.values.types import Validator
 
@@ -30,22 +31,28 @@ class McpTool(ToolFunction):
 
     def __init__(self, server: Server, pin: pins.Pin) -> None:
         name, effect = f"{server.name}.{pin.name}", server.config.tools[pin.name]
-        contract = Contract(name, "tool", pin.takes, pin.gives, pin.said, effect, version=pin.digest)
+        contract = Contract(name, "tool", pin.takes, pin.gives, pin.said, effect, label=server.config.label, version=pin.digest)
         self.server, self.pin = server, pin
         super().__init__(contract, self._remote, pin.digest)
 
     async def _remote(self, **arguments: Any) -> Any:
-        return await self.call(arguments)
+        return await self.call(arguments, WITHIN.get())
+
+    @property
+    def setting(self) -> str:
+        """Where its label is set, for hints."""
+        return f"`label` of [mcp.{self.server.name}]"
 
     @cached_property
     def _checks(self) -> tuple[Validator, Validator]:
         return Validator(self.contract.input), Validator(self.contract.output)
 
-    async def call(self, inputs: Mapping[str, Any], key: str = "", pool: Executor | None = None) -> Any:
+    async def call(self, inputs: Mapping[str, Any], label: Label, key: str = "", pool: Executor | None = None) -> Any:
         """The value of a call: the structured result, where the tool states a type, else its text.
 
-        Raises `ToolFault`: T002, and T010 to T018.
+        Raises `ToolFault`: F202, T002, and T010 to T018.
         """
+        self.admit(label)
         if fault := self._checks[0].check(dict(inputs)):
             raise ToolFault("T002", f"{self.name}: {fault}", "compare with `orchestra tools list`")
         return self._value(await self.server.call(self.pin.name, inputs))

@@ -30,7 +30,7 @@ class ToolPlan(BaseModel):
     edges: list[list[int]]
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def offer_tools(
     task: str, tools: Sequence[str | dict[str, Any]], tables: Mapping[str, Any] | None = None, style: Style | None = None
 ) -> ToolOffer:
@@ -44,7 +44,7 @@ def offer_tools(
     return ToolOffer(told=tool_plans.told(task, chosen, tables), grammar=tool_plans.grammar(chosen, style))
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def read_plan(lines: str, tools: Sequence[str | dict[str, Any]], style: Style | None = None) -> ToolPlan:
     """The graph that a planner wrote. Raises `InputError` R001 or R002 for lines that are no plan over these tools."""
     from orchestra.router import tool_plans

@@ -247,7 +247,8 @@ async def in_place(tool: ToolFunction, call: Call) -> Any:
     within = WITHIN.set(call.label)
     try:
         if tool.awaited:
-            return await tool.call(call.inputs, call.key)
+            return await tool.call(call.inputs, call.label, call.key)
+        tool.admit(call.label)
         key = {KEY: call.key} if tool.contract.effect == "keyed" else {}
         value = tool.function(**tool.arguments(call.inputs), **key)
         return tool.result(await value if inspect.isawaitable(value) else value)

@@ -18,7 +18,7 @@ _FIGURE = re.compile(r"[$€£¥(\s-]*\d[\d,]*(?:\.\d+)?[)\s%]*")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def cells(
     question: str,
     table: Sequence[Sequence[str]],

@@ -26,7 +26,7 @@ class _Candidate:
     citation: Citation
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]) -> Answer:
     """The answer on which the best passages agree; null where no reading has an answer that stands in a passage.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@tool(effect="pure")
+@tool(effect="pure", label="restricted")
 def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Passage]:
     """The passages that answer a query best, the best first.
 

@@ -11,7 +11,7 @@ import linecache
 import os
 import sys
 import sysconfig
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, FrameType
@@ -215,6 +215,18 @@ def called_at(spot: Spot) -> str:
     ]
     inner = max(calls, key=lambda node: (node.lineno, node.col_offset, -(node.end_col_offset or 0)), default=None)
     return ast.unparse(inner.func) if inner is not None else ""
+
+
+def no_effect(tool: str, effect: object, known: Sequence[str]) -> InputError:
+    """W017: a tool that declares no effect, or none that there is."""
+    said_so = "does not declare its effect" if effect is None else f"has no effect {effect!r}"
+    hint = "@tool(effect='pure'), or one of " + ", ".join(known[1:])
+    return mistake("W017", f"{tool} {said_so}", hint=hint, why="retries depend on it")
+
+
+def no_label(tool: str, label: object, known: Sequence[str]) -> InputError:
+    """W017: a tool with a label that there is not."""
+    return mistake("W017", f"{tool} has no label {label!r}", hint=f"label= is one of {', '.join(known)}")
 
 
 def mistake(code: str, message: str, *, hint: str = "", why: str = "", spot: Spot | None = None) -> InputError:

@@ -108,10 +108,16 @@ class Planning(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The agents that checks of the skills' cards ask."""
     barred: Mapping[str, Label] = {}
     """Of a run: the agents that must not see its data, and what they are cleared for."""
+    barred_tools: Mapping[str, Label] = {}
+    """Of a run: likewise the tools."""
     calls: int | None = None
     """Of a run: the calls that its budget has, where it limits them."""
     room: int = 0
     """Of a run: tokens that its planners have for what they are told; 0 where that is not known."""
+
+    def ceiling(self, kind: str, name: str) -> Label | None:
+        """What an agent or a tool is cleared for that must not see the run's data; None for one that may."""
+        return (self.barred_tools if kind == "tool" else self.barred).get(name)
 
 
 class Using(msgspec.Struct, frozen=True, gc=False):
@@ -262,6 +268,11 @@ class Program:
         return tuple(dict.fromkeys(_asked(self, surely=False)))
 
     @cached_property
+    def sure_tools(self) -> tuple[Contract, ...]:
+        """The tools that its nodes call whatever comes; those behind a condition are left out."""
+        return tuple({one.name: one for one in _sure_tools(self)}.values())
+
+    @cached_property
     def certified(self) -> tuple[Acceptance, ...]:
         """How nodes accept that go by a certificate or a combination, in all programs that may run in its course."""
         accepting = [node.acceptance for part in programs(self) for node in part.nodes if node.acceptance is not None]
@@ -269,8 +280,8 @@ class Program:
 
     @cached_property
     def plans(self) -> bool:
-        """Whether a router plans anything in its course."""
-        return any(node.planning is not None for part in programs(self) for node in part.nodes)
+        """Whether a router, or the model of an agent with tools, chooses calls in its course."""
+        return any(node.planning is not None or node.using is not None for part in programs(self) for node in part.nodes)
 
     @cached_property
     def climbs(self) -> bool:
@@ -319,6 +330,15 @@ def _asked(program: Program, *, surely: bool) -> Iterator[Named]:
             yield from node.body.asked if surely else node.body.askable
         for called in node.planning.workflows.values() if node.planning is not None and not surely else ():
             yield from called.program.askable
+
+
+def _sure_tools(program: Program) -> Iterator[Contract]:
+    for node in program.nodes:
+        if node.when is None:
+            if node.contract is not None and node.contract.kind == "tool":
+                yield node.contract
+            if node.body is not None:
+                yield from node.body.sure_tools
 
 
 def _first_asked(node: CompiledNode) -> Iterator[Named]:

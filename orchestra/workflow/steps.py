@@ -163,20 +163,22 @@ class Tool(Step[P, R]):
     node: ClassVar[type[Node]] = ToolNode
     effect: Effect = "pure"
     version: str = ""
+    label: Label = "internal"
+    """The strictest label of data that it may be given."""
     function: Callable[..., Any]
     """What it runs; a coroutine function or a plain one."""
 
     @cached_property
     def contract(self) -> Contract:
         """Its typed face."""
-        face = Contract(self.name, "tool", self.signature.input, self.signature.output, self.description, self.effect, version=self.version)
-        return face.sealed()
+        types = self.signature.input, self.signature.output
+        return Contract(self.name, "tool", *types, self.description, self.effect, label=self.label, version=self.version).sealed()
 
     @classmethod
     def of(cls, contract: Contract, function: Callable[..., Any]) -> Tool[..., Any]:
         """A tool that is known by its contract and its function."""
         made: Tool[..., Any] = Tool(contract.name, of_contract(contract), contract.description)
-        made.function, made.effect, made.version = function, contract.effect, contract.version
+        made.function, made.effect, made.version, made.label = function, contract.effect, contract.version, contract.label
         return made
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -400,12 +402,12 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
 
 if TYPE_CHECKING:
 
-    def tool(*, effect: Effect, name: str = "", version: str = "") -> ToolDecorator:
-        """Makes a tool of a function, with its effect, and the version of its code where its answers may be remembered."""
+    def tool(*, effect: Effect, name: str = "", version: str = "", label: Label = "internal") -> ToolDecorator:
+        """Makes a tool of a function, with its effect, the version of its code, and the label of data that it may be given."""
         raise NotImplementedError
 else:
 
-    def tool(function=None, /, *, effect=None, name="", version=""):
+    def tool(function=None, /, *, effect=None, name="", version="", label="internal"):
         """Makes a tool of a function: `@tool(effect="pure")`.
 
         Effects say what another try may do:
@@ -420,15 +422,14 @@ else:
                          transaction that records the answer, once. Whoever delivers messages passes their key on.
         `once`           never repeated by itself: where nobody knows whether it happened, a person is asked.
 
-        Raises `InputError` W017 for an effect that is not declared, or a function without types; T008 for a keyed one without a key.
+        `label` is the strictest label of data that it may be given. `label="restricted"` is for tools from which data goes nowhere.
+
+        Raises `InputError` W017 for no known effect or label, or a function without types; T008 for a keyed one without a key.
         """
-        known = get_args(Effect)
-        if effect not in known:
-            said_so = "does not declare its effect" if effect is None else f"has no effect {effect!r}"
+        effects, labels = get_args(Effect), get_args(Label)
+        if effect not in effects or label not in labels:
             called = getattr(function, "__name__", name) or "a tool"
-            raise mistakes.mistake(
-                "W017", f"{called} {said_so}", hint="@tool(effect='pure'), or one of " + ", ".join(known[1:]), why="retries depend on it"
-            )
+            raise mistakes.no_effect(called, effect, effects) if effect not in effects else mistakes.no_label(called, label, labels)
 
         def declare(inner):
             signature = of_function(inner, "tool", key=KEY if effect == "keyed" else "")
@@ -436,7 +437,7 @@ else:
                 spot = Spot(inner.__code__, -1)
                 raise mistakes.mistake("T008", keyless(name or inner.__name__), hint=KEY_HINT, spot=spot)
             made = Tool(name or inner.__name__, signature, described(inner))
-            made.function, made.effect, made.version = inner, effect, version
+            made.function, made.effect, made.version, made.label = inner, effect, version, label
             return made
 
         return declare if function is None else declare(function)

@@ -34,7 +34,7 @@ def deep(text: str) -> int:
 
 async def fault(function: Any, text: str) -> ToolFault:
     with pytest.raises(ToolFault) as caught:
-        await ToolFunction.of(function, effect="pure").call({"text": text})
+        await ToolFunction.of(function, effect="pure").call({"text": text}, "internal")
     return caught.value
 
 

@@ -133,8 +133,8 @@ def test_the_contract_is_read_from_the_signature() -> None:
 
 async def test_json_goes_in_as_the_functions_types_and_comes_out_as_json() -> None:
     documents = [{"source": "a", "text": "x"}, {"source": "b", "text": "xx"}]
-    assert await TOOL.call({"documents": documents}) == {"source": "b", "length": 2}
-    assert await TOOL.call({"documents": documents, "least": 3}) is None
+    assert await TOOL.call({"documents": documents}, "internal") == {"source": "b", "length": 2}
+    assert await TOOL.call({"documents": documents, "least": 3}, "internal") is None
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ async def test_json_goes_in_as_the_functions_types_and_comes_out_as_json() -> No
 )
 async def test_inputs_of_another_type_do_not_reach_the_function(inputs: dict[str, Any]) -> None:
     with pytest.raises(ToolFault) as caught:
-        await TOOL.call(inputs)
+        await TOOL.call(inputs, "internal")
     assert caught.value.code == "T002"
 
 
@@ -150,7 +150,7 @@ async def test_coroutine_functions_are_awaited() -> None:
     async def double(n: int) -> int:
         return 2 * n
 
-    assert await ToolFunction.of(double, effect="pure").call({"n": 4}) == 8
+    assert await ToolFunction.of(double, effect="pure").call({"n": 4}, "internal") == 8
 
 
 async def test_an_exception_of_the_tool_is_a_fault_of_the_call() -> None:
@@ -158,7 +158,7 @@ async def test_an_exception_of_the_tool_is_a_fault_of_the_call() -> None:
         raise ZeroDivisionError("no")
 
     with pytest.raises(ToolFault, match="broken raised ZeroDivisionError: no") as caught:
-        await ToolFunction.of(broken, effect="pure").call({"n": 4})
+        await ToolFunction.of(broken, effect="pure").call({"n": 4}, "internal")
     assert caught.value.code == "T003"
 
 
@@ -167,7 +167,7 @@ async def test_a_result_that_is_not_what_was_annotated_is_a_fault() -> None:
         return "text"  # type: ignore[return-value]  # the point of the test
 
     with pytest.raises(ToolFault) as caught:
-        await ToolFunction.of(lies, effect="pure").call({"n": 4})
+        await ToolFunction.of(lies, effect="pure").call({"n": 4}, "internal")
     assert (caught.value.code, caught.value.reason) == ("T004", "lies returned str: expected int, got str")
 
 
@@ -226,7 +226,7 @@ async def test_the_key_of_a_keyed_tool_is_passed_on_and_is_no_input() -> None:
 
     made = ToolFunction.of(charge, effect="keyed")
     assert list(made.contract.input["properties"]) == ["cents"]
-    assert await made.call({"cents": 5}, "k1") == "k1"
+    assert await made.call({"cents": 5}, "internal", "k1") == "k1"
 
 
 async def test_callers_do_not_choose_the_key() -> None:
@@ -234,7 +234,7 @@ async def test_callers_do_not_choose_the_key() -> None:
         return idempotency_key
 
     with pytest.raises(ToolFault) as caught:
-        await ToolFunction.of(charge, effect="keyed").call({"cents": 5, "idempotency_key": "mine"}, "k1")
+        await ToolFunction.of(charge, effect="keyed").call({"cents": 5, "idempotency_key": "mine"}, "internal", "k1")
     assert caught.value.code == "T002"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestra.errors import FleetError, InputError, InputErrors
 from orchestra.fleet.config import Endpoint, LocalServer, parse, read
@@ -29,6 +31,13 @@ servers:
   far: {endpoint: "https://example.com/v1", model: m}
 models: {base: far}
 """
+
+
+def parsed(text: str) -> Endpoint:
+    """The endpoint of a fleet that has one."""
+    (server,) = parse(text, "fleet.yaml").servers.values()
+    assert isinstance(server, Endpoint)
+    return server
 
 
 def faults(text: str) -> list[InputError]:
@@ -143,10 +152,24 @@ def test_addresses_of_any_kind_of_host_are_taken(host: str) -> None:
     assert parse(REMOTE.replace("example.com", host), "fleet.yaml")
 
 
-def test_a_key_does_not_travel_over_plain_http() -> None:
-    text = REMOTE.replace("https://", "http://").replace("model: m}", "model: m, api_key: env:KEY}")
-    assert "plain http" in faults(text)[0].message
-    assert parse(text.replace("example.com", "127.0.0.1:80"), "fleet.yaml")
+OTHER_HOSTS = st.one_of(
+    st.sampled_from(["example.com", "vllm.models.svc.cluster.local", "10.0.0.7", "192.168.1.2", "localhost.example", "[fd00::1]"]),
+    st.from_regex(r"[a-z][a-z0-9]{0,8}\.(svc|internal|example)", fullmatch=True),
+)
+OWN_HOSTS = st.sampled_from(["127.0.0.1", "localhost", "[::1]"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(OTHER_HOSTS, OWN_HOSTS), st.sampled_from(["http", "https"]), st.booleans(), st.sampled_from([None, False, True]))
+def test_a_key_travels_over_plain_http_only_where_the_server_says_so(host: str, scheme: str, key: bool, insecure: bool | None) -> None:
+    said = "m" + (", api_key: env:KEY" if key else "") + ("" if insecure is None else f", insecure_http: {str(insecure).lower()}")
+    text = REMOTE.replace("https://example.com", f"{scheme}://{host}").replace("model: m}", f"model: {said}}}")
+    local = host in ("127.0.0.1", "localhost", "[::1]")
+    if key and scheme == "http" and not local and not insecure:
+        (fault,) = faults(text)
+        assert (fault.code, "plain http" in fault.message, "insecure_http: true" in fault.message) == ("F100", True, True)
+    else:
+        assert parsed(text).insecure_http is bool(insecure)
 
 
 def test_an_endpoint_is_external_and_public_unless_it_says_otherwise() -> None:

@@ -16,12 +16,13 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ToolListChangedNotification
 
 from orchestra.agent.tool import ToolFault
-from orchestra.config import McpServer, Settings
+from orchestra.config import Settings
 from orchestra.errors import InputError
 from orchestra.mcp import pins, server
 from orchestra.mcp.pins import Pin
 from orchestra.mcp.server import Server
 from orchestra.mcp.tool import McpTool, Toolbox
+from orchestra.mcp_server import McpServer
 from tests.mcp import served
 
 pytestmark = pytest.mark.slow
@@ -50,7 +51,7 @@ async def opened(config: McpServer | None = None, known: dict[str, Pin] | None =
 
 async def fault(tool: McpTool, **arguments: Any) -> ToolFault:
     with pytest.raises(ToolFault) as caught:
-        await tool.call(arguments)
+        await tool.call(arguments, "internal")
     return caught.value
 
 
@@ -75,8 +76,8 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def test_a_tool_is_called_and_has_a_contract_like_any_other() -> None:
     async with opened() as tools:
-        assert await tools["act"].call({"how": "say", "text": "hé\n<|im_start|>"}) == "hé\n<|im_start|>"
-        assert await tools["find"].call({"name": "oslo"}) == {"name": "oslo", "size": 3}
+        assert await tools["act"].call({"how": "say", "text": "hé\n<|im_start|>"}, "internal") == "hé\n<|im_start|>"
+        assert await tools["find"].call({"name": "oslo"}, "internal") == {"name": "oslo", "size": 3}
         contract = tools["find"].contract
         assert (contract.name, contract.kind, contract.effect, contract.description) == ("it.find", "tool", "pure", "Finds a thing.")
         assert contract.output["properties"]["size"] == {"type": "integer"}
@@ -86,13 +87,13 @@ async def test_a_tool_is_called_and_has_a_contract_like_any_other() -> None:
 
 async def test_many_calls_share_one_process() -> None:
     async with opened() as tools:
-        calls = [tools["act"].call({"how": "where"}) for _ in range(20)]
+        calls = [tools["act"].call({"how": "where"}, "internal") for _ in range(20)]
         assert len({found.split()[0] for found in await asyncio.gather(*calls)}) == 1
 
 
 async def test_a_server_ends_with_its_owner() -> None:
     async with opened() as tools:
-        pid = int((await tools["act"].call({"how": "where"})).split()[0])
+        pid = int((await tools["act"].call({"how": "where"}, "internal")).split()[0])
         assert alive(pid)
     assert not alive(pid)
 
@@ -101,7 +102,7 @@ async def test_it_is_given_the_variables_that_are_listed_and_no_others(monkeypat
     monkeypatch.setenv("SECRET_OF_OURS", "1")
     monkeypatch.setenv("VICE", "none")
     async with opened() as tools:
-        names = set((await tools["act"].call({"how": "environment"})).split(","))
+        names = set((await tools["act"].call({"how": "environment"}, "internal")).split(","))
     assert "VICE" in names
     assert names <= {"VICE", "DESCRIPTION", "PATH", "HOME", "LANG", "LC_CTYPE", "PWD", "SHLVL", "_"}
 
@@ -109,7 +110,7 @@ async def test_it_is_given_the_variables_that_are_listed_and_no_others(monkeypat
 async def test_what_it_writes_to_standard_error_goes_into_the_log() -> None:
     heard: list[tuple[str, str]] = []
     async with opened(heard=lambda name, line: heard.append((name, line))) as tools:
-        await tools["act"].call({"how": "say"})
+        await tools["act"].call({"how": "say"}, "internal")
         await until(lambda: ("it", "listening") in heard)
 
 
@@ -118,27 +119,27 @@ async def test_a_server_that_dies_is_told_and_started_again() -> None:
         first = await fault(tools["act"], how="die")
         assert first.code == "T014"
         assert first.reason == "the MCP server it ended in the middle of act: it ended with status 3: I am dying"
-        assert await tools["act"].call({"how": "say", "text": "again"}) == "again"
+        assert await tools["act"].call({"how": "say", "text": "again"}, "internal") == "again"
 
 
 async def test_a_call_that_takes_too_long_is_given_up_and_the_server_kept() -> None:
     async with opened(configured(timeout=0.5)) as tools:
-        pid = await tools["act"].call({"how": "where"})
+        pid = await tools["act"].call({"how": "where"}, "internal")
         assert (await fault(tools["act"], how="hang")).code == "T017"
-        assert await tools["act"].call({"how": "where"}) == pid
+        assert await tools["act"].call({"how": "where"}, "internal") == pid
 
 
 @pytest.mark.parametrize("text", ["", "x" * 900_000])
 async def test_a_server_that_hears_nothing_any_more_is_ended(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "DOUBT", 0.3)
     async with opened(configured(timeout=1.0)) as tools:
-        pid = int((await tools["act"].call({"how": "where"})).split()[0])
+        pid = int((await tools["act"].call({"how": "where"}, "internal")).split()[0])
         began = time.monotonic()
         late = asyncio.gather(fault(tools["act"], how="deaf"), *(fault(tools["act"], how="say", text=text) for _ in range(3)))
         assert {one.code for one in await late} <= {"T014", "T017"}
         assert time.monotonic() - began < 25
         await until(lambda: not alive(pid))
-        assert await tools["act"].call({"how": "say", "text": "back"}) == "back"
+        assert await tools["act"].call({"how": "say", "text": "back"}, "internal") == "back"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ async def test_a_server_that_floods_is_ended(how: str, said: str) -> None:
     async with opened() as tools:
         found = await fault(tools["act"], how=how)
         assert (found.code, said in found.reason) == ("T015", True)
-        assert await tools["act"].call({"how": "say", "text": "again"}) == "again"
+        assert await tools["act"].call({"how": "say", "text": "again"}, "internal") == "again"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ async def test_a_structured_result_is_held_to_the_type_that_was_pinned(name: str
 @pytest.mark.parametrize("how", ["print", "nonsense", "shout"])
 async def test_what_is_no_message_is_passed_over(how: str) -> None:
     async with opened() as tools:
-        assert await tools["act"].call({"how": how, "text": "well"}) == "well"
+        assert await tools["act"].call({"how": how, "text": "well"}, "internal") == "well"
 
 
 async def test_a_tool_that_says_something_else_today_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,12 +186,12 @@ async def test_a_tool_that_says_something_else_today_is_refused(monkeypatch: pyt
         found = await fault(tools["act"], how="say")
         assert (found.code, found.reason) == ("T012", "it.act is not what was pinned: it has another description")
         assert "orchestra tools pin it" in found.hint
-        assert await tools["find"].call({"name": "oslo"}) == {"name": "oslo", "size": 3}
+        assert await tools["find"].call({"name": "oslo"}, "internal") == {"name": "oslo", "size": 3}
 
 
 async def test_a_tool_that_is_changed_under_way_is_refused_with_the_next_call() -> None:
     async with opened() as tools:
-        await tools["act"].call({"how": "change"})
+        await tools["act"].call({"how": "change"}, "internal")
         assert (await fault(tools["act"], how="say")).code == "T012"
 
 
@@ -225,17 +226,17 @@ async def test_a_server_that_does_not_start_says_why(
 async def test_a_greeting_on_standard_output_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VICE", "talks")
     async with opened() as tools:
-        assert await tools["act"].call({"how": "say", "text": "well"}) == "well"
+        assert await tools["act"].call({"how": "say", "text": "well"}, "internal") == "well"
 
 
 async def test_a_call_that_is_cancelled_leaves_the_server_in_order() -> None:
     async with opened() as tools:
-        call = asyncio.create_task(tools["act"].call({"how": "hang"}))
+        call = asyncio.create_task(tools["act"].call({"how": "hang"}, "internal"))
         await asyncio.sleep(0.5)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert await tools["act"].call({"how": "say", "text": "well"}) == "well"
+        assert await tools["act"].call({"how": "say", "text": "well"}, "internal") == "well"
 
 
 async def test_hostile_types_cannot_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +374,7 @@ async def test_calls_that_wait_for_one_start_fail_with_it_and_the_next_one_start
         assert {one.code for one in found} == {"T011"}
         monkeypatch.setenv("VICE", "")
         monkeypatch.setattr(server, "START", 20.0)
-        assert await tools["act"].call({"how": "say", "text": "again"}) == "again"
+        assert await tools["act"].call({"how": "say", "text": "again"}, "internal") == "again"
 
 
 @pytest.mark.parametrize("vice", ["helper", "helper, deaf"])
@@ -400,7 +401,7 @@ async def test_a_program_is_looked_for_in_the_projects_folder_and_never_where_on
     monkeypatch.chdir(elsewhere)
     monkeypatch.setenv("PATH", f".:{project if program == 'serve' else '/usr/bin'}:/usr/bin:/bin")
     async with opened(configured(command=(program,)), folder=project) as tools:
-        assert (await tools["act"].call({"how": "where"})).endswith(str(project))
+        assert (await tools["act"].call({"how": "where"}, "internal")).endswith(str(project))
 
 
 async def test_servers_that_are_still_starting_are_closed_at_once_and_together(tmp_path: Path) -> None:

@@ -254,12 +254,16 @@ def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: boo
 
 
 def _barred(planning: Planning) -> dict[str, tuple[str, str]]:
-    """Skills that must not see the run's data: agents, and workflows that surely ask one."""
-    asked: dict[str, tuple[str, ...]] = {one.name: (one.name,) for one in planning.skills}
-    asked |= {name: tuple(agent for agent, _ in called.program.asked) for name, called in planning.workflows.items()}
-    found = {name: meet(planning.barred[one] for one in asks if one in planning.barred) for name, asks in asked.items()}
-    told = {name: label for name, label in found.items() if not planning.barred.keys().isdisjoint(asked[name])}
-    return {name: ("R021", f"must not see these data: what it asks is cleared for {label}") for name, label in told.items()}
+    """Skills that must not see the run's data: agents, tools, and workflows that surely call one."""
+    if not planning.barred and not planning.barred_tools:
+        return {}
+    asked = {one.name: [planning.ceiling(one.kind, one.name)] for one in planning.skills}
+    for name, called in planning.workflows.items():
+        asked[name] = [planning.ceiling("agent", agent) for agent, _ in called.program.asked]
+        asked[name] += [planning.ceiling("tool", tool.name) for tool in called.program.sure_tools]
+    found = {name: [label for label in labels if label is not None] for name, labels in asked.items()}
+    said = "must not see these data: what it asks is cleared for"
+    return {name: ("R021", f"{said} {meet(labels)}") for name, labels in found.items() if labels}
 
 
 def shape(node: CompiledNode, goal: str, label: str) -> str:

@@ -1,0 +1,59 @@
+"""Listening sockets of a CPU worker: closed to the other users of the machine.
+
+vLLM's worker joins distributed groups even where it is alone. PyTorch's gloo opens a listening socket for each of them: thirteen ports of
+127.0.0.1 in vLLM 0.32, without authentication. All users of the machine can connect to them. No peer is expected, so gloo reads no message
+of theirs, but it keeps each connection, until the process has no more descriptors.
+
+A worker that is alone has no peers. So the kernel drops all packets that come to these sockets: a socket filter (`SO_ATTACH_FILTER`,
+socket(7)) that accepts nothing. The sockets stay as gloo made them, for its event loop would spin on closed ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
+"""Of Linux (asm-generic/socket.h); Python names neither."""
+DROP = struct.pack("=HBBI", 0x06, 0, 0, 0)
+"""One instruction of classic BPF, `struct sock_filter`: return 0, which drops the packet."""
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+DESCRIPTORS = "/proc/self/fd"
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """At its end, nobody can connect to the sockets that began to listen inside. Nothing is done where the system is not Linux."""
+    before = {inode for _, inode in _sockets()}
+    try:
+        yield
+    finally:
+        for descriptor, inode in _sockets():
+            if inode not in before:
+                refuse(descriptor)
+
+
+def refuse(descriptor: int) -> bool:
+    """Has the kernel drop what comes to a TCP socket that listens; says whether it is one. Raises `OSError` where the kernel will not."""
+    with socket.socket(fileno=os.dup(descriptor)) as found:
+        if found.family not in FAMILIES or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        program = ctypes.create_string_buffer(DROP, len(DROP))
+        found.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(program)))
+        found.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
+        return True
+
+
+def _sockets() -> Iterator[tuple[int, int]]:
+    """The sockets of this process: descriptor and inode. None where the system has no /proc."""
+    names = os.listdir(DESCRIPTORS) if os.path.isdir(DESCRIPTORS) else []
+    for descriptor in map(int, names):
+        with suppress(OSError):  # that of the listing itself is closed by now
+            found = os.fstat(descriptor)
+            if stat.S_ISSOCK(found.st_mode):
+                yield descriptor, found.st_ino

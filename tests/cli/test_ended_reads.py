@@ -1,0 +1,160 @@
+"""A signal ends a verb that reads from a pipe that nobody writes to: one is enough."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+
+from orchestra.cli.inputs import Stdin, read_documents, read_text
+from orchestra.cli.rows import lasting
+from orchestra.cli.signals import Stop, carry_out
+from tests.cli.processes import PATIENCE, started
+from tests.cli.shell import Shell
+from tests.cli.stage import GOOD, Simulated, furnish
+
+
+def copied(path: Path) -> Any:
+    with lasting(path) as found:
+        return found
+
+
+READS: dict[str, Callable[[Path], Any]] = {
+    "text": read_text,
+    "documents": read_documents,
+    "rows": copied,
+}
+
+
+def ended(read: Callable[[], Any], number: int, path: Path) -> BaseException:
+    """How a verb ends whose read of a pipe is under way when a signal comes. Opening the pipe for writing waits for the reader."""
+    heard: list[bool] = []
+
+    def signalled() -> None:
+        with path.open("wb"):
+            os.kill(os.getpid(), number)
+            heard.append(done.wait(PATIENCE))
+
+    done = threading.Event()
+    teller = threading.Thread(target=signalled)
+
+    async def work(stop: Stop) -> Any:
+        teller.start()
+        try:
+            return read()
+        finally:
+            done.set()
+
+    try:
+        with pytest.raises((KeyboardInterrupt, typer.Exit)) as caught:
+            carry_out(work)
+    finally:
+        done.set()
+        teller.join()
+    assert heard == [True], "the pipe was still open when the read ended"
+    return caught.value
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", READS)
+def test_one_signal_ends_a_read_of_a_pipe(how: str, number: int, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    error = ended(lambda: READS[how](path), number, path)
+    if number == signal.SIGTERM:
+        assert isinstance(error, typer.Exit)
+        assert error.exit_code == 143
+    else:
+        assert isinstance(error, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("how", READS)
+def test_a_signal_that_breaks_off_no_system_call_ends_a_read_too(how: str, tmp_path: Path) -> None:
+    """As one that comes just before the call blocks: the system gives it to another thread here, for it is blocked on the main one."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def read() -> Any:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        return READS[how](path)
+
+    try:
+        assert isinstance(ended(read, signal.SIGTERM, path), typer.Exit)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+def test_the_timer_and_its_handler_are_what_they_were_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a")
+    before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+    read_text(tmp_path / "text")
+    assert (signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_ends_a_read_of_stdin(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Buffer:
+        """The signal comes while it is read."""
+
+        def read(self, size: int) -> bytes:
+            os.kill(os.getpid(), number)
+            return b""
+
+    async def work(stop: Stop) -> str:
+        return Stdin().read("-i text=-")
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Buffer()))
+    with pytest.raises((KeyboardInterrupt, typer.Exit)):
+        carry_out(work)
+
+
+def test_a_signal_between_reads_cancels_the_work_as_before() -> None:
+    cleaned: list[str] = []
+
+    async def work(stop: Stop) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append("up")
+
+    with pytest.raises(typer.Exit) as caught:
+        carry_out(work)
+    assert (caught.value.exit_code, cleaned) == (143, ["up"])
+
+
+VERBS = {
+    "an input": ("run", "ask", "-i", "question=When?", "-i", "text=@pipe"),
+    "all inputs": ("run", "ask", "-i", "@pipe"),
+    "documents of a request": ("ask", "When?", "-i", "text=@pipe", "--only", "answerer"),
+    "rows": ("batch", "ask", "-i", "pipe", "-o", "out.jsonl"),
+    "evidence": ("check", "1889", "--against", "pipe"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("verb", VERBS)
+def test_one_signal_ends_a_process_that_reads_from_a_pipe(verb: str, number: int, shell: Shell) -> None:
+    furnish()
+    shell.opener = Simulated({"answerer": GOOD})
+    os.mkfifo("pipe")
+    process: subprocess.Popen[str] = started(*VERBS[verb])
+    try:
+        with Path("pipe").open("wb"):  # waits until the process reads
+            process.send_signal(number)
+            process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    # Where a verb reads before its work begins the signal itself ends the process: for a shell that is 143, too.
+    assert process.returncode in ((143, -signal.SIGTERM) if number == signal.SIGTERM else (130,))

@@ -1,0 +1,168 @@
+"""Data goes to no tool, MCP server or model server that is not cleared for its label."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import InputError, Orchestra, tool, workflow
+from orchestra.config import Settings
+from orchestra.errors import OrchestraError
+from orchestra.journal.memory import MemoryJournal
+from orchestra.mcp_server import McpServer
+from orchestra.router import tools as router
+from orchestra.testing import SimulatedWorkers
+from orchestra.tools import TOOLS
+from orchestra.values.labels import Label
+from orchestra.workflow.nodes import Retry
+from orchestra.workflow.reader import read
+from orchestra.workflow.steps import Workflow
+from tests.hostile.residency import LABELS, Sinks, explore, opened, within
+
+seen: list[str] = []
+
+
+@tool(effect="pure")
+def plain(text: str) -> str:
+    """A tool without a label."""
+    seen.append(text)
+    return text
+
+
+@tool(effect="pure")
+def short(value: str) -> bool:
+    """A check."""
+    seen.append(value)
+    return len(value) < 9
+
+
+@workflow
+def calling(text: str) -> str:
+    return plain(text=text)
+
+
+@workflow
+def trying(text: str) -> str:
+    return plain.options(retry=Retry(attempts=3, wait=(0, 0)))(text=text)
+
+
+@workflow(label="restricted")
+def stating(text: str) -> str:
+    return plain(text=text)
+
+
+@workflow
+def around(text: str) -> str:
+    return stating(text=text)
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen() -> None:
+    seen.clear()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "orchestra.toml").write_text("")
+    return Settings.load({"journal": "off", "log": "off"}, start=tmp_path, environ={})
+
+
+def explored(graphs: int) -> None:
+    report = asyncio.run(explore(graphs))
+    assert report.leaks == []
+    assert report.missed == []
+    assert set(report.runs) == set(LABELS), "there were runs of each label"
+    assert report.refused
+    assert report.given > graphs
+
+
+def test_no_data_reaches_a_place_that_is_not_cleared_for_it() -> None:
+    explored(150)
+
+
+@pytest.mark.slow
+def test_no_data_of_ten_thousand_graphs_reaches_a_place_that_is_not_cleared_for_it() -> None:
+    explored(10_000)
+
+
+@pytest.mark.parametrize("label", LABELS)
+async def test_a_tool_without_a_label_takes_internal_data_at_most(label: Label, settings: Settings) -> None:
+    async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
+        if label == "restricted":
+            with pytest.raises(OrchestraError, match=r"F202: .*'restricted' must not go to 'plain', which is cleared for 'internal'"):
+                await orchestra.options(label=label).run(calling, text="canary")
+        else:
+            assert (await orchestra.options(label=label).run(calling, text="canary")).output == "canary"
+    assert ("canary" in seen) is (label != "restricted")
+
+
+async def test_a_refused_call_is_not_tried_again(settings: Settings) -> None:
+    async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
+        run = await orchestra.options(label="restricted").start(trying, text="canary")
+        with pytest.raises(OrchestraError):
+            await run
+        names = [type(event).__name__ for event in await orchestra.journal.read(run.id)]
+    assert names.count("AttemptFinished") == 1
+
+
+@pytest.mark.parametrize("one", [stating, around])
+async def test_a_label_that_a_workflow_states_is_held_to_before_a_run(one: Workflow[..., Any], settings: Settings) -> None:
+    async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
+        with pytest.raises(InputError) as caught:
+            await orchestra.run(one, text="canary")
+    assert caught.value.code == "T020"
+    assert "'plain' is cleared for 'internal' data" in caught.value.message
+    assert caught.value.hint == 'label="restricted" in the @tool of plain, if such data may go there; else another tool'
+    assert caught.value.place is not None
+    assert seen == []
+
+
+async def test_a_check_that_is_a_tool_is_held_to_its_label_outside_of_runs_too(settings: Settings) -> None:
+    async with Orchestra.open(settings, fleet="none", journal=MemoryJournal()) as orchestra:
+        found = await orchestra.options(label="restricted").check("canary", against="canary", checks=short)
+        assert (found.accepted, seen) == (False, [])
+        assert "F202" in found.reason
+        found = await orchestra.check("canary", against="canary", checks=short)
+        assert (found.accepted, seen) == (True, ["canary"])
+
+
+async def test_simulated_workers_hold_tools_to_their_labels_too(settings: Settings) -> None:
+    async with Orchestra.open(settings, workers=SimulatedWorkers({}, tools=[plain]), journal=MemoryJournal()) as orchestra:
+        with pytest.raises(OrchestraError, match="F202"):
+            await orchestra.options(label="restricted").run(calling, text="canary")
+    assert seen == []
+
+
+def test_packaged_tools_are_cleared_for_everything() -> None:
+    assert {one.contract.label for one in (*TOOLS, *router.TOOLS)} == {"restricted"}
+
+
+def test_an_mcp_server_without_a_label_is_cleared_for_internal_data() -> None:
+    assert McpServer(command=("false",), tools={}).label == "internal"
+
+
+def test_a_label_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match=r"W017: .*has no label 'secret'"):
+        tool(effect="pure", label="secret")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("kind", ["plan", "agent"])
+async def test_a_model_is_not_offered_tools_that_are_not_cleared(kind: str, label: Label) -> None:
+    sinks = Sinks()
+    said = {
+        "plan": "{plan: 'Send.', with: {text: '${input.text}'}, router: planner, tools: [say_public, say_internal, say_restricted], "
+        "returns: str, repairs: 0, fallback: ''}",
+        "agent": "{agent: helper, with: {text: '${input.text}'}, fallback: {answer: ''}}",
+    }
+    text = f"schema: orchestra/v1\nname: it\nlabel: public\ninput: {{text: str}}\noutput: ${{n}}\nnodes:\n  n: {said[kind]}\n"
+    async with opened(sinks) as orchestra:
+        run = await orchestra.options(label=label).start(Workflow.of(read(text, "it.yaml").graph), text="canary")
+        await run
+        replayed = await orchestra.replay(run.id)
+        assert (replayed.different, replayed.reason) == (None, ""), "a replay offers the same"
+    prompts = "\n".join(sinks.given["s_restricted"])
+    assert {one for one in LABELS if f"say_{one}(" in prompts} == {one for one in LABELS if within(label, one)}

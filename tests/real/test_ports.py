@@ -1,0 +1,56 @@
+"""A running vLLM: nobody can connect to its ports but to the one of its API, and all of them are of the loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from orchestra.fleet import process
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.control import Supervision
+from orchestra.fleet.folders import Folders
+
+pytestmark = pytest.mark.real
+LISTENS = "0A"
+"""How /proc/net/tcp says that a socket listens."""
+
+
+def inodes(group: int) -> set[str]:
+    """The sockets of a group of processes."""
+    found = set()
+    for pid in process._members(group):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # it was closed meanwhile
+                if (told := os.readlink(descriptor)).startswith("socket:["):
+                    found.add(told[len("socket:[") : -1])
+    return found
+
+
+def listening(group: int) -> Iterator[tuple[str, int]]:
+    """The addresses at which a group of processes listens."""
+    owned = inodes(group)
+    for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == LISTENS and fields[9] in owned:
+            address, _, port = fields[1].partition(":")
+            yield socket.inet_ntoa(bytes.fromhex(address)[::-1]), int(port, 16)
+
+
+async def test_only_the_port_of_the_api_takes_connections(laptop: FleetConfig) -> None:
+    status = await Supervision(laptop, Folders.of()).status()
+    assert status is not None
+    for server in status.servers:
+        assert server.pid is not None
+        open_ = []
+        for address, port in listening(server.pid):
+            assert address == "127.0.0.1"
+            with socket.socket() as caller:
+                caller.settimeout(0.5)
+                if caller.connect_ex((address, port)) == 0:
+                    open_.append(port)
+        assert open_ == [server.port]
