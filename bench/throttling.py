@@ -1,6 +1,6 @@
 """Throughput against an endpoint that rejects some requests, and goodput against one that is overloaded: three limits, and a plain client.
 
-    python -m bench.throttling [--runs 400] [--rounds 1] [--seconds 20] [--only 429 503 mixed capacity] [--request-seconds 30]
+    python -m bench.throttling [--runs 400] [--rounds 1] [--seconds 20] [--only 429 503 mixed capacity]
 
 A run is eight calls, one after the other; many runs start at once, of which the endpoint (`bench.throttling_server`, a process of its own)
 gets 64 requests at once. The limits are Orchestra's own, the AIMD that it had before (half the limit for each rejection), and a fixed
@@ -8,8 +8,9 @@ window, all behind `orchestra.fleet.concurrency.ConcurrencyLimit`, in the engine
 tenacity's exponential back-off.
 
 Rates are of the first nine tenths of the calls that succeed: the last ones wait for their own pauses. Each is divided by the rate of the
-same client without faults, in the same round. Goodput is what an endpoint with 16 places, which rejects what is more, answers while runs
-arrive at 1.2 times its capacity, divided by what a fixed window of 16 gets there. Exits with 1 where Orchestra misses a goal.
+same client without faults, in the same round; beside it stands the same to the last call. Goodput is what an endpoint with 16 places,
+which rejects what is more, answers while runs arrive at 1.2 times its capacity, divided by what a fixed window of 16 gets there. Exits
+with 1 where Orchestra misses a goal.
 """
 
 from __future__ import annotations
@@ -125,6 +126,11 @@ class Tally:
         """Calls a second, of the first nine tenths."""
         part = sorted(self.calls)[: max(1, len(self.calls) * 9 // 10)]
         return len(part) / (part[-1] - self.began) if part else 0.0
+
+    @property
+    def whole(self) -> float:
+        """Calls a second, until the last one."""
+        return len(self.calls) / (max(self.calls) - self.began) if self.calls else 0.0
 
     @property
     def share(self) -> float:
@@ -293,13 +299,14 @@ async def measured(port: int, given: argparse.Namespace) -> Table:
         return Place(port, f"{scenario}-{next(number)}", **more)  # type: ignore[arg-type]  # a window is whole
 
     for turn in range(given.rounds):
-        names = [*LIMITS, PLAIN]
+        names = given.clients
         for name in names if turn % 2 == 0 else names[::-1]:
             clean = await all_at_once(place("clean"), name, given.runs)
             table.add("calls a second without faults", name, clean.rate)
             for scenario in (one for one in ("429", "503") if one in given.only):
                 tally = await all_at_once(place(scenario), name, given.runs)
                 table.add(f"5 % {scenario}: share of the rate without faults", name, tally.rate / clean.rate)
+                table.add(f"to the last call, with 5 % {scenario}", name, tally.whole / clean.whole)
             if "mixed" in given.only:
                 tally = await all_at_once(place("mixed", seconds=given.request_seconds), name, given.runs)
                 table.add("14 % mixed faults: share of the rate", name, tally.rate / clean.rate)
@@ -321,6 +328,7 @@ async def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of goodput")
     parser.add_argument("--only", nargs="+", default=["429", "503", "mixed", "capacity"])
+    parser.add_argument("--clients", nargs="+", default=[*LIMITS, PLAIN])
     parser.add_argument("--request-seconds", type=float, default=30.0, help="with mixed faults; the product's default is 600")
     given = parser.parse_args()
     pipe = asyncio.subprocess.PIPE
