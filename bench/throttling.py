@@ -9,8 +9,8 @@ tenacity's exponential back-off.
 
 Rates are of the first nine tenths of the calls that succeed: the last ones wait for their own pauses. Each is divided by the rate of the
 same client without faults, in the same round; beside it stands the same to the last call. Goodput is what an endpoint with 16 places,
-which rejects what is more, answers while runs arrive at 1.2 times its capacity, divided by what a fixed window of 16 gets there. Exits
-with 1 where Orchestra misses a goal.
+which rejects what is more, answers while runs arrive at 1.2 times its capacity, divided by what a fixed window gets that is offered twice
+its capacity. Exits with 1 where Orchestra misses a goal.
 """
 
 from __future__ import annotations
@@ -312,8 +312,8 @@ async def measured(port: int, given: argparse.Namespace) -> Table:
                 table.add("14 % mixed faults: share of the rate", name, tally.rate / clean.rate)
                 table.add("14 % mixed faults: share of runs that finish", name, tally.share)
         if "capacity" in given.only:
-            best, _ = await goodput(place("capacity", window=SLOTS), "fixed window", given.seconds)
-            table.add("capacity: best rate / (places / latency)", "fixed window", best * LATENCY / SLOTS)
+            best, _ = await goodput(place("capacity"), "fixed window", given.seconds, load=2.0)
+            table.add("capacity / (places / latency)", "fixed window", best * LATENCY / SLOTS)
             for name in names:
                 good, rejected = await goodput(place("capacity"), name, given.seconds)
                 table.add("1.2 times the capacity: goodput / capacity", name, good / best)
