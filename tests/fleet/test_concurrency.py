@@ -45,7 +45,8 @@ def test_the_limit_stays_between_one_and_the_most(most: int, events: list[tuple[
 @given(most=st.integers(8, 64), rejected=st.integers(0, 64))
 def test_a_flight_decreases_the_limit_once_and_only_if_more_than_a_quarter_is_rejected(most: int, rejected: int) -> None:
     limit, rejected = AdaptiveLimit(most), min(rejected, most)
-    batch(limit, ["rejected"] * rejected + ["success"] * (most - rejected))
+    outcomes: list[Outcome] = ["rejected"] * rejected
+    batch(limit, outcomes + ["success"] * (most - rejected))
     assert limit.limit == (most if rejected <= 2 + most / 4 else int(0.7 * most))
 
 

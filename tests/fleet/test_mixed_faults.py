@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -84,7 +85,7 @@ def played(monkeypatch: pytest.MonkeyPatch, play: Callable[[], bytes | Fault | N
     monkeypatch.setattr(dispatch, "Wire", type("Wire", (Played,), {"play": staticmethod(play)}))
 
 
-def opened(clock: VirtualClock, **limits: Any) -> Any:
+def opened(clock: VirtualClock, **limits: Any) -> AbstractAsyncContextManager[Fleet]:
     return Fleet.open(endpoints("http://s0", limits=Limits(**limits)), cards=CARDS, mode="none", clock=clock)
 
 

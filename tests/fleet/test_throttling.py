@@ -16,7 +16,7 @@ from orchestra.testing.clock import VirtualClock, run_simulated
 
 from .throttling import Server, closed_loop, open_loop, sender
 
-FEW, MANY = 3, 300
+FEW, MANY = 3, 200
 """Cases in each test, of the quick suite and of the slow one."""
 
 
@@ -28,7 +28,7 @@ def seeds(few: int = FEW) -> list[Any]:
 @pytest.mark.parametrize("seed", seeds())
 def test_rejections_unrelated_to_load_leave_seven_tenths_of_the_throughput(seed: int) -> None:
     chance = Random(f"unrelated {seed}")
-    settings = {"rejection": chance.choice((0.0, 0.01, 0.05)), "retry_after": chance.choice((None, 1.0)), "seed": seed}
+    settings: dict[str, Any] = {"rejection": chance.choice((0.0, 0.01, 0.05)), "retry_after": chance.choice((None, 1.0)), "seed": seed}
     share = chance.uniform(0.0, 0.1)
 
     async def rate(clock: VirtualClock, unrelated: float) -> float:
@@ -42,7 +42,7 @@ def test_rejections_unrelated_to_load_leave_seven_tenths_of_the_throughput(seed:
 def test_an_overloaded_server_gives_nine_tenths_of_its_capacity_and_is_sent_little_more(seed: int) -> None:
     chance = Random(f"overload {seed}")
     slots = int(2 ** chance.uniform(0, 6))
-    settings = {"rejection": chance.choice((0.0, 0.001, 0.02)), "retry_after": chance.choice((None, 1.0)), "seed": seed}
+    settings: dict[str, Any] = {"rejection": chance.choice((0.0, 0.001, 0.02)), "retry_after": chance.choice((None, 1.0)), "seed": seed}
     capacity = slots / 0.05
     seconds = 2_000 / capacity + 1
 
