@@ -16,7 +16,7 @@ from orchestra.testing.clock import VirtualClock, run_simulated
 
 from .throttling import Server, closed_loop, open_loop, sender
 
-FEW, MANY = 3, 200
+FEW, MANY = 3, 100
 """Cases in each test, of the quick suite and of the slow one."""
 
 
