@@ -38,6 +38,8 @@ class Scenario:
     answered: int = 0
     rejected: int = 0
     inside: int = 0
+    busy: float = 0.0
+    """Seconds of all places together in which requests were answered."""
     chance: random.Random = field(default_factory=lambda: random.Random(7))
 
     def fault(self) -> str:
@@ -134,11 +136,13 @@ async def serve() -> None:
             await FAULTS[fault](connection)
             return
         scenario.inside += 1
+        began = asyncio.get_running_loop().time()
         try:
             await asyncio.sleep(LATENCY)
         finally:
             scenario.inside -= 1
         scenario.answered += 1
+        scenario.busy += asyncio.get_running_loop().time() - began
         await connection.answer(reply())
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
