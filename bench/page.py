@@ -43,7 +43,10 @@ def renewed(page: str, measured: dict[str, str]) -> str:
 def main(page: Path = PAGE) -> int:
     """Writes the page."""
     before = page.read_text("utf-8")
-    after = renewed(before, {"engine": fenced(printed("engine")), "ordering": printed("ordering"), "peers": peers()})
+    after = renewed(
+        before,
+        {"engine": fenced(printed("engine")), "ordering": printed("ordering"), "peers": peers(), "throttling": printed("throttling")},
+    )
     if after != before:
         page.write_text(after, "utf-8")
         print(f"{page.name} written")

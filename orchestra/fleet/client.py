@@ -17,7 +17,7 @@ from orchestra.fleet.faults import Fault
 from orchestra.fleet.order import NOBODY, Turn
 from orchestra.fleet.protocol import Chat, Completion, Stream
 from orchestra.fleet.secrets import Live, hidden, said_in_pieces
-from orchestra.fleet.send import Sender, Sent, again, failed
+from orchestra.fleet.send import Deadline, Sender, Sent, again, failed
 from orchestra.fleet.wire import Answer, Request
 from orchestra.values.labels import Label
 
@@ -39,7 +39,7 @@ class Client:
         *,
         model: str = "",
         label: Label = "internal",
-        seconds: float | None = None,
+        seconds: float | Deadline | None = None,
         on_text: OnText | None = None,
         turn: Turn = NOBODY,
         once: bool = False,

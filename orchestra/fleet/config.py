@@ -375,9 +375,9 @@ class Limits(Frozen):
     """Bounds of what is asked of a server, and of what it may answer."""
 
     in_flight: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Requests at once to one server, at most; fewer while it says that it is busy."""
+    """Requests at once to one server, at most; fewer while it rejects many of them."""
     request_seconds: Seconds = 600.0
-    """The longest that a request may take where the call has no timeout of its own."""
+    """The longest that a request may take, without its wait for a place, where the call has no timeout of its own."""
     silence_seconds: Seconds = 120.0
     """The longest wait for the next byte of a streamed answer."""
     connect_seconds: Seconds = 5.0

@@ -34,7 +34,7 @@ from orchestra.fleet.prefixes import Prefix, prefix
 from orchestra.fleet.progress import Report, silent
 from orchestra.fleet.protocol import Chat, Completion
 from orchestra.fleet.readiness import Readiness, within
-from orchestra.fleet.send import Sender
+from orchestra.fleet.send import Deadline, Sender
 from orchestra.fleet.status import FleetStatus, Heard, status
 from orchestra.fleet.versions import current
 from orchestra.fleet.weights import Pantry
@@ -263,8 +263,11 @@ class Fleet:
 
     async def _ask(self, call: Call, choice: Choice, on_text: OnText | None) -> Done | Refused:
         began = self._clock.monotonic()
-        seconds = self.config.limits.request_seconds if call.timeout is None else within(call.timeout)
-        name, result = await self._asked(call, choice, began + seconds, on_text)
+        if call.timeout is None:
+            deadline = Deadline(self._clock, self.config.limits.request_seconds)
+        else:
+            deadline = Deadline(self._clock, within(call.timeout), total=True)
+        name, result = await self._asked(call, choice, deadline, on_text)
         tried = self._clock.monotonic() - began
         if isinstance(result, Fault):
             if result.code == "F205" and not result.hurried:
@@ -276,7 +279,7 @@ class Fleet:
         priced = msgspec.structs.replace(result, usage=_priced(result.usage, self.config.servers[name]))
         return _read(reader, priced, name, call.inputs, adapted)
 
-    async def _asked(self, call: Call, choice: Choice, deadline: float, on_text: OnText | None) -> tuple[str, Completion | Fault]:
+    async def _asked(self, call: Call, choice: Choice, deadline: Deadline, on_text: OnText | None) -> tuple[str, Completion | Fault]:
         """The answer of the best server of the card's model, and its name; of another one only where no model has seen the request.
 
         Where there are several, each is asked once, then again after a pause: one that is busy or away keeps nobody from the others.
@@ -285,25 +288,27 @@ class Fleet:
         patient = now() + self.config.patience  # with those of ours that restart
         told: tuple[str, Fault] | None = None
         tries = sends = 0
+        again: dict[str, float] = {}
+        """When each server may be asked again."""
         while True:
             pauses: dict[str, float] = {}
             for name in self._ordered(left, choice.card, call):
-                wait = self._sender.lines[name].busy_until - now()
+                wait = max(again.get(name, 0.0), self._sender.lines[name].busy_until) - now()
                 if tries and wait > 0:
-                    pauses[name] = wait  # it has said when to come again
+                    pauses[name] = wait
                     continue
-                result = await self._request(name, call, choice.card, deadline - now(), on_text, once)
+                result = await self._request(name, call, choice.card, deadline, on_text, once)
                 sends += not (isinstance(result, Fault) and result.code == "F216")  # then there was no address to send it to
-                if isinstance(result, Completion) or result.seen or result.traits.of_the_call or now() >= deadline:
+                if isinstance(result, Completion) or result.seen or result.traits.of_the_call or deadline.left <= 0:
                     return name, _counted(result, sends)
                 if told is None or result.retryable or not told[1].retryable:
                     told = name, result
                 if not once or (result.code == "F216" and now() >= patient):
                     continue
                 if (pause := self._sender.pause(name, result, tries)) is not None:
-                    pauses[name] = pause
+                    pauses[name], again[name] = pause, now() + pause
             left, tries = tuple(pauses), tries + 1
-            if told is not None and now() + min(pauses.values(), default=inf) >= deadline:
+            if told is not None and min(pauses.values(), default=inf) >= deadline.left:
                 return told[0], _counted(told[1], sends)
             await self._clock.sleep(min(pauses.values()))
 
@@ -331,24 +336,26 @@ class Fleet:
         begins = self._prefix(_messages(self._rendered(call, card, "none")), card.adapter or "")
         return sorted(servers, key=lambda name: self._cost(name, card, begins))
 
-    def _cost(self, name: str, card: Card, begins: Prefix) -> tuple[bool, bool, bool, int]:
+    def _cost(self, name: str, card: Card, begins: Prefix) -> tuple[bool, float, bool, int]:
         """Least first: a server that answers, is not busy, has the adapter, has least to do, a block of a prompt counted as a request."""
         line = self._sender.lines[name]
         fresh = len(begins) - line.gate.order.known(begins)
-        busy = line.busy_until > self._clock.monotonic()
+        busy = max(0.0, line.busy_until - self._clock.monotonic())
         return line.breaker.state == "open", busy, not self._adapters.holds(name, card), line.load + fresh
 
-    async def _request(self, name: str, call: Call, card: Card, seconds: float, on_text: OnText | None, once: bool) -> Completion | Fault:
+    async def _request(
+        self, name: str, call: Call, card: Card, deadline: Deadline, on_text: OnText | None, once: bool
+    ) -> Completion | Fault:
         target = self.config.servers[name]
         chat = self._chat(self._rendered(call, card, held(target, self.options.constraint)), call, card, target, live=on_text is not None)
-        deadline = self._clock.monotonic() + seconds
         for again in (False, True):
             model = await self._named(name, card, once=once)
             if isinstance(model, Fault):
                 return model
-            left = deadline - self._clock.monotonic()
             turn = Turn(call.run, call.priority, self._prefix(chat.messages, card.adapter or ""))
-            result = await self.client.chat(name, chat, model=model, label=call.label, seconds=left, on_text=on_text, turn=turn, once=once)
+            result = await self.client.chat(
+                name, chat, model=model, label=call.label, seconds=deadline, on_text=on_text, turn=turn, once=once
+            )
             if again or not (isinstance(result, Fault) and result.code == "F212" and model):
                 break
             self._adapters.forget(name)  # the server has lost it, by a restart that we did not notice

@@ -3,77 +3,97 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from orchestra.fleet.concurrency import ConcurrencyLimit, Flight, Outcome
 from orchestra.fleet.order import NOBODY, Fifo, Order, Ticket, Turn
 
 
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """A place at a server, for one request."""
+
+    turn: Turn
+    flight: Flight
+
+
 class Gate:
-    """At most `limit` requests at once; an `Order` says which of those that wait goes in next.
+    """At most `limit` requests at once; an `Order` says which of those that wait goes in next. While it is held, nobody goes in."""
 
-    The limit moves by AIMD (Chiu and Jain 1989, https://doi.org/10.1016/0169-7552(89)90019-6): one more after `limit` good
-    answers, half as many when the server says that it is busy.
-    """
-
-    def __init__(self, most: int, order: Order | None = None) -> None:
-        self.most = most
-        self.limit = float(most)
+    def __init__(self, concurrency: ConcurrencyLimit, order: Order | None = None) -> None:
+        self.concurrency = concurrency
         self.inside = 0
+        self.held = False
         self.order = order or Fifo()
-        self._called: dict[Ticket, asyncio.Future[None]] = {}
+        self._called: dict[Ticket, asyncio.Future[Permit]] = {}
+
+    @property
+    def limit(self) -> int:
+        """Requests at once, now."""
+        return self.concurrency.limit
 
     @property
     def waiting(self) -> int:
         """Requests that wait at the gate."""
         return self.order.waiting
 
-    def free(self, turn: Turn = NOBODY) -> bool:
-        """Goes in where there is room and nobody waits; says whether it did. Needs one `leave` then."""
-        if self.inside >= int(self.limit) or not self.order.enter(turn):
-            return False
-        self.inside += 1
-        return True
+    def free(self, turn: Turn = NOBODY) -> Permit | None:
+        """A permit where there is room and nobody waits. It needs one `leave`."""
+        if not self._has_room() or not self.order.enter(turn):
+            return None
+        return self._permit(turn)
 
-    async def enter(self, turn: Turn = NOBODY) -> None:
-        """Waits until there is room. Every `enter` that returned needs one `leave` of the same turn."""
-        if self.free(turn):
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def enter(self, turn: Turn = NOBODY) -> Permit:
+        """Waits until there is room. Every permit needs one `leave`."""
+        if (permit := self.free(turn)) is not None:
+            return permit
+        future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         ticket = self.order.join(turn)
         self._called[ticket] = future
         self._call()  # it may share its prompt with what is inside, while those before it have to wait
         try:
-            await future
+            return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self._give_back(turn)
+                self.leave(future.result(), "ignored")
             elif self._called.pop(ticket, None) is not None:
                 self.order.withdraw(ticket)
                 self._call()  # the others may have waited for this one
             raise
 
-    def leave(self, turn: Turn = NOBODY, *, good: bool, busy: bool) -> None:
-        """The request is over; `busy` is the server's own word."""
-        if busy:
-            self.limit = max(1.0, self.limit / 2)
-        elif good:
-            self.limit = min(float(self.most), self.limit + 1 / self.limit)
-        self._give_back(turn)
-
-    def _give_back(self, turn: Turn) -> None:
+    def leave(self, permit: Permit, outcome: Outcome) -> None:
+        """The request is over."""
+        self.concurrency.finished(permit.flight, outcome)
         self.inside -= 1
-        self.order.over(turn)
+        self.order.over(permit.turn)
         self._call()
+
+    def hold(self) -> None:
+        """Lets nobody in until `release`."""
+        self.held = True
+
+    def release(self) -> None:
+        """Ends a hold."""
+        if self.held:
+            self.held = False
+            self._call()
+
+    def _has_room(self) -> bool:
+        return not self.held and self.inside < self.concurrency.limit
+
+    def _permit(self, turn: Turn) -> Permit:
+        self.inside += 1
+        return Permit(turn, self.concurrency.sent(self.inside))
 
     def _call(self) -> None:
         """Lets in who may go."""
-        while self.inside < int(self.limit) and (ticket := self.order.next()) is not None:
+        while self._has_room() and (ticket := self.order.next()) is not None:
             future = self._called.pop(ticket)
             if future.done():
                 self.order.over(ticket.turn)  # cancelled, and it has not had a chance to say so
             else:
-                self.inside += 1
-                future.set_result(None)
+                future.set_result(self._permit(ticket.turn))
 
 
 State: TypeAlias = Literal["closed", "open", "half-open"]
@@ -98,16 +118,19 @@ class Breaker:
         """The state as a request would find it: one that is open is half-open once its pause is over."""
         return "half-open" if self.state == "open" and now >= self._until else self.state
 
-    def wait(self, now: float) -> float:
-        """Seconds until a request may go; 0 takes the permission, which must be answered by `good`, `bad` or `nothing`."""
+    def pause(self, now: float) -> float:
+        """Seconds until a request may go. Takes no permission."""
         if self.state == "closed":
             return 0.0
         if now < self._until:
             return self._until - now
-        if self._probing:
-            return min(self._pause, 1.0)
-        self.state, self._probing = "half-open", True
-        return 0.0
+        return min(self._pause, 1.0) if self._probing else 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until a request may go; 0 takes the permission, which must be answered by `good`, `bad` or `nothing`."""
+        if (pause := self.pause(now)) == 0 and self.state != "closed":
+            self.state, self._probing = "half-open", True
+        return pause
 
     def good(self) -> None:
         """A request was answered."""

@@ -16,10 +16,11 @@ import msgspec
 
 from orchestra.doors import Clock
 from orchestra.errors import FleetError
+from orchestra.fleet.concurrency import AdaptiveLimit, ConcurrencyLimit, Outcome
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
 from orchestra.fleet.connection import Block
 from orchestra.fleet.faults import Fault
-from orchestra.fleet.limits import Breaker, Gate
+from orchestra.fleet.limits import Breaker, Gate, Permit
 from orchestra.fleet.order import Turn, ordered
 from orchestra.fleet.progress import Progress, Report, silent
 from orchestra.fleet.secrets import secret, sent_with, signed
@@ -29,6 +30,8 @@ from orchestra.values.labels import may_go
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 """Seconds between resends, doubling; each is shortened by chance, so that senders do not march in step."""
 NO_HEADERS: Mapping[str, str] = {}
+SEVERAL = 3
+"""Rejections (429, 503) in a row after which nothing else is sent to a server for a while."""
 REFUSALS = 6
 """Resends to a stranger's server that cannot be reached: about twelve seconds. One of ours comes back: its supervisor sees to that,
 and `patience` bounds the wait."""
@@ -60,6 +63,29 @@ class Addresses(Protocol):
         """Nobody listens at `root` any longer, or one with another key."""
 
 
+class Deadline:
+    """When the time of a request is over. The wait for a place at the server does not count, unless the time is `total`."""
+
+    def __init__(self, clock: Clock, seconds: float, *, total: bool = False) -> None:
+        """`seconds` from now."""
+        self._clock, self._end, self._total = clock, clock.monotonic() + seconds, total
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; negative when it is over."""
+        return self._end - self._clock.monotonic()
+
+    @property
+    def queue(self) -> float | None:
+        """Seconds that the request may wait for a place; None where there is no bound."""
+        return self.left if self._total else None
+
+    def queued(self, seconds: float) -> None:
+        """The request has waited for a place."""
+        if not self._total:
+            self._end += seconds
+
+
 @dataclass(slots=True)
 class Line:
     """What is known of one server: how much it takes, and whether it answers."""
@@ -72,7 +98,9 @@ class Line:
     last: Fault | None = None
     """What the last of the `failures` was."""
     busy_until: float = 0.0
-    """Until when others are asked first, because it said that it has too much to do, or restarts."""
+    """Until when others are asked first, because it said several times in a row that it has too much to do, or restarts."""
+    rejections: int = 0
+    """Rejections in a row."""
     since: float | None = None
     """Since when nobody was answered, by one that is busy or cannot be reached."""
     told: bool = False
@@ -84,6 +112,7 @@ class Line:
     answered_at: float | None = None
     _pause: float = 0.0
     _last: float = 0.0
+    _timer: asyncio.TimerHandle | None = None
 
     @property
     def load(self) -> int:
@@ -97,6 +126,14 @@ class Line:
             self.busy_until = now + self._pause
         self.busy_until = max(self.busy_until, now + asked)
 
+    def hold(self, now: float, asked: float) -> None:
+        """Nothing is sent to it while it is busy, or until it answers: a request that is in flight may show that it is not."""
+        self.busy(now, asked)
+        self.gate.hold()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self.busy_until - now, self.gate.release)
+
     def unwilling(self, now: float) -> None:
         """It is busy, or cannot be reached; since when, if it is not since long before anybody asked again."""
         if self.since is None or now - max(self._last, self.busy_until) > FORGOTTEN:
@@ -106,7 +143,11 @@ class Line:
     def answered(self) -> None:
         """It did what was asked."""
         self.heard, self.failures, self.busy_until, self._pause = True, 0, 0.0, 0.0
-        self.since, self.told = None, False
+        self.since, self.told, self.rejections = None, False, 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.gate.release()
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -120,10 +161,19 @@ class Sent(msgspec.Struct, frozen=True):
 class Sender:
     """Holds a line to each server of a fleet."""
 
-    def __init__(self, config: FleetConfig, wire: Wire, addresses: Addresses, clock: Clock, report: Report = silent) -> None:
-        """`report` hears of a server that keeps requests waiting, once each time."""
+    def __init__(
+        self,
+        config: FleetConfig,
+        wire: Wire,
+        addresses: Addresses,
+        clock: Clock,
+        report: Report = silent,
+        concurrency: Callable[[int], ConcurrencyLimit] = AdaptiveLimit,
+    ) -> None:
+        """`report` hears of a server that keeps requests waiting, once each time. `concurrency` makes the limit of each server."""
         self.config, self._report = config, report
-        self.lines = {name: Line(Gate(config.limits.in_flight, ordered(config.order)), Breaker()) for name in config.servers}
+        most = config.limits.in_flight
+        self.lines = {name: Line(Gate(concurrency(most), ordered(config.order)), Breaker()) for name in config.servers}
         self._wire, self._addresses, self._clock = wire, addresses, clock
 
     async def send(
@@ -131,11 +181,12 @@ class Sender:
         server: str,
         request: Request,
         *,
-        seconds: float | None = None,
+        seconds: float | Deadline | None = None,
         fresh: Callable[[], Block] | None = None,
         once: bool = False,
     ) -> Sent:
-        """Sends a request to a server of the fleet, within `seconds` in all; a fault is a value, and nothing is raised.
+        """Sends a request to a server of the fleet, within `seconds` in all, or by a deadline; without either within
+        `limits.request_seconds`, without its wait for a place. A fault is a value, and nothing is raised.
 
         `fresh` gives a new reader of the stream for every try; `once` is for a caller that has another server to ask: a server of ours
         that restarts is not waited for then. Data goes nowhere beyond the label that its server is cleared for.
@@ -146,15 +197,22 @@ class Sender:
             return Sent(Fault.unseen("F201", f"the fleet has no server {server!r}"), 0, 0.0)
         if not may_go(request.label, target.label):
             return Sent(_forbidden(server, request.label, target.label), 0, 0.0)
-        deadline = began + (self.config.limits.request_seconds if seconds is None else seconds)
+        deadline = self._deadline(seconds)
         patience = 0.0 if once else self.config.patience
         result, resends = await self._once(server, target, request, deadline, fresh, patience), 0
         while not once and isinstance(result, Fault) and (pause := self.pause(server, result, resends)) is not None:
-            if self._clock.monotonic() + pause >= deadline or result.code == "F216":  # waited for already, as long as may be
+            if pause >= deadline.left or result.code == "F216":  # waited for already, as long as may be
                 break
             await self._clock.sleep(pause)
             result, resends = await self._once(server, target, request, deadline, fresh, patience), resends + 1
         return Sent(result, resends, self._clock.monotonic() - began)
+
+    def _deadline(self, seconds: float | Deadline | None) -> Deadline:
+        if isinstance(seconds, Deadline):
+            return seconds
+        if seconds is None:
+            return Deadline(self._clock, self.config.limits.request_seconds)
+        return Deadline(self._clock, seconds, total=True)
 
     def key(self, server: str) -> str:
         """The key that an endpoint is sent, if it is one to hide where the server says it again; else empty, as of servers of ours."""
@@ -190,7 +248,8 @@ class Sender:
         return replace(found, reason=f"{server} at {found.reason}", hint="orchestra doctor") if found.code == "F203" else found
 
     def pause(self, server: str, fault: Fault, resends: int) -> float | None:
-        """Seconds until the next try: doubling, shortened by chance; longer where the server asks for it, but never shorter.
+        """Seconds until the next try: doubling, shortened by chance; longer where the server asks for it, or while it is held, but never
+        shorter.
 
         None where there is none: a model may have seen the request, it stays wrong, or there is no hope in time. Who has waited for some
         seconds is told.
@@ -205,7 +264,7 @@ class Sender:
         if line.since is not None and not line.told and self._clock.monotonic() + pause - line.since >= SAID_AFTER:
             line.told = True
             self._report(Progress("wait", f"{fault.reason if fault.code == 'F203' else f'{server}: {fault.reason}'}; trying again"))
-        return pause
+        return max(pause, line.busy_until - self._clock.monotonic()) if line.gate.held else pause
 
     def _hopeless(self, server: str, fault: Fault, resends: int) -> bool:
         """Whether a stranger's server has failed for so long that this request gives it up."""
@@ -221,23 +280,17 @@ class Sender:
         server: str,
         target: LocalServer | Endpoint,
         request: Request,
-        deadline: float,
+        deadline: Deadline,
         fresh: Callable[[], Block] | None,
         patience: float,
     ) -> Answer | Fault:
         line = self.lines[server]
-        if (pause := line.breaker.wait(self._clock.monotonic())) > 0:
+        if (pause := line.breaker.pause(self._clock.monotonic())) > 0:
             return _left_alone(server, line, pause, request.body or b"")
-        trial = line.breaker.state == "half-open"
-        try:
+        result = await self._through(server, target, request, deadline, fresh, patience)
+        if isinstance(target, LocalServer) and isinstance(result, Fault) and result.status == 401:
+            # Another supervisor has come, with a server on the same port: its address is asked for again, and its key.
             result = await self._through(server, target, request, deadline, fresh, patience)
-            if isinstance(target, LocalServer) and isinstance(result, Fault) and result.status == 401:
-                # Another supervisor has come, with a server on the same port: its address is asked for again, and its key.
-                result = await self._through(server, target, request, deadline, fresh, patience)
-        except BaseException:  # cancelled, mostly; whatever it is, a probe is over
-            line.breaker.nothing()
-            raise
-        self._learn(line, result, trial)
         return result
 
     async def _through(
@@ -245,71 +298,112 @@ class Sender:
         server: str,
         target: LocalServer | Endpoint,
         request: Request,
-        deadline: float,
+        deadline: Deadline,
         fresh: Callable[[], Block] | None,
         patience: float,
     ) -> Answer | Fault:
         """One try: an address, a place in line, an exchange."""
-        headers: Mapping[str, str] = NO_HEADERS
+        line, headers = self.lines[server], NO_HEADERS
         asked = request
         if isinstance(target, LocalServer):
-            root = await self._addresses.root(server, min(deadline - self._clock.monotonic(), patience))
+            root = await self._addresses.root(server, min(deadline.left, patience))
             if isinstance(root, Fault):
-                return root
+                return self._learnt(line, root)
             headers = signed(self._addresses.key(server))
         else:
             root, request = target.endpoint.removesuffix("/v1"), _placed(target, asked)
             try:
                 headers = _signed(target)
             except FleetError as error:
-                return Fault.of(error)
-        gate = self.lines[server].gate
-        if not gate.free(request.turn) and not await self._let_in(gate, request.turn, deadline):
+                return self._learnt(line, Fault.of(error))
+        permit = await self._admitted(line, request.turn, deadline)
+        if permit is None:
             hint = "raise the node's `timeout`, or `limits: {in_flight: N}` of the fleet file"
-            return Fault.unseen("F204", f"{server} had no room in time", hint, retryable=True, sent=request.body or b"")
+            fault = Fault.unseen("F204", f"{server} had no room in time", hint, retryable=True, sent=request.body or b"")
+            return self._learnt(line, fault)
         result: Answer | Fault | None = None
+        trial = False
         try:
-            left, read = deadline - self._clock.monotonic(), fresh() if fresh else None
-            result = await self._wire.exchange(root, request, headers, left, read, ours=isinstance(target, LocalServer))
-            if isinstance(result, Fault) and result.code == "F203":
-                hint = "orchestra doctor" if isinstance(target, Endpoint) else result.hint
-                result = replace(result, reason=f"{server} at {result.reason}", hint=hint)
+            if (pause := line.breaker.wait(self._clock.monotonic())) > 0:  # it has failed while this one waited
+                return _left_alone(server, line, pause, request.body or b"")
+            trial = line.breaker.state == "half-open"
+            read = fresh() if fresh else None
+            result = await self._wire.exchange(root, request, headers, deadline.left, read, ours=isinstance(target, LocalServer))
         finally:
-            gate.leave(request.turn, good=isinstance(result, Answer), busy=isinstance(result, Fault) and result.busy)
-        if isinstance(result, Fault) and isinstance(target, LocalServer) and (result.lost or result.status == 401):
-            self._addresses.lost(server, root)
-            return replace(result, hint="orchestra fleet stop, then try again") if result.status == 401 else result
-        if isinstance(result, Fault) and result.code == "F212" and isinstance(target, Endpoint) and request is not asked:
-            return replace(result, hint=f"{result.hint}, or write {target.endpoint}/v1 under `endpoint:`, if that is its path")
-        return result
+            if trial and result is None:  # cancelled, mostly; whatever it is, a probe is over
+                line.breaker.nothing()
+            line.gate.leave(permit, _outcome(result))
+        if isinstance(result, Fault):
+            result = self._explained(server, line, target, result, placed=request is not asked)
+            if isinstance(target, LocalServer) and (result.lost or result.status == 401):
+                self._addresses.lost(server, root)
+        return self._learnt(line, result, trial)
 
-    async def _let_in(self, gate: Gate, turn: Turn, deadline: float) -> bool:
-        """Waits at a gate, and says whether it opened in time."""
+    def _explained(self, server: str, line: Line, target: LocalServer | Endpoint, fault: Fault, *, placed: bool) -> Fault:
+        """A fault of an exchange, with what is known of the server. `placed`: the request went to a path of the endpoint's own."""
+        if fault.code == "F203":
+            hint = "orchestra doctor" if isinstance(target, Endpoint) else fault.hint
+            return replace(fault, reason=f"{server} at {fault.reason}", hint=hint)
+        if isinstance(target, LocalServer):
+            return replace(fault, hint="orchestra fleet stop, then try again") if fault.status == 401 else fault
+        if fault.code == "F212" and placed:
+            return replace(fault, hint=f"{fault.hint}, or write {target.endpoint}/v1 under `endpoint:`, if that is its path")
+        if fault.code == "F213" and line.answered_at is not None:
+            return replace(fault, retryable=True)  # the address is right, so another attempt may be answered
+        return fault
+
+    async def _admitted(self, line: Line, turn: Turn, deadline: Deadline) -> Permit | None:
+        """A place at a server; None where there is none in time."""
+        gate, began = line.gate, self._clock.monotonic()
+        if began >= line.busy_until:
+            gate.release()
+        if (permit := gate.free(turn)) is not None:
+            return permit
         try:
-            async with asyncio.timeout(deadline - self._clock.monotonic()):
-                await gate.enter(turn)
+            async with asyncio.timeout(deadline.queue):
+                permit = await gate.enter(turn)
         except TimeoutError:
-            return False
-        return True
+            return None
+        deadline.queued(self._clock.monotonic() - began)
+        return permit
 
-    def _learn(self, line: Line, result: Answer | Fault, trial: bool) -> None:
+    def _learnt(self, line: Line, result: Answer | Fault, trial: bool = False) -> Answer | Fault:
+        """The result, after what it says of the server is kept. `trial`: it is the one that a breaker let through."""
+        now = self._clock.monotonic()
         if isinstance(result, Answer):
             line.answered_at = self._clock.now()
-        elif not result.traits.of_the_call and not result.hurried:
-            line.fault, line.failed_at = result, self._clock.now()
-        line.heard |= isinstance(result, Fault) and (result.seen or result.busy)
-        if isinstance(result, Fault) and (result.busy or result.code == "F203"):
-            line.unwilling(self._clock.monotonic())
-        if isinstance(result, Answer):
             line.answered()
             line.breaker.good()
-        elif result.traits.trips and not result.hurried:
+            return result
+        if not result.traits.of_the_call and not result.hurried:
+            line.fault, line.failed_at = result, self._clock.now()
+        line.heard |= result.seen or result.busy
+        if result.busy or result.code == "F203":
+            line.unwilling(now)
+        if result.traits.trips and not result.hurried:
             line.failures, line.last = line.failures + 1, result
-            line.breaker.bad(self._clock.monotonic(), trial=trial)
-        else:
+            line.breaker.bad(now, trial=trial)
+        elif trial:
             line.breaker.nothing()
-            if result.busy or _starting(result):
-                line.busy(self._clock.monotonic(), min(result.retry_after or 0.0, self.config.limits.retry_after_seconds))
+        if result.busy:
+            self._rejected(line, result, now)
+        elif _starting(result):
+            line.busy(now, min(result.retry_after or 0.0, self.config.limits.retry_after_seconds))
+        return result
+
+    def _rejected(self, line: Line, fault: Fault, now: float) -> None:
+        """One rejection is about one request. Several in a row are about the server, until they are so many that requests give it up."""
+        line.rejections += 1
+        given_up = line.since is not None and now - line.since >= self.config.limits.busy_seconds
+        if line.rejections >= SEVERAL and not given_up:
+            line.hold(now, min(fault.retry_after or 0.0, self.config.limits.retry_after_seconds))
+
+
+def _outcome(result: Answer | Fault | None) -> Outcome:
+    """What the end of a request says about load."""
+    if isinstance(result, Answer):
+        return "success"
+    return "rejected" if result is not None and result.busy else "ignored"
 
 
 def _signed(target: Endpoint) -> Mapping[str, str]:

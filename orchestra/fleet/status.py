@@ -39,7 +39,7 @@ class ServerStatus:
     waiting: int
     """Requests of this process that wait for a place at it."""
     limit: int
-    """Requests at once, at most: `limits: {in_flight: N}`, fewer while it says that it is busy."""
+    """Requests at once, at most: `limits: {in_flight: N}`, fewer while it rejects many of them."""
     error: str = ""
     """The code of what went wrong last, if nothing has gone well since."""
     reason: str = ""

@@ -4,83 +4,76 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given
-from hypothesis import strategies as st
-
+from orchestra.fleet.concurrency import AdaptiveLimit
 from orchestra.fleet.limits import Breaker, Gate
 from orchestra.fleet.order import Turn
 
 
 async def test_the_gate_never_lets_in_more_than_its_limit() -> None:
-    gate, most = Gate(3), 0
+    gate, most = Gate(AdaptiveLimit(3)), 0
 
     async def visit() -> None:
         nonlocal most
-        await gate.enter()
+        permit = await gate.enter()
         most = max(most, gate.inside)
         await asyncio.sleep(0)
-        gate.leave(good=True, busy=False)
+        gate.leave(permit, "success")
 
     await asyncio.gather(*(visit() for _ in range(20)))
     assert (most, gate.inside) == (3, 0)
 
 
 async def test_who_waits_goes_in_by_priority_then_by_order() -> None:
-    gate, order = Gate(1), list[str]()
-    await gate.enter()
+    gate, order = Gate(AdaptiveLimit(1)), list[str]()
+    first = await gate.enter()
 
     async def visit(name: str, priority: int) -> None:
-        await gate.enter(Turn(priority=priority))
+        permit = await gate.enter(Turn(priority=priority))
         order.append(name)
-        gate.leave(good=True, busy=False)
+        gate.leave(permit, "success")
 
     tasks = [asyncio.create_task(visit(name, priority)) for name, priority in (("late", 5), ("first", -1), ("later", 5))]
     await asyncio.sleep(0)
-    gate.leave(good=True, busy=False)
+    gate.leave(first, "success")
     await asyncio.gather(*tasks)
     assert order == ["first", "late", "later"]
 
 
 async def test_a_cancelled_visitor_leaves_no_hole() -> None:
-    gate = Gate(1)
-    await gate.enter()
+    gate = Gate(AdaptiveLimit(1))
+    first = await gate.enter()
     waiting = asyncio.create_task(gate.enter())
     next_one = asyncio.create_task(gate.enter(Turn(priority=1)))
     await asyncio.sleep(0)
     waiting.cancel()
-    gate.leave(good=True, busy=False)
+    gate.leave(first, "success")
     await asyncio.wait_for(next_one, 1)
     assert gate.inside == 1
 
 
 async def test_a_visitor_cancelled_in_the_moment_of_entry_gives_its_place_back() -> None:
-    gate = Gate(1)
-    await gate.enter()
+    gate = Gate(AdaptiveLimit(1))
+    first = await gate.enter()
     waiting = asyncio.create_task(gate.enter())
     await asyncio.sleep(0)
-    gate.leave(good=True, busy=False)
+    gate.leave(first, "success")
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert gate.inside == 0
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
-def test_the_limit_stays_between_one_and_the_most(events: list[tuple[bool, bool]]) -> None:
-    gate = Gate(8)
-    for good, busy in events:
-        gate.inside += 1
-        gate.leave(good=good, busy=busy)
-        assert 1 <= gate.limit <= 8
-
-
-def test_the_limit_halves_when_busy_and_grows_by_one_a_round() -> None:
-    gate = Gate(8)
-    gate.inside = 9
-    gate.leave(good=False, busy=True)
-    assert gate.limit == 4
-    for _ in range(4):
-        gate.leave(good=True, busy=False)
-    assert 4.9 < gate.limit <= 5
+async def test_a_held_gate_lets_nobody_in_until_it_is_released() -> None:
+    gate = Gate(AdaptiveLimit(2))
+    gate.hold()
+    assert gate.free() is None
+    waiting = [asyncio.create_task(gate.enter()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert gate.inside == 0
+    gate.release()
+    await asyncio.sleep(0)
+    assert [task.done() for task in waiting] == [True, True, False]
+    gate.leave(await waiting[0], "success")
+    await asyncio.wait_for(waiting[2], 1)
 
 
 def test_the_breaker_opens_after_failures_in_a_row_and_lets_one_through_after_its_pause() -> None:
@@ -115,6 +108,14 @@ def test_what_was_under_way_when_the_breaker_opened_makes_no_pause_longer() -> N
     assert breaker.state == "half-open", "one of those that were under way, and not the trial"
     breaker.bad(1)
     assert breaker.wait(1) == 2
+
+
+def test_to_ask_for_the_pause_takes_no_permission() -> None:
+    breaker = Breaker(threshold=1, first=1)
+    breaker.bad(0)
+    assert [breaker.pause(0.25), breaker.pause(1), breaker.pause(1)] == [0.75, 0, 0]
+    assert breaker.wait(1) == 0
+    assert breaker.pause(1) > 0, "one at a time"
 
 
 def test_a_cancelled_trial_lets_the_next_one_try() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestra.fleet.concurrency import AdaptiveLimit
 from orchestra.fleet.limits import Gate
 from orchestra.fleet.order import FEW, KEPT, PASSES, SHARE, Fifo, Order, Programs, Ticket, Turn, ordered
 from orchestra.fleet.prefixes import TOKENS
@@ -231,20 +232,19 @@ def test_the_cache_is_not_overrun(asked: list[tuple[int, int, int]], limit: int)
 
 
 async def test_who_shares_its_prompt_goes_in_while_others_wait() -> None:
-    gate = Gate(8, programs())
-    for _ in range(FEW):
-        await gate.enter(Turn("a", prefix=doc(1)))
+    gate = Gate(AdaptiveLimit(8), programs())
+    inside = [await gate.enter(Turn("a", prefix=doc(1))) for _ in range(FEW)]
     cold = asyncio.create_task(gate.enter(Turn("b", prefix=doc(2))))
     await asyncio.sleep(0)
-    await asyncio.wait_for(gate.enter(Turn("c", prefix=doc(1))), 1)
+    warm = await asyncio.wait_for(gate.enter(Turn("c", prefix=doc(1))), 1)
     assert (gate.inside, gate.waiting, cold.done()) == (FEW + 1, 1, False)
-    for name in "ac":
-        gate.leave(Turn(name, prefix=doc(1)), good=True, busy=False)
+    for permit in (inside[0], warm):
+        gate.leave(permit, "success")
     await asyncio.wait_for(cold, 1)
 
 
 async def test_a_cancelled_visitor_that_was_waited_for_lets_the_others_in() -> None:
-    gate = Gate(4 * PASSES, programs())
+    gate = Gate(AdaptiveLimit(4 * PASSES), programs())
     for _ in range(FEW):
         await gate.enter(Turn("a", prefix=doc(1)))
     cold = asyncio.create_task(gate.enter(Turn("b", prefix=doc(2))))
@@ -260,13 +260,13 @@ async def test_a_cancelled_visitor_that_was_waited_for_lets_the_others_in() -> N
 
 
 async def test_a_visitor_called_after_it_was_cancelled_takes_no_place() -> None:
-    gate = Gate(1, programs())
-    await gate.enter(Turn("a"))
+    gate = Gate(AdaptiveLimit(1), programs())
+    inside = await gate.enter(Turn("a"))
     gone = asyncio.create_task(gate.enter(Turn("b")))
     other = asyncio.create_task(gate.enter(Turn("c")))
     await asyncio.sleep(0)
     gone.cancel()
-    gate.leave(Turn("a"), good=True, busy=False)  # before the cancelled one has had its turn of the loop
+    gate.leave(inside, "success")  # before the cancelled one has had its turn of the loop
     await asyncio.wait_for(other, 1)
     assert (gate.inside, gate.waiting) == (1, 0)
 

@@ -13,6 +13,7 @@ from orchestra.fleet.reports import ServerReport, SupervisorReport
 
 from .calling import call, only, opened, says
 from .conftest import Visit, chat_answer, endpoints, local_config, raw_server
+from .test_send import in_turn
 
 
 def refuses(status: str, *headers: str) -> Callable[[Visit], Awaitable[None]]:
@@ -31,14 +32,21 @@ async def test_a_busy_server_is_asked_once_before_another_one_answers() -> None:
     assert (done.server, len(one.visits), slept) == ("s1", 1, 0.0), "nobody waited for the busy one"
 
 
-async def test_a_server_that_was_busy_is_not_the_first_for_a_while() -> None:
+async def test_a_server_that_was_busy_three_times_in_a_row_is_not_the_first_for_a_while() -> None:
     async with raw_server(busy("Retry-After: 20")) as one, raw_server(says("here")) as two, opened(endpoints(one.url, two.url)) as fleet:
-        for _ in range(3):
+        for _ in range(6):
             await only(fleet, call("writer"))
-        assert (len(one.visits), len(two.visits)) == (1, 3)
+        assert (len(one.visits), len(two.visits)) == (3, 6)
         await fleet._clock.sleep(21)
         await only(fleet, call("writer"))
-    assert (len(one.visits), len(two.visits)) == (2, 4)
+    assert (len(one.visits), len(two.visits)) == (4, 7)
+
+
+async def test_one_rejection_moves_no_other_call_to_another_server() -> None:
+    play = in_turn(busy("Retry-After: 20"), says("here"))
+    async with raw_server(play) as one, raw_server(says("there")) as two, opened(endpoints(one.url, two.url)) as fleet:
+        done = [await only(fleet, call("writer")) for _ in range(4)]
+    assert [one.server for one in done] == ["s1", "s0", "s0", "s0"]
 
 
 async def test_one_that_stays_busy_without_a_word_is_tried_less_and_less() -> None:
@@ -46,7 +54,7 @@ async def test_one_that_stays_busy_without_a_word_is_tried_less_and_less() -> No
         for _ in range(40):
             await only(fleet, call("writer"))
             await fleet._clock.sleep(0.25)
-    assert 3 <= len(one.visits) <= 7
+    assert 5 <= len(one.visits) <= 9
     assert len(two.visits) == 40
 
 

@@ -1,0 +1,138 @@
+"""Runs of the engine on a fleet whose endpoint fails one request in seven, in many ways, with default settings and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from orchestra.agent.contract import Catalog
+from orchestra.doors import Done, Refused
+from orchestra.engine.shell import Engine
+from orchestra.fleet import dispatch, wire
+from orchestra.fleet.config import Limits
+from orchestra.fleet.connection import broken, no_answer, no_http, too_large
+from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.faults import Fault
+from orchestra.fleet.wire import Answer, Request, Wire
+from orchestra.journal.memory import MemoryJournal
+from orchestra.testing.clock import VirtualClock, run_simulated
+from orchestra.workflow.compiler import compile_graph
+from orchestra.workflow.reader import read
+
+from .calling import CARDS, WRITER, call
+from .conftest import chat_answer, endpoints
+
+SHARE = 0.14
+SEVEN_MORE = "\n".join(f'  n{at}: {{agent: writer, with: {{text: "${{n{at - 1}}}"}}}}' for at in range(1, 8))
+CHAIN = f"""\
+schema: orchestra/v1
+name: chain
+input: {{text: str}}
+output: ${{n7}}
+nodes:
+  n0: {{agent: writer, with: {{text: "${{input.text}}"}}}}
+{SEVEN_MORE}
+"""
+
+
+def rejected(status: int, **headers: str) -> Fault:
+    return wire._of_status(status, headers, b"")
+
+
+FAULTS: tuple[bytes | Fault | None, ...] = (
+    rejected(429, **{"retry-after": "1"}),
+    rejected(503),
+    None,  # hangs
+    None,  # drips
+    broken(False, ConnectionResetError()),
+    broken(True, None),
+    b"\xff\x00garbage",
+    b"<html><body>Sign in</body></html>",
+    b"[" * 200_000 + b"]" * 200_000,
+    chat_answer("yes", usage={"prompt_tokens": -5, "completion_tokens": -5}),
+    chat_answer("yes", usage={"prompt_tokens": 1e30, "completion_tokens": 1e30}),
+    chat_answer("yes", choices=[]),
+    rejected(302, location="http://127.0.0.1:1/"),
+    rejected(500),
+    too_large(1 << 24),
+    too_large(1 << 24),
+    no_http("its headers have more than 65536 bytes"),
+    no_http("Invalid Content-Length"),
+)
+
+
+class Played(Wire):
+    """Answers by a function of the request."""
+
+    play: Callable[[], bytes | Fault | None]
+
+    async def exchange(self, root: str, request: Request, *arguments: Any, **_: Any) -> Answer | Fault:
+        seconds, found = arguments[1], self.play()
+        took = seconds if found is None else 0.05
+        await asyncio.sleep(min(took, seconds))
+        if took >= seconds:
+            return replace(no_answer(seconds), sent=b"x")
+        return Answer(b"x", found) if isinstance(found, bytes) else replace(found, sent=b"x") if found else no_answer(seconds)
+
+
+def played(monkeypatch: pytest.MonkeyPatch, play: Callable[[], bytes | Fault | None]) -> None:
+    monkeypatch.setattr(dispatch, "Wire", type("Wire", (Played,), {"play": staticmethod(play)}))
+
+
+def opened(clock: VirtualClock, **limits: Any) -> AbstractAsyncContextManager[Fleet]:
+    return Fleet.open(endpoints("http://s0", limits=Limits(**limits)), cards=CARDS, mode="none", clock=clock)
+
+
+@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 30))])
+def test_nineteen_of_twenty_runs_finish_though_one_request_in_seven_fails(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, runs = Random(f"mixed {seed}"), 100
+
+    def play() -> bytes | Fault | None:
+        return chance.choice(FAULTS) if chance.random() < SHARE else chat_answer("yes")
+
+    async def main(clock: VirtualClock) -> int:
+        async with opened(clock) as fleet:
+            engine = Engine(clock, MemoryJournal(), fleet)
+            program = compile_graph(read(CHAIN, "chain.yaml").graph, Catalog(agents={"writer": WRITER.contract}))
+            started = [engine.start(program, {"text": "yes"}, graph="0" * 32) for _ in range(runs)]
+            ended = [await run.wait() for run in started]
+            await engine.close()
+            return sum(one.status == "done" for one in ended)
+
+    played(monkeypatch, play)
+    assert run_simulated(main, seed) >= 0.95 * runs
+
+
+@pytest.mark.parametrize(("timeout", "answered"), [(None, 40), (1.0, 17)])
+def test_a_call_waits_for_its_place_for_as_long_as_its_node_lets_it(timeout: float | None, answered: int, monkeypatch: Any) -> None:
+    async def main(clock: VirtualClock) -> list[Done | Refused]:
+        async with opened(clock, in_flight=1, request_seconds=0.2) as fleet:
+            return list(await asyncio.gather(*(fleet.do(call("writer", run=str(at), timeout=timeout)) for at in range(40))))
+
+    played(monkeypatch, lambda: chat_answer("yes"))
+    replies = run_simulated(main)
+    assert abs(sum(isinstance(reply, Done) for reply in replies) - answered) <= 1
+    assert {reply.code for reply in replies if isinstance(reply, Refused)} <= {"F204", "F205"}
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_redirect_is_worth_another_attempt_only_of_an_endpoint_that_has_answered(before: bool, monkeypatch: Any) -> None:
+    plays = [chat_answer("yes")] * before + [rejected(302, location="http://127.0.0.1:1/")]
+
+    async def main(clock: VirtualClock) -> Done | Refused:
+        async with opened(clock) as fleet:
+            for _ in range(len(plays) - 1):
+                await fleet.do(call("writer"))
+            return await fleet.do(call("writer"))
+
+    turns = iter(plays)
+    played(monkeypatch, lambda: next(turns))
+    refused = run_simulated(main)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F213", before)

@@ -1,0 +1,133 @@
+"""A server in virtual time that has a capacity, and rejects requests: because it is full, or for reasons unrelated to load."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from orchestra.fleet.concurrency import AdaptiveLimit, ConcurrencyLimit
+from orchestra.fleet.config import FleetConfig, Limits
+from orchestra.fleet.faults import Fault
+from orchestra.fleet.order import Turn
+from orchestra.fleet.send import Sender
+from orchestra.fleet.wire import Answer, Request, Wire
+from orchestra.testing.clock import VirtualClock
+
+from .conftest import NoAddresses, endpoints
+
+
+@dataclass
+class Server:
+    """What a simulated server does."""
+
+    seed: int = 0
+    latency: float = 0.05
+    """Seconds of an answer; each takes between half and one and a half of it."""
+    rejection: float = 0.0
+    """Seconds of a rejection."""
+    slots: int = 1 << 20
+    """Requests at once; more are rejected."""
+    rate: float = 0.0
+    """Requests a second, where it is limited: a token bucket that holds `burst` of them."""
+    burst: float = 10.0
+    unrelated: float = 0.0
+    """The share of requests that is rejected for reasons unrelated to load."""
+    retry_after: float | None = None
+    script: Sequence[bool] = ()
+    """Which of the first requests are rejected."""
+
+    inside: int = 0
+    answered: int = 0
+    rejected: int = 0
+    visits: int = 0
+    happened: list[tuple[float, str, str]] = field(default_factory=list)
+    """When a request was `sent`, `rejected` or `answered`, and of which run."""
+    _tokens: float = 0.0
+    _filled: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.chance = Random(f"server {self.seed}")
+        self._tokens = self.burst
+
+    def full(self, now: float) -> bool:
+        if self.rate:
+            self._tokens = min(self.burst, self._tokens + (now - self._filled) * self.rate)
+            self._filled = now
+            if self._tokens < 1:
+                return True
+            self._tokens -= 1
+        return self.inside >= self.slots
+
+    async def answer(self, request: Request, seconds: float) -> Answer | Fault:
+        self._note(request, "sent")
+        self.visits += 1
+        scripted = self.visits <= len(self.script) and self.script[self.visits - 1]
+        if scripted or self.chance.random() < self.unrelated or self.full(asyncio.get_running_loop().time()):
+            self.rejected += 1
+            await asyncio.sleep(self.rejection)
+            self._note(request, "rejected")
+            return Fault("F204", "busy", seen=False, busy=True, retry_after=self.retry_after)
+        self.inside += 1
+        try:
+            took = self.latency * (0.5 + self.chance.random())
+            await asyncio.sleep(min(took, seconds))
+        finally:
+            self.inside -= 1
+        if took > seconds:
+            return Fault("F205", "no answer in time")
+        self.answered += 1
+        self._note(request, "answered")
+        return Answer(b"", b"")
+
+    def _note(self, request: Request, what: str) -> None:
+        self.happened.append((asyncio.get_running_loop().time(), request.turn.run, what))
+
+
+class SimulatedWire(Wire):
+    """Reaches the simulated servers by their addresses."""
+
+    def __init__(self, servers: Mapping[str, Server]) -> None:
+        super().__init__(Limits())
+        self.servers = servers
+
+    async def exchange(self, root: str, request: Request, *arguments: Any, **_: Any) -> Answer | Fault:
+        return await self.servers[root].answer(request, arguments[1])
+
+
+def sender(clock: VirtualClock, *servers: Server, limit: Callable[[int], ConcurrencyLimit] = AdaptiveLimit, **limits: Any) -> Sender:
+    """A sender to these servers, `s0` and so on."""
+    roots = {f"http://s{number}": server for number, server in enumerate(servers)}
+    config: FleetConfig = endpoints(*roots, limits=Limits(**limits))
+    return Sender(config, SimulatedWire(roots), NoAddresses(), clock, concurrency=limit)
+
+
+async def closed_loop(send: Sender, clients: int, requests: int) -> float:
+    """Requests a second of so many clients that each wait for their answer, until nine tenths are answered; the last ones wait for pauses
+    of their own."""
+    clock, left, ends = send._clock, iter(range(requests)), list[float]()
+    began = clock.monotonic()
+
+    async def client() -> None:
+        for number in left:
+            sent = await send.send("s0", Request("/v1/x", b"", turn=Turn(run=str(number))))
+            assert isinstance(sent.result, Answer), sent.result
+            ends.append(clock.monotonic())
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    counted = max(1, requests * 9 // 10)
+    return counted / (sorted(ends)[counted - 1] - began)
+
+
+async def open_loop(send: Sender, rate: float, seconds: float) -> None:
+    """Sends so many requests a second, whether they are answered or not; what is not answered in the end is cancelled."""
+    clock, tasks = send._clock, list[asyncio.Task[Any]]()
+    end = clock.monotonic() + seconds
+    while clock.monotonic() < end:
+        tasks.append(asyncio.create_task(send.send("s0", Request("/v1/x", b"", turn=Turn(run=str(len(tasks)))))))
+        await clock.sleep(1 / rate)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
