@@ -203,6 +203,7 @@ def register(app: typer.Typer) -> None:
     add(runs, import_, "import", panel="Keep")
     add(runs, delete, panel="Keep")
     add(runs, gc, panel="Keep")
+    add(runs, recover, panel="Keep")
     app.add_typer(runs, name="runs", rich_help_panel="Look back")
 
 
@@ -480,3 +481,25 @@ def gc(
 
     wanted = keeping.Sweep.of(older, keep)
     asyncio.run(keeping.sweep(wanted, dry_run=dry_run, sure=yes, as_json=as_json))
+
+
+def recover(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Runs that may go on after a loss, once you have looked at each.", show_default=False),
+    ] = None,
+    sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Accept that the journal's file has lost commits (J025), and go on with what it has.
+
+    Runs without an end may have lost their last events: they are listed, and none goes on (J026) until it is named here.
+    """
+    import asyncio
+
+    from orchestra.cli import recovery
+
+    if runs:
+        asyncio.run(recovery.confirm(runs, as_json=as_json))
+    else:
+        asyncio.run(recovery.accept(sure=sure, as_json=as_json))

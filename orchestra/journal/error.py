@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 from orchestra.errors import OrchestraError
 from orchestra.journal import MAX_BODY
+from orchestra.journal.holder import LockHolder
+from orchestra.values.text import visible
 
 
 class JournalError(OrchestraError):
@@ -104,6 +106,31 @@ def held(run: str, who: str = "", barred: Path | None = None) -> JournalError:
     )
 
 
+def commits_missing(path: Path, what: str) -> JournalError:
+    """The error of a journal that lacks commits that were durable."""
+    return JournalError(
+        "J025",
+        f"the journal has lost what was durable: {path}: {what}",
+        hint=f"put {path} and {path.name}-wal back as they were, if you can; else accept the loss: orchestra runs recover",
+    )
+
+
+def events_lost(run: str) -> JournalError:
+    """The error of a lease of a run whose last events may be missing."""
+    return JournalError(
+        "J026",
+        f"the last events of run {run} may be lost: what it did after them is not known here",
+        hint=f"look at it: orchestra runs show {run}; if its next calls may be made (again): orchestra runs recover {run}",
+    )
+
+
+def in_use(path: Path) -> JournalError:
+    """The error of accepting a loss while another process has the journal open."""
+    return JournalError(
+        "J027", f"another process has the journal open: {path}", hint="end all processes that use the journal, then try again"
+    )
+
+
 def no_run(run: str) -> JournalError:
     """The error of a run that is not there."""
     return JournalError("J023", f"there is no run {run!r} in this journal", hint="orchestra runs list")
@@ -178,6 +205,17 @@ def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: st
         primary = sqlite3.SQLITE_CORRUPT  # we write no other text
     code, message, hint = _MEANINGS.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path} away"))
     return JournalError(code, f"{message}: {path}", why=str(error), hint=hint.format(path=path, folder=folder))
+
+
+def locked(path: Path, error: Exception, holder: LockHolder) -> JournalError:
+    """The error of a file whose write lock a known process keeps."""
+    what = f"process {holder.process} ({visible(holder.name)})"
+    if holder.stopped:
+        message = f"{what} keeps the journal locked, and is stopped: {path}"
+        hint = f"let it go on: kill -CONT {holder.process} (or `fg` in its terminal); or end it: kill -9 {holder.process}"
+    else:
+        message, hint = f"{what} keeps the journal locked: {path}", f"wait for process {holder.process}, or end it"
+    return JournalError("J012", message, why=str(error), hint=hint)
 
 
 def full(path: str, folder: str, free: int) -> JournalError:
