@@ -178,11 +178,11 @@ _MEANINGS: dict[int, tuple[str, str, str]] = {
     sqlite3.SQLITE_PERM: ("J011", "the journal cannot be written", "make it writable (ls -l {path}), or name another with `journal:`"),
     sqlite3.SQLITE_BUSY: ("J012", "another process keeps the journal locked", "see which one with `fuser {path}`, wait for it or end it"),
     sqlite3.SQLITE_LOCKED: ("J012", "another process keeps the journal locked", "see which one with `fuser {path}`, wait for it or end it"),
-    sqlite3.SQLITE_CORRUPT: ("J013", "the journal is damaged", "restore {path} from a copy, or move it away to begin a new one"),
+    sqlite3.SQLITE_CORRUPT: ("J013", "the journal is damaged", "restore {path} from a copy, or move {path}* away to begin a new one"),
     sqlite3.SQLITE_NOTADB: (
         "J013",
         "the file is not a journal, or its head is damaged",
-        "move {path} away, or name another file with `journal:`",
+        "move {path}* away, or name another file with `journal:`",
     ),
     sqlite3.SQLITE_IOERR: ("J014", "the disk failed", "look into the system's log (dmesg); on a healthy disk, open the Orchestra again"),
     sqlite3.SQLITE_CANTOPEN: ("J015", "the journal cannot be opened", "check that {folder} is a folder that you may write into"),
@@ -203,7 +203,7 @@ def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: st
     primary = sqlite3.SQLITE_FULL if number == sqlite3.SQLITE_IOERR_SHMSIZE else number & 0xFF
     if isinstance(error, UnicodeDecodeError) or (not primary and "decode to UTF-8" in str(error)):
         primary = sqlite3.SQLITE_CORRUPT  # we write no other text
-    code, message, hint = _MEANINGS.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path} away"))
+    code, message, hint = _MEANINGS.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path}* away"))
     return JournalError(code, f"{message}: {path}", why=str(error), hint=hint.format(path=path, folder=folder))
 
 

@@ -90,7 +90,7 @@ async def test_nothing_remains_after_close(file: Path) -> None:
     before = held()
     await write(file, "r1")
     assert held() == before
-    assert sorted(os.listdir(file.parent)) == [file.name, file.name + "-writers"]
+    assert sorted(os.listdir(file.parent)) == [file.name, file.name + "-mark", file.name + "-writers"]
 
 
 async def test_a_large_value_comes_back_equal(file: Path) -> None:
