@@ -15,7 +15,7 @@ from orchestra.events import encode
 from orchestra.journal.error import FROM_SQLITE, JournalError, damaged_rows, from_os, from_sqlite, locked, moved
 from orchestra.journal.holder import lock_holder
 from orchestra.journal.mark import Mark
-from orchestra.journal.wal import has_frames, log_of
+from orchestra.journal.wal import Log, log_of
 
 Durability: TypeAlias = Literal["strict", "group", "off"]
 
@@ -113,7 +113,7 @@ class File:
         `JournalError`."""
         self.path = path
         self.mark = mark
-        self._wal = log_of(path)
+        self._wal = Log(log_of(path))
         try:
             if not frozen:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -150,6 +150,7 @@ class File:
 
     def close(self) -> None:
         """Lets go of the file."""
+        self._wal.close()
         self.sql.close()
 
     def checkpoint(self, mode: Literal["PASSIVE", "TRUNCATE"] = "PASSIVE") -> None:
@@ -159,7 +160,7 @@ class File:
 
     def checkpoint_if_long(self) -> None:
         """Writes the log back once it has `LOG_FRAMES` frames. An error is no fault: the log keeps what could not be written back."""
-        if has_frames(self._wal, LOG_FRAMES):
+        if self._wal.has_frames(LOG_FRAMES):
             with suppress(*FROM_SQLITE):
                 self.checkpoint()
 

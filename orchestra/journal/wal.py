@@ -6,6 +6,7 @@ Only the log itself is read. To open and close the database or its `-shm` would 
 from __future__ import annotations
 
 import struct
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,18 +22,32 @@ def log_of(path: Path) -> Path:
     return real.with_name(real.name + "-wal")
 
 
-def has_frames(log: Path, count: int) -> bool:
-    """Whether the log has at least so many frames. Frames behind its end are of an earlier round and have other salts."""
-    try:
-        with log.open("rb", buffering=0) as file:
-            header = file.read(_HEADER.size)
+class Log:
+    """The log of an open journal. Its file stays open, for it is looked at after each commit."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: FileIO | None = None
+
+    def has_frames(self, count: int) -> bool:
+        """Whether the log has at least so many frames. Frames behind its end are of an earlier round and have other salts."""
+        try:
+            if self._file is None:
+                self._file = FileIO(self._path)
+            self._file.seek(0)
+            header = self._file.read(_HEADER.size)
             if len(header) < _HEADER.size:
                 return False
-            file.seek(_HEADER.size + (count - 1) * (_FRAME.size + _page_size(header)))
-            frame = file.read(_FRAME.size)
-    except OSError:
-        return False
-    return len(frame) == _FRAME.size and frame[8:16] == header[16:24]
+            self._file.seek(_HEADER.size + (count - 1) * (_FRAME.size + _page_size(header)))
+            frame = self._file.read(_FRAME.size)
+        except OSError:
+            return False
+        return len(frame) == _FRAME.size and frame[8:16] == header[16:24]
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
 
 
 def is_used(log: Path) -> bool:

