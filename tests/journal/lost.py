@@ -217,7 +217,7 @@ async def accepted(found: Scene, place: Path, case: str, told: Told) -> None:
         return
     codes = await resumed(found, place)
     told.reported.update(f"after accepting: {code}" for code in codes)
-    if not codes <= {"J013", "J026", "E020"} or not codes:
+    if not codes <= {"J013", "J026", "E019", "E020"} or not codes:
         told.wrong.append(f"{case}: resumed after the loss: {codes}")
 
 

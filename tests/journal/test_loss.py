@@ -21,7 +21,7 @@ from orchestra.journal.loss import Loss, accept_loss, find_loss
 from orchestra.journal.mark import Mark, Noted, mark_of, read_mark
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.journal.wal import Log, is_used, log_of
-from orchestra.testing.conformance_stories import code_of, write
+from orchestra.testing.conformance_stories import code_of, ended, write
 from tests.journal.files import holder
 from tests.journal.lost import check_all, cut_checkpoint
 from tests.journal.stories import begun, middle, whole
@@ -277,12 +277,16 @@ async def test_a_folder_that_is_only_read_reports_the_loss_too(file: Path, tmp_p
 @pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7, 0.9])
 async def test_a_log_that_is_lost_within_a_checkpoint_is_reported(file: Path, tmp_path: Path, part: float) -> None:
     await fill(file, 1)
+    async with SqliteJournal.open(file) as journal:  # free pages: a file that is too short is damage that SQLite finds by itself
+        await write(journal, "room", [begun("room"), *middle(2, 1500), ended(1502)])
+        await journal.delete("room")
     await copied(file, tmp_path / "copy")
     cut_checkpoint(tmp_path / "copy", tmp_path / "cut", part)
     cut = tmp_path / "cut" / file.name
     kept = log_of(cut).read_bytes()
     assert find_loss(cut, 1.0) is None  # the log is there
-    for spoilt in (b"", kept[:40], bytes([kept[0] ^ 1]) + kept[1:], kept[:20] + bytes(4) + kept[24:]):
+    flipped = [kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :] for place in (0, 5, 9, 14, 18, 25, 40, 50, 1000)]
+    for spoilt in (b"", kept[:40], *flipped):
         log_of(cut).write_bytes(spoilt)
         assert await opening(cut) in ("J025", "J013")  # SQLite itself may find such a database damaged
     log_of(cut).write_bytes(kept)
