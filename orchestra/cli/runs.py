@@ -12,6 +12,7 @@ import typer
 from orchestra.cli.commands import add, leave
 from orchestra.cli.opening import opener
 from orchestra.cli.options import AsJson, Budget, Fleet, Live, Since, Stream, Until, WithTag
+from orchestra.cli.recover import recover
 from orchestra.errors import InputError
 
 if TYPE_CHECKING:
@@ -481,25 +482,3 @@ def gc(
 
     wanted = keeping.Sweep.of(older, keep)
     asyncio.run(keeping.sweep(wanted, dry_run=dry_run, sure=yes, as_json=as_json))
-
-
-def recover(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="RUN...", help="Runs that may go on after a loss, once you have looked at each.", show_default=False),
-    ] = None,
-    sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Accept that the journal's file has lost commits (J025), and go on with what it has.
-
-    Runs without an end may have lost their last events: they are listed, and none goes on (J026) until it is named here.
-    """
-    import asyncio
-
-    from orchestra.cli import recovery
-
-    if runs:
-        asyncio.run(recovery.confirm(runs, as_json=as_json))
-    else:
-        asyncio.run(recovery.accept(sure=sure, as_json=as_json))

@@ -7,12 +7,14 @@ import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from orchestra.errors import OrchestraError
 from orchestra.journal import MAX_BODY
-from orchestra.journal.holder import LockHolder
 from orchestra.values.text import visible
+
+if TYPE_CHECKING:
+    from orchestra.journal.holder import LockHolder
 
 
 class JournalError(OrchestraError):

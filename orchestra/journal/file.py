@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from orchestra.events import encode
 from orchestra.journal.error import FROM_SQLITE, JournalError, damaged_rows, from_os, from_sqlite, locked, moved
-from orchestra.journal.holder import lock_holder
 from orchestra.journal.mark import Mark
 from orchestra.journal.wal import Log, log_of
 
@@ -144,8 +143,11 @@ class File:
 
     def fault(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
         """The file's error, coded. It names the process that keeps the file locked, where that is known."""
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY and (holder := lock_holder(self.path)) is not None:
-            return locked(self.path, error, holder)
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            from orchestra.journal.holder import lock_holder
+
+            if (holder := lock_holder(self.path)) is not None:
+                return locked(self.path, error, holder)
         return from_sqlite(error, str(self.path), str(self.path.parent))
 
     def close(self) -> None:
