@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
+from orchestra.cli.commands import add
 from orchestra.cli.options import AsJson
+
+
+def register(runs: typer.Typer) -> None:
+    """Adds the verb."""
+    add(runs, recover, panel="Keep")
 
 
 def recover(
