@@ -77,7 +77,8 @@ def recorded(settings: Settings) -> bool:
     if (lacking := unmounted(settings)) is not None:
         hint = f"mount its disk; or say where the journal is: orchestra config show. A new one: mkdir -p {lacking}"
         raise InputError("C051", f"the journal's folder is not there: {lacking}", why=f"set by {settings.sources['journal']}", hint=hint)
-    return not isinstance(place, Path) or place.exists()
+    # A mark without the file: the file is lost, which the opening reports.
+    return not isinstance(place, Path) or place.exists() or place.with_name(place.name + "-mark").exists()
 
 
 def unmounted(settings: Settings) -> Path | None:

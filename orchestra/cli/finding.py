@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
 from orchestra.cli.opening import settings
 from orchestra.cli.screen import note
+from orchestra.cli.signals import between_commits
 from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError
 from orchestra.events import Event, opened
@@ -27,17 +28,19 @@ async def opened_journal() -> AsyncIterator[Journal | None]:
     if not recorded(chosen):
         yield None
         return
-    async with AsyncExitStack() as stack:
-        try:
-            journal = await stack.enter_async_context(recorder(chosen))
-        except JournalError:
-            from orchestra.journal.frozen import FrozenJournal, is_frozen
+    with ExitStack() as signals:  # which outlasts the closing: it commits too
+        async with AsyncExitStack() as stack:
+            try:
+                journal = await stack.enter_async_context(recorder(chosen))
+            except JournalError:
+                from orchestra.journal.frozen import FrozenJournal, is_frozen
 
-            if not isinstance(chosen.journal, Path) or not is_frozen(chosen.journal):
-                raise
-            journal = await stack.enter_async_context(FrozenJournal.open(chosen.journal))
-            note(f"{chosen.journal.parent} cannot be written: the journal is only read")
-        yield journal
+                if not isinstance(chosen.journal, Path) or not is_frozen(chosen.journal):
+                    raise
+                journal = await stack.enter_async_context(FrozenJournal.open(chosen.journal))
+                note(f"{chosen.journal.parent} cannot be written: the journal is only read")
+            signals.enter_context(between_commits(journal))
+            yield journal
 
 
 @asynccontextmanager

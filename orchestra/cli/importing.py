@@ -19,6 +19,7 @@ from orchestra.cli.marks import Marks
 from orchestra.cli.opening import settings
 from orchestra.cli.rows import lasting
 from orchestra.cli.screen import note, print_json, say
+from orchestra.cli.signals import between_commits
 from orchestra.codes import HELD
 from orchestra.doors import Journal, Letter
 from orchestra.errors import InputError, Place
@@ -83,7 +84,13 @@ async def take(files: Sequence[Path], *, as_json: bool) -> None:
 
 
 async def _take(sources: Sequence[tuple[str, Path]], *, as_json: bool) -> None:
+    with ExitStack() as signals:  # which outlasts the closing: it commits too
+        await _put_all(sources, signals, as_json=as_json)
+
+
+async def _put_all(sources: Sequence[tuple[str, Path]], signals: ExitStack, *, as_json: bool) -> None:
     async with recorder(settings()) as journal:
+        signals.enter_context(between_commits(journal))
         for run in runs_of(sources):
             await _refuse_other(journal, run)
         for run in runs_of(sources):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import typer
@@ -49,11 +49,14 @@ async def serving(open_: Opener, chosen: Settings, waiting: Waiting | None = Non
     """An open `Orchestra` whose fleet comes up when it is asked for, which stderr tells meanwhile; through `waiting`, where somebody else
     writes there, too."""
     from orchestra.cli.progress import Waiting
+    from orchestra.cli.signals import between_commits
 
     told = waiting or Waiting()
     try:
-        async with open_(chosen, fleet="start", progress=told) as orchestra:
-            yield orchestra
+        with ExitStack() as stack:  # which outlasts the closing: it commits too
+            async with open_(chosen, fleet="start", progress=told) as orchestra:
+                stack.enter_context(between_commits(orchestra.journal))
+                yield orchestra
     finally:
         told.close()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestra.cli import recover
 from orchestra.cli.commands import add, leave
 from orchestra.cli.opening import opener
 from orchestra.cli.options import AsJson, Budget, Fleet, Live, Since, Stream, Until, WithTag
@@ -203,6 +204,7 @@ def register(app: typer.Typer) -> None:
     add(runs, import_, "import", panel="Keep")
     add(runs, delete, panel="Keep")
     add(runs, gc, panel="Keep")
+    recover.register(runs)
     app.add_typer(runs, name="runs", rich_help_panel="Look back")
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -19,10 +19,15 @@ from orchestra.cli.failure import INTERRUPTED, TERMINATED
 from orchestra.cli.reading import ENDABLE
 from orchestra.values.text import counted
 
+if TYPE_CHECKING:
+    from orchestra.doors import Journal
+
 T = TypeVar("T")
 
 GRACE = 5.0
 """Seconds that plain functions are given to return in, once the process was told to end: `docker stop` kills it after ten."""
+COMMITTING = 2.0
+"""Seconds that Ctrl-Z waits for a transaction at most; one that takes longer waits for the lock itself."""
 AT_ONCE = 0.2
 """Seconds in which the threads of functions that have returned are gone."""
 
@@ -72,6 +77,31 @@ class Stop:
         """Ends the process without another step: its runs are interrupted, as if the power were cut, and can be resumed."""
         os.write(2, f"left at once{f'; {self.resume}' if self.resume else ''}\n".encode())
         os._exit(code)
+
+
+@contextmanager
+def between_commits(journal: Journal) -> Iterator[None]:
+    """While it lasts, Ctrl-Z (SIGTSTP) stops the process after the transaction of the journal that is under way: a process that is stopped
+    inside of one keeps all others from writing. SIGSTOP cannot be handled."""
+    number = getattr(signal, "SIGTSTP", None)
+    if number is None or threading.current_thread() is not threading.main_thread() or signal.getsignal(number) is not signal.SIG_DFL:
+        yield
+        return
+    from orchestra.journal.sqlite import SqliteJournal
+
+    if not isinstance(journal, SqliteJournal):
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        with journal.no_transaction(COMMITTING):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def carry_out(work: Callable[[Stop], Coroutine[Any, Any, T]]) -> T:

@@ -13,9 +13,9 @@ import msgspec
 
 from orchestra.doors import Letter
 from orchestra.events import decode
-from orchestra.journal.error import JournalError, damaged_rows, ended, held, no_run, undelivered
+from orchestra.journal.error import JournalError, damaged_rows, ended, events_lost, held, no_run, undelivered
 from orchestra.journal.file import seal
-from orchestra.journal.rows import Row
+from orchestra.journal.rows import LOST, Row
 from orchestra.journal.store import Store
 from orchestra.journal.summary import named
 
@@ -23,8 +23,10 @@ _decode_letter = msgspec.json.Decoder(Letter).decode
 
 
 def lease(store: Store, run: str) -> Row:
-    """Takes over the lease of a run that nobody alive holds; gives its row. Raises `JournalError` J022, J023, J006."""
+    """Takes over the lease of a run that nobody alive holds; gives its row. Raises `JournalError` J022, J023, J006, J026."""
     row = _open_run(store, run)
+    if row.writer == LOST:
+        raise events_lost(run)
     if store.presence.alive(row.writer):
         raise held(run, store.presence.who(row.writer), store.presence.barred(row.writer))
     taken = Row(row.tally, row.last, row.chain, store.presence.name, row.epoch + 1)
@@ -38,6 +40,16 @@ def release(store: Store, run: str) -> None:
         raise no_run(run)
     if row.writer == store.presence.name:
         store.hand(run, row, None)
+
+
+def confirm(store: Store, run: str) -> bool:
+    """Lets a run go on that may have lost its last events; false for one that has not. Raises `JournalError` J023."""
+    if (row := store.row(run)) is None:
+        raise no_run(run)
+    if row.writer != LOST:
+        return False
+    store.hand(run, row, None)
+    return True
 
 
 def post(store: Store, run: str, body: bytes, since: int | None = None) -> int:

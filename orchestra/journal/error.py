@@ -7,10 +7,14 @@ import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from orchestra.errors import OrchestraError
 from orchestra.journal import MAX_BODY
+from orchestra.values.text import visible
+
+if TYPE_CHECKING:
+    from orchestra.journal.holder import LockHolder
 
 
 class JournalError(OrchestraError):
@@ -104,6 +108,31 @@ def held(run: str, who: str = "", barred: Path | None = None) -> JournalError:
     )
 
 
+def commits_missing(path: Path, what: str) -> JournalError:
+    """The error of a journal that lacks commits that were durable."""
+    return JournalError(
+        "J025",
+        f"the journal has lost what was durable: {path}: {what}",
+        hint=f"put {path} and {path.name}-wal back as they were, if you can; else accept the loss: orchestra runs recover",
+    )
+
+
+def events_lost(run: str) -> JournalError:
+    """The error of a lease of a run whose last events may be missing."""
+    return JournalError(
+        "J026",
+        f"the last events of run {run} may be lost: what it did after them is not known here",
+        hint=f"look at it: orchestra runs show {run}; if its next calls may be made (again): orchestra runs recover {run}",
+    )
+
+
+def in_use(path: Path) -> JournalError:
+    """The error of accepting a loss while another process has the journal open."""
+    return JournalError(
+        "J027", f"another process has the journal open: {path}", hint="end all processes that use the journal, then try again"
+    )
+
+
 def no_run(run: str) -> JournalError:
     """The error of a run that is not there."""
     return JournalError("J023", f"there is no run {run!r} in this journal", hint="orchestra runs list")
@@ -151,11 +180,11 @@ _MEANINGS: dict[int, tuple[str, str, str]] = {
     sqlite3.SQLITE_PERM: ("J011", "the journal cannot be written", "make it writable (ls -l {path}), or name another with `journal:`"),
     sqlite3.SQLITE_BUSY: ("J012", "another process keeps the journal locked", "see which one with `fuser {path}`, wait for it or end it"),
     sqlite3.SQLITE_LOCKED: ("J012", "another process keeps the journal locked", "see which one with `fuser {path}`, wait for it or end it"),
-    sqlite3.SQLITE_CORRUPT: ("J013", "the journal is damaged", "restore {path} from a copy, or move it away to begin a new one"),
+    sqlite3.SQLITE_CORRUPT: ("J013", "the journal is damaged", "restore {path} from a copy, or move {path}* away to begin a new one"),
     sqlite3.SQLITE_NOTADB: (
         "J013",
         "the file is not a journal, or its head is damaged",
-        "move {path} away, or name another file with `journal:`",
+        "move {path}* away, or name another file with `journal:`",
     ),
     sqlite3.SQLITE_IOERR: ("J014", "the disk failed", "look into the system's log (dmesg); on a healthy disk, open the Orchestra again"),
     sqlite3.SQLITE_CANTOPEN: ("J015", "the journal cannot be opened", "check that {folder} is a folder that you may write into"),
@@ -176,8 +205,19 @@ def from_sqlite(error: sqlite3.Error | UnicodeDecodeError, path: str, folder: st
     primary = sqlite3.SQLITE_FULL if number == sqlite3.SQLITE_IOERR_SHMSIZE else number & 0xFF
     if isinstance(error, UnicodeDecodeError) or (not primary and "decode to UTF-8" in str(error)):
         primary = sqlite3.SQLITE_CORRUPT  # we write no other text
-    code, message, hint = _MEANINGS.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path} away"))
+    code, message, hint = _MEANINGS.get(primary, ("J019", "the journal failed", "open it again; if that fails too, move {path}* away"))
     return JournalError(code, f"{message}: {path}", why=str(error), hint=hint.format(path=path, folder=folder))
+
+
+def locked(path: Path, error: Exception, holder: LockHolder) -> JournalError:
+    """The error of a file whose write lock a known process keeps."""
+    what = f"process {holder.process} ({visible(holder.name)})"
+    if holder.stopped:
+        message = f"{what} keeps the journal locked, and is stopped: {path}"
+        hint = f"let it go on: kill -CONT {holder.process} (or `fg` in its terminal); or end it: kill -9 {holder.process}"
+    else:
+        message, hint = f"{what} keeps the journal locked: {path}", f"wait for process {holder.process}, or end it"
+    return JournalError("J012", message, why=str(error), hint=hint)
 
 
 def full(path: str, folder: str, free: int) -> JournalError:

@@ -7,12 +7,14 @@ import sqlite3
 import stat
 import zlib
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from orchestra.events import encode
-from orchestra.journal.error import FROM_SQLITE, JournalError, from_os, from_sqlite, moved
+from orchestra.journal.error import FROM_SQLITE, JournalError, damaged_rows, from_os, from_sqlite, locked, moved
+from orchestra.journal.mark import Mark
+from orchestra.journal.wal import Log, log_of
 
 Durability: TypeAlias = Literal["strict", "group", "off"]
 
@@ -63,6 +65,9 @@ CREATE INDEX outbox_run ON outbox (run);
 CREATE INDEX outbox_open ON outbox (number) WHERE delivered = 0;
 CREATE INDEX outbox_open_run ON outbox (run) WHERE delivered = 0
 """
+COMMITS = "CREATE TABLE commits (journal BLOB NOT NULL, number INTEGER NOT NULL, inverse INTEGER NOT NULL)"
+"""One row: the journal's identity, and how many commits there were; `inverse` is -1 - `number`. Files of earlier versions get it at the
+first opening; those versions ignore it."""
 # What version 1 did not write down: which run names which blob. A body that is no JSON names none; reading it says J013.
 _FROM_1 = """
 CREATE TEMP VIEW bodies AS
@@ -79,6 +84,8 @@ DROP TABLE names;
 DROP VIEW bodies;
 UPDATE runs SET writer = '' WHERE status <> 'running'
 """
+LOG_FRAMES = 1000
+"""Frames of the log after which it is written back into the database, as SQLite does by default."""
 _SYNCHRONOUS: dict[Durability, str] = {"strict": "EXTRA", "group": "FULL", "off": "NORMAL"}
 
 
@@ -98,10 +105,14 @@ class File:
         busy: float = 10.0,
         max_bytes: int | None = None,
         frozen: bool = False,
+        mark: Mark | None = None,
     ) -> None:
         """Opens the file, and makes it where it is not there, readable by its owner only. What stands there and is neither a journal nor an
-        empty file is left as it is; so is all where the file is `frozen`: it is only read. Raises `JournalError`."""
+        empty file is left as it is; so is all where the file is `frozen`: it is only read. Checkpoints are noted in the `mark`. Raises
+        `JournalError`."""
         self.path = path
+        self.mark = mark
+        self._wal = Log(log_of(path))
         try:
             if not frozen:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -131,12 +142,33 @@ class File:
             raise self.fault(error) from error
 
     def fault(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
-        """The file's error, coded."""
+        """The file's error, coded. It names the process that keeps the file locked, where that is known."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            from orchestra.journal.holder import lock_holder
+
+            if (holder := lock_holder(self.path)) is not None:
+                return locked(self.path, error, holder)
         return from_sqlite(error, str(self.path), str(self.path.parent))
 
     def close(self) -> None:
         """Lets go of the file."""
+        self._wal.close()
         self.sql.close()
+
+    def checkpoint(self, mode: Literal["PASSIVE", "TRUNCATE"] = "PASSIVE") -> None:
+        """Writes the log back into the database, as far as others let us. Raises `sqlite3.Error`."""
+        with nullcontext() if self.mark is None else self.mark.checkpoint(self.identity()):
+            self.sql.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+
+    def checkpoint_if_long(self) -> None:
+        """Writes the log back once it has `LOG_FRAMES` frames. An error is no fault: the log keeps what could not be written back."""
+        if self._wal.has_frames(LOG_FRAMES):
+            with suppress(*FROM_SQLITE):
+                self.checkpoint()
+
+    def identity(self) -> bytes:
+        """The journal's identity, which is in its mark too. Raises `JournalError` J013."""
+        return counted(self.sql).journal
 
     def refuse_moved(self) -> None:
         """Raises `JournalError` J016 where the file is not where it was."""
@@ -167,8 +199,9 @@ class File:
                 "J017", f"the journal's folder knows no write-ahead log: {self.path}", hint="put the journal on a local disk"
             )
         sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
+        sql.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` notes in the mark that it is under way
         sql.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten: the default of some builds of SQLite alone
-        if version is None or version < SCHEMA:
+        if version is None or version < SCHEMA or not has_counter(sql):
             self._make_tables()
         if max_bytes is not None:
             page = sql.execute("PRAGMA page_size").fetchone()[0]
@@ -219,6 +252,9 @@ class File:
                     sql.execute("UPDATE schema_version SET version = ?", (SCHEMA,))
                 case _:
                     pass
+            if not has_counter(sql):
+                sql.execute(COMMITS)
+                sql.execute("INSERT INTO commits VALUES (?, 0, -1)", (os.urandom(16),))
             sql.execute("COMMIT")
         finally:
             if sql.in_transaction:
@@ -227,6 +263,27 @@ class File:
     def _execute(self, *scripts: str) -> None:
         for statement in _statements(scripts):
             self.sql.execute(statement)
+
+
+class Counted(NamedTuple):
+    """The journal's identity and how many commits its database has."""
+
+    journal: bytes
+    number: int
+
+
+def has_counter(sql: sqlite3.Connection) -> bool:
+    """Whether the database has the table of its commits, exactly as it is made here."""
+    found = sql.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'commits' AND sql = ?", (COMMITS,))
+    return bool(found.fetchone()[0])
+
+
+def counted(sql: sqlite3.Connection) -> Counted:
+    """The commit counter. Raises `JournalError` J013 where it is not what was written."""
+    rows = sql.execute("SELECT journal, number, inverse FROM commits").fetchall()
+    if len(rows) != 1 or [type(value) for value in rows[0]] != [bytes, int, int] or rows[0][1] + rows[0][2] != -1:
+        raise damaged_rows("the commit counter", "it is not what was written")
+    return Counted(*rows[0][:2])
 
 
 def _as_it_is(path: Path) -> str:

@@ -14,7 +14,9 @@ from typing import Any, Self
 from orchestra.doors import Letter
 from orchestra.events import Event
 from orchestra.journal.answers import Answers
-from orchestra.journal.error import JournalError
+from orchestra.journal.error import JournalError, commits_missing
+from orchestra.journal.loss import compare
+from orchestra.journal.mark import mark_of, read_mark
 from orchestra.journal.presence import Others
 from orchestra.journal.reading import Reading
 
@@ -28,7 +30,7 @@ class FrozenJournal(Answers):
         """The journal of a file, as it is: nothing is made beside it. Raises `JournalError`."""
         reader = ThreadPoolExecutor(1, thread_name_prefix="orchestra-journal-reader")
         try:
-            reading = await asyncio.get_running_loop().run_in_executor(reader, partial(Reading, path, frozen=True))
+            reading = await asyncio.get_running_loop().run_in_executor(reader, partial(_whole, path))
         except BaseException:
             reader.shutdown(wait=False)
             raise
@@ -93,6 +95,19 @@ class FrozenJournal(Answers):
         path = self._reading.path
         hint = f"copy {path} into a folder that you may write into, and name that with `journal:`"
         return JournalError("J011", f"the journal's folder cannot be written: {path.parent}", hint=hint)
+
+
+def _whole(path: Path) -> Reading:
+    """The connection to the file. Raises `JournalError`: J025 where durable commits are missing."""
+    noted = read_mark(mark_of(path))
+    reading = Reading(path, frozen=True)
+    try:
+        if noted is not None and (loss := compare(reading.sql, path, noted)) is not None:
+            raise commits_missing(path, loss.what)
+    except BaseException:
+        reading.close()
+        raise
+    return reading
 
 
 def is_frozen(path: Path) -> bool:

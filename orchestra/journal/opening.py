@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from orchestra.journal.error import FROM_SQLITE, from_os
 from orchestra.journal.file import Durability
+from orchestra.journal.loss import refuse_loss
+from orchestra.journal.mark import Mark, mark_of
 from orchestra.journal.presence import Presence
 from orchestra.journal.reading import News, Reading
 from orchestra.journal.store import Store
@@ -30,16 +32,18 @@ class Stores(NamedTuple):
 
 def connect(path: Path, durability: Durability, busy: float, max_bytes: int | None) -> tuple[Stores, Presence]:
     """The connections to a file, and this writer's presence beside it; none is left open where one cannot be had. A connection waits `busy`
-    seconds for another; the file grows to `max_bytes` bytes at most. Raises `JournalError`."""
+    seconds for another; the file grows to `max_bytes` bytes at most. Raises `JournalError`: J025 where durable commits are missing."""
+    refuse_loss(path, busy)
     with ExitStack() as stack:
-        reading = stack.enter_context(closing(Reading(path, busy=busy)))
         glance = stack.enter_context(closing(Reading(path, busy=busy)))
+        mark = stack.enter_context(closing(Mark(mark_of(path), synced=durability != "off")))
+        reading = stack.enter_context(closing(Reading(path, busy=busy, mark=mark)))
         try:
             presence = Presence(path.with_name(path.name + "-writers"))
         except OSError as error:
             raise from_os(error, str(path)) from error
         stack.callback(presence.leave)
-        writing = stack.enter_context(closing(Store(path, presence, durability=durability, busy=busy, max_bytes=max_bytes)))
+        writing = stack.enter_context(closing(Store(path, presence, durability=durability, busy=busy, max_bytes=max_bytes, mark=mark)))
         try:
             stores = Stores(writing, reading, glance, reading.newest())
         except FROM_SQLITE as error:

@@ -216,11 +216,12 @@ class Reading(File):
     def give_back(self) -> bool:
         """Gives some unused pages back to the disk; false where there are none."""
         self.sql.execute(f"PRAGMA incremental_vacuum({PAGES})").fetchall()
+        self.checkpoint_if_long()
         return bool(self.sql.execute("PRAGMA freelist_count").fetchone()[0])
 
     def shorten(self) -> None:
         """Writes the log back into the file, as far as others let us, so that the file shrinks on disk."""
-        self.sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.checkpoint("TRUNCATE")
 
     def _open_message(self, number: int) -> Sequence[Any]:
         row = self.sql.execute(

@@ -20,6 +20,8 @@ COLUMNS = (
     " CAST(usage AS BLOB), CAST(last AS INTEGER), CAST(chain AS BLOB), CAST(writer AS TEXT), CAST(epoch AS INTEGER)"
 )
 """SQLite keeps any type in any column, and a damaged file may hold another one than was written: casts keep ours."""
+LOST = "lost"
+"""The writer of a run whose last events may be missing. No opener has such a name."""
 _INSERT = (
     "INSERT INTO runs (workflow, status, started, finished, nodes, usage, last, chain, writer, epoch, seal, run)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -180,6 +180,22 @@ class SqliteJournal(Answers):
         self._marks.pop(run, None)
         if run in self._failed:
             raise self._refusal(run)
+
+    async def confirm(self, run: str) -> bool:
+        """Lets a run go on that may have lost its last events (J026); false for one that has not. Raises `JournalError` J023."""
+        confirmed: bool = await self._errand(run, lambda store: errands.confirm(store, run))
+        return confirmed
+
+    @contextmanager
+    def no_transaction(self, seconds: float) -> Iterator[None]:
+        """Waits for the transaction that is under way, for so many seconds at most, and lets none begin while it lasts. A process that is
+        stopped inside keeps no other one waiting."""
+        held = self._stores.writing.transactions.acquire(timeout=seconds)
+        try:
+            yield
+        finally:
+            if held:
+                self._stores.writing.transactions.release()
 
     async def post(self, run: str, letter: Letter, since: int | None = None) -> int:
         """Puts a letter into a run's inbox; gives its number once it is on disk. With `since` only where no later letter answers the same

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -12,11 +14,12 @@ from typing import Any
 
 from orchestra.doors import Message
 from orchestra.events import AttemptFinished, Event, RunStarted, encode
-from orchestra.journal.error import JournalError, from_os, full
+from orchestra.journal.error import FROM_SQLITE, JournalError, damaged_rows, from_os, full
 from orchestra.journal.file import Durability, File, seal
 from orchestra.journal.large import LARGE, parted
+from orchestra.journal.mark import Mark
 from orchestra.journal.presence import Presence
-from orchestra.journal.rows import Row, insert, row_of, update
+from orchestra.journal.rows import LOST, Row, insert, row_of, update
 from orchestra.journal.summary import Tally, message, named
 from orchestra.values.json import digest
 
@@ -82,11 +85,21 @@ class Store(File):
     """Keeps the row of each run whose lease its journal holds: no event is written but onto the end that it knows."""
 
     def __init__(
-        self, path: Path, presence: Presence, *, durability: Durability = "group", busy: float = 10.0, max_bytes: int | None = None
+        self,
+        path: Path,
+        presence: Presence,
+        *,
+        durability: Durability = "group",
+        busy: float = 10.0,
+        max_bytes: int | None = None,
+        mark: Mark | None = None,
     ) -> None:
-        """Opens the file; `presence` names the holder of the leases. Raises `JournalError`."""
-        super().__init__(path, durability=durability, busy=busy, max_bytes=max_bytes)
+        """Opens the file; `presence` names the holder of the leases, and each commit is noted in the `mark`. Raises `JournalError`."""
+        super().__init__(path, durability=durability, busy=busy, max_bytes=max_bytes, mark=mark)
         self.presence = presence
+        self._journal = self.identity()
+        self.transactions = threading.Lock()
+        """Held while this store may have the file's write lock: whoever takes it may stop the process without keeping others waiting."""
         self._rows: dict[str, Row] = {}
         self._pinned: set[str] = set()
         self._leases: dict[str, Row | None] = {}
@@ -102,19 +115,14 @@ class Store(File):
         for run, parts in batch.runs.items():
             self._extend(run, parts, change)
         self._leases.clear()
-        sql = self.sql
         try:
-            sql.execute("BEGIN IMMEDIATE")
-            pinned = self._write(change)
-            if batch.memos:
-                self._remember(batch.memos)
-            answers = [(errand, errand.answer(self)) for errand in batch.errands]
-            sql.execute("COMMIT")
+            with self._transaction():
+                pinned = self._write(change)
+                if batch.memos:
+                    self._remember(batch.memos)
+                answers = [(errand, errand.answer(self)) for errand in batch.errands]
         except sqlite3.IntegrityError as error:
             raise NotOurs from error
-        finally:
-            if sql.in_transaction:
-                sql.execute("ROLLBACK")
         self._pinned = pinned
         for row in change.new:
             self._know(row)
@@ -134,17 +142,61 @@ class Store(File):
         `JournalError` J010.
         """
         self.refuse_moved()
-        sql = self.sql
-        try:
-            sql.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             self.touch()
             for row in self._rows.values():
-                update(sql, [(row, Row(row.tally, row.last, row.chain, "", row.epoch))])  # false for one that is in other hands already
-            sql.execute("COMMIT")
-        finally:
-            if sql.in_transaction:
-                sql.execute("ROLLBACK")
+                update(
+                    self.sql, [(row, Row(row.tally, row.last, row.chain, "", row.epoch))]
+                )  # false for one that is in other hands already
         self._rows.clear()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """A transaction that is counted and, once it is on disk, noted in the mark. All of the log's checkpoints follow one."""
+        sql = self.sql
+        with self.transactions:
+            try:
+                sql.execute("BEGIN IMMEDIATE")
+                yield
+                number = self._count()
+                sql.execute("COMMIT")
+            finally:
+                if sql.in_transaction:
+                    sql.execute("ROLLBACK")
+            if self.mark is not None:
+                self.mark.note(self._journal, number)
+            self.checkpoint_if_long()
+
+    def _count(self) -> int:
+        """Counts this commit. Raises `JournalError` J013 where the counter is not what was written."""
+        rows = self.sql.execute("UPDATE commits SET number = number + 1, inverse = inverse - 1 RETURNING number, inverse").fetchall()
+        if len(rows) != 1 or rows[0][0] + rows[0][1] != -1:
+            raise damaged_rows("the commit counter", "it is not what was written")
+        number: int = rows[0][0]
+        return number
+
+    def close(self) -> None:
+        """Writes the log back where nobody else has the file open, as SQLite would, but noted in the mark; and lets go of the file."""
+        with suppress(*FROM_SQLITE, JournalError, OSError):  # what is not written back stays in the log
+            if self.presence.alone():
+                self.refuse_moved()
+                self.checkpoint()
+        super().close()
+        if self.mark is not None:
+            self.mark.close()
+
+    def accept(self, number: int) -> list[str]:
+        """Counts up to the mark's number, and gives the runs without an end. Each may have lost its last events: its lease is refused
+        until `errands.confirm`."""
+        found = list[str]()
+        with self._transaction():
+            for (run,) in self.sql.execute("SELECT CAST(run AS TEXT) FROM runs WHERE status = 'running' ORDER BY run").fetchall():
+                with suppress(JournalError):  # a damaged row refuses its lease by itself
+                    if (row := self.row(run)) is not None and row.tally.status == "running":
+                        update(self.sql, [(row, Row(row.tally, row.last, row.chain, LOST, row.epoch))])
+                        found.append(run)
+            self.sql.execute("UPDATE commits SET number = max(number, ?1), inverse = min(inverse, -1 - ?1)", (number,))
+        return found
 
     def forget(self, run: str) -> None:
         """Holds the run's lease no longer, as far as this store knows."""

@@ -127,7 +127,7 @@ def test_what_was_withheld_stands_there_with_its_reason(shell: Shell) -> None:
 def test_texts_of_strangers_are_shown_and_do_nothing(shell: Shell, text: str) -> None:
     plain = page_of(shell, told("in 1889 and so on", answer="x", reason="y"))
     Path(".orchestra/journal.db").unlink()
-    for side in (".orchestra/journal.db-wal", ".orchestra/journal.db-shm"):
+    for side in (".orchestra/journal.db-wal", ".orchestra/journal.db-shm", ".orchestra/journal.db-mark"):
         Path(side).unlink(missing_ok=True)
     page = page_of(shell, told(f"in 1889 {text}", answer=text, quote=f"in 1889 {text}", reason=text))
     assert page.tags == plain.tags, "no text adds an element"

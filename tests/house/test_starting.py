@@ -17,14 +17,14 @@ ONE_TOOL = {
     "template tool types wording",
     "engine.kinds": "acceptance asking body calling checking choice climbing",
     "fleet": "ensemble local versions",
-    "journal": "answers bodies chain errands error file large opening presence reading rows sqlite store summary writer",
+    "journal": "answers bodies chain errands error file large loss mark opening presence reading rows sqlite store summary wal writer",
     "router": "tools",
     "tools": "cells cite passages search",
     "values": "assign fields formats growth json labels models outcome reading schema text types typetext validator yaml",
     "verify": "allotment",
 }
 """What the first run of one tool takes of the rooms that grow: no check, no plan, and nothing that reads tables."""
-MOST = 153
+MOST = 160
 """Our modules together; a run of one tool had 191 when starting took twice as long as it had to."""
 NOT_TO_LIST = {"orchestra.agent.card", "orchestra.claims", "orchestra.engine", "orchestra.fleet", "orchestra.project", "orchestra.router"}
 NOT_TO_RUN = {"orchestra.cli.explaining", "orchestra.fleet.config", "orchestra.router.planner", "orchestra.verify.acceptance"}

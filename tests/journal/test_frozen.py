@@ -43,7 +43,7 @@ async def test_it_tells_what_the_journal_tells_and_makes_nothing(file: Path) -> 
         assert [found async for found in frozen.skim()] == [found async for found in journal.skim()]
         assert await frozen.outbox() == await journal.outbox()
         assert (await frozen.find("e"), await frozen.summary("none")) == (["ended"], None)
-    assert sorted(path.name for path in file.parent.iterdir()) == ["journal.db", "journal.db-writers"]
+    assert sorted(path.name for path in file.parent.iterdir()) == ["journal.db", "journal.db-mark", "journal.db-writers"]
 
 
 async def test_whatever_would_write_is_refused(file: Path) -> None:

@@ -90,7 +90,7 @@ async def test_nothing_remains_after_close(file: Path) -> None:
     before = held()
     await write(file, "r1")
     assert held() == before
-    assert sorted(os.listdir(file.parent)) == [file.name, file.name + "-writers"]
+    assert sorted(os.listdir(file.parent)) == [file.name, file.name + "-mark", file.name + "-writers"]
 
 
 async def test_a_large_value_comes_back_equal(file: Path) -> None:
@@ -105,7 +105,8 @@ async def test_files_are_for_their_owner_only(file: Path) -> None:
         journal.append("r1", [begun("r1")])
         await journal.durable("r1", 1)
         modes = {path.name: mode(path) for path in [file.parent, *file.parent.iterdir()]}
-    assert modes == {"state": 0o700, file.name: 0o600, file.name + "-wal": 0o600, file.name + "-shm": 0o600, file.name + "-writers": 0o700}
+    files = {file.name + part: 0o600 for part in ("", "-wal", "-shm", "-mark")}
+    assert modes == {"state": 0o700, file.name + "-writers": 0o700, **files}
 
 
 async def test_a_file_that_others_could_read_is_closed_to_them(file: Path) -> None:

@@ -1,0 +1,95 @@
+"""The write-ahead log as a file (https://www.sqlite.org/fileformat2.html#walformat): how long it is, and whether SQLite uses it.
+
+Only the log itself is read. To open and close the database or its `-shm` would drop the locks that SQLite has on them in this process.
+"""
+
+from __future__ import annotations
+
+import struct
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO
+
+_HEADER = struct.Struct(">IIIIIIII")
+_FRAME = struct.Struct(">IIIIII")
+_MAX_PAGE = 65_536
+_LITTLE, _BIG = 0x377F0682, 0x377F0683
+
+
+def log_of(path: Path) -> Path:
+    """The log's file of a journal's file; SQLite puts it beside the file that a link leads to."""
+    real = path.resolve()
+    return real.with_name(real.name + "-wal")
+
+
+class Log:
+    """The log of an open journal. Its file stays open, for it is looked at after each commit."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: FileIO | None = None
+
+    def has_frames(self, count: int) -> bool:
+        """Whether the log has at least so many frames. Frames behind its end are of an earlier round and have other salts."""
+        try:
+            if self._file is None:
+                self._file = FileIO(self._path)
+            self._file.seek(0)
+            header = self._file.read(_HEADER.size)
+            if len(header) < _HEADER.size:
+                return False
+            self._file.seek(_HEADER.size + (count - 1) * (_FRAME.size + _page_size(header)))
+            frame = self._file.read(_FRAME.size)
+        except OSError:
+            return False
+        return len(frame) == _FRAME.size and frame[8:16] == header[16:24]
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def is_used(log: Path) -> bool:
+    """Whether SQLite reads at least the first transaction of the log: its header and all frames up to a commit are whole."""
+    try:
+        with log.open("rb") as file:
+            return _first_transaction_is_whole(file)
+    except OSError:
+        return False
+
+
+def _first_transaction_is_whole(file: BinaryIO) -> bool:
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        return False
+    magic, *_, one, two = _HEADER.unpack(header)
+    if magic not in (_LITTLE, _BIG):
+        return False
+    order = "<" if magic == _LITTLE else ">"
+    sums = _checksum(order, header[:24], (0, 0))
+    if sums != (one, two):
+        return False
+    size = _page_size(header)
+    if size > _MAX_PAGE:
+        return False
+    while len(frame := file.read(_FRAME.size + size)) == _FRAME.size + size:
+        _, commit, _, _, one, two = _FRAME.unpack_from(frame)
+        sums = _checksum(order, frame[_FRAME.size :], _checksum(order, frame[:8], sums))
+        if frame[8:16] != header[16:24] or sums != (one, two):
+            return False
+        if commit:
+            return True
+    return False
+
+
+def _page_size(header: bytes) -> int:
+    return int.from_bytes(header[8:12], "big")
+
+
+def _checksum(order: str, data: bytes, sums: tuple[int, int]) -> tuple[int, int]:
+    one, two = sums
+    for first, second in struct.iter_unpack(order + "II", data):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return one, two

@@ -1,0 +1,31 @@
+"""A process that is inside a transaction of a journal until it reads a line; with `handled`, Ctrl-Z is handled as the CLI does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from orchestra.cli.signals import between_commits
+from orchestra.journal.sqlite import SqliteJournal
+from orchestra.journal.store import Store
+
+
+def inside(store: Store) -> None:
+    """Holds the transaction until somebody says a line."""
+    os.write(1, b"inside\n")
+    sys.stdin.readline()
+
+
+async def main(file: Path, handled: bool) -> None:
+    async with SqliteJournal.open(file) as journal:
+        with between_commits(journal) if handled else nullcontext():
+            await journal._errand("", inside)
+            os.write(1, b"committed\n")
+            await asyncio.to_thread(sys.stdin.readline)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2] == "handled"))

@@ -1,0 +1,140 @@
+"""A process that is stopped, by Ctrl-Z or by SIGSTOP, and the others that use its journal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestra.journal import holder
+from orchestra.journal.error import JournalError
+from orchestra.journal.holder import LockHolder, lock_holder
+from orchestra.journal.sqlite import SqliteJournal
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGTSTP"), reason="no signals of a terminal")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="no /proc/locks")
+
+
+@contextmanager
+def inside_a_transaction(file: Path, how: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process within a transaction; a group of its own, as a shell gives it."""
+    script = str(Path(__file__).with_name("stopped_child.py"))
+    process = subprocess.Popen([sys.executable, script, str(file), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+    try:
+        assert said(process) == "inside"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().decode().strip()
+
+
+def tell(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+
+
+def wait_until_stopped(process: subprocess.Popen[bytes]) -> None:
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+
+
+def may_be_written(file: Path) -> bool:
+    with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as sql:
+        try:
+            sql.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+def test_ctrl_z_waits_for_the_transaction_that_is_under_way(file: Path) -> None:
+    with inside_a_transaction(file, "handled") as process:
+        assert not may_be_written(file)
+        os.killpg(process.pid, signal.SIGTSTP)
+        tell(process)
+        wait_until_stopped(process)
+        assert may_be_written(file)
+        process.send_signal(signal.SIGCONT)
+        assert said(process) == "committed"
+        os.killpg(process.pid, signal.SIGTSTP)  # and again, between two transactions
+        wait_until_stopped(process)
+        assert may_be_written(file)
+        process.send_signal(signal.SIGCONT)
+        tell(process)
+        assert process.wait() == 0
+
+
+@LINUX
+async def test_a_process_stopped_within_a_transaction_is_named(file: Path) -> None:
+    with inside_a_transaction(file, "plain") as process:
+        process.send_signal(signal.SIGSTOP)
+        wait_until_stopped(process)
+        async with SqliteJournal.open(file, busy=0.05) as journal:
+            with pytest.raises(JournalError) as caught:
+                await journal.ready()
+            assert caught.value.code == "J012"
+            assert f"process {process.pid} " in caught.value.message
+            assert "is stopped" in caught.value.message
+            assert f"kill -CONT {process.pid}" in (caught.value.hint or "")
+            process.send_signal(signal.SIGCONT)
+            tell(process)
+            assert said(process) == "committed"
+
+
+@LINUX
+def test_the_holder_is_the_process_that_writes(file: Path) -> None:
+    assert lock_holder(file) is None
+    with inside_a_transaction(file, "plain") as process:
+        found = lock_holder(file)
+        assert found is not None
+        assert (found.process, found.stopped) == (process.pid, False)
+        assert found.name.startswith("python")
+        tell(process)
+        assert said(process) == "committed"
+        assert lock_holder(file) is None
+
+
+def test_where_the_system_has_no_table_of_locks_nobody_is_named(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(holder, "_LOCKS", tmp_path / "none")
+    with inside_a_transaction(file, "plain"):
+        assert lock_holder(file) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("1: POSIX  ADVISORY  WRITE {pid} fe:00:{inode} 120 120", True),
+        ("1: POSIX  ADVISORY  READ {pid} fe:00:{inode} 120 120", False),
+        ("1: POSIX  ADVISORY  WRITE {pid} fe:00:{inode} 124 124", False),
+        ("1: POSIX  ADVISORY  WRITE {pid} fe:00:1{inode} 120 120", False),
+        ("1: POSIX  ADVISORY  WRITE 0 fe:00:{inode} 120 120", False),
+        ("1: -> POSIX  ADVISORY  WRITE {pid} fe:00:{inode} 120 120", False),
+        ("1: FLOCK", False),
+    ],
+)
+@LINUX
+def test_a_line_of_the_table_of_locks(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, found: bool) -> None:
+    index = file.with_name(file.name + "-shm")
+    index.touch()
+    locks = tmp_path / "locks"
+    locks.write_text(line.format(pid=os.getpid(), inode=index.stat().st_ino) + "\n\n")
+    monkeypatch.setattr(holder, "_LOCKS", locks)
+    assert isinstance(lock_holder(file), LockHolder) is found
