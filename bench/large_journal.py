@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import machine
 from orchestra.costs import costs
 from orchestra.doors import Journal
 from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage
@@ -151,7 +152,7 @@ def in_postgres(dsn: str) -> Iterator[Place]:
     @contextmanager
     def at(address: str) -> Iterator[Place]:
         os.environ["ORCHESTRA_BENCH_DSN"] = f"{address}{'&' if '?' in address else '?'}schema={schema}"
-        scan = partial(ask, address, f"SELECT sum(length(body)) FROM {schema}.events")  # noqa: S608  # a name of this function
+        scan = partial(ask, address, f"SELECT sum(length(body)) FROM {schema}.events")  # a name of this function
         yield Place("env:ORCHESTRA_BENCH_DSN", partial(PostgresJournal.open, address, schema=schema), scan)
         asyncio.run(ask(address, f"DROP SCHEMA {schema} CASCADE"))
 
@@ -166,7 +167,7 @@ def in_postgres(dsn: str) -> Iterator[Place]:
 def timed(place: str, folder: Path, arguments: Sequence[str]) -> float:
     """Seconds of a whole command in a project of its own."""
     names = ("STATE", "CONFIG", "CACHE")
-    environment = {**os.environ, "ORCHESTRA_JOURNAL": place, **{f"XDG_{name}_HOME": str(folder / name.lower()) for name in names}}
+    environment = {**os.environ, "PYTHONPATH": str(machine.ROOT), "ORCHESTRA_JOURNAL": place, **{f"XDG_{name}_HOME": str(folder / name.lower()) for name in names}}
     begin = time.perf_counter()
     done = subprocess.run([*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     spent = time.perf_counter() - begin

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from math import inf
 from typing import Any, NamedTuple
 
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary, Skimmed
+from orchestra.doors import Letter, Message, RunSummary, RunUsage, Selection, Skimmed, Used
 from orchestra.events import Event
 from orchestra.journal import AT_ONCE
-from orchestra.journal.chain import checked
+from orchestra.journal.bodies import is_text
+from orchestra.journal.chain import checked, ends_of
 from orchestra.journal.errands import letter_of, posted
 from orchestra.journal.error import JournalError, damaged, damaged_rows
 from orchestra.journal.file import File, seal
 from orchestra.journal.large import with_value
 from orchestra.journal.rows import COLUMNS, Row, parsed, row_of
 from orchestra.journal.summary import unheld
+from orchestra.journal.usage import read_usage, usage_of, write_usage
 from orchestra.values.json import digest
 
 PAGES = 256
 """Pages that one step of `compact` gives back; others may write between two steps."""
+
+USAGES = 1000
+"""Runs whose usages are read at once at most."""
+EVERYTHING = Selection()
+_ENDS = (
+    "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
+    " WHERE run = ?1 AND (seq = 1 OR seq >= ?2) ORDER BY seq"
+)
 
 _decode_value = msgspec.json.Decoder().decode
 
@@ -33,6 +44,13 @@ class News(NamedTuple):
     version: int
     place: int
     runs: frozenset[str] = frozenset()
+
+
+class Usages(NamedTuple):
+    """What some runs used; and of those that ended, and whose usage was not stored, what is to be stored: run, last event, hash, usage."""
+
+    found: list[Used]
+    folded: list[tuple[str, int, bytes, bytes]]
 
 
 class Reading(File):
@@ -120,16 +138,14 @@ class Reading(File):
             raise damaged_rows(f"blob {name}", "it is not what was stored")
         return data
 
-    def summaries(self, limit: int) -> list[tuple[RunSummary, str]]:
-        """The latest runs, newest first, each with the name of its writer."""
-        with self._moment() as sql:
-            if _count(sql, "runs NOT INDEXED") != _count(sql, "runs INDEXED BY runs_started"):
-                raise damaged_rows("the list of runs", "table and index differ")
-            rows = sql.execute(
-                f"SELECT latest.run, latest.begun, {COLUMNS}, seal, runs.run FROM"  # noqa: S608  # constants
-                " (SELECT run, started AS begun FROM runs INDEXED BY runs_started ORDER BY started DESC, run DESC LIMIT ?) AS latest"
+    def summaries(self, limit: int, where: Selection = EVERYTHING) -> list[tuple[RunSummary, str]]:
+        """The latest runs of a selection, newest first, each with the name of its writer. Raises `JournalError` J013."""
+        with self._moment():
+            latest, given = self._latest(where, limit)
+            rows = self.sql.execute(
+                f"SELECT latest.run, latest.begun, {COLUMNS}, seal, runs.run FROM ({latest}) AS latest"  # noqa: S608  # constants
                 " LEFT JOIN runs ON runs.run = latest.run",
-                (max(0, limit),),
+                given,
             ).fetchall()
         found = []
         before: tuple[float, str] | None = None
@@ -140,6 +156,85 @@ class Reading(File):
             row = parsed(run, values, stated)
             found.append((row.tally.summary(), row.writer))
         return found
+
+    def usages(self, where: Selection) -> Usages:
+        """What the latest runs of a selection used, newest first: some of them. Empty behind the last one.
+
+        Raises `JournalError` J013 where the list of runs is damaged; of a run that cannot be read, its row says so.
+        """
+        found, folded, seen = list[Used](), list[tuple[str, int, bytes, bytes]](), 0
+        with self._moment():
+            latest, given = self._latest(where, USAGES)
+            rows = self.sql.execute(
+                "SELECT latest.run, latest.begun, CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running',"  # noqa: S608
+                f" CAST(run_usage.body AS BLOB), run_usage.seal FROM ({latest}) AS latest"
+                " LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run",
+                given,
+            )
+            for run, started, last, chain, open_, body, stated in rows:
+                used = _usage(run, last, chain, body, stated)
+                if used is not None and used.started == started:
+                    found.append(Used(run, started, used))
+                    continue
+                events, fault = self._skimmed(run, started)[2:]
+                used = usage_of(events)
+                found.append(Used(run, started, used, fault))
+                if used is not None and fault is None and not open_:
+                    folded.append((run, last, chain, write_usage(used)))
+                if (seen := seen + len(events)) >= AT_ONCE:
+                    break
+        return Usages(found, folded)
+
+    def _latest(self, where: Selection, limit: int) -> tuple[str, tuple[object, ...]]:
+        """The statement that selects `run` and `begun`, newest first, and its arguments.
+
+        Raises `JournalError` J013 where the two copies of what it reads differ in the runs of the selection.
+        """
+        within, period = _within(where)
+        tags = tuple(where.tags.items())
+        if tags:
+            pairs = [("tags NOT INDEXED", "tags INDEXED BY tags_run", "name = ? AND value = ? AND ", tag) for tag in tags]
+        else:
+            pairs = [("runs NOT INDEXED", "runs INDEXED BY runs_started", "", ())]
+        for one, other, named, tag in pairs:
+            counts = [
+                _count(self.sql, f"{copy}{f' WHERE {named}{within}' if named or period else ''}", *tag, *period) for copy in (one, other)
+            ]
+            if counts[0] != counts[1]:
+                raise damaged_rows("the list of runs", "table and index differ")
+        place, named, given = ("tags NOT INDEXED", pairs[0][2], tags[0]) if tags else ("runs INDEXED BY runs_started", "", ())
+        more = " AND run IN (SELECT run FROM tags WHERE name = ? AND value = ?)" * len(tags[1:])
+        behind, keys = (" AND (started, run) < (?, ?)", where.before) if where.before is not None else ("", ())
+        latest = f"SELECT run, started AS begun FROM {place} WHERE {named}{within}{more}{behind} ORDER BY started DESC, run DESC LIMIT ?"  # noqa: S608
+        return latest, (*given, *period, *(part for tag in tags[1:] for part in tag), *keys, max(0, limit))
+
+    def ends(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
+        """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
+        found = dict[str, tuple[Event, Event]]()
+        with self._moment() as sql:
+            for run in runs:
+                with suppress(JournalError):
+                    if (row := self.row(run)) is not None:
+                        rows = sql.execute(_ENDS, (run, row.last - 1)).fetchall()
+                        found[run] = ends_of(run, rows, (row.last, row.chain))
+        return found
+
+    def copies(self, runs: Collection[str]) -> list[str]:
+        """Other runs that have something of these. Raises `JournalError` J013 where the two copies of that list differ."""
+        with self._moment() as sql:
+            given = (_listed(runs),)
+            one, other = (
+                sql.execute(f"SELECT run, source FROM copies {copy} WHERE source IN (SELECT value FROM json_each(?))", given).fetchall()  # noqa: S608
+                for copy in ("NOT INDEXED", "INDEXED BY copies_run")
+            )
+        if set(one) != set(other):
+            raise damaged_rows("the list of copies", "table and index differ")
+        return sorted({run for run, _ in one}.difference(runs))
+
+    def known(self, runs: Collection[str]) -> set[str]:
+        """Those of these runs that are there."""
+        rows = self.sql.execute("SELECT run FROM runs WHERE run IN (SELECT value FROM json_each(?))", (_listed(runs),))
+        return {run for (run,) in rows}
 
     def find(self, prefix: str, limit: int) -> list[str]:
         """Ids of runs that begin with the prefix, in order."""
@@ -178,14 +273,16 @@ class Reading(File):
         found = self.sql.execute("SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'mail'").fetchone()
         return News(0, found[0] if found else 0)
 
-    def recall(self, memo: str) -> tuple[str, Any] | None:
-        """The run and the answer, or None. Raises `JournalError` J013."""
-        row = self.sql.execute("SELECT memo, run, value, seal FROM memo WHERE memo = ?", (memo,)).fetchone()
-        if row is None:
-            return None
-        if row[0] != memo or row[3] != seal(*row[:3]):
-            raise damaged_rows(f"answer {memo}", "it is not what was stored")
-        return row[1], _decode_value(row[2])
+    def recall(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+        """For each key that is there the run and the answer. Raises `JournalError` J013."""
+        found = dict[str, tuple[str, Any]]()
+        for memo, run, value, stated in self.sql.execute(
+            "SELECT memo, run, value, seal FROM memo WHERE memo IN (SELECT value FROM json_each(?))", (_listed(memos),)
+        ):
+            if memo not in memos or stated != seal(memo, run, value):
+                raise damaged_rows(f"answer {memo}", "it is not what was stored")
+            found[memo] = run, _decode_value(value)
+        return found
 
     def outbox(self, after: int, limit: int) -> list[Message]:
         """Messages that nobody has marked as delivered. Raises `JournalError` J013 where one is missing or not what was written."""
@@ -215,7 +312,8 @@ class Reading(File):
 
     def give_back(self) -> bool:
         """Gives some unused pages back to the disk; false where there are none."""
-        self.sql.execute(f"PRAGMA incremental_vacuum({PAGES})").fetchall()
+        # As a script: the statement has a row without columns for each page, and a cursor stops at the first of them.
+        self.sql.executescript(f"PRAGMA incremental_vacuum({PAGES})")
         return bool(self.sql.execute("PRAGMA freelist_count").fetchone()[0])
 
     def shorten(self) -> None:
@@ -251,7 +349,29 @@ class Reading(File):
                 self.sql.execute("ROLLBACK")
 
 
-def _count(sql: sqlite3.Connection, what: str, *given: float) -> int:
+def _within(where: Selection) -> tuple[str, tuple[float, ...]]:
+    """The condition of a period, and its arguments: none for any time."""
+    bounds = [(">=", where.since)] if where.since > -inf else []
+    bounds += [("<", where.until)] if where.until < inf else []
+    return " AND ".join(f"started {sign} ?" for sign, _ in bounds) or "1", tuple(bound for _, bound in bounds)
+
+
+def _listed(texts: Collection[str]) -> str:
+    """Texts as one argument of a statement, for `json_each`; those that no file can hold are left out, for nothing is there of them."""
+    return msgspec.json.encode([text for text in texts if is_text(text)]).decode()
+
+
+def _usage(run: str, last: int, chain: bytes, body: bytes | None, stated: int | None) -> RunUsage | None:
+    """The usage of a run as it was stored; None where none is, or that of a shorter log, or where it is damaged."""
+    if body is None or stated != seal(run, last, chain, body):
+        return None
+    try:
+        return read_usage(body)
+    except msgspec.DecodeError:
+        return None
+
+
+def _count(sql: sqlite3.Connection, what: str, *given: float | str) -> int:
     found: int = sql.execute(f"SELECT count(*) FROM {what}", given).fetchone()[0]  # noqa: S608  # a constant of this module
     return found
 
