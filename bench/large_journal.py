@@ -166,8 +166,8 @@ def in_postgres(dsn: str) -> Iterator[Place]:
 
 def timed(place: str, folder: Path, arguments: Sequence[str]) -> float:
     """Seconds of a whole command in a project of its own."""
-    names = ("STATE", "CONFIG", "CACHE")
-    environment = {**os.environ, "PYTHONPATH": str(machine.ROOT), "ORCHESTRA_JOURNAL": place, **{f"XDG_{name}_HOME": str(folder / name.lower()) for name in names}}
+    homes = {f"XDG_{name}_HOME": str(folder / name.lower()) for name in ("STATE", "CONFIG", "CACHE")}
+    environment = {**os.environ, **homes, "PYTHONPATH": str(machine.ROOT), "ORCHESTRA_JOURNAL": place}
     begin = time.perf_counter()
     done = subprocess.run([*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     spent = time.perf_counter() - begin

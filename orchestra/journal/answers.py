@@ -85,17 +85,17 @@ class Answers:
     async def ends(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
         """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
         await self._settle(*runs)
-        return await self._ask(lambda: self._reading.ends([run for run in runs if is_text(run)]))
+        return await self._ask(lambda: self._reading.ends(list(filter(is_text, runs))))
 
     async def copies(self, runs: Collection[str]) -> list[str]:
         """Other runs that have something of what these were given or answered. Raises `JournalError` J013 where that list is damaged."""
         await self._settle()
-        return await self._ask(lambda: self._reading.copies(runs))
+        return await self._ask(lambda: self._reading.copies(list(filter(is_text, runs))))
 
     async def known(self, runs: Collection[str]) -> set[str]:
         """Those of these runs that are there."""
         await self._settle(*runs)
-        return await self._ask(lambda: self._reading.known(runs))
+        return await self._ask(lambda: self._reading.known(list(filter(is_text, runs))))
 
     async def summary(self, run: str) -> RunSummary | None:
         """The row of one run, or None."""

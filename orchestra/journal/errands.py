@@ -19,6 +19,12 @@ from orchestra.journal.rows import Row
 from orchestra.journal.store import Store
 from orchestra.journal.summary import named
 
+_OWNER = (
+    "SELECT run, (SELECT run FROM blob_uses WHERE blob_uses.digest = blobs.digest LIMIT 1),"
+    " EXISTS (SELECT 1 FROM blob_pins WHERE blob_pins.digest = blobs.digest) FROM blobs WHERE digest = ?"
+)
+"""The run that a blob belongs to, another run that names it, and whether a writer is about to name it."""
+
 _decode_letter = msgspec.json.Decoder(Letter).decode
 
 
@@ -98,9 +104,9 @@ def delete(store: Store, runs: Collection[str]) -> dict[str, JournalError]:
             refused[run] = error
         else:
             names.update((name, run) for name in _names(sql, run))
-    gone = msgspec.json.encode([run for run in runs if run not in refused]).decode()
+    gone = [(run,) for run in dict.fromkeys(runs) if run not in refused]
     for table in ("events", "runs", "inbox", "mail", "memo", "outbox", "tags", "copies", "run_usage"):
-        sql.execute(f"DELETE FROM {table} WHERE run IN (SELECT value FROM json_each(?))", (gone,))  # noqa: S608  # names from this line
+        sql.executemany(f"DELETE FROM {table} WHERE run = ?", gone)  # noqa: S608  # names from this line
     if names:
         _unpin(store)
         _drop(sql, names)
@@ -144,13 +150,11 @@ def _names(sql: sqlite3.Connection, run: str) -> set[str]:
 def _drop(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -> None:
     """Removes blobs for runs that are gone, each with the run that named it; one that another run names is left to that run."""
     sql.executemany("DELETE FROM blob_uses WHERE digest = ? AND run = ?", names)
-    found = sql.execute(
-        "SELECT b.digest, b.run, (SELECT u.run FROM blob_uses AS u WHERE u.digest = b.digest LIMIT 1),"
-        " EXISTS (SELECT 1 FROM blob_pins AS p WHERE p.digest = b.digest)"
-        " FROM blobs AS b WHERE b.digest IN (SELECT value FROM json_each(?))",
-        (msgspec.json.encode(sorted({name for name, _ in names})).decode(),),
-    ).fetchall()
-    owned = [(name, heir, pinned) for name, owner, heir, pinned in found if (name, owner) in names]
+    owned = []
+    for name in sorted({name for name, _ in names}):
+        row = sql.execute(_OWNER, (name,)).fetchone()
+        if row is not None and (name, row[0]) in names:
+            owned.append((name, row[1], row[2]))
     heirs = [(heir, name) for name, heir, _ in owned if heir is not None]
     sql.executemany("DELETE FROM blob_uses WHERE run = ? AND digest = ?", heirs)
     sql.executemany("UPDATE blobs SET run = ? WHERE digest = ?", heirs)

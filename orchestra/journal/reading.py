@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from math import inf
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ import msgspec
 from orchestra.doors import Letter, Message, RunSummary, RunUsage, Selection, Skimmed, Used
 from orchestra.events import Event
 from orchestra.journal import AT_ONCE
-from orchestra.journal.bodies import is_text
 from orchestra.journal.chain import checked, ends_of
 from orchestra.journal.errands import letter_of, posted
 from orchestra.journal.error import JournalError, damaged, damaged_rows
@@ -30,6 +30,8 @@ PAGES = 256
 USAGES = 1000
 """Runs whose usages are read at once at most."""
 EVERYTHING = Selection()
+_JOINED = "LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run"
+_USAGE = "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.seal"
 _ENDS = (
     "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
     " WHERE run = ?1 AND (seq = 1 OR seq >= ?2) ORDER BY seq"
@@ -55,6 +57,11 @@ class Usages(NamedTuple):
 
 class Reading(File):
     """Answers what the journal's callers ask."""
+
+    _compared: object = None
+    """Which list was compared last, as of which version of the file."""
+    _found: tuple[int, Mapping[str, str], list[tuple[float, str]]] | None = None
+    """The runs that were found by tags last, as of which version."""
 
     def row(self, run: str) -> Row | None:
         """The run's row, or None."""
@@ -140,21 +147,15 @@ class Reading(File):
 
     def summaries(self, limit: int, where: Selection = EVERYTHING) -> list[tuple[RunSummary, str]]:
         """The latest runs of a selection, newest first, each with the name of its writer. Raises `JournalError` J013."""
-        with self._moment():
-            latest, given = self._latest(where, limit)
-            rows = self.sql.execute(
-                f"SELECT latest.run, latest.begun, {COLUMNS}, seal, runs.run FROM ({latest}) AS latest"  # noqa: S608  # constants
-                " LEFT JOIN runs ON runs.run = latest.run",
-                given,
-            ).fetchall()
         found = []
         before: tuple[float, str] | None = None
-        for run, started, *values, stated, there in rows:
-            if there is None or started != values[2] or (before is not None and before <= (started, run)):
-                raise damaged_rows("the list of runs", "its order is not what was written")
-            before = started, run
-            row = parsed(run, values, stated)
-            found.append((row.tally.summary(), row.writer))
+        with self._moment():
+            for run, started, *values, stated, there in self._latest(where, limit, f"{COLUMNS}, runs.seal, runs.run"):
+                if there is None or started != values[2] or (before is not None and before <= (started, run)):
+                    raise damaged_rows("the list of runs", "its order is not what was written")
+                before = started, run
+                row = parsed(run, values, stated)
+                found.append((row.tally.summary(), row.writer))
         return found
 
     def usages(self, where: Selection) -> Usages:
@@ -164,14 +165,7 @@ class Reading(File):
         """
         found, folded, seen = list[Used](), list[tuple[str, int, bytes, bytes]](), 0
         with self._moment():
-            latest, given = self._latest(where, USAGES)
-            rows = self.sql.execute(
-                "SELECT latest.run, latest.begun, CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running',"  # noqa: S608
-                f" CAST(run_usage.body AS BLOB), run_usage.seal FROM ({latest}) AS latest"
-                " LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run",
-                given,
-            )
-            for run, started, last, chain, open_, body, stated in rows:
+            for run, started, last, chain, open_, body, stated in self._latest(where, USAGES, _USAGE):
                 used = _usage(run, last, chain, body, stated)
                 if used is not None and used.started == started:
                     found.append(Used(run, started, used))
@@ -185,28 +179,51 @@ class Reading(File):
                     break
         return Usages(found, folded)
 
-    def _latest(self, where: Selection, limit: int) -> tuple[str, tuple[object, ...]]:
-        """The statement that selects `run` and `begun`, newest first, and its arguments.
+    def _latest(self, where: Selection, limit: int, columns: str) -> Iterator[Any]:
+        """Of the latest runs of a selection, newest first: `run`, `started`, and columns of the run's row and of its usage.
 
         Raises `JournalError` J013 where the two copies of what it reads differ in the runs of the selection.
         """
+        if where.tags:
+            each = f"SELECT latest.run, latest.begun, {columns} FROM (SELECT ?2 AS run, ?1 AS begun) AS latest {_JOINED}"  # noqa: S608  # constants
+            for started, run in self._tagged(where, limit):
+                yield self.sql.execute(each, (started, run)).fetchone()
+            return
         within, period = _within(where)
-        tags = tuple(where.tags.items())
-        if tags:
-            pairs = [("tags NOT INDEXED", "tags INDEXED BY tags_run", "name = ? AND value = ? AND ", tag) for tag in tags]
-        else:
-            pairs = [("runs NOT INDEXED", "runs INDEXED BY runs_started", "", ())]
-        for one, other, named, tag in pairs:
-            counts = [
-                _count(self.sql, f"{copy}{f' WHERE {named}{within}' if named or period else ''}", *tag, *period) for copy in (one, other)
-            ]
-            if counts[0] != counts[1]:
-                raise damaged_rows("the list of runs", "table and index differ")
-        place, named, given = ("tags NOT INDEXED", pairs[0][2], tags[0]) if tags else ("runs INDEXED BY runs_started", "", ())
-        more = " AND run IN (SELECT run FROM tags WHERE name = ? AND value = ?)" * len(tags[1:])
+        self._compare(f" WHERE {within}" if period else "", period)
         behind, keys = (" AND (started, run) < (?, ?)", where.before) if where.before is not None else ("", ())
-        latest = f"SELECT run, started AS begun FROM {place} WHERE {named}{within}{more}{behind} ORDER BY started DESC, run DESC LIMIT ?"  # noqa: S608
-        return latest, (*given, *period, *(part for tag in tags[1:] for part in tag), *keys, max(0, limit))
+        latest = f"runs INDEXED BY runs_started WHERE {within}{behind} ORDER BY started DESC, run DESC LIMIT ?"
+        yield from self.sql.execute(
+            f"SELECT latest.run, latest.begun, {columns} FROM (SELECT run, started AS begun FROM {latest}) AS latest {_JOINED}",  # noqa: S608
+            (*period, *keys, max(0, limit)),
+        )
+
+    def _compare(self, condition: str, given: tuple[float, ...]) -> None:
+        """Compares the two copies of the list of runs; once for as long as nobody writes, whatever pages are read of it."""
+        compared = self.sql.execute("PRAGMA data_version").fetchone()[0], condition, given
+        if self._compared != compared:
+            one, other = (_count(self.sql, f"runs {index}{condition}", *given) for index in ("NOT INDEXED", "INDEXED BY runs_started"))
+            if one != other:
+                raise damaged_rows("the list of runs", "table and index differ")
+            self._compared = compared
+
+    def _tagged(self, where: Selection, limit: int) -> list[tuple[float, str]]:
+        """Start and id of the latest runs of a selection by tags, newest first. Raises `JournalError` J013 where the two copies differ."""
+        version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
+        if self._found is None or self._found[:2] != (version, where.tags):
+            some = [self._with_tag(*tag) for tag in where.tags.items()]
+            self._found = version, where.tags, sorted(set(some[0]).intersection(*some[1:]), reverse=True)
+        found = (key for key in self._found[2] if where.since <= key[0] < where.until and (where.before is None or key < where.before))
+        return list(islice(found, max(0, limit)))
+
+    def _with_tag(self, name: str, value: str) -> set[tuple[float, str]]:
+        """Start and id of the runs with a tag: the rows that a search for it finds are held against all rows of the other copy."""
+        search = "SELECT name, value, started, run FROM tags NOT INDEXED WHERE name = ? AND value = ?"
+        scan = "SELECT name, value, started, run FROM tags INDEXED BY tags_run WHERE +name = ? AND +value = ?"
+        one, other = (set(self.sql.execute(statement, (name, value))) for statement in (search, scan))
+        if one != other or any(type(started) is not float or type(run) is not str for _, _, started, run in one):
+            raise damaged_rows("the list of tags", "table and index differ")
+        return {(started, run) for _, _, started, run in one}
 
     def ends(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
         """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
@@ -222,19 +239,19 @@ class Reading(File):
     def copies(self, runs: Collection[str]) -> list[str]:
         """Other runs that have something of these. Raises `JournalError` J013 where the two copies of that list differ."""
         with self._moment() as sql:
-            given = (_listed(runs),)
-            one, other = (
-                sql.execute(f"SELECT run, source FROM copies {copy} WHERE source IN (SELECT value FROM json_each(?))", given).fetchall()  # noqa: S608
-                for copy in ("NOT INDEXED", "INDEXED BY copies_run")
-            )
-        if set(one) != set(other):
+            wanted, one = set(runs), set[tuple[str, str]]()
+            for run in wanted:
+                one.update(sql.execute("SELECT source, run FROM copies NOT INDEXED WHERE source = ?", (run,)))
+            scan = sql.execute("SELECT source, run FROM copies INDEXED BY copies_run ORDER BY run")
+            other = {(source, run) for source, run in scan if source in wanted}
+        if one != other:
             raise damaged_rows("the list of copies", "table and index differ")
-        return sorted({run for run, _ in one}.difference(runs))
+        return sorted({run for _, run in one}.difference(wanted))
 
     def known(self, runs: Collection[str]) -> set[str]:
         """Those of these runs that are there."""
-        rows = self.sql.execute("SELECT run FROM runs WHERE run IN (SELECT value FROM json_each(?))", (_listed(runs),))
-        return {run for (run,) in rows}
+        with self._moment() as sql:
+            return {run for run in runs if sql.execute("SELECT 1 FROM runs WHERE run = ?", (run,)).fetchone() is not None}
 
     def find(self, prefix: str, limit: int) -> list[str]:
         """Ids of runs that begin with the prefix, in order."""
@@ -276,12 +293,14 @@ class Reading(File):
     def recall(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
         """For each key that is there the run and the answer. Raises `JournalError` J013."""
         found = dict[str, tuple[str, Any]]()
-        for memo, run, value, stated in self.sql.execute(
-            "SELECT memo, run, value, seal FROM memo WHERE memo IN (SELECT value FROM json_each(?))", (_listed(memos),)
-        ):
-            if memo not in memos or stated != seal(memo, run, value):
-                raise damaged_rows(f"answer {memo}", "it is not what was stored")
-            found[memo] = run, _decode_value(value)
+        with self._moment() as sql:
+            for memo in memos:
+                row = sql.execute("SELECT memo, run, value, seal FROM memo WHERE memo = ?", (memo,)).fetchone()
+                if row is None:
+                    continue
+                if row[0] != memo or row[3] != seal(*row[:3]):
+                    raise damaged_rows(f"answer {memo}", "it is not what was stored")
+                found[memo] = row[1], _decode_value(row[2])
         return found
 
     def outbox(self, after: int, limit: int) -> list[Message]:
@@ -356,11 +375,6 @@ def _within(where: Selection) -> tuple[str, tuple[float, ...]]:
     return " AND ".join(f"started {sign} ?" for sign, _ in bounds) or "1", tuple(bound for _, bound in bounds)
 
 
-def _listed(texts: Collection[str]) -> str:
-    """Texts as one argument of a statement, for `json_each`; those that no file can hold are left out, for nothing is there of them."""
-    return msgspec.json.encode([text for text in texts if is_text(text)]).decode()
-
-
 def _usage(run: str, last: int, chain: bytes, body: bytes | None, stated: int | None) -> RunUsage | None:
     """The usage of a run as it was stored; None where none is, or that of a shorter log, or where it is damaged."""
     if body is None or stated != seal(run, last, chain, body):
@@ -371,7 +385,7 @@ def _usage(run: str, last: int, chain: bytes, body: bytes | None, stated: int | 
         return None
 
 
-def _count(sql: sqlite3.Connection, what: str, *given: float | str) -> int:
+def _count(sql: sqlite3.Connection, what: str, *given: float) -> int:
     found: int = sql.execute(f"SELECT count(*) FROM {what}", given).fetchone()[0]  # noqa: S608  # a constant of this module
     return found
 
