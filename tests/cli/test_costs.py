@@ -189,10 +189,11 @@ def test_a_run_whose_events_are_damaged_counts_with_its_stored_usage(shell: Shel
     assert shell("runs", "costs").out == before
 
 
-@pytest.mark.parametrize(
-    "change", ["DELETE FROM run_usage", "UPDATE run_usage SET body = x'00'", "UPDATE run_usage SET last = 1, seal = 1"]
-)
-def test_a_usage_that_is_not_stored_or_damaged_is_summed_up_from_the_events(shell: Shell, change: str) -> None:
+RAISED = "UPDATE run_usage SET body = CAST(replace(CAST(body AS TEXT), '1000', '1001') AS BLOB)"
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM run_usage", "UPDATE run_usage SET body = x'00'", "UPDATE run_usage SET seal = 1", RAISED])
+def test_a_usage_that_is_missing_or_damaged_is_summed_up_from_the_events(shell: Shell, change: str) -> None:
     recorded(shell)
     before, stored = shell("runs", "costs").out, sql(JOURNAL, "SELECT * FROM run_usage")
     sql(JOURNAL, change)
