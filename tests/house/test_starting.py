@@ -17,7 +17,7 @@ ONE_TOOL = {
     "template tool types wording",
     "engine.kinds": "acceptance asking body calling checking choice climbing",
     "fleet": "ensemble local versions",
-    "journal": "answers bodies chain errands error file large opening presence reading rows sqlite store summary writer",
+    "journal": "answers bodies chain errands error file index large opening presence reading rows sqlite store summary usage writer",
     "router": "tools",
     "tools": "cells cite passages search",
     "values": "assign fields formats growth json labels models outcome reading schema text types typetext validator yaml",
