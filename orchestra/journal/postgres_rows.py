@@ -74,7 +74,7 @@ class Batch:
             kind = type(event)
             if fold is not None and kind in COUNTED:
                 fold.add(event)
-            if kind is RunStarted or kind is AttemptFinished or kind is TurnStarted:
+            if kind is RunStarted or kind is TurnStarted or (isinstance(event, AttemptFinished) and event.recalled):
                 self.entries.add(run, event)
             tail.chain = link(tail.chain, body)
             tail.last = event.seq

@@ -319,7 +319,8 @@ def _note(run: str, event: Event, change: _Change, delivered: Collection[str]) -
     """Notes which blobs an event names, the message that it sends, and what finds its run."""
     if type(event) is AttemptFinished and not (event.sent or event.received or event.outbox or event.recalled):
         return  # as tools end, which are many
-    change.entries.add(run, event)
+    if type(event) is not AttemptFinished or event.recalled:
+        change.entries.add(run, event)
     change.uses.update((run, name) for name in named((event,)))
     if (sent := message(0, run, event)) is not None:
         change.messages.append((sent, sent.node in delivered))

@@ -45,13 +45,14 @@ class UsageFold:
 
     def add(self, event: Event) -> None:
         """Takes the next event."""
+        if type(event) is AttemptFinished:  # first, and not by a pattern: most events are such, and a writer waits
+            self._finish(event)
+            return
         match event:
             case AttemptStarted():
                 if (cut := self._names.get((event.node, event.attempt))) is not None:
                     self._of(cut, "", "", NOTHING).open += 1
                 self._names[event.node, event.attempt] = event.name
-            case AttemptFinished():
-                self._finish(event)
             case TurnStarted(drafted=drafted) if drafted is not None and drafted.recalled:
                 self._save(drafted.saved)
             case RunStarted():
@@ -83,18 +84,19 @@ class UsageFold:
         )
 
     def _finish(self, event: AttemptFinished) -> None:
-        name = self._names.pop((event.node, event.attempt), "") or event.name
-        calls = self._of(name, event.model, event.server, event.usage)
+        usage = event.usage
+        calls = self._of(self._names.pop((event.node, event.attempt), "") or event.name, event.model, event.server, usage)
         calls.finished += 1
-        calls.recalled += bool(event.recalled)
-        if event.usage is not NOTHING:
-            calls.usage += event.usage
+        if event.recalled:
+            calls.recalled += 1
+        if usage is not NOTHING:
+            calls.usage += usage
 
     def _of(self, name: str, model: str, server: str, usage: Usage) -> _Calls:
         # Whether a call has a price depends on which kinds of tokens it took, and on whether it cost money (`orchestra.costs.unpriced`):
         # calls that differ in that are not summed up, so that the sum is priced as each of them.
-        cached = min(usage.cached_tokens, usage.prompt_tokens)
-        kind = (name, model, server, usage.prompt_tokens > cached, cached > 0, usage.output_tokens > 0, usage.money != 0)
+        cached, prompt = usage.cached_tokens, usage.prompt_tokens
+        kind = (name, model, server, prompt > cached, cached > 0 < prompt, usage.output_tokens > 0, usage.money != 0)
         if (calls := self._calls.get(kind)) is None:
             calls = self._calls[kind] = _Calls()
         return calls
