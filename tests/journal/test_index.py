@@ -25,8 +25,9 @@ from orchestra.journal import postgres_index, reading
 from orchestra.journal.error import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.journal.postgres import PostgresJournal
+from orchestra.journal.presence import Presence
 from orchestra.journal.sqlite import SqliteJournal
-from orchestra.journal.store import NotOurs, Store
+from orchestra.journal.store import Batch, NotOurs, Store
 from orchestra.journal.usage import read_usage, usage_of
 from orchestra.tags import has
 from tests.journal.files import sql
@@ -265,6 +266,26 @@ async def test_an_event_that_names_no_tag_or_run_that_can_be_is_kept_all_the_sam
         await journal.durable("a", 1)
         assert await journal.read("a") == [started]
         assert await journal.copies(["p\0q" * 500]) in ([], ["a"])  # Postgres has no such run
+
+
+def test_events_of_a_commit_that_failed_are_not_counted_twice(tmp_path: Path) -> None:
+    presence, events = Presence(tmp_path / "writers"), whole("a")
+    store = Store(tmp_path / "j.db", presence)
+
+    def batch(run: str, *some: Event) -> Batch:
+        return Batch(runs={run: [(some, [encode(event) for event in some], ())]})
+
+    store.commit(batch("a", *events[:2]))
+    failing = batch("a", *events[2:4])
+    failing.runs |= batch("b", events[1]).runs  # it does not begin with its first event
+    with pytest.raises(NotOurs):
+        store.commit(failing)
+    store.commit(batch("a", *events[2:4]))
+    store.commit(batch("a", *events[4:]))
+    store.close()
+    presence.leave()
+    with closing(reading.Reading(tmp_path / "j.db")) as looking:
+        assert looking.usages(Selection()).found == [Used("a", 1.0, usage_of(events))]
 
 
 async def test_a_run_that_two_begin_has_the_usage_of_the_one_who_got_it(places: Places) -> None:
