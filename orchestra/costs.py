@@ -8,21 +8,21 @@ from math import inf
 from time import time
 from typing import TYPE_CHECKING
 
-from orchestra.doors import EVERY
+from orchestra.doors import Selection
 from orchestra.errors import InputError
-from orchestra.events import AttemptFinished, RunStarted
 from orchestra.fleet.config import Endpoint, LocalServer, Price, read
 from orchestra.fleet.local import HERE
 from orchestra.journal.costs import KEYS, Cost, CostRow, Costs, Counting, Key, Unread
 from orchestra.journal.summary import standing
 from orchestra.moments import When, moment
-from orchestra.skimming import skim
+from orchestra.queries import usages
 from orchestra.tags import PREFIX, Tags, checked, has, is_name
 from orchestra.values.schema import nearest
 
 if TYPE_CHECKING:
     from orchestra.config import Settings
     from orchestra.doors import Journal
+    from orchestra.events import Usage
 
 __all__ = ["KEYS", "Cost", "CostRow", "Costs", "Key", "Unread", "When", "costs", "keys", "servers"]
 
@@ -38,7 +38,7 @@ async def costs(
     tags: Tags | None = None,
 ) -> Costs:
     """What the runs of a journal took, summed up `by` one key or several: of those that began at `since` or later, and before `until`
-    (a moment, or so long ago), of a `workflow` alone, and with all of these `tags`. One run is held at a time, or some short ones.
+    (a moment, or so long ago), of a `workflow` alone, and with all of these `tags`. A page of runs is held at a time.
 
     `fleet` has the servers whose prices are known (`servers`). A run that cannot be read is left out, and named.
     Raises `InputError` C043 for what is no key, E040 for tags that are none, `JournalError` where the journal as a whole cannot be read.
@@ -47,19 +47,20 @@ async def costs(
     counting = Counting(names, unpriced(fleet))
     begin, end = moment(since, -inf), moment(until, inf)
     wanted = checked(tags or {})
-    # How a run without an end stands, its events do not say: somebody has it in hand, or it waits.
-    stands = {run.run: standing(run, time()).status for run in await journal.runs(EVERY)} if "status" in names else {}
-    async with aclosing(skim(journal, begin)) as runs:
-        async for run, started, events, fault in runs:
-            if started >= end:
-                continue
+    async with aclosing(usages(journal, Selection(tags=wanted, since=begin, until=end))) as runs:
+        async for run, _, used, fault in runs:
             if fault is not None:
                 counting.leave_out(run, fault.code, fault.message)
-            elif events and (
-                not isinstance(first := events[0], RunStarted) or (workflow in ("", first.workflow) and has(first.tags, wanted))
-            ):
-                counting.add(run, events, stands.get(run, ""))
+            elif used is None or (workflow in ("", used.workflow) and has(used.tags, wanted)):
+                stands = await _standing(journal, run) if "status" in names and used is not None and not used.status else ""
+                counting.count(run, used, stands)
     return counting.costs()
+
+
+async def _standing(journal: Journal, run: str) -> str:
+    """The status of a run without an end, which its events do not say: somebody has it in hand, or it waits."""
+    found = await journal.summary(run)
+    return standing(found, time()).status if found is not None else ""
 
 
 def servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
@@ -74,12 +75,12 @@ def servers(settings: Settings) -> Mapping[str, LocalServer | Endpoint]:
     return found
 
 
-def unpriced(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[AttemptFinished], str]:
+def unpriced(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[str, Usage], str]:
     """Which server of a call is one whose price nobody knows: one that may cost money, and had no price then, or that the fleet file does
     not have any more. What a call cost was reckoned when it was made: a price that was written down since changes nothing."""
 
-    def found(event: AttemptFinished) -> str:
-        usage, names = event.usage, event.server.split("+")  # several of an ensemble
+    def found(server: str, usage: Usage) -> str:
+        names = server.split("+")  # several of an ensemble
         if not usage.prompt_tokens + usage.output_tokens or (usage.money and len(names) == 1):
             return ""
         for name in names:

@@ -340,6 +340,82 @@ class Skims(Protocol):
         """
 
 
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs a query is about: those with all of these tags that began in a period."""
+
+    tags: Mapping[str, str] = {}
+    since: float = -inf
+    until: float = inf
+    """Runs that began before that."""
+    before: tuple[float, str] | None = None
+    """The start and the id of a run: only runs behind it in the order of the list, newest first."""
+
+
+class CallUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a run used for calls of one kind: of one agent or tool, answered by one model of one server, and alike in what has a price."""
+
+    agent: str
+    model: str
+    server: str
+    finished: int = 0
+    recalled: int = 0
+    open: int = 0
+    """Calls without an end."""
+    usage: Usage = NOTHING
+
+
+class RunUsage(msgspec.Struct, frozen=True, array_like=True):
+    """What a run used so far, and the names by which it is summed up: a fold of its events."""
+
+    workflow: str
+    label: str
+    started: float
+    status: str
+    """As the last event says; empty for a run without an end."""
+    purpose: str
+    tags: dict[str, str]
+    calls: tuple[CallUsage, ...]
+    plans: int = 0
+    """Plans that had served before."""
+    saved: Usage = NOTHING
+    """What these plans cost when they were made."""
+
+
+class Used(NamedTuple):
+    """What a run used, or why that cannot be read."""
+
+    run: str
+    started: float
+    usage: RunUsage | None = None
+    fault: OrchestraError | None = None
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """A journal with indexes: it answers questions about many runs without reading all events. `orchestra.queries` asks any journal."""
+
+    async def page(self, limit: int, where: Selection) -> list[RunSummary]:
+        """The latest runs of a selection, newest first."""
+
+    def usages(self, where: Selection) -> AsyncGenerator[Used, None]:
+        """What each run of a selection used, newest first."""
+
+    async def ends(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
+        """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
+
+    async def copies(self, runs: Collection[str]) -> list[str]:
+        """Other runs that have something of what these were given or answered, in the order of their ids."""
+
+    async def known(self, runs: Collection[str]) -> set[str]:
+        """Those of these runs that are there."""
+
+    async def recall_all(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+        """What `recall` gives for each of these keys that is there."""
+
+    async def delete_all(self, runs: Sequence[str]) -> list[OrchestraError | None]:
+        """Deletes runs in one transaction; for each why it is not deleted, as `delete` raises it, or None."""
+
+
 class Workers(Protocol):
     """Whoever does the work: the fleet, classical and code agents, tools; or a simulation."""
 

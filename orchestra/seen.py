@@ -8,22 +8,28 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Literal, TypeAlias, cast, get_args
 
-from orchestra.doors import EVERY, Journal, RunSummary
+from msgspec.structs import replace
+
+from orchestra.doors import Journal, RunSummary, Selection
 from orchestra.errors import InputError
-from orchestra.events import Asked, Event, RunFinished, RunStarted, opened
+from orchestra.events import Asked, RunFinished, RunStarted, opened
 from orchestra.inputs import nowhere, unanswered
 from orchestra.journal.history import History
 from orchestra.journal.summary import standing
 from orchestra.moments import When, moment
+from orchestra.queries import ends, pages
 from orchestra.result import Result, plainly, result_of
-from orchestra.skimming import skim
 from orchestra.stored import workflows
-from orchestra.tags import Tags, checked, has
+from orchestra.tags import Tags, checked
 from orchestra.values.labels import Label
 from orchestra.values.schema import nearest
 
 RunStatus: TypeAlias = Literal["running", "waiting", "interrupted", "done", "failed", "abstained", "budget", "cancelled"]
 STATUSES: tuple[str, ...] = get_args(RunStatus)
+
+
+PAGE = 1000
+"""Runs that are looked at together where only some of them are wanted."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,9 @@ class Wanted:
         return cls(limit, workflow, known(named), checked(tags or {}), moment(since, -inf), moment(until, inf), before)
 
     @property
-    def plain(self) -> bool:
-        """Whether the latest runs are wanted, whatever they are."""
-        return not (self.workflow or self.status or self.tags or self.before) and self.since == -inf and self.until == inf
+    def any(self) -> bool:
+        """Whether runs of any workflow and any status are wanted."""
+        return not (self.workflow or self.status)
 
     def has(self, run: RunSummary) -> bool:
         """Whether a run is such a one, its tags aside."""
@@ -110,37 +116,26 @@ def known(statuses: Iterable[str]) -> tuple[str, ...]:
 
 async def listed(journal: Journal, now: float, wanted: Wanted) -> Sequence[RunSummary]:
     """The latest runs, newest first, of those that are wanted. Raises `InputError` E020 for a run `before` that is not there."""
-    runs = [standing(run, now) for run in await journal.runs(wanted.limit if wanted.plain else EVERY)]
+    where = Selection(tags=wanted.tags, since=wanted.since, until=wanted.until)
     if wanted.before:
-        places = [place for place, run in enumerate(runs, 1) if run.run == wanted.before]
-        if not places:
+        if (last := await journal.summary(wanted.before)) is None:
             raise nowhere(wanted.before)
-        runs = runs[places[0] :]
-    found = [run for run in runs if wanted.has(run)]
-    if wanted.tags:
-        tagged = {run async for run, first in begun(journal, found) if has(first.tags, wanted.tags)}
-        found = [run for run in found if run.run in tagged]
+        where = replace(where, before=(last.started, last.run))
+    found = list[RunSummary]()
+    size = max(0, wanted.limit) if wanted.any else max(PAGE, wanted.limit)
+    async with aclosing(pages(journal, size, where)) as some:
+        async for page in some:
+            found += filter(wanted.has, (standing(run, now) for run in page))
+            if len(found) >= wanted.limit:
+                break
     return found[: max(0, wanted.limit)]
 
 
 async def begun(journal: Journal, runs: Sequence[RunSummary]) -> AsyncGenerator[tuple[str, RunStarted], None]:
-    """How these runs began, newest first, without large inputs; those that cannot be read are left out."""
-    async with aclosing(passed(journal, runs)) as found:
-        async for run, events in found:
-            if isinstance(first := events[0], RunStarted):
+    """How these runs began, in the same order, without large inputs; those that cannot be read are left out."""
+    for start in range(0, len(runs), PAGE):
+        names = [run.run for run in runs[start : start + PAGE]]
+        found = await ends(journal, names)
+        for run in names:
+            if run in found and isinstance(first := found[run][0], RunStarted):
                 yield run, first
-
-
-async def passed(journal: Journal, runs: Sequence[RunSummary]) -> AsyncGenerator[tuple[str, Sequence[Event]], None]:
-    """The events of these runs, newest first, without large values; those that cannot be read are left out."""
-    left = {run.run for run in runs}
-    if not left:
-        return
-    async with aclosing(skim(journal, min(run.started for run in runs))) as found:
-        async for run, _, events, fault in found:
-            if run in left:
-                if fault is None and events:
-                    yield run, events
-                left.discard(run)
-                if not left:
-                    return

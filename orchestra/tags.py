@@ -26,7 +26,7 @@ def checked(tags: object, hint: str = _IN_PYTHON) -> dict[str, str]:
     for name, value in tags.items():
         if not is_name(name):
             raise InputError("E040", f"{name!r} is no name of a tag", hint=hint)
-        if not isinstance(value, str) or not 0 < len(value) <= LONGEST or not value.isprintable():
+        if not isinstance(value, str) or not is_tag(name, value):
             said = (
                 f"the tag {name!r} is {value!r}"
                 if not isinstance(value, str)
@@ -40,6 +40,11 @@ def checked(tags: object, hint: str = _IN_PYTHON) -> dict[str, str]:
 def is_name(name: object) -> bool:
     """Whether it is a name that a tag may have."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def is_tag(name: str, value: str) -> bool:
+    """Whether a run may have a tag of this name with this value."""
+    return is_name(name) and 0 < len(value) <= LONGEST and value.isprintable()
 
 
 def typed(texts: Iterable[str]) -> dict[str, str]:

@@ -10,13 +10,11 @@ from orchestra.cli.keeping import GONE, agreed, removed, room
 from orchestra.cli.screen import moment, note, print_json, say, size
 from orchestra.doors import EVERY, Journal, RunSummary
 from orchestra.errors import InputError
-from orchestra.events import AttemptFinished, Event, RunStarted, TurnStarted
 from orchestra.journal.error import undelivered
-from orchestra.journal.history import saved
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.journal.summary import standing
+from orchestra.queries import copies
 from orchestra.seen import Wanted, listed
-from orchestra.skimming import skim
 from orchestra.tags import Tags, written
 from orchestra.values.text import counted
 
@@ -37,11 +35,11 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, sure: bool,
         found = await _ended(journal, dict.fromkeys([*[await find_run(journal, name) for name in names], *(run.run for run in tagged)]))
         if not found:
             raise InputError("C018", f"no run has the tag {written(tags)}", hint="orchestra runs list --tag NAME=VALUE")
-        heirs, unread = await _heirs(journal, {run.run for run in found})
+        heirs = await copies(journal, {run.run for run in found})
         if not as_json:
             for run in found:
                 note(f"{run.run}  {run.workflow}  {run.status}  {moment(run.started)}")
-            _tell(heirs, unread)
+            _tell(heirs)
         if not dry_run and not sure and not await agreed(len(found)):
             say("nothing was deleted")
             return
@@ -53,7 +51,7 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, sure: bool,
         left = room("-wal") if gone else 0
     if as_json:
         told = {"runs": [run.run for run in found], "deleted": len(gone), "freed": freed}
-        print_json({**told, "copies": heirs, "unread": unread, "wal": left})
+        print_json({**told, "copies": heirs, "wal": left})
         return
     if dry_run:
         say(f"{counted(len(found), 'run')} would be deleted")
@@ -81,37 +79,9 @@ async def _ended(journal: Journal, names: Collection[str]) -> list[RunSummary]:
     return found
 
 
-async def _heirs(journal: Journal, gone: Collection[str]) -> tuple[list[str], list[str]]:
-    """Other runs that have copies of what these were given or answered, and those of which nobody can tell."""
-    heirs, unread = [], []
-    async for run, _, events, fault in skim(journal):
-        if run in gone:
-            continue
-        if fault is not None:
-            unread.append(run)
-        elif any(source in gone for event in events for source in _sources(event)):
-            heirs.append(run)
-    return heirs, unread
-
-
-def _sources(event: Event) -> tuple[str, ...]:
-    """The runs that an event has something of."""
-    match event:
-        case RunStarted(parent=parent):
-            return parent, *(saving.run for saving in saved(event))
-        case AttemptFinished(recalled=recalled):
-            return (recalled,)
-        case TurnStarted(drafted=drafted) if drafted is not None:
-            return (drafted.recalled,)
-        case _:
-            return ()
-
-
-def _tell(heirs: Sequence[str], unread: Sequence[str]) -> None:
+def _tell(heirs: Sequence[str]) -> None:
     """What stays, on stderr."""
     if heirs:
         more = f" and {len(heirs) - MAX_HEIRS} more" if len(heirs) > MAX_HEIRS else ""
         note(f"{counted(len(heirs), 'other run')} with copies of what they were given or answered: {' '.join(heirs[:MAX_HEIRS])}{more}")
-    if unread:
-        note(f"{counted(len(unread), 'run')} cannot be read, and may be of the same, or have copies: {' '.join(unread[:MAX_HEIRS])}")
     note(ELSEWHERE)

@@ -13,7 +13,8 @@ from orchestra.cli.finding import find_run, opened_journal
 from orchestra.cli.screen import moment, money, print_json, print_table, say, seconds
 from orchestra.events import Event, RunFinished, RunStarted
 from orchestra.journal.history import History
-from orchestra.seen import Wanted, listed, passed
+from orchestra.queries import ends
+from orchestra.seen import Wanted, listed
 from orchestra.tags import written
 from orchestra.values.outcome import Abstained, Failed, Skipped
 from orchestra.values.text import shortened, visible
@@ -32,7 +33,7 @@ async def list_runs(wanted: Wanted, *, as_json: bool) -> None:
         none = not found and (journal is None or not await journal.runs(1))
         asked = [run.run for run in found if run.workflow == ASK and journal is not None and not as_json]
         requests = {run: short(request_of(History.of((await journal.read(run))[:1]))) for run in asked if journal is not None}
-        read = {run: (events[0], events[-1]) async for run, events in passed(journal, found)} if journal is not None else {}
+        read = await ends(journal, [run.run for run in found]) if journal is not None else {}
     if as_json:
         print_json([{**asdict(run), **_more(*read.get(run.run, (None, None)))} for run in found])
         return

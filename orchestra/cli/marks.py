@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from orchestra.doors import Journal
 from orchestra.options import Options
+from orchestra.queries import known, recall_all
 from orchestra.values.json import canonical, digest
 
 KEYED = "k"
@@ -20,6 +23,14 @@ def next_key(run: str) -> str:
 def next_run(run: str) -> str:
     """The id of that try."""
     return Options(next_key(run)).run
+
+
+@dataclass(slots=True)
+class _Standing:
+    written: set[str] = field(default_factory=set)
+    followed: set[str] = field(default_factory=set)
+    """Runs whose next try is there."""
+    unwritten: set[str] = field(default_factory=set)
 
 
 class Marks:
@@ -61,10 +72,11 @@ class Marks:
 
     async def unwritten(self, run: str) -> bool:
         """Whether a batch still has to write what a run came to, or to try its row once more, as far as that is known here."""
-        found = await self._journal.recall(_mark("kept", run)) if run.startswith(KEYED) else None
-        if found is None or await self._is("written", run) or await self.followed(run):
-            return False
-        return await self._journal.summary(next_run(run)) is None
+        return bool((await self._standing((run,))).unwritten)
+
+    async def unwritten_of(self, runs: Collection[str]) -> set[str]:
+        """Those of these runs that are `unwritten`."""
+        return (await self._standing(runs)).unwritten
 
     def bring(self, run: str, *, unwritten: bool, followed: bool) -> None:
         """Marks a run that comes from another journal: its batch may go on here, with another output; what was written says nothing."""
@@ -73,15 +85,36 @@ class Marks:
         if followed:
             self.follow(run)
 
-    async def leave(self, run: str, parent: str) -> None:
-        """Marks what must be known of a run, forked from `parent`, once it is deleted."""
-        written = await self._is("written", run)
-        if await self.unwritten(run):
-            self.follow(run, lost=True)
-        elif await self._journal.summary(next_run(run)) is not None:
-            self.follow(run)
-        if parent.startswith(KEYED) or (parent and await self._journal.summary(parent) is not None):
-            self.follow(parent, lost=not written)
+    async def leave(self, parents: Mapping[str, str]) -> None:
+        """Marks what must be known of runs once they are deleted; each has the run that it was forked from, or an empty text."""
+        standing = await self._standing(parents)
+        there = await known(self._journal, set(parents.values()) - {""})
+        for run, parent in parents.items():
+            if run in standing.unwritten:
+                self.follow(run, lost=True)
+            elif run in standing.followed:
+                self.follow(run)
+            if parent.startswith(KEYED) or parent in there:
+                self.follow(parent, lost=run not in standing.written)
+
+    async def _standing(self, runs: Collection[str]) -> _Standing:
+        """What is known of runs, by few questions whatever their number."""
+        words = {run: ("written", "kept", "lost", "followed") if run.startswith(KEYED) else ("written",) for run in runs}
+        marks = {(run, word): _mark(word, run) for run, those in words.items() for word in those}
+        said = await recall_all(self._journal, set(marks.values()))
+        later = {run: next_run(run) for run in runs}
+        there = await known(self._journal, set(later.values()))
+        found = _Standing()
+        for run in runs:
+            mark = {word: said.get(marks[run, word]) for word in words[run]}
+            done = mark["written"]
+            if written := done is not None and done[1] is True:
+                found.written.add(run)
+            if later[run] in there:
+                found.followed.add(run)
+            elif mark.get("kept") and not (written or mark.get("lost") or mark.get("followed")):
+                found.unwritten.add(run)
+        return found
 
     async def _is(self, what: str, run: str) -> bool:
         found = await self._journal.recall(_mark(what, run))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import inf
@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary, Skimmed
+from orchestra.doors import Letter, Message, RunSummary, Selection, Skimmed, Used
 from orchestra.events import Event
 from orchestra.journal import FOUND
 from orchestra.journal.bodies import is_text
 from orchestra.journal.error import FROM_SQLITE, closed
 from orchestra.journal.presence import Others
-from orchestra.journal.reading import Reading
+from orchestra.journal.reading import EVERYTHING, Reading
 
 T = TypeVar("T")
 
@@ -36,7 +36,11 @@ class Answers:
 
     async def recall(self, memo: str) -> tuple[str, Any] | None:
         """The run that gave the answer, and the answer; or None. Raises `JournalError` J013 where it is not what was stored."""
-        return await self._ask(lambda: self._reading.recall(memo))
+        return (await self._ask(lambda: self._reading.recall((memo,)))).get(memo)
+
+    async def recall_all(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+        """What `recall` gives for each of these keys that is there."""
+        return await self._ask(lambda: self._reading.recall(memos))
 
     async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
         """Messages with a greater number that nobody has marked as delivered, in order; only what is on disk."""
@@ -59,8 +63,39 @@ class Answers:
 
         A run without an end that nobody has in hand is `waiting` where persons are asked and nothing else is under way, else `interrupted`.
         """
+        return await self.page(limit, EVERYTHING)
+
+    async def page(self, limit: int, where: Selection) -> list[RunSummary]:
+        """The latest runs of a selection, newest first, as `runs` gives them."""
         await self._settle()
-        return await self._ask(lambda: self._summaries(limit))
+        return await self._ask(lambda: self._summaries(limit, where))
+
+    async def usages(self, where: Selection) -> AsyncGenerator[Used, None]:
+        """What each run of a selection used, newest first; one that cannot be read says so.
+
+        Raises `JournalError` J013 where the list of runs is damaged.
+        """
+        await self._settle()
+        while (some := await self._ask(partial(self._reading.usages, where))).found:
+            await self._keep_usages(some.folded)
+            for used in some.found:
+                yield used
+            where = msgspec.structs.replace(where, before=(used.started, used.run))
+
+    async def ends(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
+        """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
+        await self._settle(*runs)
+        return await self._ask(lambda: self._reading.ends(list(filter(is_text, runs))))
+
+    async def copies(self, runs: Collection[str]) -> list[str]:
+        """Other runs that have something of what these were given or answered. Raises `JournalError` J013 where that list is damaged."""
+        await self._settle()
+        return await self._ask(lambda: self._reading.copies(list(filter(is_text, runs))))
+
+    async def known(self, runs: Collection[str]) -> set[str]:
+        """Those of these runs that are there."""
+        await self._settle(*runs)
+        return await self._ask(lambda: self._reading.known(list(filter(is_text, runs))))
 
     async def summary(self, run: str) -> RunSummary | None:
         """The row of one run, or None."""
@@ -88,9 +123,12 @@ class Answers:
     async def _settle(self, *runs: str) -> None:
         """Waits for what is in line of these runs, or of all: nothing, where nothing is written."""
 
-    def _summaries(self, limit: int) -> list[RunSummary]:
+    async def _keep_usages(self, usages: Sequence[tuple[str, int, bytes, bytes]]) -> None:
+        """Stores usages of runs that were folded from their events: not where nothing is written."""
+
+    def _summaries(self, limit: int, where: Selection) -> list[RunSummary]:
         alive = dict[str, bool]()
-        return [self._stands(summary, writer, alive) for summary, writer in self._reading.summaries(limit)]
+        return [self._stands(summary, writer, alive) for summary, writer in self._reading.summaries(limit, where)]
 
     def _summary(self, run: str) -> RunSummary | None:
         row = self._reading.row(run)

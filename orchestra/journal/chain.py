@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -51,6 +51,22 @@ def checked(run: str, links: Iterable[Link], end: tuple[int, bytes], after: int 
     if (seq, chain) != end:
         raise damaged(run, seq + 1, f"the log should end at {end[0]}")
     return found
+
+
+def ends_of(run: str, links: Sequence[Link], end: tuple[int, bytes]) -> tuple[Event, Event]:
+    """The first and the last event of a log that has this end. `links` are the first event, the last one, and the one before it.
+
+    Raises `JournalError` as `checked` does.
+    """
+    last, chain = end
+    wanted = sorted({1, last - 1, last} - {0})
+    if [number for number, _, _, _ in links] != wanted or links[-1][2] != chain:
+        raise damaged(run, last, "the first or the last event is not what was written")
+    before = {1: run.encode(), last: links[-2][2] if last > 1 else run.encode()}
+    for number, body, stated, big in links:
+        if number in before and big is not None and link(before[number], body, big) != stated:
+            raise damaged(run, number, "its hash differs from what was written")
+    return read_event(run, 1, links[0][1]), read_event(run, last, links[-1][1])
 
 
 def read_event(run: str, seq: int, body: bytes) -> Event:

@@ -1,4 +1,4 @@
-"""Costs: what many runs took, summed up by what they have in common. Folded from their events. Pure."""
+"""Costs: what many runs took, summed up by what they have in common. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
-from orchestra.events import NOTHING, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, TurnStarted, Usage
-from orchestra.journal.history import saved
+from orchestra.doors import CallUsage, RunUsage
+from orchestra.events import NOTHING, Event, Usage
+from orchestra.journal.usage import usage_of
 from orchestra.tags import PREFIX
 
 Key: TypeAlias = str
@@ -82,8 +83,9 @@ class _Row(Cost):
 class Counting:
     """Sums up runs, one after the other. It holds a row for each kind, and no run."""
 
-    def __init__(self, by: Sequence[Key], unpriced: Callable[[AttemptFinished], str]) -> None:
-        """`unpriced` names the server of a call that cost money of which nobody knows how much; empty for all others."""
+    def __init__(self, by: Sequence[Key], unpriced: Callable[[str, Usage], str]) -> None:
+        """`unpriced` names the server of calls that cost money of which nobody knows how much, by their server and their usage; empty for
+        all others."""
         self._by, self._unpriced = tuple(by), unpriced
         self._of_calls = any(key in OF_CALLS for key in by)
         self._rows: dict[tuple[str, ...], _Row] = {}
@@ -98,32 +100,28 @@ class Counting:
 
     def add(self, run: str, events: Sequence[Event], standing: str = "") -> None:
         """Counts a run, as far as it has come; `standing` is the status of one without an end, where that is known."""
-        started, last = events[0], events[-1]
-        if not isinstance(started, RunStarted):
+        self.count(run, usage_of(events), standing)
+
+    def count(self, run: str, used: RunUsage | None, standing: str = "") -> None:
+        """Counts what a run used, as `add` does; None where its first event is missing."""
+        if used is None:
             self.leave_out(run, "J013", "it does not begin with its beginning")
             return
-        self._unfinished += not isinstance(last, RunFinished)
-        shared = {key: _of_run(key, run, started, last, standing or "running") for key in self._by if key not in OF_CALLS}
+        self._unfinished += not used.status
+        shared = {key: _of_run(key, run, used, standing or "running") for key in self._by if key not in OF_CALLS}
         self._total.runs += 1
         if not self._of_calls:
             self._row(tuple(shared.values()), run)
-        names: dict[tuple[str, int], str] = {}
-        for event in events:
-            match event:
-                case AttemptStarted():
-                    if (cut := names.get((event.node, event.attempt))) is not None:
-                        self._leave_open(run, shared, cut)
-                    names[event.node, event.attempt] = event.name
-                case AttemptFinished():
-                    self._count(run, shared, names.pop((event.node, event.attempt), "") or event.name, event)
-                case TurnStarted(drafted=drafted) if drafted is not None and drafted.recalled:
-                    self._save(drafted.saved)
-                case _:
-                    pass
-        for saving in saved(started):
-            self._save(saving.usage)
-        for name in names.values():
-            self._leave_open(run, shared, name)
+        for calls in used.calls:
+            unpriced = self._unpriced(calls.server, calls.usage)
+            for row in (self._row(self._key(shared, calls), run), self._total):
+                row.usage += calls.usage
+                row.recalled += calls.recalled
+                row.open += calls.open
+                if unpriced:
+                    row.unpriced[unpriced] = row.unpriced.get(unpriced, 0) + calls.finished
+        self._plans += used.plans
+        self._saved += used.saved
 
     def costs(self) -> Costs:
         """What was counted so far."""
@@ -148,28 +146,11 @@ class Counting:
             row.last, row.runs = run, row.runs + 1
         return row
 
-    def _both(self, run: str, shared: dict[Key, str], name: str, event: AttemptFinished | None) -> tuple[_Row, _Row]:
-        """The row of a call, and the total."""
+    def _key(self, shared: dict[Key, str], calls: CallUsage) -> tuple[str, ...]:
         if not self._of_calls:
-            return self._row(tuple(shared.values()), run), self._total
-        own = {"agent": name, "model": event.model if event else "", "server": event.server if event else ""}
-        return self._row(tuple(own[key] if key in OF_CALLS else shared[key] for key in self._by), run), self._total
-
-    def _count(self, run: str, shared: dict[Key, str], name: str, event: AttemptFinished) -> None:
-        unpriced = self._unpriced(event)
-        for row in self._both(run, shared, name, event):
-            row.usage += event.usage
-            row.recalled += bool(event.recalled)
-            if unpriced:
-                row.unpriced[unpriced] = row.unpriced.get(unpriced, 0) + 1
-
-    def _leave_open(self, run: str, shared: dict[Key, str], name: str) -> None:
-        for row in self._both(run, shared, name, None):
-            row.open += 1
-
-    def _save(self, usage: Usage) -> None:
-        self._plans += 1
-        self._saved += usage
+            return tuple(shared.values())
+        own = {"agent": calls.agent, "model": calls.model, "server": calls.server}
+        return tuple(own[key] if key in OF_CALLS else shared[key] for key in self._by)
 
 
 def _cost(row: _Row) -> Cost:
@@ -180,22 +161,22 @@ def _dear(usage: Usage) -> tuple[float, ...]:
     return usage.money, usage.prompt_tokens + usage.output_tokens, usage.seconds
 
 
-def _of_run(key: Key, run: str, started: RunStarted, last: Event, standing: str) -> str:
+def _of_run(key: Key, run: str, used: RunUsage, standing: str) -> str:
     match key:
         case "workflow":
-            return started.workflow
+            return used.workflow
         case "label":
-            return started.label
+            return used.label
         case "status":
-            return last.status if isinstance(last, RunFinished) else standing
+            return used.status or standing
         case "purpose":
-            return str(started.options.get("purpose") or "")
+            return used.purpose
         case "day" | "month":
-            return _date(started.at)[: len("2026-11") if key == "month" else None]
+            return _date(used.started)[: len("2026-11") if key == "month" else None]
         case "run":
             return run
         case _:
-            return started.tags.get(key.removeprefix(PREFIX), "")
+            return used.tags.get(key.removeprefix(PREFIX), "")
 
 
 def _date(at: float) -> str:

@@ -6,7 +6,7 @@ Each looks before it writes: one that raises `JournalError` has changed nothing.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -18,6 +18,12 @@ from orchestra.journal.file import seal
 from orchestra.journal.rows import LOST, Row
 from orchestra.journal.store import Store
 from orchestra.journal.summary import named
+
+_OWNER = (
+    "SELECT run, (SELECT run FROM blob_uses WHERE blob_uses.digest = blobs.digest LIMIT 1),"
+    " EXISTS (SELECT 1 FROM blob_pins WHERE blob_pins.digest = blobs.digest) FROM blobs WHERE digest = ?"
+)
+"""The run that a blob belongs to, another run that names it, and whether a writer is about to name it."""
 
 _decode_letter = msgspec.json.Decoder(Letter).decode
 
@@ -100,21 +106,33 @@ def delivered(store: Store, numbers: Sequence[int]) -> None:
     store.sql.executemany("UPDATE outbox SET delivered = 1 WHERE number = ? AND delivered = 0", [(number,) for number in numbers])
 
 
-def delete(store: Store, run: str) -> None:
-    """Removes a run, and the blobs that nobody else names. Raises `JournalError` J022, J023, J024."""
+def delete(store: Store, runs: Collection[str]) -> dict[str, JournalError]:
+    """Removes runs, and the blobs that nobody else names; gives why others of these runs are not removed: J022, J023, J024."""
+    sql, refused, names = store.sql, dict[str, JournalError](), set[tuple[str, str]]()
+    for run in dict.fromkeys(runs):
+        try:
+            _refuse_delete(store, run)
+        except JournalError as error:
+            refused[run] = error
+        else:
+            names.update((name, run) for name in _names(sql, run))
+    gone = [(run,) for run in dict.fromkeys(runs) if run not in refused]
+    for table in ("events", "runs", "inbox", "mail", "memo", "outbox", "tags", "copies", "run_usage"):
+        sql.executemany(f"DELETE FROM {table} WHERE run = ?", gone)  # noqa: S608  # names from this line
+    if names:
+        _unpin(store)
+        _drop(sql, names)
+    return refused
+
+
+def _refuse_delete(store: Store, run: str) -> None:
+    """Raises `JournalError` J022, J023, J024 where a run cannot be removed."""
     if (row := store.row(run)) is None:
         raise no_run(run)
     if row.tally.status == "running" and store.presence.alive(row.writer):
         raise held(run, store.presence.who(row.writer), store.presence.barred(row.writer))
-    sql = store.sql
-    if sql.execute("SELECT 1 FROM outbox WHERE run = ? AND delivered = 0 LIMIT 1", (run,)).fetchone() is not None:
+    if store.sql.execute("SELECT 1 FROM outbox WHERE run = ? AND delivered = 0 LIMIT 1", (run,)).fetchone() is not None:
         raise undelivered(run)
-    names = _names(sql, run)
-    for table in ("events", "runs", "inbox", "mail", "memo", "outbox"):
-        sql.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608  # names from this line
-    _unpin(store)
-    for name in names:
-        _drop(sql, run, name)
 
 
 def sweep(store: Store) -> None:
@@ -141,20 +159,19 @@ def _names(sql: sqlite3.Connection, run: str) -> set[str]:
     return names - {""}
 
 
-def _drop(sql: sqlite3.Connection, run: str, name: str) -> None:
-    """Removes a blob for a run that named it, or leaves it to another one that does."""
-    found = sql.execute("SELECT run FROM blobs WHERE digest = ?", (name,)).fetchone()
-    if found is None:
-        return
-    if found[0] != run:
-        sql.execute("DELETE FROM blob_uses WHERE digest = ? AND run = ?", (name, run))
-    elif (heir := sql.execute("SELECT run FROM blob_uses WHERE digest = ?", (name,)).fetchone()) is not None:
-        sql.execute("DELETE FROM blob_uses WHERE digest = ? AND run = ?", (name, heir[0]))
-        sql.execute("UPDATE blobs SET run = ? WHERE digest = ?", (heir[0], name))
-    elif sql.execute("SELECT 1 FROM blob_pins WHERE digest = ?", (name,)).fetchone() is not None:
-        sql.execute("UPDATE blobs SET run = '' WHERE digest = ?", (name,))
-    else:
-        sql.execute("DELETE FROM blobs WHERE digest = ?", (name,))
+def _drop(sql: sqlite3.Connection, names: Collection[tuple[str, str]]) -> None:
+    """Removes blobs for runs that are gone, each with the run that named it; one that another run names is left to that run."""
+    sql.executemany("DELETE FROM blob_uses WHERE digest = ? AND run = ?", names)
+    owned = []
+    for name in sorted({name for name, _ in names}):
+        row = sql.execute(_OWNER, (name,)).fetchone()
+        if row is not None and (name, row[0]) in names:
+            owned.append((name, row[1], row[2]))
+    heirs = [(heir, name) for name, heir, _ in owned if heir is not None]
+    sql.executemany("DELETE FROM blob_uses WHERE run = ? AND digest = ?", heirs)
+    sql.executemany("UPDATE blobs SET run = ? WHERE digest = ?", heirs)
+    sql.executemany("UPDATE blobs SET run = '' WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and pinned])
+    sql.executemany("DELETE FROM blobs WHERE digest = ?", [(name,) for name, heir, pinned in owned if heir is None and not pinned])
 
 
 def _unpin(store: Store) -> None:

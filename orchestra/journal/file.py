@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from orchestra.events import encode
+from orchestra.journal import index
 from orchestra.journal.error import FROM_SQLITE, JournalError, damaged_rows, from_os, from_sqlite, locked, moved
 from orchestra.journal.mark import Mark
 from orchestra.journal.wal import Log, log_of
 
 Durability: TypeAlias = Literal["strict", "group", "off"]
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the tables below."""
 APPLICATION_ID = 0x4F726368
 """Marks the file as ours: `Orch` in ASCII (`PRAGMA application_id`)."""
@@ -238,17 +239,20 @@ class File:
         return version
 
     def _make_tables(self) -> None:
-        """Makes the tables, or brings those of version 1 up to date, in one transaction; somebody else may have done so meanwhile."""
+        """Makes the tables, or migrates those of an older version, in one transaction; another process may have done so meanwhile."""
         sql = self.sql
         sql.execute("BEGIN IMMEDIATE")
         try:
             match self._version():
                 case None:
                     sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    self._execute(_SINCE_1, _BLOBS, _SINCE_2)
+                    self._execute(_SINCE_1, _BLOBS, _SINCE_2, index.TABLES)
                     sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA,))
-                case 1:
-                    self._execute(_BLOBS_OF_1, _SINCE_2, _FROM_1)
+                case version if version < SCHEMA:
+                    if version == 1:
+                        self._execute(_BLOBS_OF_1, _SINCE_2, _FROM_1)
+                    self._execute(index.TABLES)
+                    index.fill(sql)
                     sql.execute("UPDATE schema_version SET version = ?", (SCHEMA,))
                 case _:
                     pass

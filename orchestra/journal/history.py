@@ -30,6 +30,7 @@ from orchestra.events import (
     Verdict,
 )
 from orchestra.journal.error import damaged
+from orchestra.journal.summary import planned
 from orchestra.paths import parent
 from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 
@@ -235,11 +236,8 @@ class History:
 
 def saved(start: RunStarted | None) -> tuple[Saving, ...]:
     """What the first event says of the plan that runs; nothing where it says what nobody understands."""
-    match start.options.get("planned") if start is not None else None:
-        case {"run": str(run), "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)}}:
-            return (Saving(run, Usage(calls=calls, prompt_tokens=prompt, output_tokens=output)),)
-        case _:
-            return ()
+    plan = planned(start) if start is not None else None
+    return () if plan is None else (Saving(*plan),)
 
 
 @dataclass(slots=True)

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from math import inf
 from typing import Any, Self, TypeVar
 
 import asyncpg
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary, Skimmed
+from orchestra.doors import Letter
+from orchestra.errors import OrchestraError
 from orchestra.events import Event
-from orchestra.journal import AGAIN, FOUND
-from orchestra.journal.bodies import body_of, bounded, is_text
+from orchestra.journal import AGAIN
+from orchestra.journal.bodies import body_of, bounded
 from orchestra.journal.error import (
     Alarm,
     JournalError,
@@ -36,23 +36,22 @@ from orchestra.journal.error import (
     this_process,
 )
 from orchestra.journal.postgres_address import apart, place
+from orchestra.journal.postgres_answers import PostgresAnswers
 from orchestra.journal.postgres_connections import Database, Durability, session_of_its_own
 from orchestra.journal.postgres_error import FAULTS, from_postgres, gone, not_held, passing, pooled, unreachable
+from orchestra.journal.postgres_index import IndexedTables
 from orchestra.journal.postgres_presence import Presence
-from orchestra.journal.postgres_rows import Tail, key
-from orchestra.journal.postgres_tables import Tables
+from orchestra.journal.postgres_rows import MAX_ID, Tail, key, usable
 from orchestra.journal.postgres_writer import PAUSE, Appended, Kept, Log, Remembered, Report, Writer
 from orchestra.values.json import digest
 
 T = TypeVar("T")
 
-MAX_ID = 1000
-"""Bytes of a run's id at most: an index holds it."""
 ENDED = 4096
 """Runs that ended here lately, of which the journal still knows it."""
 
 
-class PostgresJournal:
+class PostgresJournal(PostgresAnswers):
     """Stands behind the `Journal` door; made by `PostgresJournal.open`.
 
     Three kinds of connection: one that the writer commits over, one that is the journal's presence and hears of letters, and up to
@@ -62,7 +61,7 @@ class PostgresJournal:
     gone; it has another one once the database can be written again, which is tried each second.
     """
 
-    def __init__(self, database: Database, tables: Tables, presence: Presence, pool: asyncpg.Pool, alarm: Alarm) -> None:
+    def __init__(self, database: Database, tables: IndexedTables, presence: Presence, pool: asyncpg.Pool, alarm: Alarm) -> None:
         self._database, self._tables, self._presence, self._pool, self._alarm = database, tables, presence, pool, alarm
         self._lax = database.durability == "off"
         self._logs: dict[str, Log] = {}
@@ -101,7 +100,7 @@ class PostgresJournal:
         """
         dsn, named = apart(dsn)
         database = Database(dsn, place(dsn), durability, patience)
-        journal = await cls._opened(database, Tables(schema or named, database.where), alarm)
+        journal = await cls._opened(database, IndexedTables(schema or named, database.where), alarm)
         try:
             yield journal
         except BaseException:
@@ -111,7 +110,7 @@ class PostgresJournal:
         await journal.close()
 
     @classmethod
-    async def _opened(cls, database: Database, tables: Tables, alarm: Alarm) -> Self:
+    async def _opened(cls, database: Database, tables: IndexedTables, alarm: Alarm) -> Self:
         presence = Presence(database, tables.channel)
         try:
             sql = await presence.connect()
@@ -151,7 +150,7 @@ class PostgresJournal:
                 raise after_the_end(run, events[0].seq)
             if events[0].seq != 1:
                 raise not_held(run)
-            if not _usable(run):
+            if not usable(run):
                 raise not_json(f"event 1 of run {run}", f"ids are text without NUL, of at most {MAX_ID} bytes")
             log = Log(run)
         elif log.failed is not None:
@@ -184,52 +183,16 @@ class PostgresJournal:
         if self._fault is not None:
             raise self._refusal()
         if log is None or seq > log.line.last:
-            if not _usable(run) or seq > await self._ask(lambda sql, _: self._tables.end(sql, run)):
+            if not usable(run) or seq > await self._ask(lambda sql, _: self._tables.end(sql, run)):
                 raise never_appended(run, seq)
         elif not self._lax:
             await self._wait(log, seq)
-
-    async def read(self, run: str, after: int = 0) -> list[Event]:
-        """The events with `seq > after`, those in line included; empty for a run that is not there.
-
-        Numbers and hash chain are checked: raises `JournalError` J013 where the log is not what was written, J021 for an unknown kind.
-        """
-        await self._settle(run)
-        return await self._ask(lambda sql, _: self._tables.events(sql, run, after)) if _usable(run) else []
 
     async def blob(self, digest: str) -> bytes | None:
         """A blob's bytes, or None; raises `JournalError` J013 where they are not what was stored."""
         if (fresh := self._fresh.get(digest)) is not None:
             return fresh
-        return await self._ask(lambda sql, _: self._tables.blob(sql, digest)) if _usable(digest) else None
-
-    async def runs(self, limit: int = 50) -> list[RunSummary]:
-        """The latest runs, newest first.
-
-        A run without an end that nobody has in hand is `waiting` where persons are asked and nothing else is under way, else `interrupted`.
-        """
-        await self._settle()
-        return await self._ask(lambda sql, _: self._tables.summaries(sql, limit))
-
-    async def summary(self, run: str) -> RunSummary | None:
-        """The row of one run, or None."""
-        await self._settle(run)
-        return await self._ask(lambda sql, _: self._tables.summary(sql, run)) if _usable(run) else None
-
-    async def skim(self, since: float = -inf) -> AsyncGenerator[Skimmed, None]:
-        """The runs that began at `since` or later, newest first, without large values; one that is damaged says so."""
-        await self._settle()
-        page = await self._ask(lambda sql, _: self._tables.skim(sql, since, None))
-        while page:
-            for found in page:
-                yield found
-            before = found.started, found.run
-            page = await self._ask(lambda sql, _: self._tables.skim(sql, since, before))  # noqa: B023  # asked at once
-
-    async def find(self, prefix: str) -> list[str]:
-        """The ids of runs that begin so, in order; at most 100."""
-        await self._settle()
-        return await self._ask(lambda sql, _: self._tables.find(sql, prefix, FOUND)) if _usable(prefix) else []
+        return await self._ask(lambda sql, _: self._tables.blob(sql, digest)) if usable(digest) else None
 
     async def ready(self) -> None:
         """Returns where the tables may be written. Raises the database's fault where they may not."""
@@ -287,10 +250,20 @@ class PostgresJournal:
 
         Raises `JournalError`: J022 where somebody who lives holds its lease, J024 where messages are not delivered yet, J023.
         """
-        await self._settle(run)
-        await self._ask(lambda sql, again: self._tables.delete(sql, _there(run), again=again))
-        self._ended.pop(run, None)
-        self._logs.pop(run, None)
+        (error,) = await self.delete_all((run,))
+        if error is not None:
+            raise error
+
+    async def delete_all(self, runs: Sequence[str]) -> list[OrchestraError | None]:
+        """Deletes runs in one transaction; for each why it is not deleted, as `delete` raises it, or None."""
+        there = [run for run in runs if usable(run)]
+        await self._settle(*there)
+        refused = await self._ask(lambda sql, again: self._tables.delete(sql, there, again=again))
+        for run in there:
+            if run not in refused:
+                self._ended.pop(run, None)
+                self._logs.pop(run, None)
+        return [refused.get(run) if usable(run) else no_run(run) for run in runs]
 
     # The inbox
 
@@ -302,10 +275,6 @@ class PostgresJournal:
         await self._settle(run)
         name = secrets.token_hex(16)
         return await self._ask(lambda sql, _: self._tables.post(sql, _there(run), letter, name, since))
-
-    async def letters(self, run: str, after: int = 0) -> list[Letter]:
-        """The letters with a greater number, in order."""
-        return await self._ask(lambda sql, _: self._tables.letters(sql, run, after)) if _usable(run) else []
 
     async def mail(self) -> set[str]:
         """Waits for letters, through a fault of the database too, and names the runs that got some. Raises J002 once it is closed."""
@@ -326,7 +295,7 @@ class PostgresJournal:
             raise self._refusal()
         if (name := key(memo)) not in self._memo:
             data = bounded(f"answer {memo}", value)
-            if not _usable(run):
+            if not usable(run):
                 raise not_json(f"answer {memo}", f"{run[:80]!r} is no run's id")
             self._memo[name] = run, data
             self._writer.put(Remembered(name, run, data))
@@ -338,9 +307,13 @@ class PostgresJournal:
             return found
         return fresh[0], msgspec.json.decode(fresh[1])
 
-    async def outbox(self, after: int = 0, limit: int = 100) -> list[Message]:
-        """Messages that nobody has marked as delivered, in order; only what is on disk."""
-        return await self._ask(lambda sql, _: self._tables.outbox(sql, after, limit))
+    async def recall_all(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+        """What `recall` gives for each of these keys that is there."""
+        names = {key(memo): memo for memo in memos}
+        fresh = {name: self._memo[name] for name in names if name in self._memo}
+        found = await self._ask(lambda sql, _: self._tables.recall_all(sql, names))
+        found = {name: (run, msgspec.json.decode(value)) for name, (run, value) in fresh.items()} | found
+        return {names[name]: answer for name, answer in found.items()}
 
     async def delivered(self, numbers: Sequence[int]) -> None:
         """Marks messages as delivered; on disk when it returns."""
@@ -487,13 +460,8 @@ class PostgresJournal:
         self._presence.rings.set()
 
 
-def _usable(text: str) -> bool:
-    """Whether Postgres can keep a text, and an index can hold it."""
-    return "\0" not in text and is_text(text) and len(text.encode()) <= MAX_ID
-
-
 def _there(run: str) -> str:
     """A run's id as Postgres knows it; nothing is there under an id that it cannot keep."""
-    if not _usable(run):
+    if not usable(run):
         raise no_run(run)
     return run

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from orchestra.doors import RunSummary
-from orchestra.events import Answered, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, encode
+from orchestra.events import Answered, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, TurnStarted, encode
+from orchestra.journal.bodies import is_text
 from orchestra.journal.chain import link
+from orchestra.journal.index import Entries
 from orchestra.journal.large import LARGE
 from orchestra.journal.summary import Tally, message, named
+from orchestra.journal.usage import COUNTED, UsageFold, write_usage
 from orchestra.values.json import digest
 from orchestra.values.outcome import Value
+
+MAX_ID = 1000
+"""Bytes of a run's id at most: an index holds it."""
 
 
 @dataclass(slots=True)
@@ -25,6 +31,8 @@ class Tail:
     tally: Tally
     last: int
     chain: bytes
+    fold: UsageFold | None = None
+    """What the run used; None of one that was taken over: it is summed up when it is asked for."""
 
 
 @dataclass(slots=True)
@@ -53,14 +61,21 @@ class Batch:
     memo: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
     messages: list[tuple[str, bytes, bytes, bool]] = field(default_factory=list)
     """Run, key, body, and whether it was delivered."""
+    entries: Entries = field(default_factory=Entries)
     size: int = 0
     """Bytes, roughly."""
 
     def grow(self, run: str, epoch: int, tail: Tail, events: Sequence[Event], bodies: Sequence[bytes], delivered: Collection[str]) -> None:
         """Takes a run's next events in, and moves its tail on."""
         before = self.runs[run].before if run in self.runs else tail.last
+        fold = tail.fold
         for event, body in zip(events, bodies, strict=True):
             tail.tally.add(event)
+            kind = type(event)
+            if fold is not None and kind in COUNTED:
+                fold.add(event)
+            if kind is RunStarted or kind is TurnStarted or (isinstance(event, AttemptFinished) and event.recalled):
+                self.entries.add(run, event)
             tail.chain = link(tail.chain, body)
             tail.last = event.seq
             self.size += len(body)
@@ -69,6 +84,8 @@ class Batch:
             if (found := message(0, run, event)) is not None:
                 self.messages.append((run, key(found.key), msgspec.json.encode(found), found.node in delivered))
         tally = tail.tally
+        if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
+            self.entries.usages.append((run, tail.last, tail.chain, write_usage(used)))
         self.runs[run] = Growth(
             epoch, before, tail.last, tail.chain, msgspec.json.encode(tally.summary()), tally.started, tally.status != "running"
         )
@@ -89,6 +106,16 @@ class Batch:
 def whole(body: bytes, at: int | None, data: bytes) -> bytes:
     """An event's bytes, with the value put back that was kept apart."""
     return body if at is None else body[:at] + data + body[at:]
+
+
+def turned(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Rows as columns, `width` of them also where there is no row."""
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def usable(text: str) -> bool:
+    """Whether Postgres can keep a text, and an index can hold it."""
+    return "\0" not in text and is_text(text) and len(text.encode()) <= MAX_ID
 
 
 def key(text: str) -> bytes:

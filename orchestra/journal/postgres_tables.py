@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 from math import inf
@@ -14,50 +14,16 @@ import msgspec
 from orchestra.doors import Letter, Message, RunSummary, Skimmed
 from orchestra.events import Event
 from orchestra.journal import AT_ONCE
-from orchestra.journal.chain import checked
-from orchestra.journal.error import JournalError, damaged, damaged_rows, ended, held, no_run, undelivered
+from orchestra.journal.chain import Link, checked
+from orchestra.journal.error import JournalError, damaged, damaged_rows, ended, held, no_run
 from orchestra.journal.postgres_connections import NAMED, PRESENCE
-from orchestra.journal.postgres_error import newer, no_create, stranger
-from orchestra.journal.postgres_rows import Batch, Growth, read_summary, tally_of, whole
+from orchestra.journal.postgres_rows import Batch, Growth, read_summary, tally_of, turned, usable, whole
+from orchestra.journal.postgres_schema import Schema
 from orchestra.journal.summary import Tally, unheld
 from orchestra.values.json import digest
 
-VERSION = 1
-"""Version of the tables below."""
 RUNS_AT_ONCE = 500
-MAKING = 0x4F726368
-"""The advisory lock of whoever makes the tables."""
-
-_TABLES = """
-CREATE TABLE schema_version (version integer NOT NULL);
-CREATE TABLE runs (
-  run text COLLATE "C" PRIMARY KEY, started double precision NOT NULL, ended boolean NOT NULL, last bigint NOT NULL, chain bytea NOT NULL,
-  summary bytea NOT NULL, epoch bigint NOT NULL, holder bigint, letters bigint NOT NULL DEFAULT 0
-) WITH (fillfactor = 60);
-CREATE INDEX runs_started ON runs (started, run);
-CREATE TABLE events (
-  run text COLLATE "C" NOT NULL, seq bigint NOT NULL, body bytea NOT NULL, chain bytea NOT NULL, big text, cut integer,
-  PRIMARY KEY (run, seq)
-);
-CREATE TABLE blobs (digest text COLLATE "C" PRIMARY KEY, data bytea NOT NULL);
-CREATE TABLE named (run text COLLATE "C" NOT NULL, digest text COLLATE "C" NOT NULL, PRIMARY KEY (run, digest));
-CREATE INDEX named_digest ON named (digest);
-CREATE TABLE letters (
-  run text COLLATE "C" NOT NULL, number bigint NOT NULL, id text NOT NULL UNIQUE, body bytea NOT NULL, PRIMARY KEY (run, number)
-);
-CREATE TABLE memo (memo bytea PRIMARY KEY, run text COLLATE "C" NOT NULL, value bytea NOT NULL);
-CREATE INDEX memo_run ON memo (run);
-CREATE TABLE outbox (
-  number bigint PRIMARY KEY, run text COLLATE "C" NOT NULL, key bytea NOT NULL UNIQUE, body bytea NOT NULL,
-  delivered boolean NOT NULL DEFAULT false
-);
-CREATE INDEX outbox_run ON outbox (run);
-CREATE INDEX outbox_open ON outbox (number) WHERE NOT delivered;
-CREATE TABLE counters (messages bigint NOT NULL);
-INSERT INTO counters VALUES (0);
-"""
-
-_ROWS = "SELECT run, last, summary, ended, holder, letters FROM @runs "
+ROWS = "SELECT r.run, r.last, r.summary, r.ended, r.holder, r.letters FROM @runs r "
 
 _ALWAYS = """
 WITH given AS (
@@ -108,6 +74,20 @@ _OPTIONAL = (
   WHERE m.run IN (SELECT run FROM held)
   ON CONFLICT (key) DO NOTHING
 )""",
+    """, tagged AS (
+  INSERT INTO @tags SELECT t.* FROM unnest(?::text[], ?::text[], ?::float8[], ?::text[]) AS t (name, value, started, run)
+  WHERE t.run IN (SELECT run FROM held)
+  ON CONFLICT DO NOTHING
+)""",
+    """, copied AS (
+  INSERT INTO @copies SELECT c.* FROM unnest(?::text[], ?::text[]) AS c (source, run) WHERE c.run IN (SELECT run FROM held)
+  ON CONFLICT DO NOTHING
+)""",
+    """, used AS (
+  INSERT INTO @run_usage SELECT u.* FROM unnest(?::text[], ?::bigint[], ?::bytea[], ?::bytea[]) AS u (run, last, chain, body)
+  WHERE u.run IN (SELECT run FROM held)
+  ON CONFLICT (run) DO UPDATE SET last = excluded.last, chain = excluded.chain, body = excluded.body
+)""",
 )
 
 
@@ -120,55 +100,8 @@ class Held(NamedTuple):
     tally: Tally
 
 
-class Tables:
+class Tables(Schema):
     """Statements over one schema. `again` in a method says that an earlier try may have gone through: each is safe to repeat."""
-
-    def __init__(self, schema: str, where: str) -> None:
-        """`where` is the database's name in errors."""
-        self.schema, self.where = schema, where
-        self.channel = f"orchestra_{digest(schema.encode())}"
-        """Where letters are announced."""
-        self._name = '"' + schema.replace('"', '""') + '"'
-
-    def _sql(self, statement: str) -> str:
-        return statement.replace("@", self._name + ".")
-
-    # Making
-
-    async def prepare(self, sql: asyncpg.Connection) -> None:
-        """Makes schema and tables where they are not there. Raises `JournalError`: J018 for a stranger's schema, J020 for the future."""
-        if not await self._known(sql):
-            # Held by the session, not by a transaction: only a new transaction is sure to see what another has made meanwhile.
-            await sql.execute("SELECT pg_advisory_lock($1)", MAKING)
-            try:
-                if not await self._known(sql):
-                    await self._make(sql)
-            finally:
-                await sql.execute("SELECT pg_advisory_unlock($1)", MAKING)
-
-    async def _make(self, sql: asyncpg.Connection) -> None:
-        async with sql.transaction():
-            if await sql.fetchval(
-                "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)", self.schema
-            ):
-                raise stranger(self.schema, self.where)
-            if not await sql.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", self.schema):
-                database, role = await sql.fetchrow("SELECT current_database(), current_user")
-                try:
-                    await sql.execute(f"CREATE SCHEMA {self._name}")
-                except asyncpg.InsufficientPrivilegeError as error:
-                    raise no_create(self.schema, database, role, self.where) from error
-            await sql.execute(f"SET LOCAL search_path TO {self._name}")
-            await sql.execute(_TABLES)
-            await sql.execute(self._sql("INSERT INTO @schema_version VALUES ($1)"), VERSION)
-
-    async def _known(self, sql: asyncpg.Connection) -> bool:
-        if await sql.fetchval("SELECT to_regclass($1)::text", f"{self._name}.schema_version") is None:
-            return False
-        version = await sql.fetchval(self._sql("SELECT max(version) FROM @schema_version"))
-        if version is not None and version > VERSION:
-            raise newer(version, VERSION, self.where)
-        return version is not None
 
     # Writing
 
@@ -182,18 +115,26 @@ class Tables:
         A run is left out where its lease is not ours any more. The statement grows a run only from the event before, so that a
         batch whose first try went through after all, even after this one, changes nothing.
         """
-        optional = (bool(batch.blobs), bool(batch.named), bool(batch.memo), bool(batch.messages))
+        entries = batch.entries
+        parts = (batch.blobs, batch.named, batch.memo, batch.messages, entries.tags, entries.copies, entries.usages)
+        optional = tuple(map(bool, parts))
         grown = (_row(run, growth) for run, growth in sorted(batch.runs.items()))
-        arguments: list[Any] = [*_turned(grown, 8), presence, *_turned(batch.events, 6)]
+        arguments: list[Any] = [*turned(grown, 8), presence, *turned(batch.events, 6)]
         if batch.blobs:
             # Sorted, as everything that two journals may write at once: so they do not wait for each other in a circle.
-            arguments += _turned(sorted(batch.blobs.items()), 2)
+            arguments += turned(sorted(batch.blobs.items()), 2)
         if batch.named:
-            arguments += _turned(sorted(batch.named), 2)
+            arguments += turned(sorted(batch.named), 2)
         if batch.memo:
-            arguments += _turned(sorted((name, *entry) for name, entry in batch.memo.items()), 3)
+            arguments += turned(sorted((name, *entry) for name, entry in batch.memo.items()), 3)
         if batch.messages:
-            arguments += [len(batch.messages), *_turned(batch.messages, 4)]
+            arguments += [len(batch.messages), *turned(batch.messages, 4)]
+        if entries.tags:
+            arguments += turned(entries.tags, 4)
+        if entries.copies:
+            arguments += turned(sorted(copy for copy in entries.copies if usable(copy[0])), 2)
+        if entries.usages:
+            arguments += turned(entries.usages, 4)
         rows = await sql.fetch(_commit(self._name, *optional), *arguments)
         there = {row["run"] for row in rows}
         if again and len(there) < len(batch.runs):
@@ -215,8 +156,8 @@ class Tables:
                 raise ended(run)
             epoch = row["epoch"]
             if not (again and row["holder"] == presence):
-                if await _alive(sql, row["holder"]):
-                    raise held(run, await _who(sql, row["holder"]))
+                if await alive(sql, row["holder"]):
+                    raise held(run, await who(sql, row["holder"]))
                 epoch += 1
                 await sql.execute(self._sql("UPDATE @runs SET epoch = $2, holder = $3 WHERE run = $1"), run, epoch, presence)
         return Held(epoch, row["last"], row["chain"], tally_of(_summary(run, row["last"], row["summary"])))
@@ -239,31 +180,6 @@ class Tables:
     async def end(self, sql: asyncpg.Connection, run: str) -> int:
         """The greatest `seq` of a run; 0 where it is not there."""
         return await sql.fetchval(self._sql("SELECT last FROM @runs WHERE run = $1"), run) or 0
-
-    async def delete(self, sql: asyncpg.Connection, run: str, *, again: bool) -> None:
-        """Removes a run. Raises `JournalError` J022, J023, J024."""
-        async with sql.transaction():
-            row = await sql.fetchrow(self._sql("SELECT holder FROM @runs WHERE run = $1 FOR UPDATE"), run)
-            if row is None:
-                if again:
-                    return
-                raise no_run(run)
-            if await _alive(sql, row["holder"]):
-                raise held(run, await _who(sql, row["holder"]))
-            if await sql.fetchval(self._sql("SELECT EXISTS (SELECT FROM @outbox WHERE run = $1 AND NOT delivered)"), run):
-                raise undelivered(run)
-            names = [row["digest"] for row in await sql.fetch(self._sql("SELECT digest FROM @named WHERE run = $1"), run)]
-            for table in ("events", "letters", "outbox", "memo", "named", "runs"):
-                await sql.execute(self._sql(f"DELETE FROM @{table} WHERE run = $1"), run)  # noqa: S608  # constants
-            # Whoever writes one of these blobs again locks its row (see `_commit`). So first the locks, then a look, with a new
-            # snapshot, whether another run names them.
-            await sql.execute(self._sql("SELECT FROM @blobs WHERE digest = ANY($1::text[]) ORDER BY digest FOR UPDATE"), names)
-            await sql.execute(
-                self._sql(
-                    "DELETE FROM @blobs b WHERE digest = ANY($1::text[]) AND NOT EXISTS (SELECT FROM @named n WHERE n.digest = b.digest)"
-                ),
-                names,
-            )
 
     # The inbox
 
@@ -340,28 +256,23 @@ class Tables:
             raise damaged_rows(f"blob {name}", "it is not what was stored")
         return data
 
-    async def summaries(self, sql: asyncpg.Connection, limit: int) -> list[RunSummary]:
-        """The latest runs, newest first; without an end, and held by nobody: `waiting` or `interrupted`, as their events tell."""
-        rows = await sql.fetch(self._sql(_ROWS + "ORDER BY started DESC, run DESC LIMIT $1"), max(0, limit))
-        return await self._standing(sql, rows)
-
     async def summary(self, sql: asyncpg.Connection, run: str) -> RunSummary | None:
         """The row of one run, or None."""
-        rows = await sql.fetch(self._sql(_ROWS + "WHERE run = $1"), run)
+        rows = await sql.fetch(self._sql(ROWS + "WHERE run = $1"), run)
         return next(iter(await self._standing(sql, rows)), None)
 
     async def _standing(self, sql: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> list[RunSummary]:
         holders = {row["holder"] for row in rows if row["holder"] is not None}
-        alive = {holder for holder in holders if await _alive(sql, holder)}
+        living = {holder for holder in holders if await alive(sql, holder)}
         found = []
         for run, last, data, over, holder, letters in rows:
             summary = _summary(run, last, data)
             if not over and holder is None:
                 summary = unheld(summary, await self._legible(sql, run), letters)
-            elif not over and holder not in alive:
+            elif not over and holder not in living:
                 summary = msgspec.structs.replace(summary, status="interrupted")
             elif not over:
-                summary = msgspec.structs.replace(summary, holder=await _who(sql, holder))
+                summary = msgspec.structs.replace(summary, holder=await who(sql, holder))
             found.append(summary)
         return found
 
@@ -382,14 +293,17 @@ class Tables:
             )
             before_each = accumulate((row["last"] for row in runs), initial=0)
             runs = [row for row, many in zip(runs, before_each, strict=False) if many < AT_ONCE]
-            events = await sql.fetch(
-                self._sql("SELECT run, seq, body, chain, big, cut FROM @events WHERE run = ANY($1::text[]) ORDER BY run, seq"),
-                [row["run"] for row in runs],
-            )
-        logs: dict[str, list[asyncpg.Record]] = {row["run"]: [] for row in runs}
-        for event in events:
-            logs[event["run"]].append(event)
-        return [_skimmed(row, logs[row["run"]]) for row in runs]
+            logs = await self.logs(sql, [row["run"] for row in runs])
+        return [skimmed(row, logs[row["run"]]) for row in runs]
+
+    async def logs(self, sql: asyncpg.Connection, runs: Sequence[str]) -> dict[str, list[asyncpg.Record]]:
+        """The rows of the events of these runs, in order."""
+        found: dict[str, list[asyncpg.Record]] = {run: [] for run in runs}
+        for event in await sql.fetch(
+            self._sql("SELECT run, seq, body, chain, big, cut FROM @events WHERE run = ANY($1::text[]) ORDER BY run, seq"), runs
+        ):
+            found[event["run"]].append(event)
+        return found
 
     async def _legible(self, sql: asyncpg.Connection, run: str) -> list[Event]:
         """The events of a run; none where they are damaged, which is no reason not to list the others."""
@@ -409,12 +323,12 @@ class Tables:
         return [row["run"] for row in rows]
 
 
-async def _alive(sql: asyncpg.Connection, holder: int | None) -> bool:
+async def alive(sql: asyncpg.Connection, holder: int | None) -> bool:
     """Whether a journal's presence is there: it holds an advisory lock for as long as its session lives."""
     return holder is not None and not await sql.fetchval("SELECT pg_try_advisory_xact_lock_shared($1)", holder)
 
 
-async def _who(sql: asyncpg.Connection, holder: int) -> str:
+async def who(sql: asyncpg.Connection, holder: int) -> str:
     """The process whose session holds a presence, as its name at the server says it; empty where that tells nothing."""
     name: str | None = await sql.fetchval(
         "SELECT a.application_name FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) WHERE l.locktype = 'advisory' AND l.granted"
@@ -429,11 +343,6 @@ def _row(run: str, growth: Growth) -> tuple[Any, ...]:
     return run, growth.epoch, growth.before, growth.last, growth.chain, growth.summary, growth.started, growth.ended
 
 
-def _turned(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    """Rows as columns, `width` of them also where there is no row."""
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
-
-
 def _body(run: str, row: asyncpg.Record) -> bytes:
     if row["big"] is None:
         body: bytes = row["body"]
@@ -443,19 +352,21 @@ def _body(run: str, row: asyncpg.Record) -> bytes:
     return whole(row["body"], row["cut"], row["data"])
 
 
-def _skimmed(row: asyncpg.Record, log: Sequence[asyncpg.Record]) -> Skimmed:
+def skimmed(row: asyncpg.Record, log: Sequence[asyncpg.Record]) -> Skimmed:
     """A run by its log, whose large values are not at hand: of an event that has one, the hash is taken as it stands there."""
     run, started = row["run"], row["started"]
-    links = (
-        (event["seq"], event["body"], event["chain"], "")
-        if event["big"] is None
-        else (event["seq"], whole(event["body"], event["cut"], b"null"), event["chain"], None)
-        for event in log
-    )
+    links = map(link_of, log)
     try:
         return Skimmed(run, started, checked(run, links, (row["last"], row["chain"])))
     except JournalError as fault:
         return Skimmed(run, started, fault=fault)
+
+
+def link_of(event: asyncpg.Record) -> Link:
+    """The link of an event, without its value where that is kept apart."""
+    if event["big"] is None:
+        return event["seq"], event["body"], event["chain"], ""
+    return event["seq"], whole(event["body"], event["cut"], b"null"), event["chain"], None
 
 
 def _summary(run: str, seq: int, data: bytes) -> RunSummary:
@@ -465,7 +376,7 @@ def _summary(run: str, seq: int, data: bytes) -> RunSummary:
         raise damaged(run, seq, f"its summary cannot be read ({error})") from error
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _commit(schema: str, *optional: bool) -> str:
     """The statement that writes a batch, with those of the `_OPTIONAL` parts that the batch has; each `?` is the next argument."""
     parts = _ALWAYS + "".join(part for part, wanted in zip(_OPTIONAL, optional, strict=True) if wanted)

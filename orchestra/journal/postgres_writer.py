@@ -18,6 +18,7 @@ from orchestra.journal.postgres_error import FAULTS, from_postgres, passing
 from orchestra.journal.postgres_rows import Batch, Tail
 from orchestra.journal.postgres_tables import Tables
 from orchestra.journal.summary import Line, Tally
+from orchestra.journal.usage import UsageFold
 
 HEAVY = 16 << 20
 """Bytes in one commit, about."""
@@ -33,7 +34,7 @@ class Log:
     def __init__(self, run: str, epoch: int = 1, tail: Tail | None = None) -> None:
         """`tail` is the end on disk of a run that was taken over."""
         self.run, self.epoch = run, epoch
-        self.tail = tail or Tail(Tally(run), 0, run.encode())
+        self.tail = tail or Tail(Tally(run), 0, run.encode(), UsageFold())
         self.line = Line(run, self.tail.last)
         self.mark = self.tail.last
         self.failed: JournalError | None = None

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from math import inf
 from typing import Any, NamedTuple
 
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary, Skimmed
+from orchestra.doors import Letter, Message, RunSummary, RunUsage, Selection, Skimmed, Used
 from orchestra.events import Event
 from orchestra.journal import AT_ONCE
-from orchestra.journal.chain import checked
+from orchestra.journal.chain import checked, ends_of
 from orchestra.journal.errands import letter_of, posted
 from orchestra.journal.error import JournalError, damaged, damaged_rows
 from orchestra.journal.file import File, seal
 from orchestra.journal.large import with_value
 from orchestra.journal.rows import COLUMNS, Row, parsed, row_of
 from orchestra.journal.summary import unheld
+from orchestra.journal.usage import read_usage, usage_of, write_usage
 from orchestra.values.json import digest
 
 PAGES = 256
 """Pages that one step of `compact` gives back; others may write between two steps."""
+
+USAGES = 1000
+"""Runs whose usages are read at once at most."""
+EVERYTHING = Selection()
+_JOINED = "LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run"
+_USAGE = "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.seal"
+_ENDS = (
+    "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
+    " WHERE run = ?1 AND (seq = 1 OR seq >= ?2) ORDER BY seq"
+)
 
 _decode_value = msgspec.json.Decoder().decode
 
@@ -35,8 +48,20 @@ class News(NamedTuple):
     runs: frozenset[str] = frozenset()
 
 
+class Usages(NamedTuple):
+    """What some runs used; and of those that ended, and whose usage was not stored, what is to be stored: run, last event, hash, usage."""
+
+    found: list[Used]
+    folded: list[tuple[str, int, bytes, bytes]]
+
+
 class Reading(File):
     """Answers what the journal's callers ask."""
+
+    _compared: object = None
+    """Which list was compared last, as of which version of the file."""
+    _found: tuple[int, Mapping[str, str], list[tuple[float, str]]] | None = None
+    """The runs that were found by tags last, as of which version."""
 
     def row(self, run: str) -> Row | None:
         """The run's row, or None."""
@@ -120,26 +145,113 @@ class Reading(File):
             raise damaged_rows(f"blob {name}", "it is not what was stored")
         return data
 
-    def summaries(self, limit: int) -> list[tuple[RunSummary, str]]:
-        """The latest runs, newest first, each with the name of its writer."""
-        with self._moment() as sql:
-            if _count(sql, "runs NOT INDEXED") != _count(sql, "runs INDEXED BY runs_started"):
-                raise damaged_rows("the list of runs", "table and index differ")
-            rows = sql.execute(
-                f"SELECT latest.run, latest.begun, {COLUMNS}, seal, runs.run FROM"  # noqa: S608  # constants
-                " (SELECT run, started AS begun FROM runs INDEXED BY runs_started ORDER BY started DESC, run DESC LIMIT ?) AS latest"
-                " LEFT JOIN runs ON runs.run = latest.run",
-                (max(0, limit),),
-            ).fetchall()
+    def summaries(self, limit: int, where: Selection = EVERYTHING) -> list[tuple[RunSummary, str]]:
+        """The latest runs of a selection, newest first, each with the name of its writer. Raises `JournalError` J013."""
         found = []
         before: tuple[float, str] | None = None
-        for run, started, *values, stated, there in rows:
-            if there is None or started != values[2] or (before is not None and before <= (started, run)):
-                raise damaged_rows("the list of runs", "its order is not what was written")
-            before = started, run
-            row = parsed(run, values, stated)
-            found.append((row.tally.summary(), row.writer))
+        with self._moment():
+            for run, started, *values, stated, there in self._latest(where, limit, f"{COLUMNS}, runs.seal, runs.run"):
+                if there is None or started != values[2] or (before is not None and before <= (started, run)):
+                    raise damaged_rows("the list of runs", "its order is not what was written")
+                before = started, run
+                row = parsed(run, values, stated)
+                found.append((row.tally.summary(), row.writer))
         return found
+
+    def usages(self, where: Selection) -> Usages:
+        """What the latest runs of a selection used, newest first: some of them. Empty behind the last one.
+
+        Raises `JournalError` J013 where the list of runs is damaged; of a run that cannot be read, its row says so.
+        """
+        found, folded, seen = list[Used](), list[tuple[str, int, bytes, bytes]](), 0
+        with self._moment():
+            for run, started, last, chain, open_, body, stated in self._latest(where, USAGES, _USAGE):
+                used = _usage(run, last, chain, body, stated)
+                if used is not None and used.started == started:
+                    found.append(Used(run, started, used))
+                    continue
+                events, fault = self._skimmed(run, started)[2:]
+                used = usage_of(events)
+                found.append(Used(run, started, used, fault))
+                if used is not None and fault is None and not open_:
+                    folded.append((run, last, chain, write_usage(used)))
+                if (seen := seen + len(events)) >= AT_ONCE:
+                    break
+        return Usages(found, folded)
+
+    def _latest(self, where: Selection, limit: int, columns: str) -> Iterator[Any]:
+        """Of the latest runs of a selection, newest first: `run`, `started`, and columns of the run's row and of its usage.
+
+        Raises `JournalError` J013 where the two copies of what it reads differ in the runs of the selection.
+        """
+        if where.tags:
+            each = f"SELECT latest.run, latest.begun, {columns} FROM (SELECT ?2 AS run, ?1 AS begun) AS latest {_JOINED}"  # noqa: S608  # constants
+            for started, run in self._tagged(where, limit):
+                yield self.sql.execute(each, (started, run)).fetchone()
+            return
+        within, period = _within(where)
+        self._compare(f" WHERE {within}" if period else "", period)
+        behind, keys = (" AND (started, run) < (?, ?)", where.before) if where.before is not None else ("", ())
+        latest = f"runs INDEXED BY runs_started WHERE {within}{behind} ORDER BY started DESC, run DESC LIMIT ?"
+        yield from self.sql.execute(
+            f"SELECT latest.run, latest.begun, {columns} FROM (SELECT run, started AS begun FROM {latest}) AS latest {_JOINED}",  # noqa: S608
+            (*period, *keys, max(0, limit)),
+        )
+
+    def _compare(self, condition: str, given: tuple[float, ...]) -> None:
+        """Compares the two copies of the list of runs; once for as long as nobody writes, whatever pages are read of it."""
+        compared = self.sql.execute("PRAGMA data_version").fetchone()[0], condition, given
+        if self._compared != compared:
+            one, other = (_count(self.sql, f"runs {index}{condition}", *given) for index in ("NOT INDEXED", "INDEXED BY runs_started"))
+            if one != other:
+                raise damaged_rows("the list of runs", "table and index differ")
+            self._compared = compared
+
+    def _tagged(self, where: Selection, limit: int) -> list[tuple[float, str]]:
+        """Start and id of the latest runs of a selection by tags, newest first. Raises `JournalError` J013 where the two copies differ."""
+        version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
+        if self._found is None or self._found[:2] != (version, where.tags):
+            some = [self._with_tag(*tag) for tag in where.tags.items()]
+            self._found = version, where.tags, sorted(set(some[0]).intersection(*some[1:]), reverse=True)
+        found = (key for key in self._found[2] if where.since <= key[0] < where.until and (where.before is None or key < where.before))
+        return list(islice(found, max(0, limit)))
+
+    def _with_tag(self, name: str, value: str) -> set[tuple[float, str]]:
+        """Start and id of the runs with a tag: the rows that a search for it finds are held against all rows of the other copy."""
+        search = "SELECT name, value, started, run FROM tags NOT INDEXED WHERE name = ? AND value = ?"
+        scan = "SELECT name, value, started, run FROM tags INDEXED BY tags_run WHERE +name = ? AND +value = ?"
+        one, other = (set(self.sql.execute(statement, (name, value))) for statement in (search, scan))
+        if one != other or any(type(started) is not float or type(run) is not str for _, _, started, run in one):
+            raise damaged_rows("the list of tags", "table and index differ")
+        return {(started, run) for _, _, started, run in one}
+
+    def ends(self, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
+        """The first and the last event of each of these runs, without large values; those that cannot be read are left out."""
+        found = dict[str, tuple[Event, Event]]()
+        with self._moment() as sql:
+            for run in runs:
+                with suppress(JournalError):
+                    if (row := self.row(run)) is not None:
+                        rows = sql.execute(_ENDS, (run, row.last - 1)).fetchall()
+                        found[run] = ends_of(run, rows, (row.last, row.chain))
+        return found
+
+    def copies(self, runs: Collection[str]) -> list[str]:
+        """Other runs that have something of these. Raises `JournalError` J013 where the two copies of that list differ."""
+        with self._moment() as sql:
+            wanted, one = set(runs), set[tuple[str, str]]()
+            for run in wanted:
+                one.update(sql.execute("SELECT source, run FROM copies NOT INDEXED WHERE source = ?", (run,)))
+            scan = sql.execute("SELECT source, run FROM copies INDEXED BY copies_run ORDER BY run")
+            other = {(source, run) for source, run in scan if source in wanted}
+        if one != other:
+            raise damaged_rows("the list of copies", "table and index differ")
+        return sorted({run for _, run in one}.difference(wanted))
+
+    def known(self, runs: Collection[str]) -> set[str]:
+        """Those of these runs that are there."""
+        with self._moment() as sql:
+            return {run for run in runs if sql.execute("SELECT 1 FROM runs WHERE run = ?", (run,)).fetchone() is not None}
 
     def find(self, prefix: str, limit: int) -> list[str]:
         """Ids of runs that begin with the prefix, in order."""
@@ -178,14 +290,18 @@ class Reading(File):
         found = self.sql.execute("SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'mail'").fetchone()
         return News(0, found[0] if found else 0)
 
-    def recall(self, memo: str) -> tuple[str, Any] | None:
-        """The run and the answer, or None. Raises `JournalError` J013."""
-        row = self.sql.execute("SELECT memo, run, value, seal FROM memo WHERE memo = ?", (memo,)).fetchone()
-        if row is None:
-            return None
-        if row[0] != memo or row[3] != seal(*row[:3]):
-            raise damaged_rows(f"answer {memo}", "it is not what was stored")
-        return row[1], _decode_value(row[2])
+    def recall(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+        """For each key that is there the run and the answer. Raises `JournalError` J013."""
+        found = dict[str, tuple[str, Any]]()
+        with self._moment() as sql:
+            for memo in memos:
+                row = sql.execute("SELECT memo, run, value, seal FROM memo WHERE memo = ?", (memo,)).fetchone()
+                if row is None:
+                    continue
+                if row[0] != memo or row[3] != seal(*row[:3]):
+                    raise damaged_rows(f"answer {memo}", "it is not what was stored")
+                found[memo] = row[1], _decode_value(row[2])
+        return found
 
     def outbox(self, after: int, limit: int) -> list[Message]:
         """Messages that nobody has marked as delivered. Raises `JournalError` J013 where one is missing or not what was written."""
@@ -215,7 +331,8 @@ class Reading(File):
 
     def give_back(self) -> bool:
         """Gives some unused pages back to the disk; false where there are none."""
-        self.sql.execute(f"PRAGMA incremental_vacuum({PAGES})").fetchall()
+        # As a script: the statement has a row without columns for each page, and a cursor stops at the first of them.
+        self.sql.executescript(f"PRAGMA incremental_vacuum({PAGES})")
         self.checkpoint_if_long()
         return bool(self.sql.execute("PRAGMA freelist_count").fetchone()[0])
 
@@ -250,6 +367,23 @@ class Reading(File):
         finally:
             if self.sql.in_transaction:
                 self.sql.execute("ROLLBACK")
+
+
+def _within(where: Selection) -> tuple[str, tuple[float, ...]]:
+    """The condition of a period, and its arguments: none for any time."""
+    bounds = [(">=", where.since)] if where.since > -inf else []
+    bounds += [("<", where.until)] if where.until < inf else []
+    return " AND ".join(f"started {sign} ?" for sign, _ in bounds) or "1", tuple(bound for _, bound in bounds)
+
+
+def _usage(run: str, last: int, chain: bytes, body: bytes | None, stated: int | None) -> RunUsage | None:
+    """The usage of a run as it was stored; None where none is, or that of a shorter log, or where it is damaged."""
+    if body is None or stated != seal(run, last, chain, body):
+        return None
+    try:
+        return read_usage(body)
+    except msgspec.DecodeError:
+        return None
 
 
 def _count(sql: sqlite3.Connection, what: str, *given: float) -> int:

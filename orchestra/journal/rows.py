@@ -16,8 +16,9 @@ from orchestra.journal.summary import Tally
 from orchestra.values.json import canonical
 
 COLUMNS = (
-    "CAST(workflow AS TEXT), CAST(status AS TEXT), CAST(started AS REAL), CAST(finished AS REAL), CAST(nodes AS INTEGER),"
-    " CAST(usage AS BLOB), CAST(last AS INTEGER), CAST(chain AS BLOB), CAST(writer AS TEXT), CAST(epoch AS INTEGER)"
+    "CAST(runs.workflow AS TEXT), CAST(runs.status AS TEXT), CAST(runs.started AS REAL), CAST(runs.finished AS REAL),"
+    " CAST(runs.nodes AS INTEGER), CAST(runs.usage AS BLOB), CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB),"
+    " CAST(runs.writer AS TEXT), CAST(runs.epoch AS INTEGER)"
 )
 """SQLite keeps any type in any column, and a damaged file may hold another one than was written: casts keep ours."""
 LOST = "lost"

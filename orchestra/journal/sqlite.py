@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from orchestra.doors import Letter
+from orchestra.errors import OrchestraError
 from orchestra.events import Event
 from orchestra.journal import errands
 from orchestra.journal.answers import Answers
@@ -229,6 +230,12 @@ class SqliteJournal(Answers):
             return found
         return fresh[0], msgspec.json.decode(fresh[1])
 
+    async def recall_all(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+        """What `recall` gives for each of these keys that is there."""
+        fresh = {memo: self._memos[memo] for memo in memos if memo in self._memos}
+        found = await super().recall_all(memos)
+        return {memo: (run, msgspec.json.decode(body)) for memo, (run, body) in fresh.items()} | found
+
     async def delivered(self, numbers: Sequence[int]) -> None:
         """Marks messages as delivered; on disk when it returns."""
         if marked := tuple(numbers):
@@ -239,9 +246,20 @@ class SqliteJournal(Answers):
 
         Raises `JournalError`: J022 where somebody who lives holds its lease, J024 where messages are not delivered yet, J023.
         """
-        await self._errand(run, lambda store: errands.delete(store, run))
-        for known in (self._lines, self._marks, self._failed):
-            known.pop(run, None)
+        (error,) = await self.delete_all((run,))
+        if error is not None:
+            raise error
+
+    async def delete_all(self, runs: Sequence[str]) -> list[OrchestraError | None]:
+        """Deletes runs in one transaction; for each why it is not deleted, as `delete` raises it, or None."""
+        there = [run for run in runs if is_text(run)]
+        one = there[0] if len(there) == 1 else ""
+        found: Mapping[str, OrchestraError] = await self._errand(one, lambda store: errands.delete(store, there), last=not one)
+        for run in there:
+            if run not in found:
+                for known in (self._lines, self._marks, self._failed):
+                    known.pop(run, None)
+        return [found.get(run) if is_text(run) else no_run(run) for run in runs]
 
     async def compact(self) -> None:
         """Gives the room of deleted runs back to the disk, in steps between which others write.
@@ -328,6 +346,12 @@ class SqliteJournal(Answers):
     def _give_back(self, run: str) -> None:
         if self._fault is None and not self._closed:
             self._writer.put(Errand(lambda store: errands.release(store, run), run=run))
+
+    async def _keep_usages(self, usages: Sequence[tuple[str, int, bytes, bytes]]) -> None:
+        """Stores what runs used, so that it need not be folded again; where the file cannot be written it will be."""
+        if usages:
+            with suppress(JournalError):
+                await self._errand("", lambda store: store.keep_usages(usages))
 
     async def _settle(self, *runs: str) -> None:
         """Waits for what is in line of these runs, or of all; a fault is no reason not to read what is on disk."""

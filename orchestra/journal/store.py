@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from orchestra.doors import Message
-from orchestra.events import AttemptFinished, Event, RunStarted, encode
+from orchestra.events import AttemptFinished, Event, RunStarted, TurnStarted, encode
 from orchestra.journal.error import FROM_SQLITE, JournalError, damaged_rows, from_os, full
 from orchestra.journal.file import Durability, File, seal
+from orchestra.journal.index import Entries
+from orchestra.journal.index import write as write_entries
 from orchestra.journal.large import LARGE, parted
 from orchestra.journal.mark import Mark
 from orchestra.journal.presence import Presence
 from orchestra.journal.rows import LOST, Row, insert, row_of, update
 from orchestra.journal.summary import Tally, message, named
+from orchestra.journal.usage import COUNTED, UsageFold, write_usage
 from orchestra.values.json import digest
 
 ROOM = 256 << 10
@@ -79,6 +82,7 @@ class _Change:
     """Each with whether it was delivered."""
     new: list[Row] = field(default_factory=list)
     longer: list[tuple[Row, Row]] = field(default_factory=list)
+    entries: Entries = field(default_factory=Entries)
 
 
 class Store(File):
@@ -101,6 +105,8 @@ class Store(File):
         self.transactions = threading.Lock()
         """Held while this store may have the file's write lock: whoever takes it may stop the process without keeping others waiting."""
         self._rows: dict[str, Row] = {}
+        self._folds: dict[str, UsageFold] = {}
+        """What runs used that were begun here and have not ended. Of other runs it is summed up when it is asked for."""
         self._pinned: set[str] = set()
         self._leases: dict[str, Row | None] = {}
         """What errands of this transaction did to leases: known to `_rows` once it is on disk."""
@@ -110,6 +116,14 @@ class Store(File):
 
         Raises `sqlite3.Error`; `NotOurs` where some run is not ours, and `JournalError` J016 where the file was moved away.
         """
+        try:
+            return self._commit(batch)
+        except BaseException:
+            for run in batch.runs:  # what is folded in is not on disk, and may be tried again
+                self._folds.pop(run, None)
+            raise
+
+    def _commit(self, batch: Batch) -> list[tuple[Errand, Any]]:
         self.refuse_moved()
         change = _Change(dict(batch.blobs))
         for run, parts in batch.runs.items():
@@ -130,7 +144,7 @@ class Store(File):
             self._know(row)
         for run, lease in self._leases.items():
             if lease is None:
-                self._rows.pop(run, None)
+                self.forget(run)
             else:
                 self._rows[run] = lease
         return answers
@@ -149,6 +163,7 @@ class Store(File):
                     self.sql, [(row, Row(row.tally, row.last, row.chain, "", row.epoch))]
                 )  # false for one that is in other hands already
         self._rows.clear()
+        self._folds.clear()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -201,6 +216,7 @@ class Store(File):
     def forget(self, run: str) -> None:
         """Holds the run's lease no longer, as far as this store knows."""
         self._rows.pop(run, None)
+        self._folds.pop(run, None)
 
     # For errands, inside the transaction
 
@@ -214,6 +230,14 @@ class Store(File):
         if free < ROOM:
             raise full(path, folder, free)
         self.sql.execute("PRAGMA user_version = 0")  # dirties the file's first page, whatever stands there
+
+    def keep_usages(self, usages: Iterable[tuple[str, int, bytes, bytes]]) -> None:
+        """Writes what runs used, each with its last event that is counted and that event's hash; of runs that are longer by now, or gone,
+        nothing."""
+        self.sql.executemany(
+            "INSERT OR REPLACE INTO run_usage SELECT run, last, ?, ? FROM runs WHERE run = ? AND last = ? AND chain = ?",
+            [(body, seal(run, last, chain, body), run, last, chain) for run, last, chain, body in usages],
+        )
 
     def row(self, run: str) -> Row | None:
         """The run's row as the transaction sees it."""
@@ -234,18 +258,19 @@ class Store(File):
         if row.tally.status == "running":
             self._rows[row.tally.run] = row
         else:
-            self._rows.pop(row.tally.run, None)
+            self.forget(row.tally.run)
 
     def _extend(self, run: str, parts: Iterable[tuple[Sequence[Event], Sequence[bytes], Collection[str]]], change: _Change) -> None:
         """Folds a run's next events into its row, and notes what they put into other tables."""
         before = self._rows.get(run)
         if before is None:
             tally, last, chain = Tally(run), 0, run.encode()
+            self._folds[run] = UsageFold()
         else:
             known = before.tally
             tally = Tally(run, known.workflow, known.status, known.started, known.finished, known.nodes, known.usage)
             last, chain = before.last, before.chain
-        rows = change.events
+        rows, fold = change.events, self._folds.get(run)
         for events, bodies, delivered in parts:
             if events[0].seq != last + 1:
                 raise NotOurs
@@ -254,11 +279,15 @@ class Store(File):
                 kind, big = type(event), ""
                 if len(body) > LARGE:
                     body, big = _store_apart(run, event, body, change)
-                if kind is AttemptFinished or kind is RunStarted:
+                if fold is not None and kind in COUNTED:
+                    fold.add(event)
+                if kind is AttemptFinished or kind is RunStarted or kind is TurnStarted:
                     _note(run, event, change, delivered)
                 chain = sha256(chain + body + big.encode() if big else chain + body).digest()  # as `link`, without a call
                 rows.append((run, event.seq, body, chain, big))
             last = events[-1].seq
+        if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
+            change.entries.usages.append((run, last, chain, write_usage(used)))
         row = Row(tally, last, chain, self.presence.name)
         if before is None:
             change.new.append(row)
@@ -278,6 +307,9 @@ class Store(File):
             insert(sql, change.new)
         if change.longer and not update(sql, change.longer):
             raise NotOurs
+        write_entries(sql, change.entries)
+        if change.entries.usages:
+            self.keep_usages(change.entries.usages)
         if change.messages:
             self._send(change.messages)
         return pinned
@@ -336,9 +368,11 @@ def _store_apart(run: str, event: Event, body: bytes, change: _Change) -> tuple[
 
 
 def _note(run: str, event: Event, change: _Change, delivered: Collection[str]) -> None:
-    """Notes which blobs an event names, and the message that it sends."""
-    if type(event) is AttemptFinished and not (event.sent or event.received or event.outbox):
+    """Notes which blobs an event names, the message that it sends, and what finds its run."""
+    if type(event) is AttemptFinished and not (event.sent or event.received or event.outbox or event.recalled):
         return  # as tools end, which are many
+    if type(event) is not AttemptFinished or event.recalled:
+        change.entries.add(run, event)
     change.uses.update((run, name) for name in named((event,)))
     if (sent := message(0, run, event)) is not None:
         change.messages.append((sent, sent.node in delivered))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from orchestra.doors import Message, RunSummary
-from orchestra.events import NOTHING, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, Usage, opened
+from orchestra.events import NOTHING, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, TurnStarted, Usage, opened
 from orchestra.journal.error import JournalError, after_the_end
+from orchestra.tags import is_tag
 
 
 @dataclass(slots=True)
@@ -59,6 +60,39 @@ def named(events: Iterable[Event]) -> Iterator[str]:
                 yield event.received
         elif type(event) is RunStarted:
             yield from filter(None, (event.graph, *event.versions.values()))
+
+
+def planned(start: RunStarted) -> tuple[str, Usage] | None:
+    """The run that a run's plan was made for, and what it cost then; None for a run whose own plan was made, or that has none."""
+    match start.options.get("planned"):
+        case {"run": str(run), "saved": {"calls": int(calls), "prompt_tokens": int(prompt), "output_tokens": int(output)}}:
+            return run, Usage(calls=calls, prompt_tokens=prompt, output_tokens=output)
+        case _:
+            return None
+
+
+def sources(event: Event) -> set[str]:
+    """The runs from which an event copies something: what they were given, an answer, or a plan."""
+    found = set[str]()
+    match event:
+        case RunStarted(parent=parent):
+            found.add(parent)
+            if (plan := planned(event)) is not None:
+                found.add(plan[0])
+        case AttemptFinished(recalled=recalled):
+            found.add(recalled)
+        case TurnStarted(drafted=drafted) if drafted is not None:
+            found.add(drafted.recalled)
+        case _:
+            pass
+    return found - {""}
+
+
+def tags_of(event: Event) -> dict[str, str]:
+    """The tags of a run from its first event, as far as they can be asked for."""
+    if type(event) is not RunStarted or not event.options.get("tags"):
+        return {}
+    return {name: value for name, value in event.tags.items() if is_tag(name, value)}
 
 
 @dataclass(slots=True)

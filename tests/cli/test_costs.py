@@ -182,9 +182,28 @@ def test_where_no_run_is_of_that_name_it_is_said(shell: Shell) -> None:
     assert shell("runs", "costs", "--workflow", "mail").out == "no such runs\n"
 
 
+def test_a_run_whose_events_are_damaged_counts_with_its_stored_usage(shell: Shell) -> None:
+    recorded(shell)
+    before = shell("runs", "costs").out
+    sql(JOURNAL, "UPDATE events SET body = x'7b7d' WHERE run = 'r1' AND seq = 2")
+    assert shell("runs", "costs").out == before
+
+
+RAISED = "UPDATE run_usage SET body = CAST(replace(CAST(body AS TEXT), '1000', '1001') AS BLOB)"
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM run_usage", "UPDATE run_usage SET body = x'00'", "UPDATE run_usage SET seal = 1", RAISED])
+def test_a_usage_that_is_missing_or_damaged_is_summed_up_from_the_events(shell: Shell, change: str) -> None:
+    recorded(shell)
+    before, stored = shell("runs", "costs").out, sql(JOURNAL, "SELECT * FROM run_usage")
+    sql(JOURNAL, change)
+    assert shell("runs", "costs").out == before
+    assert sql(JOURNAL, "SELECT * FROM run_usage") == stored
+
+
 def test_a_damaged_run_is_left_out_and_named(shell: Shell) -> None:
     recorded(shell)
-    sql(JOURNAL, "UPDATE events SET body = x'7b7d' WHERE run = 'r1' AND seq = 2")
+    sql(JOURNAL, "UPDATE events SET body = x'7b7d' WHERE run = 'r1' AND seq = 2", "DELETE FROM run_usage")
     said = shell("runs", "costs")
     assert said.code == 0
     assert said.out.splitlines()[-1].startswith("left out: run r1, J013: the journal is damaged at event 2 of run r1")

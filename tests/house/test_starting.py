@@ -17,7 +17,8 @@ ONE_TOOL = {
     "template tool types wording",
     "engine.kinds": "acceptance asking body calling checking choice climbing",
     "fleet": "ensemble local versions",
-    "journal": "answers bodies chain errands error file large loss mark opening presence reading rows sqlite store summary wal writer",
+    "journal": "answers bodies chain errands error file index large loss mark opening presence reading rows sqlite store summary usage wal "
+    "writer",
     "router": "tools",
     "tools": "cells cite passages search",
     "values": "assign fields formats growth json labels models outcome reading schema text types typetext validator yaml",

@@ -18,6 +18,7 @@ from orchestra.events import AttemptFinished, Event, NodeFinished
 from orchestra.journal.error import JournalError
 from orchestra.journal.postgres import PostgresJournal
 from orchestra.journal.postgres_error import from_postgres
+from orchestra.journal.postgres_schema import VERSION
 from orchestra.testing.conformance import LAWS
 from orchestra.testing.conformance_stories import begun, code_of, ended, middle, sent, status_of, write
 from orchestra.values.outcome import Value
@@ -341,7 +342,7 @@ async def test_tables_are_made_once_by_many_who_open_at_once(postgres: PostgresS
             pass
 
     await asyncio.gather(*(one() for _ in range(8)))
-    assert await sql(postgres, f"SELECT version FROM {schema}.schema_version") == [(1,)]
+    assert await sql(postgres, f"SELECT version FROM {schema}.schema_version") == [(VERSION,)]
 
 
 async def test_a_future_version_is_refused(postgres: PostgresServer, schema: str) -> None:

@@ -1,4 +1,4 @@
-"""A file of version 1 goes on as one of version 2."""
+"""A file of an older version is migrated when it is opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from orchestra.doors import Letter
 from orchestra.journal.error import JournalError
-from orchestra.journal.file import File
+from orchestra.journal.file import SCHEMA, File
 from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.json import digest
 from tests.journal.files import sql
@@ -34,7 +34,7 @@ async def test_runs_of_version_1_are_read_and_go_on(file: Path) -> None:
         journal.append("open", middle(4, 1))
         assert len(await journal.read("open")) == 4
         assert await journal.blob(digest(b"what was sent")) == b"what was sent"
-    assert sql(file, "SELECT version FROM schema_version") == [(2,)]
+    assert sql(file, "SELECT version FROM schema_version") == [(SCHEMA,)]
 
 
 async def test_blobs_that_runs_of_version_1_name_stay_until_the_run_goes(file: Path) -> None:

@@ -1,0 +1,69 @@
+"""Usage: what a run used, summed up, says the same as its calls one by one."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.costs import unpriced
+from orchestra.events import NOTHING, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, Usage
+from orchestra.fleet.config import parse
+from orchestra.journal.usage import read_usage, usage_of, write_usage
+from orchestra.values.outcome import Value
+
+PRICES = ("{prompt: 0, output: 2}", "{prompt: 1, output: 0}", "{prompt: 0, output: 0}", "{prompt: 0, output: 0, cached: 1}")
+FLEET = parse(
+    "schema: orchestra/fleet/v1\nname: several\nservers:\n"
+    + "".join(f'  s{n}: {{endpoint: "http://127.0.0.1:9/v1", model: m, price: {price}}}\n' for n, price in enumerate(PRICES))
+    + '  gateway: {endpoint: "http://127.0.0.1:9/v1", model: m}\nmodels: {base: s0}\n',
+    "several.yaml",
+).servers
+TOKENS = st.sampled_from([0, 0, 3, 9])
+USAGES = st.builds(Usage, TOKENS, TOKENS, TOKENS, st.just(1), st.just(0.5), st.just(0), st.sampled_from([0.0, 0.25]))
+CALLS = st.lists(st.tuples(st.sampled_from(["s0", "s1", "s2", "s3", "gateway", "s0+gateway", ""]), USAGES), max_size=8)
+
+
+def run_of(calls: list[tuple[str, Usage]], *, ended: bool = True) -> list[Event]:
+    """A run with these calls to these servers."""
+    made: list[Event] = [RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="", inputs={})]
+    for number, (server, usage) in enumerate(calls):
+        at = len(made) + 1
+        made.append(AttemptFinished(seq=at, at=1.0, node=f"n{number}", attempt=1, name="reader", server=server, model="m", usage=usage))
+    return [*made, RunFinished(seq=len(made) + 1, at=2.0, status="done", outcome=Value(1))] if ended else made
+
+
+@given(CALLS)
+def test_usage_summed_up_is_priced_as_its_calls_are(calls: list[tuple[str, Usage]]) -> None:
+    priced, wanted = unpriced(FLEET), dict[str, int]()
+    for server, usage in calls:
+        if name := priced(server, usage):
+            wanted[name] = wanted.get(name, 0) + 1
+    used, found = usage_of(run_of(calls)), dict[str, int]()
+    assert used is not None
+    for one in used.calls:
+        if name := priced(one.server, one.usage):
+            found[name] = found.get(name, 0) + one.finished
+    assert found == wanted
+    assert sum((one.usage for one in used.calls), NOTHING) == sum((usage for _, usage in calls), NOTHING)
+
+
+@given(CALLS, st.booleans())
+def test_usage_is_read_as_it_was_written(calls: list[tuple[str, Usage]], ended: bool) -> None:
+    used = usage_of(run_of(calls, ended=ended))
+    assert used is not None
+    assert read_usage(write_usage(used)) == used
+    assert used.status == ("done" if ended else "")
+
+
+def test_a_call_that_goes_out_again_was_left_open_before() -> None:
+    made = run_of([], ended=False)
+    made += [AttemptStarted(seq=seq, at=1.0, node="a", attempt=1, name="reader") for seq in (2, 3, 4)]
+    used = usage_of(made)
+    assert used is not None
+    assert sum(one.open for one in used.calls) == 3
+
+
+def test_without_its_first_event_a_run_has_no_usage() -> None:
+    assert usage_of(run_of([])[1:]) is None
+    assert msgspec.json.decode(write_usage(usage_of(run_of([]))), type=list)[0] == "w"
