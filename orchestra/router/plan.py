@@ -55,10 +55,10 @@ def _workflow(steps: Sequence[Step], answer: Answer, offer: Offer, name: str, de
     mapped = {step.name for step in steps if step.each is not None}
     read = {str(reference.path[0]) for step in steps for reference in step.references if reference.root == "input" and reference.path}
     nodes = {step.name: _node(step, offer, mapped) for step in steps}
-    inputs, types = declared({key: schema for key, schema in offer.values.items() if key in read})
-    said = {"schema": "orchestra/v1", "name": name, "description": description, "input": inputs, "types": types, "nodes": nodes}
     if offer.confirm and (acting := [step for step in steps if offer.skills[step.skill].acts]):
         nodes = _confirmed(nodes, acting, Scope(offer, steps))
+    inputs, types = declared({key: schema for key, schema in offer.values.items() if key in read})
+    said = {"schema": "orchestra/v1", "name": name, "description": description, "input": inputs, "types": types, "nodes": nodes}
     answers = [_reference(value, mapped) for value in answer.values]
     names = [str(value).replace(".", "_").replace("[", "_").replace("]", "") for value in answer.values]
     output = answers[0] if len(answers) == 1 else dict(zip(names, answers, strict=True))
