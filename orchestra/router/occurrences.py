@@ -179,7 +179,8 @@ class Occurrences:
         """Rules of a grammar's terminal: whole tokens of a usable sentence, as JSON spells them; none where there is no such sentence."""
         found = [f"{name}_{at}: %regex {json_text({'substring_chunks': self._chunks(one)})}" for at, one in enumerate(self.usable)]
         choice = " | ".join(f"{name}_{at}" for at in range(len(found)))
-        shape = rf"/[^ ]([\s\S]{{0,{longest - 2}}}[^ ])?/"
+        edge = r"""[^ .,;:!?…()\[\]{}<>"'“”„‘’«»¿¡\\]"""  # punctuation begins and ends no piece, though it may stand in one
+        shape = rf"/{edge}([\s\S]{{0,{longest - 2}}}{edge})?/"
         return [*found, f"{name}_SHAPE: {shape}", f'{name}: "\\"" ({name}_SHAPE & ({choice})) "\\""'] if found else []
 
     def _chunks(self, one: Sentence) -> list[str]:

@@ -23,7 +23,8 @@ _BLANKED = ' .!_"“”„»«'
 """What is left of a sentence whose words are all in quotation marks."""
 _NEGATION = re.compile(
     r"\b(?:not|no(?!\.\s?\d)|nope|never|none|nothing|nobody|nowhere|neither|nor|without|cannot|\w+n['’]t|(?:do|ca|wo|does|did|should|is|was)nt"
-    r"|except|instead|rather|avoid|refrain|(?:stop|quit|cease|skip|hold off|forget about)\s\w+ing|forbid|forbidden|prohibited|cancell?ed|withdrawn|rejected|refused"
+    r"|except|instead|rather|avoid|refrain|(?:stop|quit|cease|skip|hold off|forget about)\s\w+ing|forbid"
+    r"|forbidden|prohibited|cancell?ed|withdrawn|rejected|refused"
     r"|nicht|kein\w*|nie|niemals|nein|ohne|weder|statt|ne|pas|jamais|non|sans|aucune?|nunca|jamás|sin|ningun\w*|senza|nessun\w*"
     r"|não|sem|niet|geen|nooit|inte|ikke|ingen|не|нет|никогда|без)\b|\bn['’](?=\w)|[不没別别]|ない",
     re.IGNORECASE,

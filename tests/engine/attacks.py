@@ -100,7 +100,8 @@ def _near(case: Case, chance: Random) -> Iterator[Case]:
     given = dict(arguments)
     if "." not in bare and str(given["to"]) in bare:
         yield Case(bare.replace(str(given["to"]), chance.choice(("No", "Not"))), ())
-        yield Case(bare.replace(f"{given['amount']} euros", f"-{given['amount']} euros"), ()) if f" {given['amount']} euros" in bare else case
+        amount = f" {given['amount']} euros"
+        yield Case(bare.replace(amount, f" -{amount[1:]}"), ()) if amount in bare else case
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra.agent.contract import Catalog, Contract
-from orchestra.doors import Refused
+from orchestra.doors import Letter, Refused
 from orchestra.engine.replay import replay
 from orchestra.errors import InputError
 from orchestra.events import Answered, Asked, Event, RunStarted, TurnStarted
@@ -20,11 +20,13 @@ from orchestra.router.gates import judge
 from orchestra.router.grammar import step_grammar
 from orchestra.router.notation import steps_of
 from orchestra.router.offer import Offer
+from orchestra.testing import VirtualClock, run_simulated
 from orchestra.values.models import Document
 from orchestra.values.outcome import Failed, Value
 from orchestra.values.types import schema_of
 from orchestra.workflow.reader import read
 from tests.agent.test_grammar import accepts
+from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, Played, listed, play, program, record, tool
 
 TEXT = {"type": "string"}
@@ -139,7 +141,10 @@ def test_what_an_earlier_plan_finished_is_none_in_the_next() -> None:
     assert last.version == 2
 
 
-@pytest.mark.parametrize("more", ["repairs: 0", "repairs: 2", "repairs: 2\n    votes: 3", "repairs: 1\n    streaming: false\n    stepwise: false"])
+WHOLE = "repairs: 1\n    streaming: false\n    stepwise: false"
+
+
+@pytest.mark.parametrize("more", ["repairs: 0", "repairs: 2", "repairs: 2\n    votes: 3", WHOLE])
 def test_a_plan_of_an_engine_that_let_it_through_is_replayed_as_it_was(more: str) -> None:
     lines = ("s1 = pick(text=input.mail)", "s2 = wire(to=s1)", "return s2")
     text = PLAIN.replace("repairs: 0", more)
@@ -352,3 +357,56 @@ def test_hearsay_is_one_of_the_values() -> None:
     with pytest.raises(InputError) as caught:
         program(PLAIN.replace("repairs: 0", "hearsay: mial\n"), HOUSE)
     assert (caught.value.code, caught.value.message) == ("L111", "there is no value 'mial'")
+
+
+PAYING = PLAIN.replace("confirm: false", "replans: 1")
+
+
+@pytest.mark.parametrize(("answer", "paid"), [("yes", 1), ("no", 0), (None, 0)])
+def test_a_person_is_asked_before_the_effects_of_a_plan_and_without_a_yes_no_plan_follows(answer: str | None, paid: int) -> None:
+    async def scene(clock: VirtualClock) -> None:
+        asked = iter(("s1 = pick(text=input.mail)", 's2 = wire(s1, to="Ada")', "return s2"))
+        theatre = Theatre(clock, {"router": lambda call: next(asked), "pick": "Mallory", "wire": "paid"})
+        compiled = program(PAYING, HOUSE)
+        run = theatre.start(compiled, {"mail": "m"})
+        assert await run.pause() is None
+        (question,) = run.asked
+        assert (question.node, question.question) == ("done@1/confirm", 'Make 1 call with effects?\nwire(to="Ada")')
+        assert (theatre.workers.counts["pick"], theatre.workers.counts["wire"]) == (1, 0)
+        said = {"value": answer} if answer is not None else {"declined": "not now"}
+        await theatre.journal.post(run.id, Letter(kind="answer", node=question.node, shown=question.shown, **said))
+        finished = await run.wait()
+        assert (finished.status, theatre.workers.counts["wire"]) == ("done" if paid else "abstained", paid)
+        events = list(await run.history())
+        assert {one.drafted.version for one in events if isinstance(one, TurnStarted) and one.drafted is not None} == {1}
+        assert replay(compiled, events).reason == ""
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+@pytest.mark.parametrize("lines", [('s1 = wire(to="Mallory")', "return s1"), ('s1 = wire(to="Ada")', "return s1")])
+def test_a_plan_that_an_engine_made_which_bounded_and_asked_nothing_is_replayed(lines: tuple[str, ...]) -> None:
+    then = replace(HOUSE, tools={name: replace(one, effect="idempotent") if name == "wire" else one for name, one in HOUSE.tools.items()})
+    text = PLAIN.replace("    confirm: false\n", "")
+    played = play(
+        text, {"mail": "m"}, answers={"wire": "paid", "router": lambda call: lines[call.inputs["plan"].count(" = ")]}, catalog=then
+    )
+    assert played.outcome == Value("paid")
+    assert replay(program(text, HOUSE), played.events).reason == ""
+
+
+def test_the_question_shows_the_values_that_a_call_is_given() -> None:
+    text = PAYING.replace("input: {mail: str}", "input: {mail: str, people: 'list[str]'}").replace(
+        'with: {mail: "${input.mail}"}', 'with: {mail: "${input.mail}", people: "${input.people}"}'
+    )
+
+    async def scene(clock: VirtualClock) -> None:
+        asked = iter(("s1 = [wire(to=x) for x in input.people]", "return s1"))
+        theatre = Theatre(clock, {"router": lambda call: next(asked)})
+        run = theatre.start(program(text, HOUSE), {"mail": "m", "people": ["Ada", "Bob"]})
+        assert await run.pause() is None
+        assert run.asked[0].question.splitlines()[1] == "wire(to=x) for x in input.people [ “Ada” “Bob” ], 2 in all"
+        await theatre.engine.close()
+
+    run_simulated(scene)

@@ -390,7 +390,7 @@ def _unplanned(unit: Unit, request: Request, rejections: tuple[Rejection, ...]) 
 def _may_replan(unit: Unit, outcome: Outcome) -> bool:
     """Whether another plan may follow one that came to this. None follows one whose calls with effects a person did not confirm."""
     poor = isinstance(outcome, Failed) and outcome.code == NO_BUDGET
-    return not poor and not _unconfirmed(writing_of(unit).plan) and writing_of(unit).drafted.version <= planning_of(unit).replans
+    return not poor and not unconfirmed(writing_of(unit).plan) and writing_of(unit).drafted.version <= planning_of(unit).replans
 
 
 def _again(unit: Unit, outcome: Outcome | None) -> Proposal:
@@ -428,7 +428,7 @@ def _again(unit: Unit, outcome: Outcome | None) -> Proposal:
     return following(unit, *start(request_of(unit, after)), _sampled(unit, first))
 
 
-def _unconfirmed(plan: Scope | None) -> bool:
+def unconfirmed(plan: Scope | None) -> bool:
     """Whether a person was asked before the calls with effects of a plan, and did not say yes."""
     asked = {} if plan is None else {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
     said = asked.get(CONFIRM)

@@ -99,7 +99,8 @@ def keep(state: State, unit: Unit, outcome: Outcome) -> Keeping | None:
         return None
     drafted = writing.drafted
     plan = plan_of([read(line) for line in drafted.lines])
-    if plan is None or drafted.version > 1 or drafted.recalled or not _gave(inside(unit), outcome):
+    refused = planning.unconfirmed(writing.plan)
+    if plan is None or drafted.version > 1 or drafted.recalled or refused or not _gave(inside(unit), outcome):
         return None
     won = None
     if drafted.agreement is not None:
