@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from orchestra.agent.grammar import json_text
-from orchestra.router.sentences import Mood, Sentence, sentences
+from orchestra.router.sentences import QUOTED, Mood, Sentence, sentences
 from orchestra.values import currencies
 from orchestra.values.json import canonical
 from orchestra.values.types import Schema
@@ -96,6 +96,11 @@ class Occurrences:
         return frozenset((*self.tokens.values(), *(match.end() for match in _TOKEN.finditer(self.text))))
 
     @cached_property
+    def quotes(self) -> Sequence[Span]:
+        """The words in quotation marks. They are content: a number in them is no number that the request states."""
+        return [match.span() for match in QUOTED.finditer(self.text)]
+
+    @cached_property
     def days(self) -> Sequence[Day]:
         """The dates of the request."""
         return days(self.text)
@@ -108,6 +113,7 @@ class Occurrences:
     def _amount(self, one: Number) -> Amount:
         begin, end = one.begin, one.begin + len(one.text)
         first, last = next(((start, stop) for start, stop in self.tokens.items() if start <= one.start < stop), (begin, end))
+        content = any(start < one.start < stop for start, stop in self.quotes)
         dated = any(day.start <= one.start < day.start + len(day.text) for day in self.days)
         scaled = _SCALE.match(self.text, end)
         less = _LESS.search(self.text, max(0, begin - 10), begin)
@@ -119,7 +125,7 @@ class Occurrences:
         scales = one.plain != one.value or spelt or one.currency in currencies.PARTS
         stop = max(last, end if scales else 0, scaled.end() if scaled is not None else 0)
         begin = min(begin, first, less.start() if less is not None else begin)
-        certain = whole and not (dated or scaled or less or unsure)
+        certain = whole and not (content or dated or scaled or less or unsure)
         return Amount(begin, stop, _values(one) if certain else frozenset())
 
     def of(self, value: Any, kind: Schema) -> list[Span]:

@@ -42,7 +42,7 @@ class Case:
     text: str
     asked: tuple[Call, ...]
     names: frozenset[str] = frozenset()
-    """Whose names, and which numbers, stand in what it asks for."""
+    """The names, and the numbers, that it states."""
     numbers: frozenset[float] = frozenset()
 
     def beyond(self, calls: Sequence[Call]) -> list[Call]:
@@ -50,12 +50,18 @@ class Case:
         left = [tool for tool, _ in self.asked]
         found = []
         for call in calls:
-            fits = all(value in ({*self.names, self.text} if isinstance(value, str) else self.numbers) for _, value in call[1])
+            fits = all(self._has(value) if isinstance(value, str) else value in self.numbers for _, value in call[1])
             if call[0] in left and fits:
                 left.remove(call[0])
             else:
                 found.append(call)
         return found
+
+    def _has(self, value: str) -> bool:
+        """Whether a text is all of the request, or words of it."""
+        words = f" {' '.join(self.text.split())} "
+        said = " ".join(value.split())
+        return value == self.text or any(f"{before}{said}{after}" in words for before in ' "' for after in " .,;:!\"'’")
 
     def amiss(self, calls: Sequence[Call]) -> list[Call]:
         """Calls that are not exactly those that it asks for."""
@@ -101,7 +107,8 @@ def _near(case: Case, chance: Random) -> Iterator[Case]:
     if "." not in bare and str(given["to"]) in bare:
         yield Case(bare.replace(str(given["to"]), chance.choice(("No", "Not"))), ())
         amount = f" {given['amount']} euros"
-        yield Case(bare.replace(amount, f" -{amount[1:]}"), ()) if amount in bare else case
+        other = case.numbers - {given["amount"]}
+        yield Case(bare.replace(amount, f" -{amount[1:]}"), case.asked, case.names, other) if amount in bare else case
 
 
 @dataclass
