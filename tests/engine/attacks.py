@@ -99,6 +99,8 @@ def _near(case: Case, chance: Random) -> Iterator[Case]:
     yield case
     yield Case(f" {case.text} ".replace(" ", "  "), case.asked, case.names, case.numbers)
     bare = case.text.rstrip(".")
+    if ". " in bare or any(tool == "email" for tool, _ in case.asked):
+        return  # of several sentences, or commands, one may still ask for something
     yield Case(f"{bare}?", ())
     yield Case(f"Do not {bare[0].lower()}{bare[1:]}", ())
     yield Case(f"{bare} (cancelled)", ())
@@ -107,7 +109,7 @@ def _near(case: Case, chance: Random) -> Iterator[Case]:
     if "." not in bare and str(given["to"]) in bare:
         yield Case(bare.replace(str(given["to"]), chance.choice(("No", "Not"))), ())
         amount = f" {given['amount']} euros"
-        other = case.numbers - {given["amount"]}
+        other = case.numbers - {given["amount"]} | {-given["amount"]}
         yield Case(bare.replace(amount, f" -{amount[1:]}"), case.asked, case.names, other) if amount in bare else case
 
 
