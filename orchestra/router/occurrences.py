@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -102,8 +102,11 @@ class Occurrences:
 
     @cached_property
     def days(self) -> Sequence[Day]:
-        """The dates of the request."""
-        return days(self.text)
+        """The dates of the request, of which any white space parts the words."""
+        kept = [at for at, char in enumerate(self.text) if not (char.isspace() and self.text[at - 1 : at].isspace())]
+        found = days("".join(" " if self.text[at].isspace() else self.text[at] for at in kept))
+        ends = [kept[one.start + len(one.text) - 1] + 1 for one in found]
+        return [replace(one, start=kept[one.start], text=self.text[kept[one.start] : end]) for one, end in zip(found, ends, strict=True)]
 
     @cached_property
     def amounts(self) -> Sequence[Amount]:

@@ -248,6 +248,12 @@ def test_the_grammar_of_a_whole_plan_has_the_constants_of_the_request_alone() ->
     assert not accepts(grammar, 's1 = pay(to="Bob", amount=50)\nreturn s1')
 
 
+@pytest.mark.parametrize("text", ["on 12 May 2026", "on  12  May\n2026", 'for "12 or 2026 apples"'])
+def test_numbers_of_dates_and_of_quoted_words_are_no_amounts(text: str) -> None:
+    found = Occurrences(f"Pay Bob  5 euros {text}")
+    assert [value for value in (5, 12, 2026) if found.of_number(Fraction(value))] == [5]
+
+
 def test_words_in_quotation_marks_are_content_unless_they_are_all_of_the_request() -> None:
     assert [one.mood for one in sentences('Tell Bob "do not come".')] == [Mood.COMMAND]
     assert [one.mood for one in sentences('"Do not pay Bob."')] == [Mood.NEGATION]
