@@ -49,7 +49,10 @@ INNER = frozenset(tool.contract.name for tool in router_tools.TOOLS)
 """Tools of the workflow `planner`, which are no skills of a plan either."""
 ADVISERS = frozenset({"difficulty"})
 """Agents that say something about a call, and answer nothing: no steps of a plan, unless they are named."""
-_KEYS = ("repairs", "replans", "stepwise", "shortlist", "copied", "grounded", "each_part", "hearsay", "anyway", "cache", "votes")
+_KEYS = (
+    *("repairs", "replans", "stepwise", "shortlist", "copied", "literals", "confirm", "grounded", "each_part", "hearsay", "anyway"),
+    *("cache", "votes"),
+)
 """Of a wish: the keys that a `plan` node has too."""
 NODE = "answer"
 """The one node of what a request becomes."""
@@ -139,6 +142,10 @@ class Wish:
     """Skills that the router is shown at most."""
     copied: bool = True
     """Whether the texts that a plan states are pieces of the request."""
+    literals: bool = False
+    """Whether calls with effects may be given texts and numbers that are not in the request."""
+    confirm: bool = True
+    """Whether a person is asked before a plan makes calls with effects."""
     grounded: bool = True
     """Whether the first step of a plan reads one of the values at hand, where some skill can: what somebody brings along is meant."""
     each_part: bool = True

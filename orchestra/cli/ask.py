@@ -47,7 +47,10 @@ class Planned:
     steps: Annotated[int, typer.Option(min=1, max=100, help="Steps of a plan at most.")] = 8
     repairs: Annotated[int, typer.Option(min=0, max=10, help="How often a line that was refused is handed back.")] = 2
     whole: Annotated[bool, typer.Option("--whole", help="Let the router write the whole plan at once, not line by line.")] = False
-    free: Annotated[bool, typer.Option("--free", help="Let it state texts of its own; else they are pieces of the request.")] = False
+    free: Annotated[
+        bool,
+        typer.Option("--free", help="Let it state texts of its own, also for calls with effects; else they are pieces of the request."),
+    ] = False
     ungrounded: Annotated[
         bool, typer.Option("--ungrounded", help="Let a plan begin without what is brought along; else its first step reads some of it.")
     ] = False
@@ -58,7 +61,7 @@ class Planned:
     larger: Annotated[str | None, typer.Option(metavar="AGENT", help="The agent that goes on when the repairs are used up.")] = None
     votes: Annotated[int, typer.Option(min=1, max=16, help="Plans that are sampled; the one that most of them agree on is taken.")] = 1
 
-    def drafting(self, replans: int = 0) -> Drafting:
+    def drafting(self, replans: int = 0, *, confirm: bool = True) -> Drafting:
         """What is to be planned. Raises `InputError` C010, C013 or C014 for values that cannot be read, R022 for an empty request."""
         from orchestra.cli.drafting import Drafting, from_files, values
         from orchestra.planning import Wish, worded
@@ -71,6 +74,8 @@ class Planned:
             repairs=self.repairs,
             stepwise=not self.whole,
             copied=not self.free,
+            literals=self.free,
+            confirm=confirm,
             grounded=not self.ungrounded,
             anyway=self.anyway,
             cache=self.cache,
@@ -91,6 +96,7 @@ class Asking(Planned):
         list[str] | None, typer.Option(metavar="LIMITS", help="Of the run, its planning included: tokens=20000,seconds=60.")
     ] = None
     tags: Tagged = None
+    yes: Annotated[bool, typer.Option("--yes", help="Make calls with effects without asking a person before.")] = False
     explain: Annotated[bool, typer.Option("--explain", help="Show what each step took beside what it might have taken.")] = False
     fleet: Fleet = None
     as_json: Json = False
@@ -116,8 +122,8 @@ def register(app: typer.Typer) -> None:
 def ask(context: typer.Context, asked: Asking) -> None:
     """Answer a request: the router plans which agents and tools to use, and the plan runs while it is being written.
 
-    A plan uses only what has no effects, unless --only names it. Its lines stand on stderr, each as it is accepted; the answer, with
-    what it rests on, on stdout.
+    A plan uses only what has no effects, unless --only names it; calls with effects are made after a person has said yes to them, or
+    with --yes. Its lines stand on stderr, each as it is accepted; the answer, with what it rests on, on stdout.
 
     Exits as `orchestra run` does, and with 3 where the router gave no plan.
     """
@@ -128,7 +134,7 @@ def ask(context: typer.Context, asked: Asking) -> None:
     from orchestra.tags import typed
 
     manner = Manner.of(as_json=asked.as_json, stream=False, live=asked.live)
-    wanted = asked.drafting(asked.replans)
+    wanted = asked.drafting(asked.replans, confirm=not asked.yes)
     chosen = settings(fleet=asked.fleet)
     wanted = replace(wanted, budget=read_budget(asked.budget or ()), explain=asked.explain, tags=typed(asked.tags or ()))
     leave(carry_out(partial(drafting.ask, opener(context), chosen, wanted, manner)))

@@ -6,13 +6,15 @@ requests have one intent where they are equal but for case, spaces, punctuation 
 are taken out: numbers, quoted texts, dates, and names. In the second case the constants of the plan are filled anew from the same places
 of the new request, and only where that is certain: each literal that changed must be one that the plan copied, or (a name excepted) one
 that it passes on with the whole request; each constant must be found in the old request; and what is found twice must have changed alike.
-Whatever comes of it passes all gates again.
+Whatever comes of it passes all gates again. A plan with a call that has effects serves the identical request only: equal but for Unicode
+form and spaces. There a question mark, a sign or the case of a letter makes another request.
 
 Pure: nothing is read or kept here. What was stored is data of strangers: it is checked as such, read by the notation, and never executed.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +25,7 @@ from orchestra.events import NOTHING, Usage
 from orchestra.router.gates import UNSERVED, judge
 from orchestra.router.intents import Intent, Pair, aligned
 from orchestra.router.notation import ELEMENT, INPUT, Answer, Argument, Line, Literal, NotPlan, Reference, Step, read
+from orchestra.router.occurrences import Occurrences
 from orchestra.router.offer import Offer, Skill
 from orchestra.router.plan import Plan, plan_of
 from orchestra.router.telling import MAX_REQUEST
@@ -74,6 +77,7 @@ def shape(offer: Offer, router: str, *more: str) -> str:
     skills = sorted((_told(skill) for skill in offer.skills.values()), key=lambda told: str(told[0]))
     limits = [offer.limits.steps, offer.limits.width]
     switches = [bool(offer.words), offer.declines, *(["grounded"] if offer.grounds else []), *(["each_part"] if offer.several else [])]
+    switches += ["literals"] if offer.occurrences is None and any(one.acts for one in offer.skills.values()) else []
     return digest(canonical([FORMAT, dict(offer.values), offer.returns, skills, limits, *switches, router, *more]))
 
 
@@ -114,11 +118,19 @@ def recalled(stored: Any, request: str, offer: Offer, of: str, whole: Collection
     if not 0 <= found.agree <= found.sampled or (found.sampled and not found.agree):
         raise Unfit("it says that more samples agreed than there were", foreign=True)
     plan = _plan(found.lines)
-    of_old = replace(offer, words=offer.words and found.request, several=None)
+    said = None if offer.occurrences is None else Occurrences(found.request)
+    of_old = replace(offer, words=offer.words and found.request, several=None, occurrences=said)
     _gate(plan, of_old, foreign=True)  # its texts are pieces of the request that it was for
+    if identical(found.request) != identical(request) and any(offer.skills[step.skill].acts for step in plan.steps):
+        raise Unfit("it has effects, and the request is another one")
     fitted = _fitted(plan, found.request, request, offer, whole)
     _gate(fitted, offer)
     return fitted, found
+
+
+def identical(request: str) -> str:
+    """A request as a plan with effects is kept for it: in one Unicode form, its runs of white space as single spaces."""
+    return " ".join(unicodedata.normalize("NFC", request).split())
 
 
 def _plan(lines: Sequence[str]) -> Plan:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestra.router.effects import faults, unasked
 from orchestra.router.grounds import is_ground, reads
 from orchestra.router.notation import ELEMENT, INPUT, Answer, Line, Literal, NotPlan, Reference, Step, read
 from orchestra.router.offer import Offer, Scope, Skill, element_of, free, statable
@@ -50,6 +51,12 @@ def line_of(text: str, number: int) -> Line | Rejection:
         return Rejection(
             "R001", f"/steps/{number}", f"{error.reason}, at column {error.column} of {shown!r}", "s1 = NAME(ARGUMENT=input.NAME)"
         )
+
+
+def refusals(offer: Offer) -> list[Rejection]:
+    """Why the request asks for no call of the skills with effects."""
+    found = [unasked(skill, offer) for skill in offer.skills.values() if skill.acts]
+    return [Rejection(code, "/steps/1", reason, hint) for code, _, reason, hint in filter(None, found)]
 
 
 def judge(line: Line, offer: Offer, steps: Sequence[Step]) -> list[Rejection]:
@@ -113,7 +120,8 @@ def _step(step: Step, scope: Scope, steps: Sequence[Step]) -> Iterator[Rejection
     for name in step.after:
         if name not in scope.steps:
             yield Rejection("R004", f"{path}/after", f"there is no {name} before this step")
-    yield from _arguments(step, skill, scope, element, path)
+    found = list(_arguments(step, skill, scope, element, path))
+    yield from found or (Rejection(code, f"{path}{at}", reason, hint) for code, at, reason, hint in faults(step, skill, offer, steps))
     yield from _idle(step, skill, offer, path)
     yield from _dear(step, offer, steps, path)
 

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from orchestra.agent.grammar import bounded, decodable, json_text, literal, quoted
+from orchestra.router.effects import constants, further, unasked
 from orchestra.router.grounds import is_ground, is_whole, read_by_going_over
 from orchestra.router.notation import COMPACT, ELEMENT, Answer, Argument, Literal, Reference, Step
-from orchestra.router.offer import Offer, Scope, Skill, free, parts, statable
+from orchestra.router.occurrences import Occurrences
+from orchestra.router.offer import Offer, PossibleScope, Scope, Skill, free, parts, statable
 from orchestra.values.json import canonical
 from orchestra.values.schema import NOTES, choices
 from orchestra.values.types import Schema, elements, under
@@ -106,14 +108,14 @@ def plan_grammar(offer: Offer) -> str:
     rest = ""
     for number in range(offer.limits.steps, 0, -1):
         before = [f"s{index}" for index in range(1, number)]
-        scope = _Guess(offer, before)
+        scope = PossibleScope(offer, before)
         calls = writer.any_call(scope, offer.skills, writer.grounds(scope) if not before else [])
         here = f"{literal(f's{number} = ')} {writer.rule(' | '.join(calls))}" if calls else ""
         choices = [f"{here} {literal(chr(10))} {rest}"] if here and rest else []
         if before and (answers := _answers(offer, scope)):
             choices.append(writer.answer(answers))
         if here and not rest:  # the last step there is room for
-            last = _Guess(offer, [*before, f"s{number}"])
+            last = PossibleScope(offer, [*before, f"s{number}"])
             choices.append(f"{here} {literal(chr(10))} {writer.answer(_answers(offer, last))}")
         if not choices:
             raise NoStep("no skill of the offer can be called with the values at hand")
@@ -125,24 +127,6 @@ def plan_grammar(offer: Offer) -> str:
 
 def _answers(offer: Offer, scope: Scope) -> list[Reference]:
     return [found for found, kind in scope.of_steps() if offer.proof.misfit(kind, offer.returns) is None]
-
-
-class _Guess(Scope):
-    """The values at hand where nobody knows yet what the earlier steps are: each may be a call of any skill."""
-
-    def __init__(self, offer: Offer, names: Sequence[str]) -> None:
-        super().__init__(offer)
-        self._names = names
-
-    def of_steps(self) -> list[tuple[Reference, Schema]]:
-        outputs = {canonical(skill.output): skill.output for skill in self.offer.skills.values()}
-        found: dict[tuple[str, bytes], tuple[Reference, Schema]] = {}
-        for name in self._names:
-            for output in outputs.values():
-                for kind in (output, {"type": "array", "items": output}):
-                    for reference, inner in parts(Reference(name), kind):
-                        found.setdefault((str(reference), self.offer.proof.mark(inner)), (reference, inner))
-        return list(found.values())
 
 
 class _Writer:
@@ -199,13 +183,31 @@ class _Writer:
     def calls(self, scope: Scope, skills: Iterable[str], demands: Sequence[Values] = ()) -> list[tuple[str, str]]:
         """One rule a skill that can be called with the values at hand, one of them of each of the `demands`, and not as an earlier step
         calls it."""
-        values = {acts: self._values(_sure(scope) if acts else scope.at_hand()) for acts in _EITHER}
+        values = {acts: self._given(scope, acts=acts) for acts in _EITHER}
         found = []
         for skill in skills:
             twins, one = self._calling(skill, each=False), self.offer.skills[skill]
-            if (body := self._arguments(one, values[one.acts], demands, twins, _closed)) is not None:
+            if one.acts and self.offer.occurrences is not None and (before := self._before(skill)):
+                calls = [literal(str(call).partition(" = ")[2]) for call in further(before, one, self.offer.occurrences)]
+                found += [(skill, self.rule(" | ".join(calls)))] if calls else []
+            elif not self._barred(skill) and (body := self._arguments(one, values[one.acts], demands, twins, _closed)) is not None:
                 found.append((skill, self.rule(f"{literal(skill + '(')} {body}")))
         return found
+
+    def _given(self, scope: Scope, *, acts: bool) -> Values:
+        """What a call may be given: one with effects what is at hand and no hearsay, and of constants those of the request."""
+        return self._values(_sure(scope), constant=self._effect_constant) if acts else self._values(scope.at_hand())
+
+    def _before(self, skill: str) -> list[Step]:
+        return [step for step in self.before.values() if step.skill == skill]
+
+    def _barred(self, skill: str) -> bool:
+        """Whether the request asks for no call of a skill with effects."""
+        return unasked(self.offer.skills[skill], self.offer) is not None
+
+    def _bounded(self, skill: str) -> bool:
+        """Whether it has effects that the request bounds."""
+        return self.offer.skills[skill].acts and self.offer.occurrences is not None
 
     def bracketed(self, mapped: Sequence[str]) -> list[str]:
         """Calls of each element, behind their bracket: one choice among the plain ones, so that of a thousand skills none stands twice."""
@@ -224,6 +226,7 @@ class _Writer:
         found = []
         for acts in _EITHER:
             skills = [one for one in chosen if self.offer.skills[one].acts is acts]
+            skills = [one for one in skills if not self._bounded(one) or not (self._before(one) or self._barred(one))]
             found += self._over_lists(scope, skills, demands, acts=acts) if skills else []
         return found
 
@@ -238,10 +241,11 @@ class _Writer:
         found = []
         for (_, read, _), (every, lists) in sorts.items():
             ends = self._over(lists)
-            ways = [(self._values(at_hand), [self._values(every, stated=False), *demands])]
+            stated = self._effect_constant if acts else self._constant
+            ways = [(self._values(at_hand, constant=stated), [self._values(every, stated=False), *demands])]
             if read:
                 whole = [one for one in every if is_whole(one[0])]
-                ways.append((self._values([*at_hand, *every]), [self._values(whole, stated=False)]))
+                ways.append((self._values([*at_hand, *every], constant=stated), [self._values(whole, stated=False)]))
             for skill in chosen:
                 twins = tuple(twin for twin in self._calling(skill, each=True) if self.before[twin].each in lists)
                 bodies = (self._arguments(self.offer.skills[skill], values, wanted, twins, ends) for values, wanted in ways)
@@ -249,14 +253,14 @@ class _Writer:
         return found
 
     def _over_stated(self, scope: Scope, chosen: Sequence[str], demands: Sequence[Values]) -> list[tuple[str, str]]:
-        given = {acts: self._values(_sure(scope) if acts else scope.at_hand()) for acts in _EITHER}
+        given = {acts: self._given(scope, acts=acts) for acts in _EITHER}
         found = []
-        for skill in chosen if self.offer.limits.width >= FEWEST else ():
+        for skill in [one for one in chosen if not self._bounded(one)] if self.offer.limits.width >= FEWEST else ():
             one = self.offer.skills[skill]
             values = given[one.acts]
             for mark, sort in {mark: sort for field in one.fields.values() for mark, sort in self._sorts(field).items()}.items():
                 twins = tuple(twin for twin in self._calling(skill, each=True) if self._goes_over(self.before[twin], mark))
-                wanted = [self._given(mark), *demands]
+                wanted = [self._element(mark), *demands]
                 if (body := self._arguments(one, values, wanted, twins, self._of_stated(mark, sort))) is not None:
                     found.append((skill, body))
         return found
@@ -274,7 +278,7 @@ class _Writer:
         fields = self.offer.skills[twin.skill].fields
         return isinstance(twin.each, Literal) and all(mark in self._sorts(fields[name]) for name in given)
 
-    def _given(self, mark: bytes) -> Values:
+    def _element(self, mark: bytes) -> Values:
         """What gives the element of such a list to the arguments that could state it themselves, and to no others."""
 
         def values(kind: Schema, but: frozenset[str] = _ALL) -> str | None:
@@ -310,7 +314,7 @@ class _Writer:
 
         return ends
 
-    def _values(self, at_hand: Sequence[tuple[Reference, Schema]], *, stated: bool = True) -> Values:
+    def _values(self, at_hand: Sequence[tuple[Reference, Schema]], *, stated: bool = True, constant: Values | None = None) -> Values:
         """What gives the rule of all values of a type: those at hand that fit, and constants where they may be `stated`."""
         known: dict[tuple[bytes, frozenset[str]], str | None] = {}
         proof = self.offer.proof
@@ -320,8 +324,8 @@ class _Writer:
             if mark not in known:
                 said = [str(reference) for reference, have in at_hand if proof.misfit(have, kind) is None]
                 fitting = [literal(one) for one in said if one not in but]
-                constant = self._constant(kind, but) if stated else None
-                choices = list(dict.fromkeys([*fitting, *([constant] if constant else [])]))
+                said_of = (constant or self._constant)(kind, but) if stated else None
+                choices = list(dict.fromkeys([*fitting, *([said_of] if said_of else [])]))
                 known[mark] = self.rule(" | ".join(choices)) if choices else None
             return known[mark]
 
@@ -392,6 +396,35 @@ class _Writer:
                 others.append(one)
         found += [self._json(others, longest)] if others else []
         return self.rule(" | ".join(dict.fromkeys(found))) if found else None
+
+    def _effect_constant(self, kind: Schema, but: frozenset[str] = _ALL) -> str | None:
+        """The constants of a type that a call with effects may be given, but these."""
+        given = self.offer.occurrences
+        if given is None:
+            return self._constant(kind, but)
+        found: list[str] = []
+        for one in statable(kind):
+            if free(one):
+                found += [self._but(words, but)] if (words := self._of_request(given)) else []
+            elif one.get("type") == "array" and not one.keys() & {"enum", "const"}:
+                found += self._list_of_one(one, but)
+            else:
+                found += [literal(text) for text in map(str, map(Literal, constants(one, given))) if text not in but]
+        return self.rule(" | ".join(dict.fromkeys(found))) if found else None
+
+    def _list_of_one(self, kind: Schema, but: frozenset[str]) -> list[str]:
+        """Lists of one constant of the request at most."""
+        low, high, inner = int(kind.get("minItems", 0)), int(kind.get("maxItems", 1)), elements(kind)
+        found = [literal("[]")] if not low and "[]" not in but else []
+        item = self._effect_constant(under(kind, inner), _beginnings(but)) if isinstance(inner, dict) and low <= 1 <= high else None
+        return [*found, *([f"{literal('[')} {item} {literal(']')}"] if item else [])]
+
+    def _of_request(self, given: Occurrences) -> str:
+        """A piece of the request for a call with effects, as JSON spells it; empty where it has none."""
+        if (name := "PIECE") not in self.known:
+            self.known.add(name)
+            self.sources += given.rules(name, MAX_TEXT)
+        return name if given.usable else ""
 
     def _list(self, kind: Schema, but: frozenset[str], longest: int = MAX_LISTED) -> list[str]:
         """Lists of constants, but these. A list begins otherwise than those that are left out: a grammar has no other words for it."""

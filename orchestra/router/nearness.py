@@ -45,6 +45,12 @@ def nearest(skills: Sequence[Skill], request: str) -> Skill | None:
     return found
 
 
+def mentions(request: str, told: str) -> bool:
+    """Whether a request shares a word that carries meaning with a name or a description."""
+    asked, words = _words(request), _words(_cut(told))
+    return any(_alike(asked, words).values())
+
+
 def _cut(text: str) -> str:
     """A text whose names, such as `book_flight`, are cut into their words."""
     return " ".join(" ".join(CUT.findall(word)) if word.isascii() else word for word in WORD.findall(text))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from orchestra.agent.contract import Contract
 from orchestra.router.notation import ELEMENT, INPUT, WORD, Reference, Step
+from orchestra.router.occurrences import Occurrences
 from orchestra.values.assign import assignable
 from orchestra.values.json import canonical, digest
 from orchestra.values.types import Schema, branches, bundled, elements, item, under, union
@@ -115,6 +116,10 @@ class Offer:
     """How many elements the lists at hand have, by the references to them."""
     several: Parts | None = None
     """The parts of a request that has several, each of which gets a step (`orchestra.router.several`)."""
+    occurrences: Occurrences | None = None
+    """The request, in which the constants of calls with effects occur (`orchestra.router.effects`); None where literals are allowed."""
+    confirm: bool = False
+    """Whether a person is asked before a plan makes calls with effects."""
     left_out: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Skills that there are and that a plan may not name all the same, each with a code and why: `is not on the shortlist`."""
 
@@ -220,6 +225,7 @@ class Scope:
         self.offer = offer
         self.inputs = dict(offer.values)
         self.steps: dict[str, Schema] = {}
+        self.mapped = {step.name for step in steps if step.each is not None}
         for step in steps:
             self.add(step)
 
@@ -288,6 +294,24 @@ class Scope:
                 return kind
             kind = item(kind, one) if isinstance(one, int) else part(kind, one)
         return kind
+
+
+class PossibleScope(Scope):
+    """The values at hand where nobody knows yet what the earlier steps are: each may be a call of any skill."""
+
+    def __init__(self, offer: Offer, names: Sequence[str]) -> None:
+        super().__init__(offer)
+        self._names = names
+
+    def of_steps(self) -> list[tuple[Reference, Schema]]:
+        outputs = {canonical(skill.output): skill.output for skill in self.offer.skills.values()}
+        found: dict[tuple[str, bytes], tuple[Reference, Schema]] = {}
+        for name in self._names:
+            for output in outputs.values():
+                for kind in (output, {"type": "array", "items": output}):
+                    for reference, inner in parts(Reference(name), kind):
+                        found.setdefault((str(reference), self.offer.proof.mark(inner)), (reference, inner))
+        return list(found.values())
 
 
 def _documents(kind: Schema) -> bool:

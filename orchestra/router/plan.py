@@ -10,9 +10,10 @@ from typing import Any
 from orchestra.agent.types import project_models
 from orchestra.errors import InputError
 from orchestra.router.notation import ELEMENT, INPUT, Answer, Argument, Line, Literal, Reference, Step
-from orchestra.router.offer import Offer
+from orchestra.router.offer import Offer, Scope
 from orchestra.values.schema import show
-from orchestra.values.types import Schema, parse_type
+from orchestra.values.text import counted
+from orchestra.values.types import Schema, branches, elements, parse_type
 from orchestra.workflow.nodes import Graph
 from orchestra.workflow.signatures import models_of
 from orchestra.workflow.syntax import escaped
@@ -54,6 +55,8 @@ def _workflow(steps: Sequence[Step], answer: Answer, offer: Offer, name: str, de
     mapped = {step.name for step in steps if step.each is not None}
     read = {str(reference.path[0]) for step in steps for reference in step.references if reference.root == "input" and reference.path}
     nodes = {step.name: _node(step, offer, mapped) for step in steps}
+    if offer.confirm and (acting := [step for step in steps if offer.skills[step.skill].acts]):
+        nodes = _confirmed(nodes, acting, Scope(offer, steps))
     inputs, types = declared({key: schema for key, schema in offer.values.items() if key in read})
     said = {"schema": "orchestra/v1", "name": name, "description": description, "input": inputs, "types": types, "nodes": nodes}
     answers = [_reference(value, mapped) for value in answer.values]
@@ -117,6 +120,53 @@ def _node(step: Step, offer: Offer, mapped: set[str]) -> dict[str, Any]:
     if step.after:
         node["after"] = list(step.after)
     return node
+
+
+CONFIRM = "confirm"
+"""The node of the question to a person before a plan's calls with effects; the steps of plans have other names."""
+YES, NO = "yes", "no"
+SHOWN = 8
+"""Elements of a list at hand that the question shows."""
+
+
+def _confirmed(nodes: Mapping[str, Any], acting: Sequence[Step], scope: Scope) -> dict[str, Any]:
+    """The nodes of a plan, of which those with effects run where a person says yes to all of them."""
+    calls = "\n".join(_shown(step, scope) for step in acting)
+    question = {"ask": f"Make {counted(len(acting), 'call')} with effects?\n{calls}", "options": [YES, NO]}
+    agreed = {"when": f"${{{CONFIRM} == '{YES}'}}"}
+    waiting = {step.name for step in acting}
+    return {CONFIRM: question, **{name: {**node, **agreed} if name in waiting else node for name, node in nodes.items()}}
+
+
+def _shown(step: Step, scope: Scope) -> str:
+    """A call as the person reads it: its constants as the plan has them, what it refers to by its value."""
+    given = ", ".join(f"{name}={_said(value, step, scope)}" for name, value in step.arguments.items())
+    return f"{step.skill}({given})" + (f" for {ELEMENT} in {_said(step.each, step, scope)}" if step.each is not None else "")
+
+
+def _said(value: Argument, step: Step, scope: Scope) -> str:
+    """A value in the question; a record, and an element of a list, by its name."""
+    if not isinstance(value, Reference):
+        return str(escaped(str(value)))
+    kind = scope.type_of(value) if value.root != ELEMENT else {}
+    at = _reference(value, scope.mapped)[2:-1]
+    if not isinstance(kind, dict) or not _scalar(inner := _inner(kind)):
+        return str(value)
+    if inner is kind:
+        return f"“${{{at}}}”"
+    parts = "".join(f"${{size({at}) > {one} ? '“' + string({at}[{one}]) + '” ' : ''}}" for one in range(SHOWN))
+    return f"{value} [ {parts}${{size({at}) > {SHOWN} ? '… ' : ''}}], ${{size({at})}} in all"
+
+
+def _inner(kind: Schema) -> Schema:
+    """The type of the elements of a list; any other type itself."""
+    several = branches(kind)
+    inner = elements(kind) if len(several) == 1 and several[0].get("type") == "array" else kind
+    return inner if isinstance(inner, dict) else {}
+
+
+def _scalar(kind: Schema) -> bool:
+    return all(one.get("type") in ("string", "integer", "number", "boolean") or "enum" in one for one in branches(kind))
 
 
 def _argument(value: Argument, mapped: set[str]) -> Any:

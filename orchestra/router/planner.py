@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from orchestra.router import telling
-from orchestra.router.gates import IDLE, UNSERVED, Rejection, judge, line_of
+from orchestra.router.gates import IDLE, UNSERVED, Rejection, judge, line_of, refusals
 from orchestra.router.grammar import BEGUN, NoStep, plan_grammar, step_grammar
 from orchestra.router.notation import Answer, Line, Reference, Step, lines, read
 from orchestra.router.offer import Offer
@@ -250,7 +250,8 @@ def _ask(state: Drafting, *, begun: bool = False) -> tuple[Drafting, Wanted]:
         reason = str(error) if len(state.steps) < offer.limits.steps else "the steps are used up, and none gives what is wanted"
         wanted = f"wanted is {telling.kind(offer.returns)}, at hand {', '.join(offer.values) or 'nothing'}"
         wanted += "".join(f"; {name} {why}" for name, (code, why) in offer.left_out.items() if code == "R021")
-        return state, Unplanned((*state.rejected, Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, wanted)), state.steps)
+        fault = Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, wanted)
+        return state, Unplanned((*state.rejected, *([] if state.steps else refusals(offer)), fault), state.steps)
     feedback = tuple(map(str, state.rejected))
     told = {
         "skills": telling.skills(offer.skills.values()),

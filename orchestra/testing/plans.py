@@ -15,6 +15,7 @@ from orchestra.events import Drafted, TurnStarted
 from orchestra.router.gates import judge
 from orchestra.router.grounds import grounded
 from orchestra.router.notation import Answer, Reference, Step, read
+from orchestra.router.occurrences import Occurrences
 from orchestra.router.offer import Offer
 from orchestra.router.plan import Plan, plan_of, question, rewritten, so_far, workflow
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, shortened, start
@@ -237,7 +238,9 @@ class Reading:
         words = shortened(str(self.goal)) if self.planning.copied else ""
         declines = not self.planning.anyway
         offer = Offer.of(skills, known, self.node.output, limits=self.planning.limits, words=words, declines=declines)
-        offer = replace(offer, derived=frozenset((*self.told.values, *self.planning.hearsay)))
+        said = None if self.planning.literals else Occurrences(shortened(str(self.goal)))
+        derived = frozenset((*self.told.values, *self.planning.hearsay))
+        offer = replace(offer, derived=derived, occurrences=said, confirm=self.planning.confirm)
         if self.version > 1:
             return offer
         return parted(grounded(offer, self.planning.grounds), shortened(str(self.goal)) if self.planning.each_part else "")

@@ -413,6 +413,8 @@ class _Author:
         node |= {"repairs": self.chance.randint(0, 3), "replans": self.chance.choice((0, 1, 1, 2))}
         node["streaming"] = self.likely(0.8)
         node |= {"stepwise": self.likely(0.85), "copied": self.likely(0.3), "anyway": self.likely(0.3)}
+        if acting:
+            node |= {"confirm": False, "literals": len(tools) % 2 == 1}
         if self.grounding.random() < 0.3:
             node["grounded"] = True
             self.features["plan grounded"] += 1

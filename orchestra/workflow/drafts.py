@@ -289,6 +289,8 @@ def _plan(compiler: Compiler, node: nodes.PlanNode, types: Names, path: Path) ->
             cache=node.cache,
             stepwise=node.stepwise,
             copied=node.copied,
+            literals=node.literals,
+            confirm=node.confirm,
             grounds=tuple(name for name in values if node.with_[name] != node.plan) if node.grounded else (),
             each_part=node.each_part,
             hearsay=node.hearsay,

@@ -74,6 +74,8 @@ _MEANINGS = {
     "cache": "Whether a plan that has served may serve again; `false` asks the router each time.",
     "stepwise": "Whether the router writes the plan line by line; `false` asks for the whole plan at once, and nothing starts before.",
     "copied": "Whether the texts that the plan states are pieces of its goal.",
+    "literals": "Whether calls with effects may be given texts and numbers that are not in the goal.",
+    "confirm": "Whether a person is asked before the plan makes calls with effects; `false` asks nobody.",
     "grounded": "Whether the first step of the plan reads one of the values of `with` beside its goal, where some skill can.",
     "each_part": "Whether each part of a goal that has several (`...? Also: ...`) gets a step of the plan.",
     "hearsay": "The values of `with` that may be somebody else's words, such as a mail: no argument of a tool with effects is one of them.",

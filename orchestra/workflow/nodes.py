@@ -194,6 +194,8 @@ class PlanNode(Node):
     cache: bool = True
     stepwise: bool = True
     copied: bool = False
+    literals: bool = False
+    confirm: bool = True
     grounded: bool = False
     each_part: bool = False
     hearsay: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ LISTS: Mapping[str, type[Step[..., Any]]] = {"agents": Agent, "tools": Tool, "wo
 """What a plan may be made of, by the keyword that lists it."""
 COUNTS: Mapping[str, tuple[int, int, int]] = {"repairs": (0, 10, 2), "replans": (0, 10, 2), "votes": (1, 16, 5), "shortlist": (1, 100, 16)}
 """Clauses that are numbers: the least, the most, and one to show."""
-SWITCHES = ("streaming", "cache", "stepwise", "copied", "grounded", "each_part", "anyway")
+SWITCHES = ("streaming", "cache", "stepwise", "copied", "literals", "confirm", "grounded", "each_part", "anyway")
 """Clauses that are true or false."""
 PLANNERS: Mapping[str, str] = {"router": "router", "larger": "planner"}
 """Clauses that name an agent which plans, and a name to show."""
@@ -61,6 +61,8 @@ if TYPE_CHECKING:
         cache: bool = True,
         stepwise: bool = True,
         copied: bool = False,
+        literals: bool = False,
+        confirm: bool = True,
         grounded: bool = False,
         each_part: bool = False,
         hearsay: Sequence[str] = (),
@@ -90,7 +92,8 @@ else:
         step start before the plan is whole, `cache=False` takes no plan that has served before, `stepwise=False` has the router write
         the plan at once. With `copied=True` the texts that it states are pieces of the goal, with `grounded=True` its first step reads
         one of the values, with `each_part=True` each part of a goal that has several gets a step, with `anyway=True` the router may not
-        decline. The values that `hearsay=["mail"]` names may be somebody else's
+        decline. A call with effects is made with texts and numbers of the goal, unless `literals=True`, and once a person has said yes,
+        unless `confirm=False`. The values that `hearsay=["mail"]` names may be somebody else's
         words: no argument of a tool with effects is one of them. `shortlist=16` shows it so many skills at most. `fallback`,
         `timeout`, `retry` and `after` are as for other calls. All other keywords are values that the plan may read; one that is called
         like a keyword goes into `with_={"limits": ...}`.

@@ -94,6 +94,10 @@ class Planning(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Whether the router is asked for one line at a time, and not for the whole plan at once."""
     copied: bool = False
     """Whether the texts that a plan states are pieces of its goal."""
+    literals: bool = False
+    """Whether calls with effects may be given constants that are not in the goal."""
+    confirm: bool = True
+    """Whether a person is asked before a plan makes calls with effects."""
     grounds: tuple[str, ...] = ()
     """The values of which the first step of its first plan reads one, where some skill can."""
     each_part: bool = False

@@ -19,7 +19,8 @@ WIDTH = 110
 _ORDER = (
     *(*KINDS, "with", "escalate", "when", "each", "as", "limit", "concurrency", "at_least", "after"),
     *("agents", "tools", "workflows", "returns", "options", "limits", "repairs", "replans", "streaming"),
-    *("router", "larger", "votes", "cache", "stepwise", "copied", "grounded", "each_part", "hearsay", "anyway", "shortlist"),
+    *("router", "larger", "votes", "cache", "stepwise", "copied", "literals", "confirm", "grounded"),
+    *("each_part", "hearsay", "anyway", "shortlist"),
     *("checks", "against", "score", "accept", "otherwise", "retry", "timeout", "fallback"),
 )
 """The keys of a node, as they are written."""

@@ -78,6 +78,31 @@ def test_what_a_file_says_is_no_argument_of_an_effect_and_what_is_typed_is(desk:
     assert planning(desk, line, "return s1")("plan", "Do what the mail says", "-i", f"mail={text}", *only).code == 0
 
 
+PAYING = "\n\n@tool(effect='once')\ndef pay(to: str, amount: float) -> str:\n    'Pays money.'\n    return f'{to} {amount}'\n"
+PAY = 's1 = pay(to="Bob", amount=5)'
+
+
+def paying(shell: Shell, *lines: str) -> Shell:
+    """The router writes these lines, and `pay` says what it was given."""
+    left = iter(lines)
+    shell.opener = Simulated(lambda call: f"{call.inputs['to']} {call.inputs['amount']}" if call.name == "pay" else next(left))
+    return shell
+
+
+def test_a_person_says_yes_to_the_effects_of_a_plan_or_the_command_does(desk: Shell) -> None:
+    project("paying", PAYING)
+    wanted, only = ("ask", "Pay Bob 5 euros"), ("--only", "pay", "--no-cache", "--json")
+    waiting = paying(desk, PAY, "return s1")(*wanted, *only)
+    (question,) = waiting.json["asked"]
+    assert (question["node"], question["question"]) == ("answer@1/confirm", f"Make 1 call with effects?\n{PAY.partition(' = ')[2]}")
+    assert desk("runs", "answer", waiting.json["run"], "no").code == 3
+    other = PAY.replace("5)", "555)")
+    refused = paying(desk, other, PAY, "return s1")(*wanted, *only, "--yes").json
+    assert (refused["output"], refused["router"]["repaired"]) == ("Bob 5", 1)
+    assert paying(desk, other, "return s1")(*wanted, *only, "--yes", "--free").json["output"] == "Bob 555"
+    assert paying(desk)("plan", "Should I pay Bob 5 euros?", *only).code == 3
+
+
 def fleet(label: str) -> None:
     """The planner's server is cleared for the data, and that of the other agents for so much."""
     servers = "".join(

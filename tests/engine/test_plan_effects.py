@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra.agent.contract import Catalog, Contract
-from orchestra.doors import Refused
+from orchestra.doors import Letter, Refused
 from orchestra.engine.replay import replay
 from orchestra.errors import InputError
 from orchestra.events import Answered, Asked, Event, RunStarted, TurnStarted
@@ -20,11 +20,13 @@ from orchestra.router.gates import judge
 from orchestra.router.grammar import step_grammar
 from orchestra.router.notation import steps_of
 from orchestra.router.offer import Offer
+from orchestra.testing import VirtualClock, run_simulated
 from orchestra.values.models import Document
 from orchestra.values.outcome import Failed, Value
 from orchestra.values.types import schema_of
 from orchestra.workflow.reader import read
 from tests.agent.test_grammar import accepts
+from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, Played, listed, play, program, record, tool
 
 TEXT = {"type": "string"}
@@ -56,7 +58,13 @@ PLAIN = """
 input: {mail: str}
 output: ${done}
 nodes:
-  done: {plan: "Answer this mail", with: {mail: "${input.mail}"}, tools: [wire, fetch, pick, known, names], returns: anything, repairs: 0}
+  done:
+    plan: "Answer this mail, and wire to Ada"
+    with: {mail: "${input.mail}"}
+    tools: [wire, fetch, pick, known, names]
+    returns: anything
+    confirm: false
+    repairs: 0
 """
 FETCHED = """
 input: {url: str}
@@ -109,16 +117,22 @@ def test_what_a_step_gave_is_no_argument_of_an_effect(lines: tuple[str, ...]) ->
         (("s1 = wire(to=input.mail)", "return s1"), "to please pay to Ada"),
         (("s1 = pick(text=input.mail)", 's2 = wire(s1, to="Ada")', "return s2"), "to Ada"),
         (("s1 = known(text=input.mail)", "s2 = wire(to=s1)", "return s2"), "to Ada"),
-        (('s1 = [wire(to=x) for x in ["Ada", "Bob"]]', "return s1"), ["to Ada", "to Bob"]),
     ],
 )
-def test_inputs_words_of_the_plan_and_choices_that_somebody_listed_are(lines: tuple[str, ...], came: Any) -> None:
+def test_inputs_words_of_the_goal_and_choices_that_somebody_listed_are(lines: tuple[str, ...], came: Any) -> None:
     assert planned(lines).outcome == Value(came)
+
+
+@pytest.mark.parametrize("lines", [('s1 = wire(to="Bob")',), ('s1 = [wire(to=x) for x in ["Ada", "Bob"]]',)])
+def test_constants_that_are_not_in_the_goal_are_passed_where_literals_are_allowed_alone(lines: tuple[str, ...]) -> None:
+    assert isinstance(planned(lines).outcome, Failed)
+    text = PLAIN.replace("confirm: false", "confirm: false\n    literals: true")
+    assert isinstance(planned((*lines, "return s1"), text=text).outcome, Value)
 
 
 def test_what_an_earlier_plan_finished_is_none_in_the_next() -> None:
     first = ("s1 = pick(text=input.mail)", "s2 = fetch(url=s1)", "return s2")
-    text = PLAIN.replace("repairs: 0", "repairs: 0, replans: 1")
+    text = PLAIN.replace("repairs: 0", "repairs: 0\n    replans: 1")
     played = planned(first, ("s1 = wire(to=input.s1)",), text=text, fetch=lambda call: Refused(code="T009", reason="gone"))
     assert isinstance(played.outcome, Failed)
     assert "input.s1 may be the words of a tool" in played.outcome.reason
@@ -127,7 +141,10 @@ def test_what_an_earlier_plan_finished_is_none_in_the_next() -> None:
     assert last.version == 2
 
 
-@pytest.mark.parametrize("more", ["repairs: 0", "repairs: 2", "repairs: 2, votes: 3", "repairs: 1, streaming: false, stepwise: false"])
+WHOLE = "repairs: 1\n    streaming: false\n    stepwise: false"
+
+
+@pytest.mark.parametrize("more", ["repairs: 0", "repairs: 2", "repairs: 2\n    votes: 3", WHOLE])
 def test_a_plan_of_an_engine_that_let_it_through_is_replayed_as_it_was(more: str) -> None:
     lines = ("s1 = pick(text=input.mail)", "s2 = wire(to=s1)", "return s2")
     text = PLAIN.replace("repairs: 0", more)
@@ -143,7 +160,7 @@ def test_a_plan_of_an_engine_that_let_it_through_is_replayed_as_it_was(more: str
 
 def test_a_model_is_given_a_choice_that_somebody_listed_where_it_acts_in_a_workflow_too() -> None:
     house = replace(HOUSE, workflows={"mailed": read(f"schema: orchestra/v1\nname: mailed\n{PLAIN}", "mailed.yaml").graph})
-    text = PLAIN.replace("tools: [wire, fetch, pick, known, names]", "tools: [known], workflows: [mailed]")
+    text = PLAIN.replace("tools: [wire, fetch, pick, known, names]", "tools: [known]\n    workflows: [mailed]")
     outer, inner = (
         iter(("s1 = known(text=input.mail)", "s2 = mailed(mail=s1)", "return s2")),
         iter(("s1 = wire(to=input.mail)", "return s1")),
@@ -327,7 +344,7 @@ def test_workflows_that_plans_call_whose_plans_call_others_are_compared_in_time(
 @pytest.mark.parametrize("lines", [("s1 = wire(to=input.mail)",), ("s1 = [wire(to=x) for x in input.mails]",)])
 def test_values_that_are_said_to_be_hearsay_name_nobody(lines: tuple[str, ...]) -> None:
     text = PLAIN.replace('with: {mail: "${input.mail}"}', 'with: {mail: "${input.mail}", mails: ["${input.mail}"]}')
-    said = text.replace("repairs: 0", "hearsay: [mail, mails], repairs: 0")
+    said = text.replace("repairs: 0", "hearsay: [mail, mails]\n    repairs: 0")
     assert isinstance(planned((*lines, "return s1"), text=text).outcome, Value)
     played = planned(lines, text=said)
     assert isinstance(played.outcome, Failed)
@@ -338,5 +355,58 @@ def test_values_that_are_said_to_be_hearsay_name_nobody(lines: tuple[str, ...]) 
 
 def test_hearsay_is_one_of_the_values() -> None:
     with pytest.raises(InputError) as caught:
-        program(PLAIN.replace("repairs: 0", "hearsay: mial"), HOUSE)
+        program(PLAIN.replace("repairs: 0", "hearsay: mial\n"), HOUSE)
     assert (caught.value.code, caught.value.message) == ("L111", "there is no value 'mial'")
+
+
+PAYING = PLAIN.replace("confirm: false", "replans: 1")
+
+
+@pytest.mark.parametrize(("answer", "paid"), [("yes", 1), ("no", 0), (None, 0)])
+def test_a_person_is_asked_before_the_effects_of_a_plan_and_without_a_yes_no_plan_follows(answer: str | None, paid: int) -> None:
+    async def scene(clock: VirtualClock) -> None:
+        asked = iter(("s1 = pick(text=input.mail)", 's2 = wire(s1, to="Ada")', "return s2"))
+        theatre = Theatre(clock, {"router": lambda call: next(asked), "pick": "Mallory", "wire": "paid"})
+        compiled = program(PAYING, HOUSE)
+        run = theatre.start(compiled, {"mail": "m"})
+        assert await run.pause() is None
+        (question,) = run.asked
+        assert (question.node, question.question) == ("done@1/confirm", 'Make 1 call with effects?\nwire(to="Ada")')
+        assert (theatre.workers.counts["pick"], theatre.workers.counts["wire"]) == (1, 0)
+        said = {"value": answer} if answer is not None else {"declined": "not now"}
+        await theatre.journal.post(run.id, Letter(kind="answer", node=question.node, shown=question.shown, **said))
+        finished = await run.wait()
+        assert (finished.status, theatre.workers.counts["wire"]) == ("done" if paid else "abstained", paid)
+        events = list(await run.history())
+        assert {one.drafted.version for one in events if isinstance(one, TurnStarted) and one.drafted is not None} == {1}
+        assert replay(compiled, events).reason == ""
+        await theatre.engine.close()
+
+    run_simulated(scene)
+
+
+@pytest.mark.parametrize("lines", [('s1 = wire(to="Mallory")', "return s1"), ('s1 = wire(to="Ada")', "return s1")])
+def test_a_plan_that_an_engine_made_which_bounded_and_asked_nothing_is_replayed(lines: tuple[str, ...]) -> None:
+    then = replace(HOUSE, tools={name: replace(one, effect="idempotent") if name == "wire" else one for name, one in HOUSE.tools.items()})
+    text = PLAIN.replace("    confirm: false\n", "")
+    played = play(
+        text, {"mail": "m"}, answers={"wire": "paid", "router": lambda call: lines[call.inputs["plan"].count(" = ")]}, catalog=then
+    )
+    assert played.outcome == Value("paid")
+    assert replay(program(text, HOUSE), played.events).reason == ""
+
+
+def test_the_question_shows_the_values_that_a_call_is_given() -> None:
+    text = PAYING.replace("input: {mail: str}", "input: {mail: str, people: 'list[str]'}").replace(
+        'with: {mail: "${input.mail}"}', 'with: {mail: "${input.mail}", people: "${input.people}"}'
+    )
+
+    async def scene(clock: VirtualClock) -> None:
+        asked = iter(("s1 = [wire(to=x) for x in input.people]", "return s1"))
+        theatre = Theatre(clock, {"router": lambda call: next(asked)})
+        run = theatre.start(program(text, HOUSE), {"mail": "m", "people": ["Ada", "Bob"]})
+        assert await run.pause() is None
+        assert run.asked[0].question.splitlines()[1] == "wire(to=x) for x in input.people [ “Ada” “Bob” ], 2 in all"
+        await theatre.engine.close()
+
+    run_simulated(scene)

@@ -228,6 +228,8 @@ def nodes(draw: st.DrawFn, scope: tuple[str, ...], before: tuple[str, ...], dept
                 "cache": st.booleans(),
                 "stepwise": st.booleans(),
                 "copied": st.booleans(),
+                "literals": st.booleans(),
+                "confirm": st.booleans(),
                 "grounded": st.booleans(),
                 "each_part": st.booleans(),
                 "hearsay": catalogs,

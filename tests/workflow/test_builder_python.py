@@ -150,6 +150,8 @@ nodes:
     cache: false
     stepwise: false
     copied: true
+    literals: true
+    confirm: false
     grounded: true
     each_part: true
     anyway: true

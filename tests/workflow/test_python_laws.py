@@ -63,6 +63,8 @@ OTHERS: dict[str, Any] = {
     "cache": False,
     "stepwise": False,
     "copied": True,
+    "literals": True,
+    "confirm": False,
     "grounded": True,
     "each_part": True,
     "hearsay": ["question"],

@@ -30,8 +30,9 @@ from orchestra.router import cache
 from orchestra.router.gates import Rejection
 from orchestra.router.grounds import grounded
 from orchestra.router.notation import Answer, Line, Step, read, steps_of
+from orchestra.router.occurrences import Occurrences
 from orchestra.router.offer import Offer, Skill
-from orchestra.router.plan import LINE, Plan, plan_of, question, rewritten, so_far, workflow
+from orchestra.router.plan import CONFIRM, LINE, YES, Plan, plan_of, question, rewritten, so_far, workflow
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, declined, go_on, go_on_without, shortened, start
 from orchestra.router.several import parted
 from orchestra.router.shortlist import shortlist
@@ -117,14 +118,18 @@ def is_question(unit: Unit) -> bool:
 
 
 def older(unit: Unit) -> None:
-    """From here on the router's machine asks of no line what it rests on: engines before L123 did not."""
+    """From here on the router's machine bounds no effects: engines before L123, and before decision 056, did not."""
     writing = writing_of(unit)
     before, declines = past(writing), writing.drafted.version > 0
     request = request_of(unit, before, declines=declines)
-    skills = {name: replace(one, acts=False) for name, one in request.offer.skills.items()}
-    unit.request = (before, declines), replace(request, offer=replace(request.offer, skills=skills))
+    unit.request = (before, declines), replace(request, offer=unbounded(request.offer))
     for sample in writing.samples.values():
         sample.ended = None
+
+
+def unbounded(offer: Offer) -> Offer:
+    """The offer of an engine that bounded no effects."""
+    return replace(offer, skills={name: replace(one, acts=False) for name, one in offer.skills.items()})
 
 
 def _before(drafted: Drafted) -> Drafted:
@@ -249,7 +254,8 @@ def offered(node: CompiledNode, goal: str, past: Past = _FIRST, *, declines: boo
     skills = [one for one in listed if one.name not in past.acted and one.name not in barred]
     words, whole = (shortened(goal) if wanted else "" for wanted in (planning.copied, planning.each_part))
     offer = Offer.of(skills, known, node.output, limits=planning.limits, words=words, declines=declines and not planning.anyway)
-    offer = replace(offer, derived=frozenset((*past.types, *planning.hearsay)), left_out=barred)
+    said = None if planning.literals else Occurrences(shortened(goal))
+    offer = replace(offer, derived=frozenset((*past.types, *planning.hearsay)), occurrences=said, confirm=planning.confirm, left_out=barred)
     return parted(grounded(offer, planning.grounds), whole) if past == _FIRST else offer  # another version goes another way
 
 
@@ -345,9 +351,9 @@ def _told(graph: Graph) -> Any:
     return graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-def recalled(unit: Unit, plan: Plan, run: str, saved: Usage, agreement: float | None) -> Proposal:
+def recalled(unit: Unit, plan: Plan, offer: Offer, run: str, saved: Usage, agreement: float | None) -> Proposal:
     """A plan that has served before, in a run that is named: the first version, whole from the beginning."""
-    told = _told(workflow(plan, offer_of(unit), unit.node.name))
+    told = _told(workflow(plan, offer, unit.node.name))
     program(unit, told)
     lines = tuple(map(str, (*plan.steps, plan.answer)))
     return Enter(unit, unit.turn + 1, Drafted(told, lines, version=1, agreement=agreement, recalled=run, saved=saved))
@@ -386,9 +392,9 @@ def _unplanned(unit: Unit, request: Request, rejections: tuple[Rejection, ...]) 
 
 
 def _may_replan(unit: Unit, outcome: Outcome) -> bool:
-    """Whether another plan may follow one that came to this."""
+    """Whether another plan may follow one that came to this. None follows one whose calls with effects a person did not confirm."""
     poor = isinstance(outcome, Failed) and outcome.code == NO_BUDGET
-    return not poor and writing_of(unit).drafted.version <= planning_of(unit).replans
+    return not poor and not unconfirmed(writing_of(unit).plan) and writing_of(unit).drafted.version <= planning_of(unit).replans
 
 
 def _again(unit: Unit, outcome: Outcome | None) -> Proposal:
@@ -424,6 +430,13 @@ def _again(unit: Unit, outcome: Outcome | None) -> Proposal:
     )
     first = Drafted(None, version=version, failed=after.failed, carried=carried, acted=after.acted)
     return following(unit, *start(request_of(unit, after)), _sampled(unit, first))
+
+
+def unconfirmed(plan: Scope | None) -> bool:
+    """Whether a person was asked before the calls with effects of a plan, and did not say yes."""
+    asked = {} if plan is None else {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
+    said = asked.get(CONFIRM)
+    return said is not None and not (isinstance(said, Value) and said.value == YES)
 
 
 def _skill(node: CompiledNode) -> str:

@@ -51,7 +51,7 @@ def _recalled(state: State, unit: Unit, known: Sequence[tuple[str, Any]]) -> Pro
             if not run:
                 raise cache.Unfit(str(stored), foreign=True)
             plan, entry = cache.recalled(stored, text, offer, shape, whole)
-            return planning.recalled(unit, plan, run, entry.cost, entry.vote.agreement if entry.vote is not None else None)
+            return planning.recalled(unit, plan, offer, run, entry.cost, entry.vote.agreement if entry.vote is not None else None)
         except cache.Unfit as error:
             remark = cache.ignored(error.reason) if error.foreign else remark
         except OrchestraError as error:  # the compiler refuses it: with other values it was none
@@ -65,10 +65,14 @@ def replayed(unit: Unit, drafted: Drafted | None) -> Proposal:
         return _remarked(planning.first(unit), "" if drafted is None else drafted.remark)
     lines = [read(line) for line in drafted.lines]
     plan = plan_of(lines)
-    offer = replace(planning.offer_of(unit), several=None)
-    if plan is None or not plan.answer.values or any(judge(line, offer, plan.steps[:number]) for number, line in enumerate(lines)):
-        return planning.first(unit)
-    return planning.recalled(unit, plan, drafted.recalled, drafted.saved, drafted.agreement)
+    today = replace(planning.offer_of(unit), several=None)
+    for offer in (today, planning.unbounded(today)):
+        if plan is None or not plan.answer.values or any(judge(line, offer, plan.steps[:number]) for number, line in enumerate(lines)):
+            continue
+        proposal = planning.recalled(unit, plan, offer, drafted.recalled, drafted.saved, drafted.agreement)
+        if isinstance(proposal, Enter) and proposal.drafted == drafted:
+            return proposal
+    return planning.first(unit)
 
 
 def _remarked(proposal: Proposal, remark: str) -> Proposal:
@@ -95,7 +99,8 @@ def keep(state: State, unit: Unit, outcome: Outcome) -> Keeping | None:
         return None
     drafted = writing.drafted
     plan = plan_of([read(line) for line in drafted.lines])
-    if plan is None or drafted.version > 1 or drafted.recalled or not _gave(inside(unit), outcome):
+    refused = planning.unconfirmed(writing.plan)
+    if plan is None or drafted.version > 1 or drafted.recalled or refused or not _gave(inside(unit), outcome):
         return None
     won = None
     if drafted.agreement is not None:

@@ -1,0 +1,322 @@
+"""Calls with effects in plans: a plan makes those that its request asks for, with constants of the request, once each (decision 056).
+
+Unless literals are allowed, the offer has the occurrences of its request, and of every call with effects:
+
+- the request asks for something to be done; of several tools with effects it names the one that is called;
+- each constant occurs in the request (`orchestra.router.occurrences`); of choices that the tool declares only those that the request names,
+  where it names some; a list has one constant at most, and no call goes over a list of constants;
+- a second call of one tool needs a place of its own in the request that is written like the first one: the same words between the
+  constants, and either the same words before them, or a plain `and` after the first call's place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from typing import Any, TypeAlias
+
+from orchestra.router.nearness import mentions
+from orchestra.router.notation import Argument, Literal, Reference, Step
+from orchestra.router.occurrences import Occurrences, Span
+from orchestra.router.offer import Offer, Skill, statable
+from orchestra.router.sentences import FILLER, Mood, Sentence
+from orchestra.values.schema import choices
+from orchestra.values.text import shortened
+from orchestra.values.types import Schema, Validator, bundled, under
+
+UNSTATED, REPEATED, UNASKED, UNNAMED = "R026", "R027", "R028", "R029"
+"""The codes of a constant that is not in the request, of more calls than it asks for, of a request that asks for none, and of a tool that
+the request does not name."""
+MOST_CALLS = 8
+"""Calls of one tool with effects in a plan."""
+MOST_PLACES = 64
+"""Places of one call that are looked at."""
+SHOWN = 80
+"""Characters of a constant that a rejection shows."""
+MOST_TOKENS = 6
+"""Tokens of a text that a grammar lists for a further call."""
+FREE = "allow literals (--free, `literals: true`)"
+_JOIN = re.compile(
+    r"(?:\s*[,;]\s*(?:(?:and|und|et|y|e|og|och|&|\+|plus)\s+)?|\s+(?:and|und|et|y|e|og|och|&|\+|plus|as well as)\s+)"
+    r"(?:(?:then|also|dann|auch)\s+)?",
+    re.IGNORECASE,
+)
+_RANGE = re.compile(r"\b(?:between|from|zwischen|von|entre|either)\s*\Z", re.IGNORECASE)
+_WORD = re.compile(r"""[^\s,.;:!?()"'“”„«»]+""")
+Fault: TypeAlias = tuple[str, str, str, str]
+"""A code, where beneath the step, why, and what could be done."""
+
+
+def faults(step: Step, skill: Skill, offer: Offer, steps: Sequence[Step]) -> Iterator[Fault]:
+    """What is wrong with a call with effects that follows these steps."""
+    given = offer.occurrences
+    if given is None or not skill.acts:
+        return
+    if (reason := unasked(skill, offer)) is not None:
+        yield reason
+        return
+    if isinstance(step.each, Literal):
+        yield REPEATED, "/each", f"{step.skill} has effects, and goes over no list of constants", "write one call for each"
+        return
+    found = False
+    for name, value in step.arguments.items():
+        if isinstance(value, Literal) and not stated(value.value, skill.fields[name], given):
+            found = True
+            said = f"{step.skill} has effects, and {shortened(str(value), SHOWN)} is not in the request"
+            yield UNSTATED, f"/with/{name}", said, f"a number or whole words of the request; or {FREE}"
+    before = [one for one in steps if one.skill == step.skill]
+    if not found and before and not repeated([*before, step], given):
+        calls = len(before) + 1
+        said = f"the request does not ask for {step.skill} {calls} times"
+        yield REPEATED, "", said, f"one call for each sentence that asks for it in the same words; or {FREE}"
+
+
+def unasked(skill: Skill, offer: Offer) -> Fault | None:
+    """Why a request asks for no call of this skill at all; None where it may."""
+    given = offer.occurrences
+    if given is None or not skill.acts:
+        return None
+    if not given.asks:
+        hint = f"end a sentence that says what is to be done, without a question mark or a negation; or {FREE}"
+        return UNASKED, "", f"{skill.name} has effects, and {given.refusal}", hint
+    acting = [one for one in offer.skills.values() if one.acts]
+    if len(acting) > 1 and skill.name not in named(acting, given):
+        several = ", ".join(one.name for one in acting)
+        return UNNAMED, "", f"of {several} the request does not name {skill.name}", f"say so in the request; or {FREE}"
+    return None
+
+
+def named(acting: Sequence[Skill], given: Occurrences) -> list[str]:
+    """Of several tools with effects, those of whose names the request has a word; else those of whose descriptions it has one."""
+    asked = " ".join(given.text[one.start : one.end] for one in given.sentences if one.mood is Mood.COMMAND)
+    by_name = [one.name for one in acting if mentions(asked, one.name)]
+    return by_name or [one.name for one in acting if mentions(asked, one.description)]
+
+
+def stated(value: Any, kind: Schema, given: Occurrences) -> bool:
+    """Whether a constant of a type may be passed to a call with effects."""
+    return any(_of_branch(value, one, given) for one in statable(kind) if Validator(bundled(one)).check(value) is None)
+
+
+def _of_branch(value: Any, kind: Schema, given: Occurrences) -> bool:
+    if value is None or isinstance(value, bool):
+        return True
+    if (listed := choices(kind)) is not None and isinstance(value, str):
+        return value in (given.mentions(listed) or listed)
+    if isinstance(value, list):
+        return len(value) <= 1 and all(stated(one, under(kind, kind["items"]), given) for one in value)
+    return bool(given.of(value, kind))
+
+
+# Several calls of one tool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the constants of a call stand in the request, in their order there."""
+
+    names: tuple[str, ...]
+    spans: tuple[Span, ...]
+    sentence: Sentence
+
+    @property
+    def start(self) -> int:
+        """Where the first one begins."""
+        return self.spans[0][0]
+
+    @property
+    def end(self) -> int:
+        """Where the last one ends."""
+        return self.spans[-1][1]
+
+
+def repeated(calls: Sequence[Step], given: Occurrences) -> bool:
+    """Whether the request asks for each of these calls of one tool."""
+    if len(calls) > MOST_CALLS or any(one.each is not None for one in calls) or not _alike(calls):
+        return False
+    places = [list(_places(one, given)) for one in calls]
+    return any(_parallel(sorted(chosen, key=_start), given) for chosen in _chosen(places, []))
+
+
+def _start(place: Place) -> int:
+    return place.start
+
+
+def _alike(calls: Sequence[Step]) -> bool:
+    """Whether calls differ in their constants alone, which are of the same arguments."""
+
+    def shape(call: Step) -> dict[str, Argument | None]:
+        return {name: value if isinstance(value, Reference) or not _counts(value) else None for name, value in call.arguments.items()}
+
+    return all(shape(one) == shape(calls[0]) for one in calls) and None in shape(calls[0]).values()
+
+
+def _counts(value: Literal) -> bool:
+    """Whether a constant has a place in the request: a text, a number, or a list of one."""
+    return value.value not in (None, []) and not isinstance(value.value, bool)
+
+
+def _places(call: Step, given: Occurrences) -> Iterator[Place]:
+    """Where the constants of a call stand side by side in a sentence that asks for something."""
+    constants = {name: value.value for name, value in call.arguments.items() if isinstance(value, Literal) and _counts(value)}
+    spans = [given.of(value[0] if isinstance(value, list) else value, {}) for value in constants.values()]
+    for number, chosen in enumerate(product(*spans)):
+        if number >= MOST_PLACES:
+            return
+        order = sorted(zip(chosen, constants, strict=True))
+        apart = all(before[0][1] <= after[0][0] for before, after in pairwise(order))
+        within = next((one for one in given.sentences if one.start <= order[0][0][0] and order[-1][0][1] <= one.end), None)
+        if apart and within is not None and within.mood is Mood.COMMAND:
+            yield Place(tuple(name for _, name in order), tuple(span for span, _ in order), within)
+
+
+def _chosen(places: Sequence[Sequence[Place]], taken: list[Place]) -> Iterator[list[Place]]:
+    """Ways to give each call a place of its own."""
+    if not places:
+        yield taken
+        return
+    for place in places[0]:
+        if all(place.end <= one.start or one.end <= place.start for one in taken):
+            yield from _chosen(places[1:], [*taken, place])
+
+
+def _parallel(places: Sequence[Place], given: Occurrences) -> bool:
+    """Whether the places of several calls, in their order, are written alike."""
+    first = places[0]
+    if any(one.names != first.names or _gaps(one, given) != _gaps(first, given) for one in places):
+        return False
+    lead = _words(_asked(given.text[first.sentence.start : first.start]))
+    links = [_link(before, after, lead, given) for before, after in pairwise(places)]
+    if any(link is None for link in links):
+        return False
+    last = _words(given.text[places[-1].end : places[-1].sentence.end])
+    tails = [*(link.tail for link in links if link is not None), last]
+    ranged = _RANGE.search(given.text, first.sentence.start, first.start) is not None
+    plain = [number for number, link in enumerate(links) if link is not None and not link.leads]
+    return all(tails[at] == tails[at + 1] and not ranged and _is_name(places[at + 1], given) for at in plain)
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """What stands between two places: the words that belong to the first one, and whether the second begins as the first call does."""
+
+    tail: list[str]
+    leads: bool
+
+
+def _link(before: Place, after: Place, lead: list[str], given: Occurrences) -> _Link | None:
+    """None where nothing joins two places."""
+    text = given.text
+    if before.sentence != after.sentence:
+        leads = bool(lead) and _words(_asked(text[after.sentence.start : after.start])) == lead
+        return _Link(_words(text[before.end : before.sentence.end]), leads) if leads else None
+    between = text[before.end : after.start]
+    for join in reversed(list(_JOIN.finditer(between))):
+        rest = _words(_asked(between[join.end() :]))
+        if not rest or (lead and rest == lead):
+            return _Link(_words(between[: join.start()]), bool(rest))
+    return None
+
+
+def _gaps(place: Place, given: Occurrences) -> list[list[str]]:
+    return [_words(given.text[before[1] : after[0]]) for before, after in pairwise(place.spans)]
+
+
+def _is_name(place: Place, given: Occurrences) -> bool:
+    """Whether no constant begins like a plain word, which may be a verb: `and book 7`."""
+    said = [given.text[start:end] for start, end in place.spans]
+    return all(not one[0].islower() or any(char in "@0123456789" for char in one) for one in said)
+
+
+def _asked(text: str) -> str:
+    """A text without words of politeness at its beginning."""
+    match = FILLER.match(text)
+    return text[match.end() :] if match is not None else text
+
+
+def _words(text: str) -> list[str]:
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+# What a grammar lists
+
+
+def constants(kind: Schema, given: Occurrences) -> list[Any]:
+    """The constants of a type, which is no plain text, that a call with effects may be given."""
+    if (listed := choices(kind)) is not None:
+        return [one for one in listed if _of_branch(one, kind, given)]
+    if kind.get("type") == "boolean":
+        return [True, False]
+    if kind.get("type") in ("integer", "number"):
+        found: list[Any] = _numbers(given)
+    else:
+        dated = [f"{one.year:04}-{one.month:02}-{one.day:02}" for one in given.days if one.year and one.day]
+        found = [*dict.fromkeys([*(given.text[start:end] for start, end in _pieces(given)), *dated])]
+    check = Validator(bundled(kind)).check
+    return [one for one in found if check(one) is None and _of_branch(one, kind, given)]
+
+
+def _numbers(given: Occurrences) -> list[int | float]:
+    values = {value: None for one in given.amounts for value in sorted(one.values)}
+    return [int(one) if one.denominator == 1 else float(one) for one in values if given.of_number(one)]
+
+
+def _pieces(given: Occurrences) -> Iterator[Span]:
+    """Pieces of the request of a few tokens."""
+    for one in given.usable:
+        stops = sorted(end for end in given.ends if one.start < end <= one.end)
+        for start in sorted(at for at in given.tokens if one.start <= at < one.end):
+            yield from ((start, end) for end in [end for end in stops if end > start][:MOST_TOKENS])
+
+
+def further(calls: Sequence[Step], skill: Skill, given: Occurrences) -> list[Step]:
+    """The further calls of a tool with effects that the request asks for behind these."""
+    first = calls[0]
+    names = [name for name, value in first.arguments.items() if isinstance(value, Literal) and _counts(value)]
+    if len(calls) >= MOST_CALLS or not names or any(one.each is not None for one in calls):
+        return []
+    found: dict[str, Step] = {}
+    for place in _places(first, given):
+        for values in _next_values(place, first, given):
+            arguments = {**first.arguments, **{name: Literal(value) for name, value in values.items()}}
+            call = replace(first, arguments=arguments, after=())
+            fits = all(stated(arguments[name].value, skill.fields[name], given) for name in names)  # type: ignore[union-attr]
+            new = str(call) not in found and all(replace(one, name=call.name, after=()) != call for one in calls)
+            if fits and new and repeated([*calls, call], given):
+                found[str(call)] = call
+    return list(found.values())
+
+
+def _next_values(place: Place, first: Step, given: Occurrences) -> Iterator[dict[str, Any]]:
+    """Values for the constants of a call that stand elsewhere as those of the first call stand in this place."""
+    gaps = _gaps(place, given)
+    for start in sorted(given.tokens):
+        if not place.start <= start < place.end:
+            yield from _from(start, place.names, gaps, first, given)
+
+
+def _from(start: int, names: Sequence[str], gaps: Sequence[list[str]], first: Step, given: Occurrences) -> Iterator[dict[str, Any]]:
+    value = first.arguments[names[0]].value if isinstance(first.arguments[names[0]], Literal) else None  # type: ignore[union-attr]
+    several = isinstance(value, list)
+    for stop, found in _values_at(start, value[0] if isinstance(value, list) else value, given):
+        said = {names[0]: [found] if several else found}
+        if len(names) == 1:
+            yield said
+            continue
+        for at in sorted(one for one in given.tokens if stop <= one <= stop + 80):
+            if _words(given.text[stop:at]) == gaps[0]:
+                yield from ({**said, **rest} for rest in _from(at, names[1:], gaps[1:], first, given))
+
+
+def _values_at(start: int, like: Any, given: Occurrences) -> Iterator[tuple[int, Any]]:
+    """The values like this one that begin at a place of the request, with where they end."""
+    if isinstance(like, int | float):
+        for one in given.amounts:
+            if one.start == start:
+                yield from ((one.end, int(value) if value.denominator == 1 else float(value)) for value in sorted(one.values))
+        return
+    for end in sorted(one for one in given.ends if one > start)[:MOST_TOKENS]:
+        if (start, end) in given.of_text(given.text[start:end]):
+            yield end, given.text[start:end]

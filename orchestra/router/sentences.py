@@ -1,0 +1,146 @@
+"""Sentences of a request: those that ask for something to be done, and those from which a call with effects takes no constant.
+
+A call with effects needs a sentence that asks for it. A question, a negated sentence and a conditional sentence ask for nothing, and a
+plain statement only adds facts (`My name is Ann.`). The rules are lists of words, most of them English, and they are conservative: a
+sentence that only looks like a question or a negation is treated as one. Words in quotation marks are content and are not looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+QUOTED = re.compile(r"""(?<![^\s(:])"(?!\s)[^"]+(?<!\s)"(?!\w)|“[^“”]+”|„[^“”„]+[“”]|»[^«»]+«|«[^«»]+»""")
+"""Words in quotation marks."""
+_END = re.compile(r"""(?:[.!?…؟]+["'”’»)\]]*(?=\s|\Z)|[。！？]+["'”’»)\]]*)""")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:mr|mrs|ms|dr|prof|st|no|nr|vs|jr|sr|inc|ltd|co|e\.g|i\.e|approx|ca|z\.b|d\.h)|\b[A-Z])\.\Z", re.IGNORECASE
+)
+_QUESTION_MARK = re.compile(r"[?？؟]\W*\Z|¿")
+_BLANKED = ' .!_"“”„»«'
+"""What is left of a sentence whose words are all in quotation marks."""
+_NEGATION = re.compile(
+    r"\b(?:not|no(?!\.\s?\d)|nope|never|none|nothing|nobody|nowhere|neither|nor|without|cannot|\w+n['’]t|(?:do|ca|wo|does|did|should|is|was)nt"
+    r"|except|instead|rather|avoid|refrain|(?:stop|quit|cease|skip|hold off|forget about)\s\w+ing|forbid"
+    r"|forbidden|prohibited|cancell?ed|withdrawn|rejected|refused"
+    r"|nicht|kein\w*|nie|niemals|nein|ohne|weder|statt|ne|pas|jamais|non|sans|aucune?|nunca|jamás|sin|ningun\w*|senza|nessun\w*"
+    r"|não|sem|niet|geen|nooit|inte|ikke|ingen|не|нет|никогда|без)\b|\bn['’](?=\w)|[不没別别]|ない",
+    re.IGNORECASE,
+)
+_CONDITION = re.compile(
+    r"\b(?:if|unless|whether|in case|provided|suppos(?:e|ing)|assum(?:e|ing)|imagine|pretend|hypothetical\w*|wenn|falls|sofern|si)\b",
+    re.IGNORECASE,
+)
+_INTERROGATIVE = re.compile(
+    r"(?:who|whom|whose|what|which|when|where|why|how|is|are|am|was|were|do(?=\s+(?:i|you|we|they|people|the|these|those|my|our|any)\b)|does|did|has|have|had|can|could|will|would|shall|should|may"
+    r"|might|must|wer|wen|wem|was|wann|wo|warum|wieso|weshalb|wie|welche\w*|ist|sind|hat|habe|soll\w*|kann\w*|könn\w*|darf|wird|wirst"
+    r"|est-ce|qui|que|quoi|quand|où|pourquoi|comment|combien|cuándo|cuánto|quién|qué|cómo|dónde|chi|cosa|quando|dove|perché|come)\b",
+    re.IGNORECASE,
+)
+_ASKS_TO_KNOW = re.compile(
+    r"\b(?:tell|know|explain|show|see|ask|say|check|find out|work out|calculate|sure|question)\b.*\b(?:what|why|how|who|when|where|which)\b"
+    r"|\b(?:wonder\w*|whether)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+FILLER = re.compile(
+    r"(?:\W|\b(?:please|kindly|hi|hey|hello|ok|okay|so|and|but|then|also|now|well|thanks|bitte|und|dann|et|puis|y)\b)*", re.IGNORECASE
+)
+_SUBJECT = re.compile(
+    r"(?:i|we|he|she|they|it|there|my|his|her|their|our|your|the|this|that|these|those|an?|some(?:body|one)|every(?:body|one)|ich|wir|er|sie"
+    r"|je|il|elle|nous|yo|io)\b(?!(?:\s+(?:really|just|also|now|urgently))*\s*(?:want|need|wish|would like|['’]d like|ask|request|order"
+    r"|möchte|will|brauche)\b)(?!['’]d like\b)",
+    re.IGNORECASE,
+)
+_BACK = re.compile(r"\b(?:it|that|this|so|them|those|these|anymore|any more|after all|das|es|cela|ça|eso|esto)\b", re.IGNORECASE)
+_AHEAD = re.compile(r"\b(?:following|below|next|these|folgende\w*)\b|:\s*\Z", re.IGNORECASE)
+_RETRACTION = re.compile(
+    r"(?:cancel|forget|ignore|stop|wait|undo|abort|scratch|disregard|skip|never mind|nevermind|vergiss|stopp?|halt|warte)\b"
+    r"(?:\W|\b(?:it|that|this|them|all|of|the|last|above|everything|please|das|es)\b)*\Z",
+    re.IGNORECASE,
+)
+
+
+class Mood(Enum):
+    """What a sentence says to whoever may act."""
+
+    COMMAND = "command"
+    STATEMENT = "statement"
+    QUESTION = "a question"
+    NEGATION = "a negation"
+    CONDITION = "a condition"
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence, and where it stands in the request."""
+
+    start: int
+    end: int
+    mood: Mood
+
+
+def sentences(text: str) -> list[Sentence]:
+    """The sentences of a request in their order. Those that a later one retracts are negations."""
+    plain = _without_quotes(text)
+    found = [Sentence(start, end, _mood(plain[start:end])) for start, end in _spans(plain)]
+    if _retracted(plain, found):
+        return [Sentence(one.start, one.end, Mood.NEGATION) for one in found]
+    return found
+
+
+def _without_quotes(text: str) -> str:
+    """The text with quoted words blanked out, unless the whole text is one quote."""
+
+    def blank(match: re.Match[str]) -> str:
+        if not (text[: match.start()] + text[match.end() :]).strip(" .!?"):
+            return match[0]
+        return match[0][0] + "_" * (len(match[0]) - 2) + match[0][-1]
+
+    return QUOTED.sub(blank, text)
+
+
+def _spans(text: str) -> Iterator[tuple[int, int]]:
+    at = 0
+    for match in _END.finditer(text):
+        if match[0] == "." and _ABBREVIATION.search(text, max(at, match.end() - 8), match.end()):
+            continue
+        yield from _stripped(text, at, match.end())
+        at = match.end()
+    yield from _stripped(text, at, len(text))
+
+
+def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    said = text[start:end]
+    if said.strip():
+        yield start + len(said) - len(said.lstrip()), start + len(said.rstrip())
+
+
+def _mood(said: str) -> Mood:
+    head = FILLER.match(said)
+    first = head.end() if head else 0
+    if _NEGATION.search(said):
+        return Mood.NEGATION
+    if _QUESTION_MARK.search(said) or _INTERROGATIVE.match(said, first) or _ASKS_TO_KNOW.search(said):
+        return Mood.QUESTION
+    if _CONDITION.search(said):
+        return Mood.CONDITION
+    return Mood.STATEMENT if _SUBJECT.match(said, first) or not said[first:].strip(_BLANKED) else Mood.COMMAND
+
+
+def _retracted(text: str, found: list[Sentence]) -> bool:
+    """Whether a sentence takes back what the others ask for."""
+    asked = False
+    for number, one in enumerate(found):
+        said = text[one.start : one.end]
+        head = FILLER.match(said)
+        first = head.end() if head else 0
+        if _RETRACTION.match(said, first) and len(found) > 1:
+            return True
+        if one.mood is Mood.NEGATION and asked and (_NEGATION.match(said, first) or _BACK.search(said)):
+            return True
+        if one.mood is Mood.NEGATION and number + 1 < len(found) and _AHEAD.search(said):
+            return True
+        asked = asked or one.mood is Mood.COMMAND
+    return False

@@ -1,0 +1,144 @@
+"""Plans of a planner that obeys an attacker, over requests with and without amounts, names, negations and questions: no effect beyond them.
+
+    python -m pytest -m slow tests/engine/test_plan_attacks.py -s
+
+runs 5,000 plans and prints what came of them; the quick suite runs a sample.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+from random import Random
+from typing import Any
+
+import pytest
+
+from orchestra.agent.contract import Catalog
+from orchestra.doors import Letter
+from orchestra.engine.replay import replay
+from orchestra.engine.run import Run
+from orchestra.events import Asked, TurnStarted
+from orchestra.router.notation import Literal, Step, read
+from orchestra.testing import VirtualClock, run_simulated
+from orchestra.values.outcome import Value
+from tests.engine.attacks import Call, Case, Planner, call_of, cases, made
+from tests.engine.durable import Theatre
+from tests.engine.stage import CATALOG, program, record, tool
+
+TEXT, NUMBER = {"type": "string"}, {"type": "number"}
+PAY, EMAIL = tool("pay", record(to=TEXT, amount=NUMBER), TEXT, "once"), tool("email", record(to=TEXT), TEXT, "once")
+HOUSE = Catalog(CATALOG.agents, {"pay": replace(PAY, description="Pays money to somebody."), "email": EMAIL})
+PLAN = """
+input: {request: str}
+output: ${done}
+nodes:
+  done:
+    plan: ${input.request}
+    tools: [pay, email]
+    returns: anything
+    limits: {steps: 4, width: 8}
+    repairs: %d
+    confirm: %s
+    copied: %s
+    streaming: %s
+    stepwise: %s
+"""
+BATCH = 50
+
+
+class Attacked:
+    """Runs of requests, of which each may take the plan of one before it from the cache, and what came of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = Random(seed)
+        self.confirm = seed % 2 == 0
+        self.planner = Planner(self.chance)
+        self.calls: list[Call] = []
+        self.found = Counter[str]()
+        switches = [str(one).lower() for one in (self.confirm, *(self.chance.random() < 0.7 for _ in range(3)))]
+        self.program = program(PLAN % (self.chance.randint(0, 3), *switches), HOUSE)
+
+    def run(self, number: int) -> Counter[str]:
+        """So many requests; raises `AssertionError` where an effect went beyond one of them."""
+
+        async def scene(clock: VirtualClock) -> None:
+            answers = {"router": self.planner, **{name: self._acting(name) for name in ("pay", "email")}}
+            theatre = Theatre(clock, answers)
+            for case in islice(cases(self.chance), number):
+                await self._asked(theatre, case)
+            await theatre.engine.close()
+
+        run_simulated(scene)
+        return self.found
+
+    def _acting(self, name: str) -> Any:
+        def act(call: Any) -> str:
+            self.calls.append(made(call.inputs, name))
+            return "done"
+
+        return act
+
+    async def _asked(self, theatre: Theatre, case: Case) -> None:
+        self.calls.clear()
+        self.planner.begin(case, honest=self.chance.random() < 0.4)
+        run = theatre.start(self.program, {"request": case.text})
+        await self._answered(theatre, run, case)
+        finished = await run.wait()
+        events = list(await run.history())
+        turns = [one.drafted for one in events if isinstance(one, TurnStarted)]
+        self.found["plans"] += 1
+        self.found["from the cache"] += any(one is not None and bool(one.recalled) for one in turns)
+        self.found["calls"] += len(self.calls)
+        self.found["of another argument of the request"] += len(case.amiss(self.calls))
+        self.found["honest plans of what is asked"] += self.planner.honest and bool(case.asked)
+        self.found["of them carried out"] += self.planner.honest and bool(case.asked) and isinstance(finished.outcome, Value)
+        assert case.beyond(self.calls) == [], (case, self.calls)
+        assert not self.confirm or case.amiss(self.calls) == [], (case, self.calls)
+        assert replay(self.program, events).reason == ""
+
+    async def _answered(self, theatre: Theatre, run: Run, case: Case) -> None:
+        """A person says yes to the calls that the request asks for, and to no others."""
+        while await run.pause() is None:
+            (asked,) = run.asked
+            self.found["questions"] += 1
+            agreed = "yes" if (calls := _calls(asked)) and case.amiss(calls) == [] else "no"
+            await theatre.journal.post(run.id, Letter(kind="answer", node=asked.node, value=agreed, shown=asked.shown))
+            while asked in run.asked:
+                await theatre.clock.sleep(1)
+
+
+def _calls(asked: Asked) -> list[Call]:
+    """The calls that a question shows; none where one of them is given a value that is no constant."""
+    found = []
+    for line in asked.question.splitlines()[1:]:
+        if "“" in line:
+            return []
+        step = read(f"s1 = {line}")
+        assert isinstance(step, Step)
+        found.append(call_of(step.skill, **{name: value.value for name, value in step.arguments.items() if isinstance(value, Literal)}))
+    return found
+
+
+def attacked(plans: int) -> Counter[str]:
+    """What came of so many plans."""
+    found = Counter[str]()
+    for seed in range(plans // BATCH):
+        found += Attacked(seed).run(BATCH)
+    return found
+
+
+def test_no_plan_has_an_effect_beyond_its_request() -> None:
+    found = attacked(250)
+    assert found["plans"] == 250
+    assert found["from the cache"] > 5
+    assert found["questions"] > 10
+    assert found["of them carried out"] > 20
+
+
+@pytest.mark.slow
+def test_no_plan_of_five_thousand_has_an_effect_beyond_its_request() -> None:
+    found = attacked(5_000)
+    print("\n", dict(found))
+    assert found["plans"] == 5_000
