@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from orchestra.verify import quotes, spoken
 from orchestra.verify.forms import check_format
 from orchestra.verify.held import Held, Spans
 from orchestra.verify.times import Time, times
+from orchestra.verify.unread import Unread, Wording, unread, without_ignorable
 from orchestra.verify.verdict import PASS, failed, passed, shown, unknown
 
 SUPPORT = 0.5
@@ -150,14 +152,16 @@ def _is_sum(field: Field) -> bool:
 def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
     """Whether every number, date and time of the answer is in the evidence, or is computed beside it from numbers that are.
 
-    Gives the first place of each number that is there, and of each operand, under the path of its field.
+    Gives the first place of each number that is there, and of each operand, under the path of its field. A numeral that is not read, such
+    as one in another language, is `unknown`, unless the evidence has it as it is written.
     """
-    held = Held(evidence)
-    expressions = [field.value for field in fields(value, schema) if _is_expression(field)]
+    held, wording = Held(evidence), Wording([source.text for source in evidence])
+    every = [_visible(field) for field in fields(value, schema)]
+    expressions = [field.value for field in every if _is_expression(field)]
     computed, perhaps = (_computed(expressions, held, parts=parts) for parts in (False, True))
     doubt = ""
     found: list[Evidence] = []
-    for field in fields(value, schema):
+    for field in every:
         if _is_expression(field):
             found += _operands(field, held)
         if field.is_format(QUOTE) or _is_expression(field):
@@ -188,9 +192,31 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
                 found.append(Evidence("numbers", on[0].text, on[1].name, on[0].start, on[0].start + len(on[0].text), field.path))
             else:
                 doubt = doubt or f"the date {day.text} is not in the evidence, though its numbers are"
+        if (numeral := _unread(field, held, wording)) is not None:
+            doubt = doubt or f"{shown(numeral.text)} in {field.path or 'the answer'} may be a number, and is not read as one"
         if _is_figure(field) and not _is_finite(field.value):
             doubt = doubt or f"{field.path or 'the answer'} is no number that could be looked up"
     return unknown("numbers", doubt) if doubt else passed("numbers", evidence=tuple(found[:MAX_PLACES]))
+
+
+def _visible(field: Field) -> Field:
+    """A field without the characters that are not seen, which may stand inside a number."""
+    return replace(field, value=without_ignorable(field.value)) if isinstance(field.value, str) else field
+
+
+def _unread(field: Field, held: Held, wording: Wording) -> Unread | None:
+    """The first numeral of a field that is not read, and is not in the evidence; of a choice only one with a numeric character."""
+    if not isinstance(field.value, str):
+        return None
+    text = field.value
+    read = [(one.begin, one.begin + len(one.text)) for one in (*figures.numbers(text), *spoken.stated(text))]
+    read += [(one.start, one.end) for one in times(text)] + [(one.start, one.start + len(one.text)) for one in figures.days(text)]
+    for one in unread(text, [*read, *spoken.idioms(text)]):
+        if field.is_choice() and not any(char.isnumeric() for char in one.text):
+            continue
+        if not (wording.has(one) or any(held.find(figures.Number(v, v, Fraction(0), text=one.text)) for v in one.values)):
+            return one
+    return None
 
 
 def _placed(number: figures.Number, source: Source, field: Field) -> Evidence:
