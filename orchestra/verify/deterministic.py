@@ -57,29 +57,49 @@ def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]
     """Whether every `Quote` stands in the evidence; gives the place of each in the original text.
 
     Equal up to Unicode form, case and spacing, and cut out of no word or number. A near match (95 % of the words in order) is `unknown`.
+    So are a quote without a word that carries meaning, and one that stands nowhere but directly behind a negation. It shows that the words
+    are in the evidence, not that an answer beside them is right.
     """
     if not mentions(schema, QUOTE):
         return unknown("quote", "the type has no field of type Quote", 0.0)
     found: list[Evidence] = []
     near: tuple[float, str] | None = None
+    empty = ""
     every = list(fields(value, schema))
+    within = _within(every)
     for field in every:
         if not (isinstance(field.value, str) and field.is_format(QUOTE)):
             continue
-        if span := quotes.find(field.value, evidence, whole=True):
+        affirmed = quotes.find(field.value, evidence, affirmed=True)
+        if span := affirmed or quotes.find(field.value, evidence, whole=True):
             source = evidence[span.source]
             text = source.text[span.start : span.end]
             found.append(Evidence("quote", text, source.name, span.start, span.end, field.path))
+            if affirmed is None:
+                empty = empty or f"{shown(field.value)} stands in the evidence only directly behind a negation"
+            elif not quotes.says_something(text, _answers_beside(field, every, within)):
+                empty = empty or f"{shown(field.value)} has no word that carries meaning"
             continue
         share = quotes.nearness(field.value, evidence)
         if share < quotes.NEAR:
             return failed("quote", f"{shown(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty")
         near = near or (share, f"{shown(field.value)} is near the evidence, not in it")
-    within = _within(every)
     for field in every:
         if lacking := _unsupported(field, every, within, schema):
             return failed("quote", lacking)
-    return unknown("quote", near[1], near[0]) if near else passed("quote", evidence=tuple(found))
+    if near or empty:
+        return unknown("quote", near[1], near[0]) if near else unknown("quote", empty)
+    return passed("quote", evidence=tuple(found))
+
+
+def _answers_beside(quote: Field, every: Sequence[Field], within: Mapping[str | None, list[Field]]) -> list[str]:
+    """The texts that stand beside a quote in its record, through the lists between; other values as JSON has them."""
+    by_path = {field.path: field for field in every if isinstance(field.value, Sequence) and not isinstance(field.value, str)}
+    parent = quote.parent
+    while parent in by_path:
+        parent = by_path[parent].parent
+    beside = [field for field in within.get(parent, []) if parent is not None and not field.is_format(QUOTE)]
+    return [str(one.value) for one in beside if isinstance(one.value, str | int | float) and one.value != ""]
 
 
 def check_support(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:

@@ -66,7 +66,7 @@ def _spanish(number: int) -> str:
         "veinte veintiuno veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete veintiocho veintinueve"
     )
     tens = _words("- - - treinta cuarenta cincuenta sesenta setenta ochenta noventa")
-    hundreds = ("- ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos novecientos").split()
+    hundreds = _words("- ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos novecientos")
     if number >= 1000:
         return (_spanish(number // 1000) + " " if number >= 2000 else "") + "mil" + (" " + _spanish(number % 1000) if number % 1000 else "")
     if number >= 100:
