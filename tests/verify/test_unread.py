@@ -168,6 +168,11 @@ def test_numbers_in_letters_that_look_alike_do_not_pass() -> None:
     assert passing([f"Completed in {disguised(random.choice(words), random)}." for _ in range(1_500)]) == []
 
 
+@pytest.mark.parametrize("letters", ["O", "l", "I", "О", "Ⅰ", "B", "OO", "q7"])
+def test_letters_behind_a_number_of_the_evidence_make_another_one(letters: str) -> None:
+    assert outcome(f"It has 4096{letters} rivets.") == "unknown"
+
+
 IGNORABLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff\u034f\ufe0f\u180e\u200e\u2063\U000e0041"
 
 
