@@ -60,10 +60,10 @@ class Shelf:
             record.all.append((at, one))
             record.at.setdefault(one.path, []).append((at, one))
 
-    @cached_property
-    def paths(self) -> frozenset[str]:
-        """Where evidence stands that supports more than its own field."""
-        return frozenset(one.path for one in self.cited if not one.alone)
+    def at(self, path: str) -> list[Place]:
+        """The evidence found at a path, without what supports that field alone."""
+        record = self._records.get(record_of(path))
+        return [] if record is None else [one.support for _, one in record.at.get(path, ()) if not one.alone]
 
     def beside(self, path: str) -> Iterable[Cited]:
         """What stands nearest: in the record of a part, or in one around it; that in records beside it is theirs."""

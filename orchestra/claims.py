@@ -14,7 +14,7 @@ from fractions import Fraction
 from heapq import merge
 from itertools import chain, islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import msgspec
 
@@ -22,7 +22,7 @@ from orchestra.backing import Cited, Shelf, Statement
 from orchestra.events import Event, Judged
 from orchestra.journal.history import Attempt, History, Row
 from orchestra.lineage import Group, Lineage, Origin, Steps, Way
-from orchestra.parts import Leaf, leaves, records
+from orchestra.parts import Leaf, leaves, record_of, records
 from orchestra.paths import written
 from orchestra.places import Place, Span, TableCell, Texts
 from orchestra.speakers import Chorus, Speakers, Speaking
@@ -139,6 +139,23 @@ class _Backed:
     """Of the expressions beside their values, in order of size."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a claim shows of a quote that stands beside it in the value of one node."""
+
+    evidence: frozenset[Support]
+    verdicts: frozenset[Judgement]
+    supported: bool
+
+    @classmethod
+    def of(cls, claim: Claim) -> Self:
+        return cls(frozenset(claim.evidence), frozenset(claim.verdicts), not claim.unsupported)
+
+    def has(self, quote: Claim, places: frozenset[Support]) -> bool:
+        """Whether the quote is among this evidence with its verdicts, and this claim is not less supported than the quote itself."""
+        return places <= self.evidence and self.verdicts.issuperset(quote.verdicts) and (self.supported or bool(quote.unsupported))
+
+
 class _Reading:
     def __init__(self, history: History, lineage: Lineage, texts: Texts) -> None:
         self.history, self.lineage, self.texts = history, lineage, texts
@@ -160,20 +177,32 @@ class _Reading:
             if output not in (None, "", [], {}) and any(is_citation(one) or is_cell(one) for _, one in records(output)):
                 yield self._claim(Leaf((), "", output), Shelf(cited))
             return
-        quotes = {leaf.path for leaf in spoken if self._is_quote(leaf)}
-        speaking = {leaf.record for leaf in spoken if leaf.path not in quotes}
         shelf = Shelf(cited)
-        for leaf in spoken:
-            if leaf.path not in quotes or leaf.record not in speaking:
-                yield self._claim(leaf, shelf)
+        made = [(leaf, self._claim(leaf, shelf), self._quoted(leaf)) for leaf in spoken]
+        shown: dict[tuple[str, str, str], set[_Shown]] = {}
+        for leaf, claim, quoted in made:
+            if not quoted:
+                for record in self._sources(leaf):
+                    shown.setdefault(record, set()).add(_Shown.of(claim))
+        for leaf, claim, quoted in made:
+            beside = (one for record in self._sources(leaf) for one in shown.get(record, ())) if quoted else ()
+            if not any(one.has(claim, quoted) for one in beside):
+                yield claim
         if more:
             why = f"the output has {len(spoken) + more:,} parts, and {MAX_CLAIMS:,} are looked at one by one"
             yield Claim("", f"{more:,} more parts, from {first} on", unsupported=why)
 
-    def _is_quote(self, leaf: Leaf) -> bool:
-        """Whether a part of the output is a quote that a check found in the evidence."""
-        said = ((self._statement(origin.node), written(origin.steps)) for origin in self._way(leaf.steps).exact)
-        return any(statement is not None and path in statement.found.paths for statement, path in said)
+    def _quoted(self, leaf: Leaf) -> frozenset[Support]:
+        """Where a part of the output that is a quote was found by a check; nothing for another part."""
+        found: set[Support] = set()
+        for origin in self._way(leaf.steps).exact:
+            if (statement := self._statement(origin.node)) is not None:
+                found.update(statement.found.at(written(origin.steps)))
+        return frozenset(found)
+
+    def _sources(self, leaf: Leaf) -> Iterator[tuple[str, str, str]]:
+        """The record of a part of the output, with each record of a node's value that handed the part on as it stands."""
+        return ((leaf.record, origin.node, record_of(written(origin.steps))) for origin in self._way(leaf.steps).exact)
 
     def _way(self, steps: Steps) -> Way:
         if steps not in self._ways:

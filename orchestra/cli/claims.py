@@ -14,6 +14,8 @@ MAX_CLAIMS = 20
 MAX_EVIDENCE = 6
 LONG_QUOTE = 400
 LONG_VALUE = 120
+QUOTE_SHOWS = "quote: these words are in the source. It does not show that they are the right answer."
+"""What a claim is told with that no other check passed."""
 
 
 def show_claims(claims: Sequence[Claim], answer: str, dropped: Sequence[Claim] = ()) -> None:
@@ -32,6 +34,8 @@ def show_claims(claims: Sequence[Claim], answer: str, dropped: Sequence[Claim] =
         if len(shown) > MAX_EVIDENCE:
             say(f"  and {len(shown) - MAX_EVIDENCE} more", style="dim")
         say(f"  {visible(checked(claim), keep='')}", style="dim")
+    if any(rests_on_quote_alone(claim) for claim in supported):
+        say(f"\n{QUOTE_SHOWS}", style="dim")
     if len(supported) > MAX_CLAIMS:
         say(f"\nand {len(supported) - MAX_CLAIMS} more claims that are supported; see --json", style="dim")
     _show_unsupported(claims)
@@ -42,6 +46,11 @@ def show_claims(claims: Sequence[Claim], answer: str, dropped: Sequence[Claim] =
         say(visible(said, keep=""), style="yellow")
     if len(dropped) > MAX_CLAIMS:
         say(f"and {len(dropped) - MAX_CLAIMS} more that were dropped; see --json", style="dim")
+
+
+def rests_on_quote_alone(claim: Claim) -> bool:
+    """Whether no check but `quote` passed a claim."""
+    return {one.check for one in claim.verdicts if one.outcome == "pass"} <= {"quote", "schema"}
 
 
 def claim_data(claims: Sequence[Claim], dropped: Sequence[Claim] = ()) -> dict[str, Any]:

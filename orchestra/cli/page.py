@@ -16,7 +16,7 @@ from minijinja import Environment
 
 from orchestra.claims import Claim, Computation, Judgement, Support, dropped
 from orchestra.cli.answer import as_text
-from orchestra.cli.claims import told
+from orchestra.cli.claims import QUOTE_SHOWS, rests_on_quote_alone, told
 from orchestra.cli.promises import Held, promised
 from orchestra.cli.screen import moment, money, seconds
 from orchestra.cli.telling import choices, given_text
@@ -171,6 +171,7 @@ def _claim(claim: Claim, texts: Texts) -> dict[str, Any]:
         "nodes": [_line(node) for node in claim.nodes[:MAX_EVIDENCE]],
         "evidence": [_support(one, texts) for one in shown[:MAX_EVIDENCE]],
         "evidence_left": max(0, len(shown) - MAX_EVIDENCE),
+        "quote_shows": QUOTE_SHOWS if not claim.unsupported and rests_on_quote_alone(claim) else "",
         "verdicts": [_verdict(one) for one in claim.verdicts[:MAX_EVIDENCE]],
     }
 

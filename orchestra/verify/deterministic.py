@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from orchestra.verify import quotes, spoken
 from orchestra.verify.forms import check_format
 from orchestra.verify.held import Held, Spans
 from orchestra.verify.times import Time, times
+from orchestra.verify.unread import Unread, Wording, unread, without_ignorable
 from orchestra.verify.verdict import PASS, failed, passed, shown, unknown
 
 SUPPORT = 0.5
@@ -55,29 +57,49 @@ def check_quote(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]
     """Whether every `Quote` stands in the evidence; gives the place of each in the original text.
 
     Equal up to Unicode form, case and spacing, and cut out of no word or number. A near match (95 % of the words in order) is `unknown`.
+    So are a quote without a word that carries meaning, and one that stands nowhere but directly behind a negation. It shows that the words
+    are in the evidence, not that an answer beside them is right.
     """
     if not mentions(schema, QUOTE):
         return unknown("quote", "the type has no field of type Quote", 0.0)
     found: list[Evidence] = []
     near: tuple[float, str] | None = None
+    empty = ""
     every = list(fields(value, schema))
+    within = _within(every)
     for field in every:
         if not (isinstance(field.value, str) and field.is_format(QUOTE)):
             continue
-        if span := quotes.find(field.value, evidence, whole=True):
+        affirmed = quotes.find(field.value, evidence, affirmed=True)
+        if span := affirmed or quotes.find(field.value, evidence, whole=True):
             source = evidence[span.source]
             text = source.text[span.start : span.end]
             found.append(Evidence("quote", text, source.name, span.start, span.end, field.path))
+            if affirmed is None:
+                empty = empty or f"{shown(field.value)} stands in the evidence only directly behind a negation"
+            elif not quotes.says_something(text, _answers_beside(field, every, within)):
+                empty = empty or f"{shown(field.value)} has no word that carries meaning"
             continue
         share = quotes.nearness(field.value, evidence)
         if share < quotes.NEAR:
             return failed("quote", f"{shown(field.value)} does not stand in the evidence" if field.value.strip() else "a quote is empty")
         near = near or (share, f"{shown(field.value)} is near the evidence, not in it")
-    within = _within(every)
     for field in every:
         if lacking := _unsupported(field, every, within, schema):
             return failed("quote", lacking)
-    return unknown("quote", near[1], near[0]) if near else passed("quote", evidence=tuple(found))
+    if near or empty:
+        return unknown("quote", near[1], near[0]) if near else unknown("quote", empty)
+    return passed("quote", evidence=tuple(found))
+
+
+def _answers_beside(quote: Field, every: Sequence[Field], within: Mapping[str | None, list[Field]]) -> list[str]:
+    """The texts that stand beside a quote in its record, through the lists between; other values as JSON has them."""
+    by_path = {field.path: field for field in every if isinstance(field.value, Sequence) and not isinstance(field.value, str)}
+    parent = quote.parent
+    while parent in by_path:
+        parent = by_path[parent].parent
+    beside = [field for field in within.get(parent, []) if parent is not None and not field.is_format(QUOTE)]
+    return [str(one.value) for one in beside if isinstance(one.value, str | int | float) and one.value != ""]
 
 
 def check_support(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
@@ -150,14 +172,16 @@ def _is_sum(field: Field) -> bool:
 def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ...]) -> Verdict:
     """Whether every number, date and time of the answer is in the evidence, or is computed beside it from numbers that are.
 
-    Gives the first place of each number that is there, and of each operand, under the path of its field.
+    Gives the first place of each number that is there, and of each operand, under the path of its field. A numeral that is not read, such
+    as one in another language, is `unknown`, unless the evidence has it as it is written.
     """
-    held = Held(evidence)
-    expressions = [field.value for field in fields(value, schema) if _is_expression(field)]
+    held, wording = Held(evidence), Wording([source.text for source in evidence])
+    every = [_visible(field) for field in fields(value, schema)]
+    expressions = [field.value for field in every if _is_expression(field)]
     computed, perhaps = (_computed(expressions, held, parts=parts) for parts in (False, True))
     doubt = ""
     found: list[Evidence] = []
-    for field in fields(value, schema):
+    for field in every:
         if _is_expression(field):
             found += _operands(field, held)
         if field.is_format(QUOTE) or _is_expression(field):
@@ -188,9 +212,31 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[Source, ..
                 found.append(Evidence("numbers", on[0].text, on[1].name, on[0].start, on[0].start + len(on[0].text), field.path))
             else:
                 doubt = doubt or f"the date {day.text} is not in the evidence, though its numbers are"
+        if (numeral := _unread(field, held, wording)) is not None:
+            doubt = doubt or f"{shown(numeral.text)} in {field.path or 'the answer'} may be a number, and is not read as one"
         if _is_figure(field) and not _is_finite(field.value):
             doubt = doubt or f"{field.path or 'the answer'} is no number that could be looked up"
     return unknown("numbers", doubt) if doubt else passed("numbers", evidence=tuple(found[:MAX_PLACES]))
+
+
+def _visible(field: Field) -> Field:
+    """A field without the characters that are not seen, which may stand inside a number."""
+    return replace(field, value=without_ignorable(field.value)) if isinstance(field.value, str) else field
+
+
+def _unread(field: Field, held: Held, wording: Wording) -> Unread | None:
+    """The first numeral of a field that is not read, and is not in the evidence; of a choice only one with a numeric character."""
+    if not isinstance(field.value, str):
+        return None
+    text = field.value
+    read = [(one.begin, one.begin + len(one.text)) for one in (*figures.numbers(text), *spoken.stated(text))]
+    read += [(one.start, one.end) for one in times(text)] + [(one.start, one.start + len(one.text)) for one in figures.days(text)]
+    for one in unread(text, [*read, *spoken.idioms(text)]):
+        if field.is_choice() and not any(char.isnumeric() for char in one.text):
+            continue
+        if not (wording.has(one) or any(held.find(figures.Number(v, v, Fraction(0), text=one.text)) for v in one.values)):
+            return one
+    return None
 
 
 def _placed(number: figures.Number, source: Source, field: Field) -> Evidence:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from orchestra.doors import Source
-from orchestra.values.words import within
+from orchestra.values.negations import is_cut_negation, is_negated
+from orchestra.values.words import UNSPACED, WORD, content, within
 
 NEAR = 0.95
 """Share of a quote's words, in order, that make it a near match (VERIFICATION, V0)."""
@@ -44,22 +46,42 @@ class Folded:
     ends: Sequence[int]
 
 
-def find(quote: str, sources: tuple[Source, ...], *, whole: bool = False) -> Span | None:
+Fits: TypeAlias = Callable[[str, int, int], bool]
+"""Whether a quote may stand between two places of a text."""
+
+
+def anywhere(text: str, start: int, end: int) -> bool:
+    """A quote may stand at every place."""
+    return True
+
+
+def is_whole(text: str, start: int, end: int) -> bool:
+    """Whether a part of a text begins and ends where words and numbers do: `5 %` is no such part of `15 %`."""
+    return not (within(text, start) or within(text, end))
+
+
+def is_affirmed(text: str, start: int, end: int) -> bool:
+    """The same, and it is not cut from a negation: `made of wood` is not affirmed in `not made of wood`."""
+    return is_whole(text, start, end) and not (is_negated(text, start) or is_cut_negation(text, end))
+
+
+def find(quote: str, sources: tuple[Source, ...], *, whole: bool = False, affirmed: bool = False) -> Span | None:
     """The first place where a quote stands: letter by letter where there is one, else in its folded form.
 
-    With `whole` it begins and ends where words and numbers do: `5 %` does not stand in `15 %`.
+    With `whole` it is cut out of no word and no number, and with `affirmed` not from a negation either.
     """
+    fits = is_affirmed if affirmed else is_whole if whole else anywhere
     trimmed = quote.strip()
     if not trimmed:
         return None
     for index, source in enumerate(sources):
-        if (at := _letter_by_letter(trimmed, source.text, whole=whole)) >= 0:
+        if (at := _letter_by_letter(trimmed, source.text, fits)) >= 0:
             return Span(index, at, at + len(trimmed))
     wanted = fold(trimmed).text.strip(" ")
     if not wanted:
         return None
     for index, source in enumerate(sources):
-        if span := _folded_span(wanted, fold(source.text), source.text, whole=whole):
+        if span := _folded_span(wanted, fold(source.text), source.text, fits):
             return Span(index, *span)
     return None
 
@@ -74,11 +96,11 @@ def _places(wanted: str, text: str) -> Iterator[int]:
         at = text.find(wanted, at + 1)
 
 
-def _letter_by_letter(wanted: str, text: str, *, whole: bool) -> int:
+def _letter_by_letter(wanted: str, text: str, fits: Fits) -> int:
     """Where a text stands in another, and is not followed by a mark that would make its last letter another one; -1 for nowhere."""
     for at in _places(wanted, text):
         end = at + len(wanted)
-        if whole and (within(text, at) or within(text, end)):
+        if not fits(text, at, end):
             continue
         after = text[end : end + 1]
         if not after or after.isascii() or not _joins(wanted[-1], after):
@@ -86,10 +108,10 @@ def _letter_by_letter(wanted: str, text: str, *, whole: bool) -> int:
     return -1
 
 
-def _folded_span(wanted: str, folded: Folded, text: str, *, whole: bool) -> tuple[int, int] | None:
+def _folded_span(wanted: str, folded: Folded, text: str, fits: Fits) -> tuple[int, int] | None:
     for at in _places(wanted, folded.text):
         start, end = folded.starts[at], folded.ends[at + len(wanted) - 1]
-        if whole and (within(text, start) or within(text, end)):
+        if not fits(text, start, end):
             continue
         if fold(text[start:end]).text.strip(" ") == wanted:  # not so in the midst of a ligature
             return start, end
@@ -179,3 +201,36 @@ def _common(left: list[str], right: list[str]) -> int:
         for j, b in enumerate(right, 1):
             diagonal, row[j] = row[j], diagonal + 1 if a == b else max(row[j], row[j - 1])
     return row[-1]
+
+
+_FUNCTION_WORDS = frozenset(
+    WORD.findall(
+        "he she they we you i me him her us them my your our his no not but if so than then there these those been being can could would "
+        "should may might must shall about into over under after before also very such some any each all other more most one "
+        "la le les des du un une et ou der das ein eine und el los las y lo gli il di e o os het een van ett och det en og som que qui"
+    )
+)
+"""Words that carry no more than the stop words do, where a quote is to bear out what stands beside it."""
+_STRONG = re.compile(f"\\d|[^\\W\\d_]{{2,}}|[{UNSPACED}]")
+
+
+def says_something(quote: str, answers: Sequence[str]) -> bool:
+    """Whether a quote has a word that can bear out an answer beside it, or is the answer itself and more than a stop word.
+
+    `answers` are the texts beside it; where there are none, the quote is the answer. A name in capitals, such as `The Who`, is an answer.
+    """
+    words = content(quote)
+    if any(_STRONG.search(word) for word in words - _FUNCTION_WORDS):
+        return True
+    wanted = fold(quote).text.strip(" ")
+    if answers and not any(fold(answer).text.strip(" ") == wanted for answer in answers):
+        return False
+    return bool(words) or _is_name(quote)
+
+
+def _is_name(quote: str) -> bool:
+    """Whether stop words are written as a name: all with capitals, and more than one letter or word in all: `WHO`, `The Who`."""
+    words = WORD.findall(quote)
+    if len(words) == 1:
+        return len(words[0]) > 1 and words[0].isupper()
+    return bool(words) and all(word[0].isupper() for word in words)

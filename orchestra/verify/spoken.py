@@ -33,9 +33,14 @@ _JOINED = re.compile(r"[\s-](?:and[\s-])?", re.IGNORECASE)
 
 def stated(text: str) -> list[Number]:
     """The numbers that a text states, in their order."""
-    nothing = [found.span() for found in NO_NUMBER.finditer(text)]
+    nothing = idioms(text)
     said = (one for one in _said(text) if not any(start <= one.start < end for start, end in nothing))
     return sorted((*numbers(text), *said), key=attrgetter("start"))
+
+
+def idioms(text: str) -> list[tuple[int, int]]:
+    """Where phrases stand whose words count nothing: `no one`, `at first`."""
+    return [found.span() for found in NO_NUMBER.finditer(text)]
 
 
 def is_slashed(number: Number) -> bool:

@@ -18,7 +18,7 @@ from orchestra.journal.sqlite import SqliteJournal
 from orchestra.values.json import digest
 from orchestra.values.outcome import Abstained, Evidence, Value
 from tests.cli.shell import Shell
-from tests.cli.stage import GOOD, TEXT, Simulated, furnish
+from tests.cli.stage import FLEET, GOOD, TEXT, Simulated, furnish
 
 GRAPH = (
     b'{"schema":"orchestra/v1","name":"ask","input":{"text":{"type":"str"}},"output":"${reading}","nodes":{"reading":{"agent":"answerer"}}}'
@@ -184,3 +184,29 @@ def test_a_run_tells_its_claims_and_so_does_the_journal_later(shell: Shell) -> N
     assert (claim["path"], claim["value"], claim["unsupported"], found["unsupported"]) == ("answer", "1889", "", [])
     assert claim["evidence"] == [{"kind": "span", "quote": "in 1889", "source": "", "start": 14, "end": 21, "where": "input.text"}]
     assert on_stage("runs", "show", "--json").json["claims"] == found["claims"]
+
+
+def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothing_checked(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell("init", "hello")
+    monkeypatch.chdir("hello")
+    furnish(files={"configs/nowhere.yaml": FLEET, "orchestra.toml": 'fleet = "nowhere"\n'})
+    quote = "the computation of Bernoulli numbers"
+    text = f"Note G describes {quote}."
+    on_stage = Shell(shell.home, shell.project, Simulated({"generative_reader": {"answer": quote}, "title": {"title": "Note G"}}))
+    said = on_stage("run", "hello", "-i", "question=What does note G describe?", "-i", f"text={text}")
+    evidence = f"  “{quote}”  input.text [17:{17 + len(quote)}]\n  checked by quote (reading), score 1.00\n"
+    for shown in (said.out, on_stage("runs", "show").out):
+        assert f"answer: {quote}\n{evidence}" in shown
+        assert "not supported: title: nothing checked what title says" in shown
+        assert "nothing checked this answer" not in shown
+        assert "quote: these words are in the source. It does not show that they are the right answer." in shown
+    claims = on_stage("runs", "show", "--json").json["claims"]
+    assert [(one["path"], one["unsupported"]) for one in claims] == [("answer", ""), ("title", "nothing checked what title says")]
+    assert [one["quote"] for one in claims[0]["evidence"]] == [quote]
+    on_stage("runs", "show", "last", "--html", "run.html")
+    page = Page(Path("run.html").read_text("utf-8"))
+    assert "1 of 2 claims supported" in " ".join(page.words.split())
+    assert quote in page.marked
+    assert "It does not show that they are the right answer." in page.words
