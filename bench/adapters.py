@@ -29,8 +29,9 @@ from typing import Any
 import aiohttp
 
 from bench.machine import ROOT, code, now
-from orchestra.fleet import config, launch, process, weights
+from orchestra.fleet import config, cpu, launch, process, weights
 from orchestra.fleet.config import LocalServer
+from orchestra.fleet.folders import Folders
 from orchestra.fleet.process import Child, Launch
 from orchestra.fleet.secrets import signed
 from orchestra.fleet.supervisor import KEY_BYTES
@@ -112,7 +113,7 @@ def held(lock: Path | None) -> Iterator[None]:
 async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: Path) -> AsyncIterator[Served]:
     """A server of its own, as it ships or as vLLM has it by itself."""
     port = launch.choose_port(None)
-    how = launch.launch(server, weights_folder, port)
+    how = launch.launch(cpu.resolved(server, Folders.of().cache), weights_folder, port)
     command, environment = how.command, dict(how.environment)
     if stock:
         environment["VLLM_PLUGINS"] = ""

@@ -14,7 +14,6 @@ from pathlib import Path
 from orchestra.errors import FleetError
 from orchestra.fleet import cpu, lora_cpu, weights
 from orchestra.fleet.config import LocalServer
-from orchestra.fleet.folders import Folders
 from orchestra.fleet.locked import MIDDLEWARE
 from orchestra.fleet.process import Launch
 
@@ -56,8 +55,10 @@ def vllm_version() -> str:
 
 
 def launch(server: LocalServer, folder: Path, port: int, environment: Mapping[str, str] = os.environ) -> Launch:
-    """How one server is started, on the weights in `folder`, listening on `port` of the loopback only. It serves once it has a `key`."""
-    server = cpu.resolved(server, Folders.of(environment).cache)
+    """How one server is started, on the weights in `folder`, listening on `port` of the loopback only. It serves once it has a `key`.
+
+    On a CPU, what `auto` means is decided before (`orchestra.fleet.cpu.resolved`).
+    """
     return Launch(
         (sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", *arguments(server, folder, port)),
         _environment(server, environment),

@@ -168,7 +168,7 @@ def from_weights(folders: Folders) -> Launcher:
             raise weights.absent(server.weights)
         if server.device == "cpu" and server.dtype == "auto":
             cpu.ensure_speeds(folders.cache)
-        return launch.launch(server, weights.verify(folder).folder, port)
+        return launch.launch(cpu.resolved(server, folders.cache), weights.verify(folder).folder, port)
 
     return start
 

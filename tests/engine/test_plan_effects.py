@@ -373,7 +373,7 @@ def test_a_person_is_asked_before_the_effects_of_a_plan_and_without_a_yes_no_pla
         (question,) = run.asked
         assert (question.node, question.question) == ("done@1/confirm", 'Make 1 call with effects?\nwire(to="Ada")')
         assert (theatre.workers.counts["pick"], theatre.workers.counts["wire"]) == (1, 0)
-        said = {"value": answer} if answer is not None else {"declined": "not now"}
+        said: dict[str, Any] = {"value": answer} if answer is not None else {"declined": "not now"}
         await theatre.journal.post(run.id, Letter(kind="answer", node=question.node, shown=question.shown, **said))
         finished = await run.wait()
         assert (finished.status, theatre.workers.counts["wire"]) == ("done" if paid else "abstained", paid)

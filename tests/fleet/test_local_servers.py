@@ -17,7 +17,7 @@ import pytest
 from orchestra.agent.card import Card
 from orchestra.doors import Done, Refused
 from orchestra.errors import FleetError, InputError
-from orchestra.fleet import adapters, launch, lora_cpu
+from orchestra.fleet import adapters, cpu, launch, lora_cpu
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet, Options
 from orchestra.fleet.folders import Folders
@@ -409,7 +409,7 @@ def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
     assert bool(caught.value.why) == bool(spare)
 
 
-@pytest.mark.parametrize(("device", "loras", "loaded"), [("cpu", 2, lora_cpu.PLUGIN), ("cpu", 0, ""), ("gpu", 2, "")])
+@pytest.mark.parametrize(("device", "loras", "loaded"), [("cpu", 2, lora_cpu.PLUGIN), ("cpu", 0, lora_cpu.PLUGIN), ("gpu", 2, "")])
 def test_servers_load_our_plugin_where_it_belongs_and_nobody_elses(device: str, loras: int, loaded: str, tmp_path: Path) -> None:
     server = local_config("m", device=device, max_loras=loras).local["m"]
     assert launch.launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded
@@ -424,16 +424,41 @@ def test_servers_on_the_cpu_of_a_known_vllm_have_our_worker(
     assert ("--worker-cls" in command) is given
 
 
-@pytest.mark.parametrize(("dedicated", "vllm", "threads"), [(True, "0.32.0", "3"), (False, "0.32.0", None), (True, "0.33.0", None)])
-def test_a_dedicated_server_computes_on_all_cores_in_the_process_that_schedules(
-    dedicated: bool, vllm: str, threads: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("server", "vllm", "threads", "most"),
+    [
+        ({"dedicated": True}, "0.32.0", "3", 3),
+        ({"dedicated": True}, "0.33.0", None, None),
+        ({}, "0.32.0", None, None),
+        ({"dtype": "float32"}, "0.32.0", "1", 3),
+        ({"dtype": "float32"}, "0.33.0", None, None),
+        ({"dtype": "float32", "tensor_parallel_size": 2}, "0.32.0", None, None),
+    ],
+)
+def test_a_server_that_is_dedicated_or_computes_in_float32_uses_all_cores_of_one_process(
+    server: dict[str, Any], vllm: str, threads: str | None, most: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
-    monkeypatch.setattr(launch, "TOPOLOGY", tmp_path)
-    environment = launch.launch(local_config("m", device="cpu", dedicated=dedicated).local["m"], tmp_path, 1, {}).environment
-    assert environment.get("OMP_NUM_THREADS") == threads
-    assert environment.get("VLLM_ENABLE_V1_MULTIPROCESSING") == (None if threads is None else "0")
+    monkeypatch.setattr(cpu, "TOPOLOGY", tmp_path)
+    made = launch.launch(local_config("m", device="cpu", **server).local["m"], tmp_path, 1, {})
+    assert made.environment.get("OMP_NUM_THREADS") == threads
+    assert made.environment.get("VLLM_ENABLE_V1_MULTIPROCESSING") == (None if threads is None else "0")
+    own = json.loads(told(list(made.command), "--additional-config") or "{}")
+    assert own.get(launch.THREADS) == most
+
+
+def test_int8_is_made_by_our_worker_and_not_named_to_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, "0.32.0", plugin=True))])
+    command = launch.arguments(local_config("m", device="cpu", dtype="float32", quantization="int8").local["m"], tmp_path, 1)
+    assert "--quantization" not in command
+    assert json.loads(told(command, "--additional-config") or "{}")[launch.QUANTIZATION] == "int8"
+
+
+@pytest.mark.parametrize("more", [{"device": "gpu"}, {"device": "cpu", "dtype": "bfloat16"}])
+def test_int8_is_for_cpus_that_compute_in_float32(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="quantization: int8 is for a server with `device: cpu`"):
+        local_config("m", quantization="int8", **more)
 
 
 def told(command: list[str], flag: str) -> str | None:
@@ -474,4 +499,4 @@ def test_processors_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.M
         folder = tmp_path / f"cpu{number}" / "topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{siblings}\n")
-    assert launch.cores(tmp_path) == 3
+    assert cpu.cores(tmp_path) == 3

@@ -1,0 +1,182 @@
+"""Which data type a machine gets, and how many threads compute a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.fleet import cpu
+from orchestra.fleet.config import FleetConfig, LocalServer
+from orchestra.fleet.cpu import Cpu, Speeds
+from orchestra.fleet.cpu_threads import PAUSE, SHARE_WAITED, Reading, ThreadPolicy, read_clocks
+from orchestra.fleet.marks import Marks
+from orchestra.fleet.weights import Pantry
+
+ZEN_3 = "fpu sse2 ssse3 fma cx16 avx f16c bmi1 avx2 bmi2 vaes"
+CASCADE_LAKE = f"{ZEN_3} avx512f avx512dq avx512bw avx512vl avx512_vnni"
+SAPPHIRE_RAPIDS = f"{CASCADE_LAKE} avx_vnni avx512_bf16 amx_bf16 amx_tile amx_int8"
+ARM = "fp asimd bf16"
+
+
+def cpuinfo(folder: Path, flags: str, key: str = "flags") -> Path:
+    file = folder / "cpuinfo"
+    file.write_text(f"processor\t: 0\nmodel name\t: A CPU\n{key}\t\t: {flags}\n\nprocessor\t: 1\n{key}\t\t: none\n")
+    return file
+
+
+def local(**more: Any) -> LocalServer:
+    server = {
+        "model": "m",
+        "device": "cpu",
+        "max_model_len": 10,
+        "weights": {"licence": "none", "sources": [{"folder": "/nowhere"}]},
+        **more,
+    }
+    config = {"schema": "orchestra/fleet/v1", "name": "one", "servers": {"one": server}, "models": {"base": "one"}}
+    return FleetConfig.model_validate_json(msgspec.json.encode(config)).local["one"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "limit", "dtype"),
+    [
+        (ZEN_3, "flags", "", "float32"),
+        (CASCADE_LAKE, "flags", "", "float32"),
+        (SAPPHIRE_RAPIDS, "flags", "", "bfloat16"),
+        (SAPPHIRE_RAPIDS, "flags", "AVX2", "float32"),
+        (SAPPHIRE_RAPIDS, "flags", "avx512_core_bf16", "bfloat16"),
+        (SAPPHIRE_RAPIDS, "flags", "DEFAULT", "bfloat16"),
+        (ARM, "Features", "", "bfloat16"),
+        ("", "flags", "", "float32"),
+    ],
+)
+def test_the_data_type_follows_the_instructions_of_the_cpu(flags: str, key: str, limit: str, dtype: str, tmp_path: Path) -> None:
+    found = cpu.read_cpu(cpuinfo(tmp_path, flags, key), {cpu.LIMIT: limit})
+    assert (found.model, cpu.choose_dtype(found)) == ("A CPU", dtype)
+
+
+def test_a_system_without_cpuinfo_computes_in_float32(tmp_path: Path) -> None:
+    assert cpu.choose_dtype(cpu.read_cpu(tmp_path / "absent", {})) == "float32"
+
+
+@given(st.booleans(), st.floats(0.1, 1e4), st.floats(0.1, 1e4))
+def test_timed_products_decide_where_they_are_clear(native: bool, bfloat16: float, float32: float) -> None:
+    machine = Cpu("", frozenset({"amx_bf16"} if native else ()), 2)
+    chosen = cpu.choose_dtype(machine, Speeds(bfloat16, float32))
+    if bfloat16 >= cpu.CLEARLY * float32:
+        assert chosen == "bfloat16"
+    elif float32 >= cpu.CLEARLY * bfloat16:
+        assert chosen == "float32"
+    else:
+        assert chosen == cpu.choose_dtype(machine)
+
+
+@pytest.mark.parametrize(
+    ("flags", "given", "dtype", "quantization"),
+    [
+        (ZEN_3, {"quantization": "auto"}, "float32", "int8"),
+        (ZEN_3, {}, "float32", None),
+        (ZEN_3, {"quantization": "auto", "dtype": "bfloat16"}, "bfloat16", None),
+        (SAPPHIRE_RAPIDS, {"quantization": "auto"}, "bfloat16", None),
+        (SAPPHIRE_RAPIDS, {"quantization": "int8", "dtype": "float32"}, "float32", "int8"),
+        ("fp asimd", {"quantization": "auto"}, "float32", None),
+        (ZEN_3, {"quantization": "auto", "device": "gpu"}, "auto", None),
+    ],
+)
+def test_auto_is_8_bits_only_on_a_cpu_with_avx2_and_without_bfloat16(
+    flags: str, given: dict[str, Any], dtype: str, quantization: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "CPUINFO", cpuinfo(tmp_path, flags))
+    monkeypatch.delenv(cpu.LIMIT, raising=False)
+    found = cpu.resolved(local(**given), tmp_path)
+    assert (found.dtype, found.quantization) == (dtype, quantization)
+
+
+def test_speeds_are_measured_once_and_a_damaged_file_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def run(*_: Any, **__: Any) -> Any:
+        asked.append(1)
+        return type("Done", (), {"stdout": b'{"bfloat16": 10.0, "float32": 40.0}'})
+
+    monkeypatch.setattr(cpu.subprocess, "run", run)
+    assert cpu.ensure_speeds(tmp_path) == cpu.ensure_speeds(tmp_path) == Speeds(10.0, 40.0)
+    assert len(asked) == 1
+    (file,) = (tmp_path / "cpu").iterdir()
+    file.write_bytes(b"{")
+    assert cpu.cached_speeds(cpu.read_cpu(), tmp_path) is None
+    assert cpu.ensure_speeds(tmp_path) == Speeds(10.0, 40.0)
+
+
+def test_what_a_machine_computes_in_is_part_of_the_digest_of_its_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Marks, "_contents", lambda *_: "the same files")
+    monkeypatch.delenv(cpu.LIMIT, raising=False)
+    found = set()
+    for flags in (ZEN_3, SAPPHIRE_RAPIDS):
+        monkeypatch.setattr(cpu, "CPUINFO", cpuinfo(tmp_path, flags))
+        found.add(Marks(Pantry.of()).model("one", local()))
+    assert len(found) == 2
+
+
+class Machine:
+    """Clocks of a machine with two cores, of which other programs want `busy`."""
+
+    def __init__(self) -> None:
+        self.now = self.waited = self.idle = 0.0
+
+    def read(self) -> Reading:
+        return Reading(self.now, self.waited, self.idle)
+
+    def step(self, policy: ThreadPolicy, busy: int, seconds: float = 0.05) -> int:
+        start, threads = self.read(), policy.threads
+        self.now += seconds
+        self.waited += seconds * max(0, threads + busy - 2) / 2
+        self.idle += seconds * max(0, 2 - threads - busy)
+        return policy.after(start, self.read())
+
+
+def test_one_thread_computes_while_another_program_wants_the_core_and_all_compute_afterwards() -> None:
+    machine, policy = Machine(), ThreadPolicy(2)
+    assert [machine.step(policy, 0) for _ in range(50)] == [2] * 50
+    assert machine.step(policy, 1) == 1, "after a single step"
+    assert {machine.step(policy, 1) for _ in range(200)} == {1}, "as long as it takes"
+    back = [machine.step(policy, 0) for _ in range(200)]
+    assert back[-1] == 2
+    assert back.index(2) * 0.05 < 2 * PAUSE + 0.5
+
+
+def test_drops_that_follow_each_other_make_the_pauses_longer() -> None:
+    machine, policy = Machine(), ThreadPolicy(2)
+    lengths = []
+    for _ in range(4):
+        assert machine.step(policy, 2) == 1
+        began = machine.now
+        while machine.step(policy, 0) == 1:
+            pass
+        lengths.append(machine.now - began)
+    assert lengths == sorted(lengths)
+    assert lengths[-1] > 3 * lengths[0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.001, 1.0)), max_size=200), st.integers(2, 8))
+def test_there_is_always_a_thread_and_never_more_than_cores(steps: list[tuple[int, float]], most: int) -> None:
+    machine, policy = Machine(), ThreadPolicy(most)
+    for busy, seconds in steps:
+        start = machine.read()
+        machine.now += seconds
+        machine.waited += seconds * busy / 3
+        machine.idle += seconds
+        threads = policy.after(start, machine.read())
+        assert threads in (1, most)
+        assert threads == 1 or machine.waited - start.waited <= SHARE_WAITED * (machine.now - start.now) + 1e-9 or start.now == 0
+
+
+def test_the_clocks_of_linux_never_go_back() -> None:
+    first, second = read_clocks(), read_clocks()
+    assert second.now > first.now
+    assert second.waited >= first.waited
+    assert second.idle >= first.idle
