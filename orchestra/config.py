@@ -9,14 +9,16 @@ Modules named here, and entry points of the group `orchestra.modules`, are the o
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import importlib.util
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeAlias
@@ -27,10 +29,11 @@ from orchestra import settings_file, trust, xdg
 from orchestra.errors import InputError, InputErrors, Place
 from orchestra.settings_file import SettingsFile
 from orchestra.values.schema import nearest
-from orchestra.values.text import told
+from orchestra.values.text import shortened, told, visible
 
 ResourceKind: TypeAlias = Literal["agents", "workflows", "configs"]
 KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
+Look: TypeAlias = Callable[[Path], SettingsFile | None]
 PREFIX = "ORCHESTRA_"
 PROJECT = "ORCHESTRA_PROJECT"
 """The variable that names the project's folder."""
@@ -125,9 +128,9 @@ class Settings(BaseModel):
         """
         environment = os.environ if environ is None else environ
         start = (start or Path.cwd()).absolute()
-        reader = Reader(environment, trusted)
+        look = partial(settings_file.find, policy=trusted, environ=environment)
         named, by = (environment.get(PROJECT, ""), PROJECT) if project is None else (project, "project=")
-        file = _named(named, start, by, reader) or _project(start, reader)
+        file = _named(named, start, by, look) or _project(start, look, environment)
         layers = [
             _of_overrides(overrides or {}, start),
             _of_environment(environment, start),
@@ -155,7 +158,10 @@ class Settings(BaseModel):
             values.setdefault(kind, ((root or start) / kind,))
         made = cls(**values, project=root, start=start, sources=sources)
         own = [layer.values["journal"].inside for layer in layers if "journal" in layer.values][:1] != [None]
-        return made.model_copy(update={"guard": reader.guard(made, file, own)})
+        if trust.is_always(trusted, environment):
+            return made
+        guard = _guard(made, file, own)
+        return made if trusted == "recorded" and trust.is_recorded(guard, environment) else made.model_copy(update={"guard": guard})
 
     def untrusted(self, *kinds: trust.Kind) -> trust.Untrusted | None:
         """The error C060, where the project may not do what its settings ask for of these kinds, or of any; else None."""
@@ -404,16 +410,24 @@ def _stay_inside(key: str, folders: tuple[Path, ...], given: _Given) -> None:
 
 
 def _absolute(path: str | Path, folder: Path) -> Path:
-    return folder / xdg.expanded(path)
+    """A path, made absolute. Raises `InputError` C002 for one that no system call takes: with a NUL, or too long."""
+    made = folder / xdg.expanded(path)
+    try:
+        os.lstat(made)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            why = error.strerror if isinstance(error, OSError) else "it has a NUL character"
+            raise InputError("C002", f"{shortened(visible(str(path), keep=''), 80)!r} is not a path", why=why) from error
+    return made
 
 
-def _project(start: Path, read: Reader) -> SettingsFile | None:
+def _project(start: Path, look: Look, environ: Mapping[str, str]) -> SettingsFile | None:
     """The nearest file upwards. Raises `InputError` C052 for one of a stranger above a folder of ours: its modules and servers of tools
     would run."""
-    file = next((file for folder in (start, *start.parents) if (file := read.folder(folder))), None)
+    file = next((file for folder in (start, *start.parents) if (file := look(folder))), None)
     if file is not None and hasattr(os, "geteuid"):  # Windows has owners of another kind
         user, path = os.geteuid(), file.path
-        ours = {user, 0} if user or not (by := read.environment.get("SUDO_UID", "")).isdecimal() else {0, int(by)}
+        ours = {user, 0} if user or not (by := environ.get("SUDO_UID", "")).isdecimal() else {0, int(by)}
         if start.exists():  # whoever stands in a stranger's folder knows it, as root does over one that is mounted
             ours.add(start.stat().st_uid)
         if not {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid} <= ours:
@@ -422,44 +436,26 @@ def _project(start: Path, read: Reader) -> SettingsFile | None:
     return file
 
 
-def _named(project: str | Path, start: Path, by: str, read: Reader) -> SettingsFile | None:
+def _named(project: str | Path, start: Path, by: str, look: Look) -> SettingsFile | None:
     """The file of the project that somebody named; None where nobody did. Raises `InputError` C045."""
     if project == "":
         return None
     folder = Path(os.path.normpath(_absolute(project, start)))
-    if (file := read.folder(folder)) is None:
+    if (file := look(folder)) is None:
         why = "there is no such folder" if not os.path.isdir(folder) else "there is no orchestra.toml in it"
         hint = "name the folder that has the project's orchestra.toml; an empty one will do"
         raise InputError("C045", f"{by} names no project: {folder}: {why}", hint=hint)
     return file
 
 
-@dataclass(frozen=True)
-class Reader:
-    """How the settings file of a project is read."""
-
-    environment: Mapping[str, str]
-    policy: trust.Policy
-
-    def folder(self, folder: Path) -> SettingsFile | None:
-        """The settings of a folder. Raises `InputError` C003 and C061."""
-        if (path := settings_file.in_folder(folder)) is None:
-            return None
-        if self.policy == "recorded":
-            trust.check_settings_file(path, self.environment)
-        return settings_file.read(path)
-
-    def guard(self, loaded: Settings, file: SettingsFile | None, own_journal: bool) -> trust.Guard | None:
-        """What the project may not do; None for a trusted one."""
-        if self.policy == "always" or (self.policy == "recorded" and trust.is_granted(self.environment)):
-            return None
-        folder = loaded.project or loaded.start or Path.cwd()
-        servers = {name: server.command for name, server in loaded.mcp.items()}
-        needs = trust.needs(folder, loaded.modules, servers, loaded.journal if own_journal else "off") if file else []
-        searched = [file.path] if file else []
-        searched += [folder / ".orchestra", folder / "mcp", *(place for kind in KINDS for place in getattr(loaded, kind))]
-        guard = trust.guard_of(folder, file.table if file else {}, needs, trust.links(folder, searched))
-        return None if self.policy == "recorded" and trust.is_recorded(guard, self.environment) else guard
+def _guard(loaded: Settings, file: SettingsFile | None, own_journal: bool) -> trust.Guard:
+    """What the project may not do without trust."""
+    folder = loaded.project or loaded.start or Path.cwd()
+    servers = {name: server.command for name, server in loaded.mcp.items()}
+    needs = trust.needs(folder, loaded.modules, servers, loaded.journal if own_journal else "off") if file else []
+    searched = [folder / ".orchestra", folder / "mcp", *(place for kind in KINDS for place in getattr(loaded, kind))]
+    links = trust.links(folder, [*([file.path] if file else []), *searched])
+    return trust.guard_of(folder, file.table if file else {}, needs, links)
 
 
 def _user_file(environ: Mapping[str, str]) -> SettingsFile | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestra import trust
 from orchestra.errors import InputError, Place
 
 MAX_BYTES = 64 << 10
@@ -69,6 +70,19 @@ def in_folder(folder: Path) -> Path | None:
     return next((path for name in ("orchestra.toml", "pyproject.toml") if os.path.isfile(path := folder / name)), None)
 
 
+def find(folder: Path, policy: trust.Policy, environ: Mapping[str, str]) -> SettingsFile | None:
+    """The settings of a folder, if it has any.
+
+    Raises:
+        InputError: C003 for a file that cannot be read, C061 for a link out of a folder that is not trusted.
+    """
+    if (path := in_folder(folder)) is None:
+        return None
+    if policy == "recorded":
+        trust.check_settings_file(path, environ)
+    return read(path)
+
+
 def read(path: Path) -> SettingsFile | None:
     """The settings of a file; None for a `pyproject.toml` without the table `tool.orchestra`.
 
@@ -106,30 +120,34 @@ def check_levels(path: Path, text: str) -> None:
         InputError: C003 with the place where the text exceeds `MAX_LEVELS`.
     """
     table = depth = dots = 0
-    header, is_value, outer = False, False, list[int]()
+    header, is_value, outer = False, False, list[tuple[int, bool]]()
     for token in _TOKENS.finditer(text):
         mark = token["mark"]
         if mark == ".":
-            dots += not is_value
+            dots += not is_value  # the dot of a number is no level
         elif mark == "[" and not (outer or header) and _begins_a_line(text, token.start()):
             header, dots = True, 0
         elif mark == "\n":
             if header:
                 table, header = dots + 1, False
-            depth, dots, is_value = depth if outer else table, 0, False
+            depth = depth if outer else table
+            dots, is_value = 0, _in_array(outer)
         elif mark is None or header:
             continue
         elif mark == "=":
             is_value = True
         elif mark in "[{":
-            outer.append(depth)
-            depth, dots, is_value = depth + dots + 1, 0, False
-        elif mark in "]}":
-            depth, dots = outer.pop() if outer else depth, 0
+            outer.append((depth, mark == "["))
+            depth, dots, is_value = depth + dots + 1, 0, mark == "["
         else:
-            dots, is_value = 0, False
-        if mark in ".[{" and (0 if header else depth) + dots + 1 > MAX_LEVELS:
+            depth = outer.pop()[0] if mark in "]}" and outer else depth
+            dots, is_value = 0, _in_array(outer)
+        if mark in ".[{=" and (0 if header else depth) + dots + 1 > MAX_LEVELS:
             raise _too_deep(path, text, token.start())
+
+
+def _in_array(outer: Sequence[tuple[int, bool]]) -> bool:
+    return bool(outer) and outer[-1][1]
 
 
 def _begins_a_line(text: str, at: int) -> bool:

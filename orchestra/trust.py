@@ -111,6 +111,11 @@ def is_granted(environ: Mapping[str, str]) -> bool:
     return value == "1"
 
 
+def is_always(policy: Policy, environ: Mapping[str, str]) -> bool:
+    """Whether a policy trusts every project in this environment. Raises `InputError` C002."""
+    return policy == "always" or (policy == "recorded" and is_granted(environ))
+
+
 def guard_of(folder: Path, table: Mapping[str, Any], needs: Iterable[Need], links: Iterable[Need]) -> Guard:
     """The guard of a project, by the table of its settings, its needs, and its links among them."""
     found = tuple(links)

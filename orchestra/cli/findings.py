@@ -128,7 +128,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _import_vllm() -> Finding:
-    command = [sys.executable, "-c", "import vllm, transformers"]
+    command = [sys.executable, "-P", "-c", "import vllm, transformers"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)  # noqa: S603 - a constant command
     except subprocess.TimeoutExpired:
