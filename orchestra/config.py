@@ -416,7 +416,7 @@ def _absolute(path: str | Path, folder: Path) -> Path:
         os.lstat(made)
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
-            why = error.strerror if isinstance(error, OSError) else "it has a NUL character"
+            why = str(error.strerror) if isinstance(error, OSError) else "it has a NUL character"
             raise InputError("C002", f"{shortened(visible(str(path), keep=''), 80)!r} is not a path", why=why) from error
     return made
 

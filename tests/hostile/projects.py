@@ -196,8 +196,9 @@ class Scene:
         place = self.project / name
         place.parent.mkdir(parents=True, exist_ok=True)
         if self.chance.random() < 0.3:
-            (self.project / "hop").symlink_to(self.outside / target)
-            place.symlink_to(os.path.relpath(self.project / "hop", place.parent))
+            hop = self.project / f"hop-{name.replace('/', '-')}"
+            hop.symlink_to(self.outside / target)
+            place.symlink_to(os.path.relpath(hop, place.parent))
         else:
             place.symlink_to(self.chance.choice((self.outside / target, os.path.relpath(self.outside / target, place.parent))))
 
