@@ -272,7 +272,8 @@ def test_links_inside_the_project_need_no_trust(shell: Shell) -> None:
     Path("shared").mkdir()
     Path("shared/flow.yaml").write_text(CALC)
     Path("workflows/flow.yaml").symlink_to("../shared/flow.yaml")
-    Path("agents").symlink_to("shared")
+    Path("agents").mkdir()
+    Path("agents/inner").symlink_to("../shared")
     assert Settings.load(trusted="recorded").untrusted() is None
     Path("shared/away").symlink_to("/etc/hostname")
     assert Settings.load(trusted="recorded").untrusted("link") is not None, "a link may lead to another one"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestra.config import Settings
+from orchestra.config import KEYS, Settings
 from orchestra.errors import InputError, OrchestraError
 from orchestra.settings_file import MAX_BYTES, MAX_LEVELS, check_levels
-from tests.hostile.projects import BRACKETS, hostile_text
+from tests.hostile.projects import BRACKETS, VALUES, hostile_text
 
 FEW, MANY = 500, 10_000
 
@@ -34,6 +34,11 @@ def test_any_settings_file_is_read_or_refused_with_a_code(seeds: range, tmp_path
     assert codes == {"", "C001", "C002", "C003", "C006", "C050"}
 
 
+@pytest.mark.parametrize("key", KEYS)
+def test_each_setting_takes_or_refuses_each_value(key: str, tmp_path: Path) -> None:
+    assert {refused(tmp_path, f"{key} = {given}".encode()) for given in VALUES} <= {"", "C002", "C003", "C006", "C050"}
+
+
 def levels(value: Any) -> int:
     """The levels of a value, as TOML names them: an array of tables counts as its tables."""
     if isinstance(value, dict):
@@ -43,7 +48,20 @@ def levels(value: Any) -> int:
     return 0
 
 
-NOISE = ('"[[["', "'{{{'", '"""a"""""', "'''b'''''", '"\\""', '"""\\""" [[["""', "1.5", "1979-05-27", '"a.b.c"', "'\\'")
+NOISE = (
+    "'''b''''",
+    '"""b""""',
+    '"[[["',
+    "'{{{'",
+    '"""a"""""',
+    "'''b'''''",
+    '"\\""',
+    '"""\\""" [[["""',
+    "1.5",
+    "1979-05-27",
+    '"a.b.c"',
+    "'\\'",
+)
 NAMES = ("a", '"a.b.c"', "'[x]'", "b-c", '"\\"["')
 
 
@@ -57,7 +75,8 @@ def value(chance: Random, deep: int) -> str:
     if not deep:
         return chance.choice(NOISE)
     if chance.random() < 0.5:
-        return f"[{chance.choice(('', ' # [[{{.', '1.5, '))}\n{value(chance, deep - 1)}]".replace("[1.5, \n", "[1.5, ")
+        before = chance.choice(("", " # [[{{.\n", "1.5, ", f"{chance.choice(NOISE)}, "))
+        return f"[{before}{value(chance, deep - 1)}]"
     dots = chance.randint(1, deep)
     return f"{{{keys(chance, dots)} = {value(chance, deep - dots)}}}"
 
