@@ -108,7 +108,7 @@ CHANGES: dict[str, Callable[[], object]] = {
     "a server": lambda: Path("orchestra.toml").write_text(f'modules = ["canary_tools"]\n{SERVER}'),
     "a harmless setting": lambda: Path("orchestra.toml").write_text('modules = ["canary_tools"]\nthreads = 5\n'),
     "a link": lambda: Path("workflows/other.yaml").symlink_to("/etc/hostname"),
-    "the target of a link": lambda: (Path("workflows/first.yaml").unlink(), Path("workflows/first.yaml").symlink_to("/etc/passwd")),
+    "the target of a link": lambda: os.replace(Path("workflows/other_target"), Path("workflows/first.yaml")),
     "the file": lambda: (Path("orchestra.toml").rename("x"), Path("pyproject.toml").write_text('[tool.orchestra]\nmodules = ["x"]\n')),
 }
 
@@ -116,6 +116,7 @@ CHANGES: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_trust_ends_when_the_settings_or_the_links_change(change: str, shell: Shell) -> None:
     Path("workflows/first.yaml").symlink_to("/etc/hostname")
+    Path("workflows/other_target").symlink_to("/etc/hosts")
     assert shell("trust").code == 0
     assert Settings.load(trusted="recorded").guard is None
     CHANGES[change]()
@@ -191,7 +192,7 @@ async def test_a_program_trusts_the_project_that_it_opens_unless_it_asks(shell: 
         assert "double" in opened.registry.tools
     for policy in ("recorded", "never"):
         with pytest.raises(InputError, match="C060"):
-            async with Orchestra.open(Settings.load({"fleet": "sim"}, trusted=policy)):  # type: ignore[arg-type]  # one of the policies
+            async with Orchestra.open(Settings.load({"fleet": "sim"}, trusted=policy)):
                 pass
 
 
