@@ -129,6 +129,8 @@ class Scene:
     """The folder in which code of the project leaves a mark if it runs."""
     chance: Random
     needs_trust: bool = False
+    sound: bool = True
+    """Whether the settings are made to be read."""
 
     @classmethod
     def draw(cls, root: Path, seed: int) -> Scene:
@@ -153,6 +155,7 @@ class Scene:
         name, header = self.chance.choice((("orchestra.toml", ""), ("orchestra.toml", ""), ("pyproject.toml", "[tool.orchestra]\n")))
         path, kind = self.project / name, self.chance.randrange(4)
         if kind == 0:
+            self.sound = False
             path.write_bytes(header.encode() + hostile_text(self.chance))
         elif kind == 1 and self.chance.random() < 0.3:
             path.symlink_to(self.outside / "settings.toml")
@@ -192,7 +195,7 @@ class Scene:
         )
         if os.path.lexists(self.project / name) or (os.path.lexists((self.project / name).parent) and name.count("/")):
             return
-        self.needs_trust = True
+        self.needs_trust = self.needs_trust or self.sound  # other settings may not search the folder of the link
         place = self.project / name
         place.parent.mkdir(parents=True, exist_ok=True)
         if self.chance.random() < 0.3:
