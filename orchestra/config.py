@@ -9,35 +9,36 @@ Modules named here, and entry points of the group `orchestra.modules`, are the o
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import importlib.util
 import os
 import re
 import shlex
 import sys
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError
 
-from orchestra import xdg
+from orchestra import settings_file, trust, xdg
 from orchestra.errors import InputError, InputErrors, Place
 from orchestra.mcp_server import McpServer
+from orchestra.settings_file import SettingsFile
 from orchestra.values.schema import nearest
-from orchestra.values.text import told
+from orchestra.values.text import shortened, told, visible
 
 ResourceKind: TypeAlias = Literal["agents", "workflows", "configs"]
 KINDS: tuple[ResourceKind, ...] = ("agents", "workflows", "configs")
+Look: TypeAlias = Callable[[Path], SettingsFile | None]
 PREFIX = "ORCHESTRA_"
 PROJECT = "ORCHESTRA_PROJECT"
 """The variable that names the project's folder."""
 ENTRY_POINTS = "orchestra.modules"
-MAX_BYTES = 1 << 20
-"""Bytes of a configuration file at most (RELIABILITY, hostile input)."""
 RESOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 ELSEWHERE = ("postgresql://", "postgres://", "env:", "file:")
 """Beginnings of a journal that is no file of ours."""
@@ -89,6 +90,7 @@ class Settings(BaseModel):
     project: Path | None = Field(None, description="the folder of the project's file; not a setting")
     start: Path | None = Field(None, description="the folder in which the work began, from where a project was looked for; not a setting")
     sources: Mapping[str, str] = Field({}, description="where each value came from; not a setting")
+    guard: SkipValidation[trust.Guard | None] = Field(None, exclude=True, description="what an untrusted project may not do; not a setting")
 
     @classmethod
     def load(
@@ -98,18 +100,22 @@ class Settings(BaseModel):
         project: str | Path | None = None,
         start: Path | None = None,
         environ: Mapping[str, str] | None = None,
+        trusted: trust.Policy = "always",
     ) -> Settings:
         """The settings for work begun in the folder `start` (the current one by default), of the project in the folder `project`: of the
         one that `ORCHESTRA_PROJECT` names where that is left out, else of the nearest one from `start` upwards.
 
-        Overrides that are None count as not given. Raises `InputError` or `InputErrors` (C001 unknown key, C002 wrong value,
-        C003 unreadable file, C006 a folder outside the project, C045 no project where one was named, C050 no home where the journal
-        would stand in it, C052 a stranger's project that nobody named).
+        Overrides that are None count as not given. A program trusts the project that it opens. `trusted="recorded"` trusts only what a
+        person has trusted with `orchestra trust`, as the command line does; `guard` says what another project may not do.
+        Raises `InputError` or `InputErrors` (C001 unknown key, C002 wrong value, C003 unreadable file, C006 a folder outside the project,
+        C045 no project where one was named, C050 no home where the journal would stand in it, C052 a stranger's project that nobody
+        named, C061 a settings file that is a link out of an untrusted project).
         """
         environment = os.environ if environ is None else environ
         start = (start or Path.cwd()).absolute()
-        file = _named(environment.get(PROJECT, ""), start, PROJECT) if project is None else _named(project, start, "project=")
-        file = file or _project(start, environment)
+        look = partial(settings_file.find, policy=trusted, environ=environment)
+        named, by = (environment.get(PROJECT, ""), PROJECT) if project is None else (project, "project=")
+        file = _named(named, start, by, look) or _project(start, look, environment)
         layers = [
             _of_overrides(overrides or {}, start),
             _of_environment(environment, start),
@@ -135,7 +141,26 @@ class Settings(BaseModel):
             values["journal"] = _journal(root, environment)
         for kind in KINDS:
             values.setdefault(kind, ((root or start) / kind,))
-        return cls(**values, project=root, start=start, sources=sources)
+        made = cls(**values, project=root, start=start, sources=sources)
+        own = [layer.values["journal"].inside for layer in layers if "journal" in layer.values][:1] != [None]
+        if trust.is_always(trusted, environment):
+            return made
+        guard = _guard(made, file, own)
+        return made if trusted == "recorded" and trust.is_recorded(guard, environment) else made.model_copy(update={"guard": guard})
+
+    def untrusted(self, *kinds: trust.Kind) -> trust.Untrusted | None:
+        """The error C060, where the project may not do what its settings ask for of these kinds, or of any; else None."""
+        return None if self.guard is None else self.guard.error(*kinds)
+
+    def require_trust(self, *kinds: trust.Kind) -> None:
+        """Checks that the project may do what its settings ask for, of these kinds or of any. Raises `InputError` C060."""
+        if (error := self.untrusted(*kinds)) is not None:
+            raise error
+
+    def check_path(self, path: Path) -> None:
+        """Checks that a file is not a link out of an untrusted project. Raises `InputError` C061."""
+        if self.guard is not None and not any(path.is_relative_to(builtin(kind)) for kind in KINDS):
+            self.guard.check_path(path)
 
     def resources(self, kind: ResourceKind) -> dict[str, Path]:
         """Everything of a kind by name, the user's own first: an agent's folder, a workflow's or a fleet's YAML file."""
@@ -156,16 +181,18 @@ class Settings(BaseModel):
         if looks_like_path(name):
             path = Path(name)
             if os.path.exists(path):
+                self.check_path(path)
                 return path
             raise InputError("C004", f"{name}: no such file", hint=_or_name(name, self.resources(kind)))
         found = self.resources(kind)
         if name in found:
+            self.check_path(found[name])
             return found[name]
         raise unknown(_SINGULAR[kind], name, found, "C004")
 
 
 MCP_HINT = '[mcp.files] with command = ["python3", "-m", "files_server"] and tools = {read = "idempotent"}'
-KEYS: tuple[str, ...] = tuple(key for key in Settings.model_fields if key not in ("project", "start", "sources"))
+KEYS: tuple[str, ...] = tuple(key for key in Settings.model_fields if key not in ("project", "start", "sources", "guard"))
 """The settings that a user can state."""
 _SINGULAR: Mapping[str, str] = {"agents": "agent", "workflows": "workflow", "configs": "fleet"}
 
@@ -194,14 +221,21 @@ def load_modules(settings: Settings) -> list[ModuleType]:
     """Imports the modules that the configuration names, and those of installed packages' entry points; nothing else.
 
     The project's folder becomes importable. One of them may be the program that runs: it is not loaded a second time. Raises `InputError`
-    C005 for a module that cannot be imported.
+    C005 for a module that cannot be imported, C060 where the project is not trusted.
     """
-    from importlib.metadata import entry_points
-
+    settings.require_trust("modules")
     root = str(settings.project) if settings.project else None
     if settings.modules and root and root not in sys.path:
         sys.path.insert(0, root)
     loaded = [_import(name, f"modules, set by {settings.sources.get('modules', 'default')}") for name in settings.modules]
+    return [*loaded, *installed_modules()]
+
+
+def installed_modules() -> list[ModuleType]:
+    """Imports the modules of installed packages' entry points. Raises `InputError` C005."""
+    from importlib.metadata import entry_points
+
+    loaded: list[ModuleType] = []
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         package = point.dist.name if point.dist else "?"
         loaded.append(_import(point.module, f"the entry point {point.name!r} of the package {package}"))
@@ -272,15 +306,6 @@ class _Layer:
     errors: tuple[InputError, ...] = ()
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    table: Mapping[str, Any]
-    lines: tuple[str, ...]
-    header: str
-    """The TOML table that the settings stand in; empty for the top."""
-
-
 def _of_overrides(overrides: Mapping[str, Any], start: Path) -> _Layer:
     errors = tuple(unknown("setting", key, KEYS, "C001") for key in overrides if key not in KEYS)
     given = {key: value for key, value in overrides.items() if value is not None and key in KEYS}
@@ -293,7 +318,7 @@ def _of_environment(environ: Mapping[str, str], start: Path) -> _Layer:
     errors: list[InputError] = []
     for name, value in sorted(environ.items()):
         key = name.removeprefix(PREFIX).lower()
-        if not name.startswith(PREFIX) or name == PROJECT or not value:
+        if not name.startswith(PREFIX) or name in (PROJECT, trust.VARIABLE) or not value:
             continue
         if key in KEYS:
             values[key] = _Given(value, name, start, text=True)
@@ -302,12 +327,12 @@ def _of_environment(environ: Mapping[str, str], start: Path) -> _Layer:
     return _Layer(values, tuple(errors))
 
 
-def _of_file(file: _File, start: Path, inside: Path | None) -> _Layer:
+def _of_file(file: SettingsFile, start: Path, inside: Path | None) -> _Layer:
     values: dict[str, _Given] = {}
     errors: list[InputError] = []
     folder = file.path.parent
     for key, value in file.table.items():
-        place = _place(file, key, start)
+        place = file.place(key, start)
         if key not in KEYS:
             errors.append(unknown("setting", key, KEYS, "C001", place))
             continue
@@ -370,16 +395,24 @@ def _stay_inside(key: str, folders: tuple[Path, ...], given: _Given) -> None:
 
 
 def _absolute(path: str | Path, folder: Path) -> Path:
-    return folder / xdg.expanded(path)
+    """A path, made absolute. Raises `InputError` C002 for one that no system call takes: with a NUL, or too long."""
+    made = folder / xdg.expanded(path)
+    try:
+        os.lstat(made)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            why = str(error.strerror) if isinstance(error, OSError) else "it has a NUL character"
+            raise InputError("C002", f"{shortened(visible(str(path), keep=''), 80)!r} is not a path", why=why) from error
+    return made
 
 
-def _project(start: Path, environment: Mapping[str, str]) -> _File | None:
+def _project(start: Path, look: Look, environ: Mapping[str, str]) -> SettingsFile | None:
     """The nearest file upwards. Raises `InputError` C052 for one of a stranger above a folder of ours: its modules and servers of tools
     would run."""
-    file = next((file for folder in (start, *start.parents) if (file := _in(folder))), None)
+    file = next((file for folder in (start, *start.parents) if (file := look(folder))), None)
     if file is not None and hasattr(os, "geteuid"):  # Windows has owners of another kind
         user, path = os.geteuid(), file.path
-        ours = {user, 0} if user or not (by := environment.get("SUDO_UID", "")).isdecimal() else {0, int(by)}
+        ours = {user, 0} if user or not (by := environ.get("SUDO_UID", "")).isdecimal() else {0, int(by)}
         if start.exists():  # whoever stands in a stranger's folder knows it, as root does over one that is mounted
             ours.add(start.stat().st_uid)
         if not {path.lstat().st_uid, path.stat().st_uid, path.parent.stat().st_uid} <= ours:
@@ -388,84 +421,40 @@ def _project(start: Path, environment: Mapping[str, str]) -> _File | None:
     return file
 
 
-def _named(project: str | Path, start: Path, by: str) -> _File | None:
+def _named(project: str | Path, start: Path, by: str, look: Look) -> SettingsFile | None:
     """The file of the project that somebody named; None where nobody did. Raises `InputError` C045."""
     if project == "":
         return None
     folder = Path(os.path.normpath(_absolute(project, start)))
-    if (file := _in(folder)) is None:
-        why = "there is no such folder" if not folder.is_dir() else "there is no orchestra.toml in it"
+    if (file := look(folder)) is None:
+        why = "there is no such folder" if not os.path.isdir(folder) else "there is no orchestra.toml in it"
         hint = "name the folder that has the project's orchestra.toml; an empty one will do"
         raise InputError("C045", f"{by} names no project: {folder}: {why}", hint=hint)
     return file
 
 
-def _in(folder: Path) -> _File | None:
-    if (path := folder / "orchestra.toml").is_file():
-        return _read(path, "")
-    return _read(path, "tool.orchestra", lenient=True) if (path := folder / "pyproject.toml").is_file() else None
+def _guard(loaded: Settings, file: SettingsFile | None, own_journal: bool) -> trust.Guard:
+    """What the project may not do without trust."""
+    folder = loaded.project or loaded.start or Path.cwd()
+    servers = {name: server.command for name, server in loaded.mcp.items()}
+    needs = trust.needs(folder, loaded.modules, servers, loaded.journal if own_journal else "off") if file else []
+    searched = [folder / ".orchestra", folder / "mcp", *(place for kind in KINDS for place in getattr(loaded, kind))]
+    links = trust.links(folder, [*([file.path] if file else []), *searched])
+    return trust.guard_of(folder, file.table if file else {}, needs, links)
 
 
-def _user_file(environ: Mapping[str, str]) -> _File | None:
+def _user_file(environ: Mapping[str, str]) -> SettingsFile | None:
     try:
         path = xdg.under(environ, "XDG_CONFIG_HOME", ".config") / "orchestra" / "config.toml"
     except InputError:  # whoever has no home has no file in it
         return None
-    return _read(path, "") if path.is_file() else None
+    return settings_file.read(path) if os.path.isfile(path) else None
 
 
 def _journal(project: Path | None, environ: Mapping[str, str]) -> Path:
     if project:
         return project / ".orchestra" / "journal.db"
     return xdg.under(environ, "XDG_STATE_HOME", ".local/state", "ORCHESTRA_JOURNAL") / "orchestra" / "journal.db"
-
-
-def _read(path: Path, header: str, *, lenient: bool = False) -> _File | None:
-    """A TOML file's table; None where `lenient` and the table is not there. Raises `InputError` C003."""
-    try:
-        data = path.read_bytes()
-        if len(data) > MAX_BYTES:
-            raise InputError("C003", f"{path} is larger than 1 MiB")
-        text = data.decode("utf-8-sig")
-        table: Any = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _not_toml(path, text, error) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("C003", f"{path} cannot be read: {error}") from error
-    for part in header.split(".") if header else ():
-        table = table.get(part) if isinstance(table, Mapping) else None
-    if isinstance(table, Mapping):
-        return _File(path, table, tuple(text.splitlines()), header)
-    if lenient and table is None:
-        return None
-    raise InputError("C003", f"{path}: {header} is no table")
-
-
-def _not_toml(path: Path, text: str, error: tomllib.TOMLDecodeError) -> InputError:
-    where = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
-    lines = text.splitlines() or [""]
-    line, column = (int(where[1]), int(where[2])) if where else (len(lines), 1)
-    message = str(error)[: where.start()] if where else str(error).removesuffix(" (at end of document)")
-    shown = lines[min(line, len(lines)) - 1]
-    return InputError(
-        "C003", f"not TOML: {message}", place=Place(str(path), line, column, shown), hint='write `key = "value"`; texts in quotes'
-    )
-
-
-def _place(file: _File, key: str, start: Path) -> Place:
-    """Where a key stands. tomllib keeps no places, so its line is looked for; else the table's header, else line 1."""
-    name = str(file.path.relative_to(start)) if file.path.is_relative_to(start) else str(file.path)
-    inside, fallback = not file.header, 1
-    wanted = re.compile(rf"""\s*(["']?){re.escape(key)}\1\s*[=.]""")
-    for number, line in enumerate(file.lines, 1):
-        if table := re.match(r"\s*\[+\s*([^]]*?)\s*\]", line):
-            if (inside and table[1] == key) or table[1] == f"{file.header}.{key}":
-                return Place(name, number, line.index("[") + 1, line, len(line.strip()))
-            inside = table[1] == file.header
-            fallback = number if inside else fallback
-        elif inside and wanted.match(line):
-            return Place(name, number, len(line) - len(line.lstrip()) + 1, line, len(key))
-    return Place(name, fallback, 1, file.lines[fallback - 1] if file.lines else "")
 
 
 def _resources(kind: ResourceKind, folder: Path) -> list[Path]:

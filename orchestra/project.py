@@ -16,7 +16,7 @@ from orchestra.agent.registry import Registry
 from orchestra.agent.tool import ToolFunction
 from orchestra.agent.types import project_models
 from orchestra.bare import accepting, alone
-from orchestra.config import Settings, load_modules, looks_like_path
+from orchestra.config import Settings, installed_modules, load_modules, looks_like_path
 from orchestra.errors import InputError
 from orchestra.log import listener, note
 from orchestra.parcel import Parcel
@@ -44,13 +44,15 @@ MOST_UNCHECKED = 64
 
 
 def settled(config: str | Path | Settings | None, project: str | Path | None) -> Settings:
-    """The settings that an `Orchestra` is opened with. The log says where they were looked for in vain. Raises `InputError`."""
+    """The settings that an `Orchestra` is opened with. The log says where they were looked for in vain. Raises `InputError`:
+    C060 for a project that is not trusted, where `Settings.load` was told to look at that."""
     if not isinstance(config, Settings):
         settings = Settings.load({"fleet": None if config is None else str(config)}, project=project)
     elif project is None:
         settings = config
     else:
         raise InputError("C046", "whole Settings have their project already", hint="Settings.load(..., project=...)")
+    settings.require_trust()
     if settings.project is None and settings.sources:  # without sources nobody looked for a project
         note(
             settings.log,
@@ -112,16 +114,19 @@ class Project:
     def load(cls, settings: Settings) -> Project:
         """The project of these settings: its modules imported, its cards read. A broken card is a fault for whoever asks for it.
 
-        Cards and workflow files may name the models that steps of the modules take and return.
+        Cards and workflow files may name the models that steps of the modules take and return. Of an untrusted project, which can only be
+        inspected, no module is imported and no link is followed out of its folder.
         Raises `InputError` for faults of modules, C009 or W021 where two modules declare different things of one name, W028 where the
         function of a workflow raises an exception.
         """
         from orchestra.router.tools import TOOLS as PLANNING
         from orchestra.tools import TOOLS
 
-        declared = [step for module in load_modules(settings) for step in _steps(module)]
+        modules = installed_modules() if settings.untrusted("modules") else load_modules(settings)
+        declared = [step for module in modules for step in _steps(module)]
         known = {**declared_models(*declared), **project_models()}
-        project = cls(settings, Registry.load(settings.agents, models=known).with_tools((*TOOLS, *PLANNING)))
+        registry = Registry.load(settings.agents, models=known, check=settings.check_path)
+        project = cls(settings, registry.with_tools((*TOOLS, *PLANNING)))
         if settings.mcp:
             from orchestra.mcp.tool import Toolbox
 
@@ -424,10 +429,11 @@ class Project:
         return sorted({*self._workflows, *self.settings.resources("workflows")})
 
     def _source(self, path: Path) -> Source:
-        """A workflow file, read once. Raises `InputError` C003 for one that cannot be read."""
+        """A workflow file, read once. Raises `InputError` C003 for one that cannot be read, C061 for a link out of an untrusted project."""
         path = path.absolute()
         if (known := self._sources.get(path)) is not None:
             return known
+        self.settings.check_path(path)
         try:
             if path.exists() and not path.is_file():
                 raise InputError("C003", f"{path.name} is no file", hint="name a file that holds a workflow")

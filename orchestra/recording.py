@@ -21,7 +21,9 @@ REFERENCES = ("env:", "file:")
 
 @asynccontextmanager
 async def recorder(settings: Settings) -> AsyncIterator[Journal]:
-    """The open journal. Raises `JournalError` where it cannot be opened, `InputError` C040 where asyncpg is not installed."""
+    """The open journal. Raises `JournalError` where it cannot be opened, `InputError` C040 where asyncpg is not installed, C060 for a
+    journal outside of a project that is not trusted."""
+    settings.require_trust("journal")
     place, heard = settings.journal, alarm(settings.log, form=settings.log_as)
     if place == "off":
         from orchestra.journal.memory import MemoryJournal
@@ -69,8 +71,9 @@ def _address(place: str) -> str:
 
 
 def recorded(settings: Settings) -> bool:
-    """Whether there may be runs to look at: a journal's file that is not there holds none. Raises `InputError` C018 where it is off, and
-    C051 where the folder is not there in which somebody said that it is."""
+    """Whether there may be runs to look at: a journal's file that is not there holds none. Raises `InputError` C018 where it is off,
+    C051 where the folder is not there in which somebody said that it is, and C060 for one outside of a project that is not trusted."""
+    settings.require_trust("journal")
     place = settings.journal
     if place == "off":
         raise InputError("C018", "the journal is off, so no runs are recorded", hint="orchestra config show says what turned it off")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -32,8 +32,16 @@ class Registry:
     """What is wrong with cards that cannot be used, by their names: a fault for whoever asks for one, and for nobody else."""
 
     @classmethod
-    def load(cls, folders: Iterable[Path] = (), *, builtin: bool = True, models: Mapping[str, Schema] | None = None) -> Registry:
-        """The cards of these folders of agents, the first before the later ones, and of the package.
+    def load(
+        cls,
+        folders: Iterable[Path] = (),
+        *,
+        builtin: bool = True,
+        models: Mapping[str, Schema] | None = None,
+        check: Callable[[Path], None] | None = None,
+    ) -> Registry:
+        """The cards of these folders of agents, the first before the later ones, and of the package. `check` raises `InputError` for the
+        folder of a card that may not be read.
 
         A card that is broken hides those of its name in later folders, as a sound one would; `broken` says what is wrong with it.
         """
@@ -45,7 +53,7 @@ class Registry:
         if builtin and packaged.resolve() not in [folder.resolve() for folder in places]:  # a checkout's own are those of the package
             places.append(packaged)
         for folder in places:
-            here, faulty = _folder(folder, known)
+            here, faulty = _folder(folder, known, check)
             beside[folder] = here
             taken = {*cards, *broken}
             cards |= {name: card for name, card in here.items() if name not in taken}
@@ -123,11 +131,19 @@ def builtin_folder(name: str) -> Path:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / name
 
 
-def _folder(folder: Path, models: Mapping[str, Schema]) -> tuple[dict[str, Card], dict[str, InputError]]:
+def _folder(
+    folder: Path, models: Mapping[str, Schema], check: Callable[[Path], None] | None
+) -> tuple[dict[str, Card], dict[str, InputError]]:
     """The sound cards of a folder of agents, and what is wrong with the others, by their names."""
     cards: dict[str, Card] = {}
     broken: dict[str, InputError] = {}
     for path in _cards(folder):
+        try:
+            if check is not None:
+                check(path)
+        except InputError as error:
+            broken[path.name] = error
+            continue
         try:
             card = Card.load(path, models)
         except InputError as error:

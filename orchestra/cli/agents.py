@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestra.cli.commands import add
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings_to_inspect
 from orchestra.cli.options import AsJson
 from orchestra.cli.screen import console, print_json, say, table
+from orchestra.cli.trust import notice
 from orchestra.values.text import shortened, visible
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ def bind(
 def _registry() -> Registry:
     from orchestra.project import Project
 
-    return Project.load(settings()).registry
+    chosen = settings_to_inspect()
+    notice(chosen)
+    return Project.load(chosen).registry
 
 
 def _kind(card: Card | None) -> str:

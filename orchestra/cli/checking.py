@@ -16,7 +16,7 @@ import typer
 
 from orchestra.cli.commands import add
 from orchestra.cli.failure import as_data, parts, report
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings_to_inspect
 from orchestra.cli.options import AsJson
 from orchestra.cli.screen import print_json, say, width_of
 from orchestra.errors import InputError, OrchestraError
@@ -56,8 +56,10 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Check workflows, fleets and agents: every name, type and reference. Exits with 2 where something is wrong."""
-    checks = Checks(settings())
+    checks = Checks(settings_to_inspect())
     found = [checks.one(name) for name in names] if names else checks.all()
+    if error := checks.left_out:
+        found.insert(0, Checked("modules", errors=[error]))
     if as_json:
         print_json([_data(one) for one in found])
     else:
@@ -71,11 +73,14 @@ def graph(
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print mermaid, for Markdown.")] = False,
 ) -> None:
     """Draw a workflow."""
+    from orchestra.cli.trust import notice
     from orchestra.project import Project
     from orchestra.workflow.drawing import draw
     from orchestra.workflow.drawing import mermaid as chart
 
-    project = Project.load(settings())
+    chosen = settings_to_inspect()
+    notice(chosen)
+    project = Project.load(chosen)
     program = project.program(project.find(name))
     drawn = chart(program) if mermaid else draw(program, width_of(sys.stdout, DRAWN))
     sys.stdout.write(visible(drawn).rstrip("\n") + "\n")
@@ -98,6 +103,11 @@ class Checks:
             return error
 
     @property
+    def left_out(self) -> InputError | None:
+        """Why the modules were not imported, where the project was read and is not trusted."""
+        return self._chosen.untrusted("modules") if "_loaded" in vars(self) else None
+
+    @property
     def _project(self) -> Project:
         if isinstance(self._loaded, InputError):
             raise self._loaded
@@ -116,6 +126,7 @@ class Checks:
         path, found = Path(name), Checked(name)
         card = path if path.name == "agent.yaml" else path / "agent.yaml"
         with _collecting(found):
+            self._chosen.check_path(card.parent if os.path.isfile(card) else path)
             if os.path.isfile(card):
                 self._agent(card.parent, found)
             elif os.path.isfile(path) and _FLEET.search(_beginning(path)):
@@ -136,6 +147,7 @@ class Checks:
         for path in self._chosen.own("configs"):
             found.append(Checked(_named(path)))
             with _collecting(found[-1]):
+                self._chosen.check_path(path)
                 _fleet(path, found[-1])
         modules = Checked("modules")
         with _collecting(modules):

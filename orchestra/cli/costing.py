@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestra.cli.csv_text import csv_text
 from orchestra.cli.finding import opened_journal
 from orchestra.cli.moments import period
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings_to_inspect
 from orchestra.cli.screen import console, money, note, print_json, say, seconds, table
 from orchestra.costs import Cost, CostRow, Costs, Key, costs, keys, servers
 from orchestra.errors import InputError
@@ -36,7 +36,7 @@ async def show_costs(asked: Costing) -> None:
     """Prints what runs took. Raises `InputError` C010 for no moment, C043 for what costs are not summed up by, E040 for what is no tag."""
     since, until = map(_moment, period(asked.since, asked.until))
     tags = typed(asked.tags or ())
-    chosen = settings()
+    chosen = settings_to_inspect()
     unknown = ""
     try:
         fleet = servers(chosen)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestra.cli.commands import add
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings_to_inspect
 from orchestra.cli.options import AsJson
 from orchestra.cli.screen import console, print_json, say
 from orchestra.values.text import counted
@@ -32,7 +32,7 @@ def doctor(
 
     screen = console()
     told: list[dict[str, str]] = []
-    for finding in findings(settings(fleet=fleet), deep=deep):
+    for finding in findings(settings_to_inspect(fleet=fleet), deep=deep):
         told.append({"what": finding.what, "state": finding.state, "says": finding.says, "type": finding.type})
         if as_json:
             continue

@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from orchestra.cli.screen import print_json
 from orchestra.errors import InputErrors, OrchestraError
+from orchestra.trust import Untrusted
 from orchestra.values.text import visible
 
 INTERRUPTED = 130
@@ -58,13 +59,24 @@ class Verb(TyperCommand):
 
     def _carry_out(self, ctx: Any, *, as_json: bool) -> Any:
         try:
-            result = super().invoke(ctx)
+            result = self._trusted(ctx)
         except OrchestraError as error:
             show(error, as_json=as_json)
             sys.stdout.flush()
             raise typer.Exit(error.exit_code) from error
         sys.stdout.flush()
         return result
+
+    def _trusted(self, ctx: Any) -> Any:
+        """Runs the command, and once more where it was refused and a person then trusts the project: nothing has begun before that."""
+        try:
+            return super().invoke(ctx)
+        except Untrusted as error:
+            from orchestra.cli.trust import is_granted_at_terminal
+
+            if not is_granted_at_terminal(error):
+                raise
+        return super().invoke(ctx)
 
 
 def _full(error: OSError, *, as_json: bool) -> int:

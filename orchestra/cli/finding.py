@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings_to_inspect
 from orchestra.cli.screen import note
 from orchestra.cli.signals import between_commits
 from orchestra.doors import Journal, Letter
@@ -24,7 +24,7 @@ from orchestra.values.text import visible
 async def opened_journal() -> AsyncIterator[Journal | None]:
     """The journal; None where nothing has been recorded: looking makes none. One whose folder cannot be written is only read, and that is
     said. Raises `InputError` C018 where it is off."""
-    chosen = settings()
+    chosen = settings_to_inspect()
     if not recorded(chosen):
         yield None
         return

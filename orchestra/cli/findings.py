@@ -128,7 +128,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _import_vllm() -> Finding:
-    command = [sys.executable, "-c", "import vllm, transformers"]
+    command = [sys.executable, "-P", "-c", "import vllm, transformers"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)  # noqa: S603 - a constant command
     except subprocess.TimeoutExpired:
@@ -178,6 +178,8 @@ def _disk(cache: Path) -> Finding:
 
 def _journal(settings: Settings) -> Finding:
     place = settings.journal
+    if error := settings.untrusted("journal"):
+        return Finding("journal", "problem", f"{error.message}: {error.why}", f"orchestra trust {settings.project}")
     if place == "off":
         return Finding("journal", "warning", "off: runs cannot be shown afterwards")
     if not isinstance(place, Path):
@@ -200,6 +202,8 @@ def _journal(settings: Settings) -> Finding:
 
 
 def _modules(settings: Settings) -> Finding:
+    if error := settings.untrusted("modules"):
+        return Finding("modules", "problem", f"{error.message}: {error.why}", f"orchestra trust {settings.project}")
     try:
         loaded = load_modules(settings)
     except OrchestraError as error:

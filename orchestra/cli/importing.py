@@ -16,7 +16,7 @@ import msgspec
 from orchestra.cli.finding import status_of
 from orchestra.cli.keeping import FORMAT, chain
 from orchestra.cli.marks import Marks
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings_to_inspect
 from orchestra.cli.rows import lasting
 from orchestra.cli.screen import note, print_json, say
 from orchestra.cli.signals import between_commits
@@ -89,7 +89,7 @@ async def _take(sources: Sequence[tuple[str, Path]], *, as_json: bool) -> None:
 
 
 async def _put_all(sources: Sequence[tuple[str, Path]], signals: ExitStack, *, as_json: bool) -> None:
-    async with recorder(settings()) as journal:
+    async with recorder(settings_to_inspect()) as journal:
         signals.enter_context(between_commits(journal))
         for run in runs_of(sources):
             await _refuse_other(journal, run)

@@ -18,7 +18,7 @@ from orchestra.cli import asking
 from orchestra.cli.finding import find_run, opened_at, opened_journal, status_of
 from orchestra.cli.marks import KEYED, Marks
 from orchestra.cli.moments import age
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings_to_inspect
 from orchestra.cli.screen import json_line, note, print_json, say, size
 from orchestra.doors import EVERY, Journal, Message, RunSummary
 from orchestra.errors import InputError, OrchestraError
@@ -129,7 +129,7 @@ class Sweep:
     def of(cls, older: str | None, keep: int | None) -> Sweep:
         """What the options say, else the setting `retention`. Raises `InputError` C010 where nothing does."""
         if older is None and keep is None:
-            older = settings().retention
+            older = settings_to_inspect().retention
             if older == "off":
                 hint = "orchestra runs gc --older 30d; or set retention in orchestra.toml"
                 raise InputError("C010", "nothing says which runs are old", hint=hint)
@@ -221,6 +221,6 @@ async def agreed(count: int) -> bool:
 
 def room(*parts: str) -> int:
     """Bytes on disk of the journal's file and its log, or of what else stands beside it."""
-    place = settings().journal
+    place = settings_to_inspect().journal
     files = [place.with_name(place.name + part) for part in parts or ("", "-wal")] if isinstance(place, Path) else []
     return sum(os.stat(file).st_size for file in files if file.exists())

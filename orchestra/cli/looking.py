@@ -17,7 +17,7 @@ from orchestra.cli.asking import question_data, waiting_text
 from orchestra.cli.claims import claim_data, show_claims
 from orchestra.cli.finding import in_hand, opened_at, status_of, why_interrupted
 from orchestra.cli.listing import request_of
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings_to_inspect
 from orchestra.cli.screen import moment, money, print_json, say, seconds, size
 from orchestra.cli.telling import choices, chosen_text, given_text, incident
 from orchestra.doors import Journal
@@ -106,12 +106,15 @@ async def _standing(journal: Journal, run: str, events: Sequence[Event], history
 async def _explained(journal: Journal, events: Sequence[Event], history: History) -> Explanation | None:
     """A run by the workflow that it began with and today's fleet; None for a run that has no beginning."""
     from orchestra.cli.explaining import explain
+    from orchestra.cli.trust import notice
     from orchestra.project import Project
 
     started = next((event for event in events if isinstance(event, RunStarted)), None)
     if started is None:
         return None
-    project = Project.load(settings())
+    chosen = settings_to_inspect()
+    notice(chosen)
+    project = Project.load(chosen)
     program = await restored(project, journal, started, asking=False)
     return explain(project, program, started.inputs, started.label, history=history)
 

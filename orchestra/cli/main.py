@@ -32,6 +32,7 @@ VERBS: Mapping[str, str] = {
     "learn": "learn",
     "certify": "certifying",
     "doctor": "doctor",
+    "trust": "trust",
 }
 """The modules that have the verbs, in the order of `orchestra --help`."""
 VERSION = "--version"

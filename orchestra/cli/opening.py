@@ -28,10 +28,17 @@ class Opener(Protocol):
 
 
 def settings(**flags: Any) -> Settings:
-    """The settings, with the flags that were given on top."""
+    """The settings of a trusted project, with the flags that were given on top. Raises `InputError` C060 for another one."""
+    found = settings_to_inspect(**flags)
+    found.require_trust()
+    return found
+
+
+def settings_to_inspect(**flags: Any) -> Settings:
+    """The settings for a command that only inspects: of an untrusted project, nothing is imported, started, or followed out of it."""
     from orchestra.config import Settings
 
-    return Settings.load(flags)
+    return Settings.load(flags, trusted="recorded")
 
 
 def opener(context: typer.Context) -> Opener:

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from orchestra.cli.commands import add
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings_to_inspect
 from orchestra.cli.options import AsJson
 from orchestra.cli.screen import console, print_json, say, table
+from orchestra.cli.trust import trust_new_project
 from orchestra.errors import InputError, OrchestraError
 
 STARTER = Path(__file__).parent / "starter"
@@ -31,6 +32,7 @@ def init(
 ) -> None:
     """Begin a project: settings, a workflow, an agent and a Python example, ready to run."""
     made = begin(folder)
+    trust_new_project(folder)
     for path in made:
         say(f"  {folder / path}")
     say("\nNow try:", style="bold")
@@ -45,7 +47,7 @@ def show(as_json: AsJson = False) -> None:
     """Show the settings in force, and what set each of them."""
     from orchestra.config import KEYS
 
-    found = settings()
+    found = settings_to_inspect()
     values = found.model_dump(mode="json", include=set(KEYS))
     if as_json:
         project = str(found.project) if found.project else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import typer
 
 from orchestra.cli.endpoints import unreachable
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings, settings_to_inspect
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import console, note, print_json, say, seconds, size, table
 from orchestra.config import Settings
@@ -25,8 +25,8 @@ from orchestra.fleet.secrets import lacking, signed
 from orchestra.values.text import visible
 
 
-def _found(name: str | None) -> tuple[Settings, FleetConfig, Supervision]:
-    chosen = settings(fleet=name)
+def _found(name: str | None, load: Callable[..., Settings] = settings_to_inspect) -> tuple[Settings, FleetConfig, Supervision]:
+    chosen = load(fleet=name)
     config = read(chosen.find_resource("configs", chosen.fleet))
     return chosen, config, Supervision(config, Folders.of())
 
@@ -34,7 +34,7 @@ def _found(name: str | None) -> tuple[Settings, FleetConfig, Supervision]:
 async def start(name: str | None, wait: bool, as_json: bool) -> None:
     """Starts the local servers and shows them; `wait` says whether until they are ready. Raises `FleetError`."""
 
-    chosen, config, supervision = _found(name)
+    chosen, config, supervision = _found(name, settings)
     waiting = Waiting()
     try:
         if config.local:

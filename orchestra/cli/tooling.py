@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestra.cli.commands import add
-from orchestra.cli.opening import settings
+from orchestra.cli.opening import settings, settings_to_inspect
 from orchestra.cli.options import AsJson
 from orchestra.cli.screen import console, print_json, say, table
+from orchestra.cli.trust import notice
 from orchestra.errors import InputError
 from orchestra.values.text import visible
 
@@ -34,7 +35,9 @@ def list_(as_json: AsJson = False) -> None:
     from orchestra.router.offer import Skill
     from orchestra.router.telling import line
 
-    found = sorted(Project.load(settings()).registry.tools.items())
+    chosen = settings_to_inspect()
+    notice(chosen)
+    found = sorted(Project.load(chosen).registry.tools.items())
     if as_json:
         said = ("name", "effect", "label", "description", "input", "output", "version")
         print_json([{key: getattr(tool.contract, key) for key in said} for _, tool in found])

@@ -117,7 +117,7 @@ class Supervision:
             if await self.tell(Start()):
                 return
             try:
-                await self._spawn(command or (sys.executable, "-m", "orchestra.fleet.supervisor"))
+                await self._spawn(command or (sys.executable, "-P", "-m", "orchestra.fleet.supervisor"))
             except OSError as error:
                 raise _unwritable(error, self.folders.state) from error
             # Another's supervisor may be ending with the lock in its hand: ours waits for it, so ask for a while.

