@@ -91,11 +91,11 @@ class Speeds(msgspec.Struct, frozen=True):
     float32: float
 
 
-def read_cpu(cpuinfo: Path = CPUINFO, environment: Mapping[str, str] = os.environ) -> Cpu:
-    """The CPU of this machine; without flags where Linux does not list them."""
+def read_cpu(cpuinfo: Path | None = None, environment: Mapping[str, str] = os.environ) -> Cpu:
+    """The CPU of this machine; without flags where Linux does not list them in /proc/cpuinfo, or in another file of that format."""
     model, flags = platform.processor() or platform.machine(), frozenset[str]()
     try:
-        lines = cpuinfo.read_text("utf-8", "replace").splitlines()
+        lines = (cpuinfo or CPUINFO).read_text("utf-8", "replace").splitlines()
     except OSError:
         lines = []
     for line in lines:

@@ -304,6 +304,7 @@ class PossibleScope(Scope):
         self._names = names
 
     def of_steps(self) -> list[tuple[Reference, Schema]]:
+        """Each type that some skill gives, and lists of it, under each name."""
         outputs = {canonical(skill.output): skill.output for skill in self.offer.skills.values()}
         found: dict[tuple[str, bytes], tuple[Reference, Schema]] = {}
         for name in self._names:
