@@ -30,6 +30,8 @@ from orchestra.values.text import visible
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples" / "documents"
+STARTED_NOW = 1.0
+"""Seconds of start-up from which on a line says how long it took."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,14 @@ def show(number: int, told: Told) -> None:
     say(f"    the documents say: {said} · {took} · {told.result.run}", style="dim")
 
 
-def show_sum(answers: Sequence[Told], took: float) -> None:
-    """Prints what the nodes of all runs took together, and where to look next."""
+def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
+    """Prints what the nodes of all runs took together, and where to look next.
+
+    Args:
+        answers: The answers, in the order of the questions.
+        started: Seconds until the model server was ready; next to nothing where it ran already.
+        took: Seconds from then on until the last answer.
+    """
     nodes: dict[str, list[Row]] = {}
     for row in (row for told in answers for row in told.history.rows if row.kind == "call"):
         nodes.setdefault(row.path.partition("[")[0], []).append(row)
@@ -111,6 +119,8 @@ def show_sum(answers: Sequence[Told], took: float) -> None:
     lines = [line(path, rows) for path, rows in nodes.items()]
     console().print(table(("node", "asked", "calls", "came to", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6)))
     rate = sum(told.result.usage.output_tokens for told in answers) / took
+    if started >= STARTED_NOW:
+        say(f"\nThe model server was ready after {seconds(started)}.")
     say(f"\n{len(answers)} questions in {seconds(took)}, {rate:.0f} tokens/s. Every quote stands where it is said to stand.")
     known = [told for told in answers if told.question.told]
     right = sum(any(words.casefold() in told.text.casefold() for words in told.question.told) for told in known)
@@ -137,7 +147,8 @@ async def demo(config: str | None) -> int:
     """Opens the fleet, asks, shows; gives the exit status."""
     documents, questions = read_documents(EXAMPLES), read_questions(EXAMPLES / "questions.json")
     say(f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow answer_from_documents\n")
-    waiting, ready = Waiting(), time.monotonic()
+    waiting, began = Waiting(), time.monotonic()
+    ready = began
 
     def report(progress: Progress) -> None:
         nonlocal ready
@@ -147,7 +158,6 @@ async def demo(config: str | None) -> int:
     wrong: list[str] = []
     answers: list[Told] = []
     async with Orchestra.open(config, progress=report) as orchestra:
-        ready = time.monotonic()
         tasks = [asyncio.create_task(ask(orchestra, question, documents)) for question in questions]
         for number, task in enumerate(tasks, 1):
             told = await task
@@ -163,7 +173,7 @@ async def demo(config: str | None) -> int:
     for quote in wrong:
         print(f"this quote does not stand where it is said to stand: {quote!r}", file=sys.stderr)
     if not wrong:
-        show_sum(answers, took)
+        show_sum(answers, ready - began, took)
     return 1 if wrong else 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from orchestra.cli.endpoints import unreachable
+from orchestra.cli.machine import describe_cpu
 from orchestra.cli.screen import size
 from orchestra.config import Settings, load_modules, looks_like_path
 from orchestra.errors import OrchestraError
@@ -50,6 +51,7 @@ def findings(settings: Settings, *, deep: bool = False) -> Iterator[Finding]:
     yield from _extras()
     fleet = yield from _fleet(settings)
     if fleet is not None and fleet.local:
+        yield _cpu(deep)
         yield from _vllm(deep)
         yield from _weights(settings, fleet)
         yield _memory()
@@ -66,6 +68,11 @@ def _python() -> Finding:
     return (
         Finding("Python", "ok", here) if sys.version_info >= (3, 11) else Finding("Python", "problem", f"{here}; 3.11 or later is needed")
     )
+
+
+def _cpu(deep: bool) -> Finding:
+    said = describe_cpu(measure=deep)
+    return Finding("CPU", "ok", said if "tokens/s" in said else f"{said}; --deep measures its speed")
 
 
 EXTRAS = (

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from orchestra.cli.endpoints import unreachable
+from orchestra.cli.machine import cpu_as_data, describe_cpu
 from orchestra.cli.opening import settings, settings_to_inspect
 from orchestra.cli.progress import Waiting
 from orchestra.cli.screen import console, note, print_json, say, seconds, size, table
@@ -88,7 +89,8 @@ class _Asked(msgspec.Struct, frozen=True):
     def as_data(self) -> dict[str, Any]:
         told = msgspec.to_builtins(self.report) if self.report is not None else {}
         common = {"fleet": self.config.name, "running": self.running, "servers": []}
-        return {**common, **told, "endpoints": msgspec.to_builtins(self.endpoints)}
+        cpu = {"cpu": cpu_as_data()} if any(server.device == "cpu" for server in self.config.local.values()) else {}
+        return {**common, **told, **cpu, "endpoints": msgspec.to_builtins(self.endpoints)}
 
 
 async def _asked(config: FleetConfig, supervision: Supervision) -> _Asked:
@@ -114,8 +116,23 @@ def _show(found: _Asked, as_json: bool) -> None:
     if report is not None and report.servers:
         rows = [_row(server) for server in report.servers]
         say(f"{config.name}: up for {seconds(report.uptime)}; ends after {seconds(report.idle_stop)} without work\n", style="bold")
-        headings = ("server", "is", "model", "vLLM", "address", "up", "restarts", "running", "waiting", "memory")
-        console().print(table(headings, rows, right=(5, 6, 7, 8, 9)))
+        headings = (
+            "server",
+            "is",
+            "model",
+            "vLLM",
+            "address",
+            "up",
+            "restarts",
+            "running",
+            "waiting",
+            "precision",
+            "most tokens/s",
+            "memory",
+        )
+        console().print(table(headings, rows, right=(6, 7, 8, 10, 11)))
+        if any(server.device == "cpu" for server in config.local.values()):
+            say("\n" + describe_cpu(), style="dim")
     for server in found.servers:
         if error := server.error:
             say(visible(f"\n{server.name}: {error.code}: {error.message}\n  {error.hint}"), style="red")
@@ -138,6 +155,8 @@ def _row(server: ServerReport) -> Sequence[str]:
         str(server.restarts),
         str(server.running),
         str(server.waiting),
+        server.precision,
+        f"{server.tokens_per_second:.0f}" if server.tokens_per_second else "",
         size(server.memory_bytes),
     )
 

@@ -60,7 +60,8 @@ MEASURE_SECONDS = 120.0
 FLOPS_PER_TOKEN = 2 * 134.5e6
 """Multiplications and additions of the packaged model for one token."""
 STEP_SECONDS = 0.060
-TOKENS_PER_STEP = 1.0
+PACKED_BFLOAT16 = 3.0
+INT8_OVER_FLOAT32 = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +148,13 @@ def resolved(server: LocalServer, cache: Path) -> LocalServer:
     if server.device != "cpu":
         return server.model_copy(update={"quantization": None}) if server.quantization == "auto" else server
     dtype = default_dtype(cache) if server.dtype == "auto" else server.dtype
-    quantization = server.quantization
-    if quantization == "auto":
-        quantization = "int8" if dtype == "float32" and "avx2" in read_cpu().flags else None
+    quantization = default_quantization(read_cpu(), dtype) if server.quantization == "auto" else server.quantization
     return server.model_copy(update={"dtype": dtype, "quantization": quantization})
+
+
+def default_quantization(cpu: Cpu, dtype: str) -> Literal["int8"] | None:
+    """What `quantization: auto` means for a server that computes in this data type; FBGEMM needs AVX2."""
+    return "int8" if dtype == "float32" and "avx2" in cpu.flags else None
 
 
 def limits(environment: Mapping[str, str]) -> dict[str, str]:
@@ -195,14 +199,23 @@ def ensure_speeds(cache: Path) -> Speeds | None:
     return cached_speeds(cpu, cache) or measure_speeds(cpu, cache)
 
 
-def expected_tokens_per_second(speed: float) -> float:
+def expected_tokens_per_second(speeds: Speeds, dtype: Dtype, *, int8: bool) -> float:
     """A rough guess of the tokens that 32 requests at once get from the packaged model of 135 million parameters.
 
-    `speed` is that of the chosen type in `Speeds`. A step costs its products and `STEP_SECONDS` for all else; both constants are fitted
-    to the two kinds of CPU of docs/fleet.md.
+    A step costs its products and `STEP_SECONDS` for all else. The constants are fitted to the measurements in docs/fleet.md; PyTorch's
+    own bfloat16 products, which are timed, are slower than the packed ones of a server.
+
+    Args:
+        speeds: What the timed products gave.
+        dtype: What a server computes in.
+        int8: Whether its linear layers are in 8 bits.
+
+    Returns:
+        Output tokens per second.
     """
-    products = 32 * FLOPS_PER_TOKEN / (speed * 1e9)
-    return 32 * TOKENS_PER_STEP / (STEP_SECONDS + products)
+    faster = PACKED_BFLOAT16 if dtype == "bfloat16" else INT8_OVER_FLOAT32 if int8 else 1.0
+    speed = faster * (speeds.bfloat16 if dtype == "bfloat16" else speeds.float32) * 1e9
+    return 32 / (STEP_SECONDS + 32 * FLOPS_PER_TOKEN / speed)
 
 
 def _file(cpu: Cpu, cache: Path) -> Path:

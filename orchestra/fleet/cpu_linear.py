@@ -12,6 +12,7 @@ https://arxiv.org/abs/2211.10438): those layers stay in float32.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -36,7 +37,10 @@ def int8_product(weight: torch.Tensor) -> Product:
     """A product in 8 bits. `weight` is (outputs, inputs)."""
     scales = (weight.abs().amax(1) / WEIGHT_LEVELS).clamp_min(SMALLEST)
     zeros = torch.zeros(len(scales), dtype=torch.int64)
-    packed = torch.ops.quantized.linear_prepack(torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8), None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.quantize_per", UserWarning)  # for a later PyTorch; this module is for known versions
+        quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+    packed = torch.ops.quantized.linear_prepack(quantized, None)
     multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
 
     def product(x: torch.Tensor, _weight: Any, bias: torch.Tensor | None) -> torch.Tensor:

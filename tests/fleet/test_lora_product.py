@@ -97,13 +97,14 @@ MIXES = {
 }
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("mix", MIXES)
-def test_every_row_gets_its_own_adapter_and_no_other(mix: str) -> None:
+def test_every_row_gets_its_own_adapter_and_no_other(mix: str, dtype: str) -> None:
     import torch
 
-    slots = MIXES[mix]
-    down, up = adapters()
-    x, y = rows(len(slots), WIDTH), rows(len(slots), sum(SLICES), 5)
+    slots, kind = MIXES[mix], getattr(torch, dtype)
+    down, up = (tuple(part.to(kind) for part in parts) for parts in adapters())
+    x, y = rows(len(slots), WIDTH).to(kind), rows(len(slots), sum(SLICES), 5).to(kind)
     wanted = plain(y, x, down, up, slots)
     bare = [row for row, slot in enumerate(slots) if slot < 0]
     before = y[bare].clone()
@@ -112,20 +113,22 @@ def test_every_row_gets_its_own_adapter_and_no_other(mix: str) -> None:
     assert torch.equal(y[bare], before), "to the bit: an adapter may not touch them"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("rank", [1, 3, 4, 6, 16])
 @pytest.mark.parametrize("width", [1, 7, 64, 100])
-def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, width: int) -> None:
+def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, width: int, dtype: str) -> None:
     import numpy as np
     import torch
 
     from orchestra.fleet.lora_kernel import Block, Flat
 
+    kind = getattr(torch, dtype)
     chance = torch.Generator().manual_seed(rank * width)
     blocks = [
-        Block(slot, left, *(torch.randn(*shape, generator=chance).to(torch.bfloat16) for shape in ((rank, WIDTH), (width, rank))))
+        Block(slot, left, *(torch.randn(*shape, generator=chance).to(kind) for shape in ((rank, WIDTH), (width, rank))))
         for slot, left in ((0, 0), (0, width), (2, width))
     ]
-    x, y = rows(5, WIDTH), rows(5, 2 * width, 5)
+    x, y = rows(5, WIDTH).to(kind), rows(5, 2 * width, 5).to(kind)
     slots = [2, 0, -1, 1, 0]
     exact = y.double()
     for row, slot in enumerate(slots):
@@ -134,9 +137,9 @@ def test_the_kernel_sums_in_float32_and_rounds_once_to_the_nearest(rank: int, wi
     bare = y[[2, 3]].clone()
     Flat.of(blocks, 3, WIDTH).add(y, x, np.array([3, 1, 4, 0]), np.array(slots))
     assert torch.equal(y[[2, 3]], bare)
-    assert torch.equal(y[0, :width], rows(5, 2 * width, 5)[0, :width]), "a slice that an adapter leaves alone"
+    assert torch.equal(y[0, :width], rows(5, 2 * width, 5)[0, :width].to(kind)), "a slice that an adapter leaves alone"
     torch.testing.assert_close(y.double(), exact, rtol=2**-8, atol=2**-12)
-    half = (y.double() - exact).abs() <= (torch.finfo(torch.bfloat16).eps / 2 * 1.01) * exact.abs() + 2**-12
+    half = (y.double() - exact).abs() <= (torch.finfo(kind).eps / 2 * 1.01) * exact.abs() + 2**-12
     assert bool(half.all()), "not the nearest"
 
 

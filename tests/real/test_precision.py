@@ -1,0 +1,62 @@
+"""The data type that this machine does not choose: AVX2 alone where the CPU has bfloat16, and bfloat16 where it has not.
+
+`test_adapters.py` asks the server as this machine has it; so both ways to compute are tested on every machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from orchestra.fleet import cpu, weights
+from orchestra.fleet.config import FleetConfig
+from orchestra.fleet.control import Supervision
+from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.folders import Folders
+from orchestra.testing.noise import noisy_adapter
+from tests.real.test_adapters import SERVER, STRONG, alone, ask, same
+
+pytestmark = pytest.mark.real
+
+ADAPTERS = 3
+
+
+@pytest.fixture
+async def other(laptop: FleetConfig, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
+    """A fleet beside the laptop's, which computes the other way; ended at the end."""
+    server = laptop.local[SERVER]
+    if cpu.read_cpu().native_bfloat16:
+        monkeypatch.setenv(cpu.LIMIT, "AVX2")
+    else:
+        server = server.model_copy(update={"dtype": "bfloat16", "quantization": None})
+    described = laptop.model_copy(update={"name": "other", "idle_stop": 601.0, "servers": {SERVER: server}})
+    try:
+        async with Fleet.open(described, cards={}, mode="start") as fleet:
+            await fleet.ready()
+            yield fleet
+    finally:
+        await Supervision(described, Folders.of()).stop()
+
+
+async def test_the_other_precision_serves_adapters_as_each_answers_alone(other: Fleet, tmp_path: Path) -> None:
+    (server,) = (await other.status())["servers"]
+    precision = server["precision"]
+    assert precision in ("int8", "bfloat16")
+    model = weights.find(other.config.local[SERVER].weights, weights.Pantry.of())
+    assert model
+    names = [""]
+    for slot in range(ADAPTERS):
+        names.append(f"noise{random.randrange(1 << 30)}_{slot}")
+        folder = noisy_adapter(tmp_path / names[-1], model, slot, rank=(16, 8)[slot % 2], strength=STRONG)
+        assert await other.client.load_adapter(SERVER, names[-1], str(folder)) is None
+    wanted = await alone(other, names)
+    assert len({done.text for done in wanted.values()}) == len(names)
+    for mix in (names * 3, names[1:] * 2):
+        found = await asyncio.gather(*(ask(other, name) for name in mix))
+        assert [name for name, done in zip(mix, found, strict=True) if not same(done, wanted[name])] == []
+    log = await asyncio.to_thread(Path(server["log"]).read_text, "utf-8", "replace")
+    assert ("orchestra: linear layers in 8 bits" in log) is (precision == "int8")
