@@ -41,7 +41,10 @@ def pick(text: str) -> str:
 '''
 HEAD = "schema: orchestra/v1\nname: %s\ninput: {to: str}\noutput: ${done}\nnodes:\n"
 SILENT = HEAD % "silent" + '  done: {tool: wire, with: {to: "${input.to}"}}\n'
-PLANNED = HEAD % "pay" + '  done: {plan: "Pay ${input.to}", with: {to: "${input.to}"}, %s, returns: anything, cache: false}\n'
+PLANNED = (
+    HEAD % "pay"
+    + '  done: {plan: "Pay ${input.to} by a silent wire", with: {to: "${input.to}"}, %s, returns: anything, cache: false, confirm: false}\n'
+)
 ASKED = (
     HEAD % "pay"
     + """  ok: {ask: "Sure?", options: ["yes", "no"]}

@@ -293,7 +293,7 @@ LONG = "n" * 300
         (("check", "a", "--against", LONG), "C014"),
         (("run", "ask", "--dry-run", "-i", f"question=@{LONG}", "-i", "text=a"), "C014"),
         (("run", "search", "--dry-run", "-i", "query=a", "-i", f"documents=@{LONG}"), "C014"),
-        (("run", "ask", "--dry-run", "--fleet", f"./{LONG}.yaml", "-i", "question=a", "-i", "text=a"), "C004"),
+        (("run", "ask", "--dry-run", "--fleet", f"./{LONG}.yaml", "-i", "question=a", "-i", "text=a"), "C002"),
     ],
 )
 def test_a_name_that_is_too_long_for_a_file_is_refused(shell: Shell, line: tuple[str, ...], code: str) -> None:

@@ -13,10 +13,13 @@ import pytest
 from orchestra.cli import going
 from orchestra.cli.signals import Stop
 from orchestra.journal.error import held
+from orchestra.journal.memory import MemoryJournal
 
 
 class Starting:
     """Stands where an `Orchestra` stands whose servers come up, and never are."""
+
+    journal = MemoryJournal()
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -48,6 +51,8 @@ async def test_ctrl_c_while_servers_come_up_leaves_the_runs_as_they_were(leaving
 
 class Faster:
     """Stands where an `Orchestra` stands of which another process is faster with one run."""
+
+    journal = MemoryJournal()
 
     async def runs(self, *, limit: int, status: str) -> list[Any]:
         return [SimpleNamespace(run=run, workflow="ask", status="interrupted") for run in ("r1", "r2")]

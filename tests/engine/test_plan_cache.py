@@ -209,10 +209,10 @@ def test_a_skill_with_effects_that_the_node_lists_is_called_by_a_cached_plan_too
 
     async def scene(theatre: Theatre) -> None:
         for _ in range(2):
-            run = theatre.start(program(text % ("Send it.", "")), {"text": "a"})
+            run = theatre.start(program(text % ("Send it.", ", confirm: false")), {"text": "a"})
             assert (await run.wait()).outcome == Value("sent")
         assert (asked(theatre), theatre.workers.counts["send"]) == (2, 2)
-        _, events = await one(theatre, "Send it.")
+        _, events = await one(theatre, "Send it.", more=", confirm: false")
         assert turns(events)[-1].recalled == ""
 
     staged(scene, {"router": router("s1 = send(text=input.text)", "return s1")})

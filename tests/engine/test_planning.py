@@ -296,7 +296,7 @@ def test_a_workflow_that_acts_acts_in_a_plan_that_lists_it() -> None:
     sends = (
         "schema: orchestra/v1\nname: sends\ninput: {text: str}\noutput: ${a}\nnodes:\n  a: {tool: send, with: {text: '${input.text}'}}\n"
     )
-    text = CALLING.replace("[loudly]", "[sends]") % "returns: str"
+    text = CALLING.replace("[loudly]", "[sends]") % "returns: str, confirm: false"
     lines = ("s1 = sends(text=input.text)", "return s1")
     played = play(text, {"text": "a b"}, answers={"router": router(*lines)}, catalog=with_workflows(sends))
     assert played.outcome == Value("sent")
