@@ -6,7 +6,7 @@
 Starts a server of its own on the weights of the laptop fleet, with adapters full of noise (ranks 16 and 8 in turn, on all linear
 layers), all loaded. The rounds go through the mixes in turn; the table has the best of each, and its ratio to the base model's on the
 same server. `--without` does the same again on stock vLLM, without Orchestra's plugin; `--dedicated` with it, on a server that has the
-machine to itself; `--unguessed` with it, on one that guesses no tokens: how many guesses hold depends on the text. At the end another
+machine to itself (with `--dtype bfloat16`; a server in float32 takes all cores that are free anyway); `--unguessed` with it, on one that guesses no tokens: how many guesses hold depends on the text. At the end another
 adapter is loaded and asked while 32 requests run; the counts of answers are printed. `--lock` is held while times are taken.
 """
 
@@ -64,6 +64,8 @@ class Served:
     group: int
     """The server's processes."""
     asked: int = 0
+    ready_after: float = 0.0
+    """Seconds from its start to its first answer."""
 
     async def ask(self, model: str, prompt: str, tokens: int) -> dict[str, Any]:
         """One completion of so many tokens; its usage."""
@@ -120,12 +122,14 @@ async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: P
         place = command.index("--worker-cls")
         command = (*command[:place], *command[place + 2 :])
     key = secrets.token_urlsafe(KEY_BYTES)
+    began = time.perf_counter()
     child = await process.start(Launch(command, environment, key=key), log)
     timeout, headers = aiohttp.ClientTimeout(total=900), signed(key)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout, headers=headers) as session:
             served = Served(session, f"http://127.0.0.1:{port}", [server.model], child.pid)
             await healthy(served, child, log)
+            served.ready_after = time.perf_counter() - began
             yield served
     finally:
         await child.stop(15)
@@ -188,11 +192,9 @@ async def main() -> int:
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
     parser.add_argument("--quantization", choices=("auto", "int8", "none"), default="auto")
     given = parser.parse_args()
-    server = (
-        config.read(ROOT / "configs" / "laptop.yaml")
-        .local["smol"]
-        .model_copy(update={"max_loras": given.adapters + 1, "dtype": given.dtype})
-    )
+    quantization = None if given.quantization == "none" else given.quantization
+    changed = {"max_loras": given.adapters + 1, "dtype": given.dtype, "quantization": quantization}
+    server = config.read(ROOT / "configs" / "laptop.yaml").local["smol"].model_copy(update=changed)
     found = weights.find(server.weights, weights.Pantry.of())
     if found is None:
         print("orchestra fleet start   # once, for its weights", file=sys.stderr)
@@ -209,7 +211,9 @@ async def main() -> int:
                     await served.load(folder.name, folder)
                     served.names.append(folder.name)
                 best = await measure(served, given)
-                print(f"\n{way}, {given.adapters} adapters, {given.tokens} tokens each\n")
+                precision = cpu.resolved(started, Folders.of().cache)
+                print(f"\n{way}, {precision.dtype}, {precision.quantization or 'not quantized'}, {given.adapters} adapters")
+                print(f"{given.tokens} tokens each; a server is ready after {served.ready_after:.1f} s\n")
                 print("| at once | requests | written tok/s | of base | by processor time | of base | read tok/s | of base |")
                 print("|---" * 8 + "|")
                 for (count, name), rate in best.items():

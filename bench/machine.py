@@ -8,6 +8,8 @@ import platform
 import subprocess
 from pathlib import Path
 
+from orchestra.fleet import cpu
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -19,10 +21,11 @@ def folder() -> Path:
 
 
 def now() -> str:
-    """The day, the processors, the Python, and how busy the machine is."""
+    """The day, the CPU and its vector instructions, the Python, and how busy the machine is."""
+    found = cpu.read_cpu()
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{day}, {os.cpu_count()} processors, Python {platform.python_version()}{load}"
+    return f"{day}, {os.cpu_count()} processors ({found.model}; {found.instructions}), Python {platform.python_version()}{load}"
 
 
 def code() -> str:

@@ -90,7 +90,7 @@ def test_with_nothing_otherwise_nobody_is_asked_and_all_is_the_same(block: int) 
         changed = [change.node for change in found.changed if not change.node.endswith("/line") and "@" not in change.node]
         assert (found.verdict, changed, found.stops) == ("same", [], ()), number
     assert compared >= 10  # of twenty
-    assert len(renewed) <= 2, (
+    assert len(renewed) <= 4, (
         "steps of plans, and lines of their next version, are asked anew where an order decided which were asked at all: few in a hundred"
     )
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-SHARE_WAITED = 0.1
+SHARE_WAITED = 0.4
 """Waiting for a core, as a share of a step's time, from which on one thread is faster than all."""
-SHARE_IDLE = 0.8
+SHARE_IDLE = 0.6
 """How idle the cores that are not used must be before they are used again."""
 PAUSE = 0.5
 """Seconds with one thread after a drop, at least; doubled by each drop that follows soon, up to `LONGEST_PAUSE`."""
