@@ -6,8 +6,9 @@
 Starts a server of its own on the weights of the laptop fleet, with adapters full of noise (ranks 16 and 8 in turn, on all linear
 layers), all loaded. The rounds go through the mixes in turn; the table has the best of each, and its ratio to the base model's on the
 same server. `--without` does the same again on stock vLLM, without Orchestra's plugin; `--dedicated` with it, on a server that has the
-machine to itself (with `--dtype bfloat16`; a server in float32 takes all cores that are free anyway); `--unguessed` with it, on one that guesses no tokens: how many guesses hold depends on the text. At the end another
-adapter is loaded and asked while 32 requests run; the counts of answers are printed. `--lock` is held while times are taken.
+machine to itself (with `--dtype bfloat16`; a server in float32 takes all cores that are free anyway); `--unguessed` with it, on one that
+guesses no tokens: how many guesses hold depends on the text. At the end another adapter is loaded and asked while 32 requests run; the
+counts of answers are printed. `--lock` is held while times are taken. `ONEDNN_MAX_CPU_ISA=AVX2` measures a CPU without bfloat16.
 """
 
 from __future__ import annotations
