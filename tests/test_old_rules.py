@@ -23,7 +23,7 @@ FETCHED = (
     HEAD % "pay"
     + """  page: {tool: pick, with: {text: "${input.to}"}}
   ok: {ask: "Sure?", options: ["yes", "no"]}
-  done: {when: "${ok == 'yes'}", plan: "Pay", with: {to: "${%s}"}, tools: [wire], returns: anything, cache: false}
+  done: {when: "${ok == 'yes'}", plan: "Pay", with: {to: "${%s}"}, tools: [wire], returns: anything, cache: false, confirm: false}
 """
 )
 
