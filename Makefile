@@ -22,9 +22,10 @@ demo: setup  ## ten questions to real documents, answered with quotes by a real 
 
 test:  ## set up, lint, and all tests but the slow ones, those against the real vLLM among them (nine minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
-	@$(MAKE) --no-print-directory lint
-	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE) --durations=10
-	$(RUN) -m pytest -m real --durations=10
+	@$(RUN) scripts/suites.py \
+	  "lint:400=$(MAKE) --no-print-directory lint" \
+	  "quick:1100=$(RUN) -m pytest -m 'not real and not slow' $(SIDE_BY_SIDE) --durations=10" \
+	  "real:900=$(RUN) -m pytest -m real --durations=10"
 
 test-quick: setup-base  ## those of them that need no vLLM
 	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE)
@@ -46,8 +47,8 @@ simulate: setup-base  ## 20,000 random workflows through random crashes and faul
 simulate-full: setup-base  ## 100,000 of them (a quarter of an hour)
 	$(RUN) -m orchestra.testing.simulate --runs 100000
 
-mutants: setup-base  ## faults put into the engine on purpose, which the simulation must find (minutes)
-	$(RUN) -m tests.simulation.mutants
+mutants: setup-base  ## faults put into the sources on purpose, which the simulation or a test must find (half an hour)
+	@$(RUN) scripts/suites.py "simulation=$(RUN) -m tests.simulation.mutants" "tests=$(RUN) -m tests.mutation.run"
 
 lint: setup-base  ## ruff, mypy --strict, the floors between the rooms
 	$(RUN) -m ruff check

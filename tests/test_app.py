@@ -165,7 +165,7 @@ async def test_a_run_is_cancelled_from_another_thread_as_from_its_own(tmp_path: 
             run.cancel("ann")
 
         await asyncio.to_thread(asyncio.run, there()) if loop else await asyncio.to_thread(run.cancel, "ann")
-        result = await asyncio.wait_for(run.wait(), 10)
+        result = await asyncio.wait_for(run.wait(), 60)
         assert (result.status, [one.status for one in await orchestra.journal.runs()]) == ("cancelled", ["cancelled"])
     run.cancel()  # it is over, and nothing comes of it
 

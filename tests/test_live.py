@@ -93,7 +93,7 @@ class Hand:
 @asynccontextmanager
 async def opened(folder: Path, workers: Any, journal: str = "off") -> AsyncIterator[Orchestra]:
     settings = Settings.load({"journal": journal}, start=folder)
-    async with asyncio.timeout(20), Orchestra.open(settings, workers=workers) as orchestra:
+    async with asyncio.timeout(60), Orchestra.open(settings, workers=workers) as orchestra:
         yield orchestra
 
 

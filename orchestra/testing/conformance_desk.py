@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from msgspec import structs
 
@@ -87,15 +86,16 @@ async def mail_of_another_comes_within_a_second(store: Open) -> None:
     async with store() as one, store() as two:
         for run in ("r1", "r2", "r3"):
             await write(one, run, [begun(run)])
-        # The machine may be busy: of three letters, one is enough.
-        spent = []
+        # A second is that of this loop: a sleep that starts with the wait. The machine may be busy: of three letters, one is enough.
+        early = []
         for run in ("r1", "r2", "r3"):
             waiting = asyncio.ensure_future(one.mail())
             await two.post(run, Letter(kind="cancel"))
-            begin = time.monotonic()
+            second = asyncio.ensure_future(asyncio.sleep(1.0))
             same("mail", await waiting, {run})
-            spent.append(time.monotonic() - begin)
-        true(f"one of {spent} is within a second", min(spent) <= 1.0)
+            early.append(not second.done())
+            second.cancel()
+        true("one of three letters is within a second", any(early))
 
 
 async def mail_names_all_that_came_before(store: Open) -> None:

@@ -359,7 +359,7 @@ def test_an_interrupted_batch_leaves_whole_lines_and_says_how_to_go_on(shell: Sh
     assert process.stderr is not None
     assert process.stderr.readline() == "called\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "4 rows: 2 done; to go on, give the same command again\ninterrupted\n"
     assert [result["id"] for result in results()] == ["r0", "r1"]
@@ -378,7 +378,7 @@ def test_a_batch_takes_up_the_runs_that_a_kill_cut_off(shell: Shell) -> None:
     while sum(run["status"] == "running" for run in shell("runs", "list", "--json").json) < 2 and time.monotonic() < until:
         time.sleep(0.05)  # what it began may not be on disk yet
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     cut = {run["run"] for run in shell("runs", "list", "--json").json if run["status"] == "interrupted"}
     assert len(cut) == 2
     rows("good", "slow", "good")  # of the last one the input is another, so its run cannot be its answer

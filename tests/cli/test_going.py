@@ -43,7 +43,7 @@ async def test_ctrl_c_while_servers_come_up_leaves_the_runs_as_they_were(leaving
 
     monkeypatch.setattr(going, "recorded", lambda _: True)
     task = asyncio.create_task(going.resume_all(open_, "", as_json=False, stop=stop))
-    await asyncio.wait_for(starting.asked.wait(), 10)
+    await asyncio.wait_for(starting.asked.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -26,7 +26,7 @@ from tests.crash.child import OVER, WAITING, Answers, Child, Scene, bring_letter
 from tests.crash.points import Kill
 from tests.crash.stores import Place, fresh
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a process stands still."""
 EVER = 1_000_000
 """More points than anybody tries."""

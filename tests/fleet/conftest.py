@@ -100,7 +100,7 @@ def chat_answer(text: str, model: str = "m", **more: Any) -> bytes:
     return json.dumps({"id": "x", "model": model, "choices": choices, "usage": usage, **more}).encode()
 
 
-async def eventually(wanted: Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
+async def eventually(wanted: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
     """The first true thing that `wanted` gives."""
     async with asyncio.timeout(seconds):
         while True:

@@ -36,7 +36,7 @@ async def asked(server: RawServer, times: int = 1, headers: Mapping[str, str] | 
 
 async def over(server: RawServer) -> bool:
     """Waits until the server's first connection has ended, however."""
-    return bool((await asyncio.wait([asyncio.ensure_future(server.writers[0].wait_closed())], timeout=5))[0])
+    return bool((await asyncio.wait([asyncio.ensure_future(server.writers[0].wait_closed())], timeout=60))[0])
 
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"

@@ -223,7 +223,7 @@ async def test_closing_the_iterator_closes_the_connection(stream: bool) -> None:
             await came.wait()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await asyncio.wait_for(closed.wait(), 5)
+        await asyncio.wait_for(closed.wait(), 60)
 
 
 async def test_an_agent_that_is_not_there_names_the_nearest() -> None:

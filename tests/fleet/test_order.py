@@ -236,11 +236,11 @@ async def test_who_shares_its_prompt_goes_in_while_others_wait() -> None:
     inside = [await gate.enter(Turn("a", prefix=doc(1))) for _ in range(FEW)]
     cold = asyncio.create_task(gate.enter(Turn("b", prefix=doc(2))))
     await asyncio.sleep(0)
-    warm = await asyncio.wait_for(gate.enter(Turn("c", prefix=doc(1))), 1)
+    warm = await asyncio.wait_for(gate.enter(Turn("c", prefix=doc(1))), 60)
     assert (gate.inside, gate.waiting, cold.done()) == (FEW + 1, 1, False)
     for permit in (inside[0], warm):
         gate.leave(permit, "success")
-    await asyncio.wait_for(cold, 1)
+    await asyncio.wait_for(cold, 60)
 
 
 async def test_a_cancelled_visitor_that_was_waited_for_lets_the_others_in() -> None:
@@ -255,7 +255,7 @@ async def test_a_cancelled_visitor_that_was_waited_for_lets_the_others_in() -> N
     await asyncio.sleep(0)
     assert not held.done()
     cold.cancel()
-    await asyncio.wait_for(held, 1)
+    await asyncio.wait_for(held, 60)
     assert (gate.inside, gate.waiting) == (FEW + PASSES + 1, 0)
 
 
@@ -267,7 +267,7 @@ async def test_a_visitor_called_after_it_was_cancelled_takes_no_place() -> None:
     await asyncio.sleep(0)
     gone.cancel()
     gate.leave(inside, "success")  # before the cancelled one has had its turn of the loop
-    await asyncio.wait_for(other, 1)
+    await asyncio.wait_for(other, 60)
     assert (gate.inside, gate.waiting) == (1, 0)
 
 

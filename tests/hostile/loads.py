@@ -37,12 +37,13 @@ from orchestra.journal.reading import Reading  # noqa: E402
 from orchestra.workflow.compiler import compile_graph  # noqa: E402
 from orchestra.workflow.reader import read  # noqa: E402
 from tests.hostile import journals, mutators  # noqa: E402
+from tests.reference import reference_seconds  # noqa: E402
 from tests.workflow.catalog import CATALOG, whole  # noqa: E402
 from tests.workflow.samples import SAMPLES  # noqa: E402
 
 SHARES = {"workflow": 4_000, "card": 2_500, "spoilt journal": 800, "forged journal": 700, "event": 2_000}
-SECONDS = 5.0
-"""CPU time that one load may take, on a slow machine: a list of ten million in a template takes one to two."""
+COST = 800.0
+"""The CPU time that one load may take, as a multiple of the reference work: a list of ten million in a template takes 100 to 200."""
 MEMORY = 3 << 30
 """Bytes of address space that the process may have, the interpreter and its libraries included."""
 HARMLESS = ("object.__getattr__", "object.__setattr__", "object.__delattr__", "sys._getframe", "builtins.id", "gc.", "re.", "array.")
@@ -60,6 +61,7 @@ class Watch:
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)
         self.on = False
+        self.unit = reference_seconds()
         self.seen: list[str] = []
         sys.addaudithook(self.hook)
 
@@ -188,8 +190,8 @@ def once(kind: str, data: bytes, load: Load, watch: Watch, folder: Path) -> str:
     watch.on = False
     if watch.seen:
         trouble = f"did: {watch.seen}"
-    elif took > SECONDS:
-        trouble = f"took {took:.1f} s"
+    elif took > COST * watch.unit and took > COST * (unit := reference_seconds()):  # the machine may be slower now
+        trouble = f"took {took / unit:,.0f} times as long as the reference work"
     if trouble:
         kept = folder / f"failing {kind}"
         kept.write_bytes(data)

@@ -218,7 +218,7 @@ async def test_who_writes_to_a_spoilt_file_goes_on_or_is_told(tmp_path: Path) ->
     data = content(file)
     for _ in range(POINTS // 10):
         try:
-            await asyncio.wait_for(lived_in(laid(tmp_path, spoilt(data, chance))), 10)
+            await asyncio.wait_for(lived_in(laid(tmp_path, spoilt(data, chance))), 60)
         except JournalError as error:
             refused += bool(coded(error))
     assert 0 < refused < POINTS // 10

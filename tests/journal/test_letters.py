@@ -72,11 +72,11 @@ async def test_mail_names_each_run_once_wherever_the_letters_came_from(file: Pat
         await one.durable("r3", 1)
         waiting = asyncio.create_task(one.mail())
         await two.post("r2", CANCEL)
-        assert await asyncio.wait_for(waiting, 1) == {"r2"}
+        assert await asyncio.wait_for(waiting, 60) == {"r2"}
         await asyncio.gather(one.post("r1", CANCEL), two.post("r3", CANCEL), two.post("r1", CANCEL))
-        assert await asyncio.wait_for(one.mail(), 1) == {"r1", "r3"}
+        assert await asyncio.wait_for(one.mail(), 60) == {"r1", "r3"}
         await one.post("r2", CANCEL)
-        assert await asyncio.wait_for(one.mail(), 1) == {"r2"}
+        assert await asyncio.wait_for(one.mail(), 60) == {"r2"}
 
 
 async def test_letters_from_before_the_opening_are_no_news(file: Path) -> None:
@@ -86,7 +86,7 @@ async def test_letters_from_before_the_opening_are_no_news(file: Path) -> None:
         await journal.post("r1", CANCEL)
     async with SqliteJournal.open(file) as journal:
         await journal.post("r2", CANCEL)
-        assert await asyncio.wait_for(journal.mail(), 1) == {"r2"}
+        assert await asyncio.wait_for(journal.mail(), 60) == {"r2"}
 
 
 async def test_news_outlives_the_deletion_of_newer_ones(file: Path) -> None:
@@ -95,10 +95,10 @@ async def test_news_outlives_the_deletion_of_newer_ones(file: Path) -> None:
             journal.append(run, [begun(run)])
         await journal.release("r2")
         await journal.post("r2", CANCEL)
-        assert await asyncio.wait_for(journal.mail(), 1) == {"r2"}
+        assert await asyncio.wait_for(journal.mail(), 60) == {"r2"}
         await journal.delete("r2")
         await journal.post("r1", CANCEL)
-        assert await asyncio.wait_for(journal.mail(), 1) == {"r1"}
+        assert await asyncio.wait_for(journal.mail(), 60) == {"r1"}
 
 
 async def test_who_stops_waiting_for_mail_loses_none_and_leaves_nothing(file: Path) -> None:
@@ -115,7 +115,7 @@ async def test_who_stops_waiting_for_mail_loses_none_and_leaves_nothing(file: Pa
             with suppress(asyncio.CancelledError):
                 assert await waiting == {"r1"}
                 await journal.post("r1", CANCEL)  # it was quicker than we: there is news again
-        assert await asyncio.wait_for(journal.mail(), 1) == {"r1"}
+        assert await asyncio.wait_for(journal.mail(), 60) == {"r1"}
         assert {thread.name for thread in threading.enumerate()} == threads
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -124,7 +124,7 @@ async def test_close_wakes_who_waits_for_mail(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
         waiting = [asyncio.create_task(journal.mail()) for _ in range(2)]
         await asyncio.sleep(0)
-    told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 1)
+    told = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 60)
     assert [getattr(error, "code", error) for error in told] == ["J002", "J002"]
 
 
@@ -171,5 +171,5 @@ async def test_the_file_that_is_taken_away_is_seen_by_who_posts(file: Path) -> N
         await journal.durable("r1", 1)
         os.unlink(file)
         with pytest.raises(JournalError) as caught:
-            await asyncio.wait_for(journal.post("r1", CANCEL), 5)
+            await asyncio.wait_for(journal.post("r1", CANCEL), 60)
     assert caught.value.code == "J016"

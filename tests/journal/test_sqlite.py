@@ -227,7 +227,9 @@ async def test_a_full_disk_reaches_all_who_wait_and_ends_appending(file: Path) -
         await journal.durable("r0", 1)
         for run in ("r1", "r2"):
             journal.append(run, [begun(run), *many(2, 300)])
-        told = await asyncio.wait_for(asyncio.gather(*(journal.durable(run, 301) for run in ("r1", "r2", "r1")), return_exceptions=True), 5)
+        told = await asyncio.wait_for(
+            asyncio.gather(*(journal.durable(run, 301) for run in ("r1", "r2", "r1")), return_exceptions=True), 60
+        )
         assert [getattr(error, "code", error) for error in told] == ["J010"] * 3
         assert "df -h" in str(told[0])
         with pytest.raises(JournalError) as caught:
@@ -261,7 +263,7 @@ async def test_a_locked_file_reaches_who_waits(file: Path) -> None:
         other.execute("BEGIN IMMEDIATE")
         journal.append("r1", [begun("r1")])
         with pytest.raises(JournalError) as caught:
-            await asyncio.wait_for(journal.durable("r1", 1), 5)
+            await asyncio.wait_for(journal.durable("r1", 1), 60)
         other.close()
     assert caught.value.code == "J012"
 
@@ -293,7 +295,7 @@ async def test_a_file_taken_away_reaches_who_waits(file: Path, how: str) -> None
         take_away(file, how)
         journal.append("r1", middle(2, 1))
         with pytest.raises(JournalError) as caught:
-            await asyncio.wait_for(journal.durable("r1", 2), 5)
+            await asyncio.wait_for(journal.durable("r1", 2), 60)
     assert caught.value.code == "J016"
 
 

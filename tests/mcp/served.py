@@ -111,7 +111,7 @@ async def main() -> None:
     if VICE == "quits":
         sys.exit("no licence")
     if VICE.startswith("helper"):  # as a browser is started: in a session of its own, and with our output
-        subprocess.Popen(["sleep", "20"], start_new_session=True, stdin=subprocess.DEVNULL)  # noqa: ASYNC220
+        subprocess.Popen(["sleep", "90"], start_new_session=True, stdin=subprocess.DEVNULL)  # noqa: ASYNC220
     if VICE == "talks":
         print("Welcome to the server!", flush=True)
     server: Any = Server("served", on_list_tools=listed, on_call_tool=called)

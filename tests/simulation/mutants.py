@@ -14,38 +14,20 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.mutation.mutant import ROOT, Mutant, load, patched
+
 RUNS = 2_400
 """Runs within which a mutant must be found."""
 STEPS = (120, 600, RUNS)
 """A mutant is run with a few seeds first, and with more where those do not find it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """A fault: in which file, instead of what, and what is there then."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
-
-def patched(mutant: Mutant, folder: Path = ROOT) -> str:
-    """The file's text with the fault in it. Raises `LookupError` where the place is not there once: the source has moved on."""
-    text = (folder / mutant.file).read_text()
-    if text.count(mutant.old) != 1:
-        raise LookupError(f"{mutant.name}: {mutant.file} has {text.count(mutant.old)} times {mutant.old!r}")
-    return text.replace(mutant.old, mutant.new)
-
-
-MUTANTS = tuple(Mutant(**entry) for entry in tomllib.loads((Path(__file__).parent / "mutants.toml").read_text())["mutant"])
+MUTANTS = load(Path(__file__).with_name("mutants.toml"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from orchestra.testing.programs import draw
 from orchestra.testing.simulate import RARE, digest, executed, main, simulate
 from orchestra.testing.storms import Storm
 from orchestra.testing.trial import Trial, attempt, findings
-from tests.simulation.mutants import MUTANTS, judge, patched
+from tests.mutation.mutant import Mutant, patched
+from tests.simulation.mutants import MUTANTS, judge
 
 pytestmark = [
     pytest.mark.slow,
@@ -144,8 +145,8 @@ def _calm(seed: int) -> Trial:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_mutant_is_a_change_of_the_source_of_today(mutant: object) -> None:
-    assert patched(mutant) != ""  # type: ignore[arg-type]  # a parameter of pytest has no type
+def test_a_mutant_is_a_change_of_the_source_of_today(mutant: Mutant) -> None:
+    assert patched(mutant) != ""
 
 
 QUICK = ("a plan begins without what it was given", "an element lost", "an effect before its start is on disk")

@@ -50,8 +50,8 @@ async def served(model: str = "smol", **behaviour: Any) -> AsyncIterator[tuple[C
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Lets the loop turn until the sockets have done their part; five seconds at most."""
-    async with asyncio.timeout(5):
+    """Lets the loop turn until the sockets have done their part; a minute at most."""
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  # what is awaited has no event of its own
             await asyncio.sleep(0.001)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from orchestra.workflow.program import CompiledNode, Program
 from orchestra.workflow.reader import read
 from orchestra.workflow.writer import write
 from tests.engine.stage import READING
+from tests.reference import assert_cost
 from tests.workflow.catalog import CATALOG, HEAD, TWICE, called_in_a_row, compiled, faults, whole
 from tests.workflow.graphs import graphs
 from tests.workflow.samples import SAMPLES
@@ -419,9 +419,7 @@ def test_workflows_that_call_each_other_in_a_long_row_are_refused() -> None:
 
 def test_a_workflow_that_is_called_often_is_compiled_once() -> None:
     workflows = called_in_a_row(24, width=2)
-    started = time.process_time()
-    compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
-    assert time.process_time() - started < 2
+    assert_cost(lambda: compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows)), at_most=200)
 
 
 @pytest.mark.parametrize("text", SAMPLES)
@@ -442,9 +440,8 @@ def grown(depth: int) -> str:
 
 @pytest.mark.parametrize("depth", [40, 400])
 def test_types_that_double_at_every_node_are_refused_in_time(depth: int) -> None:
-    started = time.process_time()
     assert {fault.code for fault in faults(grown(depth))} == {"L106"}
-    assert time.process_time() - started < 5
+    assert_cost(lambda: faults(grown(depth)), at_most=1_000)
 
 
 def test_loops_deep_inside_loops_end_in_time() -> None:
@@ -454,32 +451,35 @@ def test_loops_deep_inside_loops_end_in_time() -> None:
             f"{{loop: {{at_most: 2, until: '${{turn > 1}}', nodes: {{n{at}: {inner}, m{at}: {{tool: grow, "
             f"with: {{text: '${{previous}}'}}}}}}, output: '${{n{at}}}'}}}}"
         )
-    started = time.process_time()
     assert {fault.code for fault in faults("output: ${a}\nnodes:\n  a: " + inner)} == {"L106"}
-    assert time.process_time() - started < 2
+    assert_cost(lambda: faults("output: ${a}\nnodes:\n  a: " + inner), at_most=300)
 
 
 def test_a_cycle_of_many_nodes_is_found_in_time_and_told_in_short() -> None:
     count = 4_000
     text = HEAD + "output: ${n0}\nnodes:\n" + "".join(f"  n{at}: {{ask: '${{n{(at + 1) % count}}}'}}\n" for at in range(count))
     graph = read(text, "w").graph
-    started = time.process_time()
-    with pytest.raises(InputError) as caught:
-        compile_graph(graph, CATALOG)
-    assert time.process_time() - started < 5
-    assert not isinstance(caught.value, InputErrors)
-    assert caught.value.code == "L110"
-    assert len(caught.value.message) < 120
+
+    def refused() -> None:
+        with pytest.raises(InputError) as caught:
+            compile_graph(graph, CATALOG)
+        assert not isinstance(caught.value, InputErrors)
+        assert caught.value.code == "L110"
+        assert len(caught.value.message) < 120
+
+    assert_cost(refused, at_most=500)
 
 
 def test_thousands_of_unknown_names_are_told_in_time() -> None:
     text = HEAD + "output: ${n0}\nnodes:\n" + "".join(f"  n{at}: {{ask: '${{node_{at}}}'}}\n" for at in range(3_000))
     graph = read(text, "w").graph
-    started = time.process_time()
-    with pytest.raises(InputErrors) as caught:
-        compile_graph(graph, CATALOG)
-    assert time.process_time() - started < 5
-    assert len(caught.value.errors) == 50
+
+    def refused() -> None:
+        with pytest.raises(InputErrors) as caught:
+            compile_graph(graph, CATALOG)
+        assert len(caught.value.errors) == 50
+
+    assert_cost(refused, at_most=500)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

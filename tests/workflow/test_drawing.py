@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from orchestra.workflow.graph import MOST, callee, critical_path, layers, levels
 from orchestra.workflow.nodes import Graph
 from orchestra.workflow.program import CompiledNode, Program
 from orchestra.workflow.reader import read
+from tests.reference import assert_cost
 from tests.workflow.catalog import CATALOG, called_in_a_row
 from tests.workflow.graphs import graphs, program_of
 
@@ -143,9 +143,8 @@ def test_a_body_that_is_called_twice_is_one_graph() -> None:
 
 @pytest.mark.parametrize("drawn", [draw, mermaid])
 def test_calls_that_double_at_every_level_are_drawn_as_far_as_one_can_read(drawn: Callable[[Program], str]) -> None:
-    started = time.process_time()
     assert len(drawn(doubled()).splitlines()) < 8 * MOST
-    assert time.process_time() - started < 5
+    assert_cost(lambda: drawn(doubled()), at_most=500)
 
 
 def test_bodies_are_told_to_the_last_level_where_there_is_room() -> None:

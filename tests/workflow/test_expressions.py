@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tomllib
 from pathlib import Path as File
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from orchestra.values.types import Schema, mapped, nullable, schema_of, show
 from orchestra.workflow.evaluation import Comprehension, Path
 from orchestra.workflow.expressions import compile_template
 from orchestra.workflow.truth import decided
+from tests.reference import assert_cost, cpu_seconds
 
 
 class Tree(BaseModel):
@@ -266,26 +266,23 @@ def test_a_guarded_part_is_not_evaluated() -> None:
     assert value("${v.b || v.xs[9] == 1}") is True
 
 
-def test_a_path_is_not_evaluated_by_cel_and_takes_less_than_a_microsecond() -> None:
-    expression = compile_template("${input.question}", TYPES)
-    assert isinstance(expression, Path)
-    best = min(_timed(expression) for _ in range(5))
-    assert best < 1e-6
+def test_a_path_is_not_evaluated_by_cel_and_takes_a_small_part_of_its_time() -> None:
+    path, by_cel = (compile_template(text, TYPES) for text in ("${input.question}", "${input.question + '!'}"))
+    assert isinstance(path, Path)
+    assert not isinstance(by_cel, Path)
+    assert 4 * min(_timed(path) for _ in range(5)) < min(_timed(by_cel) for _ in range(5))
 
 
-def _timed(expression: Path) -> float:
-    started = time.process_time()
-    for _ in range(2000):
-        expression.evaluate(VALUES)
-    return (time.process_time() - started) / 2000
+def _timed(expression: Any) -> float:
+    return cpu_seconds(lambda: [expression.evaluate(VALUES) for _ in range(2000)])
 
 
 def test_a_map_over_many_elements_takes_linear_time_and_is_bounded() -> None:
     items = {"input": {**VALUES["input"], "items": [ITEM] * 10_000}}
-    started = time.process_time()
     assert len(value("${input.items.map(i, i.name + '!')}", **items)) == 10_000
     assert value("${size(input.items.filter(i, i.n > 100))}", **items) == 0
-    assert time.process_time() - started < 2
+    assert_cost(lambda: value("${input.items.map(i, i.name + '!')}", **items), at_most=300)
+    assert_cost(lambda: value("${size(input.items.filter(i, i.n > 100))}", **items), at_most=300)
     with pytest.raises(OrchestraError, match="at most 10,000"):
         value("${input.items.map(i, i.name)}", input={**VALUES["input"], "items": [ITEM] * 10_001})
     with pytest.raises(OrchestraError, match="more than 10,000 iterations"):
