@@ -24,8 +24,8 @@ test:  ## set up, lint, and all tests but the slow ones, those against the real 
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) scripts/suites.py \
 	  "lint:400=$(MAKE) --no-print-directory lint" \
-	  "quick:1100=$(RUN) -m pytest -m 'not real and not slow' $(SIDE_BY_SIDE) --durations=10" \
-	  "real:900=$(RUN) -m pytest -m real --durations=10"
+	  "quick:1400=$(RUN) -m pytest -m 'not real and not slow' $(SIDE_BY_SIDE) --durations=10" \
+	  "real:1000=$(RUN) -m pytest -m real --durations=10"
 
 test-quick: setup-base  ## those of them that need no vLLM
 	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE)
