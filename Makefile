@@ -6,7 +6,7 @@ RUN    := $(VENV)/bin/python
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test test-quick test-slow crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet bench-ordering evaluate evaluate-workflows lock clean
+.PHONY: help setup setup-base demo test test-quick test-slow attacks crash crash-full simulate simulate-full mutants lint docs readme bench bench-engine bench-peers bench-fleet bench-ordering evaluate evaluate-workflows lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-quick: setup-base  ## those of them that need no vLLM
 test-slow:  ## the longer suite: trainings, kills, hostile outputs, sessions of the docs (nine minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	$(RUN) -m pytest -m "slow and not real" $(SIDE_BY_SIDE) --durations=10
+
+attacks: setup-base  ## all cases of the long property tests: plans, projects, labels, throttling, damaged logs (an hour or more)
+	ORCHESTRA_TEST_FULL=1 $(RUN) -m pytest -m "slow and not real" $(SIDE_BY_SIDE) --durations=10 tests/engine/test_plan_attacks.py tests/hostile tests/fleet tests/journal tests/verify tests/test_claims_combined.py
 
 crash: setup-base  ## kill -9 at 500 points, and again during recovery: nothing lost, nothing repeated (a minute)
 	$(RUN) -m tests.crash --kills 500

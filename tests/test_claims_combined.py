@@ -24,6 +24,7 @@ from orchestra.places import Span
 from orchestra.result import Result
 from orchestra.testing import SimulatedWorkers
 from tests.nowhere import settings, write
+from tests.sizes import sample_size
 
 CASES = int(os.environ.get("ORCHESTRA_CLAIM_CASES", "60"))
 """Output templates of the quick suite; `test_two_thousand_combined_outputs` has its own number."""
@@ -177,7 +178,7 @@ async def test_each_verified_part_of_a_combined_output_is_shown_with_its_verdict
 
 @pytest.mark.slow
 async def test_two_thousand_combined_outputs(tmp_path: Path) -> None:
-    await run_cases(tmp_path, range(10_000, 12_000))
+    await run_cases(tmp_path, range(10_000, 10_000 + sample_size(2_000)))
 
 
 async def test_a_verified_quote_beside_an_unchecked_part_is_shown(tmp_path: Path) -> None:

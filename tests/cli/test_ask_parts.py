@@ -205,7 +205,7 @@ def test_what_acts_and_gives_nothing_has_done_its_work(desk: Shell) -> None:
     Path("noting.py").write_text(NOTES)
     Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["noting"]\n')
     reading(desk, f's1 = send_note(text="{EMAIL}")', "return s1", found=None)
-    said = desk("ask", EMAIL, "--only", "send_note", "--no-cache")
+    said = desk("ask", EMAIL, "--only", "send_note", "--no-cache", "--yes")
     assert said.code == 0, said.err
     assert "is empty" not in said.err
 

@@ -24,7 +24,7 @@ WORK = """
 input: {text: str}
 output: ${solve}
 nodes:
-  solve: {plan: go, with: {text: "${input.text}"}, tools: [shout, split, count, send], agents: [writer], returns: str, %s}
+  solve: {plan: go, with: {text: "${input.text}"}, tools: [shout, split, count, send], agents: [writer], returns: str, confirm: false, %s}
 """
 CHAIN = ("s1 = shout(text=input.text)", "s2 = writer(text=s1)", "s3 = shout(text=s2)", "return s3")
 SENDING = ("s1 = shout(text=input.text)", "s2 = send(s1, text=input.text)", "s3 = shout(text=s2)", "return s3")

@@ -24,6 +24,7 @@ from orchestra.journal.memory import MemoryJournal
 from orchestra.testing.clock import VirtualClock, run_simulated
 from orchestra.workflow.compiler import compile_graph
 from orchestra.workflow.reader import read
+from tests.sizes import sample_size
 
 from .calling import CARDS, WRITER, call
 from .conftest import chat_answer, endpoints
@@ -89,7 +90,7 @@ def opened(clock: VirtualClock, **limits: Any) -> AbstractAsyncContextManager[Fl
     return Fleet.open(endpoints("http://s0", limits=Limits(**limits)), cards=CARDS, mode="none", clock=clock)
 
 
-@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 30))])
+@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, sample_size(30)))])
 def test_nineteen_of_twenty_runs_finish_though_one_request_in_seven_fails(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance, runs = Random(f"mixed {seed}"), 100
 

@@ -13,6 +13,7 @@ from orchestra.fleet.order import Turn
 from orchestra.fleet.send import SEVERAL
 from orchestra.fleet.wire import Answer, Request
 from orchestra.testing.clock import VirtualClock, run_simulated
+from tests.sizes import sample_size
 
 from .throttling import Server, closed_loop, open_loop, sender
 
@@ -22,7 +23,7 @@ FEW, MANY = 3, 100
 
 def seeds(few: int = FEW) -> list[Any]:
     """Numbers of cases: a few, and many that are slow."""
-    return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, MANY))]
+    return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, sample_size(MANY, 4)))]
 
 
 @pytest.mark.parametrize("seed", seeds())

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from orchestra.cli.main import build_app
 from tests.cli.shell import Said, Shell
 from tests.hostile.projects import SECRET, Scene
+from tests.sizes import sample_size
 
 INSPECTING = (
     ("validate",),
@@ -112,4 +113,4 @@ def test_no_command_runs_or_reaches_what_an_untrusted_project_asks_for(untrustin
 
 @pytest.mark.slow
 def test_no_command_does_so_in_thousands_of_projects(untrusting: Shell, tmp_path: Path) -> None:
-    attack(untrusting, tmp_path, range(FEW, MANY))
+    attack(untrusting, tmp_path, range(FEW, sample_size(MANY)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from contextlib import closing, suppress
@@ -25,6 +24,7 @@ from orchestra.testing.conformance_stories import code_of, ended, write
 from tests.journal.files import holder
 from tests.journal.lost import check_all, cut_checkpoint
 from tests.journal.stories import begun, middle, whole
+from tests.sizes import sample_size
 
 ONE = bytes(range(16))
 
@@ -80,11 +80,11 @@ async def test_damage_after_a_kill_is_reported_or_harmless() -> None:
 
 @pytest.mark.slow
 async def test_each_of_many_damages_after_a_kill_is_reported_or_harmless() -> None:
-    cases = int(os.environ.get("ORCHESTRA_TEST_DAMAGE_POINTS", "2000"))
-    told = await check_all(cases)
+    number = sample_size(2_000, 10)
+    told = await check_all(number)
     assert not told.wrong
-    assert told.harmless > cases // 20
-    assert told.reported["J025"] > cases // 5
+    assert told.harmless > number // 20
+    assert told.reported["J025"] > number // 5
 
 
 # The mark
