@@ -23,9 +23,9 @@ demo: setup  ## ten questions to real documents, answered with quotes by a real 
 test:  ## set up, lint, and all tests but the slow ones, those against the real vLLM among them (nine minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) scripts/suites.py \
-	  "lint:400=$(MAKE) --no-print-directory lint" \
-	  "quick:1400=$(RUN) -m pytest -m 'not real and not slow' $(SIDE_BY_SIDE) --durations=10" \
-	  "real:1000=$(RUN) -m pytest -m real --durations=10"
+	  "lint:300=make --no-print-directory lint" \
+	  "quick:1500=$(RUN) -m pytest -m 'not real and not slow' $(SIDE_BY_SIDE) --durations=10" \
+	  "real:900=$(RUN) -m pytest -m real --durations=10"
 
 test-quick: setup-base  ## those of them that need no vLLM
 	$(RUN) -m pytest -m "not real and not slow" $(SIDE_BY_SIDE)

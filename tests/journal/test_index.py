@@ -19,7 +19,7 @@ import pytest
 from orchestra import queries
 from orchestra.costs import KEYS, costs
 from orchestra.doors import EVERY, Indexed, Selection, Used
-from orchestra.events import Event, RunFinished, RunStarted, encode
+from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted, encode
 from orchestra.fleet.config import parse
 from orchestra.journal import postgres_index, reading
 from orchestra.journal.error import JournalError
@@ -266,6 +266,32 @@ async def test_an_event_that_names_no_tag_or_run_that_can_be_is_kept_all_the_sam
         await journal.durable("a", 1)
         assert await journal.read("a") == [started]
         assert await journal.copies(["p\0q" * 500]) in ([], ["a"])  # Postgres has no such run
+
+
+async def test_a_run_that_took_over_one_answer_is_a_copy(places: Places) -> None:
+    async with places().open() as journal:
+        events: list[Event] = [begun("b"), AttemptFinished(seq=2, at=2.0, node="a", attempt=1, value=1, recalled="a")]
+        journal.append("b", events)
+        await journal.durable("b", 2)
+        assert await journal.copies(["a"]) == ["b"]
+
+
+async def test_a_tag_that_is_in_one_copy_only_is_reported(tmp_path: Path) -> None:
+    """The copy is the index of the table: it is hidden while a row of the table is deleted, as if a page of it had been lost."""
+    file = tmp_path / "j.db"
+    async with SqliteJournal.open(file) as journal:
+        for run in ("a", "b"):
+            started = msgspec.structs.replace(begun(run), options={"tags": {"customer": "ann"}})
+            journal.append(run, [started, *whole(run)[1:]])
+            await journal.durable(run, 5)
+    [(root, text)] = sql(file, "SELECT rootpage, sql FROM sqlite_master WHERE name = 'tags_run'")
+    writable = "PRAGMA writable_schema = ON"
+    restored = f"INSERT INTO sqlite_master VALUES ('index', 'tags_run', 'tags', {root}, '{text}')"
+    sql(file, writable, "DELETE FROM sqlite_master WHERE name = 'tags_run'")
+    sql(file, "DELETE FROM tags WHERE run = 'a'", writable, restored)
+    with closing(reading.Reading(file)) as looking, pytest.raises(JournalError) as caught:
+        looking.summaries(10, Selection(tags={"customer": "ann"}))
+    assert caught.value.code == "J013"
 
 
 def test_events_of_a_commit_that_failed_are_not_counted_twice(tmp_path: Path) -> None:
