@@ -103,6 +103,7 @@ async def test_two_readers_of_different_kinds_answer_together(laptop: FleetConfi
 
 async def test_what_a_model_writes_is_read_while_it_writes_and_costs_the_same(laptop: FleetConfig, tmp_path: Path) -> None:
     async with opened(laptop, tmp_path) as orchestra:
+        await orchestra.run(counting, most=20)  # what is read from the prefix cache rounds otherwise than what is computed: two tokens tie
         run = await orchestra.options(live=True).start(counting, most=20)
         pieces = [(piece, time.time()) async for piece in run.text()]
         live, plain = await run, await orchestra.run(counting, most=20)
