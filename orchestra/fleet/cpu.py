@@ -147,7 +147,8 @@ def resolved(server: LocalServer, cache: Path) -> LocalServer:
     """
     if server.device != "cpu":
         return server.model_copy(update={"quantization": None}) if server.quantization == "auto" else server
-    dtype = default_dtype(cache) if server.dtype == "auto" else server.dtype
+    by_default = "float32" if server.quantization == "int8" else default_dtype(cache)
+    dtype = by_default if server.dtype == "auto" else server.dtype
     quantization = default_quantization(read_cpu(), dtype) if server.quantization == "auto" else server.quantization
     return server.model_copy(update={"dtype": dtype, "quantization": quantization})
 

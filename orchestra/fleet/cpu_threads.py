@@ -4,7 +4,7 @@ The threads of a step meet at some five hundred barriers. Where one of them is n
 others wait for it there, and the step takes many times as long. So this module reads after each step how long threads were ready
 and had no core, and drops to one thread where that is much; it goes back to all of them once the other cores are idle.
 
-`ThreadPolicy` decides; `Clocks` reads what it needs from Linux. vLLM's worker uses them through `StepThreads`.
+`ThreadPolicy` decides; `read_clocks` reads what it needs from Linux. vLLM's worker uses them through `StepThreads`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 SHARE_WAITED = 0.4
 """Waiting for a core, as a share of a step's time, from which on one thread is faster than all."""
@@ -63,8 +64,13 @@ class ThreadPolicy:
         return self.threads
 
 
+def has_scheduler_statistics(process: Path = Path("/proc/self")) -> bool:
+    """Whether the system says how long a process waits for a core. Some kernels and container runtimes do not."""
+    return (process / "schedstat").exists()
+
+
 def read_clocks() -> Reading:
-    """The clocks now. Raises `OSError` where Linux keeps no scheduler statistics."""
+    """The clocks now; needs `has_scheduler_statistics`. Raises `OSError` where Linux's /proc cannot be read."""
     waited = 0
     for task in os.scandir("/proc/self/task"):
         try:

@@ -20,7 +20,7 @@ from vllm.config import CompilationMode
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from orchestra.fleet import cpu_drafts, cpu_linear, cpu_norm, cpu_sockets
-from orchestra.fleet.cpu_threads import StepThreads, ThreadPolicy
+from orchestra.fleet.cpu_threads import StepThreads, ThreadPolicy, has_scheduler_statistics
 from orchestra.fleet.launch import QUANTIZATION, THREADS
 
 
@@ -41,7 +41,8 @@ class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
         self._threads: StepThreads | None = None
         if self.model_config.dtype == torch.float32:
             cpu_linear.install(int8=self.vllm_config.additional_config.get(QUANTIZATION) == "int8")
-            if (most := int(self.vllm_config.additional_config.get(THREADS, 1))) > 1:
+            # Without scheduler statistics a step cannot tell whether its threads have cores: then it keeps to one.
+            if (most := int(self.vllm_config.additional_config.get(THREADS, 1))) > 1 and has_scheduler_statistics():
                 self._threads = StepThreads(ThreadPolicy(most), set_num_threads)
 
     def execute_model(self, scheduler_output: Any) -> Any:

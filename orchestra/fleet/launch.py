@@ -64,7 +64,7 @@ def launch(server: LocalServer, folder: Path, port: int, environment: Mapping[st
         _environment(server, environment),
         weights.look(folder),
         lora_cpu.spare_slots() if server.device == "cpu" and server.max_loras else 0,
-        server.quantization or server.dtype,
+        server.dtype if server.quantization == "int8" and not _one_process(server) else server.quantization or server.dtype,
     )
 
 

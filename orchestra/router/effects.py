@@ -282,7 +282,7 @@ def further(calls: Sequence[Step], skill: Skill, given: Occurrences) -> list[Ste
         for values in _next_values(place, first, given):
             arguments = {**first.arguments, **{name: Literal(value) for name, value in values.items()}}
             call = replace(first, arguments=arguments, after=())
-            fits = all(stated(arguments[name].value, skill.fields[name], given) for name in names)  # type: ignore[union-attr]
+            fits = all(stated(arguments[name].value, skill.fields[name], given) for name in names)  # type: ignore[union-attr]  # `names` are of constants
             new = str(call) not in found and all(replace(one, name=call.name, after=()) != call for one in calls)
             if fits and new and repeated([*calls, call], given):
                 found[str(call)] = call
@@ -298,7 +298,7 @@ def _next_values(place: Place, first: Step, given: Occurrences) -> Iterator[dict
 
 
 def _from(start: int, names: Sequence[str], gaps: Sequence[list[str]], first: Step, given: Occurrences) -> Iterator[dict[str, Any]]:
-    value = first.arguments[names[0]].value if isinstance(first.arguments[names[0]], Literal) else None  # type: ignore[union-attr]
+    value = first.arguments[names[0]].value if isinstance(first.arguments[names[0]], Literal) else None  # type: ignore[union-attr]  # `names` are of constants
     several = isinstance(value, list)
     for stop, found in _values_at(start, value[0] if isinstance(value, list) else value, given):
         said = {names[0]: [found] if several else found}

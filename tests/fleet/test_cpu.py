@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestra.fleet import cpu
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.cpu import Cpu, Speeds
-from orchestra.fleet.cpu_threads import PAUSE, SHARE_WAITED, Reading, ThreadPolicy, read_clocks
+from orchestra.fleet.cpu_threads import PAUSE, SHARE_WAITED, Reading, ThreadPolicy, has_scheduler_statistics, read_clocks
 from orchestra.fleet.marks import Marks
 from orchestra.fleet.weights import Pantry
 
@@ -83,6 +83,7 @@ def test_timed_products_decide_where_they_are_clear(native: bool, bfloat16: floa
         (ZEN_3, {"quantization": "auto", "dtype": "bfloat16"}, "bfloat16", None),
         (SAPPHIRE_RAPIDS, {"quantization": "auto"}, "bfloat16", None),
         (SAPPHIRE_RAPIDS, {"quantization": "int8", "dtype": "float32"}, "float32", "int8"),
+        (SAPPHIRE_RAPIDS, {"quantization": "int8"}, "float32", "int8"),
         ("fp asimd", {"quantization": "auto"}, "float32", None),
         (ZEN_3, {"quantization": "auto", "device": "gpu"}, "auto", None),
     ],
@@ -183,3 +184,9 @@ def test_the_clocks_of_linux_never_go_back() -> None:
     assert second.now > first.now
     assert second.waited >= first.waited
     assert second.idle >= first.idle
+
+
+def test_a_system_without_scheduler_statistics_is_recognised(tmp_path: Path) -> None:
+    assert not has_scheduler_statistics(tmp_path)
+    (tmp_path / "schedstat").write_text("1 2 3")
+    assert has_scheduler_statistics(tmp_path)

@@ -447,8 +447,10 @@ def test_a_server_that_is_dedicated_or_computes_in_float32_uses_all_cores_of_one
 
 def test_int8_is_made_by_our_worker_and_not_named_to_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, "0.32.0", plugin=True))])
-    command = launch.arguments(local_config("m", device="cpu", dtype="float32", quantization="int8").local["m"], tmp_path, 1)
+    server = local_config("m", device="cpu", dtype="float32", quantization="int8").local["m"]
+    command = launch.arguments(server, tmp_path, 1)
     assert "--quantization" not in command
+    assert launch.launch(server, tmp_path, 1, {}).precision == "int8"
     assert json.loads(told(command, "--additional-config") or "{}")[launch.QUANTIZATION] == "int8"
 
 
