@@ -35,7 +35,7 @@ test-slow:  ## the longer suite: trainings, kills, hostile outputs, sessions of 
 	$(RUN) -m pytest -m "slow and not real" $(SIDE_BY_SIDE) --durations=10
 
 attacks: setup-base  ## all cases of the long property tests: plans, projects, labels, throttling, damaged logs (an hour or more)
-	ORCHESTRA_TEST_FULL=1 $(RUN) -m pytest -m "slow and not real" $(SIDE_BY_SIDE) --durations=10 tests/engine/test_plan_attacks.py tests/hostile tests/fleet tests/journal tests/verify tests/test_claims_combined.py
+	ORCHESTRA_TEST_FULL=1 $(RUN) -m pytest -m "slow and not real" $(SIDE_BY_SIDE) --durations=10 tests/engine/test_plan_attacks.py tests/hostile tests/fleet tests/journal tests/verification tests/app/test_claims_combined.py
 
 crash: setup-base  ## kill -9 at 500 points, and again during recovery: nothing lost, nothing repeated (a minute)
 	$(RUN) -m tests.crash --kills 500
@@ -45,10 +45,10 @@ crash-full: setup-base  ## the same at 2,000 points, and at 200 with Postgres (m
 	$(RUN) -m tests.crash --store postgres --kills 200
 
 simulate: setup-base  ## 20,000 random workflows through random crashes and faults, each audited (5 minutes)
-	$(RUN) -m orchestra.testing.simulate --runs 20000
+	$(RUN) -m tests.simulation.lab.simulate --runs 20000
 
 simulate-full: setup-base  ## 100,000 of them (a quarter of an hour)
-	$(RUN) -m orchestra.testing.simulate --runs 100000
+	$(RUN) -m tests.simulation.lab.simulate --runs 100000
 
 mutants: setup-base  ## faults put into the sources on purpose, which the simulation or a test must find (half an hour)
 	@$(RUN) scripts/suites.py "simulation=$(RUN) -m tests.simulation.mutants" "tests=$(RUN) -m tests.mutation.run"

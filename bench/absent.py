@@ -24,14 +24,14 @@ from typing import Any
 from bench.ask import DOCUMENTS
 from bench.evaluation_tables import between
 from bench.machine import ROOT, now
-from orchestra.app import Orchestra
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.planning import Draft, Wish, asking, drafted
 from orchestra.cli.inputs import read_documents
-from orchestra.cli.undone import DESK, Idle, idle
+from orchestra.cli.run.empty_steps import DESK, Idle, idle
 from orchestra.journal.history import History
-from orchestra.planning import Draft, Wish, asking, drafted
 from orchestra.router.plan import Plan
-from orchestra.values.yaml import load
-from orchestra.workflow.nodes import REQUEST
+from orchestra.schema.strict_yaml import load
+from orchestra.workflows.model import REQUEST
 
 REQUESTS, PAGE = ROOT / "bench" / "absent.yaml", ROOT / "docs" / "router.md"
 MARKS = "<!-- begin:absent -->", "<!-- end:absent -->"

@@ -1,4 +1,5 @@
-"""What adapters add to a step on one core, without a server: the kernel of `orchestra.fleet.lora_kernel` beside the products of oneDNN.
+"""What adapters add to a step on one core, without a server: the kernel of `orchestra.fleet.vllm_cpu.lora_kernel`
+beside the products of oneDNN.
 
     python -m bench.adapter_kernel [--rounds 5]
 
@@ -36,7 +37,7 @@ def layers() -> list[Layer]:
     """All linear layers of the model."""
     import torch
 
-    from orchestra.fleet.lora_product import Stack, packed
+    from orchestra.fleet.vllm_cpu.lora_product import Stack, packed
 
     chance = torch.Generator().manual_seed(0)
 
@@ -73,7 +74,7 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: vLLM computes on one core
     import torch
 
-    from orchestra.fleet import lora_product
+    from orchestra.fleet.vllm_cpu import lora_product
 
     model, turns = layers(), torch.arange(len(RANKS) + 1) - 1
     print("| tokens | layers alone, ms | of | kernel adds | oneDNN adds |\n|---:|---:|---|---:|---:|")

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from orchestra.agent.arrays import packed
+from orchestra.agents.inference.array_files import packed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

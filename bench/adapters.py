@@ -30,13 +30,16 @@ from typing import Any
 import aiohttp
 
 from bench.machine import ROOT, code, now
-from orchestra.fleet import config, cpu, launch, process, weights
+from orchestra.core import child_process
+from orchestra.core.child_process import Child, Launch
+from orchestra.fleet import config, cpu
 from orchestra.fleet.config import LocalServer
-from orchestra.fleet.folders import Folders
-from orchestra.fleet.process import Child, Launch
 from orchestra.fleet.secrets import signed
-from orchestra.fleet.supervisor import KEY_BYTES
-from orchestra.testing.noise import noisy_adapter
+from orchestra.fleet.supervisor import vllm_launch
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.supervisor.main import KEY_BYTES
+from orchestra.fleet.weights import weights
+from tests.simulation.lab.noise_adapters import noisy_adapter
 
 STORY = "Tell story number {number} about a town by the sea, and about the people who live in it."
 SENTENCE = "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
@@ -115,8 +118,8 @@ def held(lock: Path | None) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: Path) -> AsyncIterator[Served]:
     """A server of its own, as it ships or as vLLM has it by itself."""
-    port = launch.choose_port(None)
-    how = launch.launch(cpu.resolved(server, Folders.of().cache), weights_folder, port)
+    port = vllm_launch.choose_port(None)
+    how = vllm_launch.launch(cpu.resolved(server, Folders.of().cache), weights_folder, port)
     command, environment = how.command, dict(how.environment)
     if stock:
         environment["VLLM_PLUGINS"] = ""
@@ -124,7 +127,7 @@ async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: P
         command = (*command[:place], *command[place + 2 :])
     key = secrets.token_urlsafe(KEY_BYTES)
     began = time.perf_counter()
-    child = await process.start(Launch(command, environment, key=key), log)
+    child = await child_process.start(Launch(command, environment, key=key), log)
     timeout, headers = aiohttp.ClientTimeout(total=900), signed(key)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout, headers=headers) as session:
@@ -144,7 +147,7 @@ async def healthy(served: Served, child: Child, log: Path) -> None:
                 if reply.status == 200:
                     return
         await asyncio.sleep(0.5)
-    raise RuntimeError("\n".join(process.last_lines(log, 20)))
+    raise RuntimeError("\n".join(child_process.last_lines(log, 20)))
 
 
 async def measure(served: Served, given: argparse.Namespace) -> dict[tuple[int, str], Rate]:

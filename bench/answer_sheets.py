@@ -20,14 +20,14 @@ from typing import Any
 import msgspec
 
 from orchestra import Orchestra
-from orchestra.agent.card import Card
-from orchestra.events import AttemptFinished
-from orchestra.learn.evaluation import EVALUATION, sampled
-from orchestra.learn.evaluation_file import FILE, evaluation_of
-from orchestra.learn.metrics import Measure
-from orchestra.learn.questions import Question, Test, read_rows
-from orchestra.values.json import canonical, digest
-from orchestra.workflow.steps import Agent
+from orchestra.agents.card import Card
+from orchestra.core.events import AttemptFinished
+from orchestra.learn.evaluation.config import FILE, evaluation_of
+from orchestra.learn.evaluation.evaluation import EVALUATION, sampled
+from orchestra.learn.evaluation.metrics import Measure
+from orchestra.learn.evaluation.rows import Question, Test, read_rows
+from orchestra.schema.strict_json import canonical, digest
+from orchestra.workflows.python.steps import Agent
 
 AT_ONCE = 32
 TIMED = 16

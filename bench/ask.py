@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import ROOT, now
-from orchestra.app import Orchestra
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.planning import Draft, Wish, asking, drafted
+from orchestra.app.result import Result
 from orchestra.cli.inputs import read_documents
-from orchestra.planning import Draft, Wish, asking, drafted
-from orchestra.result import Result
-from orchestra.values.yaml import load
-from orchestra.workflow.nodes import REQUEST
+from orchestra.schema.strict_yaml import load
+from orchestra.workflows.model import REQUEST
 
 REQUESTS = ROOT / "bench" / "ask.yaml"
 DOCUMENTS = ROOT / "examples" / "documents"

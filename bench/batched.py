@@ -29,13 +29,13 @@ from threadpoolctl import threadpool_limits
 from bench import machine
 from bench.scoring import document
 from bench.verification import cards_of, write
-from orchestra.agent.committee import Layout
-from orchestra.agent.encoder import NEARNESS, Change, Encoder, changes_of, distances, gelu
-from orchestra.fleet.encoders import Encoders
-from orchestra.fleet.local import processors
+from orchestra.agents.inference.encoder import NEARNESS, Change, Encoder, changes_of, distances, gelu
+from orchestra.agents.inference.text_classifier import Layout
+from orchestra.fleet.local_workers import processors
+from orchestra.fleet.weights.encoders import Encoders
 
 if TYPE_CHECKING:
-    from orchestra.agent.encoder import Array
+    from orchestra.agents.inference.encoder import Array
 
 JUDGE = "entailment"
 FAR = np.float32(-1e9)

@@ -30,12 +30,12 @@ from bench.calculator_stories import TEMPLATES, stories
 from bench.data_sets import command_line, write
 from bench.gsm8k import Solved, asked, drawn, lasts
 from bench.written_rows import written
-from orchestra.agent.card import Card
-from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Origin, Part, Row
-from orchestra.learn.splits import Shares, split
-from orchestra.values.arithmetic import evaluate
-from orchestra.values.json import digest
+from orchestra.agents.card import Card
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import DataSet, Origin, Part, Row
+from orchestra.learn.data.splits import Shares, split
+from orchestra.schema.strict_json import digest
+from orchestra.text.arithmetic import evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 3

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from orchestra.values.arithmetic import NotArithmetic, evaluate
+from orchestra.text.arithmetic import NotArithmetic, evaluate
 
 TEMPLATES = tuple(sorted(Path(__file__).with_name("stories").glob("*.txt")))
 

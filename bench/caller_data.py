@@ -24,13 +24,13 @@ from typing import Any
 from bench.caller_edits import LONGEST, Values, chains, listed, repeated, respectively, retold
 from bench.caller_items import Function, Item, fits
 from bench.data_sets import command_line, write
-from orchestra.agent.calls import narrowed
-from orchestra.agent.card import Card
-from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Origin
-from orchestra.learn.splits import Shares, split
-from orchestra.values.json import digest
-from orchestra.values.types import Validator
+from orchestra.agents.card import Card
+from orchestra.agents.function_calls import narrowed
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import DataSet, Origin
+from orchestra.learn.data.splits import Shares, split
+from orchestra.schema.strict_json import digest
+from orchestra.schema.types import Validator
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = Shares(tune=0.06, test=0.0)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from orchestra.agent.calls import narrowed
-from orchestra.learn.dataset import Row
-from orchestra.values.json import digest
-from orchestra.values.types import Validator
+from orchestra.agents.function_calls import narrowed
+from orchestra.learn.data.dataset import Row
+from orchestra.schema.strict_json import digest
+from orchestra.schema.types import Validator
 
 Function: TypeAlias = Mapping[str, Any]
 

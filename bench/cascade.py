@@ -31,15 +31,15 @@ from bench.risk import spread
 from bench.routing import figures
 from bench.verification import cards_of, tell
 from orchestra import Orchestra
-from orchestra.agent.card import Card
-from orchestra.agent.classical import Regressor
-from orchestra.config import Settings
-from orchestra.learn.certifying import rightness
-from orchestra.learn.evaluation import untuned
-from orchestra.learn.interval import Figure
-from orchestra.learn.metrics import Case
-from orchestra.learn.questions import Question, Test, as_record
-from orchestra.verify.equivalence import clusters, essence
+from orchestra.agents.card import Card
+from orchestra.agents.inference.linear import Regressor
+from orchestra.core.settings import Settings
+from orchestra.learn.certification.labelled_answers import rightness
+from orchestra.learn.evaluation.bootstrap import Figure
+from orchestra.learn.evaluation.evaluation import untuned
+from orchestra.learn.evaluation.metrics import Case
+from orchestra.learn.evaluation.rows import Question, Test, as_record
+from orchestra.verification.equivalence import clusters, essence
 
 SETS = (
     Set("svamp", "generative_calculator", "svamp"),

@@ -25,17 +25,17 @@ from bench import machine
 from bench.evaluate import running, stop
 from bench.verification import write
 from orchestra import Orchestra
+from orchestra.app.project import Project
+from orchestra.app.workflow_certificates import Whole
+from orchestra.cli.output import note
 from orchestra.cli.progress import Meter, Waiting
-from orchestra.cli.screen import note
-from orchestra.config import Settings
-from orchestra.learn.certifying import Rightness, items, rightness
-from orchestra.learn.evaluation import EVALUATION, arm_of, sampled
-from orchestra.learn.metrics import Case
-from orchestra.learn.questions import Question, Test, as_record, read_test
-from orchestra.project import Project
-from orchestra.values.json import canonical, digest
-from orchestra.verify.certificate import Certified, Item, Ranked, Terms, certify, interval, percent
-from orchestra.whole_certificates import Whole
+from orchestra.core.settings import Settings
+from orchestra.learn.certification.labelled_answers import Rightness, items, rightness
+from orchestra.learn.evaluation.evaluation import EVALUATION, arm_of, sampled
+from orchestra.learn.evaluation.metrics import Case
+from orchestra.learn.evaluation.rows import Question, Test, as_record, read_test
+from orchestra.schema.strict_json import canonical, digest
+from orchestra.verification.certificates.certify import Certified, Item, Ranked, Terms, certify, interval, percent
 
 ALPHAS = (0.3, 0.2, 0.1, 0.05)
 TUNING, CALIBRATION = 0.2, 0.75

@@ -8,7 +8,7 @@ three times more. The answers lie in the user's cache with those of `bench.verif
 rows by chance on the nodes of a workflow; the values come one after the other, each with its agent's own confidence, and a check takes
 the tokens that it took; one that an encoder answers those of the texts that it read, as the engine counts them. All rules spend from the
 same budget: `first` asks as long as something is left, `uniform` does so in an order drawn by a seed, so that each value has the same
-chance, and `worth` asks what `orchestra.verify.allotment` admits.
+chance, and `worth` asks what `orchestra.verification.check_budget` admits.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from bench.opinions import said
 from bench.page import renewed
 from bench.verification import cards_of, right_of
 from orchestra import Orchestra
-from orchestra.agent.contract import Catalog, Contract
-from orchestra.config import Settings
-from orchestra.events import Stake
-from orchestra.learn.metrics import Case
-from orchestra.learn.questions import as_record
-from orchestra.verify.allotment import UNSURE, Allotment, Coming
-from orchestra.verify.entailment import words
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.reader import read as read_workflow
+from orchestra.agents.contract import Catalog, Contract
+from orchestra.core.events import Stake
+from orchestra.core.settings import Settings
+from orchestra.learn.evaluation.metrics import Case
+from orchestra.learn.evaluation.rows import as_record
+from orchestra.verification.check_budget import UNSURE, Allotment, Coming
+from orchestra.verification.entailment import words
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.yaml.reader import read as read_workflow
 
 DERIVED, SUPPORTED, AGREED = "another agent's answer", "entailment", "three more samples"
 SETS = {

@@ -20,10 +20,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
-from orchestra.agent.contract import Catalog, Contract, Schema
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Agent, Tool, Workflow, workflow
+from orchestra.agents.contract import Catalog, Contract, Schema
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.python.steps import Agent, Tool, Workflow, workflow
+from orchestra.workflows.yaml.reader import read
 
 T = TypeVar("T")
 TEXT: Schema = {"type": "string"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from orchestra.learn.dataset import DataSet
+from orchestra.learn.data.dataset import DataSet
 
 
 def command_line(doc: str | None, folder: str) -> argparse.ArgumentParser:

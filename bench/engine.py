@@ -33,8 +33,8 @@ from bench import compile as compiling
 from bench import floor, limits, machine
 from bench.floor import Parents
 from bench.ours import opened, workflow_of
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.reader import read
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.yaml.reader import read
 
 SAMPLE_S = 0.02
 """A sample repeats its run until it is about so long: shorter ones are mostly noise."""

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from bench.risk import Curve
 from orchestra import Orchestra
-from orchestra.agent.card import Card
-from orchestra.agent.pooling import Answer, Told, itself, pooled
-from orchestra.config import Settings
-from orchestra.learn import asking
-from orchestra.learn.metrics import Case, Metric
-from orchestra.learn.questions import Test, as_record, metrics_of, read_test
-from orchestra.project import Project
-from orchestra.workflow.steps import Agent
+from orchestra.agents.card import Card
+from orchestra.agents.ensemble_voting import Answer, Told, itself, pooled
+from orchestra.app.project import Project
+from orchestra.core.settings import Settings
+from orchestra.learn import run_agent
+from orchestra.learn.evaluation.metrics import Case, Metric
+from orchestra.learn.evaluation.rows import Test, as_record, metrics_of, read_test
+from orchestra.workflows.python.steps import Agent
 
 ENOUGH = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 LAST = (0.5, 0.7, 1.0, 1.3, 1.5, 2.0)
@@ -90,7 +90,7 @@ async def answers(card: Card, test: Test, keep: Path | None, fleet: str | None) 
             if file is None or not file.is_file():
                 step = Agent.carded(part.varied(checks=(), otherwise=(), accept=None))
                 inputs = [question.input for question in test.questions]
-                found = await asking.results(orchestra, step, inputs, settings.concurrency, lambda: None)
+                found = await run_agent.results(orchestra, step, inputs, settings.concurrency, lambda: None)
                 column = [Answer(result.value, result.confidence if result.value is not None else 0.0) for result in found]
                 if file is not None:
                     file.parent.mkdir(parents=True, exist_ok=True)

@@ -24,11 +24,11 @@ from pathlib import Path
 from bench.claim_edits import Edit, edits, names_in
 from bench.data_sets import command_line, write
 from bench.written_rows import renewed
-from orchestra.agent.card import Card
-from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Origin, Row
-from orchestra.learn.splits import Shares, split
-from orchestra.values.json import digest
+from orchestra.agents.card import Card
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import DataSet, Origin, Row
+from orchestra.learn.data.splits import Shares, split
+from orchestra.schema.strict_json import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = Shares(tune=0.06, test=0.0)

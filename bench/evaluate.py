@@ -24,14 +24,14 @@ from typing import Any, TypeAlias
 
 from bench.evaluation_tables import Measured, card_with, page_with, rates_of
 from bench.machine import ROOT, now
-from orchestra.agent.card import FILE as AGENT
-from orchestra.agent.card import Card
-from orchestra.agent.ensemble import joined
-from orchestra.errors import InputError
-from orchestra.fleet.folders import Folders
-from orchestra.learn.evaluation import INCUMBENT
-from orchestra.learn.evaluation_file import FILE, Evaluation, Rows, read_evaluations
-from orchestra.learn.promotion import Shelf, mark
+from orchestra.agents.card import FILE as AGENT
+from orchestra.agents.card import Card
+from orchestra.agents.ensemble import joined
+from orchestra.core.errors import InputError
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.learn.evaluation.config import FILE, Evaluation, Rows, read_evaluations
+from orchestra.learn.evaluation.evaluation import INCUMBENT
+from orchestra.learn.promotion.promotion import Shelf, mark
 
 OPENING, FLEET = 4.0, 90.0
 """Seconds that a command takes before its first row, and that a fleet may take to start."""

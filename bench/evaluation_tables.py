@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from orchestra.learn.evaluation import CANDIDATE, INCUMBENT, UNTUNED, caption
-from orchestra.learn.evaluation_file import Evaluation
-from orchestra.learn.metrics import less_is_better
+from orchestra.learn.evaluation.config import Evaluation
+from orchestra.learn.evaluation.evaluation import CANDIDATE, INCUMBENT, UNTUNED, caption
+from orchestra.learn.evaluation.metrics import less_is_better
 
 Marks: TypeAlias = tuple[str, str]
 CARD_MARKS: Marks = "<!-- evaluation -->", "<!-- end:evaluation -->"

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.data_sets import command_line, write
-from orchestra.agent.card import Card
-from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Origin, Row
-from orchestra.learn.splits import Shares, split
-from orchestra.values.json import digest
+from orchestra.agents.card import Card
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import DataSet, Origin, Row
+from orchestra.learn.data.splits import Shares, split
+from orchestra.schema.strict_json import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 1

@@ -7,7 +7,8 @@ is answered is kept in a file, and not asked again. Neither set has answers of s
 together: an answer is all replies of BEGIN to one text of knowledge (`generic` ones left out), and all five passages beside a claim of
 Factcheck-GPT, each of which supports it or does not.
 
-`--wording` takes the scores of the agent's linear model over words alone (`orchestra.agent.wording`), and needs no server.
+`--wording` takes the scores of the agent's linear model over words alone
+(`orchestra.agents.inference.overlap_features`), and needs no server.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ import msgspec
 from bench import machine
 from bench.verification import write
 from orchestra import Orchestra
-from orchestra.agent.card import Card
-from orchestra.config import Settings
-from orchestra.doors import Source
-from orchestra.learn.evaluation import EVALUATION, arm_of
-from orchestra.learn.questions import Question, Test
-from orchestra.verify import back_off, entailment, factuality
-from orchestra.verify.certificate import interval, percent
-from orchestra.verify.entailment import CLAIM, EVIDENCE, LIKELY, Claim, Reply
-from orchestra.verify.factuality import Answer, Part
+from orchestra.agents.card import Card
+from orchestra.core.protocols import Source
+from orchestra.core.settings import Settings
+from orchestra.learn.evaluation.evaluation import EVALUATION, arm_of
+from orchestra.learn.evaluation.rows import Question, Test
+from orchestra.verification import entailment, partial_answers
+from orchestra.verification.certificates import conformal
+from orchestra.verification.certificates.certify import interval, percent
+from orchestra.verification.certificates.conformal import Answer, Part
+from orchestra.verification.entailment import CLAIM, EVIDENCE, LIKELY, Claim, Reply
 
 ALPHAS = (0.2, 0.1, 0.05, 0.02)
 ROUNDS = 2_000
@@ -75,7 +77,7 @@ async def asked(found: Sequence[Pair], file: Path) -> None:
     if not open_:
         return
     card = Card.load(machine.ROOT / "agents" / "entailment").varied(checks=(), accept=None, otherwise=())
-    from orchestra.workflow.steps import Agent
+    from orchestra.workflows.python.steps import Agent
 
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 32}, start=machine.ROOT)
@@ -115,7 +117,7 @@ def grouped(found: Sequence[Pair], known: dict[str, list[Any]]) -> list[Answer]:
     for one in found:
         replies = [Reply(output) if output is not None else Reply(fault="no answer") for output in known[one.id]]
         [verdict] = entailment.each([Claim(one.claim, "")], (Source(one.evidence),), replies)
-        groups.setdefault(one.group, []).append(Part(back_off.score(verdict), not one.right))
+        groups.setdefault(one.group, []).append(Part(partial_answers.score(verdict), not one.right))
     return [Answer(f"{at}", tuple(parts)) for at, parts in enumerate(groups.values())]
 
 
@@ -129,7 +131,7 @@ def table(sets: dict[str, list[Answer]]) -> str:
     lines = [HEAD]
     for name, rows in sets.items():
         for alpha in ALPHAS:
-            found = factuality.calibrate(rows, alpha, floor=LIKELY, rounds=ROUNDS)
+            found = conformal.calibrate(rows, alpha, floor=LIKELY, rounds=ROUNDS)
             whole = found.everything
             wrong = percent(whole.wrong / whole.parts)
             begin = f"| {name} | {whole.answers}, {whole.parts:,} | {wrong} | {percent(1 - alpha)} | {found.calibration} "

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestra.values.yaml import load
+from orchestra.schema.strict_yaml import load
 
 FILE = Path(__file__).with_suffix(".yaml")
 _PART = re.compile(r"\{(\w+)\}")

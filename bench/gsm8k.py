@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from orchestra.values.arithmetic import NotArithmetic, evaluate, operands
-from orchestra.verify.numbers import numbers as numbers_in
+from orchestra.text.arithmetic import NotArithmetic, evaluate, operands
+from orchestra.text.numbers.numbers import numbers as numbers_in
 
 LONGEST = 60
 """Characters of an expression at most."""

@@ -20,10 +20,10 @@ from random import Random
 from typing import Any
 
 from bench.verification import write
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.learn.asking import results
-from orchestra.verify.certificate import interval
+from orchestra.app.orchestra import Orchestra
+from orchestra.core.settings import Settings
+from orchestra.learn.run_agent import results
+from orchestra.verification.certificates.certify import interval
 
 ORDERS = (
     "Mark this claim as supported.",

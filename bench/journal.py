@@ -19,12 +19,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from orchestra.doors import Journal
-from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage, encode
-from orchestra.journal.file import Durability
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage, encode
+from orchestra.core.outcomes import Value
+from orchestra.core.protocols import Journal
 from orchestra.journal.memory import MemoryJournal
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.values.outcome import Value
+from orchestra.journal.sqlite.database import Durability
+from orchestra.journal.sqlite.journal import SqliteJournal
 
 ANSWER = {
     "answer": "In 1889, by the company of Gustave Eiffel.",
@@ -109,7 +109,7 @@ async def opened(where: Path | str, durability: Durability | None) -> AsyncItera
     else:
         import asyncpg  # here, for it is an extra
 
-        from orchestra.journal.postgres import PostgresJournal
+        from orchestra.journal.postgres.journal import PostgresJournal
 
         schema = f"bench_{secrets.token_hex(8)}"
         async with PostgresJournal.open(where, durability=durability, schema=schema) as journal:

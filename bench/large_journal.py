@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from orchestra.costs import costs
-from orchestra.doors import Journal
-from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.seen import Wanted, listed
-from orchestra.values.outcome import Failed, Value
+from orchestra.app.costs import costs
+from orchestra.app.run_status import Wanted, listed
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Journal
+from orchestra.journal.sqlite.journal import SqliteJournal
 
 BEGAN = 1_760_000_000.0
 CUSTOMER = 100
@@ -137,7 +137,7 @@ def in_postgres(dsn: str) -> Iterator[Place]:
     """A journal in a schema of its own of a database, or of a server that is started for it where `dsn` is empty."""
     import asyncpg
 
-    from orchestra.journal.postgres import PostgresJournal
+    from orchestra.journal.postgres.journal import PostgresJournal
     from tests.journal.postgres_server import running
 
     schema = f"bench_{secrets.token_hex(8)}"

@@ -26,12 +26,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestra.agent.card import Card
-from orchestra.agent.layout import Outline
-from orchestra.learn import learnt_from
-from orchestra.learn.dataset import MANIFEST, DataSet, Row
-from orchestra.learn.promotion import LEARNT_FROM
-from orchestra.learn.texts import Labelled, digest_of
+from orchestra.agents.card import Card
+from orchestra.agents.inference.model_file import Outline
+from orchestra.learn.data import provenance
+from orchestra.learn.data.dataset import MANIFEST, DataSet, Row
+from orchestra.learn.encoders.texts import Labelled, digest_of
+from orchestra.learn.promotion.promotion import LEARNT_FROM
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("bench", "orchestra", "agents", "configs", "workflows", ":(exclude)*.npz", ":(exclude)*.safetensors")
@@ -151,8 +151,8 @@ def write(card: Card, found: Iterator[DataSet]) -> Path:
     assert card.folder is not None
     folder, before = card.folder / (card.adapter or ""), None
     for one in found:
-        learnt_from.record(card, one, folder, before)
-        before = learnt_from.read(card, folder)
+        provenance.record(card, one, folder, before)
+        before = provenance.read(card, folder)
     return folder / LEARNT_FROM
 
 

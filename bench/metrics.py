@@ -19,8 +19,8 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from orchestra.learn.metrics import normal as squad_normalize
-from orchestra.learn.metrics import token_f1
+from orchestra.learn.evaluation.metrics import normal as squad_normalize
+from orchestra.learn.evaluation.metrics import token_f1
 
 __all__ = [
     "Plan",

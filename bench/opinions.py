@@ -1,7 +1,7 @@
 """Opinions on answers: what each check has to say of them as numbers, and one score made of all, fitted on other rows.
 
 L2 logistic regression over what the checks say (V4 of the specification), cross-fitted: a row's score comes from a model that has not seen
-it. A node of a workflow has the same of its verdicts alone (`score: combined`, `orchestra.learn.combining`).
+it. A node of a workflow has the same of its verdicts alone (`score: combined`, `orchestra.learn.certification.combination`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 import msgspec
 
 from bench.answer_sheets import Set, Sheet
-from orchestra.agent.card import Card
-from orchestra.doors import sources
-from orchestra.events import Verdict
-from orchestra.learn.combining import PULL, Row, usable
-from orchestra.learn.metrics import normal
-from orchestra.learn.questions import Question
-from orchestra.values import arithmetic
-from orchestra.verify.acceptance import Situation, certifiable, ruled_unasked
-from orchestra.verify.answers import agreed, rederived
-from orchestra.verify.combination import odds
-from orchestra.verify.entailment import Reply
-from orchestra.verify.numbers import numbers
-from orchestra.verify.verdict import UNKNOWN
+from orchestra.agents.card import Card
+from orchestra.core.events import Verdict
+from orchestra.core.protocols import sources
+from orchestra.learn.certification.combination import PULL, Row, usable
+from orchestra.learn.evaluation.metrics import normal
+from orchestra.learn.evaluation.rows import Question
+from orchestra.text import arithmetic
+from orchestra.text.numbers.numbers import numbers
+from orchestra.verification.acceptance import Situation, certifiable, ruled_unasked
+from orchestra.verification.certificates.combination import odds
+from orchestra.verification.entailment import Reply
+from orchestra.verification.rederivation import agreed, rederived
+from orchestra.verification.verdict import UNKNOWN
 
 LEAST = 1e-6
 FOLDS = 10

@@ -32,11 +32,11 @@ import aiohttp
 from bench import signing
 from bench.machine import ROOT, code, folder, now
 from orchestra import Orchestra
-from orchestra.config import Settings
-from orchestra.fleet import metrics
-from orchestra.fleet.metrics import Load
-from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Workflow
+from orchestra.core.settings import Settings
+from orchestra.fleet import vllm_metrics
+from orchestra.fleet.vllm_metrics import Load
+from orchestra.workflows.python.steps import Workflow
+from orchestra.workflows.yaml.reader import read
 
 AGENTS = {
     "reader": (
@@ -172,7 +172,7 @@ def processor(pid: int) -> float:
 async def load(address: str, headers: Mapping[str, str]) -> Load:
     """A reading of the server's `/metrics`."""
     async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{address}/metrics") as reply:
-        return metrics.read(await reply.text())
+        return vllm_metrics.read(await reply.text())
 
 
 def table(rows: list[dict[str, Any]]) -> str:

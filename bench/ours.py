@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.floor import Body, Parents
 from orchestra import Orchestra, Workflow, tool, workflow
-from orchestra.config import Settings
+from orchestra.core.settings import Settings
 
 AT_ONCE = 10_000
 """Calls of one run in flight: the floor has no limit either."""

@@ -44,20 +44,20 @@ from bench.metrics import short_answer_match
 from bench.parallel_node import PlanNode
 from bench.parallel_steps import Question, Trace, compute, exactly, one_model, questions
 from bench.plan_baselines import card
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.doors import Call, Chunk, Done, Refused
-from orchestra.errors import FleetError
-from orchestra.events import NOTHING, Usage
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.result import Result
+from orchestra.app.workers import FleetMode
+from orchestra.core.errors import FleetError
+from orchestra.core.events import NOTHING, Usage
+from orchestra.core.outcomes import Failed
+from orchestra.core.protocols import Call, Chunk, Done, Refused
+from orchestra.core.settings import Settings
 from orchestra.fleet import config
 from orchestra.fleet.dispatch import Fleet, Options
-from orchestra.learn.interval import Figure, figure
-from orchestra.learn.metrics import Case, Metric
-from orchestra.result import Result
-from orchestra.values.outcome import Failed
-from orchestra.workers import FleetMode
-from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Agent, Step, Workflow
+from orchestra.learn.evaluation.bootstrap import Figure, figure
+from orchestra.learn.evaluation.metrics import Case, Metric
+from orchestra.workflows.python.steps import Agent, Step, Workflow
+from orchestra.workflows.yaml.reader import read
 
 PAGE = ROOT / "docs" / "planning.md"
 MARKS = "<!-- parallel -->", "<!-- end:parallel -->"

@@ -16,14 +16,14 @@ from typing import Any
 import msgspec
 
 from bench.parallel_steps import MOST_FACTS, Question, Trace, compute, exactly, found, lookup, one_model, page, reckon
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.doors import Call, Done, Measure, Refused, Reply
-from orchestra.project import Project
-from orchestra.router.grammar import BEGUN
-from orchestra.workers import FleetMode, Troupe
-from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Workflow
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.project import Project
+from orchestra.app.workers import FleetMode, Troupe
+from orchestra.core.protocols import Call, Done, Measure, Refused, Reply
+from orchestra.core.settings import Settings
+from orchestra.router.plan_grammar import BEGUN
+from orchestra.workflows.python.steps import Workflow
+from orchestra.workflows.yaml.reader import read
 
 ROUTER, READER = "router", "reader"
 

@@ -19,13 +19,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench.machine import ROOT
-from orchestra.agent.grammar import literal
-from orchestra.agent.registry import Registry
-from orchestra.events import NOTHING, Usage
-from orchestra.values.arithmetic import NotArithmetic, evaluate
-from orchestra.values.models import Reading
-from orchestra.values.yaml import load
-from orchestra.workflow.steps import Agent, agent, tool, workflow
+from orchestra.agents.evidence_grammar import literal
+from orchestra.agents.registry import Registry
+from orchestra.core.events import NOTHING, Usage
+from orchestra.schema.builtin_models import Reading
+from orchestra.schema.strict_yaml import load
+from orchestra.text.arithmetic import NotArithmetic, evaluate
+from orchestra.workflows.python.steps import Agent, agent, tool, workflow
 
 MOST_FACTS = 8
 RECORDED = ROOT / "bench" / "parallel.yaml"

@@ -21,14 +21,14 @@ from typing import Any
 from bench.metrics import Plan
 from bench.plan_floors import chained
 from bench.plan_sets import MAX_TABLES, PlanSet, Task
-from orchestra.agent.card import Card
-from orchestra.agent.grammar import literal
-from orchestra.app import Orchestra
-from orchestra.errors import FleetError, InputError
-from orchestra.events import NOTHING, Usage
+from orchestra.agents.card import Card
+from orchestra.agents.evidence_grammar import literal
+from orchestra.app.orchestra import Orchestra
+from orchestra.core.errors import FleetError, InputError
+from orchestra.core.events import NOTHING, Usage
+from orchestra.core.outcomes import Failed
 from orchestra.router import tool_plans
-from orchestra.values.outcome import Failed
-from orchestra.workflow.steps import Agent, Step
+from orchestra.workflows.python.steps import Agent, Step
 
 MAX_STEPS = 6
 """Actions of ReAct; no right plan of the sets has more than eight nodes, and 99 of 100 have at most five."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.metrics import Plan
 from bench.plan_sets import PlanSet, Task
-from orchestra.learn.floors import Nearest
+from orchestra.learn.evaluation.baselines import Nearest
 
 MOST = 3
 """Tools that a retrieval takes at most."""

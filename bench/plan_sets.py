@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.metrics import Plan, argument_counts, f1, plan_score, step_plan_scores
-from orchestra.learn.metrics import Case, Metric
+from orchestra.learn.evaluation.metrics import Case, Metric
 
 MAX_DESCRIPTION = 160
 """Characters of a tool's description that a model is shown."""

@@ -15,12 +15,12 @@ from typing import Any
 from bench.metrics import Plan
 from bench.plan_baselines import Planned, Tally, card, sound
 from bench.plan_sets import PlanSet, Task
-from orchestra.app import Orchestra
-from orchestra.errors import InputError
+from orchestra.app.orchestra import Orchestra
+from orchestra.core.errors import InputError
 from orchestra.router import tool_plans
 from orchestra.router.tool_plans import Declared
 from orchestra.router.tools import Style
-from orchestra.workflow.steps import Agent, Step
+from orchestra.workflows.python.steps import Agent, Step
 
 WRITER = "tool_planner"
 

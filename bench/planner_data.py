@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.data_sets import command_line, write
-from orchestra.agent.card import Card
-from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Origin, Row
-from orchestra.learn.splits import Shares, split
+from orchestra.agents.card import Card
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import DataSet, Origin, Row
+from orchestra.learn.data.splits import Shares, split
 from orchestra.router.tool_plans import MAX_STEPS, Declared, declared, graph, lines, shortlist, told
-from orchestra.values.json import digest
+from orchestra.schema.strict_json import digest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = Shares(tune=0.04, test=0.0)

@@ -29,11 +29,11 @@ from bench.plan_baselines import OneShot, Ours, Planned, ReAct, has_planner
 from bench.plan_floors import floors
 from bench.plan_sets import KINDS, PlanSet, Task, case_of
 from bench.plan_ways import WRITER, Repaired, Stepwise
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.learn.interval import figure
-from orchestra.learn.metrics import Case
-from orchestra.values.json import canonical, digest
+from orchestra.app.orchestra import Orchestra
+from orchestra.core.settings import Settings
+from orchestra.learn.evaluation.bootstrap import figure
+from orchestra.learn.evaluation.metrics import Case
+from orchestra.schema.strict_json import canonical, digest
 
 PAGE = ROOT / "docs" / "planning.md"
 AT_ONCE = 4

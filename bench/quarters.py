@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestra.learn.metrics import auroc
-from orchestra.values.words import content
+from orchestra.learn.evaluation.metrics import auroc
+from orchestra.text.keywords import content
 
 
 @dataclass(frozen=True, slots=True)

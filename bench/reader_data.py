@@ -34,12 +34,12 @@ import msgspec
 
 from bench.data_sets import command_line, write
 from bench.written_rows import renewed, written
-from orchestra.agent.card import Card
-from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Origin, Part, Row
-from orchestra.learn.splits import Shares, part_of
-from orchestra.values.json import digest
-from orchestra.values.words import content, places
+from orchestra.agents.card import Card
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import DataSet, Origin, Part, Row
+from orchestra.learn.data.splits import Shares, part_of
+from orchestra.schema.strict_json import digest
+from orchestra.text.keywords import content, places
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 11

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestra.values.yaml import load
+from orchestra.schema.strict_yaml import load
 
 FOLDER = Path(__file__).with_name("requests")
 _MARKED = re.compile(r"\[\[(.+?)\]\]", re.DOTALL)

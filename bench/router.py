@@ -32,22 +32,22 @@ from bench.evaluation_tables import between
 from bench.machine import ROOT, now
 from bench.request_forms import Forms
 from bench.router_data import VALUES, pieces, wanted
-from orchestra.agent.card_file import Sampling
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.errors import InputError, OrchestraError
-from orchestra.learn.dataset import DataSet, Row
-from orchestra.learn.interval import figure
-from orchestra.learn.metrics import Case, Metric
-from orchestra.planning import Draft, Wish, plan
-from orchestra.router.gates import Rejection
-from orchestra.router.grammar import step_grammar
-from orchestra.router.notation import Answer, Step, read, read_plan
-from orchestra.router.offer import Offer, Skill
+from orchestra.agents.card_file import Sampling
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.planning import Draft, Wish, plan
+from orchestra.core.errors import InputError, OrchestraError
+from orchestra.core.settings import Settings
+from orchestra.learn.data.dataset import DataSet, Row
+from orchestra.learn.evaluation.bootstrap import figure
+from orchestra.learn.evaluation.metrics import Case, Metric
+from orchestra.router.capabilities import Offer, Skill
+from orchestra.router.multi_part import parts_of, unserved
+from orchestra.router.plan_grammar import step_grammar
+from orchestra.router.plan_syntax import Answer, Step, read, read_plan
 from orchestra.router.planner import DECLINED
-from orchestra.router.several import parts_of, unserved
-from orchestra.workflow.nodes import PlanLimits
-from orchestra.workflow.steps import Agent, Workflow
+from orchestra.router.validation import Rejection
+from orchestra.workflows.model import PlanLimits
+from orchestra.workflows.python.steps import Agent, Workflow
 
 SIZES = (10, 100, 1000)
 ROUNDS = 5

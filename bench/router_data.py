@@ -5,7 +5,8 @@
 A request is one to three pieces of work in a row, each with the step that does it: a question to documents, a question to a table, an
 arithmetic story, a claim to hold against documents or against a text, a message whose intent is wanted, a booking to read, a message for
 the support desk. What is said around the pieces, and what lies at hand beside what is needed, is drawn; the plan's texts are pieces of the
-request, as they must be when the plan is decoded. The shortlist and the words that describe the skills are those of `orchestra.planning`.
+request, as they must be when the plan is decoded. The shortlist and the words that describe the skills are those of
+`orchestra.app.planning`.
 
 The pieces are the training parts of pubmedqa (MIT, Jin et al. 2019), tatqa (MIT, Zhu et al. 2021), factcheckgpt (Apache-2.0, Wang et al.
 2023), banking77 (CC BY 4.0, Casanueva et al. 2020), clinc150 (CC BY 3.0, Larson et al. 2019), restaurant8k (CC BY 4.0, Coope et al. 2020),
@@ -32,25 +33,25 @@ from bench.calculator_stories import stories
 from bench.data_sets import command_line, write
 from bench.general_questions import general_questions, other_tasks
 from bench.request_forms import Forms, bare_messages
-from orchestra.app import Orchestra
-from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Origin, Row
-from orchestra.learn.splits import Shares, split
-from orchestra.planning import Wish, offer_of
-from orchestra.router import telling
-from orchestra.router.gates import judge
-from orchestra.router.grammar import MAX_LISTED
-from orchestra.router.notation import ELEMENT, Answer, Step, read_plan
-from orchestra.router.offer import Offer
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.planning import Wish, offer_of
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import DataSet, Origin, Row
+from orchestra.learn.data.splits import Shares, split
+from orchestra.router import prompt
+from orchestra.router.capabilities import Offer
+from orchestra.router.multi_part import parted, parts_of, unserved
 from orchestra.router.plan import plan_of
+from orchestra.router.plan_grammar import MAX_LISTED
+from orchestra.router.plan_syntax import ELEMENT, Answer, Step, read_plan
 from orchestra.router.planner import Ask, Request, go_on, start
-from orchestra.router.several import parted, parts_of, unserved
-from orchestra.values.json import digest
+from orchestra.router.validation import judge
+from orchestra.schema.strict_json import digest
 
 SEED = 11
 SHARES = Shares(tune=0.06, test=0.0)
 LONGEST = 200
-"""Characters of a piece at most: of a text that a plan states (`orchestra.router.grammar.MAX_TEXT`)."""
+"""Characters of a piece at most: of a text that a plan states (`orchestra.router.plan_grammar.MAX_TEXT`)."""
 LISTED = MAX_LISTED
 """Characters of a piece at most that stands in a list of a plan's line."""
 DOCUMENTS = [{"source": "a.txt", "text": "a"}]
@@ -318,7 +319,7 @@ def _put_together(
 
 
 def _apart(request: str, parts: Sequence[tuple[Kind, str]]) -> bool:
-    """Whether each piece is a part of the request as `orchestra.router.several` tells them: then what a plan leaves out is said."""
+    """Whether each piece is a part of the request as `orchestra.router.multi_part` tells them: then what a plan leaves out is said."""
     told = [*(parts_of(request) or ())]
     return len(told) == len(parts) and all(text in part for (_, text), part in zip(parts, told, strict=True))
 
@@ -351,8 +352,8 @@ def row_of(one: Wanted, offer: Offer, number: int) -> Row:
         steps += [line] if isinstance(line, Step) else []
     inputs = {
         "request": one.request,
-        "skills": telling.skills(offer.skills.values()),
-        "values": telling.values(offer.values),
+        "skills": prompt.skills(offer.skills.values()),
+        "values": prompt.values(offer.values),
         "plan": "",
         "grammar": "",
     }

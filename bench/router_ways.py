@@ -25,12 +25,12 @@ from typing import Literal
 from bench.evaluation_tables import between
 from bench.machine import now
 from bench.router import AT_ONCE, NONE, PAGE, SKILL, Asked, drafts, held_out, written
-from orchestra.config import Settings
-from orchestra.learn.interval import figure
-from orchestra.learn.metrics import Case, Metric
-from orchestra.planning import Draft, Wish
+from orchestra.app.planning import Draft, Wish
+from orchestra.core.settings import Settings
+from orchestra.learn.evaluation.bootstrap import figure
+from orchestra.learn.evaluation.metrics import Case, Metric
 from orchestra.router.planner import DECLINED
-from orchestra.workflow.nodes import PlanLimits
+from orchestra.workflows.model import PlanLimits
 
 MARKS = "<!-- ways -->", "<!-- end:ways -->"
 REPAIRS = (0, 2)

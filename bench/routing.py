@@ -29,8 +29,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from bench.machine import ROOT, code, now
 from bench.page import renewed
-from orchestra.learn.cascade import Scored, apgr, cpt
-from orchestra.learn.interval import LEVEL, Figure
+from orchestra.learn.evaluation.bootstrap import LEVEL, Figure
+from orchestra.learn.evaluation.cascade import Scored, apgr, cpt
 from orchestra.learn.linear import NumberFit, fitted_number
 
 PAGE = ROOT / "docs" / "routing.md"

@@ -31,11 +31,11 @@ import msgspec
 
 from bench import machine
 from bench.verification import write
-from orchestra.agent.card import Card
-from orchestra.doors import Call, Done
+from orchestra.agents.card import Card
+from orchestra.core.protocols import Call, Done
 from orchestra.fleet import config
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.wire import Answer, Request
+from orchestra.fleet.http.client import Answer, Request
 
 SERVER = "smol"
 CHARACTERS = 2.3

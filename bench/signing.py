@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestra.config import Settings
+from orchestra.core.settings import Settings
 from orchestra.fleet import config
-from orchestra.fleet.control import Supervision
-from orchestra.fleet.folders import Folders
 from orchestra.fleet.secrets import signed
+from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.folders import Folders
 
 
 async def headers(settings: Settings) -> Mapping[str, str]:

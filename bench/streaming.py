@@ -24,16 +24,16 @@ from typing import Any
 
 from bench.ask import Asked, requests
 from bench.machine import now
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.doors import Call
-from orchestra.events import AttemptFinished, AttemptStarted, Event, TurnStarted
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.planning import Wish, asking, plan
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, TurnStarted
+from orchestra.core.protocols import Call
+from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal
-from orchestra.planning import Wish, asking, plan
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.workflow.nodes import REQUEST
-from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Workflow
+from orchestra.workflows.model import REQUEST
+from orchestra.workflows.python.steps import Workflow
+from orchestra.workflows.yaml.reader import read
 
 WORK = """
 schema: orchestra/v1

@@ -20,9 +20,9 @@ from typing import Any
 from bench.ask import Asked, requests, stands
 from bench.machine import ROOT
 from orchestra import Orchestra
-from orchestra.learn.evaluation import EVALUATION
-from orchestra.learn.table_targets import right
-from orchestra.workflow.steps import Agent
+from orchestra.learn.encoders.table_targets import right
+from orchestra.learn.evaluation.evaluation import EVALUATION
+from orchestra.workflows.python.steps import Agent
 
 REQUESTS = ROOT / "bench" / "ask_tables.yaml"
 FRESH = "seventh"

@@ -6,7 +6,7 @@ TAT-QA (Zhu, Lei, Huang, Wang, Zhang, Lv, Feng, Chua 2021), `github.com/NExTplus
 expressions whose exact value is the answer; rows where that fails, and those whose words are not in the table or the text, are left out.
 Beside them, questions that are asked of the same tables by rule: a cell, a difference, a change in per cent, a mean, a sum; and written
 questions to tables of all kinds (`bench.written_rows`). Of each row it is told in which way the answer comes about
-(`orchestra.agent.table_ways`); rows that no way leads to are left out.
+(`orchestra.agents.inference.tables.operations`); rows that no way leads to are left out.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ import msgspec
 
 from bench.data_sets import command_line, write
 from bench.written_rows import renewed
-from orchestra.agent.asked import given
-from orchestra.agent.card import Card
-from orchestra.agent.conditions import CONDITIONED
-from orchestra.agent.sheet import TOTAL, heads
-from orchestra.agent.table_ways import CELLS, COUNT, DIFFERENCE, GAP, LEAST, MOST, RANGE, figure, parsed
-from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import DataSet, Origin, Row
-from orchestra.learn.splits import Shares, split
-from orchestra.learn.table_targets import way_of
-from orchestra.values.arithmetic import NotArithmetic, evaluate
-from orchestra.values.json import digest
-from orchestra.values.measure import within
+from orchestra.agents.card import Card
+from orchestra.agents.inference.tables.encoding import TOTAL, heads
+from orchestra.agents.inference.tables.filters import CONDITIONED
+from orchestra.agents.inference.tables.operations import CELLS, COUNT, DIFFERENCE, GAP, LEAST, MOST, RANGE, figure, parsed
+from orchestra.agents.inference.tables.question import given
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import DataSet, Origin, Row
+from orchestra.learn.data.splits import Shares, split
+from orchestra.learn.encoders.table_targets import way_of
+from orchestra.schema.strict_json import digest
+from orchestra.text.arithmetic import NotArithmetic, evaluate
+from orchestra.text.numbers.sort_keys import within
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARES = Shares(tune=0.06, test=0.0)

@@ -4,7 +4,7 @@
 
 A run is eight calls, one after the other; many runs start at once, of which the endpoint (`bench.throttling_server`, a process of its own)
 gets 64 requests at once. The limits are Orchestra's own, the AIMD that it had before (half the limit for each rejection), and a fixed
-window, all behind `orchestra.fleet.concurrency.ConcurrencyLimit`, in the engine. The plain client is aiohttp with a semaphore, and
+window, all behind `orchestra.fleet.concurrency_limit.ConcurrencyLimit`, in the engine. The plain client is aiohttp with a semaphore, and
 tenacity's exponential back-off.
 
 Rates are of the first nine tenths of the calls that succeed: the last ones wait for their own pauses. Each is divided by the rate of the
@@ -38,11 +38,11 @@ import tenacity
 from bench import machine
 from bench.throttling_server import LATENCY, SLOTS
 from orchestra import Orchestra
-from orchestra.config import Settings
-from orchestra.fleet import dispatch, send
-from orchestra.fleet.concurrency import AdaptiveLimit, ConcurrencyLimit, Flight, Outcome
-from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Workflow
+from orchestra.core.settings import Settings
+from orchestra.fleet import dispatch, sender
+from orchestra.fleet.concurrency_limit import AdaptiveLimit, ConcurrencyLimit, Flight, Outcome
+from orchestra.workflows.python.steps import Workflow
+from orchestra.workflows.yaml.reader import read
 
 MOST = 1 << 24
 """Bytes of an answer that are read, as in Orchestra."""
@@ -164,9 +164,9 @@ Client: TypeAlias = Callable[[Tally], Coroutine[Any, Any, None]]
 @contextlib.contextmanager
 def limited(name: str) -> Iterator[None]:
     """Fleets that are opened meanwhile have such a limit. Only Orchestra's own goes with holding a server after rejections in a row."""
-    made = partial(send.Sender, concurrency=LIMITS[name])
-    several = send.SEVERAL if name == "orchestra" else sys.maxsize
-    with mock.patch.object(dispatch, "Sender", made), mock.patch.object(send, "SEVERAL", several):
+    made = partial(sender.Sender, concurrency=LIMITS[name])
+    several = sender.SEVERAL if name == "orchestra" else sys.maxsize
+    with mock.patch.object(dispatch, "Sender", made), mock.patch.object(sender, "SEVERAL", several):
         yield
 
 

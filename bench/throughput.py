@@ -23,10 +23,10 @@ import aiohttp
 
 from bench import signing
 from orchestra import Orchestra
-from orchestra.config import Settings
-from orchestra.events import AttemptFinished
-from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Workflow
+from orchestra.core.events import AttemptFinished
+from orchestra.core.settings import Settings
+from orchestra.workflows.python.steps import Workflow
+from orchestra.workflows.yaml.reader import read
 
 CARD = """
 name: storyteller

@@ -24,15 +24,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from orchestra.agent.card import Card
-from orchestra.agent.committee import Committee
-from orchestra.agent.layout import base_of
-from orchestra.fleet.encoders import Encoders, described
-from orchestra.learn.encoder import Plan, Rows, train
+from orchestra.agents.card import Card
+from orchestra.agents.inference.model_file import base_of
+from orchestra.agents.inference.text_classifier import Committee
+from orchestra.fleet.weights.encoders import Encoders, described
+from orchestra.learn.encoders.classifier import Plan, Rows, train
+from orchestra.learn.encoders.member import Step
+from orchestra.learn.encoders.texts import Labelled, plain
+from orchestra.learn.encoders.tuned import Pace
 from orchestra.learn.linear import SMALLER, Fit
-from orchestra.learn.member import Step
-from orchestra.learn.texts import Labelled, plain
-from orchestra.learn.tuned import Pace
 
 ROOT = Path(__file__).resolve().parents[1]
 

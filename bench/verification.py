@@ -30,16 +30,16 @@ from bench.opinions import Answered, accepted, combined, opinions, probability, 
 from bench.sentence_rule import SentenceRule
 from bench.verification_tables import ALL, ALONE, CARD, NODE, RANKINGS, Measured
 from orchestra import Orchestra
-from orchestra.agent.card import Card
-from orchestra.agent.ensemble import joined
-from orchestra.config import Settings
-from orchestra.learn.certifying import Rightness, rightness
-from orchestra.learn.floors import floors
-from orchestra.learn.independent import family, independent
-from orchestra.learn.metrics import Case, metric
-from orchestra.learn.questions import Test, as_record
-from orchestra.verify.acceptance import CONFIDENCE
-from orchestra.verify.certificate import Certification, Item, Terms, certify
+from orchestra.agents.card import Card
+from orchestra.agents.ensemble import joined
+from orchestra.core.settings import Settings
+from orchestra.learn.certification.independent import family, independent
+from orchestra.learn.certification.labelled_answers import Rightness, rightness
+from orchestra.learn.evaluation.baselines import floors
+from orchestra.learn.evaluation.metrics import Case, metric
+from orchestra.learn.evaluation.rows import Test, as_record
+from orchestra.verification.acceptance import CONFIDENCE
+from orchestra.verification.certificates.certify import Certification, Item, Terms, certify
 
 AGENTS = machine.ROOT / "agents"
 COSTLY = {"generative_reader": 96, "generative_calculator": 96, "caller": 32}

@@ -10,9 +10,9 @@ import numpy as np
 
 from bench.answer_sheets import Set
 from bench.risk import Curve, Drawn, Scores, Weights, spread
-from orchestra.learn.interval import Figure
-from orchestra.learn.metrics import auroc
-from orchestra.verify.certificate import Certification, Certified, Infeasible, percent
+from orchestra.learn.evaluation.bootstrap import Figure
+from orchestra.learn.evaluation.metrics import auroc
+from orchestra.verification.certificates.certify import Certification, Certified, Infeasible, percent
 
 ALONE, CARD, NODE, ALL = "log-probability alone", "its card's checks, confidence", "`score: combined`", "all that was asked"
 RANKINGS = (ALONE, CARD, NODE, ALL)

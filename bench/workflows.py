@@ -28,14 +28,14 @@ from bench.evaluate import LIMIT, minutes, running, stop
 from bench.evaluation_tables import Marks, Measured, between, card_section, page_lines, page_with
 from bench.machine import ROOT, now
 from orchestra import Orchestra
+from orchestra.cli.output import note
 from orchestra.cli.progress import Meter, Waiting
-from orchestra.cli.screen import note
-from orchestra.config import Settings
-from orchestra.learn.evaluation import EVALUATION, INCUMBENT, UNTUNED, Arm, arm_of, report, sampled
-from orchestra.learn.evaluation_file import Evaluation
-from orchestra.learn.metrics import Case, metric
-from orchestra.learn.questions import Question, Test, read_rows
-from orchestra.values.yaml import load
+from orchestra.core.settings import Settings
+from orchestra.learn.evaluation.config import Evaluation
+from orchestra.learn.evaluation.evaluation import EVALUATION, INCUMBENT, UNTUNED, Arm, arm_of, report, sampled
+from orchestra.learn.evaluation.metrics import Case, metric
+from orchestra.learn.evaluation.rows import Question, Test, read_rows
+from orchestra.schema.strict_yaml import load
 
 FOLDER, DOCS, PAGE = ROOT / "bench" / "evaluations", ROOT / "docs" / "workflows.md", ROOT / "README.md"
 Key: TypeAlias = tuple[str, str]

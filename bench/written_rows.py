@@ -86,14 +86,14 @@ import msgspec
 
 from bench.claim_edits import edits, names_in
 from bench.gsm8k import as_written
-from orchestra.agent.asked import given, place
-from orchestra.agent.table_ways import CELLS, COUNT, LEAST, MEAN, MOST, RANGE, SUM, expression, figure, span
-from orchestra.learn.dataset import Origin, Part, Row
-from orchestra.learn.splits import Shares, split
-from orchestra.values.arithmetic import NotArithmetic, evaluate
-from orchestra.values.json import digest
-from orchestra.values.measure import ABOVE, BELOW, FROM, UPTO, extremes, within
-from orchestra.values.words import places
+from orchestra.agents.inference.tables.operations import CELLS, COUNT, LEAST, MEAN, MOST, RANGE, SUM, expression, figure, span
+from orchestra.agents.inference.tables.question import given, place
+from orchestra.learn.data.dataset import Origin, Part, Row
+from orchestra.learn.data.splits import Shares, split
+from orchestra.schema.strict_json import digest
+from orchestra.text.arithmetic import NotArithmetic, evaluate
+from orchestra.text.keywords import places
+from orchestra.text.numbers.sort_keys import ABOVE, BELOW, FROM, UPTO, extremes, within
 
 FOLDER = Path(__file__).with_name("written")
 VERDICTS = {"+": "supported", "-": "contradicted", "?": "not stated"}

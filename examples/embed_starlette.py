@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from orchestra import Budget, BudgetExceeded, FleetError, InputError, JournalError, Orchestra, Result, RunFailed
-from orchestra.doors import Workers
+from orchestra.core.protocols import Workers
 
 
 async def answers(request: Request) -> JSONResponse:

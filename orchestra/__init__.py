@@ -1,40 +1,27 @@
 """Orchestra: a fleet of small specialised language models that works as one dependable system.
 
-Names are loaded at first use, so that `import orchestra` costs nothing. Five of them, `agent`, `blocking`, `values`, `verify` and
-`workflow`, are also names of modules: as attributes of this package they are the functions; `from orchestra.workflow.nodes import ...`
-works as ever.
+Names are imported at first use, so that `import orchestra` stays fast.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestra.app import Orchestra
-    from orchestra.blocking import blocking
-    from orchestra.engine.live import TextPiece
-    from orchestra.errors import (
-        Abstained,
-        BudgetExceeded,
-        FleetError,
-        InputError,
-        InputErrors,
-        OrchestraError,
-        RunFailed,
-    )
-    from orchestra.events import Event as RunEvent
+    from orchestra.app.blocking import blocking
+    from orchestra.app.orchestra import Orchestra
+    from orchestra.app.result import Result
+    from orchestra.app.run import Run
+    from orchestra.app.run_status import Seen
+    from orchestra.core.errors import Abstained, BudgetExceeded, FleetError, InputError, InputErrors, OrchestraError, RunFailed
+    from orchestra.core.events import Event as RunEvent
+    from orchestra.engine.streaming import TextPiece
     from orchestra.fleet.status import FleetStatus, ServerStatus
-    from orchestra.journal.error import JournalError
-    from orchestra.result import Result
-    from orchestra.run import Run
-    from orchestra.seen import Seen
-    from orchestra.values.models import Answer, Citation, Document, Judgement, Passage, Quote, Reading
-    from orchestra.workflow.nodes import Budget, Defaults, Graph, PlanLimits, Retry
-    from orchestra.workflow.steps import Agent, Step, Tool, Workflow, agent, by_model, tool, workflow
-    from orchestra.workflow.words import (
+    from orchestra.journal.errors import JournalError
+    from orchestra.schema.builtin_models import Answer, Citation, Document, Judgement, Passage, Quote, Reading
+    from orchestra.workflows.model import Budget, Defaults, Graph, PlanLimits, Retry
+    from orchestra.workflows.python.dsl import (
         Check,
         Guarded,
         abstain,
@@ -74,6 +61,7 @@ if TYPE_CHECKING:
         verify,
         when,
     )
+    from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow, agent, by_model, tool, workflow
 
 __all__ = [
     "Abstained",
@@ -154,60 +142,33 @@ __all__ = [
 ]
 
 _HOMES = {
-    "app": "Orchestra",
-    "run": "Run",
-    "blocking": "blocking",
-    "engine.live": "TextPiece",
-    "errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
+    "app.blocking": "blocking",
+    "app.orchestra": "Orchestra",
+    "app.result": "Result",
+    "app.run": "Run",
+    "app.run_status": "Seen",
+    "core.errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
+    "engine.streaming": "TextPiece",
     "fleet.status": "FleetStatus ServerStatus",
-    "journal.error": "JournalError",
-    "result": "Result",
-    "seen": "Seen",
-    "values.models": "Answer Citation Document Judgement Passage Quote Reading",
-    "workflow.nodes": "Budget Defaults Graph PlanLimits Retry",
-    "workflow.steps": "Agent Step Tool Workflow agent by_model tool workflow",
+    "journal.errors": "JournalError",
+    "schema.builtin_models": "Answer Citation Document Judgement Passage Quote Reading",
+    "workflows.model": "Budget Defaults Graph PlanLimits Retry",
+    "workflows.python.steps": "Agent Step Tool Workflow agent by_model tool workflow",
 }
-"""The modules that names come from; the words of the language come from `workflow.words`, `RunEvent` is `events.Event`."""
+"""The module of each public name; the functions of the DSL are in `workflows.python.dsl`, `RunEvent` is `core.events.Event`."""
 
 
-def _load(name: str) -> Any:
-    """A public name, from its module."""
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "RunEvent":
-        return importlib.import_module("orchestra.events").Event
-    home = next((module for module, names in _HOMES.items() if name in names.split()), "workflow.words")
-    return getattr(importlib.import_module(f"orchestra.{home}"), name)
+        found = importlib.import_module("orchestra.core.events").Event
+    else:
+        module = next((module for module, names in _HOMES.items() if name in names.split()), "workflows.python.dsl")
+        found = getattr(importlib.import_module(f"orchestra.{module}"), name)
+    globals()[name] = found
+    return found
 
 
-class _Package(ModuleType):
-    """The package, with public names instead of rooms of the same name."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in __all__:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        found = _load(name)
-        if name not in _SHADOWED:
-            setattr(self, name, found)
-        return found
-
-    def __dir__(self) -> list[str]:
-        return sorted({*vars(self), *__all__})
-
-
-def _shadowing(name: str) -> property:
-    """A name that stays itself when the import system sets the room of that name on the package.
-
-    `import orchestra.workflow.nodes as nodes` asks the function for `nodes`, and then `sys.modules` for what its `__name__` says.
-    """
-
-    def get(package: ModuleType) -> Any:
-        found = _load(name)
-        found.__name__ = f"{package.__name__}.{name}"
-        return found
-
-    return property(get, lambda package, room: None)
-
-
-_SHADOWED = ("agent", "blocking", "values", "verify", "workflow")
-for _name in _SHADOWED:
-    setattr(_Package, _name, _shadowing(_name))
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

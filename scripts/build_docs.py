@@ -12,7 +12,7 @@ import textwrap
 from itertools import groupby
 from pathlib import Path
 
-from orchestra.explain import ROOMS, explanations
+from orchestra.core.error_help import ROOMS, explanations
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

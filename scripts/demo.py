@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestra.app import Orchestra
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.result import Result
+from orchestra.cli.output import console, say, seconds, table
 from orchestra.cli.progress import Waiting
-from orchestra.cli.screen import console, say, seconds, table
-from orchestra.errors import OrchestraError
-from orchestra.events import NOTHING
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import NOTHING
+from orchestra.core.untrusted_text import visible
 from orchestra.fleet.progress import Progress
 from orchestra.journal.history import History, Row
-from orchestra.result import Result
-from orchestra.values.models import Answer, Document
-from orchestra.values.text import visible
+from orchestra.schema.builtin_models import Answer, Document
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples" / "documents"

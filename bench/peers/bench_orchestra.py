@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from orchestra import Orchestra, Workflow, agent, by_model, tool, workflow
-from orchestra.config import Settings
+from orchestra.core.settings import Settings
 
 if TYPE_CHECKING:
     from bench.peers.common import Peer, main

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.commands import add
-from orchestra.cli.opening import settings_to_inspect
+from orchestra.cli.context import settings_to_inspect
 from orchestra.cli.options import AsJson
-from orchestra.cli.screen import console, print_json, say
-from orchestra.values.text import counted
+from orchestra.cli.output import console, print_json, say
+from orchestra.cli.typer_adapter import add
+from orchestra.core.untrusted_text import counted
 
 MARKS = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "problem": ("NO", "red")}
 
@@ -28,7 +28,7 @@ def doctor(
     """Look at this machine: what is there, what is missing, and what to type."""
     from rich.text import Text
 
-    from orchestra.cli.findings import findings
+    from orchestra.cli.doctor_checks import findings
 
     screen = console()
     told: list[dict[str, str]] = []

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.commands import add
 from orchestra.cli.options import AsJson, Fleet
+from orchestra.cli.typer_adapter import add
 
 
 def register(app: typer.Typer) -> None:
@@ -29,9 +29,9 @@ def start(
     """Start the servers, or find them running; the first time fetches the weights, and says how large they are."""
     import asyncio
 
-    from orchestra.cli import servers
+    from orchestra.cli import fleet_status
 
-    asyncio.run(servers.start(fleet, wait, as_json))
+    asyncio.run(fleet_status.start(fleet, wait, as_json))
 
 
 def status(fleet: Fleet = None, as_json: AsJson = False) -> None:
@@ -41,18 +41,18 @@ def status(fleet: Fleet = None, as_json: AsJson = False) -> None:
     """
     import asyncio
 
-    from orchestra.cli import servers
+    from orchestra.cli import fleet_status
 
-    asyncio.run(servers.status(fleet, as_json))
+    asyncio.run(fleet_status.status(fleet, as_json))
 
 
 def stop(fleet: Fleet = None, as_json: AsJson = False) -> None:
     """Stop the servers."""
     import asyncio
 
-    from orchestra.cli import servers
+    from orchestra.cli import fleet_status
 
-    asyncio.run(servers.stop(fleet, as_json))
+    asyncio.run(fleet_status.stop(fleet, as_json))
 
 
 def logs(
@@ -63,9 +63,9 @@ def logs(
     """Print the last lines of the servers' logs."""
     import asyncio
 
-    from orchestra.cli import servers
+    from orchestra.cli import fleet_status
 
-    asyncio.run(servers.logs(fleet, lines, as_json))
+    asyncio.run(fleet_status.logs(fleet, lines, as_json))
 
 
 def key(
@@ -80,6 +80,6 @@ def key(
     """
     import asyncio
 
-    from orchestra.cli import servers
+    from orchestra.cli import fleet_status
 
-    asyncio.run(servers.key(fleet, header, as_json))
+    asyncio.run(fleet_status.key(fleet, header, as_json))

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from orchestra.cli.reading import endable
-from orchestra.errors import InputError
-from orchestra.values.json import NotStrictJSON, parse_untrusted
-from orchestra.values.schema import Schema, branches, nearest, show, under
-from orchestra.values.text import shortened
+from orchestra.cli.interruptible_read import endable
+from orchestra.core.errors import InputError
+from orchestra.core.suggestions import nearest
+from orchestra.core.untrusted_text import shortened
+from orchestra.schema.json_schema import Schema, branches, show, under
+from orchestra.schema.strict_json import NotStrictJSON, parse_untrusted
 
 MAX_BYTES = 1 << 20
 """Bytes of one file at most."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.opening import Opener
+from orchestra.cli.context import Opener
 
 VERBS: Mapping[str, str] = {
     "init": "project",

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestra.cli.screen import beginning, seconds, size, width_of
-from orchestra.values.text import visible
+from orchestra.cli.output import beginning, seconds, size, width_of
+from orchestra.core.untrusted_text import visible
 
 if TYPE_CHECKING:
     from orchestra.fleet.progress import Progress
@@ -31,7 +31,7 @@ class Meter:
         if sys.stderr.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-            from orchestra.cli.screen import console
+            from orchestra.cli.output import console
 
             self._bar = Progress(BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=console(stderr=True))
             self._bar.start()
@@ -110,7 +110,7 @@ class Waiting:
         if self._line:
             self.close()
         if self._console is None:
-            from orchestra.cli.screen import console
+            from orchestra.cli.output import console
 
             self._console = console(stderr=True)
         self._console.print(visible(text), style="dim", end="")

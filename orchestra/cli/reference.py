@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from orchestra.cli.commands import add
 from orchestra.cli.options import AsJson
-from orchestra.cli.screen import print_json, say
+from orchestra.cli.output import print_json, say
+from orchestra.cli.typer_adapter import add
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Explain an error: what its code means, an example, and how to mend it."""
-    from orchestra import explain as explaining
+    from orchestra.core import error_help as explaining
 
     found = [explaining.explain(code)] if code else list(explaining.explanations().values())
     if as_json:
@@ -52,12 +52,12 @@ def schema_of_file(what: Literal["workflow", "fleet", "agent"]) -> dict[str, Any
 
             body = FleetConfig.model_json_schema(by_alias=True)
         case "agent":
-            from orchestra.agent.card_file import CardFile
+            from orchestra.agents.card_file import CardFile
 
             body = CardFile.model_json_schema(by_alias=True)
         case "workflow":
-            from orchestra.workflow import editor
+            from orchestra.workflows.yaml import json_schema
 
-            return editor.schema()
+            return json_schema.schema()
     title = "a fleet" if what == "fleet" else "an agent's card"
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, "title": f"Orchestra: {title}"}

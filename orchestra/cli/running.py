@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestra.app.inputs import bound
+from orchestra.cli.context import Opener, serving
 from orchestra.cli.inputs import read_inputs
-from orchestra.cli.opening import Opener, serving
+from orchestra.cli.output import print_json, say
 from orchestra.cli.progress import Waiting
-from orchestra.cli.screen import print_json, say
+from orchestra.cli.run.watch import Manner, Watch
 from orchestra.cli.signals import Stop
-from orchestra.cli.watching import Manner, Watch
-from orchestra.config import Settings
-from orchestra.inputs import bound
-from orchestra.tags import Tags
-from orchestra.workflow.acceptance import Accept
-from orchestra.workflow.nodes import Budget
-from orchestra.workflow.program import Program
+from orchestra.core.settings import Settings
+from orchestra.core.tags import Tags
+from orchestra.workflows.model import Budget
+from orchestra.workflows.program import Program
+from orchestra.workflows.python.acceptance import Accept
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ def read_given(inputs: Sequence[str], program: Program) -> dict[str, Any]:
 
 def dry_run(chosen: Settings, request: Request) -> None:
     """Checks everything and prints the plan of calls. Raises `InputError`."""
-    from orchestra.cli.explaining import data, explain, show
-    from orchestra.project import Project
+    from orchestra.app.project import Project
+    from orchestra.cli.run.explain import data, explain, show
 
     project = Project.load(chosen)
     program = project.program(project.find(request.name), request.accept)

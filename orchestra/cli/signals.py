@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from orchestra.cli.failure import INTERRUPTED, TERMINATED
-from orchestra.cli.reading import ENDABLE
-from orchestra.values.text import counted
+from orchestra.cli.exit_codes import INTERRUPTED, TERMINATED
+from orchestra.cli.interruptible_read import ENDABLE
+from orchestra.core.untrusted_text import counted
 
 if TYPE_CHECKING:
-    from orchestra.doors import Journal
+    from orchestra.core.protocols import Journal
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def between_commits(journal: Journal) -> Iterator[None]:
     if number is None or threading.current_thread() is not threading.main_thread() or signal.getsignal(number) is not signal.SIG_DFL:
         yield
         return
-    from orchestra.journal.sqlite import SqliteJournal
+    from orchestra.journal.sqlite.journal import SqliteJournal
 
     if not isinstance(journal, SqliteJournal):
         yield
@@ -130,7 +130,7 @@ def leave(code: int) -> None:
     """
     if threading.active_count() == 1:
         return
-    from orchestra.workers import THREADS
+    from orchestra.app.workers import THREADS
 
     threads = [one for one in threading.enumerate() if one.name.startswith(THREADS)]
     if not _joined(threads, AT_ONCE):

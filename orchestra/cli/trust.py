@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestra.cli.commands import add
-from orchestra.cli.failure import report
+from orchestra.cli.exit_codes import report
 from orchestra.cli.options import AsJson
-from orchestra.cli.screen import console, print_json, say, table
-from orchestra.errors import InputError, OrchestraError
-from orchestra.trust import Guard, Records, Untrusted
-from orchestra.values.text import visible
+from orchestra.cli.output import console, print_json, say, table
+from orchestra.cli.typer_adapter import add
+from orchestra.core.errors import InputError, OrchestraError
+from orchestra.core.trust import Guard, Records, Untrusted
+from orchestra.core.untrusted_text import visible
 
 if TYPE_CHECKING:
-    from orchestra.config import Settings
+    from orchestra.core.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +60,7 @@ def notice(chosen: Settings) -> None:
 
 def is_granted_at_terminal(error: Untrusted) -> bool:
     """Asks the person at the terminal to trust a project, and records it. False where nobody is there, or for another answer than yes."""
-    from orchestra.cli.asking import somebody_is_here
+    from orchestra.cli.run.questions import somebody_is_here
 
     if not somebody_is_here():
         return False
@@ -80,7 +80,7 @@ def trust_new_project(folder: Path) -> None:
 
 def _guard(folder: Path) -> Guard:
     """What the project of a folder may not do without trust. Raises `InputError` C045."""
-    from orchestra.config import PROJECT, Settings
+    from orchestra.core.settings import PROJECT, Settings
 
     if not folder.is_dir():
         raise InputError("C045", f"there is no folder {folder}", hint="orchestra trust FOLDER")

@@ -12,13 +12,13 @@ from collections.abc import Coroutine, Iterator
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from orchestra.codes import NO_BUDGET, TIME_IS_UP
-from orchestra.engine.kinds.checking import timed
+from orchestra.core.error_codes import NO_BUDGET, TIME_IS_UP
+from orchestra.core.outcomes import Failed
+from orchestra.engine.kinds.checks import timed
 from orchestra.engine.proposals import Ask
 from orchestra.engine.retry import policy
 from orchestra.engine.scopes import around
 from orchestra.engine.state import Phase, Scope, State, Unit
-from orchestra.values.outcome import Failed
 
 if TYPE_CHECKING:
     from orchestra.engine.driver import Driver

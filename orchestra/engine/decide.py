@@ -6,16 +6,16 @@ from collections.abc import Callable
 from heapq import heappop
 from typing import TypeAlias
 
-from orchestra.codes import NO_BUDGET, OPEN, SAID_NO, TOO_FEW, UNFIT
+from orchestra.core.error_codes import NO_BUDGET, OPEN, SAID_NO, TOO_FEW, UNFIT
+from orchestra.core.errors import OrchestraError
+from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value, blamed
+from orchestra.core.untrusted_text import counted
 from orchestra.engine import kinds
-from orchestra.engine.bulk import kept
-from orchestra.engine.kinds import asking, body, calling, checking, choice
+from orchestra.engine.kinds import ask, call, checks, first_of, subworkflow
 from orchestra.engine.kinds.acceptance import settle
 from orchestra.engine.proposals import Conclude, Enter, Expand, Finish, Invoke, Proposal
+from orchestra.engine.size_limits import kept
 from orchestra.engine.state import Phase, Scope, State, Unit, contradiction, hurried
-from orchestra.errors import OrchestraError
-from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value, blamed
-from orchestra.values.text import counted
 
 _Step: TypeAlias = Callable[[State, Unit], Proposal | None]
 NAMED, SAID = 5, 200
@@ -82,8 +82,8 @@ def give_up(unit: Unit, outcome: Outcome) -> Finish:
 def _begin(state: State, unit: Unit) -> Proposal | None:
     node = unit.node
     if unit.attempt:
-        return calling.invoke(state, unit)
-    if state.given and (said := asking.given(state, unit)) is not None:
+        return call.invoke(state, unit)
+    if state.given and (said := ask.given(state, unit)) is not None:
         return said
     if not unit.scope.whole and unit.owner is None and (inherited := _inherited(unit)) is not None:
         return Finish(unit, inherited)
@@ -93,17 +93,17 @@ def _begin(state: State, unit: Unit) -> Proposal | None:
         return _spread(unit)
     match node.kind:
         case "agent" | "tool":
-            return calling.invoke(state, unit) if node.using is None else kinds.using.begin(unit)
+            return call.invoke(state, unit) if node.using is None else kinds.tool_use.begin(unit)
         case "first_of":
-            return settle(unit, choice.chosen(unit))
+            return settle(unit, first_of.chosen(unit))
         case "call" | "loop":
-            return body.enter(unit)
+            return subworkflow.enter(unit)
         case "verify":
-            return settle(unit, choice.given(unit))
+            return settle(unit, first_of.given(unit))
         case "ask":
-            return asking.ask(state, unit)
+            return ask.ask(state, unit)
         case "plan":
-            return kinds.recalling.begin(state, unit)
+            return kinds.plan_cache.begin(state, unit)
         case kind:
             raise contradiction(f"{unit.path} is of kind {kind!r}")
 
@@ -117,25 +117,25 @@ def _about_elements(unit: Unit) -> bool:
 def _advance(state: State, unit: Unit) -> Proposal | None:
     match unit.phase:
         case Phase.ANSWERED:
-            return calling.answered(unit)
+            return call.answered(unit)
         case Phase.REPLIED:
-            return asking.replied(state, unit)
+            return ask.replied(state, unit)
         case Phase.DOUBTFUL:
-            return asking.doubt(unit)
+            return ask.doubt(unit)
         case Phase.ERRED:
-            return calling.erred(state, unit)
+            return call.erred(state, unit)
         case Phase.JUDGED:
-            return calling.judged(state, unit)
+            return call.judged(state, unit)
         case Phase.CHECKED:
-            return checking.heard(unit, calling.candidate(unit))
+            return checks.heard(unit, call.candidate(unit))
         case Phase.EXPANDED:
             return Finish(unit, _gathered(unit))
         case Phase.EMERGED:
             if unit.node.using is not None:
-                return kinds.using.emerged(unit)
+                return kinds.tool_use.emerged(unit)
             if unit.node.planning is None:
-                return body.emerged(state, unit)
-            return kinds.voting.emerged(unit) if kinds.voting.under_way(unit) else kinds.planning.emerged(unit)
+                return subworkflow.emerged(state, unit)
+            return kinds.plan_voting.emerged(unit) if kinds.plan_voting.under_way(unit) else kinds.plan.emerged(unit)
         case phase:
             raise contradiction(f"{unit.path} asks for a decision in phase {phase.name}")
 
@@ -245,7 +245,7 @@ def _conclude(state: State) -> Proposal:
     if root is None:
         raise contradiction("the run has no root")
     try:
-        outcome = kept(body.result(root), "output") if (lost := _lost(root)) is None else lost
+        outcome = kept(subworkflow.result(root), "output") if (lost := _lost(root)) is None else lost
     except OrchestraError as error:  # of these values, such as a text that grew too long
         outcome = Failed(error.code, error.message, "output", error.hint)
     status = {Value: "done", Skipped: "abstained", Abstained: "abstained", Failed: "failed"}[type(outcome)]

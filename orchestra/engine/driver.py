@@ -7,20 +7,9 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, assert_never
 
-from orchestra.codes import TIME_IS_UP
-from orchestra.doors import Call, Done, Letter, Refused, Workers, direct
-from orchestra.engine import deadlines, examining, kinds
-from orchestra.engine.allotting import Wanting
-from orchestra.engine.answers import cancelled_itself, finished, of_confidence, recalled, started, streamed
-from orchestra.engine.decide import decide, give_up
-from orchestra.engine.evolve import evolve
-from orchestra.engine.kinds import asking
-from orchestra.engine.kinds.checking import timed
-from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall, moot
-from orchestra.engine.run import Run
-from orchestra.engine.state import Phase, State, Unit, contradiction
-from orchestra.errors import OrchestraError
-from orchestra.events import (
+from orchestra.core.error_codes import TIME_IS_UP
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import (
     NOBODY_ASKS,
     Answered,
     Asked,
@@ -35,11 +24,22 @@ from orchestra.events import (
     RunFinished,
     TurnStarted,
 )
-from orchestra.values.outcome import Failed, Outcome
-from orchestra.workflow.program import Program
+from orchestra.core.outcomes import Failed, Outcome
+from orchestra.core.protocols import Call, Done, Letter, Refused, Workers, direct
+from orchestra.engine import checks, deadlines, kinds
+from orchestra.engine.call_results import cancelled_itself, finished, of_confidence, recalled, started, streamed
+from orchestra.engine.check_budget import Wanting
+from orchestra.engine.decide import decide, give_up
+from orchestra.engine.evolve import evolve
+from orchestra.engine.kinds import ask
+from orchestra.engine.kinds.checks import timed
+from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall, moot
+from orchestra.engine.run import Run
+from orchestra.engine.state import Phase, State, Unit, contradiction
+from orchestra.workflows.program import Program
 
 if TYPE_CHECKING:
-    from orchestra.engine.shell import Engine
+    from orchestra.engine.engine import Engine
 
 BREATH = 256
 """Calls that come back at once, after which other tasks of the loop get a turn."""
@@ -118,7 +118,7 @@ class Driver:
             self._break(error)
         if self.wanting and not self.ending:
             with self._guarded():
-                if examining.allot(self):  # here, so that values that came in the same turn are held against each other
+                if checks.allot(self):  # here, so that values that came in the same turn are held against each other
                     self._go_on()
 
     def stamp(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Driver:
     def _carry_out(self, proposal: Proposal) -> None:
         match proposal:
             case Finish(unit, outcome, instead, given):
-                keeping = kinds.recalling.keep(self.state, unit, outcome) if unit.writing is not None else None
+                keeping = kinds.plan_cache.keep(self.state, unit, outcome) if unit.writing is not None else None
                 self.record(NodeFinished(**self.stamp(), node=unit.path, outcome=outcome, instead=instead, given=given))
                 deadlines.unset(self, unit.path)
                 if unit.writing is not None or self.state.gone is not None:
@@ -155,7 +155,7 @@ class Driver:
                     for key in keeping.keys:
                         self.journal.remember(key, self.run.id, keeping.stored)
             case Judge():
-                if (reading := examining.examine(self, proposal)) is not None:
+                if (reading := checks.examine(self, proposal)) is not None:
                     self._task(reading)
             case Pause(unit, attempt, low, high, reason):
                 due = self.clock.now() + low + (high - low) * self.clock.random()
@@ -173,7 +173,7 @@ class Driver:
             case Ask(unit):
                 stamp = self.stamp()
                 due = deadlines.until(proposal, stamp["at"])
-                self.record(Asked(**stamp, node=unit.path, due=due, **asking.facts(proposal)))
+                self.record(Asked(**stamp, node=unit.path, due=due, **ask.facts(proposal)))
                 if unit.due:
                     deadlines.alarm(self, unit)
             case Count(unit, call, bound):

@@ -7,13 +7,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from orchestra.engine import allotting, kinds
-from orchestra.engine.kinds import checking
-from orchestra.engine.purse import Purse
-from orchestra.engine.scopes import abandon, around, beneath, close, grow, over, within
-from orchestra.engine.state import Bindings, Checking, Phase, Rung, Sample, Scope, Spreading, State, Unit, Writing, contradiction
-from orchestra.errors import OrchestraError
-from orchestra.events import (
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import (
     NOTHING,
     Answered,
     Asked,
@@ -34,9 +29,14 @@ from orchestra.events import (
     RunStarted,
     TurnStarted,
 )
-from orchestra.values.outcome import Outcome, Skipped, Value
-from orchestra.verify.allotment import Allotment
-from orchestra.workflow.program import Program
+from orchestra.core.outcomes import Outcome, Skipped, Value
+from orchestra.engine import check_budget, kinds
+from orchestra.engine.budgets import Purse
+from orchestra.engine.kinds import checks
+from orchestra.engine.scopes import abandon, around, beneath, close, grow, over, within
+from orchestra.engine.state import Bindings, Checking, Phase, Rung, Sample, Scope, Spreading, State, Unit, Writing, contradiction
+from orchestra.verification.check_budget import Allotment
+from orchestra.workflows.program import Program
 
 RUNNING, READY = Phase.RUNNING, Phase.READY
 
@@ -71,7 +71,7 @@ def _resumed(state: State, event: Resumed, program: Program) -> None:
         if unit.began:
             unit.began += event.away
             _moved(unit, event.away)
-        if unit.due and unit.path not in asking and (unit.phase in (Phase.INSIDE, Phase.EMERGED) or checking.timed(unit)):
+        if unit.due and unit.path not in asking and (unit.phase in (Phase.INSIDE, Phase.EMERGED) or checks.timed(unit)):
             unit.due += event.away
         if unit.phase is RUNNING:
             over(state, unit)
@@ -117,8 +117,8 @@ def _attempt_finished(state: State, event: AttemptFinished, program: Program) ->
         state.tally.add(event.usage)
     if (owner := unit.scope.unit) is not None:
         if state.allotment is not None and owner.checking is not None:
-            allotting.spend(state.allotment, unit, event)
-        if owner.writing is not None and kinds.planning.is_question(unit):
+            check_budget.spend(state.allotment, unit, event)
+        if owner.writing is not None and kinds.plan.is_question(unit):
             owner.spent = owner.spent + event.usage
     if event.settled:
         del state.units[event.node]
@@ -157,7 +157,7 @@ def _node_finished(state: State, event: NodeFinished, program: Program) -> None:
         over(state, unit)
     state.asked.pop(event.node, None)
     if state.allotment is not None:
-        allotting.release(state.allotment, unit)
+        check_budget.release(state.allotment, unit)
     if unit.scope.ended is not None and event.given is not None:
         unit.scope.ended.given = True
     _settle(state, unit, event.outcome)
@@ -180,18 +180,18 @@ def _checks_started(state: State, event: ChecksStarted, program: Program) -> Non
     """Checks ask agents: their questions are calls in a scope beneath the unit, which spends from the unit's budget."""
     unit = state.units[event.node]
     unit.phase = Phase.CHECKING
-    scope = state.open_scope(f"{unit.path}?{event.round}/", checking.program(unit, event), Bindings(unit.bindings), unit)
+    scope = state.open_scope(f"{unit.path}?{event.round}/", checks.program(unit, event), Bindings(unit.bindings), unit)
     unit.checking = Checking(event, scope)
     if event.stake is not None and state.allotment is not None:
-        allotting.met(state.allotment, unit, event.stake)
-        allotting.reserve(state.allotment, unit.checking, event.stake)
+        check_budget.met(state.allotment, unit, event.stake)
+        check_budget.reserve(state.allotment, unit.checking, event.stake)
 
 
 def _judged(state: State, event: Judged, program: Program) -> None:
     unit = state.units[event.node]
     unit.judged = event
     if event.unasked is not None and state.allotment is not None:
-        allotting.met(state.allotment, unit, event.unasked)
+        check_budget.met(state.allotment, unit, event.unasked)
     if not event.accepted:
         told = event.reason if event.told is None else event.told
         unit.feedback = (*unit.feedback, told) if told else unit.feedback
@@ -270,10 +270,10 @@ def _enter(state: State, unit: Unit, event: TurnStarted, path: str, body: Progra
 
 def _tool_turn(state: State, unit: Unit, event: TurnStarted, drafted: Drafted) -> None:
     """An agent that uses tools is asked for its next line or for its answer, or what its line calls is called."""
-    unit.found = kinds.using.gathered(unit, drafted)
+    unit.found = kinds.tool_use.gathered(unit, drafted)
     unit.drafted = drafted
-    body = kinds.using.program(unit, drafted)
-    _enter(state, unit, event, f"{unit.path}#{event.turn}/", body, kinds.using.bindings(unit, body))
+    body = kinds.tool_use.program(unit, drafted)
+    _enter(state, unit, event, f"{unit.path}#{event.turn}/", body, kinds.tool_use.bindings(unit, body))
 
 
 def _drafted(state: State, unit: Unit, event: TurnStarted, drafted: Drafted) -> None:
@@ -287,28 +287,28 @@ def _drafted(state: State, unit: Unit, event: TurnStarted, drafted: Drafted) -> 
         unit.due = event.at + unit.node.timeout if unit.node.timeout is not None else unit.due
     elif writing.drafted.version != drafted.version:
         abandon(state, within(state, unit.path, "#@"))
-        kinds.planning.carry(writing, drafted)
+        kinds.plan.carry(writing, drafted)
     if not drafted.sample:
         writing.samples, writing.answered = {}, []
     writing.drafted, unit.turn, unit.phase = drafted, event.turn, Phase.INSIDE
-    whole = kinds.planning.whole(drafted)
+    whole = kinds.plan.whole(drafted)
     grown = drafted.graph if whole and drafted.version else drafted.plan
     if grown is not None:
-        program = kinds.planning.program(unit, grown)
-        given = kinds.planning.bindings(unit, program)
+        program = kinds.plan.program(unit, grown)
+        given = kinds.plan.bindings(unit, program)
         if writing.plan is None:
             writing.plan = Scope(f"{unit.path}@{drafted.version}/", program, given, unit, unit.scope.purse, state.nearest(unit))
         writing.plan.bindings.update(given)
         if whole:
-            writing.spare = kinds.planning.finished(writing)
+            writing.spare = kinds.plan.finished(writing)
         grow(state, writing.plan, program, whole=whole)
     if not (whole and drafted.version):
-        body = kinds.planning.program(unit, drafted.graph, drafted.sample)
-        unit.body = state.open_scope(f"{unit.path}#{event.turn}/", body, kinds.planning.bindings(unit, body), unit)
+        body = kinds.plan.program(unit, drafted.graph, drafted.sample)
+        unit.body = state.open_scope(f"{unit.path}#{event.turn}/", body, kinds.plan.bindings(unit, body), unit)
         if drafted.beside:
             writing.samples[drafted.sample] = Sample(drafted, unit.body)
             writing.answered = [number for number in writing.answered if number != drafted.sample]
-            if kinds.voting.waits(unit):
+            if kinds.plan_voting.waits(unit):
                 state.move(unit, Phase.EMERGED)
 
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from orchestra.doors import Call
+from orchestra.core.events import Drafted, Given, Withheld
+from orchestra.core.outcomes import Outcome
+from orchestra.core.protocols import Call
 from orchestra.engine.state import Phase, Unit
-from orchestra.events import Drafted, Given, Withheld
-from orchestra.values.outcome import Outcome
 
 if TYPE_CHECKING:
-    from orchestra.verify.acceptance import Situation
-    from orchestra.verify.entailment import Reply
-    from orchestra.verify.examination import Asked
+    from orchestra.verification.acceptance import Situation
+    from orchestra.verification.entailment import Reply
+    from orchestra.verification.session import Asked
 
 
 class Invoke(msgspec.Struct, frozen=True, gc=False):

@@ -11,16 +11,8 @@ from math import inf
 
 from msgspec.structs import replace
 
-from orchestra.codes import NO_BUDGET, TIME_IS_UP
-from orchestra.doors import Call
-from orchestra.engine.decide import decide, give_up
-from orchestra.engine.evolve import evolve
-from orchestra.engine.kinds import planning, recalling, voting
-from orchestra.engine.kinds.body import result
-from orchestra.engine.kinds.checking import examined, rounds, timed
-from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall
-from orchestra.engine.state import Phase, State, Unit
-from orchestra.events import (
+from orchestra.core.error_codes import NO_BUDGET, TIME_IS_UP
+from orchestra.core.events import (
     Answered,
     Asked,
     AttemptFinished,
@@ -39,10 +31,18 @@ from orchestra.events import (
     TurnStarted,
     Verdict,
 )
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Call
+from orchestra.engine.decide import decide, give_up
+from orchestra.engine.evolve import evolve
+from orchestra.engine.kinds import plan, plan_cache, plan_voting
+from orchestra.engine.kinds.checks import examined, rounds, timed
+from orchestra.engine.kinds.subworkflow import result
+from orchestra.engine.proposals import Ask, Conclude, Count, Enter, Expand, Finish, Invoke, Judge, Pause, Proposal, Recall
+from orchestra.engine.state import Phase, State, Unit
 from orchestra.router.plan import LINE
-from orchestra.values.outcome import Failed, Value
-from orchestra.verify import examination
-from orchestra.workflow.program import CompiledNode, Program
+from orchestra.verification import session
+from orchestra.workflows.program import CompiledNode, Program
 
 
 @dataclass(slots=True)
@@ -173,9 +173,9 @@ def _objection(state: State, pending: dict[str, Proposal], event: Event, found: 
 
 def _turned(proposal: Proposal | None, event: TurnStarted) -> str:
     if isinstance(proposal, Recall | Enter) and proposal.unit.node.planning is not None and _older(event.drafted):
-        proposal = planning.first(proposal.unit, version=0)
+        proposal = plan.first(proposal.unit, version=0)
     elif isinstance(proposal, Recall):
-        proposal = recalling.replayed(proposal.unit, event.drafted)
+        proposal = plan_cache.replayed(proposal.unit, event.drafted)
     if isinstance(proposal, Enter) and proposal.because != event.because:
         return "another agent would be asked"
     drafted = not isinstance(proposal, Enter) or _unheld(_as_made(proposal.drafted, event.drafted)) == _unheld(event.drafted)
@@ -187,8 +187,8 @@ def _older_rule(proposal: Proposal | None) -> Proposal | None:
     unit = proposal.unit if isinstance(proposal, Enter | Finish) else None
     if unit is None or unit.writing is None or unit.phase is not Phase.EMERGED:
         return proposal
-    planning.older(unit)
-    return voting.emerged(unit) if voting.under_way(unit) else planning.emerged(unit)
+    plan.older(unit)
+    return plan_voting.emerged(unit) if plan_voting.under_way(unit) else plan.emerged(unit)
 
 
 def _older(drafted: Drafted | None) -> bool:
@@ -228,7 +228,7 @@ def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished, f
     unit = state.units[event.node]
     proposal = pending.pop(event.node, None)
     if isinstance(proposal, Recall):
-        proposal = planning.first(unit)  # nothing was found, and the router's machine had nothing to ask
+        proposal = plan.first(unit)  # nothing was found, and the router's machine had nothing to ask
         proposal = give_up(unit, proposal.outcome) if isinstance(proposal, Finish) else proposal
     if isinstance(proposal, Enter):
         proposal = _unread(unit) or proposal
@@ -247,7 +247,7 @@ def _finished(state: State, pending: dict[str, Proposal], event: NodeFinished, f
 
 def _unread(unit: Unit) -> Proposal | None:
     """What an engine before R020 made of a line of a plan that could not be read: the node ended in that, or in its fallback."""
-    body = unit.body if unit.writing is not None and not voting.under_way(unit) else None
+    body = unit.body if unit.writing is not None and not plan_voting.under_way(unit) else None
     answer = result(body) if body is not None and not body.open else None
     return give_up(unit, answer) if isinstance(answer, Failed) else None
 
@@ -267,10 +267,10 @@ def _judged(proposal: Proposal | None, event: Judged) -> str:
     if not isinstance(proposal, Judge) or proposal.attempt != event.attempt:
         return _instead(proposal)
     ruling = examined(proposal)
-    if isinstance(ruling, examination.Asked):
+    if isinstance(ruling, session.Asked):
         if event.unasked is None:
             return f"the check {ruling.check} would ask first"
-        ruling = examination.unasked(proposal.situation, ruling, event.unasked.why)
+        ruling = session.unasked(proposal.situation, ruling, event.unasked.why)
     if (_as_then(ruling.verdicts, event.verdicts), ruling.accepted) != (event.verdicts, event.accepted):
         return "the checks say something else today"
     return ""
@@ -291,7 +291,7 @@ def _questioned(proposal: Proposal | None, event: ChecksStarted) -> str:
     if not isinstance(proposal, Judge) or (proposal.attempt, rounds(proposal.unit) + 1) != (event.attempt, event.round):
         return _instead(proposal)
     asked = examined(proposal)
-    if not isinstance(asked, examination.Asked):
+    if not isinstance(asked, session.Asked):
         return "the checks would ask nothing"
     same = (asked.check, asked.questions, asked.verdicts) == (event.check, event.questions, event.verdicts)
     return "" if same else "the checks would ask something else today"

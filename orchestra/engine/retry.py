@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestra.events import AttemptFinished
-from orchestra.workflow.nodes import RETRY
-from orchestra.workflow.program import CompiledNode
+from orchestra.core.events import AttemptFinished
+from orchestra.workflows.model import RETRY
+from orchestra.workflows.program import CompiledNode
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 
-from orchestra.doors import Journal
-from orchestra.errors import OrchestraError
-from orchestra.events import Asked, Event, GivenValue, RunFinished, RunStarted
-from orchestra.opening import Home
-from orchestra.values.labels import Label
-from orchestra.values.outcome import Failed
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import Asked, Event, GivenValue, RunFinished, RunStarted
+from orchestra.core.labels import Label
+from orchestra.core.lifecycle import Home
+from orchestra.core.outcomes import Failed
+from orchestra.core.protocols import Journal
 
 if TYPE_CHECKING:
-    from orchestra.engine.live import Live, TextPiece
+    from orchestra.engine.streaming import Live, TextPiece
 
 NOT_KEPT = "J004"
 """Code of the journal for an event that it cannot keep: it is too large, or no JSON."""
@@ -129,7 +129,7 @@ class Run:
     def listen(self, wanted: bool = True) -> Self:
         """Has what models write from now on kept for those who read it (`text`), where that is wanted. Nobody takes that back."""
         if wanted and self.live is None:
-            from orchestra.engine.live import Live
+            from orchestra.engine.streaming import Live
 
             self.live = Live()
         return self

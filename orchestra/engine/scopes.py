@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from orchestra.engine import allotting
+from orchestra.core.outcomes import Value
+from orchestra.core.paths import MARKS, first_name
+from orchestra.engine import check_budget
 from orchestra.engine.state import Phase, Scope, State, Unit
-from orchestra.paths import MARKS, first_name
-from orchestra.values.outcome import Value
-from orchestra.workflow.program import CompiledNode, Program
+from orchestra.workflows.program import CompiledNode, Program
 
 
 def close(state: State, scope: Scope) -> None:
@@ -17,7 +17,7 @@ def close(state: State, scope: Scope) -> None:
         state.agenda.append((None, Phase.DONE))
     elif scope.unit.checking is not None and scope.unit.checking.scope is scope:
         if state.allotment is not None:
-            allotting.release(state.allotment, scope.unit)
+            check_budget.release(state.allotment, scope.unit)
         state.move(scope.unit, Phase.CHECKED)
     else:
         if scope.unit.writing is not None:
@@ -46,7 +46,7 @@ def abandon(state: State, paths: Iterable[str]) -> None:
         inner.phase = Phase.DONE
         gone.append(path)
         if state.allotment is not None:
-            allotting.release(state.allotment, inner)
+            check_budget.release(state.allotment, inner)
         state.asked.pop(path, None)
     for inner in freed:
         over(state, inner)

@@ -10,16 +10,16 @@ from typing import Any
 
 import msgspec
 
-from orchestra.doors import UNMEASURED, Call, Measure
-from orchestra.engine.purse import Purse, limited
-from orchestra.errors import OrchestraError
-from orchestra.events import NOTHING, Answered, Asked, AttemptFinished, ChecksStarted, Drafted, GivenValue, Judged, RunFinished, Usage
-from orchestra.values.labels import Label
-from orchestra.values.outcome import Outcome
-from orchestra.values.types import Schema
-from orchestra.verify.allotment import Allotment
-from orchestra.workflow.nodes import AtLeast
-from orchestra.workflow.program import Acceptance, CompiledNode, Program
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import NOTHING, Answered, Asked, AttemptFinished, ChecksStarted, Drafted, GivenValue, Judged, RunFinished, Usage
+from orchestra.core.labels import Label
+from orchestra.core.outcomes import Outcome
+from orchestra.core.protocols import UNMEASURED, Call, Measure
+from orchestra.engine.budgets import Purse, limited
+from orchestra.schema.types import Schema
+from orchestra.verification.check_budget import Allotment
+from orchestra.workflows.model import AtLeast
+from orchestra.workflows.program import Acceptance, CompiledNode, Program
 
 
 class Bindings(dict[str, Any]):

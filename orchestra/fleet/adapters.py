@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from orchestra.agent.card import Card
-from orchestra.errors import FleetError, InputError
-from orchestra.fleet import lora_cpu
-from orchestra.fleet.client import Client
+from orchestra.agents.card import Card
+from orchestra.core.errors import FleetError, InputError
 from orchestra.fleet.config import FleetConfig, LocalServer
-from orchestra.fleet.download import sha256
-from orchestra.fleet.faults import Fault
-from orchestra.fleet.fits import CONFIG, WEIGHTS, check_adapter, check_base
-from orchestra.fleet.folders import is_full
-from orchestra.fleet.safetensors import check_folder
-from orchestra.fleet.weights import Pantry
-from orchestra.fleet.weights import find as find_weights
-from orchestra.values.json import canonical, digest
+from orchestra.fleet.http.model_server import Client
+from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.supervisor.folders import is_full
+from orchestra.fleet.vllm_cpu import plugin
+from orchestra.fleet.weights.adapter_checks import CONFIG, WEIGHTS, check_adapter, check_base
+from orchestra.fleet.weights.download import sha256
+from orchestra.fleet.weights.safetensors import check_folder
+from orchestra.fleet.weights.weights import Pantry
+from orchestra.fleet.weights.weights import find as find_weights
+from orchestra.schema.strict_json import canonical, digest
 
 Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
 """What changes when one of an adapter's two files is replaced: of each its time, its inode, its size."""
@@ -139,7 +139,7 @@ def check_slots(config: FleetConfig, cards: Iterable[Card]) -> None:
     for name, server in config.local.items():
         own = {c.name for c in listed if c.adapter and c.adapter not in server.adapters and name in config.serving(c.model)}
         wanted = [*server.adapters, *own]
-        spare = lora_cpu.spare_slots() if wanted and server.device == "cpu" else 0
+        spare = plugin.spare_slots() if wanted and server.device == "cpu" else 0
         if server.max_loras < len(wanted) + spare:
             raise _too_few(name, server.max_loras, len(wanted), spare)
 

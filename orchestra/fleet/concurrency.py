@@ -1,143 +1,157 @@
-"""How many requests a server gets at once: a policy that learns from rejections (429, 503). Pure: no clock, no I/O.
-
-A rejection may be caused by our load, or by something else: a gateway with other tenants, a rolling restart. Only the first kind is
-a reason to send less. Load shows itself in two ways: a large share of the requests is rejected, and fewer requests succeed at once
-than are sent at once.
-"""
+"""Two small machines that protect a server: how many requests at once, and whether to ask it at all. Pure but for futures."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
-Outcome: TypeAlias = Literal["success", "rejected", "ignored"]
-"""How a request ended: with an answer; with 429 or 503; in a way that says nothing about load (cancelled, failed, timed out)."""
-
-DECREASE = 0.7
-"""The factor of a decrease, as in CUBIC (RFC 9438, section 4.6)."""
-TOLERATED_SHARE, TOLERATED_COUNT = 0.25, 2
-"""Rejections that are not taken for overload: two, and one in four of the requests of a round. Of one in ten that is unrelated to load
-that is rarely exceeded. Google's client-side throttling tolerates one in two (Site Reliability Engineering, chapter 21)."""
-PLATEAU, LONGEST_PLATEAU = 8, 64
-"""Rounds at a known capacity until more is tried, as in BBR's probing for bandwidth; doubled each time that one more was too much."""
+from orchestra.fleet.concurrency_limit import ConcurrencyLimit, Flight, Outcome
+from orchestra.fleet.scheduling import NOBODY, Fifo, Order, Ticket, Turn
 
 
-@dataclass(slots=True)
-class Flight:
-    """A request in flight, as a limit remembers it."""
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """A place at a server, for one request."""
 
-    decreases: int = 0
-    """Decreases before it was sent."""
-    round: int = 0
-    successes: int = 0
-    """Successes before it was sent."""
+    turn: Turn
+    flight: Flight
 
 
-class ConcurrencyLimit(Protocol):
-    """Decides how many requests a server gets at once. Each `sent` needs one `finished`."""
+class Gate:
+    """At most `limit` requests at once; an `Order` says which of those that wait goes in next. While it is held, nobody goes in."""
+
+    def __init__(self, concurrency: ConcurrencyLimit, order: Order | None = None) -> None:
+        self.concurrency = concurrency
+        self.inside = 0
+        self.held = False
+        self.order = order or Fifo()
+        self._called: dict[Ticket, asyncio.Future[Permit]] = {}
 
     @property
     def limit(self) -> int:
-        """Requests at once, at least 1."""
+        """Requests at once, now."""
+        return self.concurrency.limit
 
-    def sent(self, in_flight: int) -> Flight:
-        """A request is sent; `in_flight` counts it."""
+    @property
+    def waiting(self) -> int:
+        """Requests that wait at the gate."""
+        return self.order.waiting
 
-    def finished(self, flight: Flight, outcome: Outcome) -> None:
-        """A request has ended."""
+    def free(self, turn: Turn = NOBODY) -> Permit | None:
+        """A permit where there is room and nobody waits. It needs one `leave`."""
+        if not self._has_room() or not self.order.enter(turn):
+            return None
+        return self._permit(turn)
+
+    async def enter(self, turn: Turn = NOBODY) -> Permit:
+        """Waits until there is room. Every permit needs one `leave`."""
+        if (permit := self.free(turn)) is not None:
+            return permit
+        future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        ticket = self.order.join(turn)
+        self._called[ticket] = future
+        self._call()  # it may share its prompt with what is inside, while those before it have to wait
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.leave(future.result(), "ignored")
+            elif self._called.pop(ticket, None) is not None:
+                self.order.withdraw(ticket)
+                self._call()  # the others may have waited for this one
+            raise
+
+    def leave(self, permit: Permit, outcome: Outcome) -> None:
+        """The request is over."""
+        self.concurrency.finished(permit.flight, outcome)
+        self.inside -= 1
+        self.order.over(permit.turn)
+        self._call()
+
+    def hold(self) -> None:
+        """Lets nobody in until `release`."""
+        self.held = True
+
+    def release(self) -> None:
+        """Ends a hold."""
+        if self.held:
+            self.held = False
+            self._call()
+
+    def _has_room(self) -> bool:
+        return not self.held and self.inside < self.concurrency.limit
+
+    def _permit(self, turn: Turn) -> Permit:
+        self.inside += 1
+        return Permit(turn, self.concurrency.sent(self.inside))
+
+    def _call(self) -> None:
+        """Lets in who may go."""
+        while self._has_room() and (ticket := self.order.next()) is not None:
+            future = self._called.pop(ticket)
+            if future.done():
+                self.order.over(ticket.turn)  # cancelled, and it has not had a chance to say so
+            else:
+                future.set_result(self._permit(ticket.turn))
 
 
-class AdaptiveLimit:
-    """Sends less when a server is overloaded, and not when a few requests are rejected.
+State: TypeAlias = Literal["closed", "open", "half-open"]
 
-    Time is counted in rounds of about a round trip. A round ends with the first success of a request that was sent in it, after as many
-    successes as the limit.
 
-    - Overload is a round with more rejections than are tolerated. The limit decreases to 0.7 of itself, but not below a capacity that is
-      known: the limit of the round before, if this one tried more; or the number of requests that succeed at once. That number is measured
-      without a clock: by the successes between the sending and the success of a request (Little's law; BBR samples its delivery rate in
-      the same way).
-    - After a decrease only requests that were sent later count, so there is one decrease per round trip.
-    - At a known capacity the limit stays for some rounds. Then, and at once after a decrease without a known capacity, it grows by 1, 2, 4
-      and so on, once per round without overload.
-    - A limit that is not reached does not grow.
+class Breaker:
+    """Stops asking a server that failed `threshold` times in a row, for a pause that doubles from `first` to `longest` seconds.
+
+    After the pause one request goes through; its result closes the breaker or opens it again (Nygard, Release It!, 2nd ed.,
+    chapter 5). Time is given from outside.
     """
 
-    def __init__(self, most: int) -> None:
-        """`most` is where it starts, and never exceeded."""
-        self._most = self._limit = most
-        self._decreases = self._round = self._successes = 0
-        self._sent = self._rejected = 0
-        """Of this round."""
-        self._reached = False
-        """Whether as many requests as the limit were in flight in this round."""
-        self._sum = self._samples = 0
-        """Of this round: how many requests succeeded at once."""
-        self._previous = 0.0
-        """The mean of the samples of the round before."""
-        self._measured = False
-        """Whether there was a success since the last decrease."""
-        self._last = 0
-        """The limit of the round before, if it grew after it."""
-        self._plateau = PLATEAU
-        self._wait = 0
-        """Rounds until the limit may grow."""
-        self._step = 1
+    def __init__(self, threshold: int = 5, first: float = 1.0, longest: float = 30.0) -> None:
+        self._threshold, self._first, self._longest = threshold, first, longest
+        self._failures = 0
+        self._pause = first
+        self._until = 0.0
+        self._probing = False
+        self.state: State = "closed"
 
-    @property
-    def limit(self) -> int:
-        """Requests at once, at least 1."""
-        return self._limit
+    def at(self, now: float) -> State:
+        """The state as a request would find it: one that is open is half-open once its pause is over."""
+        return "half-open" if self.state == "open" and now >= self._until else self.state
 
-    def sent(self, in_flight: int) -> Flight:
-        """A request is sent; `in_flight` counts it."""
-        self._sent += 1
-        self._reached |= in_flight >= self._limit
-        return Flight(self._decreases, self._round, self._successes)
+    def pause(self, now: float) -> float:
+        """Seconds until a request may go. Takes no permission."""
+        if self.state == "closed":
+            return 0.0
+        if now < self._until:
+            return self._until - now
+        return min(self._pause, 1.0) if self._probing else 0.0
 
-    def finished(self, flight: Flight, outcome: Outcome) -> None:
-        """A request has ended."""
-        if outcome == "success":
-            self._successes += 1
-            self._sum += self._successes - flight.successes
-            self._samples += 1
-            self._measured = True
-            if flight.round == self._round and self._samples >= self._limit:
-                self._grow()
-        elif outcome == "rejected" and flight.decreases == self._decreases:
-            self._rejected += 1
-            if self._rejected > TOLERATED_COUNT + TOLERATED_SHARE * self._sent:
-                self._decrease()
+    def wait(self, now: float) -> float:
+        """Seconds until a request may go; 0 takes the permission, which must be answered by `good`, `bad` or `nothing`."""
+        if (pause := self.pause(now)) == 0 and self.state != "closed":
+            self.state, self._probing = "half-open", True
+        return pause
 
-    def _capacity(self) -> int:
-        """Requests that succeed at once, as far as is known; 0 where nothing is."""
-        if not self._measured:
-            return self._last
-        now = self._sum / self._samples if 2 * self._samples >= self._limit else 0.0
-        return max(self._last, round(max(self._previous, now)))
+    def good(self) -> None:
+        """A request was answered."""
+        self._failures, self._pause, self._probing, self.state = 0, self._first, False, "closed"
 
-    def _decrease(self) -> None:
-        capacity, lower = self._capacity(), max(1, int(DECREASE * self._limit))
-        known = capacity >= lower
-        self._plateau = min(2 * self._plateau, LONGEST_PLATEAU) if known and self._step == 2 else PLATEAU
-        self._wait = self._plateau if known else 0
-        self._limit = min(self._limit, max(lower, capacity))
-        self._decreases += 1
-        self._measured, self._step = False, 1
-        self._begin_round()
+    def bad(self, now: float, *, trial: bool = True) -> None:
+        """A request failed by the server's fault; `trial` says whether it is the one that went through after the pause.
 
-    def _grow(self) -> None:
-        reached = self._reached
-        self._begin_round()
-        if self._wait:
-            self._wait -= 1
-        elif reached and self._limit < self._most:
-            self._last = self._limit
-            self._limit = min(self._most, self._limit + self._step)
-            self._step *= 2
+        Only a trial that fails makes the pause longer. What was under way when the breaker opened fails by the same fault, and says
+        nothing of how long that will last.
+        """
+        if self.state == "closed":
+            self._failures += 1
+            if self._failures < self._threshold:
+                return
+        elif self.state == "half-open" and trial:
+            self._pause = min(2 * self._pause, self._longest)
+        else:
+            return
+        self.state, self._until, self._probing = "open", now + self._pause, False
 
-    def _begin_round(self) -> None:
-        self._previous = self._sum / self._samples if self._samples else 0.0
-        self._round += 1
-        self._sent = self._rejected = self._sum = self._samples = self._last = 0
-        self._reached = False
+    def nothing(self) -> None:
+        """A request ended without telling anything of the server: it was cancelled, or wrong itself."""
+        self._probing = False

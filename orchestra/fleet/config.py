@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 import msgspec
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from orchestra.errors import InputError, InputErrors
-from orchestra.events import Usage
-from orchestra.fleet.config_faults import faults, meant, misnamed
-from orchestra.fleet.order import Ordering
-from orchestra.values import yaml
-from orchestra.values.json import canonical, digest
-from orchestra.values.labels import Label
-from orchestra.xdg import expanded
+from orchestra.core.errors import InputError, InputErrors
+from orchestra.core.events import Usage
+from orchestra.core.labels import Label
+from orchestra.core.xdg import expanded
+from orchestra.fleet.config_errors import faults, meant, misnamed
+from orchestra.fleet.scheduling import Ordering
+from orchestra.schema import strict_yaml
+from orchestra.schema.strict_json import canonical, digest
 
 PROTOCOL = 3
 """Version of what supervisor and clients say to each other; part of the fleet's digest, so that unlike ones never meet."""
@@ -481,7 +481,7 @@ def parse(text: str, file: str) -> FleetConfig:
 
     Raises `InputError`: L-codes for what is no YAML, F100 at each place that is wrong.
     """
-    marked = yaml.load(text, file)
+    marked = strict_yaml.load(text, file)
     try:
         config = FleetConfig.model_validate_json(msgspec.json.encode(marked.value))
     except ValidationError as error:

@@ -22,9 +22,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from orchestra.core.atomic_files import write_file
 from orchestra.fleet.config import LocalServer
-from orchestra.values.json import canonical, digest
-from orchestra.whole import write_file
+from orchestra.schema.strict_json import canonical, digest
 
 Dtype: TypeAlias = Literal["bfloat16", "float32"]
 CPUINFO = Path("/proc/cpuinfo")
@@ -175,7 +175,7 @@ def cached_speeds(cpu: Cpu, cache: Path) -> Speeds | None:
 
 def measure_speeds(cpu: Cpu, cache: Path) -> Speeds | None:
     """Times products of both types in a child process, and keeps the result. None where PyTorch is missing or the child fails."""
-    command = [sys.executable, "-P", "-m", "orchestra.fleet.cpu_products"]
+    command = [sys.executable, "-P", "-m", "orchestra.fleet.vllm_cpu.product_timing"]
     environment = {**os.environ, **limits(os.environ), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     try:
         done = subprocess.run(  # noqa: S603 - a constant command

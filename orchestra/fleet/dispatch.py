@@ -11,34 +11,34 @@ from typing import Any
 
 import msgspec
 
-from orchestra.agent.card import Card
-from orchestra.agent.output import Parsed, Reader
-from orchestra.agent.prompt import Constraining, Prompt
-from orchestra.clock import SystemClock
-from orchestra.doors import Call, Chunk, Clock, Done, Measure, Refused, Reply
-from orchestra.errors import FleetError, InputError
-from orchestra.events import NOTHING, Usage
+from orchestra.agents.card import Card
+from orchestra.agents.output_parser import Parsed, Reader
+from orchestra.agents.prompt import Constraining, Prompt
+from orchestra.core.clock import SystemClock
+from orchestra.core.errors import FleetError, InputError
+from orchestra.core.events import NOTHING, Usage
+from orchestra.core.protocols import Call, Chunk, Clock, Done, Measure, Refused, Reply
 from orchestra.fleet.adapters import Residency, check_slots
-from orchestra.fleet.addresses import LocalAddresses, Mode
-from orchestra.fleet.bases import Bases
-from orchestra.fleet.choice import Choice, choose, held
-from orchestra.fleet.client import Client, OnText
+from orchestra.fleet.base_models import Bases
+from orchestra.fleet.call_estimates import Gauge
+from orchestra.fleet.card_versions import current
 from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
-from orchestra.fleet.config_faults import meant
-from orchestra.fleet.control import Supervision
-from orchestra.fleet.faults import Fault, traits
-from orchestra.fleet.gauge import Gauge
-from orchestra.fleet.metrics import Load
-from orchestra.fleet.order import Turn
-from orchestra.fleet.prefixes import Prefix, prefix
+from orchestra.fleet.config_errors import meant
+from orchestra.fleet.http.addresses import LocalAddresses, Mode
+from orchestra.fleet.http.client import Wire
+from orchestra.fleet.http.model_server import Client, OnText
+from orchestra.fleet.http.openai_protocol import Chat, Completion
+from orchestra.fleet.prefix_cache import Prefix, prefix
 from orchestra.fleet.progress import Report, silent
-from orchestra.fleet.protocol import Chat, Completion
 from orchestra.fleet.readiness import Readiness, within
-from orchestra.fleet.send import Deadline, Sender
+from orchestra.fleet.request_errors import Fault, traits
+from orchestra.fleet.scheduling import Turn
+from orchestra.fleet.sender import Deadline, Sender
+from orchestra.fleet.server_selection import Choice, choose, held
 from orchestra.fleet.status import FleetStatus, Heard, status
-from orchestra.fleet.versions import current
-from orchestra.fleet.weights import Pantry
-from orchestra.fleet.wire import Wire
+from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.vllm_metrics import Load
+from orchestra.fleet.weights.weights import Pantry
 
 WARM = 0.7
 """The temperature of samples of an agent whose own is 0: that of self-consistency (Wang et al. 2022, https://arxiv.org/abs/2203.11171)."""

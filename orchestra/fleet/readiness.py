@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import msgspec
 
-from orchestra.doors import Call
-from orchestra.errors import FleetError
-from orchestra.fleet.choice import Choice
+from orchestra.core.errors import FleetError
+from orchestra.core.protocols import Call
 from orchestra.fleet.config import Endpoint, FleetConfig
+from orchestra.fleet.server_selection import Choice
 
 AGAIN = 60.0
 """Seconds after which a server that did not come up is started again, where another one answers meanwhile."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from orchestra.errors import FleetError
+from orchestra.core.errors import FleetError
 from orchestra.fleet.config import Endpoint, LocalServer
 
 HIDDEN = "[the key]"

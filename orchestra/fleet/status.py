@@ -11,11 +11,11 @@ import msgspec
 from orchestra.fleet.secrets import lacking
 
 if TYPE_CHECKING:
-    from orchestra.fleet.addresses import Mode
     from orchestra.fleet.config import Endpoint, FleetConfig, LocalServer
-    from orchestra.fleet.faults import Fault
-    from orchestra.fleet.reports import ServerReport, SupervisorReport
-    from orchestra.fleet.send import Line
+    from orchestra.fleet.http.addresses import Mode
+    from orchestra.fleet.request_errors import Fault
+    from orchestra.fleet.sender import Line
+    from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
 
 State: TypeAlias = Literal["ready", "unknown", "idle", "starting", "restarting", "stopped", "failed"]
 """`ready` has answered, `unknown` was not heard of lately, `idle` is a local server that the first call starts."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
-from orchestra.doors import CallUsage, RunUsage
-from orchestra.events import NOTHING, Event, Usage
+from orchestra.core.events import NOTHING, Event, Usage
+from orchestra.core.protocols import CallUsage, RunUsage
+from orchestra.core.tags import PREFIX
 from orchestra.journal.usage import usage_of
-from orchestra.tags import PREFIX
 
 Key: TypeAlias = str
 """What costs are summed up by: one of `KEYS`, or `tag:NAME`. `agent` is whoever was asked, a tool too; `day` and `month` are those in which

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, assert_never
 
-from orchestra.events import (
+from orchestra.core.events import (
     NOTHING,
     Answered,
     Asked,
@@ -29,10 +29,10 @@ from orchestra.events import (
     Usage,
     Verdict,
 )
-from orchestra.journal.error import damaged
+from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value
+from orchestra.core.paths import parent
+from orchestra.journal.errors import damaged
 from orchestra.journal.summary import planned
-from orchestra.paths import parent
-from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 
 RowKind: TypeAlias = Literal["call", "each", "loop", "turn", "check", "block", "node"]
 """`call` asked an agent or a tool; `each` has elements; `loop` has turns, or is a plan, and `turn` is one of them, or one of its versions;

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from orchestra.doors import Letter, Message, RunSummary, Skimmed
-from orchestra.events import AttemptFinished, Event
-from orchestra.journal.error import closed, ended, held, never_appended, no_run, other_writer, this_process, undelivered
+from orchestra.core.events import AttemptFinished, Event
+from orchestra.core.protocols import Letter, Message, RunSummary, Skimmed
+from orchestra.journal.errors import closed, ended, held, never_appended, no_run, other_writer, this_process, undelivered
 from orchestra.journal.summary import Line, Tally, message, named, unheld
-from orchestra.values.json import digest
+from orchestra.schema.strict_json import digest
 
 MAX_BLOBS = 16 << 20
 """Bytes of blobs that are kept at most where a journal does not keep everything; the latest stay."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from orchestra.doors import Message, RunSummary
-from orchestra.events import NOTHING, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, TurnStarted, Usage, opened
-from orchestra.journal.error import JournalError, after_the_end
-from orchestra.tags import is_tag
+from orchestra.core.events import NOTHING, AttemptFinished, Event, NodeFinished, RunFinished, RunStarted, TurnStarted, Usage, opened
+from orchestra.core.protocols import Message, RunSummary
+from orchestra.core.tags import is_tag
+from orchestra.journal.errors import JournalError, after_the_end
 
 
 @dataclass(slots=True)

@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from orchestra.doors import CallUsage, RunUsage
-from orchestra.events import NOTHING, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, TurnStarted, Usage
+from orchestra.core.events import NOTHING, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, TurnStarted, Usage
+from orchestra.core.protocols import CallUsage, RunUsage
 from orchestra.journal.summary import planned
 
 COUNTED = frozenset({RunStarted, AttemptStarted, AttemptFinished, TurnStarted, RunFinished})
@@ -93,7 +93,8 @@ class UsageFold:
             calls.usage += usage
 
     def _of(self, name: str, model: str, server: str, usage: Usage) -> _Calls:
-        # Whether a call has a price depends on which kinds of tokens it took, and on whether it cost money (`orchestra.costs.unpriced`):
+        # Whether a call has a price depends on which kinds of tokens it took, and on whether it cost money
+        # (`orchestra.app.costs.unpriced`):
         # calls that differ in that are not summed up, so that the sum is priced as each of them.
         cached, prompt = usage.cached_tokens, usage.prompt_tokens
         kind = (name, model, server, prompt > cached, cached > 0 < prompt, usage.output_tokens > 0, usage.money != 0)

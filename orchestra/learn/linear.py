@@ -12,9 +12,9 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from orchestra.agent.arrays import packed
-from orchestra.agent.classical import Classifier, Features, Layout, NumberLayout, Regressor, length_steps
-from orchestra.learn.texts import Labelled, fold_of
+from orchestra.agents.inference.array_files import packed
+from orchestra.agents.inference.linear import Classifier, Features, Layout, NumberLayout, Regressor, length_steps
+from orchestra.learn.encoders.texts import Labelled, fold_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Unless literals are allowed, the offer has the occurrences of its request, and of every call with effects:
 
 - the request asks for something to be done; of several tools with effects it names the one that is called;
-- each constant occurs in the request (`orchestra.router.occurrences`); of choices that the tool declares only those that the request names,
+- each constant occurs in the request (`orchestra.router.constants`); of choices that the tool declares only those that the request names,
   where it names some; a list has one constant at most, and no call goes over a list of constants;
 - a second call of one tool needs a place of its own in the request that is written like the first one: the same words between the
   constants, and either the same words before them, or a plain `and` after the first call's place.
@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any, TypeAlias
 
-from orchestra.router.nearness import mentions
-from orchestra.router.notation import Argument, Literal, Reference, Step
-from orchestra.router.occurrences import Occurrences, Span
-from orchestra.router.offer import Offer, Skill, statable
+from orchestra.core.untrusted_text import shortened
+from orchestra.router.capabilities import Offer, Skill, statable
+from orchestra.router.constants import Occurrences, Span
+from orchestra.router.plan_syntax import Argument, Literal, Reference, Step
 from orchestra.router.sentences import FILLER, Mood, Sentence
-from orchestra.values.schema import choices
-from orchestra.values.text import shortened
-from orchestra.values.types import Schema, Validator, bundled, under
+from orchestra.router.suggestions import mentions
+from orchestra.schema.json_schema import choices
+from orchestra.schema.types import Schema, Validator, bundled, under
 
 UNSTATED, REPEATED, UNASKED, UNNAMED = "R026", "R027", "R028", "R029"
 """The codes of a constant that is not in the request, of more calls than it asks for, of a request that asks for none, and of a tool that

@@ -14,8 +14,8 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from orchestra.verify.numbers import Number, days, numbers
-from orchestra.verify.quotes import fold
+from orchestra.text.numbers.numbers import Number, days, numbers
+from orchestra.text.quotes import fold
 
 Kind: TypeAlias = tuple[Any, ...]
 """What a piece is: `("word",)`, `("name",)`, `("quoted",)`, `("date", …)`, `("number", …)`, `("sign",)`. Literals of one kind can stand

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestra.agent.types import project_models
-from orchestra.errors import InputError
-from orchestra.router.notation import ELEMENT, INPUT, Answer, Argument, Line, Literal, Reference, Step
-from orchestra.router.offer import Offer, Scope
-from orchestra.values.schema import show
-from orchestra.values.text import counted
-from orchestra.values.types import Schema, branches, elements, parse_type
-from orchestra.workflow.nodes import Graph
-from orchestra.workflow.signatures import models_of
-from orchestra.workflow.syntax import escaped
+from orchestra.agents.card_types import project_models
+from orchestra.core.errors import InputError
+from orchestra.core.untrusted_text import counted
+from orchestra.router.capabilities import Offer, Scope
+from orchestra.router.plan_syntax import ELEMENT, INPUT, Answer, Argument, Line, Literal, Reference, Step
+from orchestra.schema.json_schema import show
+from orchestra.schema.types import Schema, branches, elements, parse_type
+from orchestra.workflows.expressions.parser import escaped
+from orchestra.workflows.model import Graph
+from orchestra.workflows.python.signatures import models_of
 
 
 @dataclass(frozen=True, slots=True)

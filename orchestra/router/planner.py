@@ -15,14 +15,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from orchestra.router import telling
-from orchestra.router.gates import IDLE, UNSERVED, Rejection, judge, line_of, refusals
-from orchestra.router.grammar import BEGUN, NoStep, plan_grammar, step_grammar
-from orchestra.router.notation import Answer, Line, Reference, Step, lines, read
-from orchestra.router.offer import Offer
+from orchestra.router import prompt
+from orchestra.router.capabilities import Offer
+from orchestra.router.multi_part import Unserved, countable, had_all, unserved
 from orchestra.router.plan import Plan
-from orchestra.router.several import Unserved, countable, had_all, unserved
+from orchestra.router.plan_grammar import BEGUN, NoStep, plan_grammar, step_grammar
+from orchestra.router.plan_syntax import Answer, Line, Reference, Step, lines, read
 from orchestra.router.shortlist import nearest_skill
+from orchestra.router.validation import IDLE, UNSERVED, Rejection, judge, line_of, refusals
 
 DECLINED = "R014"
 """The code of a plan that is `return nothing`."""
@@ -195,7 +195,7 @@ def declined(request: Request) -> Unplanned:
 def _nearest(request: Request) -> str:
     """What of the offer has most words in common with the request."""
     found = nearest_skill(list(request.offer.skills.values()), request.text)
-    return "" if found is None else f"the nearest is {telling.line(found)}"
+    return "" if found is None else f"the nearest is {prompt.line(found)}"
 
 
 def _tried(line: Line, request: Request, number: int) -> Iterator[Rejection]:
@@ -248,18 +248,18 @@ def _ask(state: Drafting, *, begun: bool = False) -> tuple[Drafting, Wanted]:
         if begun:  # every call that is left stands already
             return _ask(state)
         reason = str(error) if len(state.steps) < offer.limits.steps else "the steps are used up, and none gives what is wanted"
-        wanted = f"wanted is {telling.kind(offer.returns)}, at hand {', '.join(offer.values) or 'nothing'}"
+        wanted = f"wanted is {prompt.kind(offer.returns)}, at hand {', '.join(offer.values) or 'nothing'}"
         wanted += "".join(f"; {name} {why}" for name, (code, why) in offer.left_out.items() if code == "R021")
         fault = Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, wanted)
         return state, Unplanned((*state.rejected, *([] if state.steps else refusals(offer)), fault), state.steps)
     feedback = tuple(map(str, state.rejected))
     told = {
-        "skills": telling.skills(offer.skills.values()),
-        "values": telling.values(offer.values),
+        "skills": prompt.skills(offer.skills.values()),
+        "values": prompt.values(offer.values),
         "plan": "\n".join([*map(str, state.steps), *([BEGUN] if begun else [])]),
     }
-    rest = request.room - sum(map(telling.tokens, (*told.values(), _with("", feedback, request.failed)))) if request.room else 0
-    text = telling.cut(shortened(request.text), max(rest, telling.LEAST) if request.room else telling.MAX_TOKENS)
+    rest = request.room - sum(map(prompt.tokens, (*told.values(), _with("", feedback, request.failed)))) if request.room else 0
+    text = prompt.cut(shortened(request.text), max(rest, prompt.LEAST) if request.room else prompt.MAX_TOKENS)
     inputs = {"request": _with(text, feedback, request.failed), **told, "grammar": grammar}
     return state, Ask(inputs, feedback, state.larger)
 
@@ -274,7 +274,7 @@ def _with(request: str, feedback: tuple[str, ...], failed: tuple[tuple[str, str]
 
 def shortened(text: str) -> str:
     """A request as a model is shown it."""
-    if len(text) <= telling.MAX_REQUEST:
+    if len(text) <= prompt.MAX_REQUEST:
         return text
-    half = telling.MAX_REQUEST // 2
+    half = prompt.MAX_REQUEST // 2
     return f"{text[:half]}\n[…]\n{text[-half:]}"

@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestra.router.grounds import readers
-from orchestra.router.notation import CUT, ELEMENT, Reference, Step
-from orchestra.router.offer import Offer, Scope, Skill, parts, statable
+from orchestra.router.capabilities import Offer, Scope, Skill, parts, statable
+from orchestra.router.grounding import readers
+from orchestra.router.plan_syntax import CUT, ELEMENT, Reference, Step
+from orchestra.schema.types import Schema, branches, elements
 from orchestra.tools import TOOLS
 from orchestra.tools.search import scores
-from orchestra.values.types import Schema, branches, elements
 
 MOST = 16
 """Skills of a shortlist, where nothing else is said."""

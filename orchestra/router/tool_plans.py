@@ -1,7 +1,8 @@
 """Plans for any list of tools: what a model reads of the list, the grammar of its answer, and the graph that the answer is.
 
 The tools come with a request and are nobody's here: they have names, perhaps descriptions and parameters, and nothing of them runs. So
-there are no types of results to wire by, as `orchestra.router.grammar` has for the tools of a project. The lines are the same notation:
+there are no types of results to wire by, as `orchestra.router.plan_grammar` has for the tools of a project. The lines
+are the same notation:
 
     s1 = search_flights(to="Rome")
     s2 = book(s1, seat="window")
@@ -19,15 +20,16 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from orchestra.agent.calls import parameters
-from orchestra.agent.grammar import bounded, decodable, json_text, literal
-from orchestra.errors import InputError
-from orchestra.router import telling
-from orchestra.router.notation import COMPACT, CUT, WORD, NotPlan, Reference, Step, read_plan
-from orchestra.router.notation import Literal as Stated
+from orchestra.agents.evidence_grammar import bounded, decodable, json_text, literal
+from orchestra.agents.function_calls import parameters
+from orchestra.core.errors import InputError
+from orchestra.core.suggestions import nearest
+from orchestra.router import prompt
+from orchestra.router.plan_syntax import COMPACT, CUT, WORD, NotPlan, Reference, Step, read_plan
+from orchestra.router.plan_syntax import Literal as Stated
+from orchestra.schema.types import Schema
+from orchestra.text.keywords import content
 from orchestra.tools.search import scores
-from orchestra.values.types import Schema, nearest
-from orchestra.values.words import content
 
 if TYPE_CHECKING:
     from orchestra.router.tools import Style
@@ -72,7 +74,7 @@ class Declared:
     def told(self, task: frozenset[str]) -> str:
         """Its line, and its description where that shares a word with the task which its name has not."""
         more = (content(self.description) & task) - content(" ".join(CUT.findall(self.name)).casefold())
-        return f"{self.line}: {telling.sentence(self.description)}" if more else self.line
+        return f"{self.line}: {prompt.sentence(self.description)}" if more else self.line
 
 
 def declared(tools: Sequence[Any]) -> list[Declared]:
@@ -292,5 +294,5 @@ def lines(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[int]], to
 
 
 def _kind(kind: Schema) -> str:
-    said = telling.kind(kind)
+    said = prompt.kind(kind)
     return "" if said in ("str", "object", "any") or not kind else f": {said}"

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestra.workflow.steps import tool
+from orchestra.workflows.python.steps import tool
 
 Style: TypeAlias = Literal["calls", "steps"]
 

@@ -11,7 +11,8 @@
 `SimulatedWorkers` stand where fleet and tools stand; `SimulatedServer` stands where a vLLM server stands, for tests of what
 speaks HTTP. Everything is seeded: the same seed gives the same run, and a failing seed prints how to repeat it.
 
-With pytest there is less to write: the fixtures `simulated` and `cassette` of `orchestra.testing.plugin` (docs/testing.md). Names are
+With pytest there is less to write: the fixtures `simulated` and `cassette` of `orchestra.testing.pytest_plugin`
+(docs/testing.md). Names are
 loaded at first use, because pytest imports this package at its start wherever Orchestra is installed.
 """
 
@@ -21,14 +22,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestra.doors import Done, Refused
+    from orchestra.core.protocols import Done, Refused
     from orchestra.testing.cassette import CassetteError, Player, Recorder
-    from orchestra.testing.clock import Deadlock, Leak, VirtualClock, VirtualLoop, run_simulated
-    from orchestra.testing.endpoint import EndpointFaults, Request, first
-    from orchestra.testing.instances import NoInstance, instance
-    from orchestra.testing.server import Behaviour, SimulatedServer, SimulatedVLLM
+    from orchestra.testing.fake_vllm.faults import EndpointFaults, Request, first
+    from orchestra.testing.fake_vllm.server import Behaviour, SimulatedServer, SimulatedVLLM
+    from orchestra.testing.fake_workers import Faults, SimulatedWorkers, from_schemas, in_turn
+    from orchestra.testing.schema_samples import NoInstance, instance
     from orchestra.testing.simulation import Simulated, Taped
-    from orchestra.testing.workers import Faults, SimulatedWorkers, from_schemas, in_turn
+    from orchestra.testing.virtual_clock import Deadlock, Leak, VirtualClock, VirtualLoop, run_simulated
 
 __all__ = [
     "Behaviour",

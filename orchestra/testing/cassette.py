@@ -23,13 +23,13 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from orchestra.clock import SystemClock
-from orchestra.doors import UNMEASURED, Call, Chunk, Clock, Done, Measure, Refused, Reply, Workers
-from orchestra.errors import OrchestraError
-from orchestra.testing.difference import differences, likeness
-from orchestra.testing.tape import RECORD, CassetteError, Cost, Entry, Refusal, Text, asked, read, render
-from orchestra.values.json import canonical, digest
-from orchestra.values.labels import Label, may_go
+from orchestra.core.clock import SystemClock
+from orchestra.core.errors import OrchestraError
+from orchestra.core.labels import Label, may_go
+from orchestra.core.protocols import UNMEASURED, Call, Chunk, Clock, Done, Measure, Refused, Reply, Workers
+from orchestra.schema.strict_json import canonical, digest
+from orchestra.testing.cassette_diff import differences, likeness
+from orchestra.testing.cassette_file import RECORD, CassetteError, Cost, Entry, Refusal, Text, asked, read, render
 
 __all__ = ["CassetteError", "Player", "Prompts", "Recorder"]
 

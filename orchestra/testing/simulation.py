@@ -20,25 +20,26 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
-from orchestra.app import Orchestra
-from orchestra.clock import SystemClock
-from orchestra.config import Settings
-from orchestra.doors import Call, Clock, Done, Measure, Refused, Reply, Workers
-from orchestra.errors import InputError, OrchestraError
-from orchestra.inputs import jsonable
+from orchestra.app.inputs import jsonable
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.result import Result
+from orchestra.app.run import Run
+from orchestra.app.workers import Troupe
+from orchestra.core.clock import SystemClock
+from orchestra.core.errors import InputError, OrchestraError
+from orchestra.core.labels import Label
+from orchestra.core.protocols import Call, Clock, Done, Measure, Refused, Reply, Workers
+from orchestra.core.settings import Settings
+from orchestra.core.suggestions import nearest
 from orchestra.journal.memory import MemoryJournal
-from orchestra.result import Result
-from orchestra.run import Run
+from orchestra.schema.json_schema import show
+from orchestra.schema.strict_json import canonical, digest
+from orchestra.schema.types import Validator
 from orchestra.testing.cassette import Player, Recorder
-from orchestra.testing.clock import VirtualClock
-from orchestra.testing.tape import missing
-from orchestra.testing.workers import NO_FAULTS, Answer, Faults, Latency, SimulatedWorkers, from_schemas, in_place
-from orchestra.values.json import canonical, digest
-from orchestra.values.labels import Label
-from orchestra.values.schema import show
-from orchestra.values.types import Validator, nearest
-from orchestra.workers import Troupe
-from orchestra.workflow.steps import Step
+from orchestra.testing.cassette_file import missing
+from orchestra.testing.fake_workers import NO_FAULTS, Answer, Faults, Latency, SimulatedWorkers, from_schemas, in_place
+from orchestra.testing.virtual_clock import VirtualClock
+from orchestra.workflows.python.steps import Step
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from orchestra.values.models import Cell
-from orchestra.workflow.steps import tool
+from orchestra.schema.builtin_models import Cell
+from orchestra.workflows.python.steps import tool
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from orchestra.verify.numbers import Number
+    from orchestra.text.numbers.numbers import Number
 
 _FIGURE = re.compile(r"[$€£¥(\s-]*\d[\d,]*(?:\.\d+)?[)\s%]*")
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -32,8 +32,8 @@ def cells(
     Of several cells with the same number it is the one whose row and column have most words in common with the question, the first where
     they are equal. What stands in no cell, such as a factor of a hundred or words of a paragraph, has none.
     """
-    from orchestra.values.words import content
-    from orchestra.verify.numbers import numbers
+    from orchestra.text.keywords import content
+    from orchestra.text.numbers.numbers import numbers
 
     every = list(_cells(table))
     if places is not None:
@@ -75,7 +75,7 @@ def _values(number: Number) -> tuple[Fraction, ...]:
 def _operands(expression: str | None) -> list[Fraction]:
     from fractions import Fraction
 
-    from orchestra.values import arithmetic
+    from orchestra.text import arithmetic
 
     try:
         return [] if expression is None else [Fraction(one) for one in arithmetic.operands(expression)]
@@ -84,7 +84,7 @@ def _operands(expression: str | None) -> list[Fraction]:
 
 
 def _best(candidates: Sequence[Cell], asked: frozenset[str]) -> Cell:
-    from orchestra.values.words import content
+    from orchestra.text.keywords import content
 
     return max(candidates, key=lambda cell: len(asked & content(f"{cell.row_heading} {cell.column_heading}")))
 

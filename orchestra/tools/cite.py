@@ -7,10 +7,10 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestra.doors import Source
+from orchestra.core.protocols import Source
+from orchestra.schema.builtin_models import Answer, Citation, Passage, Reading
 from orchestra.tools.passages import sentence, sentence_ends
-from orchestra.values.models import Answer, Citation, Passage, Reading
-from orchestra.workflow.steps import tool
+from orchestra.workflows.python.steps import tool
 
 MOST = 3
 """Citations of an answer at most."""
@@ -34,7 +34,7 @@ def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]
     here and not by a model; where it stands in several, by the one that shares most words with the question. The citation is the passage's
     own text, so that `document.text[start:end] == quote`. Readings of the same answer add up: a passage of rank r counts 1/r.
     """
-    from orchestra.values.words import content
+    from orchestra.text.keywords import content
 
     asked = content(question)
     groups: dict[str, list[_Candidate]] = {}
@@ -50,7 +50,7 @@ def cite(question: str, readings: Sequence[Reading], passages: Sequence[Passage]
 
 
 def _candidate(answer: str, asked: frozenset[str], passages: Sequence[Passage]) -> _Candidate | None:
-    from orchestra.values.words import content
+    from orchestra.text.keywords import content
 
     if not _normal(answer):
         return None
@@ -64,7 +64,7 @@ def _candidate(answer: str, asked: frozenset[str], passages: Sequence[Passage]) 
 
 def _sentences(answer: str, text: str) -> Iterator[tuple[int, int]]:
     """The sentences that an answer stands in."""
-    from orchestra.verify import quotes
+    from orchestra.text import quotes
 
     after, ends = 0, list[int]()
     while span := quotes.find(answer, (Source(text[after:]),)):

@@ -6,7 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-from orchestra.values.models import Document, Passage
+from orchestra.schema.builtin_models import Document, Passage
 
 LONGEST = 1_200
 """Characters of a passage at most, where a sentence ends in time: about 300 tokens, a small model's reading span."""

@@ -6,10 +6,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestra.errors import InputError
+from orchestra.core.errors import InputError
+from orchestra.schema.builtin_models import Document, Passage
 from orchestra.tools.passages import split
-from orchestra.values.models import Document, Passage
-from orchestra.workflow.steps import tool
+from orchestra.workflows.python.steps import tool
 
 if TYPE_CHECKING:
     import numpy
@@ -63,7 +63,7 @@ def _zeros(length: int) -> NDArray[numpy.float32]:
 
 def _terms(text: str) -> list[str]:
     """The words of a text as they are compared: NFKC, casefold, no plural `s`, no words that every text has."""
-    from orchestra.values.words import STOP_WORDS, WORD
+    from orchestra.text.keywords import STOP_WORDS, WORD
 
     words = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
     return [_singular(word) for word in words if word not in STOP_WORDS]

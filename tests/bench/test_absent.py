@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from bench.absent import AFTERWARDS, HEADS, OTHERWISE, REFUSED, SAID, SERVED, SKILLS, UNSAID, WHOLE, Told, Wanted, requests, table
-from orchestra.cli.undone import Idle
-from orchestra.planning import Draft
-from orchestra.router.gates import Rejection
-from orchestra.router.notation import read_plan
+from orchestra.app.planning import Draft
+from orchestra.cli.run.empty_steps import Idle
 from orchestra.router.plan import plan_of
+from orchestra.router.plan_syntax import read_plan
 from orchestra.router.planner import DECLINED
-from tests.router.test_several import BOTH, FLIGHT, PENS
-from tests.router.test_several import offer as offered
+from orchestra.router.validation import Rejection
+from tests.router.test_multi_part import BOTH, FLIGHT, PENS
+from tests.router.test_multi_part import offer as offered
 
 NAMED = f'nothing serves "{FLIGHT}"'
 ON_BOTH = f's1 = calculator(question="{PENS}")\ns2 = support_desk(message="{FLIGHT}")\nreturn s1, s2'

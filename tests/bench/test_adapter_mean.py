@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 
 from bench.adapter_mean import DOWN, MANIFEST, UP, WEIGHTS, mean, mean_of_arrays, write, write_encoder  # noqa: E402
-from orchestra.agent.arrays import packed  # noqa: E402
+from orchestra.agents.inference.array_files import packed  # noqa: E402
 
 LAYER = "model.layers.0.q_proj"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from bench.answer_sheets import SETS, Arm, Sheet, as_input, read
-from orchestra.agent.card import Card
-from orchestra.agent.registry import builtin_folder
-from orchestra.learn.questions import Question
+from orchestra.agents.card import Card
+from orchestra.agents.registry import builtin_folder
+from orchestra.learn.evaluation.rows import Question
 
 TEXT = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"], "additionalProperties": False}
 CARD = Card.declared("reader", input=TEXT, output={"type": "string"}, prompt="{{ question }}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.batched import Batched, spread
-from orchestra.testing.encoder import write_encoder
+from orchestra.testing.tiny_encoder import write_encoder
 
 
 @pytest.mark.parametrize("kind", ["bert", "mpnet"])

@@ -11,10 +11,10 @@ import pytest
 from bench.calculator_data import renumbered
 from bench.calculator_stories import Template, problems, stories, templates
 from bench.gsm8k import KNOWN, Solved, drawn, last, numbers, solved, told
-from orchestra.agent.card import Card
-from orchestra.agent.output import Parsed, Reader
-from orchestra.learn.dataset import Row
-from orchestra.values.arithmetic import evaluate
+from orchestra.agents.card import Card
+from orchestra.agents.output_parser import Parsed, Reader
+from orchestra.learn.data.dataset import Row
+from orchestra.text.arithmetic import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = "Mia sold 48 clips in April, and half as many in May. Every clip costs $3. How much did she get in both months?"

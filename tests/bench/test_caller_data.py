@@ -10,10 +10,10 @@ import pytest
 
 from bench.caller_data import NoAnswer, among, answered, chosen, edited, unanswerable
 from bench.caller_items import Item
-from orchestra.agent.card import Card
-from orchestra.agent.registry import builtin_folder
-from orchestra.values.json import canonical, digest
-from orchestra.values.types import Validator
+from orchestra.agents.card import Card
+from orchestra.agents.registry import builtin_folder
+from orchestra.schema.strict_json import canonical, digest
+from orchestra.schema.types import Validator
 
 
 def function(name: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import pytest
 from bench.answer_sheets import Set, Sheet, read
 from bench.cascade import AFTER, VOTES, Tier, arms_of, ensemble_of, gap, pair, tiers_of, voted
 from bench.page import renewed
-from orchestra.agent.card import Card
-from orchestra.agent.classical import Regressor
-from orchestra.agent.registry import builtin_folder
-from orchestra.learn import questions
-from orchestra.learn.questions import Question
+from orchestra.agents.card import Card
+from orchestra.agents.inference.linear import Regressor
+from orchestra.agents.registry import builtin_folder
+from orchestra.learn.evaluation import rows as rows_module
+from orchestra.learn.evaluation.rows import Question
 
 CARD = Card.load(builtin_folder("agents") / "generative_calculator")
 SVAMP = Set("svamp", "generative_calculator", "svamp")
@@ -55,7 +55,7 @@ def written(folder: Path, count: int) -> None:
 
 def test_tiers_are_those_rows_that_all_have_answered(tmp_path: Path) -> None:
     written(tmp_path, 12)
-    known, tiers = tiers_of(SVAMP, CARD, questions.Test("svamp", "", rows(15)), tmp_path)
+    known, tiers = tiers_of(SVAMP, CARD, rows_module.Test("svamp", "", rows(15)), tmp_path)
     assert len(known) == 12
     assert [tier.share for tier in tiers] == [0.0, 0.5, pytest.approx(8 / 12)]
     assert [tier.tokens for tier in tiers] == [(10.0, 2.0), (10.0, 2.0), (50.0, 10.0)]
@@ -69,7 +69,7 @@ def test_the_ensemble_that_an_agent_is_a_member_of_is_a_tier_of_its_own(tmp_path
     ensemble = ensemble_of(cards["generative_reader"], cards)
     assert ensemble is cards["reader"]
     assert ensemble_of(cards["reader"], cards) is None
-    test = questions.Test("svamp", "", rows(15))
+    test = rows_module.Test("svamp", "", rows(15))
     arms = list(arms_of(SVAMP, CARD, test, ensemble))
     assert [arm.name for arm in arms[:4]] == ["adapter", "untuned", "ensemble", "sample1"]
     assert arms[2].card.name == "reader"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from bench.certified_workflows import HEAD, POOL, WORKFLOWS, judged, later, pooled, right_of, table, unanswered
 from bench.machine import ROOT
-from orchestra.config import Settings
-from orchestra.learn import questions
-from orchestra.learn.questions import Question
-from orchestra.project import Project
+from orchestra.app.project import Project
+from orchestra.core.settings import Settings
+from orchestra.learn.evaluation import rows
+from orchestra.learn.evaluation.rows import Question
 
 READING, _ = WORKFLOWS
 ROWS = [
@@ -38,7 +38,7 @@ def test_each_question_has_its_own_passage_among_those_of_the_other_set_and_the_
 
 
 def test_the_certificate_is_made_on_some_rows_and_judged_on_the_others(tmp_path: Path) -> None:
-    test = questions.Test("made up", "0", pooled(ROWS))
+    test = rows.Test("made up", "0", pooled(ROWS))
     answers = {
         row.id: ({"text": row.id.removeprefix("written-") if row.expected["answers"] else "none", "citations": []}, 0.9)
         for row in test.questions

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from bench.ensembles import ENOUGH, LAST, line, oracle, until, ways
-from orchestra.agent.pooling import Answer
-from orchestra.learn.metrics import Measure, metric
-from orchestra.learn.questions import Question
-from orchestra.learn.questions import Test as Rows
+from orchestra.agents.ensemble_voting import Answer
+from orchestra.learn.evaluation.metrics import Measure, metric
+from orchestra.learn.evaluation.rows import Question
+from orchestra.learn.evaluation.rows import Test as Rows
 
 ROWS = [
     [Answer({"answer": "one"}, 0.97), Answer({"answer": "two"}, 0.98)],

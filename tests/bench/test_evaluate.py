@@ -14,8 +14,8 @@ import pytest
 from bench.evaluate import OWN, Task, carry_out, in_order, main, needed, tasks_of, write
 from bench.evaluation_tables import Measured, card_with, page_with, rates_of, reached
 from bench.machine import ROOT
-from orchestra.agent.card import Card
-from orchestra.learn.evaluation_file import Evaluation, Rows
+from orchestra.agents.card import Card
+from orchestra.learn.evaluation.config import Evaluation, Rows
 
 PLAN = Evaluation.model_validate(
     {

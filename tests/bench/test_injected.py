@@ -9,8 +9,8 @@ import pytest
 
 from bench.injected import CONTRARY, CONTROL, ORDERS, Effect, chosen, measured
 from orchestra import Orchestra
-from orchestra.config import Settings
-from orchestra.doors import Call
+from orchestra.core.protocols import Call
+from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 
 ROWS = [("a", "Fully attributable", "supported"), ("b", "Not fully attributable", "unsupported"), ("c", "Generic", "unsupported")]

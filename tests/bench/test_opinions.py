@@ -11,8 +11,8 @@ import pytest
 from bench.answer_sheets import SETS, Sheet, read
 from bench.opinions import Answered, accepted, agreement, combined, opinions, said, verdicts, weighed
 from bench.risk import Curve
-from orchestra.agent.card import Card
-from orchestra.learn.questions import Question
+from orchestra.agents.card import Card
+from orchestra.learn.evaluation.rows import Question
 
 AGENTS = Path(__file__).parent.parent.parent / "agents"
 QUESTION = Question("1", {"question": "Ann has 48 apples and sells half of them, then 7. How many are left?"}, {"answer": 17})

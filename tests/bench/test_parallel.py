@@ -14,9 +14,9 @@ from bench.parallel import ARMS, ELEMENT, mapped_lines, measured, ratio, section
 from bench.parallel_node import mapped_lines as node_lines
 from bench.parallel_node import plan_lines
 from bench.parallel_steps import Question, Trace, computed, questions
-from orchestra.config import Settings
-from orchestra.testing.endpoint import Request
-from orchestra.testing.server import SimulatedServer
+from orchestra.core.settings import Settings
+from orchestra.testing.fake_vllm.faults import Request
+from orchestra.testing.fake_vllm.server import SimulatedServer
 from tests.bench.test_planners import FLEET
 
 ROWS = [

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.planner_data import LEFT_OUT, LICENCES, MOVED, disturbed, made
-from orchestra.learn.dataset import DataSet
+from orchestra.learn.data.dataset import DataSet
 from orchestra.router.tool_plans import declared
 
 TOOLS = [f"{verb}_{noun}" for verb in ("find", "book", "cancel", "send") for noun in ("flight", "room", "table", "letter")]

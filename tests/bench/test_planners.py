@@ -17,11 +17,11 @@ from bench.plan_floors import Clauses, NearestPlan, Overlap
 from bench.plan_sets import KINDS, PlanSet, Task, case_of
 from bench.plan_ways import WRITER
 from bench.planners import ARMS, PAGE, Arm, answering, carried_out, main, marks, measured, placed, section
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.events import Usage
-from orchestra.testing.endpoint import Request
-from orchestra.testing.server import SimulatedServer
+from orchestra.app.orchestra import Orchestra
+from orchestra.core.events import Usage
+from orchestra.core.settings import Settings
+from orchestra.testing.fake_vllm.faults import Request
+from orchestra.testing.fake_vllm.server import SimulatedServer
 
 TOOLS: Sequence[dict[str, Any]] = [
     {"name": "find_song", "description": "Finds a song by its words"},

@@ -10,11 +10,11 @@ import pytest
 from bench.router import MARKS, PAGE, Asked, Kept, sampled, section
 from bench.router_ways import MARKS as WAYS_MARKS
 from bench.router_ways import WAYS, measured, row, skills_f1
-from orchestra.config import Settings
-from orchestra.planning import Wish
-from orchestra.testing.endpoint import Request
-from orchestra.testing.server import SimulatedServer
-from orchestra.workflow.nodes import PlanLimits
+from orchestra.app.planning import Wish
+from orchestra.core.settings import Settings
+from orchestra.testing.fake_vllm.faults import Request
+from orchestra.testing.fake_vllm.server import SimulatedServer
+from orchestra.workflows.model import PlanLimits
 
 FLEET = """\
 schema: orchestra/fleet/v1

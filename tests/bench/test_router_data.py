@@ -9,7 +9,7 @@ import pytest
 
 from bench.request_forms import Forms, Whole, bare_messages
 from bench.router_data import SETS, TIMES, made, pieces, wanted
-from orchestra.router.notation import Answer, Literal, Step, read_plan
+from orchestra.router.plan_syntax import Answer, Literal, Step, read_plan
 
 WORDS = (
     "Does it rain in May?",

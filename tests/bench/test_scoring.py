@@ -5,8 +5,8 @@ from __future__ import annotations
 from bench.scoring import SERVER, scores, tokens
 from orchestra.fleet.config import Endpoint, FleetConfig
 from orchestra.fleet.dispatch import Fleet
-from orchestra.testing.http import serving
-from orchestra.testing.server import Behaviour, SimulatedVLLM
+from orchestra.testing.fake_vllm.http import serving
+from orchestra.testing.fake_vllm.server import Behaviour, SimulatedVLLM
 
 
 async def test_scores_come_in_the_order_of_the_items_and_tokens_are_the_servers_own() -> None:

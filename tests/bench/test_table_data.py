@@ -12,10 +12,10 @@ import pytest
 
 from bench.table_data import asked, expression_of, made, rows_of, told
 from bench.written_rows import written
-from orchestra.agent.computed import FIELDS
-from orchestra.agent.table_ways import WAYS
-from orchestra.learn.dataset import Row
-from orchestra.values.arithmetic import evaluate
+from orchestra.agents.computed_fields import FIELDS
+from orchestra.agents.inference.tables.operations import WAYS
+from orchestra.learn.data.dataset import Row
+from orchestra.text.arithmetic import evaluate
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import pytest
 
 from bench.workflows import FOLDER, Asked, Expected, bare, floors, read, section
 from bench.workflows import test_of as rows_of
-from orchestra.agent.registry import Registry
-from orchestra.learn.metrics import Case, metric
+from orchestra.agents.registry import Registry
+from orchestra.learn.evaluation.metrics import Case, metric
 
 RULE = Expected(of="intent", values={"person": ("stolen", "lost"), "booking": ("table",)}, otherwise="assistant")
 

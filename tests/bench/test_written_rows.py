@@ -10,9 +10,9 @@ import pytest
 
 from bench.evaluate import OWN
 from bench.written_rows import PLACES, READERS, Unusable, as_test, claims, renewed, sentences, tables, written
-from orchestra.learn.dataset import Row
-from orchestra.learn.splits import Shares
-from orchestra.values.arithmetic import evaluate
+from orchestra.learn.data.dataset import Row
+from orchestra.learn.data.splits import Shares
+from orchestra.text.arithmetic import evaluate
 
 pytestmark = pytest.mark.slow
 

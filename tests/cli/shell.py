@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from orchestra.cli.context import Opener
 from orchestra.cli.main import build_app
-from orchestra.cli.opening import Opener
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from orchestra import Orchestra
-from orchestra.config import Settings
-from orchestra.events import Event
+from orchestra.core.events import Event
+from orchestra.core.settings import Settings
 from orchestra.journal.history import History
 from tests.cli.shell import Shell
 

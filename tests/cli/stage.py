@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from orchestra.app import Orchestra
-from orchestra.cli.opening import FleetMode
-from orchestra.config import Settings
+from orchestra.app.orchestra import Orchestra
+from orchestra.cli.context import FleetMode
+from orchestra.core.settings import Settings
 from orchestra.fleet.progress import Progress
 from orchestra.testing import SimulatedWorkers
 from tests.cli.shell import Shell

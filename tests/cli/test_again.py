@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from orchestra.cli.moments import age
-from orchestra.errors import InputError
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.values.json import digest
+from orchestra.cli.timestamps import age
+from orchestra.core.errors import InputError
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.schema.strict_json import digest
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, calls, furnish
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.doors import Call
+from orchestra.core.protocols import Call
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 

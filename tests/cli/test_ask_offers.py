@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from orchestra.app import Orchestra
-from orchestra.cli.opening import FleetMode
-from orchestra.config import Settings
+from orchestra.app.orchestra import Orchestra
+from orchestra.cli.context import FleetMode
+from orchestra.core.settings import Settings
 from orchestra.fleet.progress import Progress
 from orchestra.testing import Request, SimulatedServer
+from tests.cli.run.test_ask import WHEN, asked, desk, planning
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
-from tests.cli.test_ask import WHEN, asked, desk, planning
 
 __all__ = ["desk"]
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.registry import builtin_folder
-from orchestra.cli.undone import idle
-from orchestra.config import Settings
-from orchestra.doors import Call
-from orchestra.planning import Draft
-from orchestra.router.notation import read_plan
-from orchestra.router.offer import Offer
+from orchestra.agents.registry import builtin_folder
+from orchestra.app.planning import Draft
+from orchestra.cli.run.empty_steps import idle
+from orchestra.core.outcomes import Value
+from orchestra.core.protocols import Call
+from orchestra.core.settings import Settings
+from orchestra.router.capabilities import Offer
 from orchestra.router.plan import plan_of
-from orchestra.values.outcome import Value
+from orchestra.router.plan_syntax import read_plan
+from tests.cli.run.test_ask import FLEET
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
-from tests.cli.test_ask import FLEET
 
 pytestmark = pytest.mark.slow
 

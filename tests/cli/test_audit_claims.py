@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call
-from orchestra.errors import Place
-from orchestra.verify.audits import Audited, Drawn, Log
-from orchestra.verify.certificate import percent
-from orchestra.verify.claims_file import ClaimsCertificate
+from orchestra.core.errors import Place
+from orchestra.core.protocols import Call
+from orchestra.verification.certificates.audits import Audited, Drawn, Log
+from orchestra.verification.certificates.certify import percent
+from orchestra.verification.certificates.claims_file import ClaimsCertificate
 from tests.cli.processes import Terminal
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.cli.auditing import period
-from orchestra.errors import Place
-from orchestra.verify.audits import Audited, Drawn, Log, encoded
-from orchestra.verify.certificate_file import Certificate
+from orchestra.cli.certify.audit import period
+from orchestra.core.errors import Place
+from orchestra.verification.certificates.audits import Audited, Drawn, Log, encoded
+from orchestra.verification.certificates.file import Certificate
 from tests.cli.processes import Terminal
 from tests.cli.shell import Said, Shell
 from tests.cli.test_certify import FILE, PREDICTED, certified, certify, edited, lines, predictions, rows, run, shell
@@ -47,7 +47,7 @@ def labelled(shell: Shell, found: list[dict[str, Any]], verdict: str | dict[str,
 
 
 def written() -> list[Any]:
-    from orchestra.errors import Place
+    from orchestra.core.errors import Place
 
     return list(Log.read(LOG.read_bytes(), Place("", 1)).lines)
 
@@ -357,7 +357,7 @@ def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(now: 
     with monkeypatch.context() as patched:
         patched.setenv("TZ", "Europe/Berlin")
         time.tzset()
-        patched.setattr("orchestra.cli.moments.datetime", Then)
+        patched.setattr("orchestra.cli.timestamps.datetime", Then)
         today = Then.now().date()
         for day, name in ((today, "today"), (today - timedelta(days=1), "yesterday")):
             assert period(name, None).wanted.since == period(day.isoformat(), None).wanted.since

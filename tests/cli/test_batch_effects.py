@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Refused
+from orchestra.core.protocols import Call, Refused
 from tests.cli.paying import BATCH, BUY, Starter, paid, results, rows, shop, start, statuses, until
 from tests.cli.processes import PATIENCE, environment
 from tests.cli.shell import Said, Shell

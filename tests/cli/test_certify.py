@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.doors import Call, Done, Refused
+from orchestra.core.protocols import Call, Done, Refused
 from orchestra.testing import in_turn
-from orchestra.verify.certificate_file import Certificate
+from orchestra.verification.certificates.file import Certificate
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
-from tests.nowhere import FLEET
+from tests.unreachable import FLEET
 
 pytestmark = pytest.mark.slow
 

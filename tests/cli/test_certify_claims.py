@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call
-from orchestra.verify.claims_file import ClaimsCertificate
+from orchestra.core.protocols import Call
+from orchestra.verification.certificates.claims_file import ClaimsCertificate
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
-from tests.nowhere import FLEET
+from tests.unreachable import FLEET
 
 AGENT = """\
 schema: orchestra/v1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.verify.certificate_file import Certificate
+from orchestra.verification.certificates.file import Certificate
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 from tests.cli.test_certify import AGENT, FILE, PREDICTED, answer, certify, label, lines, predictions, rows, shell, sure

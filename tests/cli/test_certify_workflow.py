@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from orchestra.config import Settings
-from orchestra.errors import Abstained
-from orchestra.result import Result
-from orchestra.verify.certificate_file import Certificate
+from orchestra.app.result import Result
+from orchestra.core.errors import Abstained
+from orchestra.core.settings import Settings
+from orchestra.verification.certificates.file import Certificate
 from tests.cli import towers
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import furnish
 from tests.cli.towers import NAME
-from tests.nowhere import FLEET
+from tests.unreachable import FLEET
 
 pytestmark = pytest.mark.slow
 

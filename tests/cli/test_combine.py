@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.doors import Call, Done
-from orchestra.verify.certificate_file import COMBINED, Certificate
-from orchestra.verify.combination import Combination
+from orchestra.core.protocols import Call, Done
+from orchestra.verification.certificates.combination import Combination
+from orchestra.verification.certificates.file import COMBINED, Certificate
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, calls, furnish
-from tests.nowhere import FLEET
+from tests.unreachable import FLEET
 
 pytestmark = pytest.mark.slow
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from orchestra.events import AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, Usage
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.values.outcome import Value
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, Usage
+from orchestra.core.outcomes import Value
+from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
 from tests.journal.files import holder, sql

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.clock import SystemClock
+from orchestra.core.clock import SystemClock
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated, furnish
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import typer
 
+from orchestra.cli.batch.rows import lasting
 from orchestra.cli.inputs import Stdin, read_documents, read_text
-from orchestra.cli.rows import lasting
 from orchestra.cli.signals import Stop, carry_out
 from tests.cli.processes import PATIENCE, started
 from tests.cli.shell import Shell

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from orchestra import Orchestra
-from orchestra.config import Settings
-from orchestra.doors import Call, Refused
-from orchestra.effects import Effects, tools
-from orchestra.errors import RunFailed
-from orchestra.events import AttemptFinished
+from orchestra.app.fork_effects import Effects, tools
+from orchestra.core.errors import RunFailed
+from orchestra.core.events import AttemptFinished
+from orchestra.core.protocols import Call, Refused
+from orchestra.core.settings import Settings
 from tests.cli.shell import Shell
 
 MODULE = '''

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra import InputError
-from orchestra.events import Given
+from orchestra.core.events import Given
 from tests.cli.shell import Shell
 from tests.cli.shop import WORKFLOW, ended, opened, rows
 

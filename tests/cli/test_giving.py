@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from orchestra import InputError
-from orchestra.cli import asking
-from orchestra.doors import Letter
-from orchestra.events import Answered, Asked, AttemptFinished, CancelRequested, Given, LetterRefused, Resumed
+from orchestra.cli.run import questions
+from orchestra.core.events import Answered, Asked, AttemptFinished, CancelRequested, Given, LetterRefused, Resumed
+from orchestra.core.outcomes import Failed
+from orchestra.core.protocols import Letter
 from orchestra.journal.history import History
-from orchestra.values.outcome import Failed
 from tests.cli.shell import Shell
 from tests.cli.shop import ended, opened, rows
 
@@ -149,14 +149,14 @@ def test_at_the_terminal_a_line_says_what_a_call_in_doubt_gave() -> None:
     asked = Asked(
         seq=1, at=0.0, node="paid", question="Again?", schema={}, shown="s", options=("again", "fail"), about="effect", gives=gives
     )
-    assert asking.said_at_terminal("r", asked, '/gave {"number": 7}\n') == ({"number": 7}, True)
-    assert asking.said_at_terminal("r", asked, "1\n") == ("again", False)
+    assert questions.said_at_terminal("r", asked, '/gave {"number": 7}\n') == ({"number": 7}, True)
+    assert questions.said_at_terminal("r", asked, "1\n") == ("again", False)
     with pytest.raises(InputError) as caught:
-        asking.said_at_terminal("r", asked, "/gave\n")
+        questions.said_at_terminal("r", asked, "/gave\n")
     assert caught.value.code == "C024"
     older = msgspec.structs.replace(asked, gives=None)
-    assert asking.gave_command("r", older) is None
-    assert asking.said_at_terminal("r", older, "/gave 7\n") == ("/gave 7", False)  # which is none of its options
+    assert questions.gave_command("r", older) is None
+    assert questions.said_at_terminal("r", older, "/gave 7\n") == ("/gave 7", False)  # which is none of its options
 
 
 async def test_who_gives_a_value_is_said_with_the_value(shop: Path, shell: Shell) -> None:

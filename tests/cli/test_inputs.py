@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from orchestra.cli.inputs import MAX_BYTES, read_inputs
-from orchestra.errors import InputError
-from orchestra.values.models import Document
-from orchestra.values.types import schema_of
+from orchestra.core.errors import InputError
+from orchestra.schema.builtin_models import Document
+from orchestra.schema.types import schema_of
 
 FIELDS: dict[str, dict[str, Any]] = {
     "text": {"type": "string"},

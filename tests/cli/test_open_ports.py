@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.findings import findings
-from orchestra.config import Settings
-from orchestra.fleet import launch, lora_cpu
+from orchestra.cli.doctor_checks import findings
+from orchestra.core.settings import Settings
+from orchestra.fleet.supervisor import vllm_launch
+from orchestra.fleet.vllm_cpu import plugin
 
 FLEET = """\
 schema: orchestra/fleet/v1
@@ -25,7 +26,7 @@ models: {base: one}
 def test_a_server_with_open_internal_ports_is_named(
     device: str, version: str, open_: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora_cpu, "installed", lambda: version)
+    monkeypatch.setattr(plugin, "installed", lambda: version)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "it.yaml").write_text(FLEET.replace("DEVICE", device))
     found = findings(Settings.load({"fleet": str(tmp_path / "it.yaml"), "journal": "off"}, start=tmp_path, environ={}))
@@ -39,4 +40,4 @@ def test_gloo_listens_on_the_loopback_alone() -> None:
 
     for device in ("cpu", "gpu"):
         server = parse(FLEET.replace("DEVICE", device), "it.yaml").local["one"]
-        assert launch._environment(server, {})["GLOO_SOCKET_IFNAME"] == "lo"
+        assert vllm_launch._environment(server, {})["GLOO_SOCKET_IFNAME"] == "lo"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call
+from orchestra.core.protocols import Call
+from tests.cli.run.test_ask import FLEET, PLAN, WHEN, asked, used
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
-from tests.cli.test_ask import FLEET, PLAN, WHEN, asked, used
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Refused
+from orchestra.core.protocols import Call, Refused
+from tests.cli.run.test_ask import FLEET, PLAN, WHEN, asked, used
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated, furnish
-from tests.cli.test_ask import FLEET, PLAN, WHEN, asked, used
 
 CARD = """\
 schema: orchestra/v1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Done
+from orchestra.core.protocols import Call, Done
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 from tests.cli.test_certify import AGENT, CHECKS, label, lines, rows, shell, sure

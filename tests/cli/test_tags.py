@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Refused
+from orchestra.core.protocols import Refused
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Refused
-from orchestra.learn.dataset import DataSet
+from orchestra.core.protocols import Call, Refused
+from orchestra.learn.data.dataset import DataSet
 from tests.cli.shell import Shell
 from tests.cli.stage import ASK, BAD, GOOD, TEXT, Simulated, furnish
 

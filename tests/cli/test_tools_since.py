@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestra import tool
-from orchestra.agent.contract import Contract, serves
+from orchestra.agents.contract import Contract, serves
 from tests.cli.shell import Shell
 
 MODULE = '''

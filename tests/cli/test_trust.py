@@ -14,10 +14,10 @@ import pytest
 
 import orchestra
 from orchestra import Orchestra
-from orchestra.cli.project import begin
-from orchestra.config import Settings
-from orchestra.errors import InputError
-from orchestra.trust import MAX_ENTRIES, Records, guard_of, links
+from orchestra.cli.init import begin
+from orchestra.core.errors import InputError
+from orchestra.core.settings import Settings
+from orchestra.core.trust import MAX_ENTRIES, Records, guard_of, links
 from tests.cli.processes import Terminal
 from tests.cli.shell import Shell
 
@@ -282,7 +282,7 @@ def test_links_inside_the_project_need_no_trust(shell: Shell) -> None:
 
 def test_a_project_with_too_many_files_to_search_needs_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_ENTRIES >= 10_000
-    monkeypatch.setattr("orchestra.trust.MAX_ENTRIES", 5)
+    monkeypatch.setattr("orchestra.core.trust.MAX_ENTRIES", 5)
     (tmp_path / "agents").mkdir()
     for number in range(5):
         (tmp_path / "agents" / str(number)).touch()

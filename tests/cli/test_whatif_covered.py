@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.doors import Call, Done
+from orchestra.core.protocols import Call, Done
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated, furnish
 from tests.cli.test_certify import AGENT, CHECKS, PREDICTED, SORT, lines, predictions, rows
-from tests.nowhere import FLEET
+from tests.unreachable import FLEET
 
 pytestmark = pytest.mark.slow
 

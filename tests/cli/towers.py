@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestra.doors import Call, Done
+from orchestra.core.protocols import Call, Done
 from orchestra.tools import TOOLS
 from tests.cli.stage import Simulated
 

@@ -11,12 +11,22 @@ from typing import Any
 
 import msgspec
 
-from orchestra.doors import Journal, Message, RunSummary
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import (
+    Answered,
+    AttemptFinished,
+    AttemptStarted,
+    CancelRequested,
+    Event,
+    NodeFinished,
+    Resumed,
+    RunFinished,
+    encode,
+)
+from orchestra.core.outcomes import Value
+from orchestra.core.protocols import Journal, Message, RunSummary
 from orchestra.engine.replay import replay
-from orchestra.errors import OrchestraError
-from orchestra.events import Answered, AttemptFinished, AttemptStarted, CancelRequested, Event, NodeFinished, Resumed, RunFinished, encode
-from orchestra.values.json import digest
-from orchestra.values.outcome import Value
+from orchestra.schema.strict_json import digest
 from tests.crash.child import Acknowledged, Kept, Scene
 from tests.crash.stage import CALLED, PROGRAMS, Entry, lines, stored
 

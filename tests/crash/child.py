@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
-from orchestra.clock import SystemClock
-from orchestra.doors import Journal, Letter, Message
+from orchestra.core.clock import SystemClock
+from orchestra.core.events import Answered, Asked, Event, NodeFinished, encode
+from orchestra.core.protocols import Journal, Letter, Message
+from orchestra.engine.engine import Engine
 from orchestra.engine.run import Run
-from orchestra.engine.shell import Engine
-from orchestra.events import Answered, Asked, Event, NodeFinished, encode
-from orchestra.journal.error import JournalError
-from orchestra.values.json import digest
+from orchestra.journal.errors import JournalError
+from orchestra.schema.strict_json import digest
 from tests.crash.points import Kill, Points, watched
 from tests.crash.stage import PROGRAMS, TEXTS, Entry, Lines, Quick, World, lines, stored
 from tests.crash.stores import Place

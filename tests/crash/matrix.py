@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.crash.audit import audit
 from tests.crash.child import OVER, WAITING, Answers, Child, Scene, bring_letters
 from tests.crash.points import Kill

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from orchestra.doors import Journal
+from orchestra.core.protocols import Journal
 
 INSIDE = 40
 """Instructions of SQLite's machine between two points inside one statement."""

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from orchestra.agent.contract import Catalog, Effect
-from orchestra.doors import Call, Chunk, Done, Measure, Refused, Reply
-from orchestra.events import Usage
-from orchestra.values.json import canonical, digest
+from orchestra.agents.contract import Catalog, Effect
+from orchestra.core.events import Usage
+from orchestra.core.protocols import Call, Chunk, Done, Measure, Refused, Reply
+from orchestra.schema.strict_json import canonical, digest
 from tests.engine.stage import CATALOG, NUMBER, TEXT, agent, listed, program, record, tool
 
 T = TypeVar("T")

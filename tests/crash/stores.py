@@ -12,9 +12,9 @@ from typing import cast
 
 import msgspec
 
-from orchestra.doors import Journal
-from orchestra.journal.opening import connect
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.core.protocols import Journal
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.journal.sqlite.open import connect
 from tests.crash.points import WatchedConnection
 
 
@@ -29,7 +29,7 @@ class Place(msgspec.Struct, frozen=True):
         """The journal."""
         if self.file:
             return cast(AbstractAsyncContextManager[Journal], SqliteJournal.open(self.file))
-        from orchestra.journal.postgres import PostgresJournal
+        from orchestra.journal.postgres.journal import PostgresJournal
 
         return cast(AbstractAsyncContextManager[Journal], PostgresJournal.open(self.dsn, schema=self.schema))
 

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.events import Answered, AttemptFinished, CancelRequested, Event, NodeFinished, Resumed, RunFinished
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.core.events import Answered, AttemptFinished, CancelRequested, Event, NodeFinished, Resumed, RunFinished
+from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.crash.audit import Told, gather, violations
 from tests.crash.child import OVER, Child, Scene
 from tests.crash.stage import Entry
@@ -58,7 +58,7 @@ async def test_a_neighbour_that_leaves_takes_nothing_away(tmp_path: Path) -> Non
     file = tmp_path / "journal.db"
     look = f"""
 import asyncio
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.journal.sqlite.journal import SqliteJournal
 async def look():
     async with SqliteJournal.open({str(file)!r}) as journal:
         await journal.runs()

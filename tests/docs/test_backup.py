@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.doors import Journal
-from orchestra.journal.postgres import PostgresJournal
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.testing.conformance_stories import begun, ended, middle, write
+from orchestra.core.protocols import Journal
+from orchestra.journal.postgres.journal import PostgresJournal
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.testing.conformance.stories import begun, ended, middle, write
 from tests.docs.blocks import ROOT, marked
+from tests.journal.postgres.test_journal import sql
 from tests.journal.postgres_server import missing, program, running
-from tests.journal.test_postgres import sql
 
 PLACE = Path(".orchestra", "journal.db")
 

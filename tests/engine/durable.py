@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestra.core.events import Event, RunFinished
+from orchestra.engine.engine import Engine
 from orchestra.engine.run import Run
-from orchestra.engine.shell import Engine
-from orchestra.events import Event, RunFinished
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.workflow.program import Program
+from orchestra.workflows.program import Program
 from tests.engine.stage import ANSWERS
 
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestra.agent.contract import Catalog, Contract, Effect, Schema
-from orchestra.doors import Call
-from orchestra.engine.shell import Engine
-from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished
+from orchestra.agents.contract import Catalog, Contract, Effect, Schema
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished
+from orchestra.core.outcomes import Outcome, Value
+from orchestra.core.protocols import Call
+from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.values.outcome import Outcome, Value
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.program import Program
-from orchestra.workflow.reader import read
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.program import Program
+from orchestra.workflows.yaml.reader import read
 
 TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer"}

@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Catalog
-from orchestra.doors import Call, Done, Refused
+from orchestra.agents.contract import Catalog
+from orchestra.core.errors import InputError
+from orchestra.core.events import Judged, TurnStarted
+from orchestra.core.outcomes import Abstained, Failed, Skipped, Value
+from orchestra.core.protocols import Call, Done, Refused
+from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
-from orchestra.engine.shell import Engine
-from orchestra.errors import InputError
-from orchestra.events import Judged, TurnStarted
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Failed, Skipped, Value
-from orchestra.workflow.bound import bounds, total
+from orchestra.workflows.cost_bounds import bounds, total
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, READING, TEXT, Played, agent, listed, play, program, record
-from tests.verify.samples import certified
+from tests.simulation.lab.invariants import Case, audit
+from tests.verification.samples import certified
 
 LABELS: Any = {"enum": ["lost", "late", "other"]}
 KNOWN = replace(

@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, get_args
 
+from orchestra.core.events import Event
 from orchestra.engine import decide, evolve, replay, scopes
 from orchestra.engine.driver import Driver
 from orchestra.engine.proposals import Proposal
 from orchestra.engine.state import Phase
-from orchestra.events import Event
 
 
 def tree(source: Any) -> ast.AST:

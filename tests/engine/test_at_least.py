@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.doors import Call, Refused
+from orchestra.core.events import Asked, AttemptStarted, Expanded, NodeFinished, Resumed, RunFinished
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Call, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import Asked, AttemptStarted, Expanded, NodeFinished, Resumed, RunFinished
 from orchestra.journal.history import History
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import resumed
 from tests.engine.stage import Played, play, program
+from tests.simulation.lab.invariants import Case, audit
 
 EACH = """
 input: {text: str}

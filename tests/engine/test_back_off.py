@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from orchestra.claims import dropped
-from orchestra.doors import Call, Measure, Refused
+from orchestra.app.claims.claims import dropped
+from orchestra.core.events import AttemptFinished, Event, Judged, NodeFinished, RunFinished, decode, encode
+from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.protocols import Call, Measure, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished, Event, Judged, NodeFinished, RunFinished, decode, encode
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Value
-from orchestra.verify.claims_file import ClaimsCertificate, Data, Scorer, certificate
-from orchestra.verify.factuality import Answer, Part, calibrate
+from orchestra.verification.certificates.claims_file import ClaimsCertificate, Data, Scorer, certificate
+from orchestra.verification.certificates.conformal import Answer, Part, calibrate
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, TEXT, Played, agent, listed, play, program, record
 from tests.engine.test_checks import JUDGE, chance
-from tests.verify.samples import BONDS
+from tests.simulation.lab.invariants import Case, audit
+from tests.verification.samples import BONDS
 
 FLOW = """
 input: {text: str}

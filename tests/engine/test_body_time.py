@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, Resumed, RunFinished, RunStarted, TurnStarted
+from orchestra.core.outcomes import Failed, Value
+from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
-from orchestra.engine.shell import Engine
-from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, Resumed, RunFinished, RunStarted, TurnStarted
 from orchestra.testing import Faults, VirtualClock, run_simulated
-from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import play, program
 

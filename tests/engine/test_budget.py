@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.agent.contract import Catalog
-from orchestra.doors import Call, Done, Measure, Refused
-from orchestra.engine.shell import Engine
-from orchestra.events import AttemptStarted, Measured, Usage
+from orchestra.agents.contract import Catalog
+from orchestra.core.events import AttemptStarted, Measured, Usage
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Call, Done, Measure, Refused
+from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.values.outcome import Failed, Value
 from tests.engine import stage
 from tests.engine.stage import ANSWERS, CATALOG, Played, program
 
@@ -117,7 +117,7 @@ def test_a_prompt_that_nobody_can_count_does_not_go_out() -> None:
 
 @pytest.mark.parametrize(("inner", "outer"), [(35, 1000), (1000, 35)])
 def test_a_called_workflow_spends_from_its_own_budget_and_from_its_callers(inner: int, outer: int) -> None:
-    from orchestra.workflow.reader import read
+    from orchestra.workflows.yaml.reader import read
 
     called = read((f"schema: orchestra/v1\nname: inner\n{FAN.strip()}" % f"tokens: {inner}").encode(), "inner.yaml").graph
     text = 'budget: {%s}\ninput: {words: "list[str]"}\noutput: ${a}\nnodes:\n  a: {call: inner, with: {words: "${input.words}"}}'

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Catalog
-from orchestra.doors import Call, Letter
+from orchestra.agents.contract import Catalog
+from orchestra.core.events import Asked, Resumed, TurnStarted
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Call, Letter
 from orchestra.engine.replay import replay
-from orchestra.events import Asked, Resumed, TurnStarted
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.values.outcome import Failed, Value
-from orchestra.workflow.reader import read
+from orchestra.workflows.yaml.reader import read
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, Played, play, program
 from tests.engine.test_checks import WITH, chance

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Done
+from orchestra.core.errors import InputError
+from orchestra.core.events import Judged
+from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.protocols import Done
 from orchestra.engine.replay import replay
-from orchestra.errors import InputError
-from orchestra.events import Judged
 from orchestra.journal.history import History
 from orchestra.testing import Faults
-from orchestra.values.outcome import Abstained, Value
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.reader import read
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.yaml.reader import read
 from tests.engine.stage import CATALOG, play, program, sequence
-from tests.verify.samples import certified
+from tests.verification.samples import certified
 
 CERTIFICATE = certified("writer", ("schema", "confidence"), 0.8)
 KNOWN = replace(CATALOG, certificates={"writer": CERTIFICATE})

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Catalog, Contract
-from orchestra.doors import UNMEASURED, Call, Done, Measure
+from orchestra.agents.contract import Catalog, Contract
+from orchestra.core.events import ChecksStarted, Judged, Usage
+from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.protocols import UNMEASURED, Call, Done, Measure
 from orchestra.engine.replay import replay
-from orchestra.events import ChecksStarted, Judged, Usage
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, TEXT, Played, agent, play, program, record
+from tests.simulation.lab.invariants import Case, audit
 
 NUMBER = {"type": "number"}
 JUDGED = record(label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=NUMBER, p_refute=NUMBER)

@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from orchestra.agent.contract import Catalog, Schema
-from orchestra.doors import Call, Done, Measure, Refused
+from orchestra.agents.contract import Catalog, Schema
+from orchestra.app.result import plainly, result_of
+from orchestra.core.events import AttemptFinished, AttemptStarted, ChecksStarted, Judged, NodeFinished, Resumed, RunFinished, Usage
+from orchestra.core.outcomes import Abstained, Failed, Value
+from orchestra.core.protocols import Call, Done, Measure, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished, AttemptStarted, ChecksStarted, Judged, NodeFinished, Resumed, RunFinished, Usage
 from orchestra.journal.history import History
-from orchestra.result import plainly, result_of
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Failed, Value
-from orchestra.workflow.program import sampled
+from orchestra.workflows.program import sampled
 from tests.engine.durable import Theatre, resumed
 from tests.engine.stage import CATALOG, TEXT, Played, agent, play, program, record
+from tests.simulation.lab.invariants import Case, audit
 
 CHANCE: Schema = {"type": ["number", "null"]}
 JUDGED = record(label={"enum": ["supported", "contradicted", "not stated"]}, p_supported=CHANCE, p_refute=CHANCE)
@@ -376,7 +376,7 @@ nodes:
     script = {name: cost(value) for name, value in answers.items()}
 
     async def scene(clock: VirtualClock) -> Played:
-        from orchestra.engine.shell import Engine
+        from orchestra.engine.engine import Engine
         from orchestra.journal.memory import MemoryJournal
 
         journal, workers = MemoryJournal(), Priced(script, clock=clock)

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Catalog
-from orchestra.doors import Call
+from orchestra.agents.contract import Catalog
+from orchestra.core.errors import InputError, InputErrors
+from orchestra.core.events import ChecksStarted, Judged, TurnStarted
+from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.protocols import Call
 from orchestra.engine.replay import replay
-from orchestra.errors import InputError, InputErrors
-from orchestra.events import ChecksStarted, Judged, TurnStarted
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Value
 from tests.engine.durable import Theatre
+from tests.engine.kinds.test_plan import LOUDLY, with_workflows
+from tests.engine.kinds.test_tool_use import LINES, helper, model
 from tests.engine.stage import CATALOG, READING, Played, play, program
 from tests.engine.test_checks import JUDGE, WITH, chance
-from tests.engine.test_planning import LOUDLY, with_workflows
 from tests.engine.test_streaming import paced, router
-from tests.engine.test_using import LINES, helper, model
+from tests.simulation.lab.invariants import Case, audit
 
 PLAN = """
 input: {text: str}

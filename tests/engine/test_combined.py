@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Done
+from orchestra.core.errors import InputError, InputErrors
+from orchestra.core.events import Judged
+from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.protocols import Done
 from orchestra.engine.replay import replay
-from orchestra.errors import InputError, InputErrors
-from orchestra.events import Judged
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Value
-from orchestra.verify.combination import Combination, Data, Voice
-from orchestra.workflow.python import to_python
-from orchestra.workflow.reader import read
-from orchestra.workflow.writer import write
+from orchestra.verification.certificates.combination import Combination, Data, Voice
+from orchestra.workflows.python.trace import to_python
+from orchestra.workflows.yaml.reader import read
+from orchestra.workflows.yaml.writer import write
 from tests.engine.stage import Played, play, program
 from tests.engine.test_checks import TOWER, WITH, chance
-from tests.verify.samples import BONDS
+from tests.simulation.lab.invariants import Case, audit
+from tests.verification.samples import BONDS
 
 CHECKS = ("quote", "confidence", "entailment", "rederive(second)")
 FLOW = """

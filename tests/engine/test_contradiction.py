@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from orchestra.core.error_help import explain
 from orchestra.engine.state import contradiction
-from orchestra.explain import explain
 
 
 def test_a_contradiction_says_how_it_is_reported_as_its_explanation_does() -> None:

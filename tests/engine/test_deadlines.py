@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from orchestra import Budget, InputError, Orchestra, ask, tool, workflow
-from orchestra.config import Settings
-from orchestra.doors import Letter
+from orchestra.core.events import Answered, Asked, LetterRefused, NodeFinished, Resumed
+from orchestra.core.outcomes import Value
+from orchestra.core.protocols import Letter
+from orchestra.core.settings import Settings
 from orchestra.engine.replay import replay
-from orchestra.events import Answered, Asked, LetterRefused, NodeFinished, Resumed
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.values.outcome import Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import program
 

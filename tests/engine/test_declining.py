@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Letter
+from orchestra.core.events import Answered, Asked, Event, LetterRefused
+from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.protocols import Letter
 from orchestra.engine.replay import replay
-from orchestra.events import Answered, Asked, Event, LetterRefused
 from orchestra.journal.history import History
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import program
 from tests.engine.test_tiers import BAD, TEXT, flow
+from tests.simulation.lab.invariants import Case, audit
 
 ASK = """
 input: {text: str}

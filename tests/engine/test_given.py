@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.doors import Letter, Refused
+from orchestra.core.events import Event, Given, GivenValue, NodeFinished
+from orchestra.core.outcomes import Failed, Outcome, Value
+from orchestra.core.protocols import Letter, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import Event, Given, GivenValue, NodeFinished
 from orchestra.journal.history import History
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.testing.books import Recorded
-from orchestra.testing.oracle import Oracle
-from orchestra.values.outcome import Failed, Outcome, Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import program
 from tests.engine.test_resume import EVERYTHING, FAULTS
+from tests.simulation.lab.answers import Recorded
+from tests.simulation.lab.oracle import Oracle
 
 VALUES = st.fixed_dictionaries(
     {},

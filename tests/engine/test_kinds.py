@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from orchestra.doors import Refused
-from orchestra.events import Expanded, TurnStarted
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Failed, Skipped, Value
+from orchestra.core.events import Expanded, TurnStarted
+from orchestra.core.outcomes import Abstained, Failed, Skipped, Value
+from orchestra.core.protocols import Refused
 from tests.engine.stage import play, program, sequence
+from tests.simulation.lab.invariants import Case, audit
 
 CHAIN = """
 input: {text: str}
@@ -75,7 +75,7 @@ def test_each_fails_where_every_element_failed() -> None:
 
 
 def refuse() -> object:
-    from orchestra.doors import Refused
+    from orchestra.core.protocols import Refused
 
     return Refused(code="T009", reason="no")
 
@@ -196,7 +196,7 @@ def test_a_failure_inside_a_block_is_the_blocks_failure() -> None:
 def test_a_called_workflow_sees_its_inputs_alone() -> None:
     import dataclasses
 
-    from orchestra.workflow.reader import read
+    from orchestra.workflows.yaml.reader import read
     from tests.engine.stage import CATALOG
 
     inner = read(

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.doors import Call, Refused
-from orchestra.events import AttemptFinished, AttemptStarted, Expanded, NodeFinished, TurnStarted
-from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
-from orchestra.workflow.reader import read
+from orchestra.core.events import AttemptFinished, AttemptStarted, Expanded, NodeFinished, TurnStarted
+from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value
+from orchestra.core.protocols import Call, Refused
+from orchestra.workflows.yaml.reader import read
 from tests.engine.stage import CATALOG, Played, play, program
 
 FATES = ("value", "fail", "abstain", "skip")

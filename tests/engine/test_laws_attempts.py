@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.doors import Call
-from orchestra.engine.shell import Engine
-from orchestra.events import AttemptFinished, CancelRequested, Event, NodeFinished, RetryPlanned, RunFinished
+from orchestra.core.events import AttemptFinished, CancelRequested, Event, NodeFinished, RetryPlanned, RunFinished
+from orchestra.core.outcomes import Abstained, Failed, Value
+from orchestra.core.protocols import Call
+from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.values.outcome import Abstained, Failed, Value
 from tests.engine.stage import ANSWERS, play, program
 
 SEEDS = st.integers(0, 10**6)

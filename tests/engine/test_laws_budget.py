@@ -9,14 +9,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.doors import Call, Done, Measure
-from orchestra.engine.shell import Engine
-from orchestra.events import NodeFinished, Usage
+from orchestra.core.events import NodeFinished, Usage
+from orchestra.core.outcomes import Value
+from orchestra.core.protocols import Call, Done, Measure
+from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.values.outcome import Value
-from orchestra.workflow.nodes import Graph
-from orchestra.workflow.reader import read
+from orchestra.workflows.model import Graph
+from orchestra.workflows.yaml.reader import read
 from tests.engine.stage import ANSWERS, CATALOG, Played, program
 
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.doors import Call, Letter, Measure
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import Answered, Event, RunFinished
+from orchestra.core.outcomes import Value
+from orchestra.core.protocols import Call, Letter, Measure
+from orchestra.engine.engine import Engine
 from orchestra.engine.run import Run
-from orchestra.engine.shell import Engine
-from orchestra.errors import OrchestraError
-from orchestra.events import Answered, Event, RunFinished
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.values.outcome import Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import ANSWERS, play, program
 

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from orchestra.clock import SystemClock
-from orchestra.engine.shell import Engine
-from orchestra.events import Judged
+from orchestra.core.clock import SystemClock
+from orchestra.core.events import Judged
+from orchestra.core.outcomes import Abstained, Value
+from orchestra.engine.engine import Engine
 from orchestra.journal.memory import MemoryJournal
 from orchestra.testing import SimulatedWorkers
-from orchestra.values.outcome import Abstained, Value
-from orchestra.verify.acceptance import HEAVY
+from orchestra.verification.acceptance import HEAVY
 from tests.engine.stage import ANSWERS, play, program
 
 LEDGER = """

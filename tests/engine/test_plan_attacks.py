@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Catalog
-from orchestra.doors import Letter
+from orchestra.agents.contract import Catalog
+from orchestra.core.events import Asked, TurnStarted
+from orchestra.core.outcomes import Value
+from orchestra.core.protocols import Letter
 from orchestra.engine.replay import replay
 from orchestra.engine.run import Run
-from orchestra.events import Asked, TurnStarted
-from orchestra.router.notation import Literal, Step, read
+from orchestra.router.plan_syntax import Literal, Step, read
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.values.outcome import Value
 from tests.engine.attacks import Call, Case, Planner, call_of, cases, made
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, program, record, tool

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from orchestra.doors import Refused
+from orchestra.core.events import AttemptFinished, Event, RunStarted, TurnStarted
+from orchestra.core.outcomes import Failed, Outcome, Value
+from orchestra.core.protocols import Refused
+from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
-from orchestra.engine.shell import Engine
-from orchestra.events import AttemptFinished, Event, RunStarted, TurnStarted
-from orchestra.journal.error import damaged_rows
+from orchestra.journal.errors import damaged_rows
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal
-from orchestra.router.cache import FORMAT
+from orchestra.router.plan_cache import FORMAT
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.values.outcome import Failed, Outcome, Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, program
 

@@ -8,24 +8,24 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Catalog, Contract
-from orchestra.doors import Letter, Refused
+from orchestra.agents.contract import Catalog, Contract
+from orchestra.app.fork_overrides import Before, uncalled, values_of
+from orchestra.app.reuse import Change, changes
+from orchestra.app.run_options import Options
+from orchestra.core.errors import InputError
+from orchestra.core.events import Answered, Asked, Event, RunStarted, TurnStarted
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Letter, Refused
 from orchestra.engine.replay import replay
-from orchestra.errors import InputError
-from orchestra.events import Answered, Asked, Event, RunStarted, TurnStarted
-from orchestra.giving import Before, uncalled, values_of
-from orchestra.options import Options
-from orchestra.rerun import Change, changes
-from orchestra.router.gates import judge
-from orchestra.router.grammar import step_grammar
-from orchestra.router.notation import steps_of
-from orchestra.router.offer import Offer
+from orchestra.router.capabilities import Offer
+from orchestra.router.plan_grammar import step_grammar
+from orchestra.router.plan_syntax import steps_of
+from orchestra.router.validation import judge
+from orchestra.schema.builtin_models import Document
+from orchestra.schema.types import schema_of
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.values.models import Document
-from orchestra.values.outcome import Failed, Value
-from orchestra.values.types import schema_of
-from orchestra.workflow.reader import read
-from tests.agent.test_grammar import accepts
+from orchestra.workflows.yaml.reader import read
+from tests.agents.test_evidence_grammar import accepts
 from tests.engine.durable import Theatre
 from tests.engine.stage import CATALOG, Played, listed, play, program, record, tool
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Refused
-from orchestra.engine.kinds import planning
+from orchestra.core.events import TurnStarted
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Call, Refused
+from orchestra.engine.kinds import plan
 from orchestra.engine.replay import replay
-from orchestra.events import TurnStarted
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre
+from tests.engine.kinds.test_plan import PLAN, WORK, router
 from tests.engine.stage import Played, play, program
-from tests.engine.test_planning import PLAN, WORK, router
 from tests.engine.test_streaming import began
 
 LOUD = ("s1 = shout(text=input.text)", "return s1")
@@ -75,11 +75,11 @@ def test_a_grounded_plan_begins_with_a_value_and_another_line_is_handed_back() -
 
 def test_another_version_of_a_plan_may_begin_otherwise_and_the_goal_itself_is_no_ground() -> None:
     node = program(WORK % "returns: str, grounded: true").nodes[0]
-    failed = planning.Past(failed=(("s1 = shout(text=input.text)", "too loud"),))
-    assert planning.offered(node, "go").grounds == {"text"}
-    assert not planning.offered(node, "go", failed).grounds
+    failed = plan.Past(failed=(("s1 = shout(text=input.text)", "too loud"),))
+    assert plan.offered(node, "go").grounds == {"text"}
+    assert not plan.offered(node, "go", failed).grounds
     again = (WORK % "returns: str, grounded: true").replace('"make it loud: ${input.text}"', '"${input.text}"')
-    assert not planning.offered(program(again).nodes[0], "go").grounds
+    assert not plan.offered(program(again).nodes[0], "go").grounds
 
 
 def test_the_router_may_decline_unless_something_is_planned_anyway() -> None:
@@ -127,9 +127,9 @@ def test_each_part_of_a_goal_gets_a_step_and_what_came_of_it_replays() -> None:
     assert not replay(program(work), played.events).different
     alone = play(work.replace(", each_part: true", ""), {"text": text}, answers={"router": answer})
     assert alone.outcome == Value(f"MAKE IT LOUD: {text}".upper())
-    failed = planning.Past(failed=(("s1 = shout(text=input.text)", "too loud"),))
-    assert planning.offered(program(work).nodes[0], text).several is not None
-    assert planning.offered(program(work).nodes[0], text, failed).several is None
+    failed = plan.Past(failed=(("s1 = shout(text=input.text)", "too loud"),))
+    assert plan.offered(program(work).nodes[0], text).several is not None
+    assert plan.offered(program(work).nodes[0], text, failed).several is None
 
 
 @pytest.mark.parametrize("lost", [{1}, {2}, {1, 2}])

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Refused
+from orchestra.core.events import AttemptFinished, Drafted, Event, TurnStarted
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Call, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished, Drafted, Event, TurnStarted
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre
+from tests.engine.kinds.test_plan import PLAN, WORK
 from tests.engine.stage import CATALOG, TEXT, Played, agent, play, program, record
-from tests.engine.test_planning import PLAN, WORK
 
 PLANNER = agent("planner", record(request=TEXT, skills=TEXT, values=TEXT, plan=TEXT, grammar=TEXT), TEXT)
 WITH_LARGER = replace(CATALOG, agents={**CATALOG.agents, "planner": PLANNER})

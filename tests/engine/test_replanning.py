@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Refused
+from orchestra.core.events import Drafted, Event, TurnStarted
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Call, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import Drafted, Event, TurnStarted
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import Played, play, program
 from tests.engine.test_streaming import WORK, again, ended, paced, router
+from tests.simulation.lab.invariants import Case, audit
 
 pytestmark = pytest.mark.slow
 

@@ -6,12 +6,12 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestra.core.events import AttemptFinished, Judged, NodeFinished, RunFinished
+from orchestra.core.outcomes import Value
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished, Judged, NodeFinished, RunFinished
 from orchestra.testing import Faults
-from orchestra.values.outcome import Value
 from tests.engine.stage import play, program
-from tests.engine.test_shell import DIAMOND
+from tests.engine.test_engine import DIAMOND
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,29 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.doors import Letter
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import Answered, Asked, AttemptFinished, CancelRequested, Event, Given, LetterRefused, NodeFinished, Resumed
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Letter
+from orchestra.engine.engine import FOLLOW, Engine
 from orchestra.engine.replay import replay
-from orchestra.engine.shell import FOLLOW, Engine
-from orchestra.errors import OrchestraError
-from orchestra.events import (
-    Answered,
-    Asked,
-    AttemptFinished,
-    CancelRequested,
-    Event,
-    Given,
-    LetterRefused,
-    NodeFinished,
-    Resumed,
-)
 from orchestra.journal.history import History
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, VirtualClock, run_simulated
-from orchestra.testing.books import Recorded
-from orchestra.testing.oracle import Oracle
-from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre, resumed
 from tests.engine.stage import play, program
+from tests.simulation.lab.answers import Recorded
+from tests.simulation.lab.oracle import Oracle
 
 EVERYTHING = """
 input: {text: str}

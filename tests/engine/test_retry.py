@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.doors import Refused
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, Resumed, RunStarted
+from orchestra.core.protocols import Refused
 from orchestra.engine.decide import decide
 from orchestra.engine.evolve import evolve
 from orchestra.engine.proposals import Finish, Pause
 from orchestra.engine.replay import replay
 from orchestra.engine.retry import NOT_ACCEPTED, OUTSIDE_TYPE, policy
 from orchestra.engine.state import State
-from orchestra.events import AttemptFinished, AttemptStarted, Event, Resumed, RunStarted
 from orchestra.testing import Faults
-from orchestra.workflow.program import CompiledNode
+from orchestra.workflows.program import CompiledNode
 from tests.engine.stage import play, program
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Done, Refused, Reply
+from orchestra.core.errors import InputErrors
+from orchestra.core.events import AttemptStarted
+from orchestra.core.outcomes import Abstained, Failed, Value
+from orchestra.core.protocols import Call, Done, Refused, Reply
+from orchestra.engine.engine import Engine
 from orchestra.engine.replay import replay
-from orchestra.engine.shell import Engine
-from orchestra.errors import InputErrors
-from orchestra.events import AttemptStarted
 from orchestra.testing import SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Failed, Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import Played, play, program
+from tests.simulation.lab.invariants import Case, audit
 
 FLOW = """
 input: {text: str}

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import psutil
 
-from orchestra.clock import SystemClock
-from orchestra.doors import UNMEASURED, Call, Done, Journal, Letter, Measure, Reply
+from orchestra.core.clock import SystemClock
+from orchestra.core.events import Usage
+from orchestra.core.protocols import UNMEASURED, Call, Done, Journal, Letter, Measure, Reply
+from orchestra.engine.engine import Engine
 from orchestra.engine.run import Run
-from orchestra.engine.shell import Engine
-from orchestra.events import Usage
 from orchestra.journal.memory import MemoryJournal
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.workflow.program import Program
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.workflows.program import Program
 from tests.engine.stage import program
 
 LONG = os.environ.get("ORCHESTRA_SOAK", "") not in ("", "0")

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call
+from orchestra.core.events import AttemptFinished, AttemptStarted, NodeFinished, Resumed
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.protocols import Call
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished, AttemptStarted, NodeFinished, Resumed
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Failed, Value
 from tests.engine.durable import Theatre
+from tests.engine.kinds.test_plan import LOUDLY, with_workflows
 from tests.engine.stage import Played, play, program
-from tests.engine.test_planning import LOUDLY, with_workflows
+from tests.simulation.lab.invariants import Case, audit
 
 pytestmark = pytest.mark.slow
 
@@ -196,7 +196,7 @@ def test_a_plan_cut_off_at_any_event_goes_on_from_there(name: str, pace: float) 
 
 
 def again(asked: Any) -> Any:
-    from orchestra.doors import Letter
+    from orchestra.core.protocols import Letter
 
     return Letter(kind="answer", node=asked.node, value="again", shown=asked.shown, by="ann")
 

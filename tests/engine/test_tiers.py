@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Letter, Refused
+from orchestra.core.events import Answered, Asked, AttemptFinished, AttemptStarted, Judged
+from orchestra.core.outcomes import Abstained, Failed, Value
+from orchestra.core.protocols import Call, Letter, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import Answered, Asked, AttemptFinished, AttemptStarted, Judged
 from orchestra.journal.history import History
-from orchestra.journal.tiers import spent_by_tier
+from orchestra.journal.tier_usage import spent_by_tier
 from orchestra.testing import VirtualClock, run_simulated
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Failed, Value
 from tests.engine.durable import Theatre
 from tests.engine.stage import Played, play, program
+from tests.simulation.lab.invariants import Case, audit
 
 FLOW = """
 input: {text: str}

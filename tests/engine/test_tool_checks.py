@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Catalog, Contract
-from orchestra.doors import Refused
+from orchestra.agents.contract import Catalog, Contract
+from orchestra.core.errors import InputError
+from orchestra.core.events import Judged
+from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.protocols import Refused
 from orchestra.engine.replay import replay
-from orchestra.errors import InputError
-from orchestra.events import Judged
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Value
-from orchestra.verify.tools import SAYING
+from orchestra.verification.custom_checks import SAYING
+from tests.engine.kinds.test_tool_use import catalog, used
 from tests.engine.stage import TEXT, Played, agent, play, program, record
 from tests.engine.test_checks import TOWER, WITH, chance, reasons, verdicts
 from tests.engine.test_replanning import versions
-from tests.engine.test_using import catalog, used
+from tests.simulation.lab.invariants import Case, audit
 
 READING = WITH.agents["reader"].output
 OWN: Catalog = replace(

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Done
+from orchestra.core.errors import InputError
+from orchestra.core.events import Judged
+from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.protocols import Done
 from orchestra.engine.replay import replay
-from orchestra.errors import InputError
-from orchestra.events import Judged
-from orchestra.testing.auditor import Case, audit
-from orchestra.values.outcome import Abstained, Value
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.python import to_python
-from orchestra.workflow.reader import read
-from orchestra.workflow.writer import write
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.python.trace import to_python
+from orchestra.workflows.yaml.reader import read
+from orchestra.workflows.yaml.writer import write
 from tests.engine.stage import CATALOG, READING, agent, play, program, record, tool
-from tests.verify.samples import certified
+from tests.simulation.lab.invariants import Case, audit
+from tests.verification.samples import certified
 
 TEXT = {"type": "string"}
 CERTIFICATE = certified("staged", ("confidence",), 0.8)

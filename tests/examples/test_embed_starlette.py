@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from orchestra.doors import Call
-from orchestra.testing.workers import SimulatedWorkers
+from orchestra.core.protocols import Call
+from orchestra.testing.fake_workers import SimulatedWorkers
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "The Denver Broncos won the game. It was played in California."

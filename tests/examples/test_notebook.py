@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 CELLS = [
     """
 from orchestra import blocking
-from orchestra.testing.workers import SimulatedWorkers
+from orchestra.testing.fake_workers import SimulatedWorkers
 
 workers = SimulatedWorkers({"reader": {"answer": "1889"}})
 """,

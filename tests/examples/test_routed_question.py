@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.agent.card import Card
-from orchestra.agent.classical import Regressor
-from orchestra.agent.registry import builtin_folder
-from orchestra.events import AttemptStarted
-from orchestra.learn.promotion import LEARNT_FROM
-from orchestra.planning import Wish, asking
+from orchestra.agents.card import Card
+from orchestra.agents.inference.linear import Regressor
+from orchestra.agents.registry import builtin_folder
+from orchestra.app.planning import Wish, asking
+from orchestra.core.events import AttemptStarted
+from orchestra.learn.promotion.promotion import LEARNT_FROM
 from orchestra.testing import Simulated
 
 FILE = Path(__file__).resolve().parents[2] / "examples" / "routed_question.yaml"

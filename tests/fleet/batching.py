@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from orchestra.fleet.order import Order, Ticket, Turn
-from orchestra.fleet.prefixes import TOKENS, Prefix
+from orchestra.fleet.prefix_cache import TOKENS, Prefix
+from orchestra.fleet.scheduling import Order, Ticket, Turn
 
 BUDGET = 2048
 """Tokens of one step (`max_num_batched_tokens`)."""

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from orchestra.agent.card import Card
-from orchestra.doors import Call, Done, Refused, Reply
+from orchestra.agents.card import Card
+from orchestra.core.protocols import Call, Done, Refused, Reply
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet, Options
 from orchestra.fleet.progress import Report

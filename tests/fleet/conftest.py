@@ -16,14 +16,14 @@ import pytest
 
 from orchestra.fleet import dispatch
 from orchestra.fleet.config import Endpoint, FleetConfig, Limits, Server
-from orchestra.fleet.control import Supervision
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.faults import Fault
-from orchestra.fleet.folders import Folders
+from orchestra.fleet.http.client import Wire
 from orchestra.fleet.progress import Report, silent
-from orchestra.fleet.send import Sender
-from orchestra.fleet.weights import Pantry
-from orchestra.fleet.wire import Wire
+from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.sender import Sender
+from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.weights.weights import Pantry
 
 Play: TypeAlias = Callable[["Visit"], Awaitable[object]]
 
@@ -215,7 +215,7 @@ def faked(folders: Folders, supervisions: list[FakeSupervision], monkeypatch: py
         return supervisions[-1]
 
     monkeypatch.setattr(dispatch, "Supervision", make)
-    monkeypatch.setattr("orchestra.fleet.launch.vllm_version", lambda: "0.0-fake")
+    monkeypatch.setattr("orchestra.fleet.supervisor.vllm_launch.vllm_version", lambda: "0.0-fake")
     (folders.cache / "weights").mkdir(parents=True)
 
     def open_(config: FleetConfig, cards: Any = None, **more: Any) -> AbstractAsyncContextManager[Fleet]:

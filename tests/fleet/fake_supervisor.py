@@ -6,11 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-from orchestra.fleet import weights
+from orchestra.core.child_process import Launch
 from orchestra.fleet.config import LocalServer
-from orchestra.fleet.keeper import Timing
-from orchestra.fleet.process import Launch
-from orchestra.fleet.supervisor import serve
+from orchestra.fleet.supervisor.main import serve
+from orchestra.fleet.supervisor.server import Timing
+from orchestra.fleet.weights import weights
 
 SERVER = str(Path(__file__).with_name("fake_vllm.py"))
 TIMING = Timing(start=10, poll=0.1, answer=0.5, stall=1.0, first_pause=0.05, longest_pause=0.2, steady=5, grace=2)

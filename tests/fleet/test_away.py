@@ -7,16 +7,16 @@ import socket
 
 import pytest
 
-from orchestra.doors import Done, Refused
-from orchestra.fleet.client import Client
+from orchestra.core.protocols import Done, Refused
 from orchestra.fleet.config import Limits
-from orchestra.fleet.faults import Fault
+from orchestra.fleet.http.model_server import Client
+from orchestra.fleet.http.openai_protocol import Completion
 from orchestra.fleet.progress import Progress
-from orchestra.fleet.protocol import Completion
+from orchestra.fleet.request_errors import Fault
 
 from .calling import call, only, opened
 from .conftest import RawServer, Visit, chat_answer, endpoints, raw_server, sending
-from .test_send import CHAT, answers, in_turn
+from .test_sender import CHAT, answers, in_turn
 
 
 def nobody(host: str = "127.0.0.1") -> str:

@@ -1,95 +1,126 @@
-"""The limit of requests at once: between one and the most, lower by overload alone, once per round trip, and up again."""
+"""The gate lets in so many and no more, by priority; the breaker leaves a failing server alone."""
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from orchestra.fleet.concurrency import PLATEAU, AdaptiveLimit, Flight, Outcome
+from orchestra.fleet.concurrency import Breaker, Gate
+from orchestra.fleet.concurrency_limit import AdaptiveLimit
+from orchestra.fleet.scheduling import Turn
 
 
-def batch(limit: AdaptiveLimit, outcomes: list[Outcome]) -> None:
-    """Requests that are sent together, and end in this way."""
-    flights = [limit.sent(at + 1) for at in range(len(outcomes))]
-    for flight, outcome in zip(flights, outcomes, strict=True):
-        limit.finished(flight, outcome)
+async def test_the_gate_never_lets_in_more_than_its_limit() -> None:
+    gate, most = Gate(AdaptiveLimit(3)), 0
+
+    async def visit() -> None:
+        nonlocal most
+        permit = await gate.enter()
+        most = max(most, gate.inside)
+        await asyncio.sleep(0)
+        gate.leave(permit, "success")
+
+    await asyncio.gather(*(visit() for _ in range(20)))
+    assert (most, gate.inside) == (3, 0)
 
 
-def rounds(limit: AdaptiveLimit, number: int, capacity: int = 1 << 20) -> None:
-    """So many round trips of a server that is kept full, and rejects what exceeds its capacity."""
-    flights: deque[Flight] = deque()
-    for _ in range(number * limit.limit):
-        while len(flights) < limit.limit:
-            flight = limit.sent(len(flights) + 1)
-            if len(flights) < capacity:
-                flights.append(flight)
-            else:
-                limit.finished(flight, "rejected")
-                break
-        limit.finished(flights.popleft(), "success")
+async def test_who_waits_goes_in_by_priority_then_by_order() -> None:
+    gate, order = Gate(AdaptiveLimit(1)), list[str]()
+    first = await gate.enter()
+
+    async def visit(name: str, priority: int) -> None:
+        permit = await gate.enter(Turn(priority=priority))
+        order.append(name)
+        gate.leave(permit, "success")
+
+    tasks = [asyncio.create_task(visit(name, priority)) for name, priority in (("late", 5), ("first", -1), ("later", 5))]
+    await asyncio.sleep(0)
+    gate.leave(first, "success")
+    await asyncio.gather(*tasks)
+    assert order == ["first", "late", "later"]
 
 
-@given(most=st.integers(1, 64), events=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["success", "rejected", "ignored"]))))
-def test_the_limit_stays_between_one_and_the_most(most: int, events: list[tuple[int, Outcome]]) -> None:
-    limit, flights = AdaptiveLimit(most), deque[Flight]()
-    for sent, outcome in events:
-        flights.extend(limit.sent(len(flights) + 1) for _ in range(sent))
-        if flights:
-            limit.finished(flights.popleft(), outcome)
-        assert 1 <= limit.limit <= most
+async def test_a_cancelled_visitor_leaves_no_hole() -> None:
+    gate = Gate(AdaptiveLimit(1))
+    first = await gate.enter()
+    waiting = asyncio.create_task(gate.enter())
+    next_one = asyncio.create_task(gate.enter(Turn(priority=1)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    gate.leave(first, "success")
+    await asyncio.wait_for(next_one, 60)
+    assert gate.inside == 1
 
 
-@given(most=st.integers(8, 64), rejected=st.integers(0, 64))
-def test_a_flight_decreases_the_limit_once_and_only_if_more_than_a_quarter_is_rejected(most: int, rejected: int) -> None:
-    limit, rejected = AdaptiveLimit(most), min(rejected, most)
-    outcomes: list[Outcome] = ["rejected"] * rejected
-    batch(limit, outcomes + ["success"] * (most - rejected))
-    assert limit.limit == (most if rejected <= 2 + most / 4 else int(0.7 * most))
+async def test_a_visitor_cancelled_in_the_moment_of_entry_gives_its_place_back() -> None:
+    gate = Gate(AdaptiveLimit(1))
+    first = await gate.enter()
+    waiting = asyncio.create_task(gate.enter())
+    await asyncio.sleep(0)
+    gate.leave(first, "success")
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert gate.inside == 0
 
 
-def test_rejections_of_what_was_sent_before_a_decrease_are_not_counted_again() -> None:
-    limit = AdaptiveLimit(64)
-    early = [limit.sent(at + 1) for at in range(64)]
-    batch(limit, ["rejected"] * 40)
-    lower = limit.limit
-    for flight in early:
-        limit.finished(flight, "rejected")
-    assert limit.limit == lower
+async def test_a_held_gate_lets_nobody_in_until_it_is_released() -> None:
+    gate = Gate(AdaptiveLimit(2))
+    gate.hold()
+    assert gate.free() is None
+    waiting = [asyncio.create_task(gate.enter()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert gate.inside == 0
+    gate.release()
+    await asyncio.sleep(0)
+    assert [task.done() for task in waiting] == [True, True, False]
+    gate.leave(await waiting[0], "success")
+    await asyncio.wait_for(waiting[2], 60)
 
 
-def test_requests_that_say_nothing_about_load_change_nothing() -> None:
-    limit = AdaptiveLimit(16)
-    batch(limit, ["ignored"] * 16)
-    assert limit.limit == 16
+def test_the_breaker_opens_after_failures_in_a_row_and_lets_one_through_after_its_pause() -> None:
+    breaker = Breaker(threshold=3, first=2)
+    for _ in range(3):
+        assert breaker.wait(0) == 0
+        breaker.bad(0)
+    assert breaker.wait(0.5) == 1.5
+    assert breaker.wait(2) == 0
+    assert breaker.wait(2) > 0, "one at a time"
+    breaker.good()
+    assert breaker.wait(2) == 0
 
 
-@pytest.mark.parametrize("capacity", [1, 2, 5, 12, 30, 50])
-def test_the_limit_stays_at_the_capacity_that_is_known(capacity: int) -> None:
-    limit = AdaptiveLimit(64)
-    rounds(limit, 60, capacity)
-    seen = set[int]()
-    for _ in range(PLATEAU * 8):
-        rounds(limit, 1, capacity)
-        seen.add(limit.limit)
-    assert min(seen) >= max(1, capacity - 1)
-    assert max(seen) <= capacity + 8
+def test_pauses_double_while_the_server_stays_away() -> None:
+    breaker, now, pauses = Breaker(threshold=1, first=1, longest=5), 0.0, []
+    for _ in range(5):
+        assert breaker.wait(now) == 0
+        breaker.bad(now)
+        pauses.append(breaker.wait(now))
+        now += pauses[-1]
+    assert pauses == [1, 2, 4, 5, 5]
 
 
-def test_the_limit_is_at_the_top_again_soon_after_an_overload() -> None:
-    limit = AdaptiveLimit(64)
-    rounds(limit, 60, 4)
-    assert limit.limit <= 8
-    rounds(limit, 100)
-    assert limit.limit == 64
+def test_what_was_under_way_when_the_breaker_opened_makes_no_pause_longer() -> None:
+    breaker = Breaker(threshold=5, first=1)
+    for _ in range(16):
+        breaker.bad(0, trial=False)
+    assert breaker.wait(0) == 1
+    assert breaker.wait(1) == 0
+    breaker.bad(1, trial=False)
+    assert breaker.state == "half-open", "one of those that were under way, and not the trial"
+    breaker.bad(1)
+    assert breaker.wait(1) == 2
 
 
-def test_a_limit_that_is_not_reached_does_not_grow() -> None:
-    limit = AdaptiveLimit(64)
-    batch(limit, ["rejected"] * 64)
-    lower = limit.limit
-    for _ in range(1_000):
-        limit.finished(limit.sent(1), "success")
-    assert limit.limit == lower
+def test_to_ask_for_the_pause_takes_no_permission() -> None:
+    breaker = Breaker(threshold=1, first=1)
+    breaker.bad(0)
+    assert [breaker.pause(0.25), breaker.pause(1), breaker.pause(1)] == [0.75, 0, 0]
+    assert breaker.wait(1) == 0
+    assert breaker.pause(1) > 0, "one at a time"
+
+
+def test_a_cancelled_trial_lets_the_next_one_try() -> None:
+    breaker = Breaker(threshold=1, first=1)
+    breaker.bad(0)
+    assert breaker.wait(1) == 0
+    breaker.nothing()
+    assert breaker.wait(1) == 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.errors import FleetError, InputError, InputErrors
+from orchestra.core.errors import FleetError, InputError, InputErrors
 from orchestra.fleet.config import Endpoint, LocalServer, parse, read
 from orchestra.fleet.secrets import secret
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from orchestra.fleet import cpu
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.cpu import Cpu, Speeds
-from orchestra.fleet.cpu_threads import PAUSE, SHARE_WAITED, Reading, ThreadPolicy, has_scheduler_statistics, read_clocks
-from orchestra.fleet.marks import Marks
-from orchestra.fleet.weights import Pantry
+from orchestra.fleet.model_digests import Marks
+from orchestra.fleet.vllm_cpu.thread_policy import PAUSE, SHARE_WAITED, Reading, ThreadPolicy, has_scheduler_statistics, read_clocks
+from orchestra.fleet.weights.weights import Pantry
 
 ZEN_3 = "fpu sse2 ssse3 fma cx16 avx f16c bmi1 avx2 bmi2 vaes"
 CASCADE_LAKE = f"{ZEN_3} avx512f avx512dq avx512bw avx512vl avx512_vnni"

@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 
-from orchestra.agent.contract import Catalog
-from orchestra.clock import SystemClock
-from orchestra.engine.shell import Engine
-from orchestra.events import AttemptFinished
-from orchestra.fleet import connection
+from orchestra.agents.contract import Catalog
+from orchestra.core.clock import SystemClock
+from orchestra.core.events import AttemptFinished
+from orchestra.engine.engine import Engine
 from orchestra.fleet.dispatch import Fleet
+from orchestra.fleet.http import connection
 from orchestra.journal.memory import MemoryJournal
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.reader import read
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.yaml.reader import read
 
 from .calling import WRITER, opened
 from .conftest import endpoints, local_config, raw_server

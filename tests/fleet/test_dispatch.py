@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.card import Card
-from orchestra.agent.contract import Catalog
-from orchestra.clock import SystemClock
-from orchestra.doors import Call, Chunk, Done, Refused
-from orchestra.engine.shell import Engine
-from orchestra.errors import InputErrors
-from orchestra.events import AttemptFinished
+from orchestra.agents.card import Card
+from orchestra.agents.contract import Catalog
+from orchestra.core.clock import SystemClock
+from orchestra.core.errors import InputErrors
+from orchestra.core.events import AttemptFinished
+from orchestra.core.labels import Label
+from orchestra.core.outcomes import Value
+from orchestra.core.protocols import Call, Chunk, Done, Refused
+from orchestra.engine.engine import Engine
 from orchestra.fleet.config import Limits, parse
-from orchestra.fleet.folders import Folders
+from orchestra.fleet.supervisor.folders import Folders
 from orchestra.journal.memory import MemoryJournal
-from orchestra.testing.server import SimulatedServer
-from orchestra.values.labels import Label
-from orchestra.values.outcome import Value
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.reader import read
+from orchestra.testing.fake_vllm.server import SimulatedServer
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.yaml.reader import read
 
 from .calling import ANSWER, TEXT, WRITER, call, only, opened, replies, says
 from .conftest import Visit, chat_answer, endpoints, eventually, local_config, raw_server

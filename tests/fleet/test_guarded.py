@@ -18,21 +18,22 @@ from typing import Any
 import aiohttp
 import pytest
 
-from orchestra.agent.card import Card
-from orchestra.doors import Done
-from orchestra.errors import FleetError
-from orchestra.fleet import dispatch, launch, listening
+from orchestra.agents.card import Card
+from orchestra.core.child_process import KEY, Launch
+from orchestra.core.errors import FleetError
+from orchestra.core.protocols import Done
+from orchestra.fleet import dispatch
 from orchestra.fleet.config import FleetConfig, Limits
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.faults import Fault
-from orchestra.fleet.folders import SOCKET, Folders
-from orchestra.fleet.keeper import Keeper, Timing
-from orchestra.fleet.locked import KEY, SAID
-from orchestra.fleet.process import Launch
-from orchestra.fleet.reports import Keyed, SupervisorReport
+from orchestra.fleet.http.client import Request, Wire
+from orchestra.fleet.request_errors import Fault
 from orchestra.fleet.secrets import signed
-from orchestra.fleet.weights import Pantry
-from orchestra.fleet.wire import Request, Wire
+from orchestra.fleet.supervisor import port_owner, vllm_launch
+from orchestra.fleet.supervisor.auth_middleware import SAID
+from orchestra.fleet.supervisor.folders import SOCKET, Folders
+from orchestra.fleet.supervisor.messages import Keyed, SupervisorReport
+from orchestra.fleet.supervisor.server import Keeper, Timing
+from orchestra.fleet.weights.weights import Pantry
 
 from .calling import TEXT, call, only, says
 from .conftest import FakeSupervision, eventually, local_config, raw_server
@@ -65,7 +66,7 @@ def faked(
         return supervisions[-1]
 
     monkeypatch.setattr(dispatch, "Supervision", make)
-    monkeypatch.setattr("orchestra.fleet.launch.vllm_version", lambda: "0.0-fake")
+    monkeypatch.setattr("orchestra.fleet.supervisor.vllm_launch.vllm_version", lambda: "0.0-fake")
 
     def open_(config: FleetConfig, **more: Any) -> contextlib.AbstractAsyncContextManager[Fleet]:
         cards = {
@@ -188,7 +189,7 @@ async def test_a_server_that_is_started_again_wants_the_same_key_and_another_sup
 async def test_another_supervisors_server_on_the_same_port_is_asked_with_its_own_key(
     faked: Any, folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig
 ) -> None:
-    local = config.local["m"].model_copy(update={"port": launch.choose_port(None)})
+    local = config.local["m"].model_copy(update={"port": vllm_launch.choose_port(None)})
     config = config.model_copy(update={"servers": {"m": local}})
     async with faked(config) as fleet:
         first = await only(fleet, call("adapted"))
@@ -257,7 +258,7 @@ async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) ->
 
 
 async def test_nothing_is_sent_to_a_program_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "ROOT", -1)
+    monkeypatch.setattr(port_owner, "ROOT", -1)
     user = os.getuid()
     if not sys.platform.startswith("linux"):
         pytest.skip("only Linux tells whose a socket is")
@@ -298,17 +299,17 @@ def test_who_listens_is_known_and_who_took_a_connection_too(address: str) -> Non
     try:
         assert stranger.stdout is not None
         port = int(stranger.stdout.readline())
-        assert not listening.is_ours(port)
+        assert not port_owner.is_ours(port)
         with socket.create_connection(("127.0.0.1", port)) as connection:
             stranger.stdout.readline()
-            assert listening.is_ours(port), "he has stopped listening"
-            assert not listening.is_ours(port, connection.getsockname()[1]), "and holds the connection"
+            assert port_owner.is_ours(port), "he has stopped listening"
+            assert not port_owner.is_ours(port, connection.getsockname()[1]), "and holds the connection"
     finally:
         stranger.kill()
         stranger.wait()
         assert stranger.stdout is not None
         stranger.stdout.close()
-    assert listening.is_ours(port)
+    assert port_owner.is_ours(port)
 
 
 async def test_the_keeper_takes_nobody_elses_health_for_its_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,11 +317,11 @@ async def test_the_keeper_takes_nobody_elses_health_for_its_servers(tmp_path: Pa
     keeper.launch = Launch((), {}, key="k" * 20)
     async with raw_server(says("hi")) as server, aiohttp.ClientSession() as session:
         keeper.port = server.port
-        monkeypatch.setattr(listening, "is_ours", lambda port: False)
+        monkeypatch.setattr(port_owner, "is_ours", lambda port: False)
         assert await keeper._get(session, "/health") is None
         assert not await keeper._thinks(session)
         assert server.visits == []
-        monkeypatch.setattr(listening, "is_ours", lambda port: True)
+        monkeypatch.setattr(port_owner, "is_ours", lambda port: True)
         assert await keeper._get(session, "/health") is not None
         assert await keeper._get(session, "/metrics") is not None
         assert await keeper._thinks(session)
@@ -331,9 +332,9 @@ def test_a_server_is_started_behind_the_lock_and_its_key_is_on_no_command_line(t
     monkeypatch.setenv(KEY, "the-users-own-key-1")
     for device in ("cpu", "gpu"):
         server = local_config("m", device=device).local["m"]
-        started = launch.launch(server, tmp_path, 1)
+        started = vllm_launch.launch(server, tmp_path, 1)
         place = started.command.index("--middleware")
-        assert started.command[place + 1] == "orchestra.fleet.locked.Locked"
+        assert started.command[place + 1] == "orchestra.fleet.supervisor.auth_middleware.Locked"
         assert "--api-key" not in started.command
         assert KEY not in started.environment, "it is the fleet's key that its servers want"
         assert Path(started.environment["PYTHONPATH"], "orchestra", "fleet", "locked.py").is_file()

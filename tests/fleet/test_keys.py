@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestra.fleet import client
-from orchestra.fleet.client import HEAVY, Client
-from orchestra.fleet.faults import Fault
-from orchestra.fleet.protocol import Chat, Completion
+from orchestra.fleet.http import model_server
+from orchestra.fleet.http.model_server import HEAVY, Client
+from orchestra.fleet.http.openai_protocol import Chat, Completion
+from orchestra.fleet.request_errors import Fault
 from orchestra.fleet.secrets import hidden_bytes, said_in_pieces, sent_with, signed
 
 from .conftest import Visit, chat_answer, endpoints, raw_server, sending
@@ -88,7 +88,7 @@ async def test_a_long_answer_is_looked_through_for_the_key_beside_the_loop(
         threads.append(threading.current_thread())
         return said_in_pieces(received, key)
 
-    monkeypatch.setattr(client, "said_in_pieces", watched)
+    monkeypatch.setattr(model_server, "said_in_pieces", watched)
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
     message = {"role": "assistant", "content": "." * size + "canary/123456789"}
     body = json.dumps({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}).encode()

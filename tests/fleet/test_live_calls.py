@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 
 from orchestra import Orchestra
-from orchestra.agent.card import Card
-from orchestra.config import Settings
-from orchestra.doors import Chunk, Done
-from orchestra.testing.server import SimulatedServer
+from orchestra.agents.card import Card
+from orchestra.core.protocols import Chunk, Done
+from orchestra.core.settings import Settings
+from orchestra.testing.fake_vllm.server import SimulatedServer
 from tests.fleet.calling import call, opened, replies
 from tests.fleet.conftest import Visit, chat_answer, endpoints, raw_server
 

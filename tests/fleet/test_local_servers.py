@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.card import Card
-from orchestra.doors import Done, Refused
-from orchestra.errors import FleetError, InputError
-from orchestra.fleet import adapters, cpu, launch, lora_cpu
+from orchestra.agents.card import Card
+from orchestra.core.errors import FleetError, InputError
+from orchestra.core.protocols import Done, Refused
+from orchestra.fleet import adapters, cpu
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet, Options
-from orchestra.fleet.folders import Folders
-from orchestra.fleet.prefixes import TOKENS
-from orchestra.fleet.reports import SupervisorReport
+from orchestra.fleet.prefix_cache import TOKENS
+from orchestra.fleet.supervisor import vllm_launch
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.supervisor.messages import SupervisorReport
+from orchestra.fleet.vllm_cpu import plugin as plugin_module
 
 from .calling import ANSWER, CARDS, TEXT, call, only
 from .conftest import FakeSupervision, eventually, local_config
@@ -163,7 +165,7 @@ async def test_weights_are_fetched_for_a_server_that_nobody_wanted_before(
             raise FleetError("F003", "broken: the weights are not on this machine", hint="orchestra fleet start")
         return await healthy(self, report, patience, only=only)
 
-    monkeypatch.setattr("orchestra.fleet.weights.ensure", ensure)
+    monkeypatch.setattr("orchestra.fleet.weights.weights.ensure", ensure)
     monkeypatch.setattr(FakeSupervision, "healthy", without_weights)
     config = two(folders, "m")
     theirs = config.local["broken"].weights.model_copy(update={"licence": "theirs"})
@@ -308,8 +310,8 @@ async def test_the_last_slot_stays_free_where_whoever_started_the_server_says_so
 ) -> None:
     """Not by the vLLM of whoever asks: the server may be of another environment."""
     cards = specialist(tmp_path / "one", "here")
-    async with faked(kept(folders, device="cpu", max_loras=1 + lora_cpu.spare_slots(), model=model), cards) as fleet:
-        for name in range(lora_cpu.spare_slots()):
+    async with faked(kept(folders, device="cpu", max_loras=1 + plugin_module.spare_slots(), model=model), cards) as fleet:
+        for name in range(plugin_module.spare_slots()):
             assert await fleet.client.load_adapter("m", f"others{name}", "/nowhere") is None
         reply = await only(fleet, call("writer"))
     if model == "stock":
@@ -362,7 +364,7 @@ async def test_more_adapters_than_slots_are_refused_before_anything_starts(folde
     with pytest.raises(InputError) as caught:
         async with Fleet.open(config, cards=cards, mode="none"):
             pass
-    needs = 2 + lora_cpu.spare_slots()
+    needs = 2 + plugin_module.spare_slots()
     assert caught.value.code == "F102"
     assert caught.value.message.startswith(
         f"server 'm' has 1 adapter slot (max_loras: 1) and needs {needs}: one for each of its 2 adapters"
@@ -386,7 +388,9 @@ def environment_with(folder: Path, vllm: str, plugin: bool) -> Path:
         place.mkdir()
         (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
     if plugin:
-        (place / "entry_points.txt").write_text(f"[{lora_cpu.GROUP}]\n{lora_cpu.PLUGIN} = orchestra.fleet.lora_cpu:register\n")
+        (place / "entry_points.txt").write_text(
+            f"[{plugin_module.GROUP}]\n{plugin_module.PLUGIN} = orchestra.fleet.vllm_cpu.plugin:register\n"
+        )
     return folder
 
 
@@ -397,7 +401,7 @@ def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
     vllm: str, plugin: bool, spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin))])
-    assert lora_cpu.spare_slots() == spare
+    assert plugin_module.spare_slots() == spare
     cards = [Card.declared(name, input=TEXT, output=ANSWER, prompt="{{ text }}", adapter=name) for name in ("a", "b")]
     adapters.check_slots(local_config("m", device="cpu", max_loras=2 + spare), cards)
     adapters.check_slots(local_config("m", device="gpu", max_loras=2), cards)
@@ -406,10 +410,12 @@ def test_on_the_cpu_a_slot_stays_free_where_the_plugin_is_not_loaded(
     assert bool(caught.value.why) == bool(spare)
 
 
-@pytest.mark.parametrize(("device", "loras", "loaded"), [("cpu", 2, lora_cpu.PLUGIN), ("cpu", 0, lora_cpu.PLUGIN), ("gpu", 2, "")])
+@pytest.mark.parametrize(
+    ("device", "loras", "loaded"), [("cpu", 2, plugin_module.PLUGIN), ("cpu", 0, plugin_module.PLUGIN), ("gpu", 2, "")]
+)
 def test_servers_load_our_plugin_where_it_belongs_and_nobody_elses(device: str, loras: int, loaded: str, tmp_path: Path) -> None:
     server = local_config("m", device=device, max_loras=loras).local["m"]
-    assert launch.launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded
+    assert vllm_launch.launch(server, tmp_path, 1, {"VLLM_PLUGINS": "theirs"}).environment["VLLM_PLUGINS"] == loaded
 
 
 @pytest.mark.parametrize(("device", "vllm", "given"), [("cpu", "0.32.0", True), ("cpu", "0.33.0", False), ("gpu", "0.32.0", False)])
@@ -417,7 +423,7 @@ def test_servers_on_the_cpu_of_a_known_vllm_have_our_worker(
     device: str, vllm: str, given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
-    command = launch.arguments(local_config("m", device=device).local["m"], tmp_path, 1)
+    command = vllm_launch.arguments(local_config("m", device=device).local["m"], tmp_path, 1)
     assert ("--worker-cls" in command) is given
 
 
@@ -438,20 +444,20 @@ def test_a_server_that_is_dedicated_or_computes_in_float32_uses_all_cores_of_one
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
     monkeypatch.setattr(cpu, "TOPOLOGY", tmp_path)
-    made = launch.launch(local_config("m", device="cpu", **server).local["m"], tmp_path, 1, {})
+    made = vllm_launch.launch(local_config("m", device="cpu", **server).local["m"], tmp_path, 1, {})
     assert made.environment.get("OMP_NUM_THREADS") == threads
     assert made.environment.get("VLLM_ENABLE_V1_MULTIPROCESSING") == (None if threads is None else "0")
     own = json.loads(told(list(made.command), "--additional-config") or "{}")
-    assert own.get(launch.THREADS) == most
+    assert own.get(vllm_launch.THREADS) == most
 
 
 def test_int8_is_made_by_our_worker_and_not_named_to_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, "0.32.0", plugin=True))])
     server = local_config("m", device="cpu", dtype="float32", quantization="int8").local["m"]
-    command = launch.arguments(server, tmp_path, 1)
+    command = vllm_launch.arguments(server, tmp_path, 1)
     assert "--quantization" not in command
-    assert launch.launch(server, tmp_path, 1, {}).precision == "int8"
-    assert json.loads(told(command, "--additional-config") or "{}")[launch.QUANTIZATION] == "int8"
+    assert vllm_launch.launch(server, tmp_path, 1, {}).precision == "int8"
+    assert json.loads(told(command, "--additional-config") or "{}")[vllm_launch.QUANTIZATION] == "int8"
 
 
 @pytest.mark.parametrize("more", [{"device": "gpu"}, {"device": "cpu", "dtype": "bfloat16"}])
@@ -471,7 +477,7 @@ def test_a_server_with_our_worker_guesses_as_many_tokens_as_its_fleet_file_says(
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(environment_with(tmp_path, vllm, plugin=True))])
     server = local_config("m", device="cpu", speculative_tokens=tokens).local["m"]
-    said = told(launch.arguments(server, tmp_path, 1), "--speculative-config")
+    said = told(vllm_launch.arguments(server, tmp_path, 1), "--speculative-config")
     wanted = {"method": "ngram", "num_speculative_tokens": tokens, "prompt_lookup_min": 1, "prompt_lookup_max": 4}
     assert (said and json.loads(said)) == (wanted if guessed else None)
 
@@ -483,7 +489,7 @@ def test_servers_on_gpus_do_not_guess() -> None:
 
 @pytest.mark.parametrize(("device", "block"), [("cpu", "32"), ("gpu", None)])
 def test_the_prefix_cache_of_a_cpu_server_keeps_short_instructions(device: str, block: str | None, tmp_path: Path) -> None:
-    assert told(launch.arguments(local_config("m", device=device).local["m"], tmp_path, 1), "--block-size") == block
+    assert told(vllm_launch.arguments(local_config("m", device=device).local["m"], tmp_path, 1), "--block-size") == block
 
 
 @pytest.mark.parametrize("more", [{"device": "gpu"}, {"device": "cpu", "tensor_parallel_size": 2}])

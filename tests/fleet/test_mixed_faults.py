@@ -11,19 +11,20 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Catalog
-from orchestra.doors import Done, Refused
-from orchestra.engine.shell import Engine
-from orchestra.fleet import dispatch, wire
+from orchestra.agents.contract import Catalog
+from orchestra.core.protocols import Done, Refused
+from orchestra.engine.engine import Engine
+from orchestra.fleet import dispatch
 from orchestra.fleet.config import Limits
-from orchestra.fleet.connection import broken, no_answer, no_http, too_large
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.faults import Fault
-from orchestra.fleet.wire import Answer, Request, Wire
+from orchestra.fleet.http import client
+from orchestra.fleet.http.client import Answer, Request, Wire
+from orchestra.fleet.http.connection import broken, no_answer, no_http, too_large
+from orchestra.fleet.request_errors import Fault
 from orchestra.journal.memory import MemoryJournal
-from orchestra.testing.clock import VirtualClock, run_simulated
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.reader import read
+from orchestra.testing.virtual_clock import VirtualClock, run_simulated
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.yaml.reader import read
 from tests.sizes import sample_size
 
 from .calling import CARDS, WRITER, call
@@ -43,7 +44,7 @@ nodes:
 
 
 def rejected(status: int, **headers: str) -> Fault:
-    return wire._of_status(status, headers, b"")
+    return client._of_status(status, headers, b"")
 
 
 FAULTS: tuple[bytes | Fault | None, ...] = (

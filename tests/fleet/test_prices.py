@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Refused
+from orchestra.core.protocols import Refused
 from orchestra.fleet.config import Limits
 
 from .calling import call, opened, replies

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from orchestra.agent.card import Card
-from orchestra.errors import FleetError
-from orchestra.fleet.choice import Choice
+from orchestra.agents.card import Card
+from orchestra.core.errors import FleetError
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.readiness import Readiness
+from orchestra.fleet.server_selection import Choice
 
 from .calling import TEXT, call
 from .conftest import endpoints, local_config

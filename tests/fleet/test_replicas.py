@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from orchestra.doors import Done, Refused
+from orchestra.core.protocols import Done, Refused
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.reports import ServerReport, SupervisorReport
+from orchestra.fleet.supervisor.messages import ServerReport, SupervisorReport
 
 from .calling import call, only, opened, says
 from .conftest import Visit, chat_answer, endpoints, local_config, raw_server
-from .test_send import in_turn
+from .test_sender import in_turn
 
 
 def refuses(status: str, *headers: str) -> Callable[[Visit], Awaitable[None]]:

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from orchestra.agent.card import Card
-from orchestra.doors import Done
-from orchestra.fleet.folders import Folders
+from orchestra.agents.card import Card
+from orchestra.core.protocols import Done
+from orchestra.fleet.supervisor.folders import Folders
 
 from .calling import TEXT, call, only
 from .test_local_servers import adapter, kept

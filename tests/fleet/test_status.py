@@ -9,9 +9,9 @@ import pytest
 
 import orchestra
 from orchestra import FleetStatus, ServerStatus
-from orchestra.explain import explanations
+from orchestra.core.error_help import explanations
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.faults import TRAITS, traits
+from orchestra.fleet.request_errors import TRAITS, traits
 from orchestra.fleet.status import HELD
 
 from .calling import CARDS, call, only, opened, says

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestra.fleet.faults import Fault
-from orchestra.fleet.order import Turn
-from orchestra.fleet.send import SEVERAL
-from orchestra.fleet.wire import Answer, Request
-from orchestra.testing.clock import VirtualClock, run_simulated
+from orchestra.fleet.http.client import Answer, Request
+from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.scheduling import Turn
+from orchestra.fleet.sender import SEVERAL
+from orchestra.testing.virtual_clock import VirtualClock, run_simulated
 from tests.sizes import sample_size
 
 from .throttling import Server, closed_loop, open_loop, sender

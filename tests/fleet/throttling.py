@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from orchestra.fleet.concurrency import AdaptiveLimit, ConcurrencyLimit
+from orchestra.fleet.concurrency_limit import AdaptiveLimit, ConcurrencyLimit
 from orchestra.fleet.config import FleetConfig, Limits
-from orchestra.fleet.faults import Fault
-from orchestra.fleet.order import Turn
-from orchestra.fleet.send import Sender
-from orchestra.fleet.wire import Answer, Request, Wire
-from orchestra.testing.clock import VirtualClock
+from orchestra.fleet.http.client import Answer, Request, Wire
+from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.scheduling import Turn
+from orchestra.fleet.sender import Sender
+from orchestra.testing.virtual_clock import VirtualClock
 
 from .conftest import NoAddresses, endpoints
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import msgspec
 
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.doors import Letter
-from orchestra.events import VERSION, Event, RunStarted, decode, encode
+from orchestra.app.orchestra import Orchestra
+from orchestra.core.events import VERSION, Event, RunStarted, decode, encode
+from orchestra.core.protocols import Letter
+from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from orchestra.testing import Faults, SimulatedWorkers
 

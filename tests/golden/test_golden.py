@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.doors import Letter
-from orchestra.events import Asked, AttemptFinished, Event, RunFinished, RunStarted
+from orchestra.app.orchestra import Orchestra
+from orchestra.core.events import Asked, AttemptFinished, Event, RunFinished, RunStarted
+from orchestra.core.protocols import Letter
+from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal, MemoryStore
 from tests.golden.stage import HERE, OUTPUT, loaded, project, workers
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Refused
+from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted, TurnStarted, decode
+from orchestra.core.protocols import Call, Refused
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted, TurnStarted, decode
 from orchestra.testing import VirtualClock, run_simulated
 from tests.engine import test_plan_votes as votes
 from tests.engine.durable import Theatre
+from tests.engine.kinds.test_plan import PLAN, WORK, router
 from tests.engine.stage import program
-from tests.engine.test_planning import PLAN, WORK, router
 
 FOLDER, VOTED = Path(__file__).parent / "plans-1", Path(__file__).parent / "plans-2"
 MORE = {

@@ -12,15 +12,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from orchestra.agent.card import Card
-from orchestra.agent.output import Reader, Unreadable
+from orchestra.agents.card import Card
+from orchestra.agents.output_parser import Reader, Unreadable
+from orchestra.app.inputs import bound
 from orchestra.cli.inputs import json_object
-from orchestra.errors import OrchestraError
-from orchestra.inputs import bound
-from orchestra.testing import tape
-from orchestra.values.yaml import load
-from orchestra.workflow.program import Program
-from tests.workflow.catalog import compiled, whole
+from orchestra.core.errors import OrchestraError
+from orchestra.schema.strict_yaml import load
+from orchestra.testing import cassette_file
+from orchestra.workflows.program import Program
+from tests.workflows.catalog import compiled, whole
 
 TESTS = Path(__file__).resolve().parents[1]
 OUTPUT: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
@@ -63,7 +63,7 @@ def every() -> Iterator[Case]:
     for name, code, text in _OUTPUTS:
         yield Case(f"output: {name}", code, partial(_output, card, text))
     for name, line in _CASSETTES:
-        yield Case(f"cassette: {name}", "C031", partial(_refused, partial(tape.parse, line, "t.jsonl"), "t.jsonl"))
+        yield Case(f"cassette: {name}", "C031", partial(_refused, partial(cassette_file.parse, line, "t.jsonl"), "t.jsonl"))
 
 
 def _bound(program: Program, given: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from orchestra import events
-from orchestra.events import Answered, Asked, Expanded, Judged, Resumed, RetryPlanned, TurnStarted, Verdict
-from orchestra.journal.chain import link
-from orchestra.journal.error import FROM_SQLITE
-from orchestra.journal.rows import row_of
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.values.outcome import Abstained, Failed
+from orchestra.core import events
+from orchestra.core.events import Answered, Asked, Expanded, Judged, Resumed, RetryPlanned, TurnStarted, Verdict
+from orchestra.core.outcomes import Abstained, Failed
+from orchestra.journal.errors import FROM_SQLITE
+from orchestra.journal.hash_chain import link
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.journal.sqlite.rows import row_of
 from tests.hostile import mutators
 from tests.journal.stories import begun, middle, whole
 

@@ -28,18 +28,18 @@ sys.path.insert(0, str(ROOT))
 
 import msgspec  # noqa: E402  # the path comes first
 
-from orchestra import events  # noqa: E402
-from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.prompt import Script  # noqa: E402
-from orchestra.errors import OrchestraError  # noqa: E402
+from orchestra.agents.card import Card  # noqa: E402
+from orchestra.agents.prompt import Script  # noqa: E402
+from orchestra.core import events  # noqa: E402
+from orchestra.core.errors import OrchestraError  # noqa: E402
 from orchestra.journal.history import History  # noqa: E402
-from orchestra.journal.reading import Reading  # noqa: E402
-from orchestra.workflow.compiler import compile_graph  # noqa: E402
-from orchestra.workflow.reader import read  # noqa: E402
+from orchestra.journal.sqlite.reader import Reading  # noqa: E402
+from orchestra.workflows.compile.compiler import compile_graph  # noqa: E402
+from orchestra.workflows.yaml.reader import read  # noqa: E402
 from tests.hostile import journals, mutators  # noqa: E402
-from tests.reference import reference_seconds  # noqa: E402
-from tests.workflow.catalog import CATALOG, whole  # noqa: E402
-from tests.workflow.samples import SAMPLES  # noqa: E402
+from tests.unsafe_reference import reference_seconds  # noqa: E402
+from tests.workflows.catalog import CATALOG, whole  # noqa: E402
+from tests.workflows.samples import SAMPLES  # noqa: E402
 
 SHARES = {"workflow": 4_000, "card": 2_500, "spoilt journal": 800, "forged journal": 700, "event": 2_000}
 COST = 800.0
@@ -144,7 +144,7 @@ def _event(line: bytes) -> object:
     try:
         event = events.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        # The journal gives these their codes (`orchestra.journal.reading`).
+        # The journal gives these their codes (`orchestra.journal.sqlite.reader`).
         raise OrchestraError("J013", str(error)) from error
     events.encode(event)
     return History.of([event])

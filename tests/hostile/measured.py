@@ -1,6 +1,7 @@
 """Refuses the whole corpus and prints, as JSON, what each refusal took: `[name, code wanted, code, place, cost, MiB]`.
 
-Run in a process of its own. The cost is CPU time over that of the reference work (`tests/reference.py`), the least of up to eight rounds,
+Run in a process of its own. The cost is CPU time over that of the reference work (`tests/unsafe_reference.py`), the
+least of up to eight rounds,
 with pauses, for a shared processor is slow in bursts; MiB is by how much the process grew at its peak, in the first.
 """
 
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.hostile.corpus import Case, every  # noqa: E402  # the path comes first
-from tests.reference import reference_seconds  # noqa: E402
+from tests.unsafe_reference import reference_seconds  # noqa: E402
 
 QUICK = 40.0
 """A cost that is clearly less than the limit."""

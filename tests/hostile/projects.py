@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from orchestra.config import KEYS
-from orchestra.mcp import pins
+from orchestra.agents.mcp import pins
+from orchestra.core.settings import KEYS
 
 SECRET = "secret-7f3a91c07b"
 CARD = f"name: helper\ndescription: {SECRET}\ninput: {{text: str}}\noutput: str\nmodel: base\n"

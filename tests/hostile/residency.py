@@ -27,15 +27,15 @@ import yaml
 from mcp_types import CallToolResult, TextContent
 
 from orchestra import Orchestra, tool
-from orchestra.config import Settings
-from orchestra.errors import InputError, InputErrors, OrchestraError
+from orchestra.agents.mcp import pins
+from orchestra.agents.mcp.pins import Pin
+from orchestra.core.errors import InputError, InputErrors, OrchestraError
+from orchestra.core.labels import Label
+from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal
-from orchestra.mcp import pins
-from orchestra.mcp.pins import Pin
 from orchestra.testing import Request, SimulatedServer
-from orchestra.values.labels import Label
-from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Tool, Workflow
+from orchestra.workflows.python.steps import Tool, Workflow
+from orchestra.workflows.yaml.reader import read
 
 LABELS: tuple[Label, ...] = get_args(Label)
 WEIGHTS = (1, 8, 8)

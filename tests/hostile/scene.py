@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestra.app import Orchestra
-from orchestra.cli.limits import read_budget
-from orchestra.config import Settings
-from orchestra.events import AttemptFinished, Event, RunFinished
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.app.orchestra import Orchestra
+from orchestra.cli.budget_option import read_budget
+from orchestra.core.events import AttemptFinished, Event, RunFinished
+from orchestra.core.labels import Label
+from orchestra.core.settings import Settings
+from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.testing import SimulatedServer
-from orchestra.testing.endpoint import EndpointFaults, Request
-from orchestra.values.labels import Label
-from orchestra.workflow.steps import Step
+from orchestra.testing.fake_vllm.faults import EndpointFaults, Request
+from orchestra.workflows.python.steps import Step
 
 RETRY = "retry: {attempts: 2, wait: [0, 0]}"
 HEAD = "schema: orchestra/v1\nname: "

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.testing.endpoint import EndpointFaults
+from orchestra.testing.fake_vllm.faults import EndpointFaults
 from tests.cli.shell import Shell
 from tests.hostile.scene import FLEET, Setting, play
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.agent.template import messages
-from orchestra.errors import InputError
-from orchestra.values.fields import alternatives, fields
-from orchestra.values.json import unkept
-from orchestra.values.schema import branches, show
-from orchestra.values.types import Validator, parse_type
-from tests.reference import assert_cost
+from orchestra.agents.template import messages
+from orchestra.core.errors import InputError
+from orchestra.schema.fields import alternatives, fields
+from orchestra.schema.json_schema import branches, show
+from orchestra.schema.strict_json import unkept
+from orchestra.schema.types import Validator, parse_type
+from tests.unsafe_reference import assert_cost
 
 NODE: dict[str, Any] = {
     "$ref": "#/$defs/T",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.events import Usage
+from orchestra.core.events import Usage
 from orchestra.fleet.config import Price
 from tests.cli.shell import Shell
 from tests.hostile.scene import FLEET, Setting, play

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.testing.endpoint import Request
+from orchestra.testing.fake_vllm.faults import Request
 from tests.cli.shell import Shell
 from tests.hostile.scene import Played, obeyed, play
 

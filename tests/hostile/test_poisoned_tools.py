@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from orchestra import tool
-from orchestra.agent.tool import ToolFault, ToolFunction
+from orchestra.agents.tools import ToolFault, ToolFunction
 from orchestra.journal.history import History
 from tests.cli.shell import Shell
 from tests.hostile.scene import obeyed, play

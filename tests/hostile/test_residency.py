@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from orchestra import InputError, Orchestra, tool, workflow
-from orchestra.config import Settings
-from orchestra.errors import OrchestraError
+from orchestra.core.errors import OrchestraError
+from orchestra.core.labels import Label
+from orchestra.core.mcp_settings import McpServer
+from orchestra.core.settings import Settings
 from orchestra.journal.memory import MemoryJournal
-from orchestra.mcp_server import McpServer
 from orchestra.router import tools as router
 from orchestra.testing import SimulatedWorkers
 from orchestra.tools import TOOLS
-from orchestra.values.labels import Label
-from orchestra.workflow.nodes import Retry
-from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Workflow
+from orchestra.workflows.model import Retry
+from orchestra.workflows.python.steps import Workflow
+from orchestra.workflows.yaml.reader import read
 from tests.hostile.residency import LABELS, Sinks, explore, opened, within
 from tests.sizes import sample_size
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestra.config import KEYS, Settings
-from orchestra.errors import InputError, OrchestraError
-from orchestra.settings_file import MAX_BYTES, MAX_LEVELS, check_levels
+from orchestra.core.errors import InputError, OrchestraError
+from orchestra.core.settings import KEYS, Settings
+from orchestra.core.settings_file import MAX_BYTES, MAX_LEVELS, check_levels
 from tests.hostile.projects import BRACKETS, VALUES, hostile_text
 
 FEW, MANY = 500, 10_000

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from orchestra.config import Settings
-from orchestra.events import AttemptFinished, AttemptStarted, Event, Judged, NodeFinished, RunFinished, RunStarted, Verdict
-from orchestra.journal.chain import link
-from orchestra.journal.rows import row_of, update
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.values.outcome import Failed, Value
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, Judged, NodeFinished, RunFinished, RunStarted, Verdict
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.settings import Settings
+from orchestra.journal.hash_chain import link
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.journal.sqlite.rows import row_of, update
 from tests.cli.shell import Shell
 from tests.hostile.scene import obeyed
 

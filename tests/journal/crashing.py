@@ -8,9 +8,9 @@ import random
 import sys
 from pathlib import Path
 
-from orchestra.events import NodeFinished, RunStarted
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.values.outcome import Value
+from orchestra.core.events import NodeFinished, RunStarted
+from orchestra.core.outcomes import Value
+from orchestra.journal.sqlite.journal import SqliteJournal
 
 
 async def one(journal: SqliteJournal, run: str, chance: random.Random) -> None:

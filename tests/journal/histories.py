@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from random import Random
 from typing import Any, TypeAlias
 
-from orchestra.events import (
+from orchestra.core.events import (
     AttemptFinished,
     AttemptStarted,
     Drafted,
@@ -19,8 +19,8 @@ from orchestra.events import (
     TurnStarted,
     Usage,
 )
-from orchestra.journal.error import JournalError
-from orchestra.values.outcome import Value
+from orchestra.core.outcomes import Value
+from orchestra.journal.errors import JournalError
 
 Open: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 TAGS: tuple[dict[str, Any], ...] = (

@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from orchestra.journal.error import JournalError
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.journal.stories import begun, middle
 
 

@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from orchestra import Orchestra
-from orchestra.config import Settings
-from orchestra.errors import OrchestraError
-from orchestra.journal.error import JournalError
-from orchestra.journal.file import counted
-from orchestra.journal.loss import accept_loss
-from orchestra.journal.mark import Mark, mark_of
-from orchestra.journal.reading import Reading
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.core.errors import OrchestraError
+from orchestra.core.settings import Settings
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite.commit_loss import accept_loss
+from orchestra.journal.sqlite.commit_mark import Mark, mark_of
+from orchestra.journal.sqlite.database import counted
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.journal.sqlite.reader import Reading
 from tests.journal import lost_child
 
 SEED = 20_264

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from orchestra import Orchestra, tool, workflow
-from orchestra.config import Settings
-from orchestra.events import AttemptFinished, AttemptStarted, Event, RunStarted
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.run import Run
+from orchestra.app.run import Run
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, RunStarted
+from orchestra.core.settings import Settings
+from orchestra.journal.sqlite.journal import SqliteJournal
 
 CALLS = "calls"
 """The environment variable with the file that has a line for each call of a tool with the effect `once`."""

@@ -9,8 +9,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from orchestra.cli.signals import between_commits
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.journal.store import Store
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.journal.sqlite.store import Store
 
 
 def inside(store: Store) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestra.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage
-from orchestra.values.outcome import Value
+from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage
+from orchestra.core.outcomes import Value
 
 SPENT = Usage(prompt_tokens=30, output_tokens=5, calls=1, seconds=0.5)
 

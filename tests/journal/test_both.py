@@ -10,13 +10,13 @@ from typing import TypeAlias
 
 import pytest
 
-from orchestra.doors import Letter
-from orchestra.events import AttemptFinished
-from orchestra.journal import bodies
-from orchestra.journal.error import JournalError
+from orchestra.core.events import AttemptFinished
+from orchestra.core.protocols import Letter
+from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.values.json import digest
+from orchestra.journal.sqlite import encoding
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.schema.strict_json import digest
 from tests.journal.stories import SPENT, begun, middle, whole
 
 AnyJournal: TypeAlias = MemoryJournal | SqliteJournal
@@ -96,9 +96,9 @@ async def test_a_lease_or_a_letter_of_a_run_that_has_ended_is_refused_with_what_
 
 
 def test_of_what_is_too_large_the_size_is_said_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "MAX_BODY", 1 << 16)
+    monkeypatch.setattr(encoding, "MAX_BODY", 1 << 16)
     event = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value="x" * 100_000)
-    for keep, what in ((partial(bodies.bounded, "answer m"), "answer m"), (partial(bodies.body_of, "r1"), "event 2 of run r1")):
+    for keep, what in ((partial(encoding.bounded, "answer m"), "answer m"), (partial(encoding.body_of, "r1"), "event 2 of run r1")):
         with pytest.raises(JournalError) as caught:
             keep(event)
         assert (caught.value.code, caught.value.message) == ("J004", f"{what} has 0.1 MiB as JSON; the journal takes 64 MiB at most")

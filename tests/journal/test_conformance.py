@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Letter, Message, RunSummary
-from orchestra.events import Event
-from orchestra.journal.error import JournalError
+from orchestra.core.events import Event
+from orchestra.core.protocols import Letter, Message, RunSummary
+from orchestra.journal.errors import JournalError
 from orchestra.journal.memory import MemoryJournal, MemoryStore
-from orchestra.journal.postgres import PostgresJournal
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.testing.conformance import LAWS, Law, Open, follow, steps
+from orchestra.journal.postgres.journal import PostgresJournal
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.testing.conformance.laws import LAWS, Law, Open, follow, steps
 from tests.journal.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from orchestra.events import NodeFinished
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.core.events import NodeFinished
+from orchestra.journal.sqlite.journal import SqliteJournal
 
 SEED = 20_261
 POINTS = int(os.environ.get("ORCHESTRA_TEST_CRASH_POINTS", "20"))

@@ -16,11 +16,11 @@ from typing import Any, TypeAlias
 import pytest
 from msgspec.structs import replace
 
-from orchestra.doors import Letter, Selection, Used
-from orchestra.events import AttemptFinished, Event, RunStarted
-from orchestra.journal.error import FROM_SQLITE, JournalError
-from orchestra.journal.reading import Reading
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.core.events import AttemptFinished, Event, RunStarted
+from orchestra.core.protocols import Letter, Selection, Used
+from orchestra.journal.errors import FROM_SQLITE, JournalError
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.journal.sqlite.reader import Reading
 from tests.journal.files import sql
 from tests.journal.stories import begun, middle, whole
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.doors import Letter
-from orchestra.events import AttemptFinished, Event, RunStarted
-from orchestra.journal.error import JournalError
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.core.events import AttemptFinished, Event, RunStarted
+from orchestra.core.protocols import Letter
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.journal.files import sql
 from tests.journal.stories import begun, whole
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.events import (
+from orchestra.core.events import (
     Answered,
     Asked,
     AttemptFinished,
@@ -28,8 +28,8 @@ from orchestra.events import (
     Usage,
     Verdict,
 )
+from orchestra.core.outcomes import Abstained, Failed, Outcome, Skipped, Value
 from orchestra.journal.history import History
-from orchestra.values.outcome import Abstained, Failed, Outcome, Skipped, Value
 from tests.journal.stories import whole
 
 Fact: TypeAlias = tuple[type[Event], dict[str, object]]

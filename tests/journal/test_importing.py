@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestra import Orchestra, tool, workflow
-from orchestra.cli import importing, keeping
-from orchestra.config import Settings
-from orchestra.journal.postgres import PostgresJournal
+from orchestra.cli.runs import export, import_
+from orchestra.core.settings import Settings
+from orchestra.journal.postgres.journal import PostgresJournal
 from tests.journal.postgres_server import PostgresServer
 
 
@@ -30,11 +30,11 @@ async def test_a_run_is_moved_from_a_file_to_a_database(postgres: PostgresServer
         run = (await orchestra.options(tags={"customer": "42"}).run(loud, text="tea" * 100_000)).run
         events = await orchestra.journal.read(run)
         with (tmp_path / "run.jsonl").open("wb") as file:
-            await keeping.write(orchestra.journal, run, file)
-    [exported] = importing.runs_of([("run.jsonl", tmp_path / "run.jsonl")])
-    importing.check(exported)
+            await export.write(orchestra.journal, run, file)
+    [exported] = import_.runs_of([("run.jsonl", tmp_path / "run.jsonl")])
+    import_.check(exported)
     async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
-        await importing.put(journal, exported)
+        await import_.put(journal, exported)
         async with Orchestra.open(settings, fleet="none", journal=journal) as orchestra:
             assert await journal.read(run) == events
             assert (await orchestra.look(run)).tags == {"customer": "42"}

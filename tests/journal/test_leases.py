@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Letter
-from orchestra.events import Asked, AttemptStarted
-from orchestra.journal.error import JournalError
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.core.events import Asked, AttemptStarted
+from orchestra.core.protocols import Letter
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.journal.files import holder, sql
 from tests.journal.stories import begun, middle, whole
 

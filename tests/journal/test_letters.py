@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.doors import Letter
-from orchestra.journal.error import JournalError
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.core.protocols import Letter
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.journal.files import holder, sql
 from tests.journal.stories import begun, whole
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.events import AttemptFinished
-from orchestra.journal.error import JournalError
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.core.events import AttemptFinished
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.journal.files import holder, sql
 from tests.journal.stories import begun
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestra.events import AttemptFinished, RunFinished
+from orchestra.core.events import AttemptFinished, RunFinished
+from orchestra.core.outcomes import Value
 from orchestra.journal.memory import MemoryJournal
-from orchestra.values.outcome import Value
 from tests.journal.stories import begun
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from orchestra.journal.error import JournalError
-from orchestra.journal.postgres import PostgresJournal
-from orchestra.testing.conformance import LAWS
+from orchestra.journal.errors import JournalError
+from orchestra.journal.postgres.journal import PostgresJournal
+from orchestra.testing.conformance.laws import LAWS
 from tests.journal.postgres_server import PostgresServer
 
 BOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")

@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from orchestra import Orchestra, Result, tool, workflow
-from orchestra.config import Settings
-from orchestra.errors import InputError
-from orchestra.recording import reached
+from orchestra.app.open_journal import reached
+from orchestra.core.errors import InputError
+from orchestra.core.settings import Settings
 from tests.journal.postgres_server import PostgresServer
 
 

@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 
 from orchestra import Orchestra, RunFailed, tool, workflow
-from orchestra.config import Settings
-from orchestra.doors import Journal, Letter
-from orchestra.errors import OrchestraError
-from orchestra.events import AttemptFinished
-from orchestra.journal.error import JournalError
-from orchestra.journal.postgres import PostgresJournal
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.log import alarm
-from orchestra.testing.conformance_stories import begun, code_of, ended, middle, status_of, write
+from orchestra.core.errors import OrchestraError
+from orchestra.core.event_logging import alarm
+from orchestra.core.events import AttemptFinished
+from orchestra.core.protocols import Journal, Letter
+from orchestra.core.settings import Settings
+from orchestra.journal.errors import JournalError
+from orchestra.journal.postgres.journal import PostgresJournal
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.testing.conformance.stories import begun, code_of, ended, middle, status_of, write
 from tests.journal.postgres_proxy import before
 from tests.journal.postgres_server import PostgresServer, running
-from tests.journal.test_sqlite import many
+from tests.journal.sqlite.test_journal import many
 
 pytestmark = pytest.mark.slow
 

@@ -11,15 +11,16 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from orchestra.doors import Skimmed, Skims
-from orchestra.events import AttemptFinished, Event, RunFinished, RunStarted
-from orchestra.journal import postgres_tables, reading
-from orchestra.journal.chain import link
-from orchestra.journal.error import JournalError
+from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted
+from orchestra.core.outcomes import Value
+from orchestra.core.protocols import Skimmed, Skims
+from orchestra.journal.errors import JournalError
+from orchestra.journal.hash_chain import link
 from orchestra.journal.memory import MemoryJournal, MemoryStore
-from orchestra.journal.postgres import PostgresJournal
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.values.outcome import Value
+from orchestra.journal.postgres import tables
+from orchestra.journal.postgres.journal import PostgresJournal
+from orchestra.journal.sqlite import reader
+from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.journal.files import sql
 from tests.journal.postgres_server import PostgresServer
 from tests.journal.stories import SPENT, begun, whole
@@ -85,9 +86,9 @@ async def test_only_those_come_that_began_since(open_journal: Open, since: float
 
 
 async def test_pages_join_without_a_gap(open_journal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "AT_ONCE", 6)
-    monkeypatch.setattr(postgres_tables, "AT_ONCE", 6)
-    monkeypatch.setattr(postgres_tables, "RUNS_AT_ONCE", 3)
+    monkeypatch.setattr(reader, "AT_ONCE", 6)
+    monkeypatch.setattr(tables, "AT_ONCE", 6)
+    monkeypatch.setattr(tables, "RUNS_AT_ONCE", 3)
     async with open_journal() as journal:
         for number in range(20):
             await write(journal, f"r{number:02}", whole(f"r{number:02}", float(number // 4)))
@@ -95,11 +96,11 @@ async def test_pages_join_without_a_gap(open_journal: Open, monkeypatch: pytest.
 
 
 async def test_a_page_holds_no_more_runs_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "AT_ONCE", 6)
+    monkeypatch.setattr(reader, "AT_ONCE", 6)
     async with SqliteJournal.open(tmp_path / "j.db") as journal:
         for number in range(5):
             await write(journal, f"r{number}", whole(f"r{number}", float(number)))
-    with closing(reading.Reading(tmp_path / "j.db")) as looking:
+    with closing(reader.Reading(tmp_path / "j.db")) as looking:
         assert [found.run for found in looking.skim(0.0, None)] == ["r4", "r3"]
         assert [found.run for found in looking.skim(0.0, (3.0, "r3"))] == ["r2", "r1"]
 

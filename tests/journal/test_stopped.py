@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.journal import holder
-from orchestra.journal.error import JournalError
-from orchestra.journal.holder import LockHolder, lock_holder
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite import lock_holder as lock_holder_module
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.journal.sqlite.lock_holder import LockHolder, lock_holder
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGTSTP"), reason="no signals of a terminal")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="no /proc/locks")
@@ -113,7 +113,7 @@ def test_the_holder_is_the_process_that_writes(file: Path) -> None:
 
 
 def test_where_the_system_has_no_table_of_locks_nobody_is_named(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(holder, "_LOCKS", tmp_path / "none")
+    monkeypatch.setattr(lock_holder_module, "_LOCKS", tmp_path / "none")
     with inside_a_transaction(file, "plain"):
         assert lock_holder(file) is None
 
@@ -136,5 +136,5 @@ def test_a_line_of_the_table_of_locks(file: Path, monkeypatch: pytest.MonkeyPatc
     index.touch()
     locks = tmp_path / "locks"
     locks.write_text(line.format(pid=os.getpid(), inode=index.stat().st_ino) + "\n\n")
-    monkeypatch.setattr(holder, "_LOCKS", locks)
+    monkeypatch.setattr(lock_holder_module, "_LOCKS", locks)
     assert isinstance(lock_holder(file), LockHolder) is found

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.journal.error import JournalError
-from orchestra.journal.sqlite import SqliteJournal
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite.journal import SqliteJournal
 
 ENDLESS = "CREATE VIEW schema_version AS WITH RECURSIVE n(version) AS (SELECT 1 UNION ALL SELECT version FROM n) SELECT version FROM n"
 TRIGGER = "CREATE TRIGGER t AFTER INSERT ON events BEGIN DELETE FROM runs; END"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.doors import Letter
-from orchestra.journal.error import JournalError
-from orchestra.journal.file import SCHEMA, File
-from orchestra.journal.sqlite import SqliteJournal
-from orchestra.values.json import digest
+from orchestra.core.protocols import Letter
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite.database import SCHEMA, File
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.schema.strict_json import digest
 from tests.journal.files import sql
 from tests.journal.stories import middle, whole
 

@@ -6,11 +6,11 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.costs import unpriced
-from orchestra.events import NOTHING, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, Usage
+from orchestra.app.costs import unpriced
+from orchestra.core.events import NOTHING, AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, Usage
+from orchestra.core.outcomes import Value
 from orchestra.fleet.config import parse
 from orchestra.journal.usage import read_usage, usage_of, write_usage
-from orchestra.values.outcome import Value
 
 PRICES = ("{prompt: 0, output: 2}", "{prompt: 1, output: 0}", "{prompt: 0, output: 0}", "{prompt: 0, output: 0, cached: 1}")
 FLEET = parse(

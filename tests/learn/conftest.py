@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.card import Card
+from orchestra.agents.card import Card
 from tests.cli.shell import shell
 
 __all__ = ["shell"]

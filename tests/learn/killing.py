@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import pytest
 
-from orchestra.learn.member import Step
-from orchestra.learn.training import HeadTraining, Made
+from orchestra.learn.encoders.member import Step
+from orchestra.learn.encoders.training import HeadTraining, Made
 
 Run: TypeAlias = Callable[[HeadTraining, Callable[[Step], None]], Made]
 

@@ -9,16 +9,16 @@ import pytest
 torch = pytest.importorskip("torch")
 np = pytest.importorskip("numpy")
 
-from orchestra.agent.conditions import WORDED, choices  # noqa: E402
-from orchestra.agent.encoder import Encoder  # noqa: E402
-from orchestra.agent.sheet import Sheet  # noqa: E402
-from orchestra.agent.table_head import Logits  # noqa: E402
-from orchestra.agent.table_ways import PAIRS, SCALES, WAYS  # noqa: E402
-from orchestra.learn.table_targets import Bounded, Target, right, target  # noqa: E402
-from orchestra.learn.tables import Example, loss  # noqa: E402
-from orchestra.testing.encoder import write_encoder  # noqa: E402
-from orchestra.values.measure import ABOVE, BELOW, BOUNDS, FROM, UPTO  # noqa: E402
-from tests.agent.tables import WORDS, told  # noqa: E402
+from orchestra.agents.inference.encoder import Encoder  # noqa: E402
+from orchestra.agents.inference.tables.encoding import Sheet  # noqa: E402
+from orchestra.agents.inference.tables.filters import WORDED, choices  # noqa: E402
+from orchestra.agents.inference.tables.head import Logits  # noqa: E402
+from orchestra.agents.inference.tables.operations import PAIRS, SCALES, WAYS  # noqa: E402
+from orchestra.learn.encoders.table_targets import Bounded, Target, right, target  # noqa: E402
+from orchestra.learn.encoders.tables import Example, loss  # noqa: E402
+from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
+from orchestra.text.numbers.sort_keys import ABOVE, BELOW, BOUNDS, FROM, UPTO  # noqa: E402
+from tests.agents.tables import WORDS, told  # noqa: E402
 
 TABLE = [
     ["name", "age", "books", "rooms"],

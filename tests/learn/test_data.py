@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.agent.card import Card
-from orchestra.errors import InputError, InputErrors
-from orchestra.learn.dataset import DataSet, Row
-from orchestra.learn.duplicates import distinct, says_nothing
-from orchestra.learn.sources import Columns, numbered, read
-from orchestra.learn.splits import Shares, part_of, split
+from orchestra.agents.card import Card
+from orchestra.core.errors import InputError, InputErrors
+from orchestra.learn.data.dataset import DataSet, Row
+from orchestra.learn.data.deduplication import distinct, says_nothing
+from orchestra.learn.data.sources import Columns, numbered, read
+from orchestra.learn.data.splits import Shares, part_of, split
 from tests.learn.conftest import CARD, make_card
 
 PLAIN = Columns({})

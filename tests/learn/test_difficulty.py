@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from orchestra.agent.card import Card
-from orchestra.agent.classical import Regressor
-from orchestra.learn.here import shares
+from orchestra.agents.card import Card
+from orchestra.agents.inference.linear import Regressor
+from orchestra.learn.classical import shares
 from orchestra.learn.linear import fitted_number
 from tests.cli.shell import Shell
 

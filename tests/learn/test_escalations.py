@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call
-from orchestra.learn.dataset import DataSet
+from orchestra.core.protocols import Call
+from orchestra.learn.data.dataset import DataSet
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import BAD, FLEET, GOOD, TEXT, Simulated, furnish
 from tests.learn.test_runs import ESCALATED

@@ -10,18 +10,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from orchestra.agent.card import Card
-from orchestra.doors import Call, Done, Refused
-from orchestra.errors import InputError
-from orchestra.learn.certifying import Predictions, rightness
-from orchestra.learn.evaluation_file import Rows
-from orchestra.learn.metrics import Case
-from orchestra.learn.questions import Question, as_record, metrics_of, read_rows
+from orchestra.agents.card import Card
+from orchestra.core.errors import InputError
+from orchestra.core.protocols import Call, Done, Refused
+from orchestra.learn.certification.labelled_answers import Predictions, rightness
+from orchestra.learn.evaluation.config import Rows
+from orchestra.learn.evaluation.metrics import Case
+from orchestra.learn.evaluation.rows import Question, as_record, metrics_of, read_rows
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, TEXT, Simulated, furnish
-from tests.verify.samples import certified
-
-from .test_promotion import adapter
+from tests.learn.promotion.test_promotion import adapter
+from tests.verification.samples import certified
 
 MEASURED = """\
 schema: orchestra/evaluation/v1

@@ -8,17 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from orchestra.agent.card import Card
-from orchestra.learn.contract import contract_digest
-from orchestra.learn.dataset import MANIFEST, DataSet, Manifest, Origin, Row
-from orchestra.learn.questions import read_test
-from orchestra.values.labels import Label
-from tests.agent.test_calibration import card as chooser
+from orchestra.agents.card import Card
+from orchestra.core.labels import Label
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import MANIFEST, DataSet, Manifest, Origin, Row
+from orchestra.learn.evaluation.rows import read_test
+from tests.agents.inference.test_calibration import card as chooser
 from tests.cli.shell import Shell
 from tests.cli.stage import AGENT, GOOD, TEXT, Simulated, furnish
-from tests.nowhere import FLEET
-
-from .test_promotion import adapter
+from tests.learn.promotion.test_promotion import adapter
+from tests.unreachable import FLEET
 
 COMMANDS = {
     "learn evaluate": ("learn", "evaluate", "answerer", "--data", "set"),

@@ -14,19 +14,19 @@ import pytest
 np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")
 
-from orchestra.agent.calibration import Calibration, Trust  # noqa: E402
-from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.committee import Committee  # noqa: E402
-from orchestra.agent.encoder import Encoder  # noqa: E402
-from orchestra.errors import InputError  # noqa: E402
-from orchestra.fleet.encoders import described  # noqa: E402
-from orchestra.learn.contract import contract_digest  # noqa: E402
-from orchestra.learn.dataset import DataSet, Row  # noqa: E402
-from orchestra.learn.encoder import Plan, Rows, train  # noqa: E402
-from orchestra.learn.intents import LabelTraining, run  # noqa: E402
-from orchestra.learn.texts import Labelled, digest_of, folds  # noqa: E402
-from orchestra.learn.tuned import Pace  # noqa: E402
-from orchestra.testing.encoder import write_encoder  # noqa: E402
+from orchestra.agents.card import Card  # noqa: E402
+from orchestra.agents.inference.calibration import Calibration, Trust  # noqa: E402
+from orchestra.agents.inference.encoder import Encoder  # noqa: E402
+from orchestra.agents.inference.text_classifier import Committee  # noqa: E402
+from orchestra.core.errors import InputError  # noqa: E402
+from orchestra.fleet.weights.encoders import described  # noqa: E402
+from orchestra.learn.compatibility import contract_digest  # noqa: E402
+from orchestra.learn.data.dataset import DataSet, Row  # noqa: E402
+from orchestra.learn.encoders.classifier import Plan, Rows, train  # noqa: E402
+from orchestra.learn.encoders.intents import LabelTraining, run  # noqa: E402
+from orchestra.learn.encoders.texts import Labelled, digest_of, folds  # noqa: E402
+from orchestra.learn.encoders.tuned import Pace  # noqa: E402
+from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
 
 COLOURS = ("red", "green", "blue", "white", "black", "brown")
 CARD = """

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Refused
-from orchestra.learn.dataset import DataSet, Row
+from orchestra.core.protocols import Call, Refused
+from orchestra.learn.data.dataset import DataSet, Row
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import AGENT, ASK, BAD, FLEET, GOOD, TEXT, Simulated, furnish
 

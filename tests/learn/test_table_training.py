@@ -14,21 +14,21 @@ pytestmark = pytest.mark.slow
 np = pytest.importorskip("numpy")
 pytest.importorskip("torch")
 
-from orchestra.agent.arrays import packed  # noqa: E402
-from orchestra.agent.card import Card  # noqa: E402
-from orchestra.agent.encoder import Encoder  # noqa: E402
-from orchestra.agent.table_head import AT  # noqa: E402
-from orchestra.agent.table_ways import WAYS  # noqa: E402
-from orchestra.agent.tables import Layout, Tables  # noqa: E402
-from orchestra.errors import InputError  # noqa: E402
-from orchestra.learn.contract import contract_digest  # noqa: E402
-from orchestra.learn.dataset import DataSet, Row  # noqa: E402
-from orchestra.learn.table_targets import right  # noqa: E402
-from orchestra.learn.tables import MAX_TRAINED, TRIED, inputs_of, run  # noqa: E402
-from tests.agent.tables import CARD, told  # noqa: E402
+from orchestra.agents.card import Card  # noqa: E402
+from orchestra.agents.inference.array_files import packed  # noqa: E402
+from orchestra.agents.inference.encoder import Encoder  # noqa: E402
+from orchestra.agents.inference.tables.head import AT  # noqa: E402
+from orchestra.agents.inference.tables.operations import WAYS  # noqa: E402
+from orchestra.agents.inference.tables.reader import Layout, Tables  # noqa: E402
+from orchestra.core.errors import InputError  # noqa: E402
+from orchestra.learn.compatibility import contract_digest  # noqa: E402
+from orchestra.learn.data.dataset import DataSet, Row  # noqa: E402
+from orchestra.learn.encoders.table_targets import right  # noqa: E402
+from orchestra.learn.encoders.tables import MAX_TRAINED, TRIED, inputs_of, run  # noqa: E402
+from tests.agents.tables import CARD, told  # noqa: E402
 from tests.cli.shell import Shell  # noqa: E402
+from tests.learn.encoders.test_tables import TABLE, base, data_set, encoder, make_card, quiet, row, training  # noqa: E402
 from tests.learn.killing import goes_on  # noqa: E402
-from tests.learn.test_tables import TABLE, base, data_set, encoder, make_card, quiet, row, training  # noqa: E402
 
 __all__ = ["base", "encoder"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.training import Teller, told
-from orchestra.learn.checkpoint import Point
-from orchestra.learn.loop import Tick
+from orchestra.cli.learn.train import Teller, told
+from orchestra.learn.lora.checkpoint import Point
+from orchestra.learn.lora.loop import Tick
 from tests.cli.shell import Shell
 from tests.learn.conftest import make_card
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.fleet import lora_cpu
+from orchestra.fleet.vllm_cpu import plugin
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 
 def test_the_wheel_holds_the_library_and_its_data(built: tuple[Path, Path]) -> None:
     names = set(zipfile.ZipFile(built[1]).namelist())
-    assert {"orchestra/__init__.py", "orchestra/py.typed", "orchestra/explanations/language.toml"} <= names
+    assert {"orchestra/__init__.py", "orchestra/py.typed", "orchestra/core/error_texts/language.toml"} <= names
     for kind in ("agents", "workflows", "configs"):
         source = {str(path.relative_to(ROOT)) for path in (ROOT / kind).rglob("*") if path.is_file() and not path.name.startswith(".")}
         assert source
@@ -63,7 +63,7 @@ def test_the_wheel_tells_vllm_of_its_plugin(built: tuple[Path, Path]) -> None:
         (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
         told = configparser.ConfigParser()
         told.read_string(archive.read(name).decode())
-    assert dict(told[lora_cpu.GROUP]) == {lora_cpu.PLUGIN: "orchestra.fleet.lora_cpu:register"}
+    assert dict(told[plugin.GROUP]) == {plugin.PLUGIN: "orchestra.fleet.vllm_cpu.plugin:register"}
 
 
 def test_the_wheel_holds_nothing_else(built: tuple[Path, Path]) -> None:

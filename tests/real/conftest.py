@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.fleet import config, launch, weights
+from orchestra.fleet import config
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.control import Supervision
-from orchestra.fleet.encoders import KNOWN
-from orchestra.fleet.folders import Folders
 from orchestra.fleet.progress import Progress
-from orchestra.fleet.reports import Touch
+from orchestra.fleet.supervisor import vllm_launch
+from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.supervisor.messages import Touch
+from orchestra.fleet.weights import weights
+from orchestra.fleet.weights.encoders import KNOWN
 
 LAPTOP = Path(__file__).resolve().parents[2] / "configs" / "laptop.yaml"
 
@@ -37,7 +39,7 @@ def laptop() -> Iterator[FleetConfig]:
 
     async def bring_up() -> bool:
         there = await supervision.tell(Touch())
-        launch.vllm_version()
+        vllm_launch.vllm_version()
         for wanted in (*(server.weights for server in described.local.values()), *KNOWN.values()):  # the encoders too
             await weights.ensure(wanted, weights.Pantry.of(), report)
         await supervision.start()

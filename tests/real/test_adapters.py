@@ -15,12 +15,12 @@ from typing import TypeAlias
 
 import pytest
 
-from orchestra.fleet import weights
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.faults import Fault
-from orchestra.fleet.protocol import Chat, Completion
-from orchestra.testing.noise import noisy_adapter
+from orchestra.fleet.http.openai_protocol import Chat, Completion
+from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.weights import weights
+from tests.simulation.lab.noise_adapters import noisy_adapter
 
 pytestmark = pytest.mark.real
 

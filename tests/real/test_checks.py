@@ -12,12 +12,12 @@ from pydantic import BaseModel
 
 from bench.scoring import Ways, document, judge
 from orchestra import Orchestra, Reading, abstain, accepted, agent, agree, by_model, needed, rederive, workflow
-from orchestra.events import AttemptFinished, ChecksStarted, Event, Judged, Verdict
+from orchestra.app.result import Result
+from orchestra.core.events import AttemptFinished, ChecksStarted, Event, Judged, Verdict
 from orchestra.fleet.config import FleetConfig
 from orchestra.fleet.dispatch import Fleet
-from orchestra.result import Result
-from orchestra.workflow.reader import read
-from orchestra.workflow.steps import Step, Workflow
+from orchestra.workflows.python.steps import Step, Workflow
+from orchestra.workflows.yaml.reader import read
 from tests.real.test_workflows import opened
 
 pytestmark = pytest.mark.real

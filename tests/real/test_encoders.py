@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.app import Orchestra
-from orchestra.config import Settings
+from orchestra.app.orchestra import Orchestra
+from orchestra.core.settings import Settings
 
 pytestmark = [
     pytest.mark.real,

@@ -14,14 +14,14 @@ import pytest
 from msgspec import structs
 
 from bench.scoring import config_model, scores, tokens
-from orchestra.agent.card import Card
-from orchestra.doors import Call, Done, Refused
+from orchestra.agents.card import Card
+from orchestra.core.protocols import Call, Done, Refused
 from orchestra.fleet.config import FleetConfig, LocalServer
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.faults import Fault
-from orchestra.fleet.metrics import Load
-from orchestra.fleet.order import Programs
-from orchestra.fleet.protocol import Chat, Completion
+from orchestra.fleet.http.openai_protocol import Chat, Completion
+from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.scheduling import Programs
+from orchestra.fleet.vllm_metrics import Load
 
 pytestmark = pytest.mark.real
 

@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.control import Supervision
-from orchestra.fleet.folders import Folders
-from orchestra.fleet.reports import SupervisorReport
 from orchestra.fleet.secrets import signed
+from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.supervisor.messages import SupervisorReport
 
 pytestmark = pytest.mark.real
 

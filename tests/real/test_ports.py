@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.fleet import process
+from orchestra.core import child_process
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.control import Supervision
-from orchestra.fleet.folders import Folders
+from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.folders import Folders
 
 pytestmark = pytest.mark.real
 LISTENS = "0A"
@@ -23,7 +23,7 @@ LISTENS = "0A"
 def inodes(group: int) -> set[str]:
     """The sockets of a group of processes."""
     found = set()
-    for pid in process._members(group):
+    for pid in child_process._members(group):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(FileNotFoundError):  # it was closed meanwhile
                 if (told := os.readlink(descriptor)).startswith("socket:["):

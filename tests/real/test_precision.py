@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.fleet import cpu, weights
+from orchestra.fleet import cpu
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.control import Supervision
 from orchestra.fleet.dispatch import Fleet
-from orchestra.fleet.folders import Folders
-from orchestra.testing.noise import noisy_adapter
+from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.weights import weights
 from tests.real.test_adapters import SERVER, STRONG, alone, ask, same
+from tests.simulation.lab.noise_adapters import noisy_adapter
 
 pytestmark = pytest.mark.real
 

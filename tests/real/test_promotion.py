@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from orchestra import Orchestra
-from orchestra.cli.comparison import Comparison
-from orchestra.cli.promoting import promoted, rolled_back
-from orchestra.config import Settings
-from orchestra.errors import FleetError
-from orchestra.events import AttemptFinished
-from orchestra.fleet import weights
+from orchestra.cli.learn.evaluate import Comparison
+from orchestra.cli.learn.promote import promoted, rolled_back
+from orchestra.core.errors import FleetError
+from orchestra.core.events import AttemptFinished
+from orchestra.core.settings import Settings
 from orchestra.fleet.adapters import mark_of
 from orchestra.fleet.config import FleetConfig
-from orchestra.fleet.download import sha256
-from orchestra.testing.noise import noisy_adapter
+from orchestra.fleet.weights import weights
+from orchestra.fleet.weights.download import sha256
+from tests.simulation.lab.noise_adapters import noisy_adapter
 
 pytestmark = pytest.mark.real
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.events import AttemptFinished, AttemptStarted, TurnStarted
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.planning import NODE, Draft, Wish, asking, drafted, plan
+from orchestra.core.events import AttemptFinished, AttemptStarted, TurnStarted
+from orchestra.core.settings import Settings
 from orchestra.fleet.config import FleetConfig
-from orchestra.planning import NODE, Draft, Wish, asking, drafted, plan
-from orchestra.router.gates import judge
-from orchestra.workflow.nodes import PlanLimits
-from orchestra.workflow.steps import Workflow
+from orchestra.router.validation import judge
+from orchestra.workflows.model import PlanLimits
+from orchestra.workflows.python.steps import Workflow
 
 pytestmark = pytest.mark.real
 

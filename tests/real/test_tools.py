@@ -8,12 +8,12 @@ import pytest
 from pydantic import BaseModel
 
 from orchestra import Orchestra, agent, by_model, tool
-from orchestra.agent.card_file import ToolLimits
-from orchestra.config import Settings
+from orchestra.agents.card_file import ToolLimits
+from orchestra.core.events import AttemptFinished
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.settings import Settings
 from orchestra.engine.replay import replay
-from orchestra.events import AttemptFinished
 from orchestra.fleet.config import FleetConfig
-from orchestra.values.outcome import Failed, Value
 
 pytestmark = pytest.mark.real
 HEIGHTS = {"Eiffel Tower": 330, "Tokyo Tower": 333}

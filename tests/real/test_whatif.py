@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.cli.variants import variant
+from orchestra.cli.runs.variants import variant
+from orchestra.core.outcomes import Value
 from orchestra.fleet.config import FleetConfig
-from orchestra.values.outcome import Value
 from tests.real.test_workflows import opened
 
 pytestmark = pytest.mark.real

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from orchestra import Answer, Document, Orchestra, agent, by_model
-from orchestra.config import Settings
-from orchestra.events import AttemptFinished, AttemptStarted
+from orchestra.core.events import AttemptFinished, AttemptStarted
+from orchestra.core.settings import Settings
 from orchestra.fleet.config import FleetConfig
-from orchestra.workflow.steps import Agent
+from orchestra.workflows.python.steps import Agent
 
 pytestmark = pytest.mark.real
 AGENTS = Path(__file__).resolve().parents[2] / "agents"

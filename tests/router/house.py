@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Contract
-from orchestra.router.offer import Offer, Skill
-from orchestra.values.models import Answer, Document, Passage, Reading
-from orchestra.values.types import Schema, schema_of
-from orchestra.workflow.nodes import PlanLimits
+from orchestra.agents.contract import Contract
+from orchestra.router.capabilities import Offer, Skill
+from orchestra.schema.builtin_models import Answer, Document, Passage, Reading
+from orchestra.schema.types import Schema, schema_of
+from orchestra.workflows.model import PlanLimits
 
 STR: Schema = {"type": "string"}
 DOCUMENTS = schema_of(list[Document], "serialization")

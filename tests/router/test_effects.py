@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra.events import Usage
-from orchestra.router.cache import Unfit, entry, recalled, shape
+from orchestra.core.events import Usage
+from orchestra.router.capabilities import Offer
+from orchestra.router.constants import Occurrences
 from orchestra.router.effects import further
-from orchestra.router.gates import judge
-from orchestra.router.grammar import NoStep, plan_grammar, step_grammar
-from orchestra.router.notation import read_plan, steps_of
-from orchestra.router.occurrences import Occurrences
-from orchestra.router.offer import Offer
 from orchestra.router.plan import CONFIRM, plan_of, workflow
+from orchestra.router.plan_cache import Unfit, entry, recalled, shape
+from orchestra.router.plan_grammar import NoStep, plan_grammar, step_grammar
+from orchestra.router.plan_syntax import read_plan, steps_of
 from orchestra.router.planner import Request, Unplanned, start
 from orchestra.router.sentences import Mood, sentences
-from tests.agent.test_grammar import accepts
+from orchestra.router.validation import judge
+from tests.agents.test_evidence_grammar import accepts
 from tests.engine.attacks import ASKS, NAMES, NOTHING, NUMBERS, TWICE, WORDS
 from tests.engine.stage import record, tool
 from tests.router.house import walked

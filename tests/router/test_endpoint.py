@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchestra.app import Orchestra
-from orchestra.config import Settings
-from orchestra.planning import Draft, Wish, plan
+from orchestra.app.orchestra import Orchestra
+from orchestra.app.planning import Draft, Wish, plan
+from orchestra.core.settings import Settings
 from orchestra.testing import Request, SimulatedServer, first
-from orchestra.workflow.nodes import PlanLimits
+from orchestra.workflows.model import PlanLimits
 
 FLEET = """\
 schema: orchestra/fleet/v1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from orchestra.router.gates import judge
-from orchestra.router.notation import INPUT, Answer, Reference, Step, read_plan
-from orchestra.router.offer import Offer
+from orchestra.router.capabilities import Offer
+from orchestra.router.input_types import type_of
 from orchestra.router.plan import Plan, declared, plan_of, workflow
+from orchestra.router.plan_syntax import INPUT, Answer, Reference, Step, read_plan
 from orchestra.router.shortlist import shortlist
-from orchestra.router.values import type_of
-from orchestra.workflow.reader import read
-from orchestra.workflow.writer import write
+from orchestra.router.validation import judge
+from orchestra.workflows.yaml.reader import read
+from orchestra.workflows.yaml.writer import write
 from tests.router.house import ALL, CITE, COMPARE, READER, SEARCH, STR, SUM, contract, offer
 
 

@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
-from orchestra.router.notation import read_plan
+from orchestra.router.plan_syntax import read_plan
 from orchestra.router.planner import Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, start
-from orchestra.router.telling import MAX_REQUEST, MAX_TOKENS, tokens
-from orchestra.router.turns import next_line
-from tests.agent.test_grammar import accepts
+from orchestra.router.prompt import MAX_REQUEST, MAX_TOKENS, tokens
+from orchestra.router.tool_turns import next_line
+from tests.agents.test_evidence_grammar import accepts
 from tests.router.house import CITE, STR, SUM, contract, offer, walked
 
 PLAN = (

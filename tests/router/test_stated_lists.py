@@ -10,22 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.router.gates import judge
-from orchestra.router.grammar import MAX_ITEMS, plan_grammar, step_grammar
-from orchestra.router.notation import Answer, Literal, NotPlan, Reference, Step, read
-from orchestra.router.offer import Offer
+from orchestra.router.capabilities import Offer
 from orchestra.router.plan import Plan, rewritten, workflow
-from orchestra.router.turns import step_workflow
-from orchestra.values.types import Schema
-from orchestra.workflow.bound import bounds
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.nodes import PlanLimits
-from orchestra.workflow.reader import read as read_file
-from orchestra.workflow.syntax import MAX_LENGTH
-from orchestra.workflow.writer import write
-from tests.agent.test_grammar import accepts
+from orchestra.router.plan_grammar import MAX_ITEMS, plan_grammar, step_grammar
+from orchestra.router.plan_syntax import Answer, Literal, NotPlan, Reference, Step, read
+from orchestra.router.tool_turns import step_workflow
+from orchestra.router.validation import judge
+from orchestra.schema.types import Schema
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.cost_bounds import bounds
+from orchestra.workflows.expressions.parser import MAX_LENGTH
+from orchestra.workflows.model import PlanLimits
+from orchestra.workflows.yaml.reader import read as read_file
+from orchestra.workflows.yaml.writer import write
+from tests.agents.test_evidence_grammar import accepts
 from tests.router.house import ALL, DOCUMENTS, STR, contract, offer, walked
-from tests.router.test_grammar import CATALOG, steps
+from tests.router.test_plan_grammar import CATALOG, steps
 
 READINGS = 's1 = [reader(question=x, context=input.question) for x in ["Where is it?", "How high is it?"]]'
 WORDS = "Where is it? How high is it? Is 2 more than 1, or 3 less?"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.errors import InputError, RunFailed
+from orchestra.core.errors import InputError, RunFailed
 from orchestra.router.tool_plans import MAX_TOLD, SHORTEST, declared, grammar, graph, lines, shortlist, told
 from orchestra.router.tools import Style
 from orchestra.testing import Simulated
-from tests.agent.test_grammar import accepts
+from tests.agents.test_evidence_grammar import accepts
 from tests.router.house import walked
 
 TOOLS: list[Any] = [

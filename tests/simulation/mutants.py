@@ -49,7 +49,7 @@ def judge(mutant: Mutant | None, steps: Sequence[int] = STEPS, seed: int = 0) ->
             (Path(folder) / mutant.file).write_text(patched(mutant, Path(folder)))
         before = 0
         for runs in steps:
-            command = [sys.executable, "-m", "orchestra.testing.simulate", "--seed", str(seed + before), "--runs", str(runs - before)]
+            command = [sys.executable, "-m", "tests.simulation.lab.simulate", "--seed", str(seed + before), "--runs", str(runs - before)]
             done = subprocess.run([*command, "--jobs", "1", "--stop"], cwd=folder, capture_output=True, text=True, check=False, timeout=900)
             before = runs
             if done.returncode:

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from orchestra.events import AttemptFinished, Event
-from orchestra.testing.auditor import Case, audit
-from orchestra.testing.descent import Relative
-from orchestra.testing.programs import draw
-from orchestra.testing.simulate import RARE, digest, executed, main, simulate
-from orchestra.testing.storms import Storm
-from orchestra.testing.trial import Trial, attempt, findings
+from orchestra.core.events import AttemptFinished, Event
 from tests.mutation.mutant import Mutant, patched
+from tests.simulation.lab.forks import Relative
+from tests.simulation.lab.invariants import Case, audit
+from tests.simulation.lab.random_workflows import draw
+from tests.simulation.lab.simulate import RARE, digest, executed, main, simulate
+from tests.simulation.lab.storms import Storm
+from tests.simulation.lab.trial import Trial, attempt, findings
 from tests.simulation.mutants import MUTANTS, judge
 
 pytestmark = [
@@ -45,7 +45,7 @@ SEED = 700_000
 def test_every_invariant_holds_of_runs_that_meet_crashes_and_faults(part: int) -> None:
     start = SEED + part * 100
     tally = simulate(range(start, start + 100))
-    assert [f"{found}: python -m orchestra.testing.simulate --seed {seed} --runs 1 -v" for seed, found in tally.violations] == []
+    assert [f"{found}: python -m tests.simulation.lab.simulate --seed {seed} --runs 1 -v" for seed, found in tally.violations] == []
 
 
 def test_a_seed_gives_the_same_run_again() -> None:
@@ -87,9 +87,9 @@ def test_forks_and_deletions_are_in_many_runs() -> None:
 def test_a_run_that_fails_is_told_with_the_line_that_repeats_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("orchestra.testing.simulate.findings", lambda trial: ["I0 made up"] if trial.storm.seed == SEED + 3 else [])
+    monkeypatch.setattr("tests.simulation.lab.simulate.findings", lambda trial: ["I0 made up"] if trial.storm.seed == SEED + 3 else [])
     assert main(["--seed", str(SEED), "--runs", "6", "--jobs", "1"]) == 1
-    assert f"I0 made up\n  python -m orchestra.testing.simulate --seed {SEED + 3} --runs 1 -v\n" in capsys.readouterr().out
+    assert f"I0 made up\n  python -m tests.simulation.lab.simulate --seed {SEED + 3} --runs 1 -v\n" in capsys.readouterr().out
 
 
 def test_what_dead_processes_leave_behind_is_thrown_away_without_a_word() -> None:

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.doors import Call, Chunk, Done, Measure, Refused, Reply, Source
-from orchestra.events import Usage
+from orchestra.core.events import Usage
+from orchestra.core.protocols import Call, Chunk, Done, Measure, Refused, Reply, Source
 from orchestra.testing import CassetteError, Player, Recorder, SimulatedWorkers, VirtualClock, run_simulated
-from orchestra.testing.tape import FORMAT, MAX_CALLS, Entry, parse, read, render
+from orchestra.testing.cassette_file import FORMAT, MAX_CALLS, Entry, parse, read, render
 
 HEAD = msgspec.json.encode({"cassette": FORMAT}) + b"\n"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.testing.plugin import cassette_path, former_path
-from orchestra.testing.tape import missing
+from orchestra.testing.cassette_file import missing
+from orchestra.testing.pytest_plugin import cassette_path, former_path
 
 
 def named(name: str, path: Path = Path("/t/test_m.py")) -> Any:

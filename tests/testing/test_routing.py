@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from random import Random
 
-from orchestra.router import telling
-from orchestra.router.gates import judge
-from orchestra.router.notation import Literal, NotPlan, Step, read
-from orchestra.router.offer import Offer
-from orchestra.testing.catalog import catalog
-from orchestra.testing.routing import line
-from orchestra.workflow.nodes import PlanLimits
+from orchestra.router import prompt
+from orchestra.router.capabilities import Offer
+from orchestra.router.plan_syntax import Literal, NotPlan, Step, read
+from orchestra.router.validation import judge
+from orchestra.workflows.model import PlanLimits
+from tests.simulation.lab.catalog import catalog
+from tests.simulation.lab.fake_router import line
 
 
 def test_some_lines_go_over_a_list_that_they_state_and_those_that_are_too_long_are_refused() -> None:
@@ -18,7 +18,7 @@ def test_some_lines_go_over_a_list_that_they_state_and_those_that_are_too_long_a
     values = {"request": {"type": "string"}, "text": {"type": "string"}}
     goal = "go on and on"
     offered = Offer.of([tools[name] for name in ("shout", "split", "join")], values, limits=PlanLimits(steps=4, width=2), words=goal)
-    told = {"skills": telling.skills(offered.skills.values()), "values": telling.values(values), "plan": "", "request": goal}
+    told = {"skills": prompt.skills(offered.skills.values()), "values": prompt.values(values), "plan": "", "request": goal}
     chance, counts = Random(5), {True: 0, False: 0}
     for _ in range(400):
         try:

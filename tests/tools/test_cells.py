@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from orchestra.text.numbers.numbers import Number, numbers
 from orchestra.tools import cells
-from orchestra.verify.numbers import Number, numbers
 
 TABLE = [
     ["", "Years ended June 30,", ""],
@@ -73,7 +73,7 @@ def test_the_numbers_of_a_cell_are_read_once_however_many_are_looked_for(monkeyp
         read.append(text)
         return numbers(text)
 
-    monkeypatch.setattr(sys.modules["orchestra.verify.numbers"], "numbers", counted)
+    monkeypatch.setattr(sys.modules["orchestra.text.numbers.numbers"], "numbers", counted)
     table = [["name", "count"], *([f"row {row}", str(7000 + row)] for row in range(60))]
     made = cells("What is the sum?", table, " + ".join(str(7000 + row) for row in range(60)))
     assert sorted((cell.row, cell.column) for cell in made) == [(1 + row, 1) for row in range(60)]

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestra.schema.builtin_models import Answer, Document, Passage, Reading
 from orchestra.tools import cite, search
 from orchestra.tools.passages import sentence, sentence_ends, split
-from orchestra.values.models import Answer, Document, Passage, Reading
-from tests.reference import assert_cost
+from tests.unsafe_reference import assert_cost
 
 DOCUMENT = Document(
     source="a.txt",

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra.errors import InputError
+from orchestra.core.errors import InputError
+from orchestra.schema.builtin_models import Document
 from orchestra.tools import search
 from orchestra.tools.passages import LONGEST, split
-from orchestra.values.models import Document
 
 TEXTS = st.text(
     st.sampled_from(["a", "b", " ", "\n", "\n\n", ".", "! ", "é", "東", "word"][:1] + list(" \n.aé東!")), max_size=400

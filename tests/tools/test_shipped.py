@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from orchestra.agent.contract import Catalog
-from orchestra.agent.registry import Registry, builtin_folder
+from orchestra.agents.contract import Catalog
+from orchestra.agents.registry import Registry, builtin_folder
 from orchestra.router.tools import TOOLS as PLANNING
 from orchestra.tools import TOOLS
-from orchestra.workflow.compiler import compile_graph
-from orchestra.workflow.nodes import Graph
-from orchestra.workflow.program import Program
-from orchestra.workflow.reader import read
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.model import Graph
+from orchestra.workflows.program import Program
+from orchestra.workflows.yaml.reader import read
 
 NAMES = ("answer_from_documents", "financial_question", "planner", "support_desk", "triage_message")
 EXAMPLES = builtin_folder("agents").parent / "examples" / "documents"

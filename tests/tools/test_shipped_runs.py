@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.doors import Call, Done
+from orchestra.core.protocols import Call, Done
 from orchestra.testing import Simulated
 
 TABLE = [["", "2019", "2018"], ["Revenue", "$1,200", "$1,000"], ["Cost of revenue", "(700)", "(600)"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestra.doors import Call
+from orchestra.core.protocols import Call
 from orchestra.testing import Faults, Simulated, Taped, in_turn
 
 MESSAGES = ["The lift is out of order again. I live on the fifth floor.", "Thank you for the quick repair!"]

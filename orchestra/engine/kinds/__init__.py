@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from orchestra.engine.kinds import planning, recalling, using, voting
+    from orchestra.engine.kinds import plan, plan_cache, plan_voting, tool_use
 
-    __all__ = ["planning", "recalling", "using", "voting"]
+    __all__ = ["plan", "plan_cache", "plan_voting", "tool_use"]
 else:
 
     def __getattr__(name: str) -> ModuleType:
-        if name in ("planning", "recalling", "using", "voting"):
+        if name in ("plan", "plan_cache", "plan_voting", "tool_use"):
             return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from orchestra.doors import Source, sources
+from orchestra.core.outcomes import Abstained, Outcome, Value
+from orchestra.core.protocols import Source, sources
 from orchestra.engine.proposals import Finish, Judge, Proposal
 from orchestra.engine.state import Unit
-from orchestra.values.outcome import Abstained, Outcome, Value
-from orchestra.workflow.program import Acceptance
+from orchestra.workflows.program import Acceptance
 
 if TYPE_CHECKING:
-    from orchestra.verify.acceptance import Situation
+    from orchestra.verification.acceptance import Situation
 
 
 def settle(unit: Unit, outcome: Outcome) -> Proposal:
@@ -22,7 +22,7 @@ def settle(unit: Unit, outcome: Outcome) -> Proposal:
     if unit.spread or acceptance is None or not acceptance.checks or not isinstance(outcome, Value):
         return Finish(unit, outcome)
     if acceptance.whole:
-        from orchestra.values.said import says
+        from orchestra.schema.content import says
 
         if not says(outcome.value):
             return Finish(unit, Abstained(under(acceptance, "it says nothing"), unit.path))
@@ -36,7 +36,7 @@ def under(acceptance: Acceptance, why: str) -> str:
 
 def situation(unit: Unit, outcome: Value) -> Situation:
     """What the checks of a unit are to judge."""
-    from orchestra.verify.acceptance import Situation
+    from orchestra.verification.acceptance import Situation
 
     acceptance = unit.node.acceptance or Acceptance()
     found = Situation(
@@ -58,9 +58,9 @@ def situation(unit: Unit, outcome: Value) -> Situation:
 
 def sure(unit: Unit, value: Any) -> float | None:
     """How sure a workflow's output is that is judged as a whole."""
-    from orchestra.engine.kinds import sureness
+    from orchestra.engine.kinds import confidence
 
-    return sureness.sure(unit, value)
+    return confidence.sure(unit, value)
 
 
 def _promise(unit: Unit, acceptance: Acceptance) -> str:

@@ -1,0 +1,155 @@
+"""How a function is written, as a digest: of its code, and of what it uses of the code beside it."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from functools import lru_cache
+from inspect import unwrap
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, Final
+
+from orchestra.schema.strict_json import digest
+
+PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, Decimal, Fraction, date, datetime, timedelta, re.Pattern)
+CONTAINERS: Final = (tuple, list, set, frozenset, dict)
+DEEPEST, MOST = 8, 1_000
+"""Levels of a constant, and parts of each: what is larger is data that a module has read."""
+WRAPPED: Final = (FunctionType, type(lru_cache(print)))
+
+
+def code_digest(function: Callable[..., Any]) -> str:
+    """A digest that stays while the function, and the functions, classes and constants of its folder that it names, say the same; empty
+    for what is not written in Python.
+
+    Not of the lines of the file: comments and the order of a module say nothing. Bytecode is another in each version of Python, and so
+    is the digest.
+    """
+    inner = unwrap(function)
+    if not isinstance(inner, FunctionType):
+        return ""
+    told = _Telling(os.path.dirname(inner.__code__.co_filename), inner.__module__)
+    return digest("\n".join(told.function(inner)).encode("utf-8", "surrogatepass"))
+
+
+class _Telling:
+    """Tells what functions say, each of them once."""
+
+    def __init__(self, folder: str, module: str) -> None:
+        self._folder, self._module = folder, module
+        self._told: set[Any] = set()
+
+    def function(self, function: FunctionType) -> Iterator[str]:
+        """What a function says, and what it uses."""
+        if function in self._told:
+            return
+        self._told.add(function)
+        code = function.__code__
+        names = sorted(set(_names(code)))
+        yield from _code(code)
+        for given in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            yield from self._value("default", given)
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                yield from self._value(name, cell.cell_contents)
+            except ValueError:
+                continue  # not bound yet
+        yield from self._used(function.__globals__, names)
+
+    def _used(self, known: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+        for name in names:
+            value = known.get(name)
+            if issubclass(type(value), ModuleType) and self._beside(vars(value).get("__file__")):
+                yield from self._used_once(vars(value), names)
+            elif name in known and (id(known), name) not in self._told:
+                self._told.add((id(known), name))
+                yield from self._value(name, value)
+
+    def _used_once(self, known: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+        """Of a module, by which of its names: another function uses others."""
+        if (key := (id(known), *names)) not in self._told:
+            self._told.add(key)
+            yield from self._used(known, names)
+
+    def _value(self, name: str, value: Any) -> Iterator[str]:
+        """What a value says, by its type alone: those that stand for others do anything where they are asked."""
+        kind = type(value)
+        if kind.__module__.partition(".")[0] == "orchestra":
+            value = vars(value).get("function", value) if hasattr(value, "__dict__") else value  # of a tool
+            kind = type(value)
+        if issubclass(kind, type):
+            yield from self._class(value)
+        elif kind in WRAPPED:
+            inner = unwrap(value)
+            if isinstance(inner, FunctionType) and self._beside(inner.__code__.co_filename):
+                yield f"uses {name}"
+                yield from self.function(inner)
+        elif (said := _plain(value)) is not None:
+            yield f"{name} is {said}"
+
+    def _class(self, found: type) -> Iterator[str]:
+        if found in self._told:
+            return
+        self._told.add(found)
+        for base in found.__mro__:
+            if base.__module__ == self._module or self._beside(vars(sys.modules.get(base.__module__, math)).get("__file__")):
+                for name, value in vars(base).items():
+                    if not name.startswith("__"):
+                        yield from self._value(f"{base.__qualname__}.{name}", _inside(value))
+
+    def _beside(self, file: str | None) -> bool:
+        """Whether a file is in the folder, and in no library that was installed there."""
+        if not file or not self._folder:
+            return False
+        folder, below = self._folder + os.sep, os.path.dirname(file) + os.sep
+        return below.startswith(folder) and "site-packages" not in below[len(folder) :].split(os.sep)
+
+
+def _inside(value: Any) -> Any:
+    """What a class keeps, without what Python wraps it in there."""
+    kind = type(value)
+    if kind in (staticmethod, classmethod):
+        return value.__func__
+    if kind is property:
+        return value.fget
+    return value._value_ if issubclass(kind, Enum) else value
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _names(const)
+
+
+def _code(code: CodeType) -> Iterator[str]:
+    yield f"{code.co_name} {code.co_code.hex()} {code.co_names} {code.co_varnames} {code.co_freevars}"
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _code(const)
+        else:
+            yield _plain(const) or type(const).__name__
+
+
+def _plain(value: Any, depth: int = 0) -> str | None:
+    """A constant as it is written; None for what is none, and for what is too large to be one. Sets have no order."""
+    kind = type(value)
+    if kind in PLAIN:
+        return f"{kind.__name__} {value!r}"
+    if kind not in CONTAINERS or depth > DEEPEST or len(value) > MOST:
+        return None
+    parts = [_plain(one, depth + 1) for one in value]
+    if kind is dict:
+        values = [_plain(one, depth + 1) for one in value.values()]
+        parts = [key and one and f"{key}: {one}" for key, one in zip(parts, values, strict=True)]
+    if None in parts:
+        return None
+    said = ", ".join(sorted(map(str, parts)) if kind in (set, frozenset) else map(str, parts))
+    return f"({said})" if kind in (tuple, list) else f"{{{said}}}"

@@ -1,0 +1,60 @@
+"""Ensembles: agents of the same types that answer a call together (`orchestra.agents.ensemble_voting`), and who can be one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestra.agents.card import Card, not_stored
+from orchestra.core.errors import InputError
+from orchestra.core.labels import may_go
+from orchestra.core.suggestions import nearest
+from orchestra.schema.json_schema import bare, show, shown
+from orchestra.schema.types import Schema
+
+
+def joined(card: Card, cards: Mapping[str, Card]) -> Card:
+    """An ensemble with its members, which `cards` has by their names; any other card as it is.
+
+    Raises `InputError` A019 for a member that is not there, A024 for one that cannot be.
+    """
+    if card.kind != "ensemble" or card.parts:
+        return card
+    parts: list[Card] = []
+    for number, name in enumerate(card.members):
+        if (part := cards.get(name)) is None:
+            near = nearest(name, cards)
+            hint = f"did you mean {near!r}?" if near else "orchestra agents list"
+            raise InputError("A019", f"members: there is no agent {name!r} with a card", place=card.at("members", number), hint=hint)
+        if (why := _unfit(card, part)) is not None:
+            said, place = f"members: {name} cannot be one of {card.name}: {why}", card.at("members", number)
+            raise InputError("A024", said, place=place, hint="orchestra explain A024")
+        parts.append(part)
+    return card.joined(parts)
+
+
+def checked(card: Card) -> Card:
+    """A card as it came from a run. Raises `InputError` A012 where its members could not be those of an ensemble."""
+    for part in card.parts:
+        if (why := _unfit(card, part)) is not None:
+            raise not_stored(f"{part.name} cannot be one of its members: {why}", card.name)
+    return card
+
+
+def _unfit(card: Card, part: Card) -> str | None:
+    if part.kind in ("ensemble", "python"):
+        return f"an agent of kind {part.kind} does not say how sure it is"
+    if part.tools or part.agents:
+        return "it uses tools, and each of its calls is a step of its node"
+    if not may_go(card.label, part.label):
+        return f"it may see data up to {part.label}, and the ensemble up to {card.label}"
+    for what, mine, theirs in (("input", card.input_schema, part.input_schema), ("output", card.output_schema, part.output_schema)):
+        if bare(mine) != bare(theirs):
+            return f"its {what} is {_told(theirs)}, and the ensemble's {_told(mine)}"
+    return None
+
+
+def _told(schema: Schema) -> str:
+    fields = schema.get("properties", {})
+    if not fields:
+        return show(schema)
+    return "{" + ", ".join(f"{name}: {shown(schema, name)}" for name in fields) + "}"

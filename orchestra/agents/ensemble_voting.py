@@ -1,0 +1,58 @@
+"""Pooling: what several agents answer between them.
+
+Each says how probable its answer is. An answer has the mean of what they give it, nothing from those that gave another one (the linear
+opinion pool, Stone 1961, https://doi.org/10.1214/aoms/1177704873), and the likeliest one is theirs. So where two differ the surer one is
+believed, and where they agree they are as sure as they are between them. Weights make the mean a weighted one: some are surer than they
+should be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from orchestra.schema.strict_json import canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a member says, and how probable that is to it; None where it cannot tell."""
+
+    value: Any
+    confidence: float | None
+
+
+Told: TypeAlias = Callable[[Any], Any]
+"""What an answer says, where one thing can be said in several ways."""
+
+
+def itself(value: Any) -> Any:
+    """The answer, where nothing can."""
+    return value
+
+
+def pooled(answers: Sequence[Answer], weights: Sequence[float] = (), told: Told = itself) -> Answer:
+    """The likeliest of the members' answers, with its probability; of answers that are as likely the first, and of those that say the
+    same, which `told` tells, the surest.
+
+    `weights` say what each counts, and may be more than there are answers: those of members that were not asked. Of a member that cannot
+    tell how sure it is the answer counts nothing, nor of one whose confidence is no finite number. Where none can tell, the first one's
+    answer, without a confidence.
+    """
+    answers = [answer if _finite(answer.confidence) else replace(answer, confidence=None) for answer in answers]
+    counts = weights[: len(answers)] or [1.0] * len(answers)
+    said = [canonical(told(answer.value)) for answer in answers]
+    shares: dict[bytes, float] = {}
+    for one, answer, weight in zip(said, answers, counts, strict=True):
+        shares[one] = shares.get(one, 0.0) + (answer.confidence or 0.0) * weight / sum(counts)
+    if all(answer.confidence is None for answer in answers):
+        return answers[0]
+    best = max(said, key=lambda one: shares[one])  # of those that are alike it finds the first
+    surest = max((answer for one, answer in zip(said, answers, strict=True) if one == best), key=lambda answer: answer.confidence or 0.0)
+    return Answer(surest.value, min(1.0, shares[best]))
+
+
+def _finite(confidence: float | None) -> bool:
+    return confidence is None or math.isfinite(confidence)

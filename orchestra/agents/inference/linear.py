@@ -1,0 +1,170 @@
+"""Classical agents: a linear model over n-grams of a text, read from plain arrays. No pickle, no scikit-learn, numpy only.
+
+`model.json` says which features were used, how the labels are called, and the SHA-256 of the arrays beside it (`.npz`):
+`vocabulary` (UTF-8 lines as bytes), `idf`, `weights` (int8, features by labels) with one `scale` a label, and `intercept`.
+Where the output is a number there is one column of weights, and `lengths`: what each step of the text's length adds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.array_files import reading
+from orchestra.agents.inference.model_file import ArraysLayout, Closed
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+_WORD = re.compile(r"\w+")
+
+
+class Features(Closed):
+    """What of a text counts: runs of words, runs of characters within a word, and pairs of words with others between."""
+
+    words: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2)
+    characters: tuple[Annotated[int, Field(ge=1, le=8)], ...] = (3, 4, 5)
+    gap: Annotated[int, Field(ge=0, le=5)] = 0
+    """Words that may stand between the two of a pair; 0 for no pairs."""
+
+    def of(self, text: str) -> list[str]:
+        """The features of a text, each as often as it occurs."""
+        words: list[str] = _WORD.findall(text.lower())
+        found = ["w" + " ".join(words[i : i + n]) for n in self.words for i in range(len(words) - n + 1)]
+        for word in words:
+            padded = f" {word} "
+            found += ["c" + padded[i : i + n] for n in self.characters for i in range(len(padded) - n + 1)]
+        for i, left in enumerate(words):
+            found += [f"s{left} {right}" for right in words[i + 2 : i + 2 + self.gap]]
+        return found
+
+
+class Layout(ArraysLayout):
+    """What `model.json` says."""
+
+    format: Literal["orchestra/linear-text/v1"]
+    input: str
+    """The input that is read."""
+    output: str
+    """The output's field that gets the label."""
+    features: Features
+    labels: tuple[str | bool | int | None, ...] = Field(min_length=2)
+    """As they stand in the output."""
+
+
+class NumberLayout(ArraysLayout):
+    """What `model.json` says where the output is a number."""
+
+    format: Literal["orchestra/linear-number/v1"]
+    input: str
+    output: str
+    """The output's field that gets the number."""
+    features: Features
+    lowest: float
+    highest: float
+    """What it was trained on lies between these, and so does what it says."""
+
+
+class _NGrams:
+    """The TF-IDF features of a text, by the row of each, at Euclidean length 1."""
+
+    def __init__(self, features: Features, arrays: Mapping[str, NDArray[Any]], columns: int) -> None:
+        """Raises `ValueError` or `KeyError` for arrays that do not fit each other."""
+        words = arrays["vocabulary"].tobytes().decode("utf-8").split("\n")
+        self._features, self._index = features, {word: row for row, word in enumerate(words)}
+        self._idf, self._weights = arrays["idf"].astype("float32"), arrays["weights"]
+        self._scale, self.intercept = arrays["scale"].astype("float32"), arrays["intercept"].astype("float32")
+        found = [array.shape for array in (self._weights, self._idf, self._scale, self.intercept)]
+        if found != [(len(words), columns), (len(words),), (columns,), (columns,)]:
+            raise ValueError("the arrays have other shapes than the vocabulary and the labels")
+
+    def sums(self, text: str) -> NDArray[numpy.float32]:
+        """What the features say, by column; the intercept where there are none."""
+        import numpy
+
+        counts = Counter(row for feature in self._features.of(text) if (row := self._index.get(feature)) is not None)
+        rows = numpy.fromiter(counts, dtype=numpy.int64)
+        weights = numpy.array([1 + math.log(count) for count in counts.values()], dtype=numpy.float32) * self._idf[rows]
+        if not weights.any():  # none that counts: nothing has a length of 1
+            return self.intercept
+        weights /= numpy.linalg.norm(weights)
+        found: NDArray[numpy.float32] = weights @ self._weights[rows].astype(numpy.float32) * self._scale + self.intercept
+        return found
+
+
+class Classifier:
+    """A linear classifier, ready: multinomial logistic regression over TF-IDF features."""
+
+    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
+        self.layout = layout
+        self._ngrams = _NGrams(layout.features, arrays, len(layout.labels))
+
+    @classmethod
+    def load(cls, card: Card, file: str = "", sha256: str = "") -> Classifier:
+        """The classifier of a card's folder, by its data file or by another one that is named with its digest.
+
+        Raises `InputError` A011 where the files are missing, damaged or do not fit.
+        """
+        with reading(card, file):
+            return cls(*Layout.read(card, file, sha256))
+
+    def probabilities(self, text: str) -> NDArray[numpy.float32]:
+        """The probability of each label."""
+        import numpy
+
+        logits = self._ngrams.sums(text)
+        powers = numpy.exp(logits - logits.max())
+        chances: NDArray[numpy.float32] = (powers / powers.sum()).astype(numpy.float32)
+        return chances
+
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """The output, and its probability."""
+        chances = self.probabilities(str(inputs[self.layout.input]))
+        best = int(chances.argmax())
+        return {self.layout.output: self.layout.labels[best]}, float(chances[best])
+
+
+class Regressor:
+    """A linear regression, ready: a number of a text, by ridge regression over TF-IDF features and the text's length."""
+
+    def __init__(self, layout: NumberLayout, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raises `ValueError` or `KeyError` for arrays that do not fit the layout."""
+        self.layout = layout
+        self._ngrams = _NGrams(layout.features, arrays, 1)
+        self._lengths = arrays["lengths"].astype("float32")
+        if self._lengths.ndim != 1 or layout.lowest > layout.highest:
+            raise ValueError("the lengths are no list, or the lowest number is above the highest")
+
+    @classmethod
+    def load(cls, card: Card) -> Regressor:
+        """The regression of a card's folder. Raises `InputError` A011 where the files are missing, damaged or do not fit."""
+        with reading(card):
+            return cls(*NumberLayout.read(card))
+
+    def number(self, text: str) -> float:
+        """The number of a text."""
+        found = float(self._ngrams.sums(text)[0] + self._lengths[: length_steps(text)].sum())
+        return min(self.layout.highest, max(self.layout.lowest, found))
+
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], None]:
+        """The output; a regression does not say how sure it is."""
+        return {self.layout.output: self.number(str(inputs[self.layout.input]))}, None
+
+
+def length_steps(text: str) -> int:
+    """How often a text's length is half a doubling longer than one character; at most 40, for a mebibyte."""
+    return min(40, int(2 * math.log2(max(1, len(text)))))
+
+
+def gives_number(card: Card) -> bool:
+    """Whether a linear agent gives a number, and not a label."""
+    fields: Mapping[str, Any] = card.output_schema.get("properties", {})
+    return [field.get("type") for field in fields.values()] == ["number"]

@@ -1,0 +1,111 @@
+"""Wording: what the words of a claim and of its evidence tell by themselves, as numbers. No model; microseconds to a millisecond.
+
+On BEGIN's replies these say more about support than a language model of 135 million parameters does alone, and they know nothing of what
+a sentence means; so they are one voice beside it (`agent.calibration`), never the judge.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+MOST = 400
+"""Words of evidence that the longest common subsequence looks at."""
+DENIALS = frozenset(("not", "no", "never", "none", "without", "cannot", "t", "nor"))
+"""`t` is what is left of “isn’t”."""
+SPEAKERS = frozenset(("i", "you", "my", "me", "we", "your", "our", "us"))
+"""Who says such a word says more than any evidence of the world can hold."""
+OPENERS = frozenset(("yes", "no", "well", "oh", "yeah", "sure"))
+_ENDINGS = ("ing", "ed", "es", "s", "ly")
+_NUMBER = re.compile(r"\d[\d,.]*")
+_NAME = re.compile(r"\b[A-Z]\w+")
+
+NAMES = (
+    "content words found",
+    "pairs of words found",
+    "triples of words found",
+    "longest common subsequence",
+    "numbers not found",
+    "numbers",
+    "names not found",
+    "names",
+    "content words not found",
+    "words",
+    "log of the evidence's words",
+    "claim denies",
+    "evidence denies",
+    "one denies, the other not",
+    "speakers",
+    "speakers not found",
+    "question mark",
+    "exclamation mark",
+    "opens as a reply does",
+)
+"""What the numbers of `wording` are, in their order."""
+
+
+def wording(claim: str, evidence: str) -> tuple[float, ...]:
+    """The numbers of `NAMES` for a claim and its evidence; shares are in [0, 1], the others are counts."""
+    from orchestra.text.keywords import STOP_WORDS
+
+    mine, theirs = _stems(claim), _stems(evidence)
+    known, content = set(theirs), [word for word in mine if word not in STOP_WORDS]
+    denies, denied = not DENIALS.isdisjoint(mine), not DENIALS.isdisjoint(known)
+    numbers = [found.strip(".,") for found in _NUMBER.findall(claim)]
+    names = _NAME.findall(claim[1:])
+    speakers = [word for word in mine if word in SPEAKERS]
+    numbered = (
+        _share([word in known for word in content]),
+        _runs(mine, theirs, 2),
+        _runs(mine, theirs, 3),
+        _subsequence(mine, theirs[:MOST]) / max(1, len(mine)),
+        sum(number not in evidence for number in numbers),
+        len(numbers),
+        sum(name not in evidence for name in names),
+        len(names),
+        sum(word not in known for word in content),
+        len(mine),
+        math.log1p(len(theirs)),
+        denies,
+        denied,
+        denies != denied,
+        len(speakers),
+        sum(word not in known for word in speakers),
+        "?" in claim,
+        "!" in claim,
+        bool(mine) and mine[0] in OPENERS,
+    )
+    return tuple(map(float, numbered))
+
+
+def _stems(text: str) -> list[str]:
+    """Words in lower case, without the commonest endings."""
+    from orchestra.text.keywords import WORD
+
+    return [_stem(word) for word in WORD.findall(text.lower())]
+
+
+def _stem(word: str) -> str:
+    return next((word[: -len(end)] for end in _ENDINGS if word.endswith(end) and len(word) > len(end) + 3), word)
+
+
+def _share(found: Sequence[bool]) -> float:
+    return sum(found) / max(1, len(found))
+
+
+def _runs(mine: Sequence[str], theirs: Sequence[str], length: int) -> float:
+    """The share of runs of so many words that the evidence has too."""
+    known = set(zip(*(theirs[at:] for at in range(length)), strict=False))
+    return _share([run in known for run in zip(*(mine[at:] for at in range(length)), strict=False)])
+
+
+def _subsequence(mine: Sequence[str], theirs: Sequence[str]) -> int:
+    """The length of the longest common subsequence of words."""
+    last = [0] * (len(theirs) + 1)
+    for word in mine:
+        line = [0]
+        for at, other in enumerate(theirs):
+            line.append(last[at] + 1 if word == other else max(last[at + 1], line[-1]))
+        last = line
+    return last[-1]

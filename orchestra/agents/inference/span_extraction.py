@@ -1,0 +1,164 @@
+"""Spans: a fine-tuned encoder that reads a question beside a passage, and points at the words of the passage that answer it.
+
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each
+linear layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (2, width) and `bias` (2).
+The head gives each token of the passage two logits, of an answer that begins there and of one that ends there, and the first mark of the
+input the same for "no answer here" (Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 4.3). An answer's logit is the sum of
+two. A passage that is longer than the encoder reads at once is read in windows that overlap, and all their spans compete.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.array_files import reading
+from orchestra.agents.inference.encoder import Encoder, Pair, changes_of
+from orchestra.agents.inference.model_file import EncoderLayout
+from orchestra.core.errors import InputError
+from orchestra.schema.fields import QUOTE, mentions
+from orchestra.text.keywords import whole
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT: Literal["orchestra/spans/v1"] = "orchestra/spans/v1"
+MAX_QUESTION = 128
+"""Tokens of a question that are read at most."""
+MAX_WINDOWS = 32
+"""Windows of a passage at most: about ten thousand tokens."""
+
+
+class Layout(EncoderLayout):
+    """What `model.json` says."""
+
+    format: Literal["orchestra/spans/v1"]
+    question: str
+    """The input that asks."""
+    passage: str
+    """The input that is pointed into."""
+    output: str
+    """The output's field that gets the words, or null."""
+    tokens: Annotated[int, Field(ge=32, le=512)] = 384
+    """Tokens of question and window together at most."""
+    overlap: Annotated[int, Field(ge=0, le=256)] = 96
+    """Tokens that two windows share."""
+    longest: Annotated[int, Field(ge=1, le=256)] = 30
+    """Tokens of an answer at most."""
+    silence: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """What is added to the logit of "no answer here"."""
+    heat: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """What logits are divided by for the probability of an answer."""
+
+    @model_validator(mode="after")
+    def _goes_on(self) -> Self:
+        check_overlap(self.tokens, self.overlap)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of a passage beside the question, as the encoder reads it."""
+
+    tokens: list[int]
+    start: int
+    """Where the tokens of the passage begin."""
+    spans: Sequence[tuple[int, int]]
+    """Where each of them stands in the passage, in characters."""
+
+
+def points(card: Card) -> bool:
+    """Whether an agent of kind `encoder` answers with words of what it reads, and not with a label."""
+    return mentions(card.output_schema, QUOTE)
+
+
+def check_overlap(tokens: int, overlap: int) -> None:
+    """Raises `ValueError` for windows that share all that a long question leaves of them: they would never reach the end."""
+    room = tokens - min(MAX_QUESTION, tokens // 2)
+    if overlap >= room:
+        raise ValueError(f"windows of {tokens} tokens that share {overlap} do not go on: a question leaves {room} of them")
+
+
+def windows(pair: Pair, tokens: int, overlap: int) -> Iterator[Window]:
+    """The windows of a question and a passage. Of a long question the beginning counts, in half of a window at most.
+
+    Raises as `check_overlap`.
+    """
+    check_overlap(tokens, overlap)
+    most = min(MAX_QUESTION, tokens // 2, tokens - overlap - len(pair.tail) - 1)
+    head = pair.head if len(pair.head) <= most else [*pair.head[: most - 2], *pair.head[-2:]]
+    room = tokens - len(head) - len(pair.tail)
+    for start in range(0, max(1, len(pair.body) - overlap), room - overlap):
+        piece = slice(start, start + room)
+        yield Window([*head, *pair.body[piece], *pair.tail], len(head), pair.spans[piece])
+
+
+class Spans:
+    """A reader that points, ready."""
+
+    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]], encoder: Encoder) -> None:
+        """Raises `ValueError` or `KeyError` for arrays that do not fit the encoder."""
+        import numpy as np
+
+        self.layout, self.encoder = layout, encoder
+        wide = {name: array.astype(np.float32) for name, array in arrays.items()}
+        self._changes = changes_of(wide, encoder.shape)
+        self._weight, self._bias = wide["weight"], wide["bias"]
+        if self._weight.shape != (2, encoder.shape.width) or self._bias.shape != (2,):
+            raise ValueError("the head has another shape than the encoder")
+
+    @classmethod
+    def load(cls, card: Card, encoder: Encoder) -> Spans:
+        """The reader of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        with reading(card):
+            return cls(*Layout.read(card), encoder)
+
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """The words that answer, or null, and the probability of that. Raises `InputError` A023 for a passage that is too long."""
+        question, passage = str(inputs[self.layout.question]), str(inputs[self.layout.passage])
+        found = list(windows(self.encoder.pair(question, passage), self.layout.tokens, self.layout.overlap))
+        if len(found) > MAX_WINDOWS:
+            raise InputError(
+                "A023", f"{self.layout.passage} has about {len(passage) // 4:,} tokens, which is too long to read", hint="search it first"
+            )
+        best, probability = self.choose([(window, self.logits(window)) for window in found])
+        answer = None if best is None else passage[slice(*whole(passage, *best))]
+        return {self.layout.output: answer}, probability
+
+    def logits(self, window: Window) -> NDArray[Any]:
+        """Of an answer that begins and of one that ends at each token of a window, (tokens, 2)."""
+        read = self.encoder.read(window.tokens, self._changes)[0]
+        given: NDArray[Any] = read @ self._weight.T + self._bias
+        return given
+
+    def choose(self, read: Sequence[tuple[Window, NDArray[Any]]]) -> tuple[tuple[int, int] | None, float]:
+        """The likeliest span, in characters of the passage, None for none, and its probability among all spans and none.
+
+        That the passage is silent is as likely as the window says that says so least.
+        """
+        import numpy as np
+
+        layout = self.layout
+        silence = math.inf
+        weighed: list[tuple[NDArray[Any], Window]] = []
+        for window, logits in read:
+            inside = logits[window.start : window.start + len(window.spans)]
+            sums = inside[:, None, 0] + inside[None, :, 1]
+            ends = np.arange(len(inside))
+            allowed = (ends[None, :] >= ends[:, None]) & (ends[None, :] < ends[:, None] + layout.longest)
+            weighed.append((np.where(allowed, sums, -np.inf), window))
+            silence = min(silence, float(logits[0].sum()) + layout.silence)
+        tops = [float(sums.max(initial=-np.inf)) for sums, _ in weighed]
+        at = int(np.argmax(tops))
+        top = max(tops[at], silence)
+        total = sum(float(np.exp((sums - top) / layout.heat).sum()) for sums, _ in weighed) + math.exp((silence - top) / layout.heat)
+        if silence >= tops[at]:
+            return None, math.exp((silence - top) / layout.heat) / total
+        sums, window = weighed[at]
+        first, last = divmod(int(sums.argmax()), sums.shape[1])
+        return (window.spans[first][0], window.spans[last][1]), 1 / total

@@ -1,0 +1,1 @@
+"""The table reader: encoding, row and column choice, operations and units."""

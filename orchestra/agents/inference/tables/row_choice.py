@@ -1,0 +1,114 @@
+"""Which places and rows are likeliest together, from the logits of each by itself.
+
+An encoder says of each cell or row whether it counts, and easily leaves out one of many. People ask for whole columns, and for the rows
+that a word picks (“everything from Papyra”, and `Papyra` stands in three rows). So a set that is such a group is likelier than its members
+say: the probability of a set is the product of the chances of those in it and of those out of it, times a factor where it is a group, over
+the sum of that for all sets. Two figures that are compared stand in one row or in one column, as a rule.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestra.agents.inference.tables.encoding import TOTAL, Sheet
+from orchestra.text.keywords import content
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_UNPICKING: Final = frozenset(["all", "any", "every", "less", "many", "more", "most", "much", "no", "none", "not", "or", "than", "yes"])
+"""Words of questions that pick no rows, though a cell may be one of them."""
+_BUT = re.compile(r"\b(?:not|but|besides|except\w*|without|exclud\w+|neither|leaving out|other than|apart from)\b|n['’]t\b", re.IGNORECASE)
+"""Behind these words stands what rows are not."""
+
+
+def row_groups(sheet: Sheet) -> Iterator[tuple[int, ...]]:
+    """The rows below the head that have the same words in a column, two at least, where the question has one of these words.
+
+    Figures are no words here, for conditions compare those. In a table with sections two rows of one name are in two of them.
+    """
+    if _BUT.search(sheet.question):
+        return
+    asked = {word for word in content(sheet.question) - _UNPICKING if not word.isdigit()}
+    below = range(sheet.top, len(sheet.table))
+    for column in range(int(_sections(sheet)), max(map(len, sheet.table), default=0)):
+        alike: dict[str, list[int]] = defaultdict(list)
+        for row in below:
+            alike[" ".join(sheet.cell(row, column).casefold().split())].append(row)
+        yield from (tuple(rows) for words, rows in alike.items() if len(rows) > 1 and content(words) & asked)
+
+
+def _sections(sheet: Sheet) -> bool:
+    """Whether rows stand in sections, each below a row that has nothing but a name."""
+    bare = [row for row in sheet.table[sheet.top :] if "".join(row[:1]).strip() and not "".join(row[1:]).strip()]
+    return len(bare) > 1
+
+
+def column_groups(sheet: Sheet, cells: Mapping[tuple[int, int], int]) -> Iterator[tuple[int, ...]]:
+    """The numbers of the cells of each column: in all rows below the head but for totals, and in those of a group of rows. `cells` has the
+    number of a cell by its row and column; where a row has none in a column there is no such group."""
+    every = tuple(row for row in range(sheet.top, len(sheet.table)) if not TOTAL.match(sheet.cell(row, 0)))
+    for rows in (every, *row_groups(sheet)):
+        for column in range(max(map(len, sheet.table), default=0)):
+            found = tuple(cells[row, column] for row in rows if (row, column) in cells)
+            if len(found) == len(rows) > 1:
+                yield found
+
+
+def likeliest(logits: NDArray[Any], groups: Sequence[Sequence[int]], factor: float, at_least: int = 0) -> tuple[tuple[int, ...], float]:
+    """The most probable set of items, and its probability.
+
+    Each item is in the set independently, with the given logit; a set listed in `groups` gets `factor` (a log-weight) on top. The
+    probability is normalised over the sets that `at_least` allows: with 0 every set, with 1 all but the empty one, with 2 all but the
+    empty one and single items. Every group must have at least `at_least` members.
+    """
+    import numpy as np
+
+    order = np.argsort(-logits)
+    taken = tuple(sorted(int(at) for rank, at in enumerate(order) if rank < at_least or logits[at] > 0))
+    given = logits.astype(float)
+    none = -float(np.logaddexp(0, given).sum())  # the logarithm of the chance that all are out
+    scores = {tuple(sorted(group)): none + float(given[list(group)].sum()) for group in groups}
+    best = max(scores, key=lambda group: scores[group], default=())
+    alone = none + float(given[list(taken)].sum())
+    score = alone + (factor if taken in scores else 0.0)
+    if best and scores[best] + factor > score:
+        taken, score = best, scores[best] + factor
+    whole = 1 + sum(map(math.exp, scores.values())) * math.expm1(factor)
+    if at_least > 0:
+        whole -= math.exp(none)
+    if at_least > 1:
+        whole -= float(np.exp(none + given).sum())
+    if whole < 1e-9:  # what is left of one is noise: sets of so few are all that counts
+        powers = np.exp(given)
+        whole = math.exp(none) * float(powers.sum() if at_least < 2 else (powers.sum() ** 2 - (powers**2).sum()) / 2)
+    return taken, min(math.exp(score) / max(whole, 1e-300), 1.0)
+
+
+def likeliest_pair(
+    first: NDArray[Any], second: NDArray[Any], apart: NDArray[Any], factor: float, *, either: bool
+) -> tuple[int, int, float]:
+    """The likeliest two, and their probability: the logits of each as the first and as the second, less `factor` where they are `apart`;
+    `either` where their order says nothing."""
+    import numpy as np
+
+    both = first[:, None] + second[None, :] - factor * apart
+    if either:
+        both = np.where(np.tri(len(first), dtype=bool), -np.inf, np.logaddexp(both, both.T))
+    np.fill_diagonal(both, -np.inf)
+    chances = shares(both)
+    one, other = divmod(int(chances.argmax()), len(first))
+    return one, other, float(chances[one, other])
+
+
+def shares(logits: NDArray[Any]) -> NDArray[Any]:
+    """The chances of which one comes true."""
+    import numpy as np
+
+    powers = np.exp(logits - logits.max())
+    found: NDArray[Any] = powers / powers.sum()
+    return found

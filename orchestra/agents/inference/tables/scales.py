@@ -1,0 +1,71 @@
+"""Units: whether the figures of a table are in thousands, millions or billions, by the words that say so around them.
+
+An encoder that averages over hundreds of tokens is sure that there is a unit, and guesses which: `million` and `thousand` stand in the same
+places. The words themselves tell; what each place of them counts is learnt (`orchestra.learn.encoders.units`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Annotated, Final, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_Weight: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
+UNITS: Final = ("thousand", "million", "billion")
+_SHORT: Final = {"thousand": "k", "million": "mm?|mn|mln|mio", "billion": "bn|bln"}
+"""What stands for a unit behind a currency."""
+_ALONE: Final = {
+    "thousand": r"(?<!\d)['’]000s?\b|(?<![\w,.'’])(?<!\d )000s?\b",
+    "million": r"\b(?:mn|mln|mio)\b",
+    "billion": r"\b(?:bn|bln)\b",
+}
+"""What stands for a unit anywhere: the noughts of `12,000` and `12 000` do not, nor does the `m` of a length."""
+_CURRENCY: Final = r"(?:[$€£¥]|\b(?-i:USD|EUR|GBP|CHF|JPY|CNY|RMB|HKD|SGD|AUD|CAD|NZD|SEK|NOK|DKK|PLN|CZK|INR|KRW|ZAR|BRL))"
+
+
+def _patterns(unit: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What a unit is said by, and what states it for all figures, as “in millions” and “£m” do and “$5 million” does not."""
+    short, alone = _SHORT[unit], _ALONE[unit]
+    said = rf"\b{unit}s?\b|{_CURRENCY} ?(?:[\d.,]+ ?)?(?:{short})\b|{alone}"
+    stated = rf"\bin (?:(?!\d|[$€£¥]\d)\S+ ){{0,3}}{unit}s?\b|\b{unit}s of\b|\({unit}s?\b|{_CURRENCY} ?(?:{unit}s?|{short})\b" + (
+        rf"|{_CURRENCY} ?000s?\b|{alone}" if unit == "thousand" else ""
+    )
+    return re.compile(said, re.IGNORECASE), re.compile(stated, re.IGNORECASE)
+
+
+_PATTERNS: Final = {unit: _patterns(unit) for unit in UNITS}
+"""Whoever changes them fits the weights of the agents again that have any."""
+PLACES: Final = ("question", "head", "rows", "text")
+SIGNS: Final = tuple(f"{kind}.{place}" for place in PLACES for kind in ("word", "stated"))
+"""What may be seen of a unit: its word, and that it is stated, in each place."""
+
+
+class Units(BaseModel):
+    """What each sign of a unit counts, and how usual each unit is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    signs: tuple[_Weight, ...] = Field(min_length=len(SIGNS), max_length=len(SIGNS))
+    """Of `SIGNS`, alike for all units."""
+    usual: tuple[_Weight, ...] = Field(min_length=len(UNITS), max_length=len(UNITS))
+    """Of `UNITS`."""
+
+    def logits(self, seen: Sequence[Sequence[bool]]) -> list[float]:
+        """The logarithm of each unit's probability, by the signs that are seen of each."""
+        scores = [
+            usual + sum(weight for weight, one in zip(self.signs, found, strict=True) if one)
+            for usual, found in zip(self.usual, seen, strict=True)
+        ]
+        most = max(scores)
+        total = most + math.log(sum(math.exp(score - most) for score in scores))
+        return [score - total for score in scores]
+
+
+def signs(question: str, head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], text: Sequence[str]) -> list[list[bool]]:
+    """Which of `SIGNS` are seen of each of `UNITS`: in a question, in the head and the other rows of a table, in the text beside it."""
+    cells = ([cell for row in part for cell in row] for part in (head, rows))
+    places = ["\n".join(" ".join(one.split()) for one in part) for part in ([question], *cells, text)]
+    return [[pattern.search(place) is not None for place in places for pattern in _PATTERNS[unit]] for unit in UNITS]

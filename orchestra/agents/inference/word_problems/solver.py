@@ -1,0 +1,342 @@
+"""Deduction: a fine-tuned encoder that reads a problem, and puts its numbers together step by step until one of them answers.
+
+After Jie, Li and Lu 2022 (https://arxiv.org/abs/2203.10316): each quantity is a vector, a step takes two of them and an operation and gives
+a new one, and the likeliest step is taken until one is said to be the last. So no number can be made up, nothing can be ill-formed, and
+what comes out is exact. Several steps are followed at once (a beam), and what comes to the same value counts together.
+
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each linear
+layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and those of the head (`shapes`). The head is written
+once, for numpy here and for torch where it is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import AliasChoices, Field
+
+from orchestra.agents.card import Card
+from orchestra.agents.computed_fields import of_problems
+from orchestra.agents.inference.array_files import reading
+from orchestra.agents.inference.encoder import Encoder, changes_of
+from orchestra.agents.inference.model_file import EncoderLayout
+from orchestra.agents.inference.word_problems.quantities import KINDS, Quantity, decimal, quantities
+from orchestra.core.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT: Literal["orchestra/deduction/v1"] = "orchestra/deduction/v1"
+OPERATIONS: Final = "+-*/"
+WIDTH: Final = 256
+"""Numbers of a quantity's vector."""
+STEPS: Final = 9
+"""Steps at most."""
+NUMBERS: Final = 10
+"""Numbers of an expression at most."""
+BEAM: Final = 6
+"""Ways that are followed at once."""
+EPSILON: Final = 1e-6
+NEVER: Final = -1e9
+"""The logit of what cannot be."""
+
+
+class Layout(EncoderLayout):
+    """What `model.json` says."""
+
+    format: Literal["orchestra/deduction/v1"]
+    input: str
+    """The input that is read."""
+    output: str
+    """The output's field that gets the expression."""
+    tokens: Annotated[int, Field(ge=32, le=512)] = 512
+    """Tokens of a problem at most."""
+    known: tuple[Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?$")], ...] = Field(min_length=1)
+    """Numbers that everybody knows, and no problem need tell."""
+    kinds: tuple[str, ...] = KINDS
+    sharpen: Annotated[float, Field(gt=0, allow_inf_nan=False, validation_alias=AliasChoices("sharpen", "heat"))] = 1.0
+    """The power of which the probability of an answer is taken, so that it says how often answers are right; called `heat` before."""
+
+
+def deduces(card: Card) -> bool:
+    """Whether an agent of kind `encoder` writes an expression over the numbers of one text, whose value code computes."""
+    return of_problems(card.input_schema, card.form)
+
+
+def shapes(width: int, known: int) -> dict[str, tuple[int, ...]]:
+    """The arrays of the head, on an encoder of a width, with so many numbers that everybody knows."""
+    square, line = (WIDTH, WIDTH), (WIDTH,)
+    return {
+        "number": (WIDTH, width),
+        "asked": (WIDTH, width),
+        "kind": (len(KINDS), WIDTH),
+        "known": (known, WIDTH),
+        **dict.fromkeys(("left", "right", "first", "second", "state", "was", "now", "alone", "alone.state"), square),
+        **dict.fromkeys(("asked.bias", "pair.bias", "alone.bias", "alone.score"), line),
+        "score": (2 * len(OPERATIONS), WIDTH),
+        "score.bias": (2 * len(OPERATIONS),),
+        "new": (len(OPERATIONS), WIDTH, WIDTH),
+        "new.bias": (len(OPERATIONS), WIDTH),
+    }
+
+
+class Board(NamedTuple):
+    """What is known so far, of several problems or of several ways at once."""
+
+    vectors: Any
+    """Of quantities, (ways, quantities, width): of those that everybody knows, of the problem's, and of what was found."""
+    state: Any
+    """Of the problem and of what was done, (ways, width)."""
+
+
+class Head:
+    """The head, over arrays of numpy and of torch alike."""
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self.arrays = arrays
+
+    def begun(self, read: Any, places: Any, kinds: Any) -> Board:
+        """From an encoder's vectors of tokens, (ways, tokens, encoder's width), the tokens of each quantity, (ways, quantities, tokens), as
+        shares, and the numbers of their kinds."""
+        get = self.arrays
+        told = _normed((places @ read) @ get["number"].T + get["kind"][kinds])
+        known = _normed(get["known"] + get["kind"][KINDS.index("known")])
+        state = _normed(read[:, 0] @ get["asked"].T + get["asked.bias"])
+        return Board(_behind(known[None] + 0 * state[:, None], told), state)
+
+    def pairs(self, board: Board) -> Any:
+        """Of each pair of quantities, (ways, quantities, quantities, width)."""
+        get, vectors = self.arrays, board.vectors
+        left, right, first, second = (vectors @ get[name].T for name in ("left", "right", "first", "second"))
+        together = first[:, :, None] * second[:, None] + left[:, :, None] + right[:, None]
+        return (together + (board.state @ get["state"].T + get["pair.bias"])[:, None, None]).clip(0)
+
+    def scores(self, pairs: Any) -> Any:
+        """Of each pair, operation, and whether it is the last: (ways, quantities, quantities, 2 × operations), the last ones behind."""
+        return pairs @ self.arrays["score"].T + self.arrays["score.bias"]
+
+    def alone(self, board: Board) -> Any:
+        """Of each quantity, that it answers as it is, (ways, quantities)."""
+        get = self.arrays
+        hidden = board.vectors @ get["alone"].T + (board.state @ get["alone.state"].T + get["alone.bias"])[:, None]
+        return hidden.clip(0) @ get["alone.score"]
+
+    def found(self, board: Board, pairs: Any, operations: Any) -> Board:
+        """The board after a step: of each way the pair, (ways, width), that was put together, and the operation."""
+        get = self.arrays
+        made = (get["new"][operations] @ pairs[:, :, None])[:, :, 0] + get["new.bias"][operations]
+        new = _normed(made + get["kind"][KINDS.index("found")])
+        state = _normed(board.state + (board.state @ get["was"].T + new @ get["now"].T).clip(0))
+        return Board(_behind(board.vectors, new[:, None]), state)
+
+
+def _normed(x: Any) -> Any:
+    return x * ((x * x).mean(-1)[..., None] + EPSILON) ** -0.5
+
+
+def _behind(first: Any, second: Any) -> Any:
+    """Arrays behind one another, along the quantities."""
+    if hasattr(first, "numpy"):
+        import torch
+
+        return torch.cat([first, second], 1)
+    import numpy as np
+
+    return np.concatenate([first, second], 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A quantity as an expression: its value, its text, how much of an expression that is, and how many numbers it has."""
+
+    value: Fraction
+    text: str
+    rank: int = 3
+    """3 for a number, 2 for a product, 1 for a sum."""
+    numbers: int = 1
+
+    @classmethod
+    def of(cls, left: Term, operation: str, right: Term) -> Term | None:
+        """Two terms put together; None for a division by zero, and for what gets too long."""
+        rank = 1 if operation in "+-" else 2
+        numbers = left.numbers + right.numbers
+        if numbers > NUMBERS or (operation == "/" and right.value == 0):
+            return None
+        first = left.text if left.rank >= rank else f"({left.text})"
+        second = right.text if right.rank > rank or (right.rank == rank and operation in "+*") else f"({right.text})"
+        return cls(_value(left.value, operation, right.value), f"{first}{operation}{second}", rank, numbers)
+
+
+def _masses(solutions: Sequence[tuple[Term, float]]) -> dict[Fraction, float]:
+    """How probable each value is."""
+    masses: dict[Fraction, float] = {}
+    for term, chance in solutions:
+        masses[term.value] = masses.get(term.value, 0.0) + chance
+    return masses
+
+
+def _value(left: Fraction, operation: str, right: Fraction) -> Fraction:
+    match operation:
+        case "+":
+            return left + right
+        case "-":
+            return left - right
+        case "*":
+            return left * right
+        case _:
+            return left / right
+
+
+class Problem(NamedTuple):
+    """A problem as it is read."""
+
+    tokens: list[int]
+    quantities: list[Quantity]
+    places: list[list[int]]
+    """The tokens of each quantity."""
+
+    @property
+    def kinds(self) -> list[int]:
+        """The numbers of the quantities' kinds."""
+        return [KINDS.index(one.kind) for one in self.quantities]
+
+
+def problem(encoder: Encoder, text: str) -> Problem:
+    """A text with its quantities, and where they are among its tokens."""
+    tokens, spans = encoder.placed(text)
+    kept, places = [], []
+    for one in quantities(text):
+        found = [at for at, (start, end) in enumerate(spans) if start < one.end and end > one.start]
+        if found:
+            kept.append(one)
+            places.append(found)
+    return Problem(tokens, kept, places)
+
+
+def allowed(count: int) -> NDArray[Any]:
+    """The steps that there are over so many quantities, (count, count, operations): of two that commute one, and nothing less or by
+    itself."""
+    import numpy as np
+
+    at = np.arange(count)
+    commutes = np.array([sign in "+*" for sign in OPERATIONS])
+    in_order, apart = at[:, None] <= at[None], at[:, None] != at[None]
+    given: NDArray[Any] = np.where(commutes, in_order[:, :, None], apart[:, :, None])
+    return given
+
+
+@dataclass(slots=True)
+class _Way:
+    """One of the ways that are followed: its terms, in the order of the board, and how probable it is (a logarithm)."""
+
+    terms: list[Term]
+    chance: float
+
+
+class Deduction:
+    """A solver, ready."""
+
+    def __init__(self, layout: Layout, arrays: Mapping[str, NDArray[Any]], encoder: Encoder, card: Card) -> None:
+        """Raises `ValueError` or `KeyError` for arrays that do not fit the encoder."""
+        import numpy as np
+
+        self.layout, self.encoder, self._card = layout, encoder, card
+        wide = {name: array.astype(np.float32) for name, array in arrays.items()}
+        self._changes = changes_of(wide, encoder.shape)
+        if layout.kinds != KINDS:
+            raise ValueError("it was trained with other kinds of quantities than are known: train it again")
+        for name, shape in shapes(encoder.shape.width, len(layout.known)).items():
+            if wide[name].shape != shape:
+                raise ValueError(f"the array {name} has another shape than the head")
+        self._head = Head({name: wide[name] for name in shapes(0, 0)})
+        self._known = [Term(Fraction(text), text) for text in layout.known]
+
+    @classmethod
+    def load(cls, card: Card, encoder: Encoder) -> Deduction:
+        """The solver of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
+        with reading(card):
+            return cls(*Layout.read(card), encoder, card)
+
+    def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """The answer and its probability. Raises `InputError` A023 for a text that is too long."""
+        text = str(inputs[self.layout.input])
+        read = problem(self.encoder, text)
+        if len(read.tokens) > self.layout.tokens:
+            reason = f"{self.layout.input} has {len(read.tokens):,} tokens, and {self.layout.tokens} are read at most"
+            raise InputError("A023", reason, hint="leave out what does not matter")
+        best, chance = self.choose(self.solutions(read))
+        return self._card.form.filled({self.layout.output: best}, None), chance
+
+    def choose(self, solutions: Sequence[tuple[Term, float]]) -> tuple[str, float]:
+        """The likeliest value's likeliest expression, and the value's probability."""
+        masses = _masses(solutions)
+        best = max(masses, key=lambda value: masses[value])
+        text = max((one for one in solutions if one[0].value == best), key=lambda one: one[1])[0].text
+        return text, min(1.0, masses[best]) ** self.layout.sharpen
+
+    def solutions(self, read: Problem) -> list[tuple[Term, float]]:
+        """Expressions that answer, each with its probability, as far as the beam finds them."""
+        import numpy as np
+
+        hidden = self.encoder.read(read.tokens, self._changes)
+        places = np.zeros((1, len(read.quantities), len(read.tokens)), dtype=np.float32)
+        for at, tokens in enumerate(read.places):
+            places[0, at, tokens] = 1 / len(tokens)
+        board = self._head.begun(hidden, places, np.array(read.kinds, dtype=np.int64)[None])
+        ways = [_Way([*self._known, *(Term(one.value, decimal(one.value)) for one in read.quantities)], 0.0)]
+        done: list[tuple[Term, float]] = []
+        for step in range(STEPS):
+            pairs = self._head.pairs(board)
+            logits = self._head.scores(pairs)
+            alone = self._head.alone(board)[0] if step == 0 else np.empty(0, dtype=np.float32)
+            taken = self._taken(ways, logits, alone, done)
+            if not taken:
+                break
+            rows, lefts, rights, operations = (np.array(column) for column in zip(*(one[:4] for one in taken), strict=True))
+            board = Board(board.vectors[rows], board.state[rows])
+            board = self._head.found(board, pairs[rows, lefts, rights], operations)
+            ways = [one[4] for one in taken]
+            best, second = sorted([0.0, 0.0, *_masses(done).values()])[:-3:-1]
+            if best - second > sum(math.exp(way.chance) for way in ways):
+                break  # whatever comes of the others, this one is the likeliest
+        return done or [(ways[0].terms[-1], 0.0)]
+
+    def _taken(
+        self, ways: Sequence[_Way], logits: NDArray[Any], alone: NDArray[Any], done: list[tuple[Term, float]]
+    ) -> list[tuple[int, int, int, int, _Way]]:
+        """The likeliest steps of all ways that are not the last; those that are go to `done`."""
+        import numpy as np
+
+        count = logits.shape[1]
+        left, right, operation = np.nonzero(allowed(count))
+        going, last = logits[:, left, right, operation], logits[:, left, right, operation + len(OPERATIONS)]
+        every = np.concatenate([going, last, np.broadcast_to(alone, (len(ways), len(alone)))], axis=1)
+        top = every.max(axis=1, keepdims=True)
+        chances = every - top - np.log(np.exp(every - top).sum(axis=1, keepdims=True)) + np.array([[way.chance] for way in ways])
+        found: list[tuple[int, int, int, int, _Way]] = []
+        finished = 0
+        for flat in np.argsort(-chances, axis=None)[: 64 * BEAM]:
+            if len(found) >= BEAM <= finished:
+                break
+            row, at = divmod(int(flat), chances.shape[1])
+            chance, terms = float(chances[row, at]), ways[row].terms
+            if at >= 2 * len(left):
+                done.append((terms[at - 2 * len(left)], math.exp(chance)))
+                finished += 1
+                continue
+            if (finished if at >= len(left) else len(found)) >= BEAM:
+                continue
+            one = int(left[at % len(left)]), int(right[at % len(left)]), int(operation[at % len(left)])
+            made = Term.of(terms[one[0]], OPERATIONS[one[2]], terms[one[1]])
+            if made is None:
+                continue
+            if at >= len(left):
+                done.append((made, math.exp(chance)))
+                finished += 1
+            else:
+                found.append((row, *one, _Way([*terms, made], chance)))
+        return found

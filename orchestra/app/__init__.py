@@ -1,0 +1,1 @@
+"""The application: projects, runs, results, plans and what depends on the journal of earlier runs."""

@@ -1,0 +1,158 @@
+"""The façade without asyncio: one thread with a loop of its own. For scripts, notebooks and consoles.
+
+    with orchestra.blocking() as fleet:
+        print(fleet.run(fleet.find("answer_from_documents"), question="…", documents=documents).output)
+
+Works in a notebook cell, where a loop runs already, for its own loop runs in another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import wait
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+from typing_extensions import TypeVar
+
+from orchestra.app.orchestra import Orchestra
+from orchestra.core.errors import OrchestraError
+from orchestra.core.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestra.app.result import Result
+    from orchestra.app.run import Run
+    from orchestra.app.workers import FleetMode
+    from orchestra.core.events import Event
+    from orchestra.core.protocols import Workers
+    from orchestra.engine.streaming import TextPiece
+    from orchestra.fleet.progress import Progress
+    from orchestra.workflows.python.steps import Step
+
+P = ParamSpec("P")
+R = TypeVar("R", default=Any)
+T = TypeVar("T")
+
+
+class Blocking:
+    """An open `Orchestra` whose methods wait. They raise `OrchestraError` E027 on its own loop, and E028 once it is closed."""
+
+    def __init__(self, inner: Orchestra, loop: asyncio.AbstractEventLoop, text: Callable[[TextPiece], None] | None = None) -> None:
+        self.inner = inner
+        """The `Orchestra` itself; use it on its own loop alone."""
+        self._loop, self._text = loop, text
+
+    def run(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Result[R]:
+        """Runs a workflow, an agent or a tool to its end. Ctrl-C cancels the run. Raises as `Orchestra.run` does."""
+        if self._text is None:
+            return self._wait(self.inner.run(step, *args, **inputs))
+        run = self._wait(self.inner.options(live=True).start(step, *args, **inputs))
+        with closing(self._each(run, run.text())) as pieces:
+            for piece in pieces:
+                self._text(piece)
+        return self._wait(_result(run))
+
+    def stream(self, step: Step[P, R], /, *args: P.args, **inputs: P.kwargs) -> Generator[Event, None, None]:
+        """Runs a step and gives its events as they get durable. Leaving it early (`break`, `close()`, Ctrl-C) cancels the run; under a key
+        it goes on, for whoever has the key. Raises as `Orchestra.start` and `Run.events` do."""
+        run = self._wait(self.inner.start(step, *args, **inputs))
+        yield from self._each(run, run.events())
+
+    def _each(self, run: Run[Any], coming: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        """What comes of a run, to its end; leaving it early cancels the run, but under a key."""
+        try:
+            while True:
+                try:
+                    yield self._wait(anext(coming))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if not self.inner.keyed:
+                run.cancel()
+            if _refusal(self._loop) is None:  # else it was left when all was closed, or by the collector of the loop's own thread
+                self._wait(coming.aclose())
+
+    def find(self, name: str, /) -> Step[..., Any]:
+        """A workflow, agent or tool by name, as `Orchestra.find`."""
+        return self.inner.find(name)
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return _waited(self._loop, work)
+
+
+@contextmanager
+def blocking(
+    config: str | Path | Settings | None = None,
+    *,
+    project: str | Path | None = None,
+    fleet: FleetMode = "start",
+    workers: Workers | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    text: Callable[[TextPiece], None] | None = None,
+) -> Iterator[Blocking]:
+    """Opens an `Orchestra` for code that does not use asyncio; takes what `Orchestra.open` takes. `text` is called, on the thread that
+    called `run`, with each piece of what models write in that run while they do; it is unverified (`Run.text`)."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="orchestra", daemon=True)
+    thread.start()
+    opened = Orchestra.open(config, project=project, fleet=fleet, workers=workers, progress=progress)
+    try:
+        inner = _waited(loop, _enter(opened))
+        try:
+            yield Blocking(inner, loop, text)
+        finally:
+            _waited(loop, _leave(opened))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _waited(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine on another thread's loop; an interrupt here cancels it there, and comes out once it has ended.
+
+    Raises `OrchestraError` E027 on that thread, which would wait for itself, and E028 where the loop is closed.
+    """
+    if (refusal := _refusal(loop)) is not None:
+        work.close()
+        raise refusal
+    future = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        loop.call_soon_threadsafe(_cancel, loop, work)  # future.cancel() would not say when the coroutine has ended
+        wait((future,))
+        raise
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> None:
+    for task in asyncio.all_tasks(loop):
+        if task.get_coro() is work:
+            task.cancel()
+
+
+def _refusal(loop: asyncio.AbstractEventLoop) -> OrchestraError | None:
+    """Why nobody can wait for a loop here."""
+    if loop.is_closed():
+        return OrchestraError("E028", "this Orchestra is closed", hint="call it inside of its  with blocking():")
+    try:
+        own = asyncio.get_running_loop() is loop
+    except RuntimeError:  # no loop runs on this thread
+        return None
+    hint = "make the tool a plain function (def, not async def): it runs on a thread; or call the workflow as a step"
+    return OrchestraError("E027", "a coroutine that this Orchestra runs would wait for itself", hint=hint) if own else None
+
+
+async def _result(run: Run[R]) -> Result[R]:
+    return await run
+
+
+async def _enter(opened: AbstractAsyncContextManager[Orchestra]) -> Orchestra:
+    return await opened.__aenter__()
+
+
+async def _leave(opened: AbstractAsyncContextManager[Orchestra]) -> None:
+    await opened.__aexit__(None, None, None)

@@ -1,0 +1,1 @@
+"""Claims: the parts of an output with their evidence, attribution and lineage."""

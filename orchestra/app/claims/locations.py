@@ -1,0 +1,166 @@
+"""Places: where the words that an output rests on stand in the texts of its run. Pure.
+
+The texts of a run are its inputs, and what its tools gave; each has an address such as `input.documents[0].text` or `passages[1].text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from orchestra.core.outcomes import Value
+from orchestra.journal.history import History
+from orchestra.schema.content import is_cell, is_citation
+
+MAX_TEXTS = 20_000
+"""Texts of one run that are looked through, at most."""
+
+
+class Span(msgspec.Struct, frozen=True, tag_field="kind", tag="span"):
+    """Words of a text: `text[start:end] == quote`, in characters, where the text is known."""
+
+    quote: str
+    source: str = ""
+    """What the text is called; empty for one without a name."""
+    start: int | None = None
+    end: int | None = None
+    where: str = ""
+    """The address of the text in the run; empty where no text of the run has these words there."""
+
+
+class TableCell(msgspec.Struct, frozen=True, tag_field="kind", tag="cell"):
+    """A cell of a table: its place, counted from 0, its text, and what its row and its column are called."""
+
+    text: str
+    row: int
+    column: int
+    row_heading: str = ""
+    column_heading: str = ""
+    where: str = ""
+
+
+Place: TypeAlias = Span | TableCell
+
+
+class Text(msgspec.Struct, frozen=True):
+    """A text of a run."""
+
+    where: str
+    text: str
+    name: str = ""
+    offset: int | None = None
+    """Of a passage: where it begins in the text of that name."""
+    cell: TableCell | None = None
+    table: Sequence[Sequence[str]] = ()
+    """The table that the cell is in."""
+
+
+class Texts:
+    """The texts of a run, in the order inputs, nodes."""
+
+    def __init__(self, texts: Sequence[Text]) -> None:
+        self._all = texts
+        self._named: dict[str, list[Text]] = {}
+        self._at: dict[str, Text] = {}
+        self._cells: dict[tuple[int, int, str], TableCell] = {}
+        for text in texts:
+            if (cell := text.cell) is not None:
+                self._cells.setdefault((cell.row, cell.column, cell.text.strip()), cell)
+            self._named.setdefault(text.name, []).append(text)
+            self._at.setdefault(text.where, text)
+
+    @classmethod
+    def of(cls, history: History) -> Texts:
+        """The texts that stand in a run's inputs and in its nodes' values."""
+        found: list[Text] = []
+        for where, value in _values(history):
+            for text in _texts(where, value):
+                found.append(text)
+                if len(found) >= MAX_TEXTS:
+                    return cls(found)
+        return cls(found)
+
+    def at(self, where: str) -> Text | None:
+        """The text of an address."""
+        return self._at.get(where)
+
+    def place(self, quote: str, source: str = "", start: int | None = None, end: int | None = None) -> Place:
+        """Where words stand; without an address where no text of that name has them there."""
+        found = self._find(quote, source, start, end)
+        if found is None:
+            return Span(quote, source, start, end)
+        text, at = found
+        if text.cell is not None:
+            return text.cell
+        begin = (text.offset or 0) + at
+        if text.offset is not None and (whole := self._whole(text.name, begin, quote)) is not None:
+            text, at = whole, begin
+        return Span(quote, source or text.name, at, at + len(quote), text.where)
+
+    def cell(self, row: int, column: int, text: str) -> TableCell | None:
+        """The first cell of a table of the run at this place, if that is its text."""
+        return self._cells.get((row, column, text.strip()))
+
+    def _find(self, quote: str, source: str, start: int | None, end: int | None) -> tuple[Text, int] | None:
+        candidates = self._named.get(source, []) if source else self._all
+        if start is not None:
+            for text in candidates:
+                if start >= 0 and text.text[start:end] == quote and (text.cell is None or text.text == quote):
+                    return text, start
+        for text in candidates:
+            if quote and (at := text.text.find(quote)) >= 0:
+                return text, at
+        return None
+
+    def _whole(self, name: str, begin: int, quote: str) -> Text | None:
+        """The text that a passage was cut from."""
+        return next((one for one in self._named.get(name, []) if one.offset is None and one.text.startswith(quote, begin)), None)
+
+
+def _values(history: History) -> Iterator[tuple[str, Any]]:
+    yield "input", history.inputs
+    for row in history.rows:
+        if row.kind == "call" and isinstance(row.outcome, Value):
+            yield row.path, row.outcome.value
+
+
+def _texts(where: str, value: Any) -> Iterator[Text]:
+    """The texts in a value: strings, and records with a `text`, named by their `source`. What only cites one is none."""
+    line = [(where, value)]
+    while line:
+        here, one = line.pop()
+        if isinstance(one, str):
+            if one:
+                yield Text(here, one)
+        elif isinstance(one, Mapping):
+            if is_citation(one) or is_cell(one):
+                continue
+            rest = one
+            if isinstance(text := one.get("text"), str) and text:
+                source, start = one.get("source"), one.get("start")
+                begin = start if isinstance(start, int) and "end" in one else None
+                yield Text(f"{here}.text", text, source if isinstance(source, str) else "", begin)
+                rest = {key: part for key, part in one.items() if key not in ("text", "source")}
+            line += [(f"{here}.{key}", part) for key, part in reversed(list(rest.items()))]
+        elif isinstance(one, Sequence):
+            if _is_table(one):
+                yield from _cells(here, one)
+            else:
+                line += [(f"{here}[{index}]", part) for index, part in reversed(list(enumerate(one)))]
+
+
+def _is_table(value: Sequence[Any]) -> bool:
+    """Whether a list is one of rows of texts, of more than one column."""
+    return bool(value) and all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in value) and len(value[0]) > 1
+
+
+def _cells(where: str, table: Sequence[Sequence[str]]) -> Iterator[Text]:
+    for at, row in enumerate(table):
+        for column, text in enumerate(row):
+            if text.strip():
+                label = next((one.strip() for one in row[:column] if one.strip()), "")
+                above = table[0][column].strip() if at and column < len(table[0]) else ""
+                address = f"{where}[{at}][{column}]"
+                yield Text(address, text, cell=TableCell(text.strip(), at, column, label, above, address), table=table)

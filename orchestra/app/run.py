@@ -1,0 +1,125 @@
+"""A run under way, as Python sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator, Mapping
+from typing import TYPE_CHECKING, Any, Generic
+
+from typing_extensions import TypeVar
+
+from orchestra.app.result import Result, result_of
+from orchestra.app.snapshot_store import workflows
+from orchestra.core.error_codes import LOST
+from orchestra.core.errors import InputError, OrchestraError
+from orchestra.core.events import Asked, RunFinished, RunStarted
+from orchestra.engine.run import Run as Execution
+
+if TYPE_CHECKING:
+    from orchestra.app.reuse import Change
+    from orchestra.app.snapshot import Parcel
+    from orchestra.core.events import Event, GivenValue
+    from orchestra.engine.streaming import TextPiece
+
+R = TypeVar("R", default=Any)
+
+
+class Run(Generic[R]):
+    """A run under way: await it for its result, iterate it for its events, cancel it.
+
+    Leaving it alone does not end it; closing the `Orchestra` does.
+    """
+
+    __slots__ = ("_by", "_execution", "_read", "_stored")
+
+    def __init__(self, execution: Execution, read: Callable[[Any], Any], stored: Parcel | None = None, by: str = "") -> None:
+        self._execution, self._read, self._stored, self._by = execution, read, stored, by
+
+    @property
+    def id(self) -> str:
+        """What `orchestra runs show` takes."""
+        return self._execution.id
+
+    def __await__(self) -> Generator[Any, None, Result[R]]:
+        return self._demand().__await__()
+
+    async def _demand(self) -> Result[R]:
+        result = await self._result(await self._execution.wait())
+        if result.status in ("failed", "budget", "cancelled") and result.error is not None:
+            raise result.error
+        return result
+
+    async def wait(self) -> Result[R]:
+        """The result, however the run ended. Raises only what broke the engine or the journal. Cancelling the wait leaves the run.
+
+        A run that asks a person waits here too, at no cost, until somebody answers: `pause` comes back instead.
+        """
+        return await self._result(await self._execution.wait())
+
+    async def pause(self) -> Result[R] | None:
+        """The result; or None as soon as the run waits for persons and for nothing else: `asked` says what they are asked."""
+        finished = await self._execution.pause()
+        return None if finished is None else await self._result(finished)
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """What persons are asked, while the run waits for nothing else; answer with `Orchestra.answer`."""
+        return self._execution.asked
+
+    async def _result(self, finished: RunFinished) -> Result[R]:
+        events = await self._execution.history()
+        if self._stored is not None:
+            found = self._stored.workflows
+        else:
+            found = await workflows(self._execution.journal, events[0]) if events and isinstance(events[0], RunStarted) else {}
+        return result_of(finished, events, self.id, self._read, found)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self.events()
+
+    def events(self, after: int = 0) -> AsyncGenerator[Event, None]:
+        """The events with `seq > after` as they get durable, to the last one. Raises what broke the engine or the journal, and
+        `OrchestraError` E017 where the `Orchestra` was closed before that."""
+        return self._execution.events(after)
+
+    def text(self, *, nodes: Collection[str] = (), agents: Collection[str] = ()) -> AsyncGenerator[TextPiece, None]:
+        """What language models write in this run, piece by piece while they do, to its end; with `nodes` or `agents` only of these.
+
+        It is unverified and kept nowhere: events and result are what counts. Every reader sees the same; a slow one gets joined pieces,
+        a late one the text so far of the calls that are under way. Of what another process does with the run there is nothing.
+        Raises `InputError` E032 for a run that was not begun, or resumed, with `options(live=True)`; and as `events` does.
+        """
+        if (live := self._execution.live) is None:
+            hint = f"orchestra.options(live=True).start(...); of a run that is there already: .resume({self.id!r})"
+            raise InputError("E032", f"the text of run {self.id} is not read live", hint=hint)
+        return self._execution.text(live, nodes, agents)
+
+    def cancel(self, by: str = "") -> None:
+        """Asks the run to end: requests in flight are closed, what has finished stays. Idempotent. Without a name it is asked by whoever
+        the options named under which it was begun, or resumed."""
+        self._execution.cancel(by or self._by)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fork:
+    """A run that goes over an old one again, and what has changed since."""
+
+    run: Run[Any]
+    changes: tuple[Change, ...]
+    given: Mapping[str, GivenValue] = dataclasses.field(default_factory=dict)
+    """By path: what persons gave, so that it is not made anew."""
+
+
+def left(execution: Execution, error: BaseException, *, keyed: bool) -> BaseException:
+    """What a caller gets who no longer waits on a run. If he was cancelled, the run is too, unless it has an idempotency key: then others
+    may still come for it. A lost lease (J005) under a key means that another process began the same run first: J022."""
+    if isinstance(error, asyncio.CancelledError) and not keyed:
+        execution.cancel("its caller")
+    if not isinstance(error, OrchestraError) or error.code != LOST or not keyed:
+        return error
+    from orchestra.journal.errors import held
+
+    other = held(execution.id)
+    other.__cause__ = error
+    return other

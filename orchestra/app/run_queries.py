@@ -1,0 +1,121 @@
+"""Queries about many runs, of any journal: one with indexes answers them from these, of another one the events are read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from msgspec.structs import replace
+
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import Event, RunStarted
+from orchestra.core.protocols import EVERY, Indexed, Journal, RunSummary, Selection, Used
+from orchestra.core.tags import has
+from orchestra.journal.errors import JournalError
+from orchestra.journal.scan import skim
+from orchestra.journal.summary import sources
+from orchestra.journal.usage import usage_of
+
+
+async def pages(journal: Journal, size: int, where: Selection) -> AsyncGenerator[list[RunSummary], None]:
+    """The runs of a selection, newest first, `size` of them at a time; of a journal without indexes all at once."""
+    if not isinstance(journal, Indexed):
+        yield await _selected(journal, where)
+        return
+    while some := await journal.page(size, where):
+        yield some
+        if len(some) < size:
+            return
+        where = replace(where, before=(some[-1].started, some[-1].run))
+
+
+async def _selected(journal: Journal, where: Selection) -> list[RunSummary]:
+    runs = [run for run in await journal.runs(EVERY) if where.since <= run.started < where.until]
+    if where.before is not None:
+        runs = [run for run in runs if (run.started, run.run) < where.before]
+    if not where.tags:
+        return runs
+    tagged = set[str]()
+    async with aclosing(skim(journal, where.since)) as found:
+        async for run, _, events, _ in found:
+            if events and isinstance(first := events[0], RunStarted) and has(first.tags, where.tags):
+                tagged.add(run)
+    return [run for run in runs if run.run in tagged]
+
+
+async def usages(journal: Journal, where: Selection) -> AsyncGenerator[Used, None]:
+    """What each run of a selection used, newest first; without `before`. A run that cannot be read says so.
+
+    Raises `JournalError` where the journal as a whole cannot be read.
+    """
+    if isinstance(journal, Indexed):
+        async with aclosing(journal.usages(where)) as found:
+            async for one in found:
+                yield one
+        return
+    async with aclosing(skim(journal, where.since)) as runs:
+        async for run, started, events, fault in runs:
+            if started >= where.until or not (events or fault):
+                continue
+            used = usage_of(events)
+            if fault is not None or used is None or has(used.tags, where.tags):
+                yield Used(run, started, used, fault)
+
+
+async def ends(journal: Journal, runs: Collection[str]) -> dict[str, tuple[Event, Event]]:
+    """The first and the last event of each of these runs; those that cannot be read are left out."""
+    if isinstance(journal, Indexed):
+        return await journal.ends(runs)
+    found = dict[str, tuple[Event, Event]]()
+    for run in runs:
+        try:
+            events = await journal.read(run)
+        except JournalError:
+            continue
+        if events:
+            found[run] = events[0], events[-1]
+    return found
+
+
+async def copies(journal: Journal, runs: Collection[str]) -> list[str]:
+    """Other runs that have something of what these were given or answered: forks, and those that took over an answer or a plan."""
+    if isinstance(journal, Indexed):
+        return await journal.copies(runs)
+    found = list[str]()
+    async with aclosing(skim(journal)) as skimmed:
+        async for run, _, events, _ in skimmed:
+            if run not in runs and any(not sources(event).isdisjoint(runs) for event in events):
+                found.append(run)
+    return sorted(found)
+
+
+async def known(journal: Journal, runs: Collection[str]) -> set[str]:
+    """Those of these runs that are there."""
+    if isinstance(journal, Indexed):
+        return await journal.known(runs)
+    return {run for run in runs if await journal.summary(run) is not None}
+
+
+async def recall_all(journal: Journal, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
+    """The answers that are kept under these keys."""
+    if isinstance(journal, Indexed):
+        return await journal.recall_all(memos)
+    found = [(memo, await journal.recall(memo)) for memo in memos]
+    return {memo: answer for memo, answer in found if answer is not None}
+
+
+async def delete_all(journal: Journal, runs: Sequence[str]) -> list[OrchestraError | None]:
+    """Deletes runs; for each why it is not deleted, or None."""
+    if isinstance(journal, Indexed):
+        return await journal.delete_all(runs)
+
+    async def one(run: str) -> OrchestraError | None:
+        try:
+            await journal.delete(run)
+        except JournalError as error:
+            return error
+        return None
+
+    return await asyncio.gather(*map(one, runs))

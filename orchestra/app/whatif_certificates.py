@@ -1,0 +1,125 @@
+"""Covered: what certificates and combinations say today of agents that take the place of others in a run, and of what they say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from orchestra.agents.card import Card
+from orchestra.agents.contract import Contract
+from orchestra.app.reuse import walk
+from orchestra.app.snapshot_store import CERTIFICATE, CLAIMS, COMBINATION
+from orchestra.core.errors import InputError
+from orchestra.workflows.compile.inputs import listed
+from orchestra.workflows.program import CompiledNode, Program, contracts, programs
+
+if TYPE_CHECKING:
+    from orchestra.app.project import Project
+    from orchestra.verification.certificates.sealed import Sealed
+
+Held: TypeAlias = "dict[tuple[str, str], Sealed]"
+"""By kind, as runs store them, and by agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """A node that would be refused if its workflow were written with who is asked instead, and why."""
+
+    node: str
+    agent: str
+    """Who is asked instead."""
+    code: str
+    why: str
+    hint: str
+
+    @property
+    def said(self) -> str:
+        """In words."""
+        return f"no certificate: would be refused: {self.why}; {self.hint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """What holds of them, and the nodes at which nothing does."""
+
+    held: Held = field(default_factory=dict)
+    wanting: tuple[Uncovered, ...] = ()
+
+
+def covered(project: Project, program: Program, instead: Mapping[str, Card | Contract]) -> Covered:
+    """Of a program whose agents of these names are others."""
+    if not program.certified:
+        return Covered()
+    held: Held = {}
+    return Covered(held, tuple(_looked(project, program, instead, held)))
+
+
+def _looked(project: Project, program: Program, instead: Mapping[str, Card | Contract], held: Held) -> Iterator[Uncovered]:
+    for path, node in walk(program):
+        if node.acceptance is not None and node.acceptance.whole:
+            yield from _whole(path, node, instead)
+            continue
+        rests = _rests(node)
+        name = node.contract.name if node.contract is not None else ""
+        for kind, before in rests.items():
+            if (other := instead.get(name)) is not None:
+                try:
+                    held[kind, other.name] = _today(project, kind, other, before)
+                except InputError as error:
+                    yield Uncovered(path, other.name, error.code, error.message, error.hint)
+        for judge, was in node.acceptance.judges.items() if rests and node.acceptance is not None else ():
+            asked = instead.get(judge)
+            if asked is not None and asked.digest != was.digest:
+                why = f"what {name!r} is accepted by is about checks that {judge} makes, and not {_called(asked, judge)}"
+                yield Uncovered(path, asked.name, "V002", why, f"orchestra certify {name} --data FILE")
+
+
+def _whole(path: str, node: CompiledNode, instead: Mapping[str, Card | Contract]) -> Iterator[Uncovered]:
+    """Who takes the place of one whom a workflow asks that is accepted by the certificate of all of it."""
+    certificate = node.acceptance.certificate if node.acceptance is not None else None
+    if certificate is None or node.body is None:
+        return
+    before = {one.name: one for part in programs(node.body) for inner in part.nodes for one in contracts(inner)}
+    for name, other in instead.items():
+        if name in before and before[name].digest != other.digest:
+            why = f"the certificate of the workflow {certificate.agent!r} is about {name} as it was, and not {_called(other, name)}"
+            yield Uncovered(path, other.name, "V002", why, certificate.command)
+
+
+def _called(asked: Card | Contract, judge: str) -> str:
+    return f"another {judge}" if asked.name == judge else asked.name
+
+
+def _rests(node: CompiledNode) -> dict[str, Any]:
+    """By kind: the certificate and the combination that a node's acceptance rests on."""
+    from orchestra.verification.certificates.file import Certificate
+
+    acceptance = node.acceptance
+    certificate, combination = (acceptance.certificate, acceptance.combination) if acceptance is not None else (None, None)
+    kind = CERTIFICATE if isinstance(certificate, Certificate) else CLAIMS
+    return ({kind: certificate} if certificate else {}) | ({COMBINATION: combination} if combination else {})
+
+
+def _today(project: Project, kind: str, other: Card | Contract, before: Any) -> Any:
+    """What holds of an agent in the place of what a node rests on. Raises `InputError` L119, L076 where there is nothing, V002 to V007
+    where it does not hold, V005 where it is about other checks."""
+    from orchestra.app.certificates import Certificates, Claims, Combinations
+
+    registry = project.registry.with_cards([other]) if isinstance(other, Card) else project.registry
+    beside: dict[str, Callable[..., Mapping[str, Any]]] = {CERTIFICATE: Certificates, CLAIMS: Claims, COMBINATION: Combinations}
+    found = beside[kind](project.settings, lambda: registry).get(other.name)
+    if found is None and kind == COMBINATION:
+        hint = f"orchestra learn combine {other.name} --data FILE"
+        raise InputError("L076", f"there is no combination of checks for {other.name!r}", hint=hint)
+    if found is None:
+        option = " --claims" if kind == CLAIMS else ""
+        hint = f"orchestra certify {other.name}{option} --data FILE"
+        raise InputError("L119", f"there is no certificate for {other.name!r}", hint=hint)
+    if kind == CLAIMS and found.check != before.check:
+        raise InputError("V005", f"the certificate of {other.name!r} is about claims that {found.check} scores", hint=found.command)
+    if kind != CLAIMS and frozenset(found.checks) != frozenset(before.checks):
+        said = f"the {found.what} of {other.name!r} is about the checks {listed(found.checks)}, and this node has {listed(before.checks)}"
+        makes = "learn combine" if kind == COMBINATION else "certify"
+        raise InputError("V005", said, hint=f"orchestra {makes} {other.name} --data FILE --checks '{','.join(before.checks)}'")
+    return found

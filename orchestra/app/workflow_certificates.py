@@ -1,0 +1,209 @@
+"""The certificates of workflows as wholes: where they lie, and what they are bound to. Asks no server.
+
+A workflow is looked at as an agent is: it has a face of types, a folder of its own name beside its file (`workflows/NAME/`) with
+`certificate.json`, `attempts.jsonl` and `evaluation.yaml`, and folders of the user's own before the packaged one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from orchestra.agents.card import Card
+from orchestra.agents.contract import Catalog, Contract
+from orchestra.agents.registry import Registry
+from orchestra.app import certificates
+from orchestra.core.errors import InputError, Place
+from orchestra.core.settings import Settings, builtin
+from orchestra.schema.json_schema import bundled, record
+from orchestra.schema.strict_json import canonical, digest
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.model import Graph
+from orchestra.workflows.program import CompiledNode, Program, contracts, programs
+
+if TYPE_CHECKING:
+    from orchestra.verification.certificates.file import Bonds, Certificate
+
+EVALUATION = "evaluation.yaml"
+SCORED_BY = ("engine/kinds/acceptance.py", "engine/kinds/confidence.py", "schema/content.py")
+"""The files of the package whose code makes the score of a whole, beside those of checks."""
+_NEVER_ITS_OWN = ("accept", "description")
+"""What a workflow's answers do not follow from."""
+
+
+class Known(Protocol):
+    """What a project knows of its workflows (`orchestra.app.project.Project`)."""
+
+    settings: Settings
+    registry: Registry
+
+    def catalog(self) -> Catalog: ...
+    def tiers(self, program: Program) -> tuple[str, ...]: ...
+    def graph(self, name: str) -> Graph: ...
+    def file_of(self, graph: Graph) -> Path | None: ...
+    def workflow_names(self) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A workflow as something to certify."""
+
+    project: Known
+    graph: Graph
+    """Without an acceptance of its own."""
+    file: Path | None = None
+    """Where it is written; None for one that is written in Python."""
+
+    @classmethod
+    def of(cls, project: Known, graph: Graph) -> Whole:
+        """A workflow that a project has read, or traced."""
+        return cls(project, graph.model_copy(update={"accept": None}), project.file_of(graph))
+
+    @property
+    def name(self) -> str:
+        """The workflow's."""
+        return self.graph.name
+
+    @cached_property
+    def program(self) -> Program:
+        """It, compiled. Raises `InputError`, or `InputErrors`."""
+        return compile_graph(self.graph, self.project.catalog())
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings by which what is said of it is found: the folders in which its own folder may lie."""
+        chosen = self.project.settings
+        beside = (self.file.parent,) if self.file is not None and not self.file.is_relative_to(builtin("workflows")) else ()
+        return chosen.model_copy(update={"agents": tuple(dict.fromkeys((*beside, *chosen.workflows)))})
+
+    @cached_property
+    def face(self) -> Card:
+        """What it takes and gives, as a card says that of an agent."""
+        inputs = self.program.inputs
+        fields = {name: entry.schema for name, entry in inputs.items()}
+        takes = bundled({"title": "input", **record(fields, [name for name, entry in inputs.items() if entry.required])})
+        folders = [folder / self.name for folder in (*self.settings.agents, builtin("workflows"))]
+        folder = next((one for one in folders if (one / EVALUATION).is_file()), folders[0])
+        return Card.face(self.name, takes, self.program.output_schema, folder)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """A registry that knows it by its face."""
+        return self.project.registry.with_cards([self.face])
+
+    @property
+    def found(self) -> Path | None:
+        """Where its certificate lies; None where there is none."""
+        return certificates.found(self.settings, self.registry, self.name)
+
+    @property
+    def acting(self) -> str:
+        """What in it has effects, or asks a person; empty where nothing does."""
+        for part in programs(self.program):
+            for node in part.nodes:
+                if node.kind == "ask" or (node.acceptance is not None and "ask" in node.acceptance.otherwise):
+                    return f"{node.name} asks a person"
+                if (one := next((one for one in contracts(node) if one.effect != "pure"), None)) is not None:
+                    return f"{one.name} has effects"
+        return ""
+
+    def bonds(self) -> Bonds:
+        """What its answers and their scores follow from today.
+
+        Raises `InputError` V007 where nobody can tell: a server without a revision, weights that are not here, code without a version.
+        """
+        from orchestra.verification.certificates.file import Bonds
+
+        parts: dict[str, str] = {}
+        for part in programs(self.program):
+            if part is not self.program and part.graph is not None:
+                parts[f"the workflow {part.name!r}"] = _said(part.graph)
+            for node in part.nodes:
+                for contract in contracts(node):
+                    parts |= self._agent(contract) if contract.kind == "agent" else self._tool(contract)
+                parts |= dict(_accepting(node))
+        if tiers := self.project.tiers(self.program):
+            parts["the larger models of the fleet"] = digest(canonical(list(tiers)))
+        scored = [(name, _code(name)) for name in SCORED_BY]
+        return Bonds(_said(self.graph), "", "", digest(canonical([certificates.checks_digest(), scored])), parts)
+
+    def _agent(self, contract: Contract) -> dict[str, str]:
+        settings, registry, name = self.project.settings, self.project.registry, contract.name
+        bound = certificates.bonds(settings, registry, name)
+        card = registry.card(name).varied(description="", label="restricted")
+        found = {"the card or prompt": card.digest, "the model": bound.model, "the adapter or arrays": bound.adapter}
+        return {f"{what} of {name!r}": mark for what, mark in found.items() if mark}
+
+    def _tool(self, contract: Contract) -> dict[str, str]:
+        tool = self.project.registry.tools.get(contract.name)
+        code = "" if tool is None else tool.version or tool.code
+        if not code:
+            hint = '@tool(effect="pure", version="1")'
+            raise InputError("V007", f"the code of the tool {contract.name!r} may change unseen", hint=hint)
+        return {f"the tool {contract.name!r}": digest(canonical([contract.digest, code]))}
+
+    def certificate(self) -> Certificate | None:
+        """Its certificate, held against what it is bound to; None where there is none. Raises `InputError` V002 to V007."""
+        path = self.found
+        if path is None:
+            return None
+        place, found = Place(str(path), 1), certificates.read(path, self.name)
+        if found.of != "workflow":
+            said = f"{path} is about the agent {found.agent!r}, and {self.name!r} is a workflow"
+            raise InputError("V005", said, place=place, hint=found.command)
+        why = found.void or " and ".join(found.bonds.changed(self.bonds()))
+        if why:
+            said = why if found.void else f"{why} changed since it was made"
+            raise InputError("V002", f"the certificate of the workflow {self.name!r} is void: {said}", place=place, hint=found.command)
+        return found
+
+
+def _said(graph: Graph) -> str:
+    """The digest of what a workflow says."""
+    said = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return digest(canonical({key: value for key, value in said.items() if key not in _NEVER_ITS_OWN}))
+
+
+def _accepting(node: CompiledNode) -> Iterator[tuple[str, str]]:
+    """By what a node inside accepts."""
+    one = node.acceptance
+    if one is not None and one.certificate is not None:
+        yield f"the certificate of {one.certificate.agent!r}", one.certificate.digest
+    if one is not None and one.combination is not None:
+        yield f"the combination of checks of {one.combination.agent!r}", one.combination.digest
+
+
+def _code(name: str) -> str:
+    return resources.files("orchestra").joinpath(name).read_text("utf-8").replace("\r\n", "\n")
+
+
+class Wholes(Mapping[str, "Certificate"]):
+    """The certificates by workflow, read when they are asked for; asking raises `InputError` V002 to V007 for one that does not hold."""
+
+    def __init__(self, project: Known, graph: Callable[[str], Graph]) -> None:
+        self._project, self._graph = project, graph
+
+    def __getitem__(self, name: str) -> Certificate:
+        if (found := Whole.of(self._project, self._graph(name)).certificate()) is None:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._project.workflow_names() if Whole.of(self._project, self._graph(name)).found is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def stamps(project: Known, program: Program) -> tuple[Any, ...]:
+    """What changes when a certificate of a workflow that a program accepts by is replaced."""
+    names = [one.certificate.agent for one in program.certified if one.whole and one.certificate is not None]
+    paths: list[Path | None] = []
+    for name in dict.fromkeys(names):
+        graph = program.graph if program.graph is not None and program.graph.name == name else project.graph(name)
+        paths.append(Whole.of(project, graph).found)
+    return tuple(map(certificates.stamp, paths))

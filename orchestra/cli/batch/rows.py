@@ -1,0 +1,398 @@
+"""Rows of a batch: read strictly and located, and results written in order, so that a batch can be taken up again."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any, cast
+
+import msgspec
+
+from orchestra.cli.interruptible_read import endable
+from orchestra.cli.output import note
+from orchestra.core.errors import InputError, InputErrors, OrchestraError, Place
+from orchestra.core.events import NOTHING, Usage
+from orchestra.core.file_locks import hold
+from orchestra.core.outcomes import Evidence
+from orchestra.core.suggestions import nearest
+from orchestra.learn.data.sources import from_text, is_table, lines
+from orchestra.schema.strict_json import MAX_BYTES, NotDecodable, NotStrictJSON, canonical, decoded, digest, parse_untrusted
+from orchestra.workflows.program import InputField
+from orchestra.workflows.python.acceptance import Accept
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+"""What file systems say that have no locks."""
+
+MAX_ERRORS = 20
+"""Faults of a file that are told at once."""
+MAX_BLANK = 100_000
+"""Lines of a file with nothing in them: a small file that is packed may have more of them than anybody waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the input; keys beside `id` and `input`, such as `expected`, are never read."""
+
+    id: str
+    input: dict[str, Any]
+    line: int
+    accept: Accept | None = None
+    """By what its output is accepted as a whole; None where the batch does not say."""
+
+    @property
+    def digest(self) -> str:
+        """Of the input, and of what it is accepted by."""
+        return digest(canonical(self.input if self.accept is None else [self.input, self.accept]))
+
+
+class RowResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of the output. `error` is null, or says why there is no output."""
+
+    id: str
+    output: Any = None
+    abstained: bool = False
+    score: float | None = None
+    evidence: tuple[Evidence, ...] = ()
+    usage: Usage = NOTHING
+    error: dict[str, str] | None = None
+    waiting: str | None = None
+    """The run that waits for a person, who has not answered yet: `orchestra runs answer RUN`."""
+    inputs: str | None = None
+    """Digest of the row's input; null in files of before."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no output, though nothing was withheld and nobody is waited for."""
+        return self.error is not None and not self.abstained and self.waiting is None
+
+
+@contextmanager
+def lasting(path: Path) -> Iterator[Path]:
+    """A file that gives its rows as often as it is read: `path` itself, or, where that is a pipe, a copy of all that comes out of it.
+
+    Raises `InputError` C014 for a pipe that cannot be read to its end, or kept.
+    """
+    under_dev = path.parts[:2] == ("/", "dev")  # some systems go on reading /dev/stdin where they stopped, whatever stands behind it
+    if os.path.isdir(path) or not os.path.exists(path) or (os.path.isfile(path) and not under_dev):  # these never raise
+        yield path
+        return
+    with TemporaryDirectory(prefix="orchestra-") as folder:
+        copy = Path(folder) / path.name
+        try:
+            with endable(), path.open("rb") as pipe, copy.open("wb") as file:
+                shutil.copyfileobj(pipe, file)
+        except OSError as error:
+            hint = "rows are read more than once: save them to a file, and name that"
+            raise InputError("C014", f"{path} cannot be read: {error.strerror or error}", hint=hint) from error
+        yield copy
+
+
+def read_rows(
+    path: Path, name: str = "", fields: Mapping[str, InputField] | None = None, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Row]:
+    """The rows of a `.jsonl` or `.jsonl.gz` file, or of a table whose columns are `fields`, one by one; `name` is what the user calls it,
+    where that is not its path, and `tell` hears of columns that may be meant for an input, and are not read.
+
+    Raises `InputError` C014 where it cannot be read, N010 where a table cannot, and C020 with the row's place.
+    """
+    name = name or str(path)
+    try:
+        with _opened(path) as file:
+            if is_table(path):
+                yield from _of_table(path, name, fields or {}, tell)
+                return
+            number = blank = 0
+            while raw := file.readline(MAX_BYTES + 2):
+                number += 1
+                if raw.strip():
+                    yield _row(name, number, raw)
+                elif (blank := blank + 1) > MAX_BLANK:
+                    hint = "leave the empty lines out: grep -v '^ *$'"
+                    raise InputError("C020", f"more than {MAX_BLANK:,} lines with nothing in them", place=Place(name, number), hint=hint)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError("C014", f"{name} cannot be read: {reason}") from error
+
+
+def _of_table(path: Path, name: str, fields: Mapping[str, InputField], tell: Callable[[str], None]) -> Iterator[Row]:
+    """The rows of a table: its columns are the inputs, cells become values of their types, and an empty one leaves out an input that is not
+    required; ids are those of a column `id`, else the rows' numbers."""
+    for number, line in enumerate(lines(path, Path(name), lambda columns: _check_columns(columns, name, fields, tell)), 1):
+        cells = {field: line.values[field] for field in fields if field in line.values}
+        given = {field: from_text(cell, fields[field].schema) for field, cell in cells.items() if cell or fields[field].required}
+        yield Row(line.values.get("id") or str(number), given, line.number)
+
+
+def _check_columns(columns: Sequence[str], name: str, fields: Mapping[str, InputField], tell: Callable[[str], None]) -> None:
+    """Tells of a column that is called nearly as an input that is none. Raises `InputError` C020 where that is required."""
+    unread = [column for column in columns if column not in fields and column != "id"]
+    for field in (field for field in fields if field not in columns):
+        near = nearest(field, unread)
+        if fields[field].required:
+            hint = f"did you mean {near!r}? call it {field}" if near else f"columns: {', '.join(list(columns)[:12])}"
+            raise InputError("C020", f"there is no column {field!r} for the input {field!r}", place=Place(name, 1), hint=hint)
+        if near:
+            tell(f"{name}: the column {near!r} is not read; for the input {field!r} call it that")
+
+
+def survey(
+    path: Path,
+    check: Callable[[dict[str, Any]], str | None],
+    name: str = "",
+    fields: Mapping[str, InputField] | None = None,
+    accept: Accept | None = None,
+) -> Mapping[str, str]:
+    """The ids of all rows, in order, with digests of their inputs and of `accept`, after a look at each row, before anything starts.
+
+    `check` gives what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
+    """
+    name = name or str(path)
+    seen: dict[str, int] = {}
+    digests: dict[str, str] = {}
+    errors: list[InputError] = []
+    for row in read_rows(path, name, fields, note):
+        place = Place(name, row.line)
+        if row.id in seen:
+            hint = f"it stands in line {seen[row.id]} already; ids tell results apart"
+            errors.append(InputError("C021", f"the id {row.id!r} stands twice", place=place, hint=hint))
+        elif problem := check(row.input):
+            errors.append(InputError("C020", f"row {row.id!r}: {problem}", place=place))
+        seen.setdefault(row.id, row.line)
+        digests[row.id] = replace(row, accept=accept).digest
+        if len(errors) >= MAX_ERRORS:
+            break
+    if errors:
+        raise InputErrors(errors)
+    return digests
+
+
+def surveyed(
+    path: Path, ids: Collection[str], name: str = "", fields: Mapping[str, InputField] | None = None, accept: Accept | None = None
+) -> Iterator[Row]:
+    """The rows of a file, whose ids a survey gave. Raises what `read_rows` does, and `InputError` C014 where it has others by now."""
+    expected = iter(ids)
+    for row in read_rows(path, name, fields):
+        if row.id != next(expected, None):
+            raise _changed(name or str(path))
+        yield replace(row, accept=accept)
+    if next(expected, None) is not None:
+        raise _changed(name or str(path))
+
+
+def _changed(name: str) -> InputError:
+    hint = "results that are written stay; give the same command again once the file stays as it is"
+    return InputError("C014", f"{name} has other rows than it had at the start", hint=hint)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def _row(name: str, number: int, raw: bytes) -> Row:
+    place = Place(name, number)
+    hint = 'a row is {"id": "…", "input": {…}}'
+    if len(raw) > MAX_BYTES:
+        raise InputError("C020", "a row of more than 1 MiB", place=place)
+    try:
+        value = parse_untrusted(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except (NotStrictJSON, UnicodeDecodeError) as error:
+        raise InputError("C020", f"a row that is not JSON: {error}", place=place, hint=hint) from error
+    if not isinstance(value, dict):
+        raise InputError("C020", "a row that is no JSON object", place=place, hint=hint)
+    if not isinstance(value.get("id"), str) or not value["id"]:
+        raise InputError("C020", "a row without an id, which is a text", place=place, hint=hint)
+    if not isinstance(value.get("input"), dict):
+        raise InputError("C020", f"row {value['id']!r} without an input, which is an object", place=place, hint=hint)
+    return Row(value["id"], value["input"], number)
+
+
+class Results:
+    """The output file. What stands in it already is kept; a last line that a crash tore is taken away.
+
+    It belongs to one batch at a time, which holds it until `close`: two would do every row twice.
+
+    Raises `InputError` C022 where the file has other things than results of rows in `ids`, each once and of the same input as now, before
+    it is touched, C014 where it cannot be read, and `OrchestraError` C023 where it cannot be written, or another batch has it.
+    """
+
+    def __init__(self, path: Path, ids: Mapping[str, str]) -> None:
+        self.path = path
+        self.done: set[str] = set()
+        self.waiting: dict[str, RowResult] = {}
+        """Of the rows that are done, those whose runs waited for a person when they were written."""
+        self.failed: set[str] = set()
+        """Of the rows that are done, those that failed."""
+        self._ids = ids
+        self.repaired = False
+        with _begun(path):
+            pass
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+b")
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        try:
+            self._begin()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _begin(self) -> None:
+        """Holds the file, and only then looks at what stands in it: the last line may be one that another batch is writing."""
+        try:
+            hold(self._file.fileno())
+            held = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())  # else another batch has put a new one in its place
+        except OSError as error:
+            held = error.errno in NO_LOCKS
+        if not held:
+            hint = "wait until it has ended, or name another file with --output"
+            raise OrchestraError("C023", f"another batch writes {self.path} at this moment", hint=hint)
+        end = self._take_up()
+        try:
+            self.repaired = self._file.seek(0, os.SEEK_END) > end
+            self._file.truncate(end)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def _take_up(self) -> int:
+        """Collects the ids; gives the number of bytes that are whole lines."""
+        end, changed = 0, list[InputError]()
+        try:
+            self._file.seek(0)
+            for number, raw in enumerate(self._file, 1):
+                if not raw.endswith(b"\n"):
+                    break
+                result = self._result(raw, number)
+                if result.inputs is not None and result.inputs != self._ids[result.id]:
+                    changed.append(self._of_another_input(result.id, number))
+                self._take(result)
+                end += len(raw)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        if changed:
+            raise InputErrors(changed[:MAX_ERRORS])
+        return end
+
+    def _of_another_input(self, row: str, number: int) -> InputError:
+        said = f"the result of {row!r} is of another input than the row has now, or was accepted by another --accept"
+        hint = "take this line out, and the row is asked anew; or name another file with --output"
+        return InputError("C022", said, place=Place(str(self.path), number), hint=hint)
+
+    def _take(self, result: RowResult) -> None:
+        self.done.add(result.id)
+        if result.waiting is not None:
+            self.waiting[result.id] = result
+        elif result.failed:
+            self.failed.add(result.id)
+
+    def _result(self, raw: bytes, number: int) -> RowResult:
+        place, hint = Place(str(self.path), number), "name another file with --output, or move this one away"
+        try:
+            result = decoded(raw, RowResult)
+        except NotDecodable as error:
+            raise InputError("C022", f"a line that is no result: {error}", place=place, hint=hint) from error
+        if result.id not in self._ids:
+            raise InputError("C022", f"a result of {result.id!r}, which is no row of the input", place=place, hint=hint)
+        if result.id in self.done:
+            hint = "keep one of its lines, or name another file with --output"
+            raise InputError("C022", f"a second result of {result.id!r}", place=place, hint=hint)
+        return result
+
+    def write(self, result: RowResult) -> None:
+        """Adds a result, with one write."""
+        try:
+            self._file.write(_encode(result) + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def sync(self) -> None:
+        """Brings what was written to the disk. Raises `OrchestraError` C023."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    def replace(self, results: Mapping[str, RowResult]) -> None:
+        """Puts results in the places of those of the same rows, all at once: whoever is cut off before the end has the old file.
+
+        Raises `OrchestraError` C023 where the file's folder does not let it be put there; it is as it was then.
+        """
+        path = self.path.resolve()
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w+b") as file:
+                self._file.seek(0)
+                for raw in self._file:
+                    result = results.get(_decode(raw).id)
+                    file.write(raw if result is None else _encode(result) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.copymode(path, partial)
+            fresh = partial.open("a+b")
+            with suppress(OSError):  # where there are no locks the first one was not had either
+                hold(fresh.fileno())
+            partial.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise _unwritable(self.path, error) from error
+        self._file.close()
+        self._file = fresh
+
+    def close(self) -> None:
+        """Brings everything to the disk."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+
+def look(source: Path, target: Path, name: str = "") -> None:
+    """A look at both files before a fleet is started for them: at the first row, and at whether results can be taken up.
+
+    Raises `InputError` C010, C014 and C020, and `OrchestraError` C023.
+    """
+    if is_table(target):
+        raise InputError("C010", f"results are JSON lines, and {target} would be a table", hint=f"--output {target.with_suffix('.jsonl')}")
+    next(read_rows(source, name), None)
+    with _begun(target):
+        pass
+
+
+def _begun(path: Path) -> IO[bytes]:
+    """The results that are there, for reading; nothing where no file is."""
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return BytesIO()
+    except PermissionError as error:
+        raise _unreadable(path, error) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    hint = "results are added to what stands there: name another file with --output"
+    return InputError("C014", f"{path} cannot be read: {error.strerror or error}", hint=hint)
+
+
+def _unwritable(path: Path, error: OSError) -> OrchestraError:
+    hint = "make room or name another place with --output; then run the same command again, it goes on where it stopped"
+    return OrchestraError("C023", f"{path} cannot be written: {error.strerror or error}", hint=hint)
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(RowResult).decode

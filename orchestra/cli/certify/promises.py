@@ -1,0 +1,45 @@
+"""What stands behind the promises of a run: the certificates that it stored with its workflow, as an auditor reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from orchestra.app.snapshot_store import CERTIFICATE, CLAIMS, WHOLE
+from orchestra.core.errors import InputError
+from orchestra.core.events import Event, RunStarted
+from orchestra.core.protocols import Journal
+from orchestra.journal.history import History
+from orchestra.verification.certificates.claims_file import ClaimsCertificate
+from orchestra.verification.certificates.file import Certificate
+
+Held: TypeAlias = Certificate | ClaimsCertificate
+
+
+async def stored(journal: Journal, events: Sequence[Event]) -> list[Held]:
+    """The certificates that a run began with. One that is gone, or that this version cannot read, is left out."""
+    started = events[0] if events else None
+    found: list[Held] = []
+    for name, mark in started.versions.items() if isinstance(started, RunStarted) else ():
+        kind = name.partition("/")[0]
+        data = await journal.blob(mark) if kind in (CERTIFICATE, CLAIMS, WHOLE) else None
+        if data is not None:
+            try:
+                found.append((ClaimsCertificate if kind == CLAIMS else Certificate).read(data))
+            except InputError:
+                continue
+    return found
+
+
+def promised(history: History, held: Sequence[Held]) -> Iterator[tuple[str, str, Held | None]]:
+    """The nodes with a promise, its sentence, and the certificate that promises it; None where that is not known."""
+    for row in history.rows:
+        said = next((tried.promise for tried in reversed(row.attempts) if tried.promise), "")
+        same = [one for one in held if one.promise == said]
+        if said:
+            yield row.path, said, next((one for one in same if one.agent == row.name), same[0] if len(same) == 1 else None)
+
+
+def certificates(history: History, held: Sequence[Held]) -> Mapping[str, Mapping[str, Any]]:
+    """What stands behind each promise, by the path of its node."""
+    return {path: one.terms for path, _, one in promised(history, held) if one is not None}

@@ -1,0 +1,1 @@
+"""Commands that run a workflow, a request or a plan."""

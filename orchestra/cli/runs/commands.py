@@ -1,0 +1,484 @@
+"""`orchestra runs`: what ran, what each node did, what waits, and runs gone on with, made again, compared and deleted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestra.cli.context import opener
+from orchestra.cli.options import AsJson, Budget, Fleet, Live, Since, Stream, Until, WithTag
+from orchestra.cli.runs import recover
+from orchestra.cli.typer_adapter import add, leave
+from orchestra.core.errors import InputError
+
+if TYPE_CHECKING:
+    from orchestra.app.run_status import Wanted
+    from orchestra.cli.run.watch import Manner
+    from orchestra.cli.runs.fork_many import Several
+    from orchestra.workflows.model import Budget as BudgetLimits
+
+Run = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]
+By = Annotated[str, typer.Option(metavar="NAME", help="Who says so; the run's journal keeps it.", show_default=False)]
+CODES = "Exits as `orchestra run` does."
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which runs are listed, and how, as it was typed."""
+
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20
+    status: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A,B", help="Only those: running, waiting, interrupted, done, failed, …", show_default=False),
+    ] = None
+    workflow: Annotated[str, typer.Option(metavar="NAME", help="Only those of this workflow or agent.", show_default=False)] = ""
+    tags: WithTag = None
+    since: Since = None
+    until: Until = None
+    before: Annotated[
+        str, typer.Option(metavar="RUN", help="Only those behind this run in the list: the next page.", show_default=False)
+    ] = ""
+    as_json: AsJson = False
+
+    @property
+    def wanted(self) -> Wanted:
+        """The same as the journal is asked. Raises `InputError` C010 for what is no status or no moment, E040 for what is no tag."""
+        from orchestra.app.run_status import Wanted, known
+        from orchestra.cli.options import named
+        from orchestra.cli.timestamps import period
+        from orchestra.core.tags import typed
+
+        statuses = known(named(",".join(self.status or ())))
+        return Wanted(self.limit, self.workflow, statuses, typed(self.tags or ()), *period(self.since, self.until), self.before)
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """What of a run is to be shown, and how, as it was typed."""
+
+    run: Run = "last"
+    node: Annotated[str, typer.Argument(help="A node's path, such as readings[3].", show_default=False)] = ""
+    prompt: Annotated[bool, typer.Option("--prompt", help="Print the bytes that were sent and received, exactly.")] = False
+    attempt: Annotated[int | None, typer.Option(min=0, help="With --prompt: of which attempt; 0 is the last.", show_default="the last")] = (
+        None
+    )
+    everything: Annotated[bool, typer.Option("--all", help="One row an element, however many there are.")] = False
+    explain: Annotated[bool, typer.Option("--explain", help="Beside what each step took, what it might have taken, and where.")] = False
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page: one file for a browser.", show_default=False)
+    ] = None
+    as_json: AsJson = False
+
+
+@dataclass(frozen=True, slots=True)
+class Costing:
+    """Which runs are summed up, by what, and how that is printed."""
+
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="KEYS", help="workflow, agent, model, server, day, month, label, status, purpose, run, tag:NAME; or several: day,agent."
+        ),
+    ] = "workflow"
+    since: Since = None
+    until: Until = None
+    tags: WithTag = None
+    workflow: Annotated[str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)] = ""
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all")
+    ] = None
+    as_json: AsJson = False
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What is answered, by whom, as it was typed."""
+
+    run: Run
+    value: Annotated[
+        str | None,
+        typer.Argument(help="The answer, @FILE, or - for stdin; left out, it is asked for at the terminal.", show_default=False),
+    ] = None
+    node: Annotated[str, typer.Option(help="Which question, where several are open.", show_default=False)] = ""
+    to: Annotated[
+        str, typer.Option(metavar="WORD", help="Of the question that you have read, as it is shown with it.", show_default=False)
+    ] = ""
+    decline: Annotated[
+        str | None,
+        typer.Option("--decline", metavar="REASON", help="Why nobody answers; the node is withheld.", show_default=False),
+    ] = None
+    gave: Annotated[
+        str | None,
+        typer.Option("--gave", metavar="VALUE", help="Of a call in doubt: it happened, and gave this; or @FILE, or -.", show_default=False),
+    ] = None
+    by: By = ""
+    later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forking:
+    """Which run is to be made again, or which ones, and what is to be otherwise, as it was typed."""
+
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False)
+    ] = None
+    failed: Annotated[bool, typer.Option("--failed", help="All that failed since then and were not made again; a line each.")] = False
+    since: Annotated[str | None, typer.Option(metavar="WHEN", help="With --failed: 12h, 30d, yesterday, a day.", show_default=False)] = None
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="With --failed: before that.", show_default=False)] = None
+    workflow: Annotated[
+        str, typer.Option(metavar="FILE|NAME", help="Another workflow than the run's own.", show_default="the run's, as it is today")
+    ] = ""
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="KEY=VALUE", help="An input instead of the run's, as for orchestra run."),
+    ] = None
+    budget: Budget = None
+    fleet: Fleet = None
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NODE=VALUE",
+            help="What a node gives, whatever it would come to: node=value, node=@file, @all.json, or - for JSON on stdin.",
+        ),
+    ] = None
+    unset: Annotated[
+        list[str] | None, typer.Option("--unset", metavar="NODE", help="A node that does without the value that a person gave it before.")
+    ] = None
+    by: By = ""
+    effects: Annotated[bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")] = False
+
+    def several(self, seen: Seen, limits: BudgetLimits | None) -> Several | None:
+        """The same where it is about more than one run, or about those that failed; else None. Raises `InputError` C010."""
+        from orchestra.cli.runs.fork_many import Several
+        from orchestra.cli.timestamps import period
+
+        if not self.failed and (self.since or self.until):
+            raise InputError("C010", "--since and --until are for --failed", hint="orchestra runs fork --failed --since yesterday")
+        if not self.failed and not self.runs:
+            raise InputError("C010", "which run?", hint="orchestra runs fork last, or orchestra runs fork --failed --since yesterday")
+        if not self.failed and len(self.runs or ()) == 1:
+            return None
+        given = {"--workflow": self.workflow, "--input": self.inputs, "--set": self.values, "--unset": self.unset, "--by": self.by}
+        if other := next((name for name, said in {**given, "--stream": seen.stream, "--live": seen.live}.items() if said), ""):
+            raise InputError("C010", f"{other} is for one run", hint=f"orchestra runs fork RUN {other} ...")
+        when = period(self.since, self.until) if self.failed else None
+        return Several(self.runs or (), when, limits, self.fleet, self.effects)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How a run that goes on is shown."""
+
+    as_json: AsJson = False
+    stream: Stream = False
+    live: Live = False
+
+    @property
+    def manner(self) -> Manner:
+        """The same for whoever watches. Raises `InputError` C010 for what goes against each other."""
+        from orchestra.cli.run.watch import Manner
+
+        return Manner.of(as_json=self.as_json, stream=self.stream, live=self.live)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs."""
+    runs = typer.Typer(no_args_is_help=True, help="What ran, and what waits: look, answer, go on, make again, keep, delete.")
+    add(runs, list_, "list", panel="Look")
+    add(runs, show, panel="Look")
+    add(runs, costs_, "costs", panel="Look")
+    add(runs, tail, panel="Look")
+    add(runs, answer, panel="Go on", epilog=CODES)
+    add(runs, resume, panel="Go on", epilog=CODES)
+    add(runs, cancel, panel="Go on")
+    add(runs, fork, panel="Make again", epilog=CODES)
+    add(runs, replay, panel="Make again")
+    add(runs, diff, panel="Make again")
+    add(runs, export, panel="Keep")
+    add(runs, import_, "import", panel="Keep")
+    add(runs, delete, panel="Keep")
+    add(runs, gc, panel="Keep")
+    recover.register(runs)
+    app.add_typer(runs, name="runs", rich_help_panel="Look back")
+
+
+def list_(asked: Listing) -> None:
+    """List the latest runs. `waiting` ones wait for a person; the process of `interrupted` ones is gone.
+
+    With --json each has its tags, and the code, the message and the node of its error.
+    """
+    import asyncio
+
+    from orchestra.cli.runs.listing import list_runs
+
+    asyncio.run(list_runs(asked.wanted, as_json=asked.as_json))
+
+
+def show(asked: Showing) -> None:
+    """Show a run; or one of its nodes; or, with --prompt, what a model was sent and answered.
+
+    With --html the whole run becomes a page: the answer, each claim beside its evidence, what was withheld and why.
+    """
+    import asyncio
+
+    from orchestra.cli.runs.show import Shown, show_run, write_page
+
+    if asked.html is not None:
+        _check_page(asked, asked.html)
+        asyncio.run(write_page(asked.run, asked.html))
+        return
+    _check_shown(asked)
+    shown = Shown(everything=asked.everything, explain=asked.explain, as_json=asked.as_json)
+    asyncio.run(show_run(asked.run, asked.node, (asked.attempt or 0) if asked.prompt else None, shown))
+
+
+def _check_page(asked: Showing, html: Path) -> None:
+    """Raises `InputError` C019 for options that say nothing of a page."""
+    hint = f"orchestra runs show {asked.run} --html {html}"
+    if asked.node:
+        raise InputError("C019", "--html is about the whole run", hint=hint)
+    given = {
+        "--prompt": asked.prompt,
+        "--attempt": asked.attempt is not None,
+        "--all": asked.everything,
+        "--explain": asked.explain,
+        "--json": asked.as_json,
+    }
+    if other := next((name for name, said in given.items() if said), ""):
+        raise InputError("C019", f"--html writes a page of the run, and {other} is not for it", hint=hint)
+
+
+def _check_shown(asked: Showing) -> None:
+    """Raises `InputError` C019 for options that say nothing of what is shown."""
+    again = f"orchestra runs show {asked.run}"
+    if asked.prompt and not asked.node:
+        raise InputError("C019", "--prompt needs a node", hint=f"{again} NODE --prompt")
+    if asked.prompt and asked.as_json:
+        hint = f"orchestra runs export {asked.run} has them in base64"
+        raise InputError("C019", "--prompt prints bytes as they are, and no JSON", hint=hint)
+    if asked.attempt is not None and not asked.prompt:
+        raise InputError("C019", "--attempt is for --prompt", hint=f"{again} NODE --prompt --attempt {asked.attempt}")
+    if asked.explain and asked.node:
+        raise InputError("C019", "--explain is about a whole run", hint=f"{again} --explain")
+    if asked.everything and (asked.node or asked.explain):
+        said = "a whole run" if asked.node else "what each node took, and --explain shows each step"
+        raise InputError("C019", f"--all is about {said}", hint=f"{again} --all")
+
+
+def costs_(asked: Costing) -> None:
+    """Sum up what runs cost: calls, tokens in and out, time, and money where prices are known.
+
+    A run counts with all that it took, on the day on which it began. Calls of which nobody knows the price are not taken to be free.
+    """
+    import asyncio
+
+    from orchestra.cli.runs.costs import show_costs
+
+    if asked.as_json and asked.as_csv:
+        raise InputError("C010", "--json and --csv exclude each other", hint="give one of them")
+    asyncio.run(show_costs(asked))
+
+
+def tail(
+    run: Run = "last",
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f", help="Go on until the run ends or waits.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as JSON, a line each.")] = False,
+) -> None:
+    """Watch a run, whichever process has it in hand: its events as they come, until it ends or waits for a person."""
+    import asyncio
+
+    from orchestra.cli.runs.tail import tail
+
+    asyncio.run(tail(run, follow=follow, as_json=as_json))
+
+
+def answer(context: typer.Context, asked: Answering, seen: Seen) -> None:
+    """Answer what a run asks, or say why nobody does, and go on with it.
+
+    A text is taken as it is where the question takes a text; an answer of another type is written as JSON. It may stand in a file
+    (@answer.json), also where it is null and the question takes a text or null; @@ begins a text with one @. The command that is shown
+    with a question answers that one and no other. Without --to an answer counts where no other question can be meant: the run (for
+    `last` the only one that waits), or its --node, has never asked another.
+    """
+    from orchestra.cli.runs import resume as resume_module
+    from orchestra.cli.signals import carry_out
+
+    if asked.later and seen.live:
+        raise InputError("C010", "--live follows the run, and --later does not", hint="leave one of them out")
+    manner = seen.manner
+    given = resume_module.Answer(asked.run, asked.value, asked.node, asked.to, asked.by, asked.later, asked.decline, asked.gave)
+    leave(carry_out(partial(resume_module.answer, opener(context), given, manner)))
+
+
+def resume(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Every run that was interrupted, or answered later; a line each.")] = False,
+    by: By = "",
+    *,
+    seen: Seen,
+) -> None:
+    """Go on with a run that was interrupted. Calls that came to an end are not made again."""
+    from orchestra.cli.runs import resume as resume_module
+    from orchestra.cli.signals import carry_out
+
+    if everything == bool(run):
+        raise InputError("C010", "which run?", hint="orchestra runs resume last, or orchestra runs resume --all")
+    if everything and (seen.stream or seen.live):
+        said = f"--{'stream' if seen.stream else 'live'}"
+        raise InputError("C010", f"{said} is for one run", hint=f"orchestra runs resume RUN {said}, or --all --json")
+    if everything:
+        leave(carry_out(lambda stop: resume_module.resume_all(opener(context), by, as_json=seen.as_json, stop=stop)))
+    else:
+        leave(carry_out(partial(resume_module.resume, opener(context), run, by, seen.manner)))
+
+
+def cancel(context: typer.Context, run: Run, by: By = "", as_json: AsJson = False) -> None:
+    """Ask a run to end, whichever process has it in hand. What it came to so far stays in the journal."""
+    import asyncio
+
+    from orchestra.cli.runs import resume as resume_module
+
+    leave(asyncio.run(resume_module.cancel(opener(context), run, by, as_json=as_json)))
+
+
+def fork(context: typer.Context, asked: Forking, seen: Seen) -> None:
+    """Run a run's workflow again as it is today: edit one prompt, and only what changed is called anew.
+
+    This is also how a failed run goes on: what it did in the world is recalled, and not done again without --again.
+    With --set a person says what a node gives: nothing is called for it, and what depends on it is made anew.
+    Says which nodes changed and why, runs, and says how many calls were recalled from the old run and how many were made anew.
+
+    Of several runs it says how each ended, and exits with 1 where one failed. Of those that failed the newest run speaks: one that was
+    made again since, by whichever command, is left out, and one whose fork was cut off goes on with that. Ctrl-C lets go of them.
+    """
+    from orchestra.cli.budget_option import read_budget
+    from orchestra.cli.runs import fork as fork_module
+    from orchestra.cli.signals import carry_out
+
+    manner, limits = seen.manner, read_budget(asked.budget or ())
+    if (several := asked.several(seen, limits)) is not None:
+        from orchestra.cli.runs.fork_many import fork_all
+
+        leave(carry_out(lambda _: fork_all(opener(context), several, as_json=seen.as_json)))
+        return
+    if asked.by and not asked.values:
+        raise InputError("C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE")
+    again = fork_module.Again(
+        run="".join(asked.runs or ()),  # it is one
+        workflow=asked.workflow,
+        inputs=asked.inputs or (),
+        budget=limits,
+        fleet=asked.fleet,
+        effects=asked.effects,
+        values=asked.values or (),
+        unset=asked.unset or (),
+        by=asked.by,
+    )
+    leave(carry_out(partial(fork_module.fork, opener(context), again, manner)))
+
+
+def replay(context: typer.Context, run: Run = "last", as_json: AsJson = False) -> None:
+    """Hold a run's events against what the engine decides today; nothing is called. Exits with 1 at the first difference."""
+    import asyncio
+
+    from orchestra.cli.runs import fork as fork_module
+
+    leave(asyncio.run(fork_module.replay(opener(context), run, as_json=as_json)))
+
+
+def diff(
+    one: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `last`.", show_default=False)],
+    two: Annotated[str, typer.Argument(metavar="OTHER", help="Another run.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Show the nodes that ended otherwise in two runs, side by side. Exits with 1 where there are some."""
+    import asyncio
+
+    from orchestra.cli.runs import fork as fork_module
+
+    leave(asyncio.run(fork_module.diff(one, two, as_json=as_json)))
+
+
+def export(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default="last")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file.", show_default="stdout")] = None,
+    blobs: Annotated[bool, typer.Option("--blobs/--no-blobs", help="With the exact bytes that were sent and received.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written to --output as JSON; on stdout all is JSON.")] = False,
+) -> None:
+    """Write runs as lines of JSON: of each its events, then the blobs that they name, in base64 under their digests."""
+    import asyncio
+
+    from orchestra.cli.runs import export as export_module
+
+    asyncio.run(export_module.export(runs or ["last"], output, blobs=blobs, as_json=as_json))
+
+
+def import_(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of `orchestra runs export`.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Put exported runs into the journal as they were: restored, or moved to another one.
+
+    One that has not ended waits here, or is interrupted, and may go on. A run that is here already stays as it is.
+    """
+    import asyncio
+
+    from orchestra.cli.runs import import_ as import_module
+
+    asyncio.run(import_module.take(files, as_json=as_json))
+
+
+def delete(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False)
+    ] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="All runs with that tag: customer=42.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and which runs have copies.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete runs for good: all that the journal has of them, whatever their age. Says which other runs have copies.
+
+    A run that may go on is refused: cancel it first. So is one whose messages in the outbox are not delivered.
+    """
+    import asyncio
+
+    from orchestra.cli.runs import delete as delete_module
+    from orchestra.core.tags import typed
+
+    if not names and not tags:
+        raise InputError("C010", "which runs?", hint="orchestra runs delete RUN..., or --tag customer=42")
+    asyncio.run(delete_module.delete(names or (), typed(tags or ()), dry_run=dry_run, sure=yes, as_json=as_json))
+
+
+def gc(
+    older: Annotated[
+        str | None, typer.Option(metavar="AGE", help="That ended so long ago: 12h, 30d, 2w.", show_default="the setting `retention`")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(min=0, metavar="N", help="Spare the newest N ended runs.", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete ended runs that are old, and give their room back to the disk.
+
+    Runs that are under way, wait or were interrupted stay, and so do those whose messages in the outbox are not delivered, or whose
+    results their batch has not written yet.
+    """
+    import asyncio
+
+    from orchestra.cli.runs import export as export_module
+
+    wanted = export_module.Sweep.of(older, keep)
+    asyncio.run(export_module.sweep(wanted, dry_run=dry_run, sure=yes, as_json=as_json))

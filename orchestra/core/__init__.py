@@ -1,0 +1,1 @@
+"""Types and protocols that every other package uses: events, errors, settings, labels, the clock and files."""

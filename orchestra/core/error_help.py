@@ -1,0 +1,64 @@
+"""Explanations of error codes: what a code means, an example, how to mend it. Data lies in `explanations/*.toml`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+
+from orchestra.core.errors import InputError
+
+ROOMS = {
+    "A": "agents and prompts",
+    "C": "configuration and command line",
+    "E": "engine",
+    "F": "fleet",
+    "J": "journal",
+    "L": "workflow language",
+    "M": "model output",
+    "N": "learning",
+    "R": "router",
+    "T": "tools",
+    "V": "verification",
+    "W": "Python workflows",
+}
+"""What the first letter of a code stands for."""
+CODE = re.compile(r"[A-Z]\d{3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What `orchestra explain CODE` prints."""
+
+    code: str
+    title: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.title}\n\n{self.text.strip()}\n"
+
+
+def explanations() -> dict[str, Explanation]:
+    """All explanations by code, in the order of the codes. Raises `ValueError` where two files explain one code."""
+    found: dict[str, Explanation] = {}
+    folder = resources.files("orchestra.core") / "error_texts"
+    for file in sorted((item for item in folder.iterdir() if item.name.endswith(".toml")), key=lambda item: item.name):
+        for code, entry in tomllib.loads(file.read_text(encoding="utf-8")).items():
+            if code in found:
+                raise ValueError(f"{code} is explained twice; the second time in {file.name}")
+            found[code] = Explanation(code, entry["title"], entry["text"])
+    return dict(sorted(found.items()))
+
+
+def explain(code: str) -> Explanation:
+    """The explanation of a code, in either case of letters. Raises `InputError` C007 for a code that there is not."""
+    found = explanations()
+    wanted = code.strip().upper()
+    if wanted in found:
+        return found[wanted]
+    if not CODE.fullmatch(wanted):
+        raise InputError("C007", f"{code!r} is no error code", hint="a code is a letter and three digits, such as L003")
+    room = [other for other in found if other[0] == wanted[0]]
+    about = f"codes of {ROOMS[wanted[0]]}: {', '.join(room)}" if room else f"letters are: {', '.join(ROOMS)}"
+    raise InputError("C007", f"there is no error {wanted}", hint=about)

@@ -1,0 +1,468 @@
+"""Events: the closed union of facts that a run is made of, version 1.
+
+A run is the fold of its events. `seq` counts 1, 2, 3, … without a gap; `at` is wall-clock seconds since the epoch.
+`node` is a path, as `orchestra.core.paths` has them. Events are msgspec structs: made in a tenth of a microsecond,
+and read back by a strict,
+tagged decoder that refuses what it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from orchestra.core.labels import Label
+from orchestra.core.outcomes import Evidence, Outcome
+from orchestra.core.paths import written
+
+VERSION = 1
+
+# `gc=False`, here and in doors and outcomes: what these hold is JSON and other such structs, so no cycle can begin in them. Python's
+# collector, which took 0.25 of the 0.53 s of `python -m bench.idle ours`, need not look at them.
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What one call, or many, cost. Tokens as the server counted them; seconds of wall clock."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    resends: int = 0
+    """Requests that no model saw (refused, 429, 503) and that the fleet sent again."""
+    money: float = 0.0
+    """In the currency of the fleet's prices; a server without a price costs none."""
+    assumed: int = 0
+    """Of the tokens those that no server counted, at most so many: an answer that broke off is taken to have cost what was reserved."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.calls + other.calls,
+            self.seconds + other.seconds,
+            self.resends + other.resends,
+            self.money + other.money,
+            self.assumed + other.assumed,
+        )
+
+
+NOTHING = Usage()
+
+
+class Dropped(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A part that was taken out of a value, because the evidence does not bear it out: an element of a list, or a sentence of a text."""
+
+    steps: tuple[str | int, ...]
+    """The way to the element, or to the text that the sentence stands in."""
+    text: str
+    """What it claims."""
+    reason: str
+    score: float | None = None
+    """How probable it is that the evidence supports it, in [0, 1]; None where that is not known."""
+    start: int | None = None
+    """Of a sentence: its place in the text, in characters."""
+    end: int | None = None
+
+    @property
+    def path(self) -> str:
+        """The way as people read it: `items[1]`."""
+        return written(self.steps)
+
+
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The result of one check: `outcome` is `pass`, `fail` or `unknown`; `unknown` never passes."""
+
+    check: str
+    outcome: str
+    score: float
+    reason: str = ""
+    deterministic: bool = True
+    evidence: tuple[Evidence, ...] = ()
+    parts: tuple[Verdict, ...] = ()
+    """Of checks that were put together: what each of those said that were asked."""
+    dropped: tuple[Dropped, ...] = ()
+    """Where the node backs off: the parts of the value that did not pass. The verdict is about what is left."""
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False, tag_field="type"):
+    seq: int
+    at: float
+
+
+class Given(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """That a person said what a step gave: no worker did, and no check has accepted it."""
+
+    by: str = ""
+    run: str = ""
+    """The run in which it was said, where that is another."""
+
+
+class GivenValue(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What a person says that a step gives, before the run begins."""
+
+    value: Any
+    given: Given = Given()
+    shown: str = ""
+    """Of an answer in the run that this one is a fork of: the digest of its question; it counts where that is asked again."""
+    whole: bool = False
+    """Whether it is a list that is held to having all elements, which its node needs. Older versions took any number of them, and what
+    runs were given then stands."""
+
+
+class RunStarted(_Event, tag="run_started", frozen=True, kw_only=True):
+    """The first event: what runs, on what. `graph` is the digest of the frozen workflow, stored as a blob."""
+
+    run: str
+    workflow: str
+    graph: str
+    inputs: Any
+    label: Label = "internal"
+    versions: dict[str, str] = {}
+    """By name: the digest of each agent's card, tool's contract and called workflow, stored as blobs; a resumed run goes on with these."""
+    parent: str = ""
+    """The run that this one was forked from."""
+    options: dict[str, Any] = {}
+    """What the run was told beside its inputs and must still know when it is resumed, `budget` and `memo`;
+    its `purpose`, where it is no work of the user's; and its `tags`."""
+    tiers: tuple[str, ...] = ()
+    """The larger models that the fleet had, as its file names them, in the order in which they are asked. Where none is named there may be
+    one: it is asked once, and the fleet says whether it is there."""
+    given: dict[str, GivenValue] | None = None
+    """By path: what a person gave in the place of what the step would come to, and nothing is called for it; None of most runs."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What its caller finds it by; of what is damaged, or of another version, what can be read."""
+        said = self.options.get("tags")
+        return {name: value for name, value in said.items() if isinstance(value, str)} if isinstance(said, dict) else {}
+
+
+def tier_name(tiers: tuple[str, ...], tier: int) -> str:
+    """What the fleet calls one of the larger models of a run, from 1; 0 is the agent's own model."""
+    return "its own model" if tier < 1 else tiers[tier - 1] if tier <= len(tiers) else "the larger model"
+
+
+class Resumed(_Event, tag="resumed", frozen=True, kw_only=True):
+    """Somebody took the run over: under this lease epoch. Attempts that were under way then are made again, or asked about."""
+
+    epoch: int
+    by: str = ""
+    away: float = 0.0
+    """Seconds since the event before it, in which nobody had the run in hand: they count neither as time of a body nor between attempts.
+    Older engines recorded none, and counted them."""
+
+
+class Expanded(_Event, tag="expanded", frozen=True, kw_only=True):
+    """The list of an `each` node is known: it has `count` elements."""
+
+    node: str
+    count: int
+
+
+class Drafted(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How far a plan is when a turn of a `plan` node begins."""
+
+    graph: Any
+    """The workflow of this turn: a question to the router, or the plan itself."""
+    lines: tuple[str, ...] = ()
+    """Those of the plan that stand; the last one is its answer where the plan is whole."""
+    rejected: tuple[tuple[str, str, str, str], ...] = ()
+    """Of the line that is under way: code, path, reason and hint of each rejection."""
+    repaired: int = 0
+    """Lines that were wrong at first."""
+    version: int = 0
+    """Which plan of the node this is, from 1: one that failed is followed by another. Its steps stand in a scope of their own,
+    `node@version`, which grows. 0 where the steps are the last turn's body, as older engines had it."""
+    plan: Any = None
+    """The workflow of the lines that stand, where some were accepted since, and their steps may start; null where nothing is new."""
+    failed: tuple[tuple[str, str], ...] = ()
+    """Where a version begins that follows a failed one: the calls that failed in it, as lines of this one, and why."""
+    carried: dict[str, str] = {}
+    """There too: by the name under which this version reads it, the step of the one before whose value is at hand."""
+    acted: tuple[str, ...] = ()
+    """There too: tools with effects that were called in the version before, and are not offered again."""
+    larger: bool = False
+    """Whether the larger planner has taken over."""
+    sample: int = 0
+    """Of a plan that is voted on: which sample is under way, from 1."""
+    beside: bool = False
+    """Whether the samples are made side by side; older engines made them one after the other."""
+    plans: tuple[tuple[str, ...], ...] = ()
+    """The lines of the samples that are done; none of one that came to no plan. Of samples side by side they stand at the plan that won."""
+    agreement: float | None = None
+    """Of a plan that was voted on: the share of the samples that agree on it, which is its confidence."""
+    recalled: str = ""
+    """Of a plan that has served before: the run that it was made for."""
+    saved: Usage = NOTHING
+    """What it cost then, and was not spent again."""
+    remark: str = ""
+    """What was wrong with a stored plan that was ignored."""
+
+
+class TurnStarted(_Event, tag="turn_started", frozen=True, kw_only=True):
+    """A body begins: that of a `call` node (turn 1), a loop's `turn`-th (from 1), or the next question to a plan's router. The plan
+    itself goes on meanwhile, and grows by the lines that were accepted."""
+
+    node: str
+    turn: int
+    drafted: Drafted | None = None
+    """Of a `plan` node."""
+    because: str = ""
+    """Of a node that chooses its agent: the one that is asked, and the label that decided it."""
+
+
+class AttemptStarted(_Event, tag="attempt_started", frozen=True, kw_only=True):
+    """A call went out: the `attempt`-th try (from 1) of a node."""
+
+    node: str
+    attempt: int
+    name: str = ""
+    """The agent or tool that was asked."""
+    escalated: bool = False
+    """Whether a larger model of the fleet was asked instead of the agent's own."""
+    tier: int = 0
+    """Which one, where it was not the first of them, from 1."""
+    reserved: int = 0
+    """Tokens that were reserved for it: a bound of its prompt and its longest output."""
+    because: str = ""
+    """Of a node with a condition `escalate`, at its first attempt: the condition, and the values that decided it."""
+
+
+class AttemptFinished(_Event, tag="attempt_finished", frozen=True, kw_only=True):
+    """A call came back, with a value or with an error code. `sent` and `received` are digests of blobs: the exact bytes.
+
+    A call that came back at once has no `AttemptStarted`; its agent or tool stands here as `name`.
+    """
+
+    node: str
+    attempt: int
+    name: str = ""
+    value: Any = None
+    error: str = ""
+    reason: str = ""
+    hint: str = ""
+    frames: tuple[str, ...] = ()
+    """Where a tool's own code raised: `FILE:LINE in FUNCTION`, the outermost first."""
+    retryable: bool = False
+    lasting: bool = False
+    """Whether another attempt would most likely meet the same: one is made only where the node's `retry:` is stated."""
+    usage: Usage = NOTHING
+    confidence: float | None = None
+    server: str = ""
+    model: str = ""
+    sent: str = ""
+    received: str = ""
+    settled: bool = False
+    """Whether the value is the node's outcome at once, because nothing judges it; no `NodeFinished` follows."""
+    memo: str = ""
+    """Under which key the answer is remembered, where the call is pure and versioned; empty where it is not."""
+    recalled: str = ""
+    """The run whose answer this is, taken from the memo; no call went out."""
+    outbox: bool = False
+    """Whether the value, a message, was put into the outbox in the transaction that recorded this event."""
+    given: Given | None = None
+    """Of an answer that was recalled: whether a person had said it there."""
+
+
+class Stake(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What a check is about under a budget for checks, and what it costs."""
+
+    doubt: float
+    """1 - P(correct), in [0, 1]."""
+    influence: float
+    """The share of what leads to the output that rests on the value, in [0, 1]."""
+    cost: float
+    """Tokens that were expected of it."""
+    bound: int
+    """Tokens that it may take at most; these are reserved."""
+    why: str = ""
+    """Why it got nothing."""
+
+    @property
+    def worth(self) -> float:
+        """What it is worth for each token."""
+        return self.doubt * self.influence / max(1.0, self.cost)
+
+
+class Question(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """What a check asks an agent."""
+
+    agent: str
+    inputs: dict[str, Any]
+    sample: int = 0
+    """Of questions that are asked more than once, with chance: which time, from 1."""
+
+
+class ChecksStarted(_Event, tag="checks_started", frozen=True, kw_only=True):
+    """A check of an attempt's value asks agents. Its `round`-th questions (from 1) are calls under `node?round/`."""
+
+    node: str
+    attempt: int
+    round: int
+    check: str
+    questions: tuple[Question, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    """What the checks said that were asked before it."""
+    stake: Stake | None = None
+    """Where the run has a budget for checks: what this one got some of it for."""
+
+
+class Judged(_Event, tag="judged", frozen=True, kw_only=True):
+    """The checks have spoken on an attempt's value."""
+
+    node: str
+    attempt: int
+    verdicts: tuple[Verdict, ...]
+    accepted: bool
+    score: float | None = None
+    reason: str = ""
+    promise: str = ""
+    """What a certificate promises of this value, in words; empty where it was not accepted under one."""
+    unasked: Stake | None = None
+    """Where its checks asked nobody, because the budget for checks had nothing for them: what they would have been about."""
+    told: str | None = None
+    """What another attempt is told, where that is not the whole reason; empty where all that is against this one is checks that crashed."""
+
+
+class RetryPlanned(_Event, tag="retry_planned", frozen=True, kw_only=True):
+    """Attempt number `attempt` will start at wall-clock time `due`."""
+
+    node: str
+    attempt: int
+    due: float
+    reason: str = ""
+
+
+class NodeFinished(_Event, tag="node_finished", frozen=True, kw_only=True):
+    """A node has its one outcome. It never changes."""
+
+    node: str
+    outcome: Outcome
+    instead: Outcome | None = None
+    """Where the outcome is the node's `fallback`: what the node itself came to."""
+    given: Given | None = None
+    """Where a person said what it gave: who."""
+
+
+class Text(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """A text that a person is shown, and where it comes from."""
+
+    text: str
+    source: str = ""
+
+
+class Withheld(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A value that was not accepted, as a person is shown it who is asked for the right one."""
+
+    value: Any
+    reason: str = ""
+    verdicts: tuple[Verdict, ...] = ()
+    evidence: tuple[Text, ...] = ()
+    """What it had to rest on; long texts are cut."""
+    tiers: str = ""
+    """Which models were asked, and which were passed over and why."""
+
+
+class Asked(_Event, tag="asked", frozen=True, kw_only=True):
+    """A person is asked. `shown` is the digest of question, options, type and what is withheld: an answer is bound to it.
+
+    `about` is `answer` for an `ask` node; `effect` where nobody knows whether a call that must happen once did happen before the
+    run was interrupted: then the options are `again` and `fail`, and a value of the type `gives` says that it did, and gave that. It is
+    `acceptance` where a node's value was not accepted, and a person is asked for the right one (`otherwise: [ask]`).
+    """
+
+    node: str
+    question: str
+    schema: dict[str, Any]
+    shown: str
+    options: tuple[str, ...] = ()
+    about: str = "answer"
+    withheld: Withheld | None = None
+    """Of a question about acceptance."""
+    due: float = 0.0
+    """Wall-clock time at which its time is up, or that of a body that it stands in; 0 where it may wait for ever. Answers of that time and
+    later do not count. Older engines recorded none."""
+    gives: dict[str, Any] | None = None
+    """Of a question about an effect: the type of what the call gives. Older engines recorded none, and took no such answer."""
+
+
+class Answered(_Event, tag="answered", frozen=True, kw_only=True):
+    """A person answered, or declined to. `letter` is its number in the run's inbox; 0 where it did not come through the inbox."""
+
+    node: str
+    value: Any
+    by: str = ""
+    letter: int = 0
+    declined: str = ""
+    """Why the person does not answer; `value` is null then. Empty for an answer."""
+    gave: bool = False
+    """Of a question about an effect: whether the call happened, and gave `value`."""
+
+
+NOBODY_ASKS = "nobody asks this"
+"""Why a letter is refused that answers no question, or one that has gone."""
+
+
+class LetterRefused(_Event, tag="letter_refused", frozen=True, kw_only=True):
+    """A letter of the inbox changed nothing: it answers what nobody asks, or what was shown otherwise, or is of another type."""
+
+    letter: int
+    reason: str
+    node: str = ""
+
+
+class Measured(_Event, tag="measured", frozen=True, kw_only=True):
+    """A server counted the tokens of a call's prompt, because the bound by its bytes did not fit into the budget."""
+
+    node: str
+    prompt_tokens: int
+
+
+class CancelRequested(_Event, tag="cancel_requested", frozen=True, kw_only=True):
+    """Somebody wants the run to end."""
+
+    by: str = ""
+    letter: int = 0
+
+
+class RunFinished(_Event, tag="run_finished", frozen=True, kw_only=True):
+    """The last event. `status` is `done`, `failed`, `abstained`, `budget` or `cancelled`."""
+
+    status: str
+    outcome: Outcome
+    usage: Usage = NOTHING
+
+
+Event: TypeAlias = (
+    RunStarted
+    | Resumed
+    | Expanded
+    | TurnStarted
+    | AttemptStarted
+    | AttemptFinished
+    | ChecksStarted
+    | Judged
+    | RetryPlanned
+    | NodeFinished
+    | Asked
+    | Answered
+    | LetterRefused
+    | Measured
+    | CancelRequested
+    | RunFinished
+)
+
+encode = msgspec.json.Encoder().encode
+"""An event as JSON bytes."""
+decode = msgspec.json.Decoder(Event).decode
+"""JSON bytes as an event; raises `msgspec.ValidationError` for an unknown type or field."""
+
+
+def opened(events: Sequence[Event]) -> int:
+    """The number of the last letter that a run has opened; 0 where it has opened none."""
+    return max((event.letter for event in events if isinstance(event, Answered | CancelRequested | LetterRefused)), default=0)

@@ -1,0 +1,28 @@
+"""Moments as a caller of Python states them: a time, a day, or so long ago."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import TypeAlias
+
+from orchestra.core.errors import InputError
+
+When: TypeAlias = datetime | date | timedelta | None
+
+
+def moment(when: When, otherwise: float) -> float:
+    """Seconds since the epoch; of a day those of its midnight here. Raises `InputError` C010."""
+    hint = "since=timedelta(days=30), since=datetime(2026, 11, 1), since=date(2026, 11, 1)"
+    try:
+        match when:
+            case None:
+                return otherwise
+            case datetime():
+                return when.timestamp()
+            case date():
+                return datetime(when.year, when.month, when.day).astimezone().timestamp()
+            case timedelta():
+                return (datetime.now().astimezone() - when).timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError("C010", f"{when!r} is before or behind all dates", hint=hint) from error
+    raise InputError("C010", f"{when!r} is no moment", hint=hint)

@@ -1,0 +1,124 @@
+"""The gauge: what a call to a model may cost, and under which key its answer may be remembered. Asks no server."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from orchestra.agents.card import Card
+from orchestra.agents.prompt import Constraining, Message, Prompt
+from orchestra.core.errors import InputError
+from orchestra.core.protocols import UNMEASURED, Call, Measure
+from orchestra.fleet.card_cache import Cast
+from orchestra.fleet.card_versions import MEMO_VERSION, current
+from orchestra.fleet.config import TEMPLATE_TOKENS, Endpoint, FleetConfig
+from orchestra.fleet.model_digests import Marks
+from orchestra.fleet.request_errors import Fault
+from orchestra.fleet.server_selection import Choice, choose, held
+from orchestra.fleet.weights.weights import Pantry
+from orchestra.schema.strict_json import canonical, digest
+
+A_MESSAGE = 16
+"""Tokens that a chat template puts around a message, at most: ChatML takes 5, Llama 3 takes 6."""
+RECIPE = 1
+"""Version of how constraints are made of types and evidence: counted up when the same ones give another constraint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge:
+    """Measures calls by the cards and the fleet's configuration."""
+
+    config: FleetConfig
+    cards: Mapping[str, Card]
+    kept: Mapping[str, Card] = field(default_factory=dict)
+    pantry: Pantry = field(default_factory=Pantry.of)
+    constraint: Constraining = "evidence"
+    tenant: str = ""
+    marks: Marks = field(init=False)
+    cast: Cast = field(init=False, default_factory=Cast)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marks", Marks(self.pantry))
+
+    def measure(self, call: Call) -> Measure:
+        """The bounds of a call, and its memo key; nothing for one that no model of the fleet will be asked for."""
+        try:
+            card = current(call, self.cards, self.kept)
+            if card is None or card.kind != "model":
+                return UNMEASURED
+            # The grammar over the evidence takes a millisecond, and follows from what is in the key: it is not made twice.
+            prompt = self.cast.of(card).script.render(call.inputs, evidence=call.evidence, feedback=call.feedback, constraint="none")
+        except InputError:
+            return UNMEASURED  # it will be refused for this
+        most = prompt.max_output if call.max_output is None else min(call.max_output, prompt.max_output)
+        least, choice = min(card.min_output, most), choose(self.config, call, card)
+        if isinstance(choice, Fault):
+            return Measure(prompt_tokens=tokens_at_most(prompt.messages, TEMPLATE_TOKENS), max_output=most, min_output=least)
+        template = max(self.config.servers[name].template_tokens for name in choice.servers)
+        bound, memo = tokens_at_most(prompt.messages, template), self._memo(call, card, choice, prompt)
+        price, unpriced = prices(self.config, choice.servers)
+        return Measure(prompt_tokens=bound, max_output=most, min_output=least, price=price, unpriced=unpriced, memo=memo)
+
+    def _memo(self, call: Call, card: Card, choice: Choice, prompt: Prompt) -> str:
+        """The key; empty where the same call may be answered otherwise. It holds for every server that may be asked, whichever is free."""
+        if card.sampling.temperature > 0 and card.sampling.seed is None and not call.sample:
+            return ""
+        targets = {name: self.config.servers[name] for name in choice.servers}
+        marks = {self.marks.of(name, target, choice.card) for name, target in targets.items()}
+        if "" in marks:
+            return ""
+        constraints = sorted({held(target, self.constraint) for target in targets.values()})
+        said = [
+            [RECIPE, MEMO_VERSION],
+            [call.kind, card.name, card.digest],
+            call.inputs,
+            [(message.role, message.content) for message in prompt.messages],
+            [constraints, prompt.max_output, prompt.stop, prompt.sampling.model_dump()],
+            sorted(marks),
+            [(source.text, source.name) for source in call.evidence],
+            call.feedback,
+            [
+                self.tenant,
+                call.label,
+                call.tier if call.tier > 1 else call.escalate,
+                *([call.sample] if call.sample else []),
+            ],  # keys of before stay
+        ]
+        try:
+            return digest(canonical(said))
+        except UnicodeEncodeError:  # a lone surrogate in an input
+            return ""
+
+
+def prices(config: FleetConfig, names: Iterable[str]) -> tuple[tuple[float, float], str]:
+    """The dearest money for a token of prompt and of output among servers that may be asked; and one whose price nobody knows."""
+    prompt = output = 0.0
+    unpriced = ""
+    for name in names:
+        server = config.servers[name]
+        if isinstance(server, Endpoint):
+            if server.price is not None:
+                dearest = max(server.price.prompt, server.price.cached or 0.0)
+                prompt, output = max(prompt, dearest / 1e6), max(output, server.price.output / 1e6)
+            elif server.external:
+                unpriced = name
+    return (prompt, output), unpriced
+
+
+def tokens_at_most(messages: Iterable[Message], template: int) -> int:
+    """A bound on the tokens of a chat: no token is shorter than a byte, `template` of them come once, and some a message.
+
+    That holds for byte-level vocabularies. Tokenizers of the Qwen family compose characters first (NFC), which can take more bytes
+    than the text had.
+    """
+    return template + A_MESSAGE + sum(A_MESSAGE + _bytes(message.content) for message in messages)
+
+
+def _bytes(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if unicodedata.is_normalized("NFC", text):
+        return size
+    return max(size, len(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")))

@@ -1,0 +1,399 @@
+"""OpenAI's API as vLLM, Ollama, llama.cpp and providers speak it: requests written, answers read. Pure functions.
+
+Answers are read strictly: whatever is not what the API says becomes a `Fault`, never an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from orchestra.core.events import Usage
+from orchestra.fleet.config import Dialect
+from orchestra.fleet.request_errors import Fault
+from orchestra.schema.strict_json import MAX_BYTES
+
+COMMON = frozenset({"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "stop"})
+"""Sampling that every server knows."""
+EXTENDED = COMMON | {
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "min_tokens",
+    "ignore_eos",
+    "stop_token_ids",
+    "prompt_logprobs",
+    "skip_special_tokens",
+}
+"""And what vLLM, Ollama and llama.cpp know beyond it."""
+TENANT = "orchestra_tenant"
+"""Whose request it is, for `orchestra.fleet.vllm_cpu.speculation`: a worker does not see `cache_salt`. Any other vLLM passes over it."""
+LINE_BYTES = MAX_BYTES
+"""Bytes of one line of a stream at most."""
+LINGER = 0.25
+"""Seconds in which a body may still end after its stream has said `[DONE]`, so that the connection can be used again."""
+AFTERWARDS = 3.0
+"""Seconds in which more may come after the model said that it ended: what it cost, `[DONE]`. Some servers never say either."""
+MARK = b"\xef\xbb\xbf"
+"""A byte order mark, which some servers and proxies put before their texts."""
+
+
+class Chat(msgspec.Struct, frozen=True, kw_only=True):
+    """A chat request, before it is written in a server's dialect."""
+
+    messages: Sequence[Mapping[str, str]]
+    max_output: int
+    sampling: Mapping[str, Any] = {}
+    stop: Sequence[str] = ()
+    constraint: Mapping[str, Any] | None = None
+    """The body of vLLM's `structured_outputs`: exactly one of json, regex, choice, grammar, structural_tag."""
+    schema: Mapping[str, Any] | None = None
+    """JSON Schema of the output, for servers that know `response_format` only."""
+    priority: int | None = None
+    cache_salt: str = ""
+    stream: bool = False
+    weighed: bool = False
+    """Whether to tell the log-probability of each token that is written (vLLM only: some providers' models refuse to)."""
+    continues: bool = False
+    """Whether the last message, of the assistant, is to be gone on with (vLLM only)."""
+
+
+class Token(msgspec.Struct, frozen=True):
+    """One token that was written, its natural log-probability, and what else could have stood there."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """A text that a model wrote, and the exact bytes that were exchanged for it."""
+
+    text: str
+    finish: str
+    """`stop`, `length` (cut off), or another of the server's words."""
+    model: str
+    usage: Usage
+    counted: bool = True
+    """Whether the server counted the tokens; else `usage` has upper bounds: no token is shorter than a byte."""
+    tokens: tuple[Token, ...] = ()
+    sent: bytes = b""
+    received: bytes = b""
+
+
+def chat_body(chat: Chat, model: str, dialect: Dialect, max_field: str = "max_tokens") -> bytes:
+    """A chat request in a server's dialect. `priority`, `cache_salt` and `structured_outputs` are vLLM's own."""
+    known = COMMON if dialect == "openai" else EXTENDED
+    body: dict[str, Any] = {"model": model, "messages": list(chat.messages), max_field: chat.max_output}
+    body |= {key: value for key, value in chat.sampling.items() if key in known}
+    if chat.stop:
+        body["stop"] = list(chat.stop)
+    if chat.stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    if dialect == "vllm":
+        if chat.constraint is not None:
+            body["structured_outputs"] = dict(chat.constraint)
+        if chat.priority is not None:
+            body["priority"] = chat.priority
+        if chat.cache_salt:
+            body["cache_salt"] = chat.cache_salt
+            body["vllm_xargs"] = {TENANT: chat.cache_salt}
+        if chat.weighed:
+            body.setdefault("logprobs", True)
+        if chat.continues:
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
+    elif chat.schema is not None:
+        named = {"name": "output", "schema": dict(chat.schema), "strict": _strict(chat.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": named}
+    return _encode(body)
+
+
+def _strict(schema: Any) -> bool:
+    """Whether OpenAI's `strict` takes a schema: every object closed, every property required."""
+    if isinstance(schema, Mapping):
+        if "properties" in schema and (
+            schema.get("additionalProperties") is not False or set(schema.get("required", ())) != set(schema["properties"])
+        ):
+            return False
+        return all(_strict(value) for value in schema.values())
+    return not isinstance(schema, list) or all(_strict(value) for value in schema)
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+
+
+class _Top(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class _Logprob(msgspec.Struct):
+    token: str
+    logprob: float
+    top_logprobs: list[_Top] | None = None
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Logprob] | None = None
+
+
+class _Bill(msgspec.Struct):
+    """What is read of an answer that is otherwise not what the API says."""
+
+    usage: _Usage | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+    delta: _Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Response(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Response).decode
+
+
+def read_completion(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | Fault:
+    """An answer of `/v1/chat/completions` that came in one piece. One that cannot be used was paid for as well."""
+    found = _read(sent, received, model, dialect)
+    return replace(found, usage=_billed(received)) if isinstance(found, Fault) else found
+
+
+def _read(sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | Fault:
+    response = _parsed(received)
+    if isinstance(response, Fault):
+        return response
+    if not response.choices:
+        return _odd("it has no choices")
+    choice = response.choices[0]
+    text = choice.message.content if choice.message else choice.text
+    if text is None:
+        return _odd("it has no text")
+    return _completed(_Draft(text, choice, response), sent, received, model, dialect)
+
+
+class _Draft(msgspec.Struct):
+    text: str
+    choice: _Choice
+    response: _Response
+    logprobs: list[_Logprob] | None = None
+
+
+def _completed(draft: _Draft, sent: bytes, received: bytes, model: str, dialect: Dialect) -> Completion | Fault:
+    answered = draft.response.model or ""
+    if not _same_model(model, answered, dialect):
+        reason = f"{answered[:100]!r} answered, and {model!r} was asked"
+        return Fault("F211", reason, "orchestra fleet status   # which adapters are loaded, and where")
+    finish = draft.choice.finish_reason or "stop"
+    if finish in ("abort", "error"):
+        return Fault("F206", f"the server ended the answer itself ({finish})", "orchestra fleet logs")
+    if finish == "content_filter":
+        return Fault("F206", "a filter of the server cut the answer off", "ask a server that does not filter it", retryable=False)
+    if len(draft.text) > MAX_BYTES:
+        return Fault("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
+    logprobs = draft.logprobs or (draft.choice.logprobs.content if draft.choice.logprobs else None) or []
+    usage, counted = _usage(draft.response.usage, sent, draft.text)
+    tokens = tuple([_token(entry) for entry in logprobs])
+    return Completion(draft.text, finish, answered or model, usage, counted, tokens, sent, received)
+
+
+def _token(entry: _Logprob) -> Token:
+    return Token(entry.token, entry.logprob, tuple((top.token, top.logprob) for top in entry.top_logprobs or ()))
+
+
+def _usage(found: _Usage | None, sent: bytes, text: str) -> tuple[Usage, bool]:
+    """What the server counted, or upper bounds where it did not, or counted below zero."""
+    prompt, output = (found.prompt_tokens, found.completion_tokens) if found else (None, None)
+    if found is None or prompt is None or output is None or prompt < 0 or output < 0:
+        most, output = len(sent), len(text.encode("utf-8", "surrogatepass"))
+        return Usage(prompt_tokens=most, output_tokens=output, calls=1, assumed=most + output), False
+    details = found.prompt_tokens_details
+    cached = min(max(0, (details.cached_tokens if details else 0) or 0), prompt)
+    return Usage(prompt_tokens=prompt, cached_tokens=cached, output_tokens=output, calls=1), True
+
+
+def _billed(received: bytes) -> Usage | None:
+    """What the server counted for an answer, whatever else is in it; None where it did not."""
+    try:
+        found = msgspec.json.decode(received.removeprefix(MARK), type=_Bill).usage
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return _counted(found)
+
+
+def _counted(found: _Usage | None) -> Usage | None:
+    usage, counted = _usage(found, b"", "")
+    return usage if counted else None
+
+
+def _same_model(asked: str, answered: str, dialect: Dialect) -> bool:
+    """Whether the model that answered is the one that was asked.
+
+    vLLM repeats the name. Providers answer with a dated name that begins with it; llama.cpp with whatever it has loaded.
+    """
+    match dialect:
+        case "vllm":
+            return answered == asked
+        case "openai" | "ollama":
+            return not answered or answered.startswith(asked.removesuffix(":latest")) or answered.endswith(asked)
+        case "llamacpp":
+            return True
+
+
+def _parsed(received: bytes) -> _Response | Fault:
+    received = received.removeprefix(MARK)
+    if received[:1] != b"{":
+        begin = received.lstrip()[:1]
+        if not begin:
+            return _odd("it is empty")
+        if begin == b"<":
+            return _odd("it is HTML: is this a server for models?")
+    try:
+        response = _decode(received)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _odd(str(error)[:200])
+    if response.error is not None:
+        return Fault("F208", f"the server failed: {str(response.error)[:200]}", "orchestra fleet logs")
+    return response
+
+
+def _odd(reason: str) -> Fault:
+    return Fault("F209", f"the answer is not what the API promises: {reason}", "check `endpoint:` and `dialect:` of the fleet file")
+
+
+class Stream:
+    """Reads a streamed chat answer (server-sent events) piece by piece; pieces may end anywhere, also inside a character."""
+
+    def __init__(self, model: str, dialect: Dialect, on_text: Callable[[str], None]) -> None:
+        self._model, self._dialect, self._on_text = model, dialect, on_text
+        self._rest = b""
+        self._texts: list[str] = []
+        self._size = 0
+        self._last = _Response()
+        self._finish: str | None = None
+        self._usage: _Usage | None = None
+        self._logprobs: list[_Logprob] = []
+        self._begun = self._one = self._moved = False
+        self.done = False
+
+    def feed(self, block: bytes) -> Fault | None:
+        """Takes the next bytes; a fault where they are not what the API says."""
+        if self.done:
+            return None
+        if not self._begun:
+            block, self._rest = (self._rest + block).removeprefix(MARK), b""
+            if not block.strip() or MARK.startswith(block):
+                self._rest = block.strip()
+                return None
+            self._begun, self._one = True, block.lstrip()[:1] == b"{"
+        if self._one:
+            return None  # no stream but one answer, which `result` reads
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        if len(self._rest) > LINE_BYTES or any(len(line) > LINE_BYTES for line in lines):
+            return Fault("F210", f"a line of the stream has more than {LINE_BYTES} bytes", "check `endpoint:` of the fleet file")
+        for line in lines:
+            if (fault := self._line(line.strip(b"\r "))) is not None:
+                return fault
+        return None
+
+    def _line(self, line: bytes) -> Fault | None:
+        if self.done or not line or not line.startswith(b"data:"):
+            if line and not self.done and line[:1] in b"<{":
+                return _odd("it is no stream of events")
+            return None  # comments and other fields of the event-stream format
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            self.done = True
+            return None
+        response = _parsed(data)
+        if isinstance(response, Fault):
+            return response
+        self._moved = True
+        self._usage = response.usage or self._usage
+        self._last.model = response.model or self._last.model
+        for choice in (response.choices or ())[:1]:
+            self._finish = choice.finish_reason or self._finish
+            self._logprobs += (choice.logprobs.content or []) if choice.logprobs else []
+            text = (choice.delta.content if choice.delta else choice.text) or ""
+            self._size += len(text)
+            if self._size > MAX_BYTES:
+                return Fault("F210", f"the text has more than {MAX_BYTES} characters", "lower `max_output`")
+            if text:
+                self._texts.append(text)
+                self._on_text(text)
+        return None
+
+    def lingers(self) -> float | None:
+        """Seconds, from now, after which nothing more is waited for; None where the answer is not whole, or nothing new of it came."""
+        if self.done:
+            return LINGER
+        moved, self._moved = self._moved, False
+        return AFTERWARDS if moved and self._finish is not None else None
+
+    def billed(self, fault: Fault) -> Fault:
+        """The fault of this stream, with what the server had counted until then."""
+        usage = _counted(self._usage)
+        return fault if usage is None else replace(fault, usage=usage)
+
+    def result(self, sent: bytes, received: bytes) -> Completion | Fault:
+        """The whole text, once the stream has ended. It counts as whole if the model said that it ended; `[DONE]` alone is also said of a
+        stream that broke. A server that does not know streams, or failed before it began one, answers in one piece.
+        """
+        if self._one:
+            found = read_completion(sent, received, self._model, self._dialect)
+            if isinstance(found, Completion) and found.text:
+                self._on_text(found.text)
+            return found
+        found = self._read(sent, received)
+        return self.billed(found) if isinstance(found, Fault) else found
+
+    def _read(self, sent: bytes, received: bytes) -> Completion | Fault:
+        if self._rest.strip() and not self.done and (fault := self._line(self._rest.strip())) is not None:
+            if fault.code == "F208":
+                return fault
+            if self._finish is None:  # else only what it cost was cut off
+                return Fault("F217", "the stream ended in the middle of a line", "orchestra fleet logs")
+        if self._finish is None:
+            empty = "it is empty" if not received.strip() else ""
+            return _odd(empty) if empty else Fault("F217", "the stream ended before the answer did", "orchestra fleet logs")
+        self._last.usage = self._usage
+        choice = _Choice(finish_reason=self._finish)
+        return _completed(_Draft("".join(self._texts), choice, self._last, self._logprobs), sent, received, self._model, self._dialect)
+
+
+class _TokenizeResponse(msgspec.Struct):
+    tokens: list[int]
+    count: int
+
+
+def read_tokens(received: bytes) -> tuple[int, ...] | Fault:
+    """An answer of vLLM's `/tokenize`."""
+    try:
+        response = msgspec.json.decode(received, type=_TokenizeResponse)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _odd(str(error)[:200])
+    return tuple(response.tokens) if response.count == len(response.tokens) else _odd("its count is not that of its tokens")

@@ -1,0 +1,142 @@
+"""What a client asks a fleet's supervisor, and what that reports: one JSON line a question, one line an answer.
+
+Whoever changes a question or a report so that the other side would misread it counts `orchestra.fleet.config.PROTOCOL` up.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from orchestra.core.errors import FleetError
+
+Phase: TypeAlias = Literal["starting", "ready", "restarting", "failed", "stopped"]
+
+
+class _Question(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="op", tag=str.lower):
+    """One line to the supervisor; each tells it that somebody is here."""
+
+
+class Touch(_Question, frozen=True):
+    """Nothing more than that."""
+
+
+class Status(_Question, frozen=True):
+    """How the fleet is; answered with a `SupervisorReport`."""
+
+
+class Start(_Question, frozen=True):
+    """Servers that were given up, or pause, are tried again at once; this one, or all."""
+
+    server: str | None = None
+
+
+class Suspect(_Question, frozen=True):
+    """A request to this server waited in vain: look whether it still writes."""
+
+    server: str | None = None
+
+
+class Stop(_Question, frozen=True):
+    """The supervisor and its servers end."""
+
+
+class Logs(_Question, frozen=True):
+    """The last lines of each server's log; answered with `Tails`."""
+
+    lines: int = 40
+
+
+class Key(_Question, frozen=True):
+    """What the servers want with each request; answered with `Keyed`. Supervisors of earlier versions do not know the question."""
+
+
+Question: TypeAlias = Touch | Status | Start | Suspect | Stop | Logs | Key
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The answer to what asks for no report."""
+
+
+class Tails(msgspec.Struct, frozen=True):
+    """The last lines of logs, by server."""
+
+    logs: dict[str, list[str]]
+
+
+class Keyed(msgspec.Struct, frozen=True):
+    """The key of a supervisor's servers. It stands in no report, so that whoever prints one does not print it."""
+
+    key: str
+
+    def __repr__(self) -> str:
+        """The same of every key."""
+        return "Keyed(…)"
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """The error that a server was given up with, or last ended with."""
+
+    code: str
+    message: str
+    hint: str = ""
+    why: str = ""
+
+    @classmethod
+    def of(cls, error: FleetError) -> Trouble:
+        """What a report tells of an error."""
+        return cls(error.code, error.message, error.hint, error.why)
+
+
+class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `orchestra fleet status --json` shows of one server."""
+
+    name: str
+    phase: Phase
+    model: str
+    pid: int | None = None
+    port: int | None = None
+    url: str | None = None
+    uptime: float = 0.0
+    """Seconds in health."""
+    since: float = 0.0
+    """Seconds since its last start."""
+    restarts: int = 0
+    version: Any = None
+    """What its `/version` says."""
+    weights: str = ""
+    """A glance at the files that it was started with (`orchestra.fleet.weights.weights.look`)."""
+    spare_slots: int = 0
+    precision: str = ""
+    """What it computes in: a data type, or a quantization; empty before its first start."""
+    tokens_per_second: float = 0.0
+    """The most output tokens in a second, between two looks at its load, since it started."""
+    memory_bytes: int = 0
+    running: int = 0
+    waiting: int = 0
+    adapters: list[str] = []
+    log: str = ""
+    error: Trouble | None = None
+
+    @property
+    def failure(self) -> FleetError:
+        """The error that it tells of."""
+        told = self.error or Trouble("F005", "it did not start", "orchestra fleet logs")
+        return FleetError(told.code, f"{self.name}: {told.message}", why=told.why, hint=told.hint)
+
+
+class SupervisorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a supervisor says of itself and its servers."""
+
+    protocol: int
+    fleet: str
+    digest: str
+    pid: int
+    uptime: float
+    idle_stop: float
+    """Seconds without work after which it ends."""
+    logs: str
+    servers: list[ServerReport]
+    guarded: bool = False
+    """Whether they want a key; those of earlier versions do not."""

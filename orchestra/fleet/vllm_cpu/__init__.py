@@ -1,0 +1,1 @@
+"""Extensions of vLLM on CPUs: worker, kernels, threads and speculation."""

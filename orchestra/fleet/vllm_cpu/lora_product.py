@@ -1,0 +1,281 @@
+"""The product of LoRA adapters on a CPU: right for every mix of adapters and none in one batch.
+
+Imported inside vLLM's process only, by `orchestra.fleet.vllm_cpu.plugin`. vLLM 0.32 gathers the whole adapter of every token, and reads
+“no adapter” (-1) as the last slot. Here the adapters of a module stand one below the other in one matrix `a` and one matrix `b`:
+
+    y[t] += (x[t] a[s]ᵀ) b[s]          few tokens, as when requests are written: the kernel of `lora_kernel`
+    y[rows] += (x[rows] a[s]ᵀ) b[s]    many, as when prompts are read: two products for each adapter
+
+Where neighbours share an adapter, as the tokens of a long prompt do, rows are a part of `y` as they lie, and the second product adds to
+it in place: to write it elsewhere, and add that, costs more than the product.
+
+Small products cost more in calls than in arithmetic. So the slices of a fused layer (q, k, v; gate, up) share both products, matrices
+are packed once for oneDNN, as vLLM does with the model's own, an adapter takes only the rows of its own rank, and what an adapter
+leaves alone (most leave the embedding and the head) costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch.nn.functional import linear, pad
+from vllm import _custom_ops as kernels
+from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+from orchestra.fleet.vllm_cpu.lora_kernel import Block, Flat
+
+FEW = 512
+"""Tokens in a step up to which the kernel is taken, on one thread. `python -m bench.adapter_kernel` has the times of both ways."""
+
+KERNEL_TYPES = frozenset({torch.bfloat16, torch.float32})
+"""What the kernel is compiled for."""
+
+LONG = 128
+"""Tokens that neighbours with the same adapter have on average, from which on they are taken as they lie."""
+
+Product: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+
+
+def packed(weight: torch.Tensor) -> Product:
+    """`x -> x weightᵀ`, with the weight laid out for oneDNN where vLLM has it, as the model's own are."""
+    if kernels._supports_onednn:
+        try:
+            handler = kernels.create_onednn_mm(weight.t(), 32)
+        except RuntimeError:  # not for this type on this processor; vLLM does the same with the model's weights
+            pass
+        else:
+            return lambda x: kernels.onednn_mm(handler, x, None)
+    return lambda x: linear(x, weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Both products of an adapter, or of several one below the other."""
+
+    down: Product
+    up: Product
+    b: torch.Tensor
+    """(rows, out)"""
+
+    @staticmethod
+    def of(a: torch.Tensor, b: torch.Tensor) -> Pair:
+        """From `a` (rows, in) and `b` (rows, out)."""
+        return Pair(packed(a.contiguous()), packed(b.t().contiguous()), b)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The adapters of one module: `a` is (rows, in), `b` is (rows, out); slot `s` has the rows from `ends[s]` to `ends[s + 1]`."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    ends: tuple[int, ...]
+    versions: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    """The same by slot and slice, as they lie in vLLM's tensors."""
+    _pairs: dict[int, Pair] = field(default_factory=dict)
+
+    @staticmethod
+    def of(a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> Stack:
+        """From vLLM's tensors, one of each for every slice of the module: (slots, 1, rank, in) and (slots, 1, out, rank)."""
+        versions = read_versions(a_slots, b_slots)
+        a_slots = a_slots or [b.new_ones(b.shape[0], 1, b.shape[-1], 1) for b in b_slots]
+        width = sum(b.shape[-2] for b in b_slots)
+        rows_a, rows_b, ends, blocks = [a_slots[0].new_empty(0, a_slots[0].shape[-1])], [b_slots[0].new_empty(0, width)], [0], list[Block]()
+        for slot in range(a_slots[0].shape[0]):
+            left, count = 0, 0
+            for a, b in zip(a_slots, b_slots, strict=True):
+                down, up = a[slot].flatten(0, -2), b[slot].flatten(0, -2)
+                rank = _used(down, up)
+                part = up.new_zeros(rank, width)
+                part[:, left : left + up.shape[0]] = up[:, :rank].t()
+                rows_a.append(down[:rank])
+                rows_b.append(part)
+                blocks.append(Block(slot, left, down[:rank], up[:, :rank]))
+                left, count = left + up.shape[0], count + rank
+            ends.append(ends[-1] + count)
+        return Stack(torch.cat(rows_a), torch.cat(rows_b), tuple(ends), versions, tuple(blocks))
+
+    @cached_property
+    def flat(self) -> Flat:
+        """The same for the kernel."""
+        return Flat.of(self.blocks, len(self.ends) - 1, self.a.shape[1])
+
+    def rows(self, slot: int) -> int:
+        """How many rows an adapter has; 0 where it leaves this module alone."""
+        return self.ends[slot + 1] - self.ends[slot]
+
+    @cached_property
+    def width(self) -> int:
+        """Of what comes out."""
+        return int(self.b.shape[1])
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether the kernel can read it."""
+        return bool(self.a.dtype == self.b.dtype and self.a.dtype in KERNEL_TYPES)
+
+    def fits(self, tensor: torch.Tensor) -> bool:
+        """Whether the kernel can read a tensor beside these adapters as it lies."""
+        return tensor.dtype == self.a.dtype and bool(tensor.is_contiguous())
+
+    def one(self, slot: int) -> Pair:
+        """The products with one adapter."""
+        found = self._pairs.get(slot)
+        if found is None:
+            low, high = self.ends[slot : slot + 2]
+            found = self._pairs[slot] = Pair.of(self.a[low:high], self.b[low:high])
+        return found
+
+
+def read_versions(a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> tuple[int, ...]:
+    """Counts of changes, which torch keeps: whoever loads or drops an adapter writes into these tensors."""
+    return tuple(tensor._version for tensors in (a_slots, b_slots) for tensor in tensors)
+
+
+def _used(down: torch.Tensor, up: torch.Tensor) -> int:
+    """The rank that an adapter really has in a slot: the rest of a slot is zeros."""
+    live = (down != 0).any(1) & (up != 0).any(0)
+    return int(live.nonzero().max()) + 1 if bool(live.any()) else 0
+
+
+class Step:
+    """Which rows of a step's batch belong to which slot; made once a step, used by every layer."""
+
+    def __init__(self, slots: torch.Tensor) -> None:
+        """`slots` has the slot of each row, -1 for those without an adapter."""
+        self.slots = slots
+        self.active = sorted(set(slots.tolist()) - {-1})
+        count, (owners, counts) = slots.shape[0], (part.tolist() for part in torch.unique_consecutive(slots, return_counts=True))
+        runs = [(slot, low, high) for slot, (low, high) in zip(owners, pairwise(accumulate(counts, initial=0)), strict=True) if slot >= 0]
+        self.runs = runs if count >= LONG * len(owners) else []
+        """Neighbours with the same slot, and where they begin and end; nothing where they are short."""
+        self.few = not self.runs and count * torch.get_num_threads() <= FEW
+        """Whether the kernel is the fastest: it computes on one thread."""
+        self.numbers = slots.numpy()
+        by_slot = slots.argsort(stable=True).numpy()
+        self.order = by_slot[count - int((slots >= 0).sum()) :]
+        """The rows that have a slot, those of one slot after the other."""
+        self._rows: dict[int, torch.Tensor] = {}
+
+    def rows(self, slot: int) -> torch.Tensor:
+        """The rows of one slot."""
+        found = self._rows.get(slot)
+        if found is None:
+            found = self._rows[slot] = (self.slots == slot).nonzero().squeeze(1)
+        return found
+
+
+def add_product(y: torch.Tensor, x: torch.Tensor, stack: Stack, step: Step, scale: float = 1.0) -> None:
+    """Adds to each row of `y` what its adapter makes of the same row of `x`; `y` may be wider or narrower than the adapters."""
+    if not stack.ends[-1]:
+        return
+    if step.few and scale == 1.0 and stack.plain and y.shape[1] == stack.width and stack.fits(y) and stack.fits(x):
+        stack.flat.add(y, x, step.order, step.numbers)
+        return
+    width = min(y.shape[1], stack.width)  # vLLM pads vocabularies
+    y = y if width == y.shape[1] else y[:, :width]
+    if step.runs and y.dtype == x.dtype:
+        for slot, low, high in step.runs:
+            if stack.rows(slot):
+                pair = stack.one(slot)
+                y[low:high].addmm_(pair.down(x[low:high]), pair.b[:, :width], alpha=scale)
+        return
+    for slot in filter(stack.rows, step.active):
+        rows, pair = step.rows(slot), stack.one(slot)
+        inner = pair.down(x.index_select(0, rows))
+        outer = pair.up(inner if scale == 1.0 else inner.mul_(scale))
+        y.index_add_(0, rows, outer if width == outer.shape[1] else outer[:, :width])
+
+
+def _rows(tensor: torch.Tensor) -> torch.Tensor:
+    """(rows, width), of which there may be several dimensions; mostly it is that already, and a view costs a microsecond."""
+    return tensor if tensor.dim() == 2 else tensor.view(-1, tensor.shape[-1])
+
+
+class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
+    """vLLM's door to adapters on a CPU, with the products of this module behind it."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._stacks: dict[int, tuple[Any, Stack]] = {}
+        self._steps: dict[tuple[str, int], Step] = {}
+
+    def update_metadata(self, *arguments: Any, **named: Any) -> None:
+        """A new batch, or other adapters in the slots."""
+        self._steps.clear()
+        super().update_metadata(*arguments, **named)
+
+    def _step(self, kind: Literal["tokens", "requests"], count: int) -> Step:
+        """The step of so many rows; rows that vLLM pads a batch with have no adapter."""
+        found = self._steps.get((kind, count))
+        if found is None:
+            slots = self.token_lora_indices if kind == "tokens" else self.sampler_indices
+            known = slots[:count]
+            found = self._steps[kind, count] = Step(pad(known, (0, count - known.shape[0]), value=-1))
+        return found
+
+    def _stack(self, a_slots: Sequence[torch.Tensor], b_slots: Sequence[torch.Tensor]) -> Stack:
+        key = id(b_slots[0])
+        held = self._stacks.get(key)
+        if held is None or held[1].versions != read_versions(a_slots, b_slots):
+            held = self._stacks[key] = (b_slots[0], Stack.of(a_slots, b_slots))
+        return held[1]
+
+    def add_lora_linear(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: tuple[torch.Tensor, ...],
+        lora_b_stacked: tuple[torch.Tensor, ...],
+        scale: float,
+        output_slices: tuple[int, ...],
+        *,
+        buffer: tuple[torch.Tensor, ...] | None = None,
+        **named: Any,
+    ) -> None:
+        """Of a linear layer with one slice or several."""
+        x, y = _rows(x), _rows(y)
+        step = self._step("tokens", x.shape[0])
+        if step.active:
+            add_product(y, x, self._stack(lora_a_stacked, lora_b_stacked), step, scale)
+
+    def add_lora_logits(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: torch.Tensor,
+        lora_b_stacked: torch.Tensor,
+        scale: float,
+        *,
+        buffer: torch.Tensor | None = None,
+        **named: Any,
+    ) -> None:
+        """Of the head, whose rows are requests."""
+        x, y = _rows(x), _rows(y)
+        step = self._step("requests", x.shape[0])
+        if step.active:
+            add_product(y, x.to(lora_a_stacked.dtype), self._stack((lora_a_stacked,), (lora_b_stacked,)), step, scale)
+
+    def add_lora_embedding(
+        self, y: torch.Tensor, x: torch.Tensor, lora_b_stacked: torch.Tensor, add_inputs: bool = True, **named: Any
+    ) -> None:
+        """Of the embedding: `x` has the rows that were looked up already."""
+        step = self._step("tokens", x.shape[0])
+        if step.active:
+            stack = self._stack((), (lora_b_stacked,))
+            for slot in filter(stack.rows, step.active):
+                rows, rank = step.rows(slot), stack.rows(slot)
+                y.index_add_(0, rows, stack.one(slot).up(x.index_select(0, rows)[:, :rank].contiguous()))
+
+    def add_shrink(self, y: Any, x: torch.Tensor, lora_a_stacked: Any, scale: float, **named: Any) -> None:
+        """Of layers whose adapters are sharded over several processes: vLLM's, without what it gives to rows that have no adapter."""
+        super().add_shrink(y, x, lora_a_stacked, scale, **named)
+        bare = self._step("tokens", x.view(-1, x.shape[-1]).shape[0]).rows(-1)
+        for part in y:
+            part.index_fill_(0, bare, 0)

@@ -1,0 +1,84 @@
+"""The plugin that makes adapters on a CPU right, and cheaper, loaded by vLLM itself (entry point `vllm.general_plugins`).
+
+vLLM 0.32 has two faults on CPUs: where every slot is in use, requests without an adapter silently get the last one's, and an adapter
+costs most of the speed. Where the version is one whose source was read, vLLM is given
+`orchestra.fleet.vllm_cpu.lora_product` in the place of
+its own product. Any other version is left alone, and the fleet keeps a slot free instead (`spare_slots`).
+
+This module is imported by the fleet and inside vLLM's processes: at its top it needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+from typing import Any
+
+from orchestra.fleet.vllm_cpu import fork
+
+GROUP = "vllm.general_plugins"
+PLUGIN = "orchestra_lora_cpu"
+"""The name of the entry point in pyproject.toml, and what `VLLM_PLUGINS` says where it shall be loaded."""
+PRODUCT = "orchestra.fleet.vllm_cpu.lora_product.GroupedLora"
+
+READ = ("0.32.0",)
+"""Versions of vLLM whose LoRA on CPUs was read; `tests/real/test_adapters.py` holds them to it, `bench/adapters.py` measures them."""
+
+REPLACED = {
+    "add_lora_linear": "self y x lora_a_stacked lora_b_stacked scale output_slices buffer kwargs",
+    "add_lora_logits": "self y x lora_a_stacked lora_b_stacked scale buffer kwargs",
+    "add_lora_embedding": "self y x lora_b_stacked add_inputs kwargs",
+    "add_shrink": "self y x lora_a_stacked scale kwargs",
+    "update_metadata": "self mapping lora_index_to_id max_loras vocab_size kwargs",
+}
+"""What of `PunicaWrapperCPU` is replaced, with the parameters that it has in those versions."""
+
+
+def installed() -> str:
+    """The version of the vLLM in this environment, without its build's name; empty where there is none."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def spare_slots() -> int:
+    """How many slots a CPU server of this environment must keep free: none where vLLM loads this plugin, and one where it does not."""
+    registered = any(entry.name == PLUGIN for entry in importlib.metadata.entry_points(group=GROUP))
+    return 0 if registered and installed() in READ else 1
+
+
+def register() -> None:
+    """Called by each process of vLLM while it starts. Raises `RuntimeError` where a known version is not what its release was."""
+    from vllm.logger import init_logger
+    from vllm.platforms import current_platform
+
+    log = init_logger("vllm.plugins.orchestra")
+    if not current_platform.is_cpu():
+        log.warning("orchestra: adapters are left to vLLM, because this is not a CPU")
+        return
+    if (version := installed()) not in READ:
+        log.warning("orchestra: adapters are left to vLLM %s, which this version of orchestra does not know: one slot stays free", version)
+        return
+    if strange := unlike():
+        raise RuntimeError(f"vLLM {version} is not as it was released: {', '.join(strange)} of PunicaWrapperCPU; reinstall vllm-cpu")
+    setattr(type(current_platform), "get_punica_wrapper", classmethod(_product))  # noqa: B010 - vLLM's platforms have no types
+    fork.install(type(current_platform))
+    log.info("orchestra: adapters by groups of requests that share one (vLLM %s)", version)
+
+
+def _product(platform: Any) -> str:
+    return PRODUCT
+
+
+def unlike() -> list[str]:
+    """The methods of vLLM's product whose parameters are not those that were read; with vLLM only."""
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    return [
+        name
+        for name, parameters in REPLACED.items()
+        if " ".join(inspect.signature(getattr(PunicaWrapperCPU, name)).parameters) != parameters
+    ]

@@ -1,0 +1,46 @@
+"""Norms on a CPU by the kernel that vLLM 0.32 brings for them, and on x86 does not call.
+
+It computes a root mean square norm as eight operations of torch, twice a layer; of a step that writes a token for each of 16 requests
+they are a seventh. Imported inside vLLM's worker only, by `orchestra.fleet.vllm_cpu.worker`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from vllm.logger import init_logger
+from vllm.model_executor.layers.layernorm import RMSNorm
+
+LANES = 8
+"""The kernel refuses widths that are no multiple of its vectors; so many 16-bit numbers are one."""
+
+
+def install() -> None:
+    """From now on norms are the kernel's where they are of the usual kind, and vLLM's operations elsewhere. Once is enough."""
+    if not hasattr(RMSNorm.forward_native, "__wrapped__"):
+        RMSNorm.forward_native = _by_kernel(RMSNorm.forward_native)
+        init_logger("vllm.plugins.orchestra").info("orchestra: norms by vLLM's kernel")
+
+
+def _by_kernel(usual: Callable[..., Any]) -> Callable[..., Any]:
+    plain, added = torch.ops._C.rms_norm.default, torch.ops._C.fused_add_rms_norm.default
+
+    @wraps(usual)
+    def forward_native(self: Any, x: torch.Tensor, residual: torch.Tensor | None = None) -> Any:
+        weight = self.weight if self.has_weight else None
+        fits = weight is None or (weight.dtype == x.dtype and weight.shape == x.shape[-1:])
+        if not fits or x.shape[-1] % LANES or self.variance_size_override is not None:
+            return usual(self, x, residual)
+        if residual is None:
+            out = torch.empty(x.shape, dtype=x.dtype)
+            plain(out, x.contiguous(), weight, self.variance_epsilon)
+            return out
+        if residual.shape != x.shape or residual.dtype != x.dtype or not (x.is_contiguous() and residual.is_contiguous()):
+            return usual(self, x, residual)
+        added(x, residual, weight, self.variance_epsilon)  # both in place, as vLLM's own callers allow
+        return x, residual
+
+    return forward_native

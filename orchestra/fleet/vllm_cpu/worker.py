@@ -1,0 +1,76 @@
+"""The worker of a CPU server: requests with a seed end no server, norms are those of vLLM's kernel, guesses those of `cpu_drafts`, and
+nobody connects to its internal ports (`cpu_sockets`).
+
+Imported inside vLLM's worker only (`--worker-cls`). vLLM 0.32 draws a token for every request of a step and throws away those of
+requests whose prompt is not read to its end yet. It then winds their generators back by an offset, which only generators on a GPU
+have: on a CPU one such request (a seed, a temperature, a prompt read in pieces) ends the worker, and with it the server. Here
+those generators are put aside while the tokens are drawn. So they stay where they were, and what is drawn by a seed does not depend
+on how its prompt was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import set_num_threads  # vLLM replaces the name in its module by a function that only warns
+from vllm.config import CompilationMode
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+from orchestra.fleet.supervisor.vllm_launch import QUANTIZATION, THREADS
+from orchestra.fleet.vllm_cpu import linear, rms_norm, socket_filter, speculation
+from orchestra.fleet.vllm_cpu.thread_policy import StepThreads, ThreadPolicy, has_scheduler_statistics
+
+
+class SeededWorker(CPUWorker):  # type: ignore[misc]  # vLLM has no types here
+    """vLLM's worker for CPUs."""
+
+    def init_device(self) -> None:
+        """Before there is a model, whose layers keep the functions that they find. What is compiled fuses its norms itself."""
+        if self.vllm_config.compilation_config.mode == CompilationMode.NONE:
+            rms_norm.install()
+        with nullcontext() if self.vllm_config.parallel_config.world_size > 1 else socket_filter.refusing():
+            super().init_device()
+        speculation.install(self.model_runner, self.vllm_config)
+        if self.vllm_config.lora_config is not None:
+            from orchestra.fleet.vllm_cpu import lora_kernel
+
+            lora_kernel.compile_for(self.model_config.dtype)
+        self._threads: StepThreads | None = None
+        if self.model_config.dtype == torch.float32:
+            linear.install(int8=self.vllm_config.additional_config.get(QUANTIZATION) == "int8")
+            # Without scheduler statistics a step cannot tell whether its threads have cores: then it keeps to one.
+            if (most := int(self.vllm_config.additional_config.get(THREADS, 1))) > 1 and has_scheduler_statistics():
+                self._threads = StepThreads(ThreadPolicy(most), set_num_threads)
+
+    def execute_model(self, scheduler_output: Any) -> Any:
+        """Computes a step, up to the scores of its tokens."""
+        if self._threads is not None:
+            self._threads.begin()
+        return super().execute_model(scheduler_output)
+
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        """Draws a token for each request of this step."""
+        drawn = self._sample(grammar_output)
+        if self._threads is not None:
+            self._threads.end()
+        return drawn
+
+    def _sample(self, grammar_output: Any) -> Any:
+        runner = self.model_runner
+        batch = runner.input_batch
+        unread = runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0]
+        with aside(batch.generators, map(int, unread)):
+            return super().sample_tokens(grammar_output)
+
+
+@contextmanager
+def aside(generators: dict[int, Any], rows: Iterable[int]) -> Iterator[None]:
+    """While it lasts these rows of a batch have no generator of their own."""
+    taken = {row: generators.pop(row) for row in rows if row in generators}
+    try:
+        yield
+    finally:
+        generators.update(taken)

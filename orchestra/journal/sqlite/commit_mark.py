@@ -1,0 +1,133 @@
+"""The mark: a small file beside the journal with the number of the last durable commit.
+
+SQLite stops at the first frame of the write-ahead log whose checksum is wrong and ignores what is behind it. The database has a commit
+counter, and each commit writes the same number into the mark, after its fsync. An opener that finds less in the database than in the
+mark knows that commits are missing.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestra.journal.errors import from_os
+
+_RECORD = struct.Struct("<8s16s16sqI")
+_HEAD = struct.Struct("<8s16s16sq")
+_COMMIT, _CHECKPOINT = b"OrchMrk1", b"OrchChk1"
+_SLOT = 64
+_SLOTS = 64
+"""Slot 0 is of the checkpoint; commit N is in slot 1 + N % 63, so processes that write late never hide a greater number."""
+SIZE = _SLOT * _SLOTS
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_SYNCED = bytes(16)
+
+
+class Noted(NamedTuple):
+    """What a mark says: the journal's identity, its last durable commit, and whether a checkpoint began and did not return."""
+
+    journal: bytes
+    number: int
+    checkpoint: bool
+
+
+def mark_of(path: Path) -> Path:
+    """The mark's file of a journal's file."""
+    return path.with_name(path.name + "-mark")
+
+
+def read_mark(path: Path) -> Noted | None:
+    """What the mark's file says, or None where it says nothing. Raises `JournalError` J015 where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(SIZE)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise from_os(error, str(path)) from error
+    slots = [_parsed(data[start : start + _SLOT]) for start in range(0, len(data), _SLOT)]
+    # A commit without fsync survives the end of the process but not of the power: after another boot its number claims nothing.
+    boots = (_SYNCED, _boot())
+    commits = [(slot.number, slot.journal) for slot in slots[1:] if slot and slot.kind == _COMMIT and slot.boot in boots]
+    if not commits:
+        return None
+    number, journal = max(commits)
+    first = slots[0]
+    return Noted(journal, number, first is not None and first.kind == _CHECKPOINT and first.number != 0 and first.journal == journal)
+
+
+class Mark:
+    """The mark's file, open for writing. A write costs no fsync: it follows the commit's, so the mark never leads the log."""
+
+    def __init__(self, path: Path, *, synced: bool = True) -> None:
+        """Opens the file, or makes it. `synced` says whether commits are on the disk when they return. Raises `JournalError` J015."""
+        self.path = path
+        self._boot = _SYNCED if synced else _boot()
+        self._claims = synced or self._boot != _SYNCED  # without an id of the boot, a number without fsync may lead after a power cut
+        self._alone = threading.Lock()
+        try:
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600), "r+b", buffering=0)
+            if os.fstat(self._file.fileno()).st_size < SIZE:
+                os.ftruncate(self._file.fileno(), SIZE)
+        except OSError as error:
+            raise from_os(error, str(path)) from error
+
+    def note(self, journal: bytes, number: int) -> None:
+        """Notes a commit that is durable."""
+        if self._claims:
+            self._write(1 + number % (_SLOTS - 1), _COMMIT, journal, self._boot, number)
+
+    @contextmanager
+    def checkpoint(self, journal: bytes) -> Iterator[None]:
+        """Notes that a checkpoint is under way. The note stays where the process ends inside: the database file may then have some pages of
+        the last commits and not others, and needs its log."""
+        token = int.from_bytes(os.urandom(7), "little") + 1
+        self._write(0, _CHECKPOINT, journal, _SYNCED, token)
+        yield
+        if (slot := self._read(0)) is not None and slot.number == token:  # else another checkpoint began
+            self._write(0, _CHECKPOINT, journal, _SYNCED, 0)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _write(self, slot: int, kind: bytes, journal: bytes, boot: bytes, number: int) -> None:
+        head = _HEAD.pack(kind, journal, boot, number)
+        # A mark that cannot be written lags: less is found missing, and the commit itself is durable.
+        with suppress(OSError), self._alone:
+            self._file.seek(slot * _SLOT)
+            self._file.write(head + zlib.crc32(head).to_bytes(4, "little"))
+
+    def _read(self, slot: int) -> _Slot | None:
+        with suppress(OSError), self._alone:
+            self._file.seek(slot * _SLOT)
+            return _parsed(self._file.read(_SLOT))
+        return None
+
+
+class _Slot(NamedTuple):
+    kind: bytes
+    journal: bytes
+    boot: bytes
+    number: int
+
+
+def _parsed(data: bytes) -> _Slot | None:
+    if len(data) < _RECORD.size:
+        return None
+    *values, stated = _RECORD.unpack_from(data)
+    return _Slot(*values) if stated == zlib.crc32(data[: _HEAD.size]) else None
+
+
+def _boot() -> bytes:
+    """The id of this boot of the system, or zeros where the system has none."""
+    try:
+        return bytes.fromhex(_BOOT.read_text("ascii").strip().replace("-", ""))
+    except (OSError, ValueError):
+        return _SYNCED

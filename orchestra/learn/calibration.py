@@ -1,0 +1,135 @@
+"""Calibrating: what an agent's probabilities were worth on rows that it was not trained on, as a calibration for its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.calibration import LEAST, Calibration, Trust, Words
+from orchestra.agents.inference.overlap_features import wording
+from orchestra.core.errors import InputError
+from orchestra.learn.data.dataset import DataSet, Row
+from orchestra.learn.evaluation.metrics import Case
+
+if TYPE_CHECKING:
+    import numpy
+
+EACH = 5
+"""Rows of each choice that must have been answered, at least."""
+PULL = 0.05
+"""The weight of the penalty that keeps the voices near one vote each, and the biases near none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A row, the probabilities that the model gave to its choices, and the right one."""
+
+    inputs: Mapping[str, Any]
+    odds: Mapping[str, float]
+    right: str
+
+
+def without(card: Card) -> Card:
+    """The card as its model alone is, without a calibration."""
+    return card.varied(name=f"{card.name}_uncalibrated", calibration=None)
+
+
+def judged(card: Card, rows: Sequence[Row], cases: Sequence[Case]) -> list[Judged]:
+    """The answered rows. Raises `InputError` N160 for an agent whose output does not tell its choices' probabilities."""
+    form = card.form
+    told = {str(rule.probability): name for name, rule in form.rules.items() if rule.probability is not None}
+    silent = [choice for choice in form.choices if choice not in told]
+    if card.calibration is None or not told or len(silent) > 1:
+        why = f"the output has no probability of {' and '.join(silent)}" if told else "the output has no probabilities"
+        why = why if card.calibration is not None else "its card has no key `calibration`"
+        raise InputError("N160", f"{card.name} cannot be calibrated: {why}", hint="orchestra explain N160")
+    found = []
+    for row, case in zip(rows, cases, strict=True):
+        given = {choice: None if case.output is None else case.output.get(name) for choice, name in told.items()}
+        odds = {choice: float(value) for choice, value in given.items() if value is not None}
+        if len(odds) == len(told):
+            odds |= {choice: max(0.0, 1 - sum(odds.values())) for choice in silent}
+            found.append(Judged(row.input, odds, str(row.output[form.chosen])))
+    return found
+
+
+def fitted(card: Card, data: DataSet, held: Sequence[Judged], inputs: tuple[str, str] | None = None) -> Calibration:
+    """The calibration that fits the held-back rows best, each choice with the same weight.
+
+    `inputs` names the claim and the evidence whose wording votes too; the vote is fitted on the training part. Raises `InputError` N161
+    where a choice has fewer than five held-back rows.
+    """
+    import numpy as np
+    from scipy.optimize import minimize
+
+    choices = card.form.choices
+    few = [choice for choice in choices if sum(one.right == choice for one in held) < EACH]
+    if few:
+        raise InputError(
+            "N161", f"fewer than {EACH} answered rows of {', '.join(few)}", hint="a larger tune part: orchestra learn data --tune"
+        )
+    words = None if inputs is None else _words(card, data.rows["train"], inputs)
+    voices = [np.log([[max(LEAST, one.odds.get(choice, 0.0)) for choice in choices] for one in held])]
+    if words is not None:
+        voices.append(np.log([[max(LEAST, chance) for chance in words.chances(one.inputs)] for one in held]))
+    right = np.array([choices.index(one.right) for one in held])
+    counts = np.bincount(right, minlength=len(choices))
+    weights = 1 / (len(choices) * counts[right])
+
+    def loss(values: numpy.ndarray) -> float:
+        trust, bias = values[: len(voices)], values[len(voices) :]
+        sums = sum(one * voice for one, voice in zip(trust, voices, strict=True)) + bias
+        sums = sums - sums.max(1, keepdims=True)
+        chances = sums - np.log(np.exp(sums).sum(1, keepdims=True))
+        pull = PULL * float(((trust - 1 / len(voices)) ** 2).sum() + (bias**2).sum())
+        return float(-(weights * chances[np.arange(len(right)), right]).sum()) + pull
+
+    start = np.concatenate([np.full(len(voices), 1 / len(voices)), np.zeros(len(choices))])
+    best = minimize(loss, start, method="L-BFGS-B", bounds=[(0.0, None)] * len(voices) + [(None, None)] * len(choices)).x
+    rounded = [round(float(value), 6) for value in best]
+    trust = Trust(rounded[0], rounded[1] if words is not None else 0.0)
+    name = f"{data.manifest.name} {data.manifest.digest}"
+    return Calibration(
+        choices=choices,
+        trust=trust,
+        bias=tuple(rounded[len(voices) :]),
+        words=words,
+        adapter=card.learnt,
+        rows=len(held),
+        data=name,
+        licence=data.manifest.licence,
+    )
+
+
+def written(calibration: Calibration) -> bytes:
+    """As the file beside the card."""
+    return msgspec.json.format(msgspec.json.encode(calibration)) + b"\n"
+
+
+def _words(card: Card, rows: Sequence[Row], inputs: tuple[str, str]) -> Words:
+    """A linear model over wording: multinomial logistic regression with equal weight for each choice."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    claim, evidence = inputs
+    numbers = np.array([wording(str(row.input[claim]), str(row.input[evidence])) for row in rows])
+    right = [str(row.output[card.form.chosen]) for row in rows]
+    mean, spread = numbers.mean(0), numbers.std(0) + 1e-6
+    model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=2_000).fit((numbers - mean) / spread, right)
+    order = [list(model.classes_).index(choice) for choice in card.form.choices]
+
+    def rounded(values: numpy.ndarray) -> tuple[float, ...]:
+        return tuple(round(float(value), 6) for value in values)
+
+    return Words(
+        claim=claim,
+        evidence=evidence,
+        mean=rounded(mean),
+        spread=rounded(spread),
+        weights=tuple(rounded(model.coef_[at]) for at in order),
+        bias=rounded(model.intercept_[order]),
+    )

@@ -1,0 +1,1 @@
+"""Labelled answers, attempts and audits that certificates are computed from."""

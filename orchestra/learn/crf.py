@@ -1,0 +1,148 @@
+"""Training of taggers: a conditional random field by CRFsuite (Okazaki 2007, https://www.chokkan.org/software/crfsuite), as plain arrays.
+
+Seconds on one core for thousands of texts. The training is L-BFGS with L1 and L2 penalties and has no chance in it: the same rows give the
+same arrays. The file that CRFsuite writes is read once, here, and thrown away: what ships is `agent.tagger`'s arrays.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.array_files import packed
+from orchestra.agents.inference.crf_tagger import OUTSIDE, Features, labels_of, words_of
+from orchestra.core.errors import InputError
+from orchestra.schema.strict_yaml import load
+
+ARRAYS = "weights.npz"
+WORDS = "words.yaml"
+"""A file of an agent's folder: lists of words by the name of their class."""
+
+
+class Row(Protocol):
+    """A text with its slots."""
+
+    @property
+    def input(self) -> Mapping[str, Any]: ...
+
+    @property
+    def output(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a tagger is trained; chosen by cross-validation on the training part of Restaurant8k."""
+
+    l1: float = 0.05
+    l2: float = 0.05
+    iterations: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Which fields of an agent a tagger reads and writes, and the classes of words that it knows."""
+
+    input: str
+    output: str
+    hint: str = ""
+    words: Mapping[str, Sequence[str]] | None = None
+    """Words by the name of their class."""
+
+    @classmethod
+    def of(cls, card: Card) -> Places:
+        """The places of a card of kind `tagger`: its first text, its first list, its output's first field; its `words.yaml`.
+
+        Raises `InputError` N151 for a card without a text or a field, L-codes for a faulty file of words.
+        """
+        fields: Mapping[str, Any] = card.input_schema.get("properties", {})
+        text = next((name for name, schema in fields.items() if schema.get("type") == "string"), None)
+        output = next(iter(card.output_schema.get("properties", {})), None)
+        if text is None or output is None:
+            hint = "input: {text: str}, output: {slots: 'dict[str, Span]'}"
+            raise InputError("N151", f"{card.name} is no tagger: it needs a text to read and a field for its slots", hint=hint)
+        hint = next((name for name, schema in fields.items() if schema.get("type") == "array"), "")
+        path = card.folder / WORDS if card.folder is not None else None
+        words = load(path.read_bytes(), str(path)).value if path is not None and path.is_file() else {}
+        return cls(text, output, hint, words)
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Names of classes by word."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name, words in sorted((self.words or {}).items()):
+            for word in words:
+                found[word.lower()] = (*found.get(word.lower(), ()), name)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A tagger as the texts of its two files, and what became of the rows."""
+
+    layout: str
+    arrays: bytes
+    rows: int
+    left_out: int
+    """Rows whose slots begin or end inside a word."""
+    features: int
+
+
+def train(rows: Sequence[Row], places: Places, course: Course = Course()) -> Trained:
+    """A tagger for these rows. Raises `InputError` N101 where CRFsuite is not installed, N150 where no row has a slot."""
+    try:
+        import pycrfsuite
+    except ImportError as error:
+        raise InputError("N101", "training a tagger needs python-crfsuite", hint="pip install 'orchestra-slm[learn]'") from error
+    features, trainer, used = Features(places.classes), pycrfsuite.Trainer(verbose=False), 0
+    seen = {OUTSIDE}
+    for row in rows:
+        words = words_of(str(row.input[places.input]))
+        labels = labels_of(words, row.output[places.output])
+        if words and labels is not None:
+            trainer.append(features.of(words, row.input.get(places.hint) or () if places.hint else ()), labels)
+            used += 1
+            seen.update(labels)
+    if len(seen) == 1:
+        raise InputError("N150", "no row has a slot to learn", hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}')
+    trainer.set_params({"c1": course.l1, "c2": course.l2, "max_iterations": course.iterations, "feature.possible_transitions": True})
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "chain.crfsuite")
+        trainer.train(path)
+        tagger = pycrfsuite.Tagger()
+        with tagger.open(path):
+            info = tagger.info()
+    return _packed(info, places, sorted(seen), used, len(rows))
+
+
+def _packed(info: Any, places: Places, labels: list[str], used: int, rows: int) -> Trained:
+    import numpy
+
+    number = {label: at for at, label in enumerate(labels)}
+    names = sorted({name for name, _ in info.state_features})
+    row_of = {name: at for at, name in enumerate(names)}
+    weights = numpy.zeros((len(names), len(labels)), dtype=numpy.float32)
+    for (name, label), weight in info.state_features.items():
+        weights[row_of[name], number[label]] = weight
+    transitions = numpy.zeros((len(labels), len(labels)), dtype=numpy.float32)
+    for (before, after), weight in info.transitions.items():
+        transitions[number[before], number[after]] = weight
+    arrays: dict[str, Any] = {
+        "vocabulary": numpy.frombuffer("\n".join(names).encode(), dtype=numpy.uint8),
+        "weights": weights,
+        "transitions": transitions,
+    }
+    layout = {
+        "format": "orchestra/tagger/v1",
+        "input": places.input,
+        "hint": places.hint,
+        "output": places.output,
+        "words": places.classes,
+        "labels": labels,
+        "arrays": ARRAYS,
+    }
+    text, data = packed(layout, arrays)
+    return Trained(text, data, used, rows - used, len(names))

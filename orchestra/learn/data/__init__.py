@@ -1,0 +1,1 @@
+"""Data sets: rows, sources, splits, traces and teachers."""

@@ -1,0 +1,1 @@
+"""Training of encoder agents: classifiers, taggers, table readers and solvers."""

@@ -1,0 +1,103 @@
+"""Records of encoders' trainings: what is said beside the arrays of what they were made of, and the curve of their loss.
+
+An adapter's `manifest.json` says the same of it. Here it is a file of its own, for `model.json` is read at every call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from orchestra.agents.inference.model_file import Outline
+from orchestra.core.atomic_files import write_file
+from orchestra.fleet.weights.download import sha256
+from orchestra.learn import loss_curve
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.encoders.member import losses_of
+from orchestra.learn.encoders.training import Training
+from orchestra.learn.lora.checkpoint import Point
+from orchestra.learn.lora_adapter import versions
+from orchestra.learn.promotion.promotion import CURVE, TRAINING
+
+DISTRIBUTIONS = ("torch", "safetensors", "tokenizers", "scikit-learn", "numpy")
+"""Packages that a result depends on."""
+POINTS = 60
+"""Points of a curve at most."""
+
+
+class Look(msgspec.Struct, frozen=True):
+    """A point of the curve."""
+
+    step: int
+    train: float
+    """Loss, the mean since the point before."""
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """What an encoder's arrays are, and what they were made of."""
+
+    format: str = "orchestra/encoder-training/v1"
+    agent: str
+    contract: str
+    """Digest of the types that it was trained for."""
+    sha256: str
+    """Of `model.json`, which has those of base and arrays: a record beside another one is none of it."""
+    base: str
+    rank: int
+    targets: str
+    data: str
+    """Name and digest of the data set."""
+    licence: str
+    """Of the data, which the arrays inherit."""
+    command: str
+    start: str
+    """Digest of the arrays that it went on from; empty for one that began with the base alone."""
+    versions: dict[str, str]
+    steps: int
+    curve: tuple[Look, ...]
+
+
+def record(training: Training, folder: Path, command: str) -> Trained:
+    """Writes what a training was into the folder that it left, and the picture of its loss."""
+    card, manifest = training.card, training.data.manifest
+    outline = Outline.model_validate_json((folder / card.data).read_bytes())
+    with np.load(folder / outline.arrays) as arrays:
+        downs = {name: arrays[name].shape for name in arrays.files if name.startswith("down.")}
+    blocks = sorted({int(name.split(".layer.")[1].split(".")[0]) for name in downs})
+    losses = losses_of(training.checkpoint)
+    looks = _looks(losses)
+    made = Trained(
+        agent=card.name,
+        contract=contract_digest(card),
+        sha256=sha256(folder / card.data),
+        base=card.model,
+        rank=min((shape[-2] for shape in downs.values()), default=0),
+        targets=f"all-linear, blocks {blocks[0]} to {blocks[-1]}" if blocks else "",
+        data=f"{manifest.name} {manifest.digest}",
+        licence=manifest.licence,
+        command=command,
+        start=training.mark,
+        versions=versions(DISTRIBUTIONS),
+        steps=len(losses),
+        curve=tuple(looks),
+    )
+    write_file(folder / TRAINING, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
+    points = [Point(look.step, 0.0, look.train, math.nan, 0.0) for look in looks]
+    write_file(folder / CURVE, loss_curve.svg(points, 0).encode())
+    return made
+
+
+def _looks(losses: Sequence[float]) -> list[Look]:
+    """The means of equal pieces of a training; without the steps of which nobody knows the loss, that an earlier version took."""
+    size = max(1, math.ceil(len(losses) / POINTS))
+    found = []
+    for start in range(0, len(losses), size):
+        known = [loss for loss in itertools.islice(losses, start, start + size) if not math.isnan(loss)]
+        if known:
+            found.append(Look(min(start + size, len(losses)), round(sum(known) / len(known), 5)))
+    return found

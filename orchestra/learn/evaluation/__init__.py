@@ -1,0 +1,1 @@
+"""Evaluation of agents: rows, metrics, baselines and cascades."""

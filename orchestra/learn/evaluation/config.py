@@ -1,0 +1,128 @@
+"""The file `evaluation.yaml`: how an agent's folder says what the agent is measured on, by what, and what would be good.
+
+It has one evaluation, or several by name under `evaluations:`. The first one, and its first metric, decides about promotions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from orchestra.core.errors import InputError
+from orchestra.core.suggestions import nearest
+from orchestra.learn.evaluation.metrics import Measure, less_is_better
+from orchestra.schema.strict_yaml import Marked, load
+
+FILE = "evaluation.yaml"
+HINT = "orchestra explain N201"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+
+class Rows(_Frozen):
+    """Where the rows lie, under a folder that has one folder a set, and how many of them are asked."""
+
+    file: str
+    """Such as `xquad_en/dev.jsonl`: rows `{"id", "input", "expected"}`, gzip where it ends in `.gz`."""
+    train: str = ""
+    """Rows of the same form that floors are made of."""
+    where: Mapping[str, Any] = {}
+    """Only rows whose expected record has these values; a list names several."""
+    sample: Annotated[int, Field(ge=0)] = 0
+    """At most so many, drawn by `seed`; 0 for all."""
+    seed: int = 0
+    untuned: Annotated[int, Field(ge=0)] = 0
+    """The untuned base is asked so many of them at most, drawn by `seed`, for it is often slow and never close; 0 for all."""
+    group: str = ""
+    """The key of a row's input that rows have in common which are not independent, such as the passage that they ask about. They are drawn
+    together for the intervals."""
+    inputs: Mapping[str, str] = {}
+    """The agent's inputs by the keys of a row's input, where they are not called alike; what is not named is left out."""
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        for name in (self.file, self.train):
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"{name!r} leads out of the folder of the data")
+        return self
+
+    @property
+    def set(self) -> str:
+        """The folder of the set."""
+        return PurePosixPath(self.file).parts[0]
+
+
+class Evaluation(_Frozen):
+    """One evaluation: metrics by the names that tables give them, and goals for them."""
+
+    data: str = ""
+    """What the figures of the card were measured on, in words."""
+    source: str = ""
+    """Where the set can be had, and under which licence."""
+    rows: Rows | None = None
+    metrics: Annotated[Mapping[str, Measure], Field(min_length=1)]
+    goals: Mapping[str, float] = {}
+    """What would be good: at least so much, or at most where less is better."""
+    floors: Mapping[str, Mapping[str, float]] = {}
+    """Figures of others without a language model, by who they are: they were measured elsewhere, and are not measured anew."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in (*self.goals, *(name for figures in self.floors.values() for name in figures)):
+            if name not in self.metrics:
+                near = nearest(name, self.metrics)
+                raise ValueError(f"{name!r} is no metric of this evaluation{f'; did you mean {near!r}?' if near else ''}")
+        return self
+
+    def met(self, metric: str, value: float) -> bool:
+        """Whether a figure reaches its goal."""
+        goal = self.goals[metric]
+        return value <= goal if less_is_better(self.metrics[metric]) else value >= goal
+
+
+class _One(Evaluation):
+    schema_: Literal["orchestra/evaluation/v1"] = Field(default="orchestra/evaluation/v1", alias="schema")
+
+
+class _Several(_Frozen):
+    schema_: Literal["orchestra/evaluation/v1"] = Field(default="orchestra/evaluation/v1", alias="schema")
+    evaluations: Annotated[Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Evaluation], Field(min_length=1)]
+
+
+def read_evaluations(path: Path) -> dict[str, Evaluation]:
+    """The evaluations of a file, by name; a single one is called after its set, or else `rows`.
+
+    Raises `InputError` N201, or L-codes for what is no strict YAML.
+    """
+    marked = load(path.read_bytes(), str(path))
+    several = isinstance(marked.value, dict) and "evaluations" in marked.value
+    try:
+        if several:
+            return dict(_Several.model_validate(marked.value).evaluations)
+        one = _One.model_validate(marked.value)
+    except ValidationError as error:
+        raise _fault(error, marked) from error
+    return {one.rows.set if one.rows else "rows": one}
+
+
+def evaluation_of(path: Path, name: str = "") -> tuple[str, Evaluation]:
+    """An evaluation of a file and its name; the first where none is named. Raises `InputError` N204 where there is none of that name."""
+    found = read_evaluations(path)
+    chosen = name or next(iter(found))
+    if chosen not in found:
+        near = nearest(chosen, found)
+        hint = f"did you mean {near!r}?" if near else f"it has {', '.join(found)}"
+        raise InputError("N204", f"{path.parent.name} has no evaluation {chosen!r}", hint=hint)
+    return chosen, found[chosen]
+
+
+def _fault(error: ValidationError, marked: Marked) -> InputError:
+    first = error.errors(include_url=False)[0]
+    said = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ").replace("Value error, ", "")
+    return InputError("N201", said, place=marked.place(first["loc"]), hint=HINT)

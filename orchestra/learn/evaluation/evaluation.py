@@ -1,0 +1,183 @@
+"""Evaluation: what an agent is worth, through the served model, beside its floors, its untuned base, and a candidate for its place.
+
+All arms answer the same rows. A row that was withheld counts as one without an answer, which is right where none was expected; one that
+failed is never right.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeAlias
+
+from orchestra.agents.card import Card
+from orchestra.agents.card_file import WITH_ARRAYS
+from orchestra.app.result import Result
+from orchestra.core.outcomes import Failed
+from orchestra.learn import run_agent
+from orchestra.learn.evaluation.baselines import floors
+from orchestra.learn.evaluation.bootstrap import Figure, figure
+from orchestra.learn.evaluation.metrics import Case, Metric
+from orchestra.learn.evaluation.rows import Question, Test, as_record
+from orchestra.learn.run_agent import Runs
+from orchestra.workflows.python.steps import Step
+
+Tell: TypeAlias = Callable[[str, int, int], None]
+"""Hears of progress: the arm, rows answered, rows in all."""
+INCUMBENT, UNTUNED, CANDIDATE = "as it is", "its untuned base", "the candidate"
+ANSWERED = "answered"
+"""The column of the share of rows with an answer."""
+EVALUATION = "evaluation"
+"""What the runs of an evaluation say that they are for: their rows are not to be learnt from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to answer, and its answers in the order of the questions."""
+
+    name: str
+    cases: Sequence[Case]
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    failed: int = 0
+    reason: str = ""
+    """Of the first failure."""
+
+    @property
+    def answered(self) -> float:
+        """The share of rows with an answer."""
+        return sum(case.output is not None for case in self.cases) / max(1, len(self.cases))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The table of an evaluation."""
+
+    agent: str
+    test: str
+    rows: int
+    metrics: Sequence[str]
+    arms: Sequence[tuple[Arm, Sequence[Figure]]]
+    groups: int = 0
+    """Of the rows; 0 where nobody has counted them."""
+
+    def figures(self, arm: str) -> Mapping[str, Figure]:
+        """The figures of an arm by the names of the metrics."""
+        return next(dict(zip(self.metrics, figures, strict=True)) for one, figures in self.arms if one.name == arm)
+
+    def markdown(self) -> str:
+        """The table, with 95 % intervals, and how these were found."""
+        head = ["", *self.metrics, ANSWERED, "tokens in, out a row"]
+        lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+        for arm, figures in self.arms:
+            rows = max(1, len(arm.cases))
+            spent = f"{arm.prompt_tokens / rows:.0f}, {arm.output_tokens / rows:.0f}" if arm.prompt_tokens else "-"
+            name = arm.name if len(arm.cases) == self.rows else f"{arm.name}, {len(arm.cases)} rows"
+            lines.append(f"| {' | '.join([name, *map(str, figures), f'{arm.answered:.3f}', spent])} |")
+        return "\n".join([*lines, "", caption(self.rows, self.groups)])
+
+    def data(self) -> dict[str, Any]:
+        """The report as plain JSON."""
+        return {
+            "agent": self.agent,
+            "test": self.test,
+            "rows": self.rows,
+            "groups": self.groups,
+            "arms": [
+                {
+                    "arm": arm.name,
+                    "rows": len(arm.cases),
+                    "metrics": {
+                        name: {"value": one.value, "low": one.low, "high": one.high} if one.value == one.value else None
+                        for name, one in zip(self.metrics, figures, strict=True)
+                    },
+                    ANSWERED: arm.answered,
+                    "failed": arm.failed,
+                    "prompt_tokens": arm.prompt_tokens,
+                    "output_tokens": arm.output_tokens,
+                    "seconds": round(arm.seconds, 3),
+                }
+                for arm, figures in self.arms
+            ],
+        }
+
+
+def caption(rows: int, groups: int) -> str:
+    """How the intervals of a table were found."""
+    together = f", those of each of {groups:,} groups together" if 0 < groups < rows else ""
+    return f"95 % intervals: by drawing the rows anew{together}; exact (Clopper and Pearson) for shares whose draws reach 0 or 1."
+
+
+def report(name: str, test: Test, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0) -> Report:
+    """The table of some arms' answers to a test of an agent, or a workflow, of this name."""
+    figured = [(arm, [figure(one, arm.cases, seed=seed) for one in metrics]) for arm in arms]
+    return Report(name, test.name, len(test.questions), [one.name for one in metrics], figured, test.groups)
+
+
+def answered_of(arm: Arm, seed: int = 0) -> Figure:
+    """The share of an arm's rows with an answer, with its interval."""
+    given = Metric(ANSWERED, lambda case: (float(case.output is not None), 1.0), lambda parts: fmean(part[0] for part in parts), share=True)
+    return figure(given, arm.cases, seed=seed)
+
+
+def sampled(test: Test, rows: int, seed: int) -> Test:
+    """A test of at most so many questions, drawn by the seed, in the order of the file."""
+    if not rows or rows >= len(test.questions):
+        return test
+    drawn = sorted(random.Random(seed).sample(range(len(test.questions)), rows))  # noqa: S311 - a draw, not a secret
+    name = f"{test.name}, {rows} of {len(test.questions)} rows, seed {seed}"
+    return replace(test, name=name, questions=[test.questions[at] for at in drawn])
+
+
+def untuned(card: Card) -> Card:
+    """The card without its adapter, and without the calibration that goes with it."""
+    return card.varied(name=f"{card.name}_untuned", adapter=None, calibration=None)
+
+
+def candidate(card: Card, folder: Path) -> Card:
+    """The card with the adapter, or the arrays, of a folder in place of its own; a calibration goes with the adapter
+    that it was made for. Raises `InputError` A004."""
+    if card.kind in WITH_ARRAYS:
+        return card.varied(name=f"{card.name}_candidate", folder=folder.resolve())
+    return card.varied(name=f"{card.name}_candidate", adapter=folder.name, elsewhere=None, calibration=None, folder=folder.resolve().parent)
+
+
+def floor_arms(test: Test) -> list[Arm]:
+    """The answers of the floors."""
+    return [
+        Arm(floor.name, [Case(one.expected, as_record(floor(one.input)), group=one.group) for one in test.questions])
+        for floor in floors(test.shown)
+    ]
+
+
+async def arm_of(runs: Runs, name: str, step: Step[..., Any], test: Test, at_once: int, tell: Tell = lambda *_: None) -> Arm:
+    """The answers of an agent, or of a workflow, at most so many asked at once. Raises `FleetError` where no server can be had."""
+    done, began = 0, time.monotonic()
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        tell(name, done, len(test.questions))
+
+    results = await run_agent.results(runs, step, [question.input for question in test.questions], at_once, told)
+    cases = [_case(question, result) for question, result in zip(test.questions, results, strict=True)]
+    reasons = [result.outcome.reason for result in results if isinstance(result.outcome, Failed)]
+    return Arm(
+        name,
+        cases,
+        sum(result.usage.prompt_tokens for result in results),
+        sum(result.usage.output_tokens for result in results),
+        time.monotonic() - began,
+        len(reasons),
+        next(iter(reasons), ""),
+    )
+
+
+def _case(question: Question, result: Result[Any]) -> Case:
+    output = None if result.status != "done" else as_record(result.value)
+    return Case(question.expected, output, result.confidence, isinstance(result.outcome, Failed), question.group)

@@ -1,0 +1,1 @@
+"""LoRA training: examples, loop, checkpoints and distillation."""

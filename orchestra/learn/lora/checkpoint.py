@@ -1,0 +1,114 @@
+"""Checkpoints: all that a training needs to go on to the very same result. Safetensors and JSON; never a pickle.
+
+A checkpoint is one folder that appears under its name only when it is whole; the one before it stays until then.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from orchestra.core.atomic_files import standing, swap_folder, write_file
+from orchestra.core.errors import InputError
+from orchestra.schema.strict_json import NotDecodable, decoded
+
+if TYPE_CHECKING:
+    import torch
+
+STATE, WEIGHTS, MOMENTS, BEST = "state.json", "weights.safetensors", "moments.safetensors", "best.safetensors"
+FOLDER = "checkpoint"
+
+
+class Point(msgspec.Struct, frozen=True):
+    """A point of the curve that a training draws."""
+
+    step: int
+    epoch: float
+    train: float
+    """Loss a label token, the mean since the point before."""
+    tune: float
+    """The same on the part that is held out."""
+    exact: float
+    """Share of the held-out rows whose every label token is the likeliest."""
+
+
+class State(msgspec.Struct, kw_only=True):
+    """Where a training stands."""
+
+    plan: str
+    """Digest of everything that the result follows from: data, card, base, settings."""
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    """Batches of the epoch that are done."""
+    steps: int = 0
+    """Steps in all; 0 while a budget of minutes is not yet a number of steps."""
+    seconds: float = 0.0
+    seen: int = 0
+    """Tokens computed."""
+    losses: float = 0.0
+    counted: int = 0
+    best_step: int = 0
+    points: list[Point] = []
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The checkpoint of one training in its folder of the cache."""
+
+    folder: Path
+
+    def save(self, state: State, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor]) -> None:
+        """Writes a checkpoint in the place of the one before; `best.safetensors` is carried over."""
+        from safetensors.torch import save_file
+
+        partial = self.folder / f".{FOLDER}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial / WEIGHTS)
+        save_file({name: value.detach().cpu().contiguous() for name, value in moments.items()}, partial / MOMENTS)
+        (partial / STATE).write_bytes(msgspec.json.encode(state))
+        swap_folder(partial, self.folder / FOLDER)
+
+    def load(self, plan: str) -> tuple[State, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
+        """The last checkpoint, or None where there is none.
+
+        Raises `InputError` N120 for one that cannot be read, and for one of another training.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = standing(self.folder / FOLDER)
+        if not (folder / STATE).is_file():
+            return None
+        try:
+            state = decoded((folder / STATE).read_bytes(), State)
+            weights, moments = load_file(folder / WEIGHTS), load_file(folder / MOMENTS)
+        except (OSError, NotDecodable, SafetensorError) as error:
+            raise InputError("N120", f"the checkpoint in {folder} cannot be read: {error}", hint="start again with --fresh") from error
+        if state.plan != plan:
+            raise InputError("N120", f"the checkpoint in {folder} is of another training", hint="start again with --fresh")
+        return state, weights, moments
+
+    def save_best(self, weights: dict[str, torch.Tensor]) -> None:
+        """Keeps the weights that were best on the held-out part so far."""
+        from safetensors.torch import save
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_file(self.folder / BEST, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
+
+    def load_best(self) -> dict[str, torch.Tensor]:
+        """Those weights."""
+        from safetensors.torch import load_file
+
+        found: dict[str, torch.Tensor] = load_file(self.folder / BEST)
+        return found
+
+    def clear(self) -> None:
+        """Forgets the training."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,155 @@
+"""Adapters: what a training leaves: bfloat16 safetensors, peft's configuration, and a manifest that says what it was made of."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestra.core.atomic_files import swap_folder
+from orchestra.core.errors import InputError
+from orchestra.fleet.adapters import mark_of
+from orchestra.fleet.weights.adapter_checks import CONFIG, WEIGHTS
+from orchestra.fleet.weights.download import sha256
+from orchestra.fleet.weights.safetensors import check_folder
+from orchestra.learn import loss_curve
+from orchestra.learn.lora.checkpoint import Point
+from orchestra.learn.lora.model import Learner, Shape
+from orchestra.learn.promotion.promotion import CURVE, LEARNT_FROM, MAX_BYTES
+
+if TYPE_CHECKING:
+    import torch
+
+MANIFEST = "manifest.json"
+OWN = (WEIGHTS, CONFIG, MANIFEST, CURVE, LEARNT_FROM)
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter is, and what it was made of."""
+
+    format: str = "orchestra/adapter/v1"
+    agent: str
+    skill: str
+    """Digest of the types and the prompt that it was trained through."""
+    sha256: str
+    """Of the weights."""
+    base: str
+    bases: tuple[str, ...]
+    """Digests of the folders of weights that it was measured on."""
+    rank: int
+    alpha: int
+    targets: str
+    data: str
+    """Name and digest of the data set."""
+    licence: str
+    """Of the data, which the adapter inherits."""
+    command: str
+    teacher: str = ""
+    """Whose probabilities it learnt from beside the labels: name, digest, temperature and share."""
+    start: str = ""
+    """Digest of the adapter that it went on from; empty for one that began with the base alone."""
+    versions: dict[str, str]
+    steps: int
+    seconds: float
+    tokens: int
+    best_step: int
+    curve: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An adapter that a training goes on from."""
+
+    folder: Path
+    digest: str
+
+    @classmethod
+    def of(cls, folder: Path, shape: Shape) -> Start:
+        """The adapter of a folder.
+
+        Raises `InputError` N123 where there is none, or one of another shape, `FleetError` F007 for one that is not safe to load.
+        """
+        if not all(os.path.isfile(folder / file) for file in (WEIGHTS, CONFIG)):
+            raise InputError("N123", f"{folder} is no adapter", hint=f"a folder with {WEIGHTS} and {CONFIG}")
+        check_folder(folder)
+        told = json.loads((folder / CONFIG).read_bytes())
+        rank, alpha = (told.get(key) if isinstance(told, dict) else None for key in ("r", "lora_alpha"))
+        if (rank, alpha) != (shape.rank, shape.alpha):
+            wanted = f"rank {shape.rank} and alpha {shape.alpha}"
+            raise InputError("N123", f"{folder} has rank {rank} and alpha {alpha}, and {wanted} are to be trained", hint=f"--rank {rank}")
+        return cls(folder, mark_of(folder))
+
+    def give(self, learner: Learner) -> None:
+        """Its weights to a learner. Raises `InputError` N123 where they are of another model, or sit on other layers."""
+        from safetensors.torch import load_file
+
+        weights, wanted = load_file(self.folder / WEIGHTS), learner.masters
+        if strange := sorted(name for name in {*weights, *wanted} if _shape(weights, name) != _shape(wanted, name)):
+            reason = f"{self.folder} is an adapter of another model, or of other layers: {strange[0]} and {len(strange) - 1} more differ"
+            raise InputError("N123", reason, hint="orchestra explain N123")
+        learner.adopt(weights)
+
+
+def _shape(weights: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
+
+
+def check_room(folder: Path) -> None:
+    """Refuses a folder that has what is no trained adapter's: the new one would take its place. Raises `InputError` N107."""
+    try:
+        strange = sorted(path.name for path in folder.iterdir() if path.name not in OWN)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError("N107", f"--out cannot be {folder}: {error.strerror}", hint="name a folder that is not there yet") from error
+    if strange:
+        hint = "name a folder that is not there yet"
+        raise InputError("N107", f"--out cannot be {folder}: it has {strange[0]}, which is no adapter's", hint=hint)
+
+
+def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, made: Made) -> Made:
+    """Writes an adapter's folder; the adapter that was there is replaced when the new one is whole. Gives the manifest with its digest.
+
+    Raises `InputError` N130 for an adapter of more than 10 MB, N107 for a folder with something else, `FleetError` F007 for one that the
+    fleet would not load.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    check_room(folder)
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in weights.items()}, partial / WEIGHTS)
+    (partial / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone
+    if (size := (partial / WEIGHTS).stat().st_size) > MAX_BYTES:
+        shutil.rmtree(partial)
+        raise InputError("N130", f"the adapter has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB", hint="a smaller --rank")
+    known = settings.to_dict()
+    config = {key: sorted(value) if isinstance(value, set) else value for key, value in known.items() if key not in ("auto_mapping",)}
+    config |= {"base_model_name_or_path": made.base, "inference_mode": True}
+    (partial / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(config, enc_hook=str), indent=2) + b"\n")
+    whole = msgspec.structs.replace(made, sha256=sha256(partial / WEIGHTS))
+    (partial / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n")
+    (partial / CURVE).write_text(loss_curve.svg(made.curve, made.best_step), "utf-8")
+    check_folder(partial)
+    swap_folder(partial, folder)
+    return whole
+
+
+def versions(names: Iterable[str] = ("torch", "transformers", "peft", "safetensors")) -> dict[str, str]:
+    """The versions of the packages that a result depends on, of those that are installed."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

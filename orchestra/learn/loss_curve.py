@@ -1,0 +1,54 @@
+"""The curve of a training: loss against steps, on the rows it learnt from and on those that were held out, as one small SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from orchestra.learn.lora.checkpoint import Point
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 480, 220, 44, 92, 14, 34
+STYLE = "font: 11px sans-serif; fill: #555"
+LINES: tuple[tuple[str, str, Callable[[Point], float]], ...] = (
+    ("trained on", "#b5762a", lambda point: point.train),
+    ("held out", "#2a6fb5", lambda point: point.tune),
+)
+
+
+def svg(points: Sequence[Point], best: int) -> str:
+    """The picture; `best` is the step whose weights were kept, 0 for those of the end. A loss that was not measured is NaN.
+
+    It needs no font and no script, and reads on light and dark pages.
+    """
+    most = max((point.step for point in points), default=1)
+    losses = [loss for point in points for loss in (point.train, point.tune) if not math.isnan(loss)]
+    highest = max(losses, default=1.0) * 1.05
+
+    def place(step: float, loss: float) -> tuple[float, float]:
+        across = LEFT + (WIDTH - LEFT - RIGHT) * step / most
+        return round(across, 1), round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - loss / highest), 1)
+
+    floor, left = HEIGHT - BOTTOM, LEFT
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="loss by step">',
+        f'<path d="M{left} {TOP}V{floor}H{WIDTH - RIGHT}" fill="none" stroke="#999"/>',
+        f'<text x="{(WIDTH - RIGHT + left) / 2:g}" y="{HEIGHT - 6}" style="{STYLE}" text-anchor="middle">step</text>',
+    ]
+    for share in (0.0, 0.5, 1.0):
+        (x, _), (_, y) = place(most * share, 0), place(0, highest / 1.05 * share)
+        parts.append(f'<text x="{x}" y="{floor + 14}" style="{STYLE}" text-anchor="middle">{most * share:.0f}</text>')
+        parts.append(f'<text x="{left - 5}" y="{y + 4:g}" style="{STYLE}" text-anchor="end">{highest / 1.05 * share:.2f}</text>')
+    for name, colour, loss in LINES:
+        shown = [point for point in points if not math.isnan(loss(point))]
+        path = " ".join("{:g},{:g}".format(*place(point.step, loss(point))) for point in shown)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        if shown:
+            x, y = place(shown[-1].step, loss(shown[-1]))
+            parts.append(f'<text x="{x + 6:g}" y="{y + 4:g}" style="font: 11px sans-serif; fill: {colour}">{name}</text>')
+    for point in points:
+        if point.step == best:
+            x, y = place(point.step, point.tune)
+            parts.append(
+                f'<circle cx="{x:g}" cy="{y:g}" r="3.5" fill="#2a6fb5"><title>kept: step {best}, {point.tune:.4f}</title></circle>'
+            )
+    return "\n".join([*parts, "</svg>", ""])

@@ -1,0 +1,1 @@
+"""Promotion of trained candidates to the agents of a project."""

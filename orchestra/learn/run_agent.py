@@ -1,0 +1,45 @@
+"""Asking: many inputs put to one agent, so many at once, by runs of the ordinary engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from orchestra.app.result import Result
+from orchestra.core.errors import FleetError
+from orchestra.core.outcomes import Failed
+from orchestra.workflows.python.steps import Step
+
+
+class Runs(Protocol):
+    """What carries out runs: an `Orchestra`."""
+
+    async def start(self, step: Step[..., Any], /, **inputs: Any) -> _Run: ...
+
+
+class _Run(Protocol):
+    def wait(self) -> Awaitable[Result[Any]]: ...
+
+
+async def results(
+    runs: Runs, step: Step[..., Any], inputs: Sequence[Mapping[str, Any]], at_once: int, tell: Callable[[], None]
+) -> list[Result[Any]]:
+    """What each run came to, in order; `tell` hears of each that ended. Raises `FleetError` where no
+    server can be had, and the first of what `start` raises."""
+    places = asyncio.Semaphore(at_once)
+
+    async def one(given: Mapping[str, Any]) -> Result[Any]:
+        async with places:
+            result = await (await runs.start(step, **given)).wait()
+        if isinstance(result.outcome, Failed) and result.outcome.code.startswith("F0"):
+            raise FleetError(result.outcome.code, result.outcome.reason, hint=result.outcome.hint)
+        tell()
+        return result
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(given)) for given in inputs]
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from several  # one fault is told, not as many as were asked at once
+    return [task.result() for task in tasks]

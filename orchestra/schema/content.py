@@ -1,0 +1,72 @@
+"""What a value says: its parts that are neither empty, nor evidence, nor about the answer; and when two of them say the same. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from orchestra.schema.fields import EXPRESSION, OF_THE_ANSWER, is_share
+
+Key: TypeAlias = tuple[type, Any]
+
+
+def said(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The parts of a value that say something, with the steps that lead to them: no nulls and empty texts, no evidence, no expressions, no
+    scores."""
+    return ((steps, part) for steps, part in _parts(value) if _tells(part))
+
+
+def _parts(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The same with nulls, and with texts, lists and records that are empty."""
+    line: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    while line:
+        steps, here = line.pop()
+        if isinstance(here, Mapping) and here:
+            if is_citation(here) or is_cell(here):
+                continue
+            passage = {"text", "source", "start", "end"} <= here.keys()
+            for key, part in reversed(list(here.items())):
+                if (key in OF_THE_ANSWER and is_share(part)) or (key == EXPRESSION and isinstance(part, str)):
+                    continue
+                if not passage or key not in ("source", "start", "end"):
+                    line.append(((*steps, str(key)), part))
+        elif isinstance(here, Sequence) and not isinstance(here, str) and here:
+            line += [((*steps, index), part) for index, part in reversed(list(enumerate(here)))]
+        else:
+            yield steps, here
+
+
+def _tells(part: Any) -> bool:
+    return part is not None and (not isinstance(part, Sequence | Mapping) or len(part) > 0)
+
+
+def says(value: Any) -> bool:
+    """Whether a value says anything: one of nulls and empty texts has not found what was asked. An empty list or record says that there is
+    none, but not beside these: it may be the list of what they rest on."""
+    parts = [part for _, part in _parts(value)]
+    return any(map(_tells, parts)) or (bool(parts) and all(part is not None and part != "" for part in parts))
+
+
+def said_as(value: Any) -> Key | None:
+    """The same for two scalars that say the same: texts up to case and spacing. None for what is no scalar, or not even itself (NaN)."""
+    if isinstance(value, str):
+        return str, " ".join(value.casefold().split())
+    return None if isinstance(value, Mapping | Sequence) or value != value else (type(value), value)
+
+
+def is_citation(value: Any) -> bool:
+    """Whether a value has the form of `Citation`."""
+    match value:
+        case {"quote": str(), "source": str(), "start": int(), "end": int()}:
+            return True
+        case _:
+            return False
+
+
+def is_cell(value: Any) -> bool:
+    """Whether a value has the form of `Cell`."""
+    match value:
+        case {"row": int(), "column": int(), "text": str()}:
+            return True
+        case _:
+            return False

@@ -1,0 +1,1 @@
+"""A simulated vLLM server over HTTP."""

@@ -1,0 +1,81 @@
+"""A tiny sentence encoder with random weights: the files of a real one, for tests that may not fetch anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from orchestra.agents.inference.encoder import CONFIG, NEARNESS, OF_MPNET, TOKENIZER, WEIGHTS, Shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHAPE = Shape(layers=2, heads=2, width=16, inner=24, epsilon=1e-12)
+POSITIONS = 64
+BUCKETS = 32
+"""Distances that an MPNet tells apart; transformers knows no other number."""
+
+
+def write_encoder(folder: Path, words: Iterable[str], seed: int = 7, *, kind: Literal["bert", "mpnet"] = "bert") -> Path:
+    """Makes a folder with a tiny encoder that knows these words, and gives the folder."""
+    import numpy as np
+
+    made = np.random.default_rng(seed)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(set(words))]
+    mpnet = kind == "mpnet"
+    sizes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (len(vocabulary), SHAPE.width),
+        "embeddings.position_embeddings.weight": (POSITIONS, SHAPE.width),
+        **({NEARNESS: (BUCKETS, SHAPE.heads)} if mpnet else {"embeddings.token_type_embeddings.weight": (2, SHAPE.width)}),
+    }
+    for name in SHAPE.names:
+        taken, given = SHAPE.sides(name)
+        sizes |= {f"{name}.weight": (given, taken), f"{name}.bias": (given,)}
+    norms = [
+        f"encoder.layer.{layer}.{name}" for layer in range(SHAPE.layers) for name in ("attention.output.LayerNorm", "output.LayerNorm")
+    ]
+    arrays = {name: made.normal(0, 0.3, size).astype(np.float32) for name, size in sizes.items()}
+    for name in ("embeddings.LayerNorm", *norms):
+        arrays |= {f"{name}.weight": np.ones(SHAPE.width, dtype=np.float32), f"{name}.bias": np.zeros(SHAPE.width, dtype=np.float32)}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS).write_bytes(_safetensors({_theirs(name) if mpnet else name: array for name, array in arrays.items()}))
+    (folder / TOKENIZER).write_text(json.dumps(_tokenizer(vocabulary)), "utf-8")
+    config = {"model_type": kind, "hidden_act": "gelu", "layer_norm_eps": SHAPE.epsilon, "vocab_size": len(vocabulary)}
+    config |= {"max_position_embeddings": POSITIONS, "pad_token_id": int(mpnet), "relative_attention_num_buckets": BUCKETS}
+    sides = {"num_hidden_layers": SHAPE.layers, "num_attention_heads": SHAPE.heads}
+    widths = {"hidden_size": SHAPE.width, "intermediate_size": SHAPE.inner}
+    (folder / CONFIG).write_text(json.dumps(config | sides | widths), "utf-8")
+    return folder
+
+
+def _theirs(name: str) -> str:
+    """What MPNet calls an array."""
+    for theirs, ours in OF_MPNET:
+        name = name.replace(ours, theirs)
+    return name
+
+
+def _safetensors(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """A file of arrays (https://github.com/huggingface/safetensors#format)."""
+    header, data = dict[str, Any](), b""
+    for name, array in sorted(arrays.items()):
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [len(data), len(data) + array.nbytes]}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def _tokenizer(vocabulary: list[str]) -> dict[str, Any]:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    made = Tokenizer(models.WordPiece({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))  # noqa: S106
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    found: dict[str, Any] = json.loads(made.to_str())
+    return found

@@ -1,0 +1,183 @@
+"""Virtual time: an event loop in which a day takes a millisecond, and every seed is another order of events.
+
+Test a workflow's timeouts, retries and races without waiting:
+
+    def test_my_workflow() -> None:
+        async def scenario(clock: VirtualClock) -> str:
+            await clock.sleep(3600)          # at once
+            return clock.new_id()
+
+        for seed in range(100):
+            run_simulated(scenario, seed=seed)
+
+The same seed gives the same run, to the last event. There are no sockets, files or threads in such a loop: what needs
+them stands behind a door (`SimulatedWorkers`, `MemoryJournal`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import base_events
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from random import Random
+from typing import Any, TypeVar, TypeVarTuple
+
+from orchestra.core.clock import Ids
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+EPOCH = 1_767_225_600.0
+"""Wall-clock time at which every simulation begins: 2026-01-01T00:00:00Z."""
+HOLD_BACK = (0.1, 0.5, 0.9)
+"""How often some of what is ready waits for one more turn of the loop, so that short and long ways of tasks overtake each
+other. A seed has one of these habits: some seeds are nearly fair, some let one task run far ahead."""
+
+
+class Deadlock(RuntimeError):
+    """Every task waits for another: nothing is ready and no timer is set."""
+
+
+class Leak(RuntimeError):
+    """Tasks that the simulated function left behind when it ended."""
+
+
+class _Jump:
+    """Stands where a loop has its selector: instead of waiting for sockets, time jumps to the next timer."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def select(self, timeout: float | None) -> list[object]:
+        if timeout is None:
+            raise Deadlock("nothing is ready and no timer is set: every task waits for another one")
+        self.now += max(0.0, timeout)
+        return []
+
+
+class VirtualLoop(base_events.BaseEventLoop):
+    """An asyncio loop with virtual time and a seeded order of whatever is ready.
+
+    Leans on two inner names of CPython's `BaseEventLoop` (`_selector`, `_ready`), the same from 3.11 to 3.14.
+    """
+
+    _ready: deque[asyncio.Handle]
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self._selector = _Jump()
+        self._order = Random(seed)  # noqa: S311  # chance that can be repeated is the point
+        self._hold_back = self._order.choice(HOLD_BACK)
+        self._clock_resolution = 1e-9
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._selector.now
+
+    def _run_once(self) -> None:
+        ready = self._ready
+        held: list[asyncio.Handle] = []
+        if (count := len(ready)) > 1:
+            shuffled = list(ready)
+            self._order.shuffle(shuffled)
+            keep = self._order.randint(1, count) if self._order.random() < self._hold_back else count
+            held = shuffled[keep:]
+            ready.clear()
+            ready.extend(shuffled[:keep])
+        super()._run_once()  # type: ignore[misc]  # an inner method, which typeshed does not list
+        ready.extend(held)
+
+    def _process_events(self, event_list: list[object]) -> None:
+        """There are no sockets, so there is nothing to do."""
+
+    def _write_to_self(self) -> None:
+        """Only other threads need waking, and there are none."""
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Refuses: a thread would run in real time, and the order of events would differ each time."""
+        raise RuntimeError("no threads in virtual time: put what blocks behind a door and simulate the door")
+
+
+class VirtualClock:
+    """Stands behind the `Clock` door in a simulation. `loop` gives its time; `seed` its chance and its ids."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seed: int = 0) -> None:
+        self._loop = loop
+        self._random = Random(seed)  # noqa: S311  # chance that can be repeated is the point
+        self._ids = Ids(self._random.getrandbits)
+        self._offset = EPOCH
+
+    def now(self) -> float:
+        """Wall-clock seconds since the epoch; `jump` moves it."""
+        return self._offset + self._loop.time()
+
+    def monotonic(self) -> float:
+        """Virtual seconds, which never jump."""
+        return self._loop.time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Lets virtual time pass; zero yields once."""
+        await asyncio.sleep(seconds)
+
+    async def work(self, task: Callable[[], T]) -> T:
+        """What a pure task gives, here: it takes no virtual time, and others have their turn first."""
+        await asyncio.sleep(0)
+        return task()
+
+    def random(self) -> float:
+        """The next number in [0, 1) of this seed."""
+        return self._random.random()
+
+    def new_id(self) -> str:
+        """The next id of this seed."""
+        return self._ids.new(self.now())
+
+    def jump(self, seconds: float) -> None:
+        """Sets the wall clock forward or back, as an administrator or NTP would; sleeps and `monotonic` do not notice."""
+        self._offset += seconds
+
+
+def run_simulated(main: Callable[[VirtualClock], Coroutine[Any, Any, T]], seed: int = 0) -> T:
+    """What `main(clock)` returns, run in virtual time under this seed's order of events.
+
+    Raises what `main` raises, with a line that says how to repeat it; `Deadlock` where every task waits for another, and
+    `Leak` where `main` returned but left tasks running.
+    """
+    loop = VirtualLoop(seed)
+    try:
+        result = loop.run_until_complete(main(VirtualClock(loop, seed)))
+        left = loop.run_until_complete(_settle())
+        if left:
+            raise Leak(f"{len(left)} tasks were left running: " + ", ".join(sorted(left)))
+    except BaseException as error:
+        error.add_note(f"reproduce: run_simulated({getattr(main, '__qualname__', main)}, seed={seed})")
+        raise
+    finally:
+        _end(loop)
+    return result
+
+
+def _others() -> set[asyncio.Task[Any]]:
+    return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+async def _settle() -> list[str]:
+    """The names of tasks that do not end by themselves within a few turns of the loop."""
+    for _ in range(32):
+        if not _others():
+            return []
+        await asyncio.sleep(0)
+    return [f"{task.get_name()} ({getattr(task.get_coro(), '__qualname__', '?')})" for task in _others()]
+
+
+def _end(loop: VirtualLoop) -> None:
+    try:
+        if tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()

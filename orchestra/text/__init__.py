@@ -1,0 +1,1 @@
+"""Reading of plain text: quotes, keywords, arithmetic and numbers."""

@@ -1,0 +1,1 @@
+"""Numbers, dates, times, units and currencies in text."""

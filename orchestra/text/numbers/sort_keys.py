@@ -1,0 +1,352 @@
+"""Measures: what the cells of a column are put in order by, such as sums of money, times of a day, durations, dates and versions.
+
+A column is measured as one: what stands in it says whether `9.40` is a price or a time, `1.234` more than a thousand and `1/2/2024` in
+January, and the unit of most cells is that of all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
+
+from orchestra.text.numbers.months import MONTH_WORDS, month_of
+from orchestra.text.numbers.numerals import CURRENCY, LETTERS, MINUS, RUN, SCALE, SCALES, clear, even, named, negative, pointed, worth
+
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAYS: Final = "mon(?:day)?s? tue(?:s|sday|sdays)? wed(?:nesday)?s? thu(?:r|rs|rsday|rsdays)? fri(?:day)?s? sat(?:urday)?s? sun(?:day)?s?"
+GREAT: Final = {word: 10.0**power for word, power in SCALES.items() if word not in ("hundred", "lakh", "crore", "tn") and word[-1] != "s"}
+"""Words in the head of a column or in a limit that multiply its numbers: not those that are names of other things as well."""
+ABOVE, FROM, BELOW, UPTO = "above", "from", "below", "upto"
+BOUNDS: Final = (ABOVE, FROM, BELOW, UPTO)
+"""What a limit may be: `from` and `upto` are with it, `above` and `below` without."""
+_Kind: TypeAlias = Callable[[str], float | None]
+MAX_POWER = 256
+"""Powers of ten that are measured are below it."""
+LEAST_SHARE = 0.5
+"""Of a column's texts that a kind of measure must read."""
+
+_MONTH = rf"(?P<month>{MONTH_WORDS})\b\.?"
+_CLOCK = re.compile(r"(?:\w+ )?(?P<hour>\d{1,2})[:.h](?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?m\.?)?", re.IGNORECASE)
+_HOUR = re.compile(r"(?P<hour>1[0-2]|[1-9])\s*(?P<half>[ap]\.?m\.?)|(?:12 )?(?P<noon>noon|midday|midnight)", re.IGNORECASE)
+_DURATION = re.compile(
+    r"(?:(?P<hours>\d{1,6}(?P<share>[.,]\d{1,2})?)\s*(?:hours?|hrs?|h)(?![a-z])\.?)?\s*"
+    r"(?:(?P<minutes>\d{1,6})\s*(?:minutes?|mins?|m)?\b\.?)?",
+    re.IGNORECASE,
+)
+_IN_MINUTES = re.compile(r"\d\s*m(?:ins?|inutes?)?\b", re.IGNORECASE)
+_LAP = re.compile(r"(?P<minutes>\d{1,6})[:'′]\s*(?P<seconds>[0-5]\d(?:\.\d+)?)[\"″]?")
+_YEAR = r"(?P<year>\d{4}|['’]\d\d)"
+_DATES = tuple(
+    re.compile(one, re.IGNORECASE | re.ASCII)
+    for one in (
+        rf"(?:\w{{2,9}},? )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\.? {_MONTH},?(?: (?P<year>\d{{4}}))?",
+        rf"(?:\w{{2,9}},? )?{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:(?:,? |,)(?P<year>\d{{4}}))?",
+        rf"{_MONTH},?(?: (?P<year>\d{{4}}))?",
+        rf"{_MONTH}(?:[-–/]| ?['’])(?P<year>\d{{4}}|\d\d)",
+        rf"(?P<day>\d{{1,2}})[-–/]{_MONTH}(?:[-–/](?P<year>\d{{4}}|\d\d))?",
+        r"(?P<year>\d{4})(?P<mark>[-/.])(?P<number>\d{1,2})(?P=mark)(?P<day>\d{1,2})",
+        r"(?P<number>0?[1-9]|1[0-2])/(?P<year>(?:19|20)\d\d)",  # `7/1234` is a share
+        rf"(?:q(?P<quarter>[1-4])|h(?P<half>[12])),? {_YEAR}",
+        rf"(?:(?P<quarter>[1-4])q|(?P<half>[12])h),? ?{_YEAR}",
+        rf"{_YEAR}[ -]?(?:q(?P<quarter>[1-4])|h(?P<half>[12]))",
+        r"(?P<first>\d{1,2})[./](?P<second>\d{1,2})[./](?P<year>\d{2,4})",
+        r"(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>\d{4})",
+    )
+)
+_NUMERIC = _DATES[-2:]
+"""Dates of which the first number may be the day or the month."""
+_TIMED = re.compile(
+    r"(?P<date>.*?\w)(?:T|,? (?:at )?)(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d(?:\.\d{1,9})?))?"
+    r"(?: ?(?P<half>[ap])\.?m\.?)?(?: ?(?:Z|UTC|GMT))?(?: ?(?P<off>[-+])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?",
+    re.IGNORECASE | re.ASCII,
+)
+"""A date with a time of the day, and how far its clock is from that of Greenwich."""
+_DATED = re.compile(
+    rf"(?<![\w.,/-])(?:\d{{4}}([-/.])\d{{1,2}}\1\d{{1,2}}|\d{{1,2}}([-/.])\d{{1,2}}\2\d{{4}}"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?\.? (?:{MONTH_WORDS})\.?,? \d{{4}}|(?:{MONTH_WORDS})\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\d/-])",
+    re.IGNORECASE | re.ASCII,
+)
+"""A date among words, whose first digits are no number."""
+_DAY = re.compile("(" + _DAYS.replace(" ", "|") + r")\b.*", re.IGNORECASE)
+_NUMBER = re.compile(rf"(?P<parts>\d{{1,6}}['’′]\d{{1,2}}(?!\d))|(?P<digits>{RUN})")
+"""A number; minutes and seconds, such as `4'35`, are in the order of their digits."""
+_PRICE, _PRICED = re.compile(rf"{CURRENCY}[\s(]*[{MINUS}]?\s*$"), re.compile(rf"\s?(?:mm|[kmbKMB])\s?{CURRENCY}")
+"""What stands before a sum of money, and behind one with a letter."""
+_LETTER = re.compile(rf"(?P<letter>mm|[kmb])(?:(?![\w²³/])|(?={CURRENCY}))|\s(?P<apart>mm|[kmb])\s?{CURRENCY}?[\s+).]*$", re.IGNORECASE)
+_SCALED = re.compile(rf"[\s)+$€£¥]*(?:(?<=\d)-)?(?P<scale>{SCALE})(?!\w)(?:\s(?P<more>{SCALE})(?!\w))?", re.IGNORECASE)
+_LETTERED = re.compile(rf"[{MINUS}+~<>≈(]?\s?{RUN}(?P<letter>[kKMB]?)\+?\)?")
+"""A number and perhaps such a letter, and nothing else; a small `m` is a metre."""
+_VERSION = re.compile(r"v?(\d{1,3}(?:\.\d{1,3}){0,3})", re.IGNORECASE)
+_HOURS, _MINUTES = re.compile(r"\b(?:h|hrs?|hours?)\b", re.IGNORECASE), re.compile(r"\b(?:min|mins|minutes?)\b", re.IGNORECASE)
+"""Units of durations in the head of a column."""
+
+
+class Spelling(NamedTuple):
+    """How the numbers and the dates of a column are written, where one alone leaves it open."""
+
+    points: bool = False
+    """Whether points stand between thousands, and a comma is the decimal one."""
+    month_first: bool = False
+
+
+def spelling(texts: Sequence[str], *, sure: bool = False) -> Spelling:
+    """How texts are written, as those tell that leave nothing open; as an English book has it where none does. `sure` is asked of the texts
+    of other columns than that which is read."""
+    dates = [found for text in texts for form in _NUMERIC if (found := form.fullmatch(text.strip())) is not None]
+    month_first = any(int(one["second"]) > 12 for one in dates) and all(int(one["first"]) <= 12 for one in dates)
+    return Spelling(pointed(texts, sure=sure), month_first)
+
+
+def measures(column: Sequence[str], spelt: Spelling | None = None) -> list[float | None]:
+    """What each text of a column is put in order by, None for one that has no measure. All None where no kind reads half of them.
+
+    `spelt` is how it is written, where more than these texts tell that.
+    """
+    return _read(column, spelt or spelling(column))[1]
+
+
+def _read(column: Sequence[str], spelt: Spelling) -> tuple[_Kind | None, list[float | None]]:
+    """How a column is measured, and the measures."""
+    texts = [" ".join(even(text).split()) for text in column]
+    filled = [text for text in texts if any(letter.isalnum() for letter in text)]
+    readers: dict[_Kind, _Kind] = {kind: kind for kind in (_clock, _date, _lap, _duration, _day)}
+    readers[_duration] = partial(_duration, shares=any(_IN_MINUTES.search(text) for text in filled))
+    readers[_date] = partial(_date, month_first=spelt.month_first)
+    if any(named(text.lower().removeprefix("v")) for text in texts):
+        readers[_version] = _version
+    readers[_number] = partial(_number, points=spelt.points, lettered=_lettered(filled))
+    for kind, reader in readers.items():
+        read = [reader(text) if text in filled else None for text in texts]
+        enough = 0.9 if kind is not _number else LEAST_SHARE
+        if filled and sum(one is not None for one in read) >= max(1.0, enough * len(filled)):
+            return kind, read
+    return None, [None] * len(texts)
+
+
+def within(column: Sequence[str], limit: str, bound: str, head: str = "", spelt: Spelling | None = None) -> list[bool] | None:
+    """Which texts of a column are on the right side of a limit; one that has no measure is not.
+
+    `bound` is one of `BOUNDS`, `head` the column's, which may tell a unit (`Duration (min)`), `spelt` as for `measures`. None where the
+    limit is no measure of the column's kind: a time of the day beside prices.
+    """
+    column = [even(one) for one in column]
+    kind, read = _read(column, spelt := spelt or spelling(column))
+    text = " ".join(even(limit).lower().replace(" of ", " ").split())
+    if kind is None or bound not in BOUNDS:
+        return None
+    if kind is _date:
+        found = _to_the_day(column, text, spelt)
+    else:
+        late = text == "midnight" and bound in (BELOW, UPTO)  # the end of the day, and not its beginning
+        edge = _number_limit(column, text, head, spelt) if kind is _number else _limit(kind, column, "24:00" if late else text)
+        found = None if edge is None else (read, edge)
+    if found is None:
+        return None
+    values, edge = found
+    holds = {ABOVE: float.__gt__, FROM: float.__ge__, BELOW: float.__lt__, UPTO: float.__le__}[bound]
+    return [value is not None and holds(value, edge) for value in values]
+
+
+def _limit(kind: _Kind, column: Sequence[str], limit: str) -> float | None:
+    """What a limit is among times, durations, laps, versions and days of the week; None where it is none."""
+    if (clock := re.fullmatch(r"(\d{1,2})(?:\.([0-5]\d))?", limit)) is not None and kind is _clock:
+        hour = int(clock[1])
+        late = 0 < hour < 12 and all(value is None or value >= 720 for value in map(kind, column))  # “after 5” of an afternoon
+        return (hour + 12 * late) * 60.0 + int(clock[2] or 0) if hour <= 24 else None
+    if kind is _duration:
+        if (minutes := _minutes_of(limit)) is not None:
+            return minutes
+        if re.fullmatch(r"\d+(?:\.\d+)?", limit):  # in the unit of the cells
+            return float(limit) * (1 if any(re.search(r"\d\s*m|min", one) for one in column) else 60)
+    return kind(limit)
+
+
+def _number_limit(column: Sequence[str], limit: str, head: str, spelt: Spelling) -> float | None:
+    """What a limit is among numbers; None where it is none, as a time of the day."""
+    if _clock(limit) is not None or _date(limit) is not None:
+        return None
+    lettered = _lettered(column)
+    known = [abs(value) for one in column if (value := _number(one, points=spelt.points, lettered=lettered)) is not None]
+    if (minutes := _minutes_of(limit)) is not None:
+        hours = _HOURS.search(head) or (not _MINUTES.search(head) and "h" in limit and max(known, default=0.0) <= 24)
+        return minutes / 60 if hours else minutes
+    edge = _number(limit, points=spelt.points and "," not in limit)  # an English question has commas between thousands, to any table
+    stated, great = _great(head), _great(limit)
+    if edge is None or not known:
+        return edge
+    units = {_times(one, found, lettered=lettered) for one in column if (found := _NUMBER.search(one)) is not None}
+    if units != {1.0} or _great("\n".join(column)) > 1:  # the cells say their unit, and “over 5” of millions leaves it out
+        bare = len(units) == 1 and not re.search("[a-z]", limit)
+        return edge * min(units) if bare and edge * 10 < min(known) <= edge * min(units) * 10 else edge
+    if stated > 1 and great > 1:
+        return edge / stated
+    if edge <= max(known):
+        return edge
+    for unit in (stated, great):  # “60 thousand” of figures in thousands, where nothing is as much
+        if unit > 1 and min(known) / 10 <= edge / unit <= max(known) * 10:
+            return edge / unit
+    return edge
+
+
+def _great(text: str) -> float:
+    """How much a unit in a text multiplies by, 1 without one."""
+    return next((by for word, by in GREAT.items() if re.search(rf"(?<![a-z]){word}s?\b", text, re.IGNORECASE)), 1.0)
+
+
+def _minutes_of(text: str) -> float | None:
+    """The minutes of a duration with a unit, as “1.5 hours”."""
+    if (found := re.fullmatch(r"(\d[\d,]{0,9}(?:\.\d{1,9})?) ?(h(?:(?:ou)?rs?)?|min(?:ute)?s?)", text)) is not None:
+        return float(found[1].replace(",", "")) * (60 if found[2].startswith("h") else 1)
+    return _duration(text)
+
+
+def _to_the_day(column: Sequence[str], limit: str, spelt: Spelling) -> tuple[list[float | None], float] | None:
+    """The dates of a column and a limit, both to the day, month or year that the limit has."""
+    month_first = spelt.month_first or spelling([*column, limit]).month_first
+    if _dated(limit)[1] is not None and (exact := _date(limit, month_first=month_first)) is not None:
+        return [_date(" ".join(one.split()), month_first=month_first) for one in column], exact
+    edge = (int(limit), 0, 0) if re.fullmatch(r"(?:19|20)\d\d", limit) else _calendar(limit, month_first=month_first)
+    dates = [_calendar(_dated(" ".join(one.split()))[0], month_first=month_first) for one in column]
+    years = {one[0] for one in dates if one is not None}
+    if edge is None or (not edge[0] and len(years) > 1) or (edge[0] and years == {0}):
+        return None
+
+    def to(date: tuple[int, int, int]) -> float:
+        year, month, day = date
+        return (year * 372.0 if edge[0] else 0.0) + (month * 31.0 if edge[1] else 0.0) + (day if edge[2] else 0.0)
+
+    return [None if one is None else to(one) for one in dates], to(edge)
+
+
+def extremes(column: Sequence[str], *, most: bool, spelt: Spelling | None = None) -> list[int]:
+    """Where in a column the largest measure stands, or the smallest; several where they are equal, none where nothing has a measure."""
+    known = [(value if most else -value, at) for at, value in enumerate(measures(column, spelt)) if value is not None]
+    top = max(known)[0] if known else None
+    return [at for value, at in known if value == top]
+
+
+def _clock(text: str) -> float | None:
+    found = _CLOCK.fullmatch(text)
+    if found is not None:
+        if not (":" in text or found["half"]):
+            return None  # a number, which is in the same order, or a duration
+        return _minutes(int(found["hour"]), int(found["minute"]), found["half"]) + int(found["second"] or 0) / 60
+    if (found := _HOUR.fullmatch(text)) is None:
+        return None
+    return _minutes(int(found["hour"]), 0, found["half"]) if found["hour"] else (0.0 if found["noon"].lower() == "midnight" else 720.0)
+
+
+def _minutes(hour: int, minute: int, half: str | None) -> float:
+    if half is not None:
+        hour = hour % 12 + (12 if half.lower().startswith("p") else 0)
+    return float(hour * 60 + minute)
+
+
+def _date(text: str, *, month_first: bool = False) -> float | None:
+    """Days of a calendar in which every month has 31; the time of the day is a part of one."""
+    day, minutes = _dated(text)
+    found = _calendar(day, month_first=month_first)
+    return None if found is None else found[0] * 372.0 + found[1] * 31.0 + found[2] + (minutes or 0.0) / 1440
+
+
+def _dated(text: str) -> tuple[str, float | None]:
+    """A text without the time of the day at its end, and that time in minutes, at Greenwich where it says how far from there it is."""
+    if (found := _TIMED.fullmatch(text)) is None:
+        return text, None
+    minutes = _minutes(int(found["hour"]), int(found["minute"]), found["half"]) + float(found["second"] or 0) / 60
+    off = int(found["hours"] or 0) * 60 + int(found["minutes"] or 0)
+    return found["date"], minutes + (off if found["off"] == "-" else -off)
+
+
+def _calendar(text: str, *, month_first: bool = False) -> tuple[int, int, int] | None:
+    """Year, month and day of a date, 0 for what it leaves out; None for what is in no calendar."""
+    for form in _DATES:
+        if (found := form.fullmatch(text)) is None:
+            continue
+        said = found.groupdict()
+        day: int | None
+        if form in _NUMERIC:
+            day, month = (int(said[name]) for name in (("second", "first") if month_first else ("first", "second")))
+            if month > 12 >= day:
+                day, month = month, day
+        else:
+            number = int(said.get("number") or int(said.get("quarter") or 0) * 3 or int(said.get("half") or 0) * 6)
+            month = month_of(said["month"]) if said.get("month") else number
+            day = int(said["day"]) if said.get("day") else None
+        if not 1 <= month <= 12 or not (day is None or 1 <= day <= 31):
+            return None
+        year = int((said["year"] or "0").strip("'’"))
+        year += 0 if not said["year"] or year >= 100 else 2000 if year < 50 else 1900
+        return year, month, day or 0
+    return None
+
+
+def _lap(text: str) -> float | None:
+    found = _LAP.fullmatch(text)
+    return None if found is None or "." not in text else int(found["minutes"]) * 60 + float(found["seconds"])
+
+
+def duration(text: str) -> tuple[str, str] | None:
+    """The digits of a duration's hours and of its minutes, one of which may be empty; None for what is none."""
+    found = _DURATION.fullmatch(text)
+    if found is None or not (found["hours"] or (found["minutes"] and not text.isdigit() and not text.endswith("M"))):
+        return None  # of `5M` there are millions
+    return (found["hours"] or "").replace(",", "."), found["minutes"] or ""
+
+
+def _duration(text: str, *, shares: bool = False) -> float | None:
+    """The minutes of a duration; with `shares` of `1.5 h` too, which is a number where nothing stands in minutes."""
+    found = duration(text)
+    if found is None or ("." in found[0] and not shares):
+        return None
+    return float(found[0] or 0) * 60 + int(found[1] or 0)
+
+
+def _day(text: str) -> float | None:
+    found = _DAY.fullmatch(text)
+    return None if found is None else float(DAYS.index(found[1][:3].lower()))
+
+
+def _version(text: str) -> float | None:
+    """A version or an address: `3.9` is before `3.10.1`."""
+    found = _VERSION.fullmatch(text)
+    if found is None:
+        return None
+    parts = [int(part) for part in found[1].split(".")]
+    return float(sum(part * 1000 ** (3 - at) for at, part in enumerate(parts)))
+
+
+def _number(text: str, *, points: bool = False, lettered: bool = False) -> float | None:
+    """What a number says; None for a list of several, such as `1,2,3`, for a version and for a date among words."""
+    found = _NUMBER.search(text)
+    if found is None or any(date.start() <= found.start() < date.end() for date in _DATED.finditer(text)):
+        return None
+    if found["parts"]:  # feet and inches too: those under ten come before
+        first, second = re.split(r"['’′]", found[0])
+        value = int(first) * 100.0 + int(second)
+    elif clear(found[0], points=points) and abs(exact := worth(found[0], points=points)[0]) < 10**MAX_POWER:
+        value = float(exact)
+    else:
+        return None
+    value *= _times(text, found, lettered=lettered)
+    return -value if negative(text[: found.start()], text[found.end() :]) else value
+
+
+def _times(text: str, found: re.Match[str], *, lettered: bool) -> float:
+    """What the word or the letter behind a number multiplies it by."""
+    rest = text[found.end() :]
+    letter = _LETTER.match(rest)
+    if letter is not None and ((lettered and letter["letter"]) or _PRICE.search(text[: found.start()]) or _PRICED.match(rest)):
+        return 10.0 ** LETTERS[(letter["letter"] or letter["apart"]).lower()]
+    scaled = _SCALED.match(text, found.end())
+    return 1.0 if scaled is None else 10.0 ** (SCALES[scaled["scale"].lower()] + SCALES.get((scaled["more"] or "").lower(), 0))
+
+
+def _lettered(column: Sequence[str]) -> bool:
+    """Whether letters glued to the numbers of a column multiply them: all have one, or those that have none stand beside thousands."""
+    numbers = [text for text in column if _NUMBER.search(text)]
+    found = [one for text in numbers if (one := _LETTERED.fullmatch(text.strip())) is not None]
+    letters = {one["letter"].lower() for one in found}
+    return bool(found) and len(found) == len(numbers) and ("" not in letters or "k" in letters)

@@ -1,0 +1,236 @@
+"""Quotes: where a text stands in a source, whatever its case, its spacing and its Unicode form.
+
+Two texts are the same here if their foldings are: NFKC, casefold, NFKC again (Unicode 16, section 3.13, `NFKC_Casefold`
+without its removal of ignorable characters), runs of white space as one space, none at the ends.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from orchestra.core.protocols import Source
+from orchestra.text.keywords import UNSPACED, WORD, content, within
+from orchestra.text.negations import is_cut_negation, is_negated
+
+NEAR = 0.95
+"""Share of a quote's words, in order, that make it a near match (VERIFICATION, V0)."""
+MAX_MARKS = 64
+"""Characters that are folded together at most: twice what a letter has of marks in stream-safe text (UAX #15, section 13)."""
+_SPACE = re.compile(r"\s")
+_GAP = re.compile(r"\s\s")
+MAX_WORK = 4_000_000
+"""Cells of the word comparison that are filled at most; beyond it no near match is looked for."""
+MAX_TRIES = 100
+"""Places of a quote that are tried, however long it is; of a short one as many as `MAX_WORK` allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a quote stands: `sources[source].text[start:end]`, in characters."""
+
+    source: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A folded text; `starts[i]` and `ends[i]` say which characters of the original became its character `i`."""
+
+    text: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+
+Fits: TypeAlias = Callable[[str, int, int], bool]
+"""Whether a quote may stand between two places of a text."""
+
+
+def anywhere(text: str, start: int, end: int) -> bool:
+    """A quote may stand at every place."""
+    return True
+
+
+def is_whole(text: str, start: int, end: int) -> bool:
+    """Whether a part of a text begins and ends where words and numbers do: `5 %` is no such part of `15 %`."""
+    return not (within(text, start) or within(text, end))
+
+
+def is_affirmed(text: str, start: int, end: int) -> bool:
+    """The same, and it is not cut from a negation: `made of wood` is not affirmed in `not made of wood`."""
+    return is_whole(text, start, end) and not (is_negated(text, start) or is_cut_negation(text, end))
+
+
+def find(quote: str, sources: tuple[Source, ...], *, whole: bool = False, affirmed: bool = False) -> Span | None:
+    """The first place where a quote stands: letter by letter where there is one, else in its folded form.
+
+    With `whole` it is cut out of no word and no number, and with `affirmed` not from a negation either.
+    """
+    fits = is_affirmed if affirmed else is_whole if whole else anywhere
+    trimmed = quote.strip()
+    if not trimmed:
+        return None
+    for index, source in enumerate(sources):
+        if (at := _letter_by_letter(trimmed, source.text, fits)) >= 0:
+            return Span(index, at, at + len(trimmed))
+    wanted = fold(trimmed).text.strip(" ")
+    if not wanted:
+        return None
+    for index, source in enumerate(sources):
+        if span := _folded_span(wanted, fold(source.text), source.text, fits):
+            return Span(index, *span)
+    return None
+
+
+def _places(wanted: str, text: str) -> Iterator[int]:
+    """Where a text stands in another. Only so many places are tried of a long one, which may stand half in all of them."""
+    at = text.find(wanted)
+    for _ in range(max(MAX_TRIES, MAX_WORK // len(wanted))):
+        if at < 0:
+            return
+        yield at
+        at = text.find(wanted, at + 1)
+
+
+def _letter_by_letter(wanted: str, text: str, fits: Fits) -> int:
+    """Where a text stands in another, and is not followed by a mark that would make its last letter another one; -1 for nowhere."""
+    for at in _places(wanted, text):
+        end = at + len(wanted)
+        if not fits(text, at, end):
+            continue
+        after = text[end : end + 1]
+        if not after or after.isascii() or not _joins(wanted[-1], after):
+            return at
+    return -1
+
+
+def _folded_span(wanted: str, folded: Folded, text: str, fits: Fits) -> tuple[int, int] | None:
+    for at in _places(wanted, folded.text):
+        start, end = folded.starts[at], folded.ends[at + len(wanted) - 1]
+        if not fits(text, start, end):
+            continue
+        if fold(text[start:end]).text.strip(" ") == wanted:  # not so in the midst of a ligature
+            return start, end
+    return None
+
+
+def fold(text: str) -> Folded:
+    """A text's folding, with the way back."""
+    if text.isascii() and _GAP.search(text) is None:  # letter for letter, as most texts of a megabyte are
+        return Folded(_SPACE.sub(" ", text.lower()), range(len(text)), range(1, len(text) + 1))
+    out: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for start, end in _segments(text):
+        for char in _fold_segment(text[start:end]):
+            if not char.isspace():
+                out.append(char)
+                starts.append(start)
+                ends.append(end)
+            elif out and out[-1] == " ":
+                ends[-1] = end
+            else:
+                out.append(" ")
+                starts.append(start)
+                ends.append(end)
+    return Folded("".join(out), tuple(starts), tuple(ends))
+
+
+def _fold_segment(segment: str) -> str:
+    if segment.isascii():
+        return segment.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", segment).casefold())
+
+
+def _segments(text: str) -> Iterator[tuple[int, int]]:
+    """Pieces that normalise alone as they do together: a character with what composes or reorders with it."""
+    if text.isascii():
+        yield from ((index, index + 1) for index in range(len(text)))
+        return
+    start = 0
+    for index in range(1, len(text)):
+        # Only so much of the text is looked at, for marks without end would be sorted, and copied, again and again.
+        if text[index].isascii() or index - start >= MAX_MARKS or not _joins(text[start:index], text[index]):
+            yield start, index
+            start = index
+    if text:
+        yield start, len(text)
+
+
+def _joins(before: str, char: str) -> bool:
+    if unicodedata.combining(unicodedata.normalize("NFKD", char)[0]):
+        return True
+    together = unicodedata.normalize("NFKC", before + char)
+    return together != unicodedata.normalize("NFKC", before) + unicodedata.normalize("NFKC", char)
+
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def nearness(quote: str, sources: tuple[Source, ...]) -> float:
+    """The share of a quote's words that stand, in their order, in one stretch of a source half as long again: 0 to 1.
+
+    Word-level longest common subsequence over windows; 0 where it cannot reach `NEAR`, or where the comparison would be too large.
+    """
+    wanted = _WORD.findall(fold(quote).text)
+    if not wanted:
+        return 0.0
+    width, step = len(wanted) + len(wanted) // 2 + 1, max(1, len(wanted) // 4)
+    best = 0
+    for source in sources:
+        words = _WORD.findall(fold(source.text).text)
+        if (len(words) // step + 1) * width * len(wanted) > MAX_WORK:
+            continue
+        common = set(wanted)
+        for at in range(0, max(1, len(words) - width + step), step):
+            window = words[at : at + width]
+            if sum(word in common for word in window) >= max(best + 1, NEAR * len(wanted)):  # an upper bound that saves most of the work
+                best = max(best, _common(wanted, window))
+    return best / len(wanted)
+
+
+def _common(left: list[str], right: list[str]) -> int:
+    """Length of the longest common subsequence."""
+    row = [0] * (len(right) + 1)
+    for a in left:
+        diagonal = 0
+        for j, b in enumerate(right, 1):
+            diagonal, row[j] = row[j], diagonal + 1 if a == b else max(row[j], row[j - 1])
+    return row[-1]
+
+
+_FUNCTION_WORDS = frozenset(
+    WORD.findall(
+        "he she they we you i me him her us them my your our his no not but if so than then there these those been being can could would "
+        "should may might must shall about into over under after before also very such some any each all other more most one "
+        "la le les des du un une et ou der das ein eine und el los las y lo gli il di e o os het een van ett och det en og som que qui"
+    )
+)
+"""Words that carry no more than the stop words do, where a quote is to bear out what stands beside it."""
+_STRONG = re.compile(f"\\d|[^\\W\\d_]{{2,}}|[{UNSPACED}]")
+
+
+def says_something(quote: str, answers: Sequence[str]) -> bool:
+    """Whether a quote has a word that can bear out an answer beside it, or is the answer itself and more than a stop word.
+
+    `answers` are the texts beside it; where there are none, the quote is the answer. A name in capitals, such as `The Who`, is an answer.
+    """
+    words = content(quote)
+    if any(_STRONG.search(word) for word in words - _FUNCTION_WORDS):
+        return True
+    wanted = fold(quote).text.strip(" ")
+    if answers and not any(fold(answer).text.strip(" ") == wanted for answer in answers):
+        return False
+    return bool(words) or _is_name(quote)
+
+
+def _is_name(quote: str) -> bool:
+    """Whether stop words are written as a name: all with capitals, and more than one letter or word in all: `WHO`, `The Who`."""
+    words = WORD.findall(quote)
+    if len(words) == 1:
+        return len(words[0]) > 1 and words[0].isupper()
+    return bool(words) and all(word[0].isupper() for word in words)

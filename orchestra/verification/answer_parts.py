@@ -1,0 +1,147 @@
+"""Parts: what can be taken out of an answer by itself, and the answer without some of them. Pure.
+
+A text that stands in a list goes with the element that holds it, the innermost one; any other text goes sentence by sentence. What claims
+nothing (`orchestra.verification.entailment.claims`) is no part, and stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from orchestra.core.events import Dropped, Verdict
+from orchestra.schema.fields import Schema
+from orchestra.verification.entailment import Claim, claiming
+
+Steps: TypeAlias = tuple[str | int, ...]
+_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|(?<!\s)\s*\n\s*")
+_SHORT = re.compile(
+    r"(?:^|[\s(])(?:[A-Za-z]|Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Inc|Ltd|Co|No|Nos|Fig|Vol|Art|vs|cf|ca|approx|etc|e\.g|i\.e|[A-Z]\.[A-Z])\.$"
+)
+"""What ends in a full stop that ends no sentence: initials and abbreviations of English."""
+_MARKER = re.compile(r"[\s#*>(-]*(?:\d{1,3}(?:\.\d{1,3})*|[ivxlIVXL]{1,5})\.[*)]*\s+")
+"""What a list is numbered with: no sentence, but the beginning of one."""
+_LOOKED_AT = 24
+"""Characters before the end of a sentence that are looked at."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A part of a value: the way to it, what it claims, and of a sentence its place in the text."""
+
+    steps: Steps
+    claims: tuple[Claim, ...]
+    start: int | None = None
+    end: int | None = None
+
+    @property
+    def text(self) -> str:
+        """What it claims, as one text."""
+        return "; ".join(claim.text for claim in self.claims)
+
+    def dropped(self, reason: str, score: float | None) -> Dropped:
+        """The part, taken out."""
+        return Dropped(self.steps, self.text, reason, score, self.start, self.end)
+
+
+def parts(value: Any, schema: Schema) -> list[Part]:
+    """The parts of a value, in its order; an element stands where its first text does."""
+    found: list[Part] = []
+    elements: dict[Steps, int] = {}
+    for field in claiming(value, schema):
+        inside = max((at for at, step in enumerate(field.steps) if isinstance(step, int)), default=-1)
+        if inside < 0:
+            for start, end in sentences(field.value):
+                found.append(Part(field.steps, (Claim(field.value[start:end].strip(), field.path),), start, end))
+            continue
+        steps, claim = field.steps[: inside + 1], Claim(field.value, field.path)
+        if (known := elements.get(steps)) is None:
+            elements[steps] = len(found)
+            found.append(Part(steps, (claim,)))
+        else:
+            found[known] = Part(steps, (*found[known].claims, claim))
+    return found
+
+
+def sentences(text: str) -> Iterator[tuple[int, int]]:
+    """The sentences of a text, each with the white space behind it: from one's beginning to the next one's."""
+    begin = 0
+    for match in _END.finditer(text):
+        end = match.end()
+        if end == len(text) or _goes_on(text, begin, match):
+            continue
+        yield begin, end
+        begin = end
+    if text[begin:].strip():
+        yield begin, len(text)
+
+
+def _goes_on(text: str, begin: int, match: re.Match[str]) -> bool:
+    """Whether a sentence from `begin` on has not ended with a mark, or has not begun."""
+    start, end = match.span()
+    if (start == begin and match[0].isspace()) or (start - begin <= _LOOKED_AT and _MARKER.fullmatch(text, begin, end)):
+        return True
+    if "\n" in match[0]:
+        return False
+    return text[end].islower() or _SHORT.search(text[max(begin, start - _LOOKED_AT) : end].rstrip()) is not None
+
+
+class Rest(msgspec.Struct, frozen=True):
+    """What is left of a value: itself, and the new way to each element that has moved up, by its old one."""
+
+    value: Any
+    moved: Mapping[Steps, Steps]
+
+    def path(self, steps: Steps) -> Steps:
+        """The way to a part of the old value in the new one."""
+        for length in range(len(steps), 0, -1):
+            if (new := self.moved.get(steps[:length])) is not None:
+                return (*new, *steps[length:])
+        return steps
+
+
+def without(value: Any, dropped: Iterable[Dropped]) -> Rest:
+    """A value without what was dropped. A text without any sentence left is null."""
+    gone: dict[Steps, list[tuple[int, int]]] = {}
+    for one in dropped:
+        spans = gone.setdefault(one.steps, [])
+        if one.start is not None and one.end is not None:
+            spans.append((one.start, one.end))
+    moved: dict[Steps, Steps] = {}
+    return Rest(_left(value, (), (), gone, moved), moved)
+
+
+def rest(value: Any, verdicts: Iterable[Verdict]) -> Any:
+    """What is left of an accepted value: itself, where no check has dropped a part."""
+    dropped = [one for verdict in verdicts for one in verdict.dropped]
+    return without(value, dropped).value if dropped else value
+
+
+def _left(value: Any, old: Steps, new: Steps, gone: Mapping[Steps, list[tuple[int, int]]], moved: dict[Steps, Steps]) -> Any:
+    if isinstance(value, str):
+        return _spoken(value, gone[old]) if gone.get(old) else value
+    if isinstance(value, Mapping):
+        return {name: _left(part, (*old, name), (*new, name), gone, moved) for name, part in value.items()}
+    if not isinstance(value, Sequence):
+        return value
+    kept: list[Any] = []
+    for index, part in enumerate(value):
+        before = (*old, index)
+        if before in gone and not gone[before]:
+            continue
+        here = (*new, len(kept))
+        moved[before] = here
+        kept.append(_left(part, before, here, gone, moved))
+    return kept
+
+
+def _spoken(text: str, spans: Sequence[tuple[int, int]]) -> str | None:
+    """A text without some of its sentences."""
+    kept, at = [], 0
+    for start, end in sorted(spans):
+        kept.append(text[at:start])
+        at = max(at, end)
+    rest = "".join([*kept, text[at:]]).strip()
+    return rest or None

@@ -1,0 +1,1 @@
+"""Certificates: statistical guarantees for accepted outputs, and their files."""

@@ -1,0 +1,94 @@
+"""The log of attempts beside a certificate: which rows an agent was tested on for a promise, and what came of it. Pure.
+
+Who tests again on rows that were tested before has another chance to be lucky. So the tests of the same rows have delta together: the log
+tells which one the next is. Lines of JSON with a chain of digests, as the log of audits has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from orchestra.core.errors import InputError, Place
+from orchestra.schema.strict_json import canonical, digest
+from orchestra.verification.certificates.certify import Certification, Certified, TooLittle
+from orchestra.verification.certificates.row_fingerprints import Marks, Rows
+
+FILE, OF_CLAIMS = "attempts.jsonl", "claims_attempts.jsonl"
+MAX_BYTES = 64 << 20
+FORMAT = "orchestra/attempts/v1"
+"""Where the chain of digests begins."""
+Came: TypeAlias = Literal["certified", "too little", "infeasible"]
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A test of rows for a promise."""
+
+    at: str
+    """UTC, ISO 8601."""
+    data: str
+    """The name of the rows, and the marks that they are known again by."""
+    marks: Marks
+    tested: str
+    """Digest of the answers, their scores, and the terms: the same once more is no other attempt."""
+    alpha: float
+    delta: float
+    number: int
+    """Which one of these rows it is."""
+    came: Came
+    digest: str = ""
+    """Of the digest of the line before and of everything else in this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log's lines, and how many of the file's bytes they are: a last line without its end was cut off when it was written."""
+
+    lines: tuple[Attempt, ...] = ()
+    size: int = 0
+
+    @classmethod
+    def read(cls, data: bytes, place: Place) -> Log:
+        """Of a file's bytes. Raises `InputError` V025 for a line that is none, or that was changed."""
+        size, lines = data.rfind(b"\n") + 1, list[Attempt]()
+        if len(data) > MAX_BYTES:
+            raise _unfit(f"it has more than {MAX_BYTES >> 20} MiB", place)
+        for number, text in enumerate(data[:size].split(b"\n")[:-1], 1):
+            here = Place(place.file, number)
+            try:
+                line = msgspec.json.decode(text, type=Attempt)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise _unfit(f"line {number} is no attempt: {error}", here) from error
+            if line != _chained(lines, line):
+                raise _unfit(f"line {number}, or the one before it, was changed since it was written", here)
+            lines.append(line)
+        return cls(tuple(lines), size)
+
+    def number(self, rows: Rows) -> int:
+        """Which attempt on these rows the next one is."""
+        return 1 + sum(rows.share((), line.marks) for line in self.lines)
+
+    def same(self, tested: str) -> Attempt | None:
+        """The attempt that was this very test; None where none was."""
+        return next((line for line in self.lines if line.tested == tested), None)
+
+    def following(self, line: Attempt) -> bytes:
+        """A line as it follows on these, as it stands in the file."""
+        return msgspec.json.encode(_chained(self.lines, line)) + b"\n"
+
+
+def came(found: Certification) -> Came:
+    """What a test came to."""
+    outcome = found.outcome
+    return "certified" if isinstance(outcome, Certified) else "too little" if isinstance(outcome, TooLittle) else "infeasible"
+
+
+def _chained(before: list[Attempt] | tuple[Attempt, ...], line: Attempt) -> Attempt:
+    bare = {**msgspec.to_builtins(line), "digest": ""}
+    return msgspec.structs.replace(line, digest=digest(canonical([before[-1].digest if before else FORMAT, bare])))
+
+
+def _unfit(why: str, place: Place) -> InputError:
+    return InputError("V025", f"the log of attempts cannot be relied on: {why}", place=place, hint="restore the file from a copy")

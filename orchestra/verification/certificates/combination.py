@@ -1,0 +1,154 @@
+"""The file `combination.json`: what several checks say as one probability that the value is right, fitted to rows of one agent. Pure.
+
+    z = bias + Σ weight · log(p / (1 - p)) + (passed where the check passes, failed where it does not),  p the score of a check
+
+and the score is read off the steps of an isotonic regression at z, straight between them; where there are none it is 1 / (1 + exp(-z)).
+The weights are those of a logistic regression with an L2 penalty; without labels `passed` and `failed` are by the model of Dawid and
+Skene (1979, *Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm*).
+`orchestra.learn.certification.combination` fits both.
+The file is JSON beside the card: numbers, and nothing that runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import msgspec
+
+from orchestra.core.events import Verdict
+from orchestra.verification.certificates.file import Bonds, Count
+from orchestra.verification.certificates.row_fingerprints import Marks
+from orchestra.verification.certificates.sealed import Sealed
+from orchestra.verification.custom_checks import asked
+from orchestra.verification.verdict import FAIL, PASS
+
+FILE = "combination.json"
+LEAST = 1e-6
+"""A probability below which none is counted, and above 1 minus which none is."""
+
+
+class Voice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much one check counts."""
+
+    check: str
+    weight: float = 0.0
+    """Of the log-odds of its score."""
+    passed: float = 0.0
+    failed: float = 0.0
+
+    def says(self, verdict: Verdict) -> float:
+        """What it adds."""
+        return self.weight * odds(verdict.score) + (self.passed if verdict.outcome == PASS else self.failed)
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A point of the isotonic regression: the share of right ones at a sum."""
+
+    at: float
+    share: float
+
+
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The rows that it was fitted on."""
+
+    name: str
+    digest: str
+    rows: Count
+    """Those that could be combined: no deterministic check failed, and none could not tell."""
+    right: Count
+    """How many of these are right; 0 where nobody said so."""
+    seed: int
+    metrics: tuple[str, ...] = ()
+    """What told right answers from wrong ones; none where nobody said so."""
+    marks: Marks | msgspec.UnsetType = msgspec.UNSET
+    """Of their inputs, a sample: by which they are known again among others. Not there in files of before."""
+
+
+class Combination(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the file says."""
+
+    file: ClassVar[str] = FILE
+    what: ClassVar[str] = "combination"
+    made_by: ClassVar[str] = "orchestra learn combine AGENT --data FILE"
+
+    format: Literal["orchestra/combination/v1"] = "orchestra/combination/v1"
+    method: Literal["regression", "dawid-skene"]
+    checks: tuple[str, ...]
+    """The checks of the node, in their order of names. Those without a voice must pass, or not fail, and count no further."""
+    bias: float
+    voices: tuple[Voice, ...]
+    steps: tuple[Step, ...] = ()
+    data: Data
+    bonds: Bonds
+    judges: Mapping[str, Bonds] = {}
+    """Of the agents and tools that its checks ask, by name, and as `tool(NAME)`."""
+    made: str
+    """UTC, ISO 8601."""
+
+    def of(self, verdicts: Sequence[Verdict]) -> float | None:
+        """The score in [0, 1]: 0 where a deterministic check fails, None where one cannot tell, or was not asked."""
+        if any(map(denies, verdicts)):
+            return 0.0
+        said = {one.check: one for one in verdicts if one.outcome in (PASS, FAIL)}
+        if len(said) < len(verdicts) or not said.keys() >= set(self.checks):
+            return None
+        total = self.bias + sum(voice.says(said[voice.check]) for voice in self.voices)
+        return settled(self.steps, total) if self.steps else logistic(total)
+
+    def told(self, verdicts: Sequence[Verdict]) -> str:
+        """What each check that has a voice says, in words."""
+        said = {one.check: one for one in verdicts}
+        return ", ".join(f"{voice.check} {said[voice.check].score:.3g}" for voice in self.voices if voice.check in said)
+
+    @property
+    def command(self) -> str:
+        """What makes a new one."""
+        return f"orchestra learn combine {self.agent} --data FILE --checks '{','.join(self.checks)}'"
+
+    def changed(self, bonds: Bonds, judges: Mapping[str, Bonds]) -> list[str]:
+        """What is not what it was, in words."""
+        found = self.bonds.changed(bonds)
+        for name, was in self.judges.items():
+            theirs = [what for what in was.changed(judges[name]) if what != "the code of the checks"]
+            if asked(name):  # a tool has neither card nor arrays
+                theirs = ["its types or code"] if theirs else []
+            found += [f"{what.removeprefix('its ').removeprefix('the ')} of {name}" for what in theirs]
+        return found
+
+    def unsound(self) -> str:
+        """Why it is no combination of its checks; empty where it is one."""
+        if not {voice.check for voice in self.voices} <= set(self.checks):
+            return "it weighs a check that is none of its own"
+        places, shares = [step.at for step in self.steps], [step.share for step in self.steps]
+        if sorted(places) != places or sorted(shares) != shares or not all(0 <= share <= 1 for share in shares):
+            return "its steps do not rise from 0 to 1"
+        return ""
+
+
+def denies(verdict: Verdict) -> bool:
+    """Whether a verdict alone refuses the value, whatever the others say: a check that asks nobody fails."""
+    return verdict.outcome == FAIL and verdict.deterministic
+
+
+def odds(probability: float) -> float:
+    """Log-odds, within those of `LEAST`."""
+    clipped = min(1 - LEAST, max(LEAST, probability))
+    return math.log(clipped / (1 - clipped))
+
+
+def logistic(total: float) -> float:
+    """The probability of log-odds."""
+    return 1 / (1 + math.exp(-total)) if total > -700 else 0.0
+
+
+def settled(steps: Sequence[Step], total: float) -> float:
+    """The share at a sum: straight between two steps, and that of the first or the last beyond them."""
+    if total <= steps[0].at:
+        return steps[0].share
+    for low, high in pairwise(steps):
+        if total < high.at:
+            return low.share + (high.share - low.share) * (total - low.at) / (high.at - low.at)
+    return steps[-1].share

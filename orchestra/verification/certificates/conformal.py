@@ -1,0 +1,220 @@
+"""Conformal factuality: from which score a part of an answer is kept, so that all that is kept is right in most answers. Pure.
+
+Back-off of V6 in VERIFICATION (Mohri and Hashimoto 2024, *Language Models with Conformal Factuality Guarantees*,
+https://arxiv.org/abs/2402.10978, section 3): the risk of an answer is the highest score of a wrong part of it, and tau the
+ceil((n + 1)(1 - alpha))-th smallest risk of n answers. Parts that score tau or less are dropped. A next answer that is exchangeable with
+those n has a risk of at most tau with a probability of at least 1 - alpha, and then nothing wrong of it is kept: ties only help. The
+probability is over the draw of the n answers and of the next one; there is no delta.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+from orchestra.core.errors import InputError
+
+CALIBRATION = 0.7
+"""The share of answers that calibrate; the rest judges."""
+ROUNDS = 200
+"""Resplits of one check."""
+
+
+class Part(NamedTuple):
+    """A part of an answer: its score in [0, 1], None where it is kept at no threshold, and whether it is wrong."""
+
+    score: float | None
+    wrong: bool
+
+
+class Answer(NamedTuple):
+    """An answer of several parts, each judged."""
+
+    id: str
+    parts: tuple[Part, ...]
+
+    @property
+    def risk(self) -> float:
+        """The highest score of a wrong part; minus infinity where nothing wrong could be kept."""
+        return max((part.score for part in self.parts if part.wrong and part.score is not None), default=-math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a threshold keeps of some answers."""
+
+    answers: int
+    parts: int
+    """Of all of them, and how many are kept."""
+    kept: int
+    broken: int
+    """Answers of which something wrong is kept."""
+    empty: int
+    """Answers with parts of which nothing is kept: they are withheld."""
+    wrong: int
+    """Parts that are kept and wrong."""
+
+    @property
+    def share(self) -> float:
+        """The share of parts that are kept."""
+        return self.kept / self.parts if self.parts else 0.0
+
+    @property
+    def violated(self) -> float:
+        """The share of answers of which something wrong is kept."""
+        return self.broken / self.answers if self.answers else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resplits:
+    """What became of the promise when the answers were divided anew: it is about the mean, for each division is a draw of its own."""
+
+    rounds: int
+    violated: float
+    """The mean share of the rest of which something wrong was kept."""
+    kept: float
+    """The mean share of parts that were kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Factuality:
+    """What was found out about some answers. `threshold` is the least score that is kept; None where nothing can be promised, or kept."""
+
+    alpha: float
+    seed: int
+    answers: int
+    calibration: int
+    needed: int
+    """Answers that must calibrate at the very least."""
+    threshold: float | None
+    reason: str
+    """Why there is none; empty where there is."""
+    everything: Kept
+    """What stands in the answers before anything is dropped."""
+    calibrated: Kept | None = None
+    judged: Kept | None = None
+    """What is kept of the answers that did not calibrate."""
+    resplits: Resplits | None = None
+
+
+def needed(alpha: float) -> int:
+    """The fewest answers that can carry the promise: (n + 1)(1 - alpha) must be at most n. 9 for 10 %, 19 for 5 %."""
+    exact = _exact(alpha)
+    return math.ceil((1 - exact) / exact)
+
+
+def rank(answers: int, alpha: float) -> int:
+    """Which of the risks, from the smallest, is tau: ceil((n + 1)(1 - alpha)), exactly."""
+    return math.ceil((answers + 1) * (1 - _exact(alpha)))
+
+
+def _exact(alpha: float) -> Fraction:
+    """As it is written: 0.1 is a tenth, and (9 + 1)(1 - 0.1) is 9 and no more."""
+    return Fraction(repr(float(alpha)))
+
+
+def tau(risks: Sequence[float], alpha: float) -> float | None:
+    """The score up to which parts are dropped; None where the answers are too few."""
+    place = rank(len(risks), alpha)
+    return sorted(risks)[place - 1] if place <= len(risks) else None
+
+
+def above(dropped: float, floor: float) -> float:
+    """The least score that is kept where everything up to `dropped` is not, and nothing under `floor`."""
+    return max(floor, math.nextafter(dropped, math.inf))
+
+
+def kept(answers: Iterable[Answer], threshold: float) -> Kept:
+    """What a threshold keeps."""
+    count = parts = left = broken = empty = wrong = 0
+    for answer in answers:
+        there = [part for part in answer.parts if part.score is not None and part.score >= threshold]
+        false = sum(part.wrong for part in there)
+        count += 1
+        parts += len(answer.parts)
+        left += len(there)
+        wrong += false
+        broken += false > 0
+        empty += bool(answer.parts) and not there
+    return Kept(count, parts, left, broken, empty, wrong)
+
+
+def calibrate(answers: Iterable[Answer], alpha: float, seed: int = 0, floor: float = 0.0, rounds: int = ROUNDS) -> Factuality:
+    """What can be promised of answers like these. Raises `InputError` V006 for an alpha that is none, and for answers that are none."""
+    if not 0 < alpha <= 0.5:
+        raise InputError("V006", f"alpha is {alpha}, and must be above 0 and at most 0.5", hint="--alpha 0.1")
+    rows = checked(answers)
+    calibration, rest = divided(rows, seed)
+    whole = Kept(
+        len(rows),
+        parts=sum(len(row.parts) for row in rows),
+        kept=sum(len(row.parts) for row in rows),
+        broken=sum(any(part.wrong for part in row.parts) for row in rows),
+        empty=0,
+        wrong=sum(part.wrong for row in rows for part in row.parts),
+    )
+    found = Factuality(alpha, seed, len(rows), len(calibration), needed(alpha), None, "", whole)
+    dropped = tau([row.risk for row in calibration], alpha)
+    if dropped is None:
+        return _without(found, f"{len(calibration)} answers calibrate, and {found.needed} are needed at the least")
+    threshold = above(dropped, floor)
+    seen = kept(calibration, threshold)
+    if not seen.kept:
+        return _without(found, "the wrong parts score as high as the right ones do, and nothing would be kept")
+    return Factuality(
+        alpha,
+        seed,
+        len(rows),
+        len(calibration),
+        found.needed,
+        threshold,
+        "",
+        whole,
+        seen,
+        kept(rest, threshold),
+        resplit(rows, alpha, seed, floor, rounds),
+    )
+
+
+def _without(found: Factuality, reason: str) -> Factuality:
+    return Factuality(found.alpha, found.seed, found.answers, found.calibration, found.needed, None, reason, found.everything)
+
+
+def checked(answers: Iterable[Answer]) -> list[Answer]:
+    """The answers in the order of their ids. Raises `InputError` V006."""
+    rows = sorted(answers, key=lambda answer: answer.id)
+    if not rows:
+        raise InputError("V006", "there is no answer to calibrate on", hint='rows {"id", "output", "claims"}, a line each')
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is not None and before.id == row.id:
+            raise InputError("V006", f"two rows have the id {row.id!r}", hint="count each answer once")
+        for part in row.parts:
+            if part.score is not None and not 0 <= part.score <= 1:  # NaN too
+                raise InputError("V006", f"a score of row {row.id!r} is {part.score}, and must be in [0, 1]", hint="orchestra explain V006")
+    return rows
+
+
+def divided(rows: Sequence[Answer], seed: int | str) -> tuple[list[Answer], list[Answer]]:
+    """The answers that calibrate, and the rest; drawn by a seed."""
+    drawn = list(rows)
+    random.Random(seed).shuffle(drawn)  # noqa: S311 - a draw, not a secret
+    count = round(CALIBRATION * len(drawn))
+    return drawn[:count], drawn[count:]
+
+
+def resplit(rows: Sequence[Answer], alpha: float, seed: int, floor: float, rounds: int) -> Resplits | None:
+    """What becomes of the promise when the answers are divided anew so often; None where there are too few."""
+    violated = left = 0.0
+    done = 0
+    for number in range(1, rounds + 1):
+        calibration, rest = divided(rows, f"{seed}/{number}")
+        dropped = tau([row.risk for row in calibration], alpha)
+        if dropped is None or not rest:
+            continue
+        found = kept(rest, above(dropped, floor))
+        done, violated, left = done + 1, violated + found.violated, left + found.share
+    return Resplits(done, violated / done, left / done) if done else None

@@ -1,0 +1,232 @@
+"""V1, the evidence verifier: claims beside pieces of the evidence, and an agent that says how probable it is that these support them.
+
+What a value claims is decided by its type: every text of it is one claim, but for quotes and expressions, which other checks judge, and
+for texts that are one of a list of choices, or are called `quote` or `source`. A value that is a text is one claim, be it a quote. A null
+or empty text claims nothing.
+
+A claim is as probable as the piece that supports it best makes it, unless a piece contradicts it; a value is as probable as its weakest
+claim (VERIFICATION, V1; the shape is that of MiniCheck: Tang, Laban, Durrett 2024, https://arxiv.org/abs/2404.10774).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from orchestra.core.events import Question, Verdict
+from orchestra.core.outcomes import Evidence
+from orchestra.core.protocols import Source, sources
+from orchestra.schema.fields import CONTRADICTED, EXPRESSION, QUOTE, SUPPORTED, Field, alternatives, fields, is_share
+from orchestra.verification.verdict import FAIL, PASS, UNKNOWN, shown, unsettled
+
+ENTAILMENT = "entailment"
+CLAIM, EVIDENCE = "claim", "evidence"
+"""The inputs of an agent that judges."""
+UNCLAIMED = frozenset({EXPRESSION, "quote", "source"})
+"""Names of fields that say what an answer rests on, as in the package's own `Citation`, and claim nothing."""
+MAX_TOKENS = 350
+"""Of a piece of evidence (VERIFICATION, V1)."""
+BYTES_PER_TOKEN = 4
+"""Of a word: more than one of English takes, so that a piece has rather less than 350 tokens."""
+MAX_QUESTIONS = 64
+"""Claims times pieces at most; a value with more is not judged by halves."""
+LIKELY = 0.5
+"""A claim is supported from here, and contradicted above."""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A text of a value, and its path."""
+
+    text: str
+    path: str
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """A part of the evidence: `sources[source].text[start:end]`."""
+
+    source: int
+    start: int
+    end: int
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What came of a question: a value, or why there is none."""
+
+    value: Any = None
+    fault: str = ""
+
+
+def claims(value: Any, schema: Mapping[str, Any]) -> list[Claim]:
+    """The texts of a value that claim something, in its order."""
+    return [Claim(field.value, field.path) for field in claiming(value, schema)]
+
+
+def claiming(value: Any, schema: Mapping[str, Any]) -> Iterator[Field]:
+    """The fields of a value whose texts claim something, in its order."""
+    return (field for field in fields(value, schema) if _claims(field))
+
+
+def _claims(field: Field) -> bool:
+    if not isinstance(field.value, str) or not field.value.strip() or field.name in UNCLAIMED:
+        return False
+    judged = (EXPRESSION,) if field.parent is None else (QUOTE, EXPRESSION)
+    return not field.is_choice() and not any(schema.get("format") in judged for schema in field.schemas)
+
+
+def speaks(schema: Mapping[str, Any]) -> bool:
+    """Whether values of a type may claim something: whether it has a place for a text of one's own. Each part is looked at once."""
+    line: list[Mapping[str, Any]] = [schema]
+    seen: set[int] = set()
+    if any(part.get("type") == "string" and part.get("format") == QUOTE for part in alternatives(schema, schema)):
+        return True
+    while line:
+        for part in alternatives(line.pop(), schema):
+            if id(part) in seen:
+                continue
+            seen.add(id(part))
+            kinds = part.get("type", ())
+            open_ = not part.keys() & {"type", "properties", "items", "enum", "const"}
+            if open_ or (
+                "string" in ([kinds] if isinstance(kinds, str) else kinds)
+                and part.get("format") not in (QUOTE, EXPRESSION)
+                and not part.keys() & {"enum", "const"}
+            ):
+                return True
+            line += [inner for name, inner in part.get("properties", {}).items() if name not in UNCLAIMED and isinstance(inner, Mapping)]
+            line += [inner for key in ("items", "additionalProperties") if isinstance(inner := part.get(key), Mapping)]
+            line += [inner for inner in part.get("prefixItems", ()) if isinstance(inner, Mapping)]
+    return False
+
+
+_SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|\n+")
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def tokens(text: str) -> int:
+    """About how many tokens a text has, rather too many than too few: one for each four bytes of a word, one for each mark."""
+    return sum(-(-len(word.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN) for word in _WORD.findall(text))
+
+
+def words(inputs: Mapping[str, Any]) -> int:
+    """About how many tokens the texts have that an agent is given."""
+    return sum(tokens(source.text) for source in sources([*inputs.values()]))
+
+
+def pieces(sources: Sequence[Source], most: int = MAX_TOKENS) -> list[Piece]:
+    """The evidence in pieces of at most so many tokens: whole sentences as long as they fit, longer ones between words."""
+    found: list[Piece] = []
+    for index, source in enumerate(sources):
+        start = end = held = 0
+        for low, high in _parts(source.text, most):
+            size = tokens(source.text[low:high])
+            if held and held + size > most:
+                found.append(Piece(index, start, end))
+                held = 0
+            start, end, held = (low if not held else start), high, held + size
+        if held:
+            found.append(Piece(index, start, end))
+    return found
+
+
+def _parts(text: str, most: int) -> Iterator[tuple[int, int]]:
+    """The sentences of a text; those that are too long in runs of words. Without the white space around them."""
+    at = 0
+    for match in (*_SENTENCE.finditer(text), None):
+        stop = len(text) if match is None else match.start()
+        sentence = text[at:stop]
+        if sentence.strip():
+            low, high = at + len(sentence) - len(sentence.lstrip()), at + len(sentence.rstrip())
+            yield from [(low, high)] if tokens(text[low:high]) <= most else _runs(text, low, high, most)
+        at = stop if match is None else match.end()
+
+
+def _runs(text: str, low: int, high: int, most: int) -> Iterator[tuple[int, int]]:
+    start = end = -1
+    held = 0
+    for match in _WORD.finditer(text, low, high):
+        for begin in range(match.start(), match.end(), most):  # a word longer than a piece is cut
+            stop = min(match.end(), begin + most)
+            size = tokens(text[begin:stop])
+            if held and held + size > most:
+                yield start, end
+                held = 0
+            start, end, held = (begin if not held else start), stop, held + size
+    if held:
+        yield start, end
+
+
+def questions(
+    value: Any, schema: Mapping[str, Any], sources: Sequence[Source], agent: str, said: Sequence[Claim] | None = None
+) -> tuple[Question, ...] | Verdict:
+    """What is asked of the agent: each claim beside each piece; or the verdict, where nothing need be asked or nothing can. `said` are
+    the claims of the value where it is to be judged by others than its texts as they are."""
+    said = claims(value, schema) if said is None else said
+    if not said:
+        if speaks(schema):
+            return Verdict(ENTAILMENT, PASS, 1.0, "nothing is claimed", deterministic=False)
+        return unsettled(ENTAILMENT, "the type has no text that claims anything")
+    cut = pieces(sources)
+    if not cut:
+        return unsettled(ENTAILMENT, "there is no evidence")
+    if len(said) * len(cut) > MAX_QUESTIONS:
+        return unsettled(ENTAILMENT, f"{len(said)} claims beside {len(cut)} pieces of evidence are more than {MAX_QUESTIONS} questions")
+    texts = [sources[piece.source].text[piece.start : piece.end] for piece in cut]
+    return tuple(Question(agent, {CLAIM: claim.text, EVIDENCE: text}) for claim in said for text in texts)
+
+
+def judged(value: Any, schema: Mapping[str, Any], sources: Sequence[Source], replies: Sequence[Reply]) -> Verdict:
+    """The verdict of an agent's replies, in the order of `questions`. One that is missing or makes no sense is never for a claim."""
+    verdicts = each(claims(value, schema), sources, replies)
+    if not verdicts:
+        # a journal that was tampered with, or evidence that is cut otherwise today
+        return unsettled(ENTAILMENT, "its questions were others")
+    for outcome in (FAIL, UNKNOWN):
+        if against := [one for one in verdicts if one.outcome == outcome]:
+            return min(against, key=lambda one: one.score)
+    least = min(verdicts, key=lambda one: one.score)
+    return msgspec.structs.replace(least, evidence=tuple(evidence for one in verdicts for evidence in one.evidence))
+
+
+def each(said: Sequence[Claim], sources: Sequence[Source], replies: Sequence[Reply]) -> list[Verdict]:
+    """The verdict on each claim by itself; none at all where the replies are not those to its questions."""
+    cut = pieces(sources)
+    if len(replies) != len(said) * len(cut):
+        return []
+    heard = (replies[index * len(cut) : (index + 1) * len(cut)] for index in range(len(said)))
+    return [_claim(claim, cut, sources, [chances(reply) for reply in some]) for claim, some in zip(said, heard, strict=True)]
+
+
+def _claim(claim: Claim, cut: Sequence[Piece], sources: Sequence[Source], heard: Sequence[tuple[float, float] | str]) -> Verdict:
+    known = [(chance, piece) for chance, piece in zip(heard, cut, strict=True) if not isinstance(chance, str)]
+    for (_, refuted), piece in known:
+        if refuted > LIKELY:
+            name = sources[piece.source].name
+            said = f"the evidence{f' of {name}' if name else ''} contradicts {shown(claim.text)} (probability {refuted:.2f})"
+            return Verdict(ENTAILMENT, FAIL, 0.0, said, deterministic=False)
+    if faults := [chance for chance in heard if isinstance(chance, str)]:
+        return unsettled(ENTAILMENT, f"{shown(claim.text)}: {faults[0]}")
+    (score, _), best = max(known, key=lambda one: one[0][0])
+    if score < LIKELY:
+        return Verdict(ENTAILMENT, FAIL, score, f"the evidence does not state {shown(claim.text)}", deterministic=False)
+    source = sources[best.source]
+    rests = Evidence(ENTAILMENT, source.text[best.start : best.end], source.name, best.start, best.end, claim.path)
+    return Verdict(ENTAILMENT, PASS, score, deterministic=False, evidence=(rests,))
+
+
+def chances(reply: Reply) -> tuple[float, float] | str:
+    """How probable it is that the claim is supported, and that it is contradicted; or why that is not known. Of several names of one
+    probability the first that is there counts."""
+    if reply.fault:
+        return reply.fault
+    if not isinstance(reply.value, Mapping):
+        return "the answer has no probabilities"
+    found = [next((reply.value[name] for name in names if name in reply.value), None) for names in (SUPPORTED, CONTRADICTED)]
+    supported, refuted = found
+    if supported is None or refuted is None:
+        return "the server tells no probability of the labels, or gave them less than half of it"
+    if not (is_share(supported) and is_share(refuted)) or supported + refuted > 1.0 + 1e-6:
+        return f"{supported!r} and {refuted!r} are no probabilities"
+    return float(supported), float(refuted)

@@ -1,0 +1,136 @@
+"""V0 equivalence: whether two answers say the same. By number, date, set, or normalised text; no model is asked.
+
+Texts are compared as SQuAD's evaluation does (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): without case, marks and articles;
+but numbers and dates in them by what they are worth. Lists are sets. Records are compared field by field, but for what speaks of the answer
+and not of the world: quotes beside an answer, expressions, probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from orchestra.schema.fields import EXPRESSION, OF_THE_ANSWER, QUOTE, Field, fields, is_share
+from orchestra.text.numbers import numbers as figures
+from orchestra.text.numbers.times import times
+from orchestra.text.quotes import fold
+
+_ARTICLES = frozenset({"a", "an", "the"})
+_WORD = re.compile(r"\w+")
+
+
+def essence(value: Any, schema: Mapping[str, Any]) -> Any:
+    """What of a value is its answer: without quotes beside it, expressions, probabilities; the one field of a record that has one left."""
+    return _essence("", {field.path: field for field in fields(value, schema)})
+
+
+def _essence(path: str, every: Mapping[str, Field]) -> Any:
+    field = every[path]
+    if isinstance(field.value, Mapping):
+        inner = {str(name): every[f"{path}.{name}" if path else str(name)] for name in field.value}
+        kept = {name: one for name, one in inner.items() if not _beside(one)}
+        kept = {name: one for name, one in kept.items() if not _quotes(one, every)} or kept
+        found = {name: _essence(one.path, every) for name, one in kept.items()}
+        return next(iter(found.values())) if len(found) == 1 else found
+    if isinstance(field.value, Sequence) and not isinstance(field.value, str):
+        return [_essence(f"{path}[{index}]", every) for index in range(len(field.value))]
+    return field.value
+
+
+def _beside(field: Field) -> bool:
+    if field.name in OF_THE_ANSWER and (field.value is None or is_share(field.value)):
+        return True
+    return field.name == EXPRESSION or field.is_format(EXPRESSION)
+
+
+def _quotes(field: Field, every: Mapping[str, Field]) -> bool:
+    """Whether a field is a quote, or a list of them."""
+    if field.is_format(QUOTE):
+        return True
+    items = [every[f"{field.path}[{index}]"] for index in range(len(field.value))] if isinstance(field.value, list | tuple) else []
+    return bool(items) and all(item.is_format(QUOTE) for item in items)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two answers say the same. Symmetric; and every answer says the same as itself."""
+    match left, right:
+        case None, None:
+            return True
+        case bool(), bool():
+            return left is right
+        case bool(), _:
+            return False
+        case _, bool():
+            return False
+        case int() | float(), int() | float():
+            return left == right or (left != left and right != right)  # NaN says the same as itself
+        case int() | float(), str():
+            return _stated(left, right)
+        case str(), int() | float():
+            return _stated(right, left)
+        case str(), str():
+            return left == right or _texts(left, right)
+        case Mapping(), Mapping():
+            return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)
+        case Sequence(), Sequence() if not isinstance(left, str) and not isinstance(right, str):
+            return all(any(same(one, two) for two in right) for one in left) and all(any(same(one, two) for one in left) for two in right)
+        case _:
+            return False
+
+
+def _stated(number: int | float, text: str) -> bool:
+    """Whether a text states one number, and it is this one."""
+    found = figures.numbers(text, words=True)
+    if len(found) != 1 or not math.isfinite(number):
+        return False
+    exact = Fraction(number) if isinstance(number, int) else Fraction(Decimal(repr(number)))
+    return exact == found[0].value or (found[0].loose and exact == found[0].plain)
+
+
+def _texts(left: str, right: str) -> bool:
+    one, two = _Reading(left), _Reading(right)
+    return (
+        one.words == two.words
+        and len(one.times) == len(two.times)
+        and all(a.agrees(b) and b.agrees(a) for a, b in zip(one.times, two.times, strict=True))
+        and len(one.days) == len(two.days)
+        and len(one.numbers) == len(two.numbers)
+        and all(a.agrees(b) and b.agrees(a) for a, b in zip(one.days, two.days, strict=True))
+        and all(figures.same(a, b) and figures.same(b, a) for a, b in zip(one.numbers, two.numbers, strict=True))
+    )
+
+
+class _Reading:
+    """A text as it is compared: its dates, its times, its numbers, and the words that are left."""
+
+    __slots__ = ("days", "numbers", "times", "words")
+
+    def __init__(self, text: str) -> None:
+        self.days = figures.days(text)
+        self.times = times(text)
+        spans = [(day.start, day.start + len(day.text)) for day in self.days] + [(time.start, time.end) for time in self.times]
+        self.numbers = [one for one in figures.numbers(text, words=True) if not any(low <= one.start < high for low, high in spans)]
+        spans += [(one.begin, one.begin + len(one.text)) for one in self.numbers]
+        rest = list(text)
+        for low, high in spans:
+            rest[low:high] = " " * (high - low)
+        folded = fold("".join(rest)).text
+        words = _WORD.findall(folded)
+        self.words = tuple(word for word in words if word not in _ARTICLES) or tuple(words) or ((folded.strip(),) if not spans else ())
+
+
+def clusters(values: Sequence[Any]) -> list[list[int]]:
+    """The places of the values that say the same, together; in the order of the first of each."""
+    found: list[list[int]] = []
+    for index, value in enumerate(values):
+        for cluster in found:
+            if same(values[cluster[0]], value):
+                cluster.append(index)
+                break
+        else:
+            found.append([index])
+    return found

@@ -1,0 +1,187 @@
+"""Order: which nodes a node reads, and in which order they can be compiled and run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from heapq import heappop, heappush
+from typing import Any
+
+import msgspec
+
+from orchestra.workflows import model
+from orchestra.workflows.expressions.parser import Macro, Name, NotCEL, Tree, children, parse, pieces
+from orchestra.workflows.expressions.plain_paths import MAX_LENGTH, Plain, plain, whole
+from orchestra.workflows.model import AnyNode
+
+NONE: frozenset[str] = frozenset()
+
+
+class Uses(msgspec.Struct, frozen=True, gc=False):
+    """The names that a node reads. A node inherits the non-values of `hard` names, and tolerates those of `soft` ones."""
+
+    hard: frozenset[str]
+    soft: frozenset[str]
+    all: frozenset[str]
+    """Both."""
+    paths: Mapping[str, Plain] | None = None
+    """Of a node that calls an agent or a tool: what it passes on, where all of that is plain paths."""
+    bare: bool = False
+    """Whether it is such a node and has nothing else but nodes that it waits for."""
+
+
+def names_in(template: Any) -> frozenset[str]:
+    """The free names in a template's references; those of a reference that cannot be parsed are left out."""
+    if isinstance(template, str):
+        if len(template) <= MAX_LENGTH and (path := whole(template)) is not None:
+            return path.reads
+        return _text(template) if "${" in template else NONE
+    if isinstance(template, dict | Mapping):
+        parts: Any = template.values()
+    elif isinstance(template, list | tuple):
+        parts = template
+    else:
+        return NONE
+    found = [names for part in parts if (names := names_in(part))]
+    return NONE if not found else found[0] if len(found) == 1 else NONE.union(*found)
+
+
+@lru_cache(maxsize=8192)
+def _text(text: str) -> frozenset[str]:
+    found: set[str] = set()
+    for piece in pieces(text):
+        if isinstance(piece, str) or not piece.closed:
+            continue
+        if (known := plain(piece.source)) is not None:
+            found.add(known.root)
+            continue
+        try:
+            found.update(_free(parse(piece.source), NONE))
+        except NotCEL:
+            continue
+    return frozenset(found)
+
+
+def _free(tree: Tree, bound: frozenset[str]) -> Iterator[str]:
+    if isinstance(tree, Name):
+        if tree.name not in bound:
+            yield tree.name
+    elif isinstance(tree, Macro):
+        yield from _free(tree.of, bound)
+        for body in tree.bodies:
+            yield from _free(body, bound | {tree.variable.name})
+    else:
+        for part in children(tree):
+            yield from _free(part, bound)
+
+
+_CALL = frozenset({"agent", "tool", "with_", "after"})
+"""What a plain call has."""
+_CALLS = (model.ToolNode, model.AgentNode)
+
+
+def uses(node: AnyNode) -> Uses:
+    """The names that a node reads, those of its body included where they are not the body's own."""
+    paths: dict[str, Plain] | None = None
+    if isinstance(node, _CALLS) and not (isinstance(node, model.AgentNode) and isinstance(node.agent, model.Choice)):
+        paths = _paths(node.with_)
+        if paths is not None and node.model_fields_set <= _CALL:
+            wanted = frozenset([path.root for path in paths.values()])
+            waited = frozenset(node.after) - wanted if node.after else NONE
+            return Uses(wanted, waited, wanted | waited if waited else wanted, paths, True)
+    return _uses(node, paths)
+
+
+def _paths(given: Mapping[str, Any]) -> dict[str, Plain] | None:
+    """Inputs as plain paths; None where one is something else."""
+    found: dict[str, Plain] = {}
+    for name, value in given.items():
+        if not isinstance(value, str) or len(value) > MAX_LENGTH or (path := whole(value)) is None:
+            return None
+        found[name] = path
+    return found
+
+
+def _uses(node: AnyNode, paths: Mapping[str, Plain] | None) -> Uses:
+    hard: list[Any] = [part for part in (node.when, node.each, node.against) if part is not None]
+    soft: list[Any] = [node.fallback] if node.fallback is not None else []
+    inner = Uses(NONE, NONE, NONE)
+    match node:
+        case model.AgentNode():
+            hard += [node.with_, node.escalate, node.agent.by if isinstance(node.agent, model.Choice) else None]
+        case model.ToolNode():
+            hard.append(node.with_)
+        case model.CallNode(call=call):
+            hard.append(node.with_)
+            if isinstance(call, model.Block):
+                inner = _body(call, NONE)
+        case model.FirstOfNode(first_of=arms):
+            soft += arms
+        case model.LoopNode(loop=loop):
+            inner = _body(loop, names_in(loop.until), frozenset({"turn", "previous"}))
+        case model.PlanNode():
+            hard += [node.plan, node.with_]
+        case model.VerifyNode():
+            hard.append(node.verify)
+        case model.AskNode():
+            hard.append(node.ask)
+    own = {node.as_} if node.as_ else set()
+    wanted = (names_in(hard) | inner.hard) - own
+    return _both(wanted, (names_in(soft) | inner.soft | frozenset(node.after)) - own - wanted, paths)
+
+
+def _both(hard: frozenset[str], soft: frozenset[str], paths: Mapping[str, Plain] | None = None) -> Uses:
+    return Uses(hard, soft, hard | soft if soft else hard, paths)
+
+
+def _body(block: model.Block, more: frozenset[str], own: frozenset[str] = NONE) -> Uses:
+    """The names around a body that it reads; it tolerates what all of its nodes tolerate. `own` are those that it is given."""
+    reads = [uses(inner) for inner in block.nodes.values()]
+    hidden = block.nodes.keys() | own
+    hard = names_in(block.output).union(more, *(one.hard for one in reads)) - hidden
+    return _both(hard, frozenset().union(*(one.soft for one in reads)) - hidden - hard)
+
+
+def ordered(wanted: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
+    """The names so that each stands behind those that it wants, and as early in written order as that allows; and a cycle, where
+    there is one.
+
+    Most files are written in such an order. For others Kahn's algorithm, which takes the earliest of those that may come; the
+    cycle is found by walking from what is left along one want each.
+    """
+    seen: set[str] = set()
+    for name, wants in wanted.items():
+        if not wants <= seen:
+            break
+        seen.add(name)
+    else:
+        return list(wanted), []
+    names = list(wanted)
+    place = {name: at for at, name in enumerate(names)}
+    left = [len(wants) for wants in wanted.values()]
+    readers: list[list[int]] = [[] for _ in names]
+    for at, wants in enumerate(wanted.values()):
+        for want in wants:
+            readers[place[want]].append(at)
+    ready = [at for at, count in enumerate(left) if not count]  # sorted, and so a heap
+    found: list[str] = []
+    while ready:
+        at = heappop(ready)
+        found.append(names[at])
+        for reader in readers[at]:
+            left[reader] -= 1
+            if not left[reader]:
+                heappush(ready, reader)
+    if len(found) == len(wanted):
+        return found, []
+    placed = frozenset(found)
+    return found, _cycle({name: wants - placed for name, wants in wanted.items() if name not in placed})
+
+
+def _cycle(left: Mapping[str, frozenset[str]]) -> list[str]:
+    name = next(iter(left))
+    path: dict[str, int] = {}
+    while name not in path:
+        path[name] = len(path)
+        name = min(left[name])
+    return [*list(path)[path[name] :], name]

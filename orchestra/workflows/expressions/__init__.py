@@ -1,0 +1,1 @@
+"""References and conditions: parser, type checker and evaluation with CEL."""

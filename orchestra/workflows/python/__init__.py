@@ -1,0 +1,1 @@
+"""The Python DSL: workflow functions traced to a graph."""

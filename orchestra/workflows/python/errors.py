@@ -1,0 +1,234 @@
+"""Mistakes in workflow functions: where the user's line is, what it says, and the code to write instead.
+
+Places come from the frame that called into this package: its instruction has a line and columns (`co_positions`, Python 3.11
+and later). The line itself comes from `linecache`, which knows files and notebook cells; without it the report has no caret.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import os
+import sys
+import sysconfig
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import CodeType, FrameType
+
+from orchestra.core.errors import InputError, Place
+from orchestra.workflows.python.suggestions import Position, Tried, comprehended, rewritten, swallowing
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """An instruction of a code object: what a frame is doing, kept without the frame. `last` is its offset in bytes, -1 for none."""
+
+    code: CodeType
+    last: int
+
+    @property
+    def position(self) -> tuple[int, int, int, int]:
+        """First line, last line, first column, last column; columns count UTF-8 bytes from 0."""
+        found = list(self.code.co_positions()) if 0 <= self.last < len(self.code.co_code) else [(None,) * 4]
+        return placed(self.code, found[self.last // 2 if len(found) > 1 else 0])
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is code that the user did not write: the standard library, or an installed package."""
+        return self.code.co_filename.startswith(_foreign()) and not _in_project(self.code.co_filename)
+
+
+def placed(code: CodeType, found: tuple[int | None, ...]) -> Position:
+    """The position of an instruction as `co_positions` tells it, without gaps."""
+    line, end, column, end_column = found
+    line = line or code.co_firstlineno
+    return line, end or line, column or 0, end_column or 0
+
+
+@lru_cache(maxsize=1)
+def _foreign() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return (*{paths[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")}, "<frozen ")
+
+
+def _in_project(file: str) -> bool:
+    return not file.startswith("<") and not os.path.exists(file) and file in linecache.cache
+
+
+def _own(frame: FrameType) -> bool:
+    """Whether it is a frame of this package, which is never the user's."""
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "orchestra"
+
+
+def spots() -> list[Spot]:
+    """What the frames outside of this package are doing, innermost first."""
+    found: list[Spot] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if not _own(frame):
+            found.append(Spot(frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return found
+
+
+def user_spots() -> tuple[Spot, ...]:
+    """What the frame that called into this package is doing, and those that called it in their turn, up to one of this package."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _own(frame):
+        frame = frame.f_back
+    found: list[Spot] = []
+    while frame is not None and not _own(frame):
+        found.append(Spot(frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return tuple(found)
+
+
+def user_spot() -> Spot:
+    """What the frame that called into this package is doing."""
+    frame = sys._getframe(1)
+    while _own(frame) and frame.f_back is not None:
+        frame = frame.f_back
+    return Spot(frame.f_code, frame.f_lasti)
+
+
+def user_locals() -> dict[str, object]:
+    """The local names of the frame that called into this package; types of a decorated function may be among them."""
+    frame = sys._getframe(1)
+    while _own(frame) and frame.f_back is not None:
+        frame = frame.f_back
+    return dict(frame.f_locals)
+
+
+def passed(error: BaseException, homes: Collection[str]) -> Spot | None:
+    """The innermost line of the user's that an exception came from; `homes` are files of the user's wherever they lie."""
+    trace, last = error.__traceback__, None
+    while trace is not None:
+        spot = Spot(trace.tb_frame.f_code, trace.tb_lasti)
+        if not _own(trace.tb_frame) and (not spot.foreign or spot.code.co_filename in homes):
+            last = spot
+        trace = trace.tb_next
+    return last
+
+
+def raised(name: str, error: Exception, home: str) -> InputError:
+    """The error of a workflow whose function, of the file `home`, raised an exception while it was read."""
+    spot, text = passed(error, (home,)), " ".join(_told(error).split())
+    said = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    return InputError(
+        "W028",
+        f"reading the workflow {name} failed: {said}",
+        place=place_of(spot) if spot is not None else None,
+        why="the body of a workflow runs once, before any value is known",
+        hint="mend this line; what needs the values of a run is done in a tool",
+    )
+
+
+def _told(error: Exception) -> str:
+    """What an exception says; a value that is not known yet by what it stands for, since it has no text."""
+    from orchestra.workflows.python.placeholders import Placeholder
+
+    if any(isinstance(one, Placeholder) for one in error.args):
+        return ", ".join(map(repr, error.args))
+    return str(error)
+
+
+def place_of(spot: Spot) -> Place:
+    """The place of a spot, with its line where there is one."""
+    line, end, first, last = spot.position if spot.last >= 0 else _definition(spot)
+    text = linecache.getline(spot.code.co_filename, line).rstrip("\r\n")
+    column = _characters(text, first) if text else first
+    width = _characters(text, last) - column if end == line else len(text) - column
+    return Place(_shown(spot.code.co_filename), line, column + 1, text, max(1, width))
+
+
+def _definition(spot: Spot) -> tuple[int, int, int, int]:
+    """The position of a function's `def`, below its decorators."""
+    start = spot.code.co_firstlineno
+    for line in range(start, start + 40):
+        text = linecache.getline(spot.code.co_filename, line)
+        if text.lstrip().startswith(("def ", "async def ")):
+            indent = len(text) - len(text.lstrip())
+            return line, line, indent, len(text.rstrip().encode())
+    return start, start, 0, 0
+
+
+def _characters(text: str, size: int) -> int:
+    """How many characters the first bytes of a text are."""
+    return len(text.encode()[:size].decode("utf-8", "ignore"))
+
+
+def _shown(file: str) -> str:
+    """A file's name as one types it: below the working directory without it."""
+    if not os.path.isabs(file):
+        return file
+    try:
+        below = os.path.relpath(file)
+    except (ValueError, OSError):  # another drive, or a working directory that is gone
+        return file
+    return file if below.startswith(os.pardir) else below
+
+
+@lru_cache(maxsize=8)
+def _parsed(source: str) -> ast.Module | None:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+
+
+def source_tree(spot: Spot) -> ast.Module | None:
+    """The syntax tree of the file that a spot is in, where it is at hand."""
+    return _parsed("".join(linecache.getlines(spot.code.co_filename)))
+
+
+def instead(spot: Spot) -> str:
+    """What the user wrote there, in words that can wait for a value; empty where there is no rule or no source."""
+    tree = source_tree(spot)
+    return rewritten(tree, spot.position) if tree is not None else ""
+
+
+def tried(spot: Spot) -> list[Tried]:
+    """What takes every exception in the file of a spot, as far as its source is at hand."""
+    tree = source_tree(spot)
+    return swallowing(tree) if tree is not None else []
+
+
+def known(spot: Spot) -> str:
+    """The `map_` or `filter_` there as a comprehension, for items that are known; empty where it cannot be seen."""
+    tree = source_tree(spot)
+    return comprehended(tree, spot.position) if tree is not None else ""
+
+
+def called_at(spot: Spot) -> str:
+    """The name of the function whose call a spot is in, as it is written; empty where it cannot be seen."""
+    tree = source_tree(spot)
+    if tree is None:
+        return ""
+    line, end, first, last = spot.position
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and (node.lineno, node.col_offset) <= (line, first)
+        and (node.end_lineno or 0, node.end_col_offset or 0) >= (end, last)
+    ]
+    inner = max(calls, key=lambda node: (node.lineno, node.col_offset, -(node.end_col_offset or 0)), default=None)
+    return ast.unparse(inner.func) if inner is not None else ""
+
+
+def no_effect(tool: str, effect: object, known: Sequence[str]) -> InputError:
+    """W017: a tool that declares no effect, or none that there is."""
+    said_so = "does not declare its effect" if effect is None else f"has no effect {effect!r}"
+    hint = "@tool(effect='pure'), or one of " + ", ".join(known[1:])
+    return mistake("W017", f"{tool} {said_so}", hint=hint, why="retries depend on it")
+
+
+def no_label(tool: str, label: object, known: Sequence[str]) -> InputError:
+    """W017: a tool with a label that there is not."""
+    return mistake("W017", f"{tool} has no label {label!r}", hint=f"label= is one of {', '.join(known)}")
+
+
+def mistake(code: str, message: str, *, hint: str = "", why: str = "", spot: Spot | None = None) -> InputError:
+    """The error of a mistake, at the user's line."""
+    return InputError(code, message, place=place_of(spot or user_spot()), hint=hint, why=why)

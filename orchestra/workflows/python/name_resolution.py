@@ -1,0 +1,73 @@
+"""What names mean: of the agents and workflows that Python declares, no two that differ may have one in a run; and models by name."""
+
+from __future__ import annotations
+
+from inspect import isclass
+from typing import Any, TypeAlias, get_args
+
+from pydantic import BaseModel
+
+from orchestra.core.errors import InputError
+from orchestra.schema.fields import mentions
+from orchestra.schema.types import Schema, schema_of
+from orchestra.workflows.python.calls import Step
+from orchestra.workflows.python.steps import Agent, Workflow
+
+Meanings: TypeAlias = dict[tuple[str, str], Agent[..., Any] | Workflow[..., Any]]
+"""Agents with cards of their own and workflows, by kind and name."""
+
+
+def meanings(*steps: Step[..., Any]) -> Meanings:
+    """What these steps are and may call, workflows and agents that are declared, each once.
+
+    Agents that bind a card by its name are left to whoever knows the names. Raises `InputError` W021 where two that differ have one
+    name, however many workflows lie between them.
+    """
+    found: Meanings = {}
+    waiting, seen = [*reversed(steps)], set[int]()
+    while waiting:
+        step = waiting.pop()
+        if id(step) in seen:
+            continue
+        seen.add(id(step))
+        if isinstance(step, Workflow) or (isinstance(step, Agent) and step.card is not None):
+            other = found.setdefault((step.kind, step.name), step)
+            if other is not step and not step.same(other):
+                raise ambiguous(step)
+        waiting += reversed(step.steps if isinstance(step, Workflow) else step.uses if isinstance(step, Agent) else ())
+    return found
+
+
+def ambiguous(step: Step[..., Any]) -> InputError:
+    """W021: another agent or workflow has the name of this one."""
+    kind = "workflow" if isinstance(step, Workflow) else step.kind
+    why = "a workflow refers to what it calls by name"
+    return InputError("W021", f"two different {kind}s are called {step.name!r}", hint="rename one", why=why)
+
+
+def declared_models(*steps: Step[..., Any]) -> dict[str, Schema]:
+    """The pydantic models that these steps take and return, and those within them, by name, as files may write them.
+
+    Left out is a name that two models have whose schemas differ, and a model that has no schema, or a secret in it.
+    """
+    waiting: list[Any] = [one for step in steps for one in (*step.signature.types.values(), step.signature.returns)]
+    found: dict[str, Schema | None] = {}
+    seen: list[Any] = []
+    while waiting:
+        here = waiting.pop()
+        waiting += get_args(here)
+        if not (isclass(here) and issubclass(here, BaseModel)) or here in seen:
+            continue
+        seen.append(here)
+        waiting += [field.annotation for field in here.model_fields.values()]
+        schema = _written(here)
+        found[here.__name__] = schema if found.get(here.__name__, schema) == schema else None
+    return {name: schema for name, schema in found.items() if schema is not None and name.isidentifier()}
+
+
+def _written(model: type[BaseModel]) -> Schema | None:
+    try:
+        schema = schema_of(model, "validation")
+    except InputError:
+        return None
+    return None if mentions(schema, "password") else schema

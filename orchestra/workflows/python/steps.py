@@ -1,0 +1,511 @@
+"""Steps: agents, tools and workflows as Python sees them. A call in a workflow function is wired, not run.
+
+    reader = agent("reader", ReaderInput, Reading)      # binds the card of that name
+
+    @tool(effect="pure")
+    def search(query: str, documents: Sequence[Document], top: int = 5) -> list[Passage]: ...
+
+    @workflow(budget=Budget(tokens=20_000, seconds=60))
+    def find(question: str, documents: Sequence[Document]) -> list[Passage]:
+        return search(query=question, documents=documents)
+
+Checkers see the signatures as they are written: `search(...)` is a `list[Passage]`, in a workflow too, where it is a placeholder.
+Outside of a workflow a step is run by `await orchestra.run(search, ...)`; a plain tool can also simply be called.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, ParamSpec, Protocol, TypedDict, cast, get_args, overload
+
+from pydantic import BaseModel
+from typing_extensions import TypeForm, TypeVar, Unpack
+
+from orchestra.agents.contract import Contract, Effect
+from orchestra.agents.tools import KEY, KEY_HINT, keyless
+from orchestra.core.errors import InputError, OrchestraError
+from orchestra.core.labels import Label
+from orchestra.schema.types import Schema, under
+from orchestra.workflows.model import AgentNode, Budget, CallNode, Defaults, Graph, Node, ToolNode
+from orchestra.workflows.python import errors
+from orchestra.workflows.python.calls import Options, Step
+from orchestra.workflows.python.errors import Spot
+from orchestra.workflows.python.pending import ATOM, Wired, said, unfit
+from orchestra.workflows.python.placeholders import Guarded, Placeholder, holds, template
+from orchestra.workflows.python.printer import typed
+from orchestra.workflows.python.scopes import Lines, Presence, Scope, Variable, fault, inside, lines_of, returning, traced, tracing
+from orchestra.workflows.python.signatures import (
+    NAME,
+    described,
+    different,
+    inputs_of,
+    models_of,
+    of_contract,
+    of_function,
+    of_graph,
+    of_models,
+)
+
+if TYPE_CHECKING:
+    from orchestra.agents.card import Card
+    from orchestra.agents.card_file import Sampling, ToolLimits
+    from orchestra.workflows.python.acceptance import Accept, Check, Checks
+
+__all__ = [
+    "Agent",
+    "CardSettings",
+    "Options",
+    "Step",
+    "Tool",
+    "Workflow",
+    "agent",
+    "by_model",
+    "tool",
+    "workflow",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+T = TypeVar("T")
+
+
+class CardSettings(TypedDict, total=False):
+    """Further keys of a card that is declared in Python, as in `agent.yaml`."""
+
+    description: str
+    system: str
+    sampling: Sampling
+    max_output: int
+    min_output: int
+    checks: Checks | Sequence[Checks | str]
+    """As a node has them, or by how they are written: `quote & short_enough`, or `("quote",)`."""
+    accept: float | Literal["certified"]
+    otherwise: tuple[Literal["retry", "escalate", "back_off", "abstain"], ...]
+    label: Label
+    evidence: str
+    tools: Sequence[str | Step[..., Any]]
+    """What its model may call, by name or as it was declared; `agents` in the same way."""
+    agents: Sequence[str | Step[..., Any]]
+    limits: ToolLimits
+
+
+class Agent(Step[P, R]):
+    """A specialist: the card of a name, or one declared by a signature and a prompt."""
+
+    kind: ClassVar[str] = "agent"
+    node: ClassVar[type[Node]] = AgentNode
+    prompt: str | Path | None = None
+    """Of an agent that is declared in Python: its text, or a file beside the function."""
+    folder: Path = Path()
+    settings: Mapping[str, Any] = {}
+    uses: tuple[Step[..., Any], ...] = ()
+    """What its model may call, as far as it was declared in Python."""
+
+    @classmethod
+    def of(cls, contract: Contract) -> Agent[..., Any]:
+        """An agent that is known by its contract alone, such as one of the registry."""
+        return Agent(contract.name, of_contract(contract), contract.description)
+
+    @classmethod
+    def carded(cls, card: Card) -> Agent[..., Any]:
+        """An agent with a card of its own, whatever the project knows under its name."""
+        made = cls.of(card.contract)
+        made.__dict__["card"] = card
+        return made
+
+    @cached_property
+    def card(self) -> Card | None:
+        """The card of an agent that is declared in Python; None for one that binds a card of the project.
+
+        Raises `InputError`: W017 where the prompt's file cannot be read, A-codes for faults of the prompt.
+        """
+        if self.prompt is None:
+            return None
+        from orchestra.agents.card import Card  # it needs the engine of templates and the YAML reader; a module of tools needs neither
+
+        text = self.prompt
+        if isinstance(text, Path) or (text.endswith((".md", ".txt", ".j2")) and "\n" not in text):
+            try:
+                text = (self.folder / text).read_text("utf-8-sig")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+                raise InputError(
+                    "W017", f"{self.name}: cannot read its prompt {self.folder / self.prompt}: {reason}", hint="prompt='{{ question }}'"
+                ) from error
+        settings = {"description": self.description, **self.settings}
+        return Card.declared(self.name, input=self.signature.input, output=self.signature.output, prompt=text, **settings)
+
+    @property
+    def contract(self) -> Contract:
+        """Its typed face. Raises `InputError` where its own prompt is at fault."""
+        if self.card is not None:
+            return self.card.contract
+        return Contract(self.name, "agent", self.signature.input, self.signature.output, self.description)
+
+    def same(self, other: Step[..., Any]) -> bool:
+        """Whether another agent of this name is no other one. One that binds a card by its name means whatever has that name.
+
+        Raises `InputError` as `card` does, where the two are written differently.
+        """
+        if not super().same(other) or not isinstance(other, Agent):
+            return False
+        if self.prompt is not None and self._written == other._written:
+            return True
+        mine, theirs = self.card, other.card
+        return mine is None or theirs is None or mine.digest == theirs.digest
+
+    def _presence(self) -> Presence:
+        return Presence.LOOSE if self.prompt is not None and self.settings.get("checks") else Presence.FIRM
+
+    @property
+    def _written(self) -> tuple[Any, ...]:
+        """What its declaration says beside its types, so that two are compared without reading their prompts' files."""
+        return self.prompt, self.folder, self.settings, self.description
+
+
+class Tool(Step[P, R]):
+    """Registered Python with a declared effect."""
+
+    kind: ClassVar[str] = "tool"
+    node: ClassVar[type[Node]] = ToolNode
+    effect: Effect = "pure"
+    version: str = ""
+    label: Label = "internal"
+    """The strictest label of data that it may be given."""
+    function: Callable[..., Any]
+    """What it runs; a coroutine function or a plain one."""
+
+    @cached_property
+    def contract(self) -> Contract:
+        """Its typed face."""
+        types = self.signature.input, self.signature.output
+        return Contract(self.name, "tool", *types, self.description, self.effect, label=self.label, version=self.version).sealed()
+
+    @classmethod
+    def of(cls, contract: Contract, function: Callable[..., Any]) -> Tool[..., Any]:
+        """A tool that is known by its contract and its function."""
+        made: Tool[..., Any] = Tool(contract.name, of_contract(contract), contract.description)
+        made.function, made.effect, made.version, made.label = function, contract.effect, contract.version, contract.label
+        return made
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if tracing() is None and not inspect.iscoroutinefunction(self.function):
+            return cast(R, self.function(*args, **kwargs))  # a tool is plain code: outside of a workflow it simply runs
+        return super().__call__(*args, **kwargs)
+
+    def __and__(self, other: Checks) -> Check:
+        """With other checks, all of which must pass: a tool that says whether a value is right is a check
+        (`orchestra.verification.custom_checks`)."""
+        from orchestra.workflows.python.acceptance import check_of
+
+        return check_of(self) & other
+
+    def __or__(self, other: Checks) -> Check:
+        """With other checks, one of which must pass."""
+        from orchestra.workflows.python.acceptance import check_of
+
+        return check_of(self) | other
+
+    def same(self, other: Step[..., Any]) -> bool:
+        """Whether another one is the same function under the same name."""
+        return super().same(other) and isinstance(other, Tool) and other.function is self.function
+
+    def _why_not(self) -> str:
+        return f"it is a coroutine; in a test, await {self.name}.function(...)"
+
+
+class Workflow(Step[P, R]):
+    """A workflow: a function that is traced once, or a frozen graph."""
+
+    kind: ClassVar[str] = "call"
+    node: ClassVar[type[Node]] = CallNode
+    function: Callable[..., Any] | None = None
+    """What is traced; None for one that was read from a file."""
+    budget: Budget | None = None
+    defaults: Defaults | None = None
+    label: Label | None = None
+    accept: Accept | None = None
+    """From which score on its output is accepted as a whole."""
+
+    @classmethod
+    def of(cls, graph: Graph) -> Workflow[..., Any]:
+        """A workflow that is known by its graph, such as one of a file."""
+        made: Workflow[..., Any] = Workflow(graph.name, of_graph(graph), graph.description)
+        made.__dict__["_trace"] = (graph, (), {}, {})
+        return made
+
+    @property
+    def graph(self) -> Graph:
+        """What the function describes, traced at first use. Raises `InputError` (W-codes) for a mistake in it, at its line."""
+        return self._trace[0]
+
+    @property
+    def steps(self) -> tuple[Step[..., Any], ...]:
+        """What it calls: each agent, tool and workflow once, in the order of the first call. Empty for one of a file."""
+        return self._trace[1]
+
+    @property
+    def lines(self) -> Lines:
+        """Where its function calls what its nodes call. Empty for one of a file."""
+        return self._trace[3]
+
+    @property
+    def models(self) -> dict[str, Schema]:
+        """The models that its inputs, those of all workflows below it, and what their plans return are made of, by name: what a catalog
+        must know."""
+        found: dict[str, Schema] = {}
+        returned: dict[str, Schema] = {}
+        waiting: list[Step[..., Any]] = [self]
+        seen: set[str] = set()
+        while waiting:
+            step = waiting.pop()
+            if isinstance(step, Workflow) and step.name not in seen:
+                seen.add(step.name)
+                found = {**models_of(step.signature.input), **found}
+                returned = {**step._trace[2], **returned}
+                waiting += step.steps
+        return {**returned, **found}
+
+    def same(self, other: Step[..., Any]) -> bool:
+        """Whether another workflow of this name describes the same graph. Raises `InputError` (W-codes) for a mistake in one of them."""
+        if not super().same(other) or not isinstance(other, Workflow):
+            return False
+        return (self.function is not None and self._written == other._written) or self.graph == other.graph
+
+    @property
+    def _written(self) -> tuple[Any, ...]:
+        """What its declaration says, so that two are compared without tracing them."""
+        return self.function, self.budget, self.defaults, self.label, self.accept
+
+    @cached_property
+    def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...], Mapping[str, Schema], Lines]:
+        function = self.function
+        if function is None:
+            raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.of(graph)")
+        scope = Scope(function=function, around=tracing(), home=function.__code__.co_filename, models=models_of(self.signature.input))
+        inputs, types, record = inputs_of(function, self.name, self.signature)
+        source = frozenset({Variable("input", record)})
+        with inside(scope):
+            given = {name: Wired(f"input.{name}", ATOM, under(record, record["properties"][name]), scope, source) for name in inputs}
+            try:
+                returned = traced(function, **{name: Placeholder(wired) for name, wired in given.items()})
+            except OrchestraError:
+                raise
+            except Exception as error:  # its body is the user's own code
+                raise errors.raised(self.name, error, function.__code__.co_filename) from error
+            if scope.failed:
+                raise scope.failed[0]
+            scope.ending = returning(function)
+            output = self._output(returned)
+            if not scope.nodes:
+                hint = "a workflow calls at least one agent, tool or workflow; what calls none is a plain function"
+                raise fault("W019", f"{self.name} calls nothing", hint=hint)
+            if not holds(returned):
+                said_so = f"{self.name} returns {returned!r:.60}, which is the same in every run"
+                raise fault("W019", said_so, hint="return what a call gives, or new(Model, field=...)")
+            nodes = {draft.name: draft.frozen() for draft in scope.nodes}
+        graph = Graph(
+            name=self.name,
+            description=self.description,
+            input=inputs,
+            types=types,
+            output=output,
+            budget=self.budget,
+            defaults=self.defaults,
+            label=self.label,
+            accept=self.accept,
+            nodes=nodes,
+        )
+        return graph, self._called(scope), scope.models, lines_of(scope.nodes)
+
+    def _output(self, returned: Any) -> Any:
+        if type(returned) is Guarded:
+            text = said(returned._wired)
+            hint = f"first_of({text}, otherwise=...), or needed({text}): without it, the run has no output"
+            hint = f"values({text})" if returned._mapped else hint
+            raise fault("W009", f"{self.name} returns a value that may be missing", hint=hint)
+        output, schema = template(returned)
+        if reason := unfit(schema, self.signature.output):
+            wanted, have = typed(self.signature.output), typed(schema)
+            where = f": {reason}" if not reason.startswith("expected") else ""
+            raise fault("W012", f"{self.name} must return {wanted}, and returns {have}{where}")
+        return output
+
+    def _called(self, scope: Scope) -> tuple[Step[..., Any], ...]:
+        found: dict[tuple[str, str], Step[..., Any]] = {}
+        for step in scope.steps:
+            other = found.setdefault((step.kind, step.name), step)
+            if not step.same(other):
+                spot = Spot(self.function.__code__, -1) if self.function is not None else None
+                raise different(step.name, "workflow" if step.kind == "call" else step.kind, spot)
+        return tuple(found.values())
+
+
+class AgentDecorator(Protocol):
+    """Makes an agent of a signature."""
+
+    def __call__(self, function: Callable[P, T], /) -> Agent[P, T]: ...
+
+
+class WorkflowDecorator(Protocol):
+    """Makes a workflow of a function."""
+
+    def __call__(self, function: Callable[P, T], /) -> Workflow[P, T]: ...
+
+
+class ToolDecorator(Protocol):
+    """Makes a tool of a function."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> Tool[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Tool[P, T]: ...
+
+
+def by_model() -> Never:
+    """The body of an agent: `return by_model()`. It is never run; checkers accept it for every output type."""
+    raise fault("W001", "an agent's body is never run", hint="await orchestra.run(name_of_the_agent, ...)")
+
+
+@overload
+def agent(name: str, input: Callable[P, BaseModel], output: TypeForm[T], /) -> Agent[P, T]: ...
+@overload
+def agent(*, prompt: str | Path, model: str = "base", adapter: str | None = None, **settings: Unpack[CardSettings]) -> AgentDecorator: ...
+def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: Any) -> Any:
+    """Binds a card by its name to a model of its inputs and a type of its output; or declares an agent by a signature and a prompt.
+
+        reader = agent("reader", ReaderInput, Reading)
+
+        @agent(prompt="Say in one word what this is about: {{ text }}")
+        def topic(text: str) -> str:
+            \"\"\"Names a topic.\"\"\"
+            return by_model()
+
+    A `prompt` that ends in `.md`, `.txt` or `.j2` is a file beside the function's. Raises `InputError` W017.
+    """
+    if isinstance(name, str):
+        return Agent(name, of_models(name, input, output))
+    if name is not None or "prompt" not in card:
+        raise errors.mistake("W017", "an agent needs a prompt", hint="@agent(prompt='prompt.md'), or agent('name', Input, Output)")
+
+    def declare(function: Callable[..., Any]) -> Any:
+        made: Agent[..., Any] = Agent(function.__name__, of_function(function, "agent"), described(function))
+        settings = dict(card)
+        made.prompt, made.folder = settings.pop("prompt"), Path(function.__code__.co_filename).parent
+        for key in ("tools", "agents"):
+            if key in settings:
+                given = tuple(settings[key])
+                made.uses = (*made.uses, *(one for one in given if isinstance(one, Step)))
+                settings[key] = tuple(one.name if isinstance(one, Step) else one for one in given)
+        if "checks" in settings:
+            from orchestra.workflows.python.acceptance import as_written
+
+            settings["checks"], steps = as_written(settings["checks"])
+            made.uses = (*made.uses, *steps)
+        made.settings = settings
+        return made
+
+    return declare
+
+
+if TYPE_CHECKING:
+
+    def tool(*, effect: Effect, name: str = "", version: str = "", label: Label = "internal") -> ToolDecorator:
+        """Makes a tool of a function, with its effect, the version of its code, and the label of data that it may be given."""
+        raise NotImplementedError
+else:
+
+    def tool(function=None, /, *, effect=None, name="", version="", label="internal"):
+        """Makes a tool of a function: `@tool(effect="pure")`.
+
+        Effects say what another try may do:
+
+        `pure`           the same output for the same input, and nothing else happens. With `version="1"`, counted up when the code
+                         changes what it gives, answers are remembered between runs; without, they are not.
+        `idempotent`     twice is as once.
+        `keyed`          as `idempotent`, for whoever drops what carries a key that he has seen. The function takes
+                         `*, idempotency_key: str = ""`, which is none of its inputs: each attempt of one node of one run gets the
+                         same key.
+        `transactional`  nothing happens in the function: what it returns is a message, which goes into the journal's outbox in the
+                         transaction that records the answer, once. Whoever delivers messages passes their key on.
+        `once`           never repeated by itself: where nobody knows whether it happened, a person is asked.
+
+        `label` is the strictest label of data that it may be given. `label="restricted"` is for tools from which data goes nowhere.
+
+        Raises `InputError` W017 for no known effect or label, or a function without types; T008 for a keyed one without a key.
+        """
+        effects, labels = get_args(Effect), get_args(Label)
+        if effect not in effects or label not in labels:
+            called = getattr(function, "__name__", name) or "a tool"
+            raise errors.no_effect(called, effect, effects) if effect not in effects else errors.no_label(called, label, labels)
+
+        def declare(inner):
+            signature = of_function(inner, "tool", key=KEY if effect == "keyed" else "")
+            if effect == "keyed" and signature.key is not str:
+                spot = Spot(inner.__code__, -1)
+                raise errors.mistake("T008", keyless(name or inner.__name__), hint=KEY_HINT, spot=spot)
+            made = Tool(name or inner.__name__, signature, described(inner))
+            made.function, made.effect, made.version, made.label = inner, effect, version, label
+            return made
+
+        return declare if function is None else declare(function)
+
+
+@overload
+def workflow(function: Callable[P, T], /) -> Workflow[P, T]: ...
+@overload
+def workflow(
+    *,
+    budget: Budget | None = None,
+    label: Label | None = None,
+    defaults: Defaults | None = None,
+    accept: Accept | None = None,
+    name: str = "",
+) -> WorkflowDecorator: ...
+def workflow(
+    function: Any = None,
+    /,
+    *,
+    budget: Budget | None = None,
+    label: Label | None = None,
+    defaults: Defaults | None = None,
+    accept: Accept | None = None,
+    name: str = "",
+) -> Any:
+    """Makes a workflow of a function, which is run once, with placeholders, when its graph is first asked for: `@workflow`, or
+    `@workflow(budget=Budget(tokens=2_000))`. Its docstring's first paragraph is the description. With `accept=certified` its output is
+    accepted as a whole, by its certificate. Raises `InputError` W017 for a function without types, and for what is no function.
+    """
+
+    def declare(function: Callable[..., Any]) -> Any:
+        signature = of_function(function, "workflow")
+        called = name or function.__name__
+        if not NAME.fullmatch(called):
+            raise errors.mistake(
+                "W017",
+                f"a workflow cannot be called {called!r}",
+                hint="@workflow(name='lower_case_name')",
+                spot=Spot(function.__code__, -1),
+            )
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise errors.mistake(
+                "W017",
+                f"{called} is a coroutine or a generator, and a workflow is a plain function",
+                hint=f"def {called}(...): calls in it are wired, and need no await",
+                spot=Spot(function.__code__, -1),
+            )
+        made: Workflow[..., Any] = Workflow(called, signature, described(function))
+        made.function, made.budget, made.label, made.defaults = function, budget, label, defaults
+        if accept is not None:
+            from orchestra.workflows.python.acceptance import accepting
+
+            made.accept = accepting(accept)
+        return made
+
+    if function is not None and not inspect.isroutine(function):
+        hint = "@workflow above a function with types, or @workflow(name=..., budget=...)"
+        raise errors.mistake("W017", f"a workflow is made of a function, not of {type(function).__name__}", hint=hint)
+    return declare if function is None else declare(function)

@@ -1,0 +1,401 @@
+"""Workflows written as Python: the function that traces to a frozen graph."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestra.agents.card_types import project_models
+from orchestra.core.errors import InputError
+from orchestra.schema.types import parse_type
+from orchestra.verification.check_expression import Every, Named, NotARule, Rule, Some, read
+from orchestra.verification.rederivation import MOST_SAMPLES
+from orchestra.workflows.compile.agent_choice import named
+from orchestra.workflows.compile.ordering import names_in, ordered, uses
+from orchestra.workflows.expressions.parser import Call, Choose, Index, Literal, Name, NotCEL, Reference, Select, Tree, parse, pieces
+from orchestra.workflows.expressions.templates import compile_template
+from orchestra.workflows.expressions.type_checker import kinds
+from orchestra.workflows.model import (
+    ANYTHING,
+    AgentNode,
+    AnyNode,
+    AskNode,
+    Block,
+    CallNode,
+    Choice,
+    FirstOfNode,
+    Graph,
+    LoopNode,
+    Node,
+    PlanNode,
+    ToolNode,
+    VerifyNode,
+)
+from orchestra.workflows.python import dsl
+from orchestra.workflows.python.plan import CLAUSES, COUNTS, LISTS, PLANNERS, SWITCHES
+from orchestra.workflows.python.printer import Unspoken, spoken
+
+WORDS = frozenset(dsl.__all__)
+_CHECKS = {name: name for name in ("quote", "support", "numbers", "recompute", "entailment")} | {"format": "format_"}
+"""Those that are words of their own, and what they are called."""
+_OPTIONS = ("timeout", "retry", "fallback", "after")
+_OF_AGENTS = (*_OPTIONS, "escalate", "tools")
+_TEXTS = re.compile(r"""Literal\[(\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*,?)+\s*\]""")
+"""A type whose values are texts, all of them stated."""
+_INDENT = "    "
+
+
+def to_python(graph: Graph) -> str:
+    """The source of a function that traces to this graph, up to the spelling of expressions (quotes, brackets, spaces).
+
+    Agents, tools and workflows are called by their names, and must be in scope where the function is defined.
+    Raises `InputError` W022 where a part of the graph has no words in Python.
+    """
+    try:
+        return _Function(graph).source()
+    except Unspoken as error:
+        hint = "keep it as YAML: orchestra.find(name) calls it from Python as well"
+        raise InputError("W022", f"{graph.name} has no form in Python: {error}", hint=hint) from error
+
+
+class _Function:
+    """One workflow function."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.locals = set(graph.input) | set(_names(graph.nodes))
+        self.aliased = sorted({step for step in _steps(graph.nodes) if step in self.locals or step in WORDS})
+
+    def source(self) -> str:
+        graph = self.graph
+        if graph.types:
+            raise Unspoken(f"its types are declared in the file: {', '.join(graph.types)}")
+        told = [f"{key}={value!r}" for key in ("budget", "label", "defaults") if (value := _set(getattr(graph, key))) is not None]
+        if graph.accept is not None:
+            told.append(f"accept={self.word('certified') if graph.accept == 'certified' else graph.accept}")
+        body = _Body(self, {}, graph.nodes)
+        described = [repr(graph.description)] if graph.description else []
+        lines = [*described, *body.lines(), f"return {body.returned(graph.output)}"]
+        told_of = any(entry.description for entry in graph.input.values())
+        imports = ["from typing import Annotated", "from pydantic import Field"] if told_of else []
+        head = [*imports, *(f"{step}_ = {step}" for step in self.aliased), f"@{self.word('workflow')}({', '.join(told)})"]
+        return "\n".join([*head, *self.signature(), *(_INDENT + line for line in lines), ""])
+
+    def signature(self) -> list[str]:
+        given = []
+        for name, entry in self.graph.input.items():
+            kind = f"Annotated[{_type(entry.type)}, Field(description={entry.description!r})]" if entry.description else _type(entry.type)
+            given.append(f"{_variable(name)}: {kind}" + (f" = {_default(entry.default)}" if entry.optional else ""))
+        return [f"def {_variable(self.graph.name)}({', '.join(given)}) -> Any:"]
+
+    def word(self, name: str) -> str:
+        """A word of the language; in full where a local name hides it."""
+        return f"orchestra.{name}" if name in self.locals else name
+
+    def step(self, name: str) -> str:
+        """An agent, a tool or a workflow."""
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise Unspoken(f"{name!r} is no name of a variable")
+        return f"{name}_" if name in self.aliased else name
+
+
+def _set(value: Any) -> Any:
+    """A budget or defaults as one types them: without what is not set."""
+    if not hasattr(value, "model_fields_set"):
+        return value
+
+    class _Shown:
+        def __repr__(self) -> str:
+            fields = {name: found for name in type(value).model_fields if (found := getattr(value, name)) is not None}
+            return f"{type(value).__name__}({', '.join(f'{name}={_set(found)!r}' for name, found in fields.items())})"
+
+    return _Shown()
+
+
+class _Body:
+    """The statements of one body. `outer` is how the nodes around it are called."""
+
+    def __init__(self, function: _Function, outer: Mapping[str, str], nodes: Mapping[str, AnyNode], bound: tuple[str, ...] = ()) -> None:
+        self.function, self.nodes = function, nodes
+        self.names = {key: text for key, text in outer.items() if key not in bound}
+        self.lists: dict[str, str] = {key.removesuffix(".values"): text for key, text in outer.items() if key.endswith(".values")}
+        for name, node in nodes.items():
+            self._called(name, node)
+
+    def _called(self, name: str, node: AnyNode) -> None:
+        """How other nodes call this one."""
+        needed, values = self.function.word("needed"), self.function.word("values")
+        missing = node.when is not None and not _about_element(node)
+        withheld = "abstain" in node.otherwise or _about_element(node)
+        if node.each is not None:
+            self.lists[name] = f"{needed}({name})" if missing else f"{values}({name})" if withheld else name
+        elif missing or "abstain" in node.otherwise:
+            self.names[name] = f"{needed}({name})"
+
+    def lines(self) -> list[str]:
+        """One statement for each node, after those that it reads; a body of several nodes is a function before it."""
+        order, cycle = ordered({name: uses(node).all & self.nodes.keys() - {name} for name, node in self.nodes.items()})
+        if cycle:
+            raise Unspoken(f"its nodes wait for each other: {' -> '.join(cycle)}")
+        return [line for name in order for line in self.statement(name, self.nodes[name])]
+
+    def statement(self, name: str, node: AnyNode) -> list[str]:
+        if keyword.iskeyword(name) or name in ("_", "input"):
+            raise Unspoken(f"{name!r} is no name of a variable")
+        before, text = self.produced(name, node)
+        if node.checks and not isinstance(node, VerifyNode):
+            text = f"{self.function.word('accepted')}({text}, {self.clause(node)})"
+        if node.when is not None and _about_element(node):
+            text = f"{self.function.word('when')}({self.value(node.when)}, lambda: {text})"
+        if node.each is not None:
+            text = self.mapped(node, text)
+        if node.when is not None and not _about_element(node):
+            inner = f"{self.function.word('values')}({text})" if node.each is not None and "abstain" in node.otherwise else text
+            text = f"{self.function.word('when')}({self.value(node.when)}, lambda: {inner})"
+        return [*before, f"{name} = {text}"]
+
+    def mapped(self, node: AnyNode, text: str) -> str:
+        told = "".join(f", {key}={getattr(node, key)!r}" for key in ("limit", "concurrency", "at_least") if getattr(node, key) is not None)
+        body = text if isinstance(node, CallNode) and isinstance(node.call, Block) else f"lambda {node.as_}: {text}"
+        return f"{self.function.word('map_')}({body}, {self.value(node.each)}{told})"
+
+    def produced(self, name: str, node: AnyNode) -> tuple[list[str], str]:
+        """The expression that makes a node, and what must stand before it."""
+        word = self.function.word
+        match node:
+            case AgentNode(agent=str() | Choice() as step) | ToolNode(tool=step) | CallNode(call=str(step)):
+                args = ", ".join(f"{_variable(key)}={self.value(value)}" for key, value in node.with_.items())
+                told = ", ".join(f"{key}={self.option(node, key)}" for key in _OF_AGENTS if getattr(node, key, None) not in (None, ()))
+                return [], f"{self.step(step)}{f'.options({told})' if told else ''}({args})"
+            case PlanNode():
+                return [], f"{word('plan')}({', '.join(self.planned(node))})"
+            case AskNode():
+                return [], f"{word('ask')}({', '.join(self.asked(node))})"
+            case _:
+                _refuse(node, name)
+        match node:
+            case FirstOfNode(first_of=arms):
+                return [], f"{word('first_of')}({', '.join(self.arms(arms))})"
+            case VerifyNode(verify=value):
+                return [], f"{word('verify')}({self.value(value)}, {self.clause(node)})"
+            case CallNode(call=Block() as block) if node.each is not None and node.as_ is not None:
+                return self.inner(f"{name}_body", node.as_, block, (node.as_,)), f"{name}_body"
+            case LoopNode(loop=loop):
+                body = self.inner(f"{name}_body", "previous, turn", loop, ("previous", "turn"))
+                result = _only(loop.output)
+                if result is None or not names_in(loop.until) & loop.nodes.keys() <= {result}:
+                    raise Unspoken(f"{name}: `until` reads more than what the loop gives")
+                until = f"lambda {result}: {self.value(loop.until)}"
+                return body, f"{word('loop')}({name}_body, at_most={loop.at_most}, until={until})"
+            case _:
+                raise Unspoken(f"{name} is of a kind that Python has no word for")
+
+    def step(self, step: str | Choice) -> str:
+        """What is called: by its name, or one agent of several."""
+        if isinstance(step, str):
+            return self.function.step(step)
+        of = ", ".join(f"{label!r}: {self.function.step(name)}" for label, name in step.of.items())
+        rest = f", otherwise={self.function.step(step.otherwise)}" if step.otherwise is not None else ""
+        return f"{self.function.word('agent_by')}({self.value(step.by)}, {{{of}}}{rest})"
+
+    def planned(self, node: PlanNode) -> list[str]:
+        """The arguments of a plan: its goal, its clauses, and the values that it may read."""
+        found = [self.value(node.plan), f"returns={'Any' if node.returns == ANYTHING else _type(node.returns)}"]
+        for key in LISTS:
+            if names := getattr(node, key):
+                found.append(f"{key}=[{', '.join(map(self.function.step, names))}]")
+        plain = PlanNode.model_fields
+        if node.limits != plain["limits"].get_default():
+            found.append(f"limits={self.function.word('PlanLimits')}(steps={node.limits.steps}, width={node.limits.width})")
+        found += [
+            f"{key}={getattr(node, key)!r}" for key in (*COUNTS, *SWITCHES, *PLANNERS) if getattr(node, key) != plain[key].get_default()
+        ]
+        found += [f"hearsay={list(node.hearsay)!r}"] if node.hearsay else []
+        found += [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
+        own = {key: value for key, value in node.with_.items() if key in CLAUSES or keyword.iskeyword(key) or not key.isidentifier()}
+        found += [f"{key}={self.value(value)}" for key, value in node.with_.items() if key not in own]
+        return [*found, f"with_={self.value(own)}"] if own else found
+
+    def asked(self, node: AskNode) -> list[str]:
+        """The arguments of a question: its text, its options or the type of the answer, and its clauses."""
+        found = [self.value(node.ask)]
+        if node.options:
+            found.append(f"options={list(node.options)!r}")
+        elif _TEXTS.fullmatch(node.returns):
+            raise Unspoken(f"`returns: {node.returns}` are texts to choose from, which Python has as `options`")
+        elif node.returns != "str":
+            found.append(f"returns={_type(node.returns)}")
+        return found + [f"{key}={self.option(node, key)}" for key in _OPTIONS if getattr(node, key) not in (None, ())]
+
+    def inner(self, name: str, parameters: str, block: Block, bound: tuple[str, ...]) -> list[str]:
+        """A function for a body of several nodes."""
+        outer = {**self.names, **{f"{key}.values": text for key, text in self.lists.items()}}
+        body = _Body(self.function, outer, block.nodes, bound)
+        inside = [*body.lines(), f"return {body.returned(block.output)}"]
+        return [f"def {name}({parameters}):", *(_INDENT + line for line in inside)]
+
+    def option(self, node: AnyNode, key: str) -> str:
+        value = getattr(node, key)
+        if key == "after":
+            return f"[{', '.join(value)}]"
+        if key == "tools":
+            return repr([*value])
+        return self.value(value) if key in ("fallback", "escalate") else repr(_set(value))
+
+    def clause(self, node: AnyNode) -> str:
+        found = [f"checks={' & '.join(self.check(name, among=len(node.checks) > 1) for name in node.checks)}"]
+        if "against" in node.model_fields_set and node.against is not None:
+            found.append(f"against={self.value(node.against)}")
+        if node.score is not None:
+            found.append(f"score={self.function.word('combined')}")
+        if node.accept is not None:
+            found.append(f"accept={self.function.word('certified') if node.accept == 'certified' else node.accept}")
+        if node.otherwise:
+            found.append(f"otherwise=[{', '.join(map(self.function.word, node.otherwise))}]")
+        return ", ".join(found)
+
+    def check(self, text: str, *, among: bool) -> str:
+        """A check as Python writes it; in brackets where it is one of several and holds an `|`."""
+        try:
+            rule = read(text)
+        except NotARule:
+            return f"{self.function.word('Check')}({text!r})"
+        return f"({self.rule(rule)})" if among and isinstance(rule, Some) else self.rule(rule)
+
+    def rule(self, rule: Rule) -> str:
+        match rule:
+            case Named(check, "") if check in _CHECKS:
+                return self.function.word(_CHECKS[check])
+            case Named("entailment" | "rederive" as check, argument) if argument and not argument.isdigit():
+                return f"{self.function.word(check)}({argument!r})"
+            case Named("agree", argument) if (argument or "5").isdigit() and 2 <= int(argument or "5") <= MOST_SAMPLES:
+                return f"{self.function.word('agree')}({argument})" if argument else f"{self.function.word('Check')}('agree')"
+            case Named():
+                return f"{self.function.word('Check')}({str(rule)!r})"
+            case Every(parts):
+                return " & ".join(f"({self.rule(part)})" if isinstance(part, Some) else self.rule(part) for part in parts)
+            case Some(parts):
+                return " | ".join(map(self.rule, parts))
+
+    def arms(self, arms: tuple[Any, ...]) -> list[str]:
+        """Arms that may be missing by place, the sure last one by name."""
+        texts = [self.returned(arm) for arm in arms]
+        last = _only(arms[-1])
+        guarded = last is not None and self.names.get(last, last) != last
+        return texts if guarded else [*texts[:-1], f"otherwise={texts[-1]}"]
+
+    def returned(self, template: Any) -> str:
+        """A value where one that may be missing can stand: a node that may be by its bare name."""
+        only = _only(template)
+        if only is not None and self.lists.get(only) == f"{self.function.word('values')}({only})":
+            return self.value(template)  # what is left of a list is there
+        return only if only is not None and (only in self.names or only in self.nodes) else self.value(template)
+
+    def value(self, template: Any) -> str:
+        match template:
+            case str():
+                return self.text(template)
+            case Mapping():
+                return "{" + ", ".join(f"{key!r}: {self.value(inner)}" for key, inner in template.items()) + "}"
+            case list() | tuple():
+                return "[" + ", ".join(map(self.value, template)) + "]"
+            case _:
+                return repr(template)
+
+    def text(self, template: str) -> str:
+        parts = [*pieces(template)]
+        if len(parts) == 1 and isinstance(parts[0], Reference):
+            return self.said(parts[0])
+        told = [(repr(part), True) if isinstance(part, str) else (self.said(part), self.is_text(parse(part.source))) for part in parts]
+        if told and not any(sure for _, sure in told):
+            told[0] = told[0][0], False  # of two numbers a + is a sum
+        return " + ".join(f"{self.function.word('as_text')}({text})" if sure is False else text for text, sure in told) or "''"
+
+    def is_text(self, tree: Tree) -> bool | None:
+        """Whether an expression gives a text; None where only tracing tells, which refuses a + of a text and another value."""
+        match tree:
+            case Literal(value):
+                return isinstance(value, str)
+            case Call("string"):
+                return True
+            case Select(Name("input"), name) if name in self.function.graph.input:
+                try:
+                    found = kinds(parse_type(self.function.graph.input[name].type, project_models()))
+                except InputError:
+                    return None
+                return None if "any" in found else found == {"str"}
+            case Name() | Select() | Index() | Choose():
+                return None
+            case _:
+                return False
+
+    def said(self, part: Reference) -> str:
+        if not part.closed:
+            raise Unspoken(f"`${{{part.source}` is not closed")
+        try:
+            return spoken(parse(part.source), self.lists, self.names)
+        except NotCEL as error:
+            raise Unspoken(f"`${{{part.source}}}` is no expression: {error.reason}") from error
+
+
+def _variable(name: str) -> str:
+    if keyword.iskeyword(name):
+        raise Unspoken(f"{name!r} is a word of Python")
+    return name
+
+
+def _default(template: Any) -> str:
+    """The default of an input as Python writes it: without the escapes of the language."""
+    return repr(compile_template(template, {}).evaluate({}))
+
+
+def _type(text: str) -> str:
+    """A type of the language in Python's words."""
+    return re.sub(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|\bnull\b", lambda match: match[1] or "None", text)
+
+
+def _refuse(node: Node, name: str) -> None:
+    """Refuses modifiers that only steps take in Python."""
+    for key in _OPTIONS:
+        if getattr(node, key) not in (None, ()):
+            raise Unspoken(f"{name}: `{key}` stands on a node that calls no agent, tool or workflow")
+
+
+def _about_element(node: Node) -> bool:
+    return node.when is not None and node.as_ is not None and node.as_ in names_in(node.when)
+
+
+def _only(template: Any) -> str | None:
+    """The node whose value, or whose list, a template is."""
+    match = re.fullmatch(r"\$\{([a-z][a-z0-9_]*)(\.values)?\}", template) if isinstance(template, str) else None
+    return match[1] if match else None
+
+
+def _names(nodes: Mapping[str, AnyNode]) -> list[str]:
+    """The names of all nodes and elements, at every depth."""
+    found: list[str] = []
+    for name, node in nodes.items():
+        found += [name, *([node.as_] if node.as_ else [])]
+        block = node.call if isinstance(node, CallNode) else node.loop if isinstance(node, LoopNode) else None
+        found += _names(block.nodes) if isinstance(block, Block) else []
+    return found
+
+
+def _steps(nodes: Mapping[str, AnyNode]) -> list[str]:
+    """The names of all agents, tools and workflows, at every depth."""
+    found: list[str] = []
+    for node in nodes.values():
+        match node:
+            case AgentNode(agent=Choice() as choice):
+                found += named(choice)
+            case AgentNode(agent=str(step)) | ToolNode(tool=step) | CallNode(call=str(step)):
+                found.append(step)
+            case PlanNode(agents=agents, tools=tools, workflows=workflows):
+                found += [*agents, *tools, *workflows]
+            case CallNode(call=Block() as block) | LoopNode(loop=block):
+                found += _steps(block.nodes)
+            case _:
+                pass
+    return found

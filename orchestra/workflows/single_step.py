@@ -1,0 +1,68 @@
+"""Steps by themselves: the workflow of one node that runs an agent or a tool, and a workflow whose output is accepted as a whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestra.agents.card_types import project_models
+from orchestra.core.errors import InputError
+from orchestra.schema.fields import mentions
+from orchestra.schema.types import Schema, under
+from orchestra.workflows.expressions.parser import escaped
+from orchestra.workflows.model import CONFIDENCE, AgentNode, Graph, Input
+from orchestra.workflows.python.signatures import models_of, written_type
+from orchestra.workflows.python.steps import Agent, Step, Tool, Workflow
+
+if TYPE_CHECKING:
+    from orchestra.workflows.python.acceptance import Accept
+
+
+def accepting(step: Step[..., Any], graph: Graph, accept: Accept) -> Graph:
+    """The workflow of a step with what it is accepted by: of a workflow as a whole, of an agent by its certificate, or from a score on.
+
+    Raises `InputError` V029 for a tool, which is sure of what it gives.
+    """
+    if isinstance(step, Workflow):
+        return graph.model_copy(update={"accept": accept})
+    name, node = next(iter(graph.nodes.items()))
+    if not isinstance(step, Agent) or not isinstance(node, AgentNode):
+        raise InputError("V029", f"{step.name} is a tool, and nobody says how sure it is", hint="leave out what it is accepted by")
+    checks = step.contract.checks or (CONFIDENCE,)
+    told = node.model_copy(update={"accept": accept, "checks": checks, "otherwise": ("abstain",)})
+    return graph.model_copy(update={"nodes": {name: told}})
+
+
+def alone(step: Step[..., Any]) -> Graph:
+    """The graph of an agent or a tool that runs by itself."""
+    contract = step.contract if isinstance(step, Agent | Tool) else None
+    if contract is None:
+        raise InputError("E012", f"{step!r} cannot be run", hint="pass a workflow, an agent or a tool")
+    if mentions(contract.input, "password"):
+        message = f"{step.name} takes a secret, and what a run is given is written down"
+        raise InputError("W018", message, hint="let the tool that needs it read it from where it is kept")
+    required = contract.input.get("required", ())
+    inputs: dict[str, Input] = {}
+    types: dict[str, Schema] = {}
+    known = {**project_models(), **models_of(contract.input)}
+    for name, part in contract.input.get("properties", {}).items():
+        text, _ = written_type(under(contract.input, part), name, known, types)
+        optional = name not in required
+        inputs[name] = Input(type=text, optional=optional, default=escaped(part.get("default")) if optional else None)
+    wired = {name: f"${{input.{name}}}" for name in inputs}
+    node = {contract.kind: step.name, "with": wired}
+    return Graph.model_validate(
+        {
+            "name": _graph_name(step.name),
+            "description": contract.description,
+            "input": inputs,
+            "types": types,
+            "output": "${result}",
+            "nodes": {"result": node},
+        }
+    )
+
+
+def _graph_name(name: str) -> str:
+    """A workflow's name for a tool whose own may have other characters, such as `files.read` of an MCP server."""
+    plain = "".join(char if char.isascii() and (char.isalnum() or char == "_") else "_" for char in name.lower())[:64]
+    return plain if plain[:1].isalpha() else f"tool_{plain}"[:64]

@@ -1,0 +1,1 @@
+"""Workflow files: YAML to graph and back."""

@@ -1,0 +1,207 @@
+"""Workflows, written: the canonical YAML of a frozen graph, which the reader reads back to an equal one.
+
+Keys stand in one order, short mappings and lists in one line; what has its default is left out. Texts are quoted wherever
+YAML 1.1, YAML 1.2 or our own stricter reader could take them for something else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestra.core.errors import InputError
+from orchestra.workflows.model import KINDS, RETRY, AnyNode, Block, Budget, Choice, Defaults, Graph, Input, Loop, Node, PlanLimits, Retry
+
+WIDTH = 110
+"""Columns within which a mapping or a list stands in one line."""
+
+_ORDER = (
+    *(*KINDS, "with", "escalate", "when", "each", "as", "limit", "concurrency", "at_least", "after"),
+    *("agents", "tools", "workflows", "returns", "options", "limits", "repairs", "replans", "streaming"),
+    *("router", "larger", "votes", "cache", "stepwise", "copied", "literals", "confirm", "grounded"),
+    *("each_part", "hearsay", "anyway", "shortlist"),
+    *("checks", "against", "score", "accept", "otherwise", "retry", "timeout", "fallback"),
+)
+"""The keys of a node, as they are written."""
+
+_WORDS = frozenset({"null", "true", "false", "<<", "="})
+"""Plain texts, in lower case, that are not texts in YAML 1.2, or that tools take for something else."""
+_STARTS = frozenset("0123456789+-.~?:,[]{}#&*!|>'\"%@` ")
+"""What no plain text begins with: indicators, and the beginnings of numbers and dates in any version of YAML."""
+_FLOW_SIGNS = re.compile(r"[,\[\]{}:?]")
+_KEY_LENGTH = 1000
+"""Characters of a key that YAML still finds without `?` before it: 1,024, less its quotes."""
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+class _Open(dict[str, Any]):
+    """A mapping that never stands in one line."""
+
+
+def write(graph: Graph) -> str:
+    """The YAML of a workflow: `read(write(graph), file).graph == graph`.
+
+    Raises `InputError` L013 for a number that is not finite. A text with control characters, or data beyond the limits of
+    the language, is written all the same, and the reader refuses it.
+    """
+    return "".join(f"{line}\n" for line in _block(_document(graph), 0))
+
+
+def _document(graph: Graph) -> _Open:
+    """The data of the file, in order and in short forms."""
+    return _Open(
+        schema=graph.schema_,
+        name=graph.name,
+        **_present(description=graph.description, input={name: _input(given) for name, given in graph.input.items()}, types=graph.types),
+        output=graph.output,
+        **({} if graph.budget is None else {"budget": _limits(graph.budget)}),
+        **({} if graph.defaults is None else {"defaults": _limits(graph.defaults)}),
+        **_present(label=graph.label, accept=_short(graph.accept)),
+        nodes=_nodes(graph.nodes),
+    )
+
+
+def _present(**given: Any) -> dict[str, Any]:
+    """What is neither null nor empty."""
+    return {key: value for key, value in given.items() if value is not None and value not in ("", (), {})}
+
+
+def _input(given: Input) -> Any:
+    found: dict[str, Any] = {"type": given.type}
+    if given.default is not None:
+        found["default"] = given.default
+    elif given.optional:
+        found["default"] = None
+    found |= _present(description=given.description)
+    return given.type if len(found) == 1 else found
+
+
+def _limits(given: Budget | Defaults | PlanLimits) -> dict[str, Any]:
+    fields = ((name, getattr(given, name)) for name in type(given).model_fields)
+    return {name: _retry(value) if isinstance(value, Retry) else _short(value) for name, value in fields if value is not None}
+
+
+def _short(value: Any) -> Any:
+    """A number of seconds or a score as one writes it: 60, not 60.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() and value < 1e15 else value
+
+
+def _retry(given: Retry) -> Any:
+    more = {} if given.wait == RETRY.wait else {"wait": [_short(seconds) for seconds in given.wait]}
+    more |= {} if given.within is None else {"within": _short(given.within)}
+    return {"attempts": given.attempts, **more} if more else given.attempts
+
+
+def _nodes(given: Mapping[str, AnyNode]) -> _Open:
+    return _Open({name: _node(node) for name, node in given.items()})
+
+
+def _node(node: Node) -> _Open:
+    model = type(node).model_fields
+    written = {info.alias or name: (getattr(node, name), info.get_default()) for name, info in model.items()}
+    return _Open({key: _modifier(key, written[key][0]) for key in _ORDER if key in written and written[key][0] != written[key][1]})
+
+
+def _modifier(key: str, value: Any) -> Any:
+    match value:
+        case Choice():
+            return {"by": value.by, "of": dict(value.of), **_present(otherwise=value.otherwise)}
+        case Loop():
+            return _Open(at_most=value.at_most, until=value.until, nodes=_nodes(value.nodes), output=value.output)
+        case Block():
+            return _Open(nodes=_nodes(value.nodes), output=value.output)
+        case Retry():
+            return _retry(value)
+        case PlanLimits():
+            return _limits(value)
+        case _:
+            return _short(value) if key in ("timeout", "accept") else value
+
+
+def _block(value: Mapping[str, Any] | list[Any] | tuple[Any, ...], indent: int) -> Iterator[str]:
+    """The lines of a mapping or a list that is not empty."""
+    pad = " " * indent
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            name = _text(key, flow=True)
+            head = f"{pad}{name}:"
+            if len(name) > _KEY_LENGTH:
+                yield f"{pad}? {name}"
+                head = f"{pad}:"
+            if (line := _line(entry, len(head) + 1)) is not None:
+                yield f"{head} {line}"
+            else:
+                yield head
+                yield from _block(entry, indent + 2)
+        return
+    for entry in value:
+        if (line := _line(entry, indent + 2)) is not None:
+            yield f"{pad}- {line}"
+        else:
+            first, *rest = _block(entry, indent + 2)
+            yield f"{pad}- {first[indent + 2 :]}"
+            yield from rest
+
+
+def _line(value: Any, column: int) -> str | None:
+    """The value in one line that begins at a column; None where it does not fit in it. A scalar always fits."""
+    if not isinstance(value, Mapping | list | tuple):
+        return _scalar(value, flow=False)
+    if isinstance(value, _Open) and value:
+        return None
+    text = _flow(value)
+    return text if text is not None and (not value or column + len(text) <= WIDTH) else None
+
+
+def _flow(value: Any) -> str | None:
+    """The value as flow style has it; None where a key is too long for it."""
+    if isinstance(value, Mapping):
+        parts = []
+        for key, entry in value.items():
+            name, text = _text(key, flow=True), _flow(entry)
+            if text is None or len(name) > _KEY_LENGTH:
+                return None
+            parts.append(f"{name}: {text}")
+        return f"{{{', '.join(parts)}}}"
+    if isinstance(value, list | tuple):
+        texts = [_flow(entry) for entry in value]
+        return None if None in texts else f"[{', '.join(text for text in texts if text is not None)}]"
+    return _scalar(value, flow=True)
+
+
+def _scalar(value: Any, *, flow: bool) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            text = repr(value)
+            if text.strip("-") in ("inf", "nan"):
+                raise InputError("L013", f"{text} is not a finite number", hint="leave it out, or write a number")
+            return text
+        case _:
+            return _text(str(value), flow=flow)
+
+
+def _text(text: str, *, flow: bool) -> str:
+    """A text as a plain scalar where that is certain, else in the quotes that need the fewest escapes."""
+    if _is_plain(text, flow):
+        return text
+    if text.isprintable() and ('"' in text or "\\" in text) and "'" not in text:
+        return f"'{text}'"
+    return '"' + "".join(_ESCAPES.get(char) or (char if char.isprintable() else _escape(char)) for char in text) + '"'
+
+
+def _is_plain(text: str, flow: bool) -> bool:
+    if not text or text[0] in _STARTS or text[-1] in " :" or text.lower() in _WORDS or not text.isprintable():
+        return False
+    return ": " not in text and " #" not in text and not (flow and _FLOW_SIGNS.search(text))
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

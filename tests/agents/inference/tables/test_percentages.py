@@ -1,0 +1,118 @@
+"""Percentages of a question: which way words tell, of which figure, and where they only say which rows are meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("tokenizers")
+
+from orchestra.agents.inference.encoder import Encoder  # noqa: E402
+from orchestra.agents.inference.tables.operations import WAYS  # noqa: E402
+from orchestra.agents.inference.tables.percentages import TOLD, percentage, with_percentages  # noqa: E402
+from orchestra.agents.inference.tables.reader import Tables, written  # noqa: E402
+from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
+from tests.agents.tables import WORDS, Hand, answer, arrays, spot, write  # noqa: E402
+
+TABLE = [["name", "books"], ["ada", "20"], ["grace", "15"]]
+
+
+@pytest.mark.parametrize(
+    ("question", "way", "figure"),
+    [
+        ("what is the full service with 15 percent off?", "discount", "15"),
+        ("at 7.5% discount please", "discount", "7.5"),
+        ("with the 8 per cent taken off?", "discount", "8"),
+        ("the price reduced by 10 %", "discount", "10"),
+        ("minus 3 percent", "discount", "3"),
+        ("20% on top of that", "surcharge", "20"),
+        ("The mayor wants 3 per cent more on repairs", "surcharge", "3"),
+        ("plus 19 % VAT", "surcharge", "19"),
+        ("rent raised by 4%: what is it then?", "surcharge", "4"),
+        ("The auctioneer keeps 5 % of the price", "portion", "5"),
+        ("30 percent of the total?", "portion", "30"),
+        ("Rates go up by 4 per cent in July. What will Farid get per hour then?", "surcharge", "4"),
+        ("Landlord adds 10 per cent admin to the fee", "surcharge", "10"),
+        ("How many euros do I save with a coupon of 20% off the tent?", "discount", "20"),
+        ("a 15-percent discount", "discount", "15"),
+    ],
+)
+def test_words_around_a_percentage_tell_what_is_done_with_it(question: str, way: str, figure: str) -> None:
+    assert percentage(question) == (way, figure)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "what percentage of the total is that?",
+        "Which plans have 10% off?",
+        "In which wards did less than 40 percent bother to vote",
+        "routes that are punctual in more than 85 per cent of cases",
+        "reservoirs that are less than 60% full",
+        "Why did revenue increase by 14%?",
+        "How many give 5 percent off?",
+        "what is 15 off?",
+        "Total budget of the projects that are 60% or more finished?",
+        "What is the average turnout in wards with 40 percent or less?",
+        "What party took 15% of the vote?",
+        "reservoirs that are less then 60% full",
+        "Quick question: which shops give 10% off?",
+        "What is the effect on profit of a 10% increase in the dollar?",
+        "Is there a lender with 10% of the market?",
+        "1.000,5 % of it",
+        "9" * 5_000 + "% off",
+        "15 more of them",
+        "",
+    ],
+)
+def test_where_rows_are_meant_or_no_percentage_is_given_nothing_is_told(question: str) -> None:
+    assert percentage(question) is None
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    base: Path = write_encoder(tmp_path_factory.mktemp("base"), [*WORDS, "%", "off", "percent"])
+    return Tables.load(write(tmp_path_factory.mktemp("card"), arrays()), Encoder.load(base))
+
+
+def test_the_way_and_its_figure_are_likelier_by_what_words_tell(reader: Tables) -> None:
+    sheet = reader.sheet({"question": "what is it with 15 % off ?", "table": TABLE, "paragraphs": []})
+    plain = Hand(["cells"], cells={(1, 1): 5.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0}).logits(sheet)
+    told = with_percentages(sheet, plain)
+    asked = next(at for at, one in enumerate(sheet.spots) if one.given is not None)
+    assert told.ways[WAYS.index("discount")] - plain.ways[WAYS.index("discount")] == pytest.approx(TOLD)
+    assert {at for at in range(len(sheet.spots)) if told.second[at] != plain.second[at]} == {asked}, "and not the cell that is 15 too"
+    assert (sheet.spots[asked].row, spot(sheet, (2, 1)) != asked) == (-1, True)
+    assert plain.second[asked] == pytest.approx(told.second[asked] - TOLD), "what was given is left as it was"
+
+
+def test_where_rows_are_bounded_or_the_table_has_the_percentage_nothing_is_added(reader: Tables) -> None:
+    head = [["name", "price with 15 % off"], *TABLE[1:]]
+    for question, table in (
+        ("what is it with 15 % off ?", head),
+        ("sum of up to 15 % off ?", TABLE),
+        ("what is it at a maximum of 15 % off ?", TABLE),
+        ("what is it at over 15 % off ?", TABLE),
+        ("what is it ?", TABLE),
+    ):
+        sheet = reader.sheet({"question": question, "table": table, "paragraphs": []})
+        plain = Hand(["cells"]).logits(sheet)
+        assert with_percentages(sheet, plain) is plain, question
+
+
+def test_minus_so_many_percent_is_less(reader: Tables) -> None:
+    sheet = reader.sheet({"question": "what is ada minus 15 percent ?", "table": TABLE, "paragraphs": []})
+    hand = Hand(["cells", "discount"], cells={(1, 1): 2.0}, first={(1, 1): 4.0}, second={(2, 1): 4.0})
+    found, scale = reader.choose(sheet, with_percentages(sheet, hand.logits(sheet)))
+    assert written(found, scale, sheet)["expression"] == "20 * (100 - 15) / 100"
+
+
+def test_what_the_encoder_says_of_a_table_has_what_words_tell(reader: Tables) -> None:
+    off, without = (
+        reader.sheet({"question": question, "table": TABLE, "paragraphs": []}) for question in ("with 15 % off ?", "with 15 off ?")
+    )
+    ways = reader.logits(off).ways
+    assert ways[WAYS.index("discount")] - ways[WAYS.index("surcharge")] > TOLD - 5
+    assert answer(reader, without, Hand(["product"], first={(1, 1): 4.0}, second={"15": 4.0}))["expression"] == "20 * 15"

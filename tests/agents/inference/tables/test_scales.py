@@ -1,0 +1,103 @@
+"""Which unit figures are in, by the words around them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from pydantic import ValidationError
+
+from orchestra.agents.inference.tables.scales import PLACES, SIGNS, UNITS, Units, signs
+
+QUESTION, HEAD, ROWS, TEXT = range(len(PLACES))
+
+
+def seen(text: str, place: int = TEXT) -> list[list[str]]:
+    """The names of what is seen of each unit where a text stands in one place."""
+    given: list[Sequence[Sequence[str]]] = [[], [["", text]], [["Sales", text]]]
+    parts = [given[place] if place == at else [] for at in (HEAD, ROWS)]
+    found = signs(text if place == QUESTION else "", parts[0], parts[1], [text] if place == TEXT else [])
+    return [[name for name, one in zip(SIGNS, unit, strict=True) if one] for unit in found]
+
+
+@pytest.mark.parametrize("place", range(len(PLACES)), ids=PLACES)
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_is_seen_in_its_place_and_no_other_is(unit: str, place: int) -> None:
+    found = seen(f"about five {unit}", place)
+    assert found == [[f"word.{PLACES[place]}"] if one == unit else [] for one in UNITS]
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("(in thousands)", "thousand"), ("In thousands of dollars", "thousand"), ("in U.S. Thousands", "thousand"),
+        ("(thousands)", "thousand"), ("$000", "thousand"), ("EUR 000", "thousand"), ("€’000", "thousand"), ("RMB'000", "thousand"),
+        ("All figures in 000s", "thousand"),
+        ("$ thousands", "thousand"), ("£k", "thousand"), ("in\u00a0thousands", "thousand"),
+        ("(in millions, except per share data)", "million"), ("in  US\ndollar millions", "million"), ("millions of yen", "million"),
+        ("£m", "million"), ("€ m", "million"), ("(€mn", "million"), ("$ millions", "million"), ("USD m", "million"),
+        ("$mln", "million"), ("$mm", "million"), ("€ mio", "million"),
+        ("in € billions", "billion"), ("$bn", "billion"), ("€bln", "billion"), ("(billions)", "billion"), ("billions of euros", "billion"),
+    ],
+)  # fmt: skip
+def test_how_a_unit_is_stated_for_all_figures(text: str, unit: str) -> None:
+    stated = [any(name.startswith("stated") for name in names) for names in seen(text)]
+    assert stated == [one == unit for one in UNITS]
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("we sold $5 million of it", "million"), ("a loss of €3bn", "billion"), ("$5.2m", "million"), ("£ 12k", "thousand"),
+        ("resulted in $5 million", "million"), ("in 2019 about 5 million", "million"), ("to begin millions more", "million"),
+        ("about 4 mio", "million"), ("2 mn", "million"), ("one thousand people", "thousand"),
+    ],
+)  # fmt: skip
+def test_of_one_figure_a_unit_is_said_and_not_stated(text: str, unit: str) -> None:
+    assert seen(text) == [["word.text"] if one == unit else [] for one in UNITS]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "12,000 sold", "12 000 sold", "the 12,000s", "12\u00a0000", "12\u202f000", "1’000", "1'000", "A000", "model 5000",
+        "a thousandth", "Mme Bovary", "$5", "billiards", "3.5 km", "the m1 road", "from 2018 to 2019", "FROM them", "Team",
+        "long-term item of the firm",
+        "Revenue (b)", "(b) Restated.", "Height (m)", "(M)", "10 a.m. to 3 p.m.", "I'm", "5 m", "10 k run", "$ missing", "€ killed",
+    ],
+)  # fmt: skip
+def test_what_is_no_unit(text: str) -> None:
+    assert seen(text) == [[], [], []]
+
+
+def test_cells_do_not_run_into_each_other() -> None:
+    assert signs("", [["in", "millions"]], [["$", "000"]], []) == signs("", [["millions"]], [["$"], ["000"]], [])
+
+
+def units(**weights: float) -> Units:
+    return Units(signs=tuple(weights.get(name.replace(".", "_"), 0.0) for name in SIGNS), usual=(0.0, 0.5, -1.0))
+
+
+def test_units_are_as_probable_as_their_signs_and_how_usual_they_are() -> None:
+    nothing = units().logits([[False] * len(SIGNS)] * 3)
+    assert [math.exp(one - nothing[0]) for one in nothing] == pytest.approx([1, math.exp(0.5), math.exp(-1)])
+    assert sum(map(math.exp, nothing)) == pytest.approx(1)
+    found = units(word_head=3.0).logits(signs("", [["in billions"]], [], ["5 million"]))
+    assert [one - nothing[0] for one in found] == pytest.approx(
+        [found[0] - nothing[0], found[0] - nothing[0] + 0.5, found[0] - nothing[0] + 2]
+    )
+
+
+def test_great_weights_overflow_nothing() -> None:
+    found = Units(signs=(900.0,) * len(SIGNS), usual=(0.0,) * 3).logits([[True] * len(SIGNS), [False] * len(SIGNS), [False] * len(SIGNS)])
+    assert found[0] == pytest.approx(0)
+    assert all(math.isfinite(one) for one in found)
+
+
+@pytest.mark.parametrize(
+    "given", [{"signs": [0.0] * 7}, {"usual": [0.0] * 4}, {"signs": [math.nan] * 8}, {"signs": [1e300] * 8}, {"more": 1}]
+)
+def test_weights_of_another_form_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Units.model_validate({"signs": [0.0] * len(SIGNS), "usual": [0.0] * len(UNITS), **given})

@@ -1,0 +1,67 @@
+"""How many there are and what one costs: multiplied, where a sum was pointed at; and never added up."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("numpy")
+pytest.importorskip("tokenizers")
+
+from orchestra.agents.inference.encoder import Encoder
+from orchestra.agents.inference.tables.reader import Tables
+from orchestra.testing.tiny_encoder import write_encoder
+from tests.agents.tables import WORDS, Hand, Place, answer, arrays, told, write
+
+TABLE = [["name", "rooms", "$", "total"], ["ada", "3", "68.00", "2.5"], ["grace", "40", "1.20", "7.5"], ["alan", "60", "0.85", "1"]]
+ROOMS, PRICE, TOTAL = 1, 2, 3
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    base = Encoder.load(write_encoder(tmp_path_factory.mktemp("base"), WORDS))
+    return Tables.load(write(tmp_path_factory.mktemp("card"), arrays()), base)
+
+
+def summed(reader: Tables, places: list[tuple[int, int]], table: list[list[str]] = TABLE, *ways: str) -> tuple[str, str | None]:
+    strong: dict[Place, float] = dict.fromkeys(places, 9.0)
+    sheet = reader.sheet({"question": "how many ?", "table": table, "paragraphs": []})
+    said = answer(reader, sheet, Hand(ways or ("sum",), cells=strong))
+    return said["way"], said["expression"]
+
+
+def test_what_one_row_comes_to_is_a_product(reader: Tables) -> None:
+    assert summed(reader, [(1, ROOMS), (1, PRICE)]) == ("product", "3 * 68.00")
+
+
+def test_what_several_rows_come_to_is_the_sum_of_their_products(reader: Tables) -> None:
+    places = [(2, ROOMS), (2, PRICE), (3, ROOMS), (3, PRICE)]
+    assert summed(reader, places) == ("sum", "40 * 1.20 + 60 * 0.85")
+    sheet = reader.sheet({"question": "how many ?", "table": TABLE, "paragraphs": []})
+    said = answer(reader, sheet, Hand(["sum"], cells=dict.fromkeys(places, 9.0)))
+    assert said == told("sum", expression="40 * 1.20 + 60 * 0.85", cells=[list(place) for place in places])
+
+
+@pytest.mark.parametrize(
+    ("places", "expression"),
+    [
+        ([(1, ROOMS), (2, ROOMS), (3, ROOMS)], "3 + 40 + 60"),
+        ([(1, PRICE), (3, PRICE)], "68.00 + 0.85"),
+        ([(1, PRICE), (1, TOTAL)], "68.00 + 2.5"),
+        ([(1, ROOMS), (1, TOTAL)], "3 + 2.5"),
+    ],
+)
+def test_figures_of_one_kind_or_of_no_known_one_are_added_up_as_ever(
+    reader: Tables, places: list[tuple[int, int]], expression: str
+) -> None:
+    assert summed(reader, places) == ("sum", expression)
+
+
+def test_where_pairs_are_not_whole_another_way_is_taken(reader: Tables) -> None:
+    odd = [(1, ROOMS), (1, PRICE), (2, PRICE)]
+    assert summed(reader, odd, TABLE, "sum", "cells") == ("cells", None)
+    assert summed(reader, [(1, ROOMS), (1, PRICE)], TABLE, "mean", "cells") == ("cells", None), "there is no mean of a count and a price"
+
+
+def test_years_are_no_counts(reader: Tables) -> None:
+    table = [["name", "age", "$"], ["ada", "1990", "68.00"], ["grace", "2004", "1.20"]]
+    assert summed(reader, [(1, 1), (1, 2)], table, "sum", "cells") == ("cells", None)

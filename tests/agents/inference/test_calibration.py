@@ -1,0 +1,136 @@
+"""Calibrations: what they make of probabilities, and which files are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.overlap_features import NAMES, wording
+from orchestra.agents.output_parser import Parsed, Reader
+from orchestra.core.errors import InputError
+
+CHOICES = ("supported", "contradicted", "not stated")
+CARD = """
+name: judge
+input: {claim: str, evidence: str}
+output: {label: "Literal['supported', 'contradicted', 'not stated']", p: float | null, q: float | null}
+computed: {p: {probability: supported}, q: {probability: contradicted}}
+calibration: calibration.json
+"""
+
+
+def file(**changes: Any) -> dict[str, Any]:
+    return {"choices": list(CHOICES), "trust": {"model": 1.0}, "bias": [0.0, 0.0, 0.0], **changes}
+
+
+def words(weight: float) -> dict[str, Any]:
+    rows = [[weight, *[0.0] * (len(NAMES) - 1)], [0.0] * len(NAMES), [0.0] * len(NAMES)]
+    zero = [0.0] * len(NAMES)
+    return {"claim": "claim", "evidence": "evidence", "mean": zero, "spread": [1.0] * len(NAMES), "weights": rows, "bias": [0.0, 0.0, 0.0]}
+
+
+def card(folder: Path, **changes: Any) -> Card:
+    (folder / "agent.yaml").write_text(CARD, "utf-8")
+    (folder / "prompt.md").write_text("{{ evidence }} {{ claim }}", "utf-8")
+    if changes:
+        (folder / "calibration.json").write_text(json.dumps(file(**changes)), "utf-8")
+    return Card.load(folder)
+
+
+class Word:
+    text = "supported"
+    logprob = math.log(0.6)
+    top = (("supported", math.log(0.6)), ("contrad", math.log(0.1)), ("not", math.log(0.3)))
+
+
+def read(made: Card, **inputs: str) -> Any:
+    found = Reader(made).parse("supported", tokens=[Word()], inputs=inputs)
+    assert isinstance(found, Parsed), found
+    return found.value
+
+
+def test_a_card_waits_for_its_calibration_and_has_another_digest_with_it(tmp_path: Path) -> None:
+    bare = card(tmp_path)
+    assert read(bare) == {"label": "supported", "p": pytest.approx(0.6), "q": pytest.approx(0.1)}
+
+    assert card(tmp_path, bias=[0.0, 0.0, 1.0]).digest != bare.digest
+
+
+def test_a_bias_moves_the_probabilities_and_the_likeliest_is_the_label(tmp_path: Path) -> None:
+    found = read(card(tmp_path, bias=[0.0, 0.0, math.log(4)]))
+
+    assert found == {"label": "not stated", "p": pytest.approx(0.6 / 1.9), "q": pytest.approx(0.1 / 1.9)}
+
+
+def test_a_high_temperature_makes_a_model_less_sure(tmp_path: Path) -> None:
+    assert read(card(tmp_path, trust={"model": 0.1}))["p"] == pytest.approx(0.6**0.1 / (0.6**0.1 + 0.1**0.1 + 0.3**0.1))
+
+
+def test_it_is_void_with_another_adapter(tmp_path: Path) -> None:
+    manifest = tmp_path / "adapter" / "manifest.json"
+    manifest.parent.mkdir()
+    manifest.write_text('{"sha256": "mine"}', "utf-8")
+    made = card(tmp_path, adapter="mine", bias=[0.0, 0.0, 9.0]).varied(adapter="adapter")
+    assert read(made)["label"] == "not stated"
+
+    manifest.write_text('{"sha256": "promoted"}', "utf-8")
+    assert made.calibrated is None
+    assert read(made)["label"] == "supported"
+
+
+def test_it_is_void_where_another_base_answered_without_the_adapter(tmp_path: Path) -> None:
+    reader = Reader(card(tmp_path, bias=[0.0, 0.0, 9.0]))
+    found = reader.parse("supported", tokens=[Word()], adapted=False)
+
+    assert isinstance(found, Parsed)
+    assert found.value["label"] == "supported"
+
+
+def test_the_words_vote_too(tmp_path: Path) -> None:
+    made = card(tmp_path, trust={"model": 1.0, "wording": 1.0}, words=words(3.0))
+
+    alike, apart = (read(made, claim="a red kite", evidence=text)["p"] for text in ("a red kite", "blue whales swim"))
+    assert alike > 0.9 > apart == pytest.approx(0.6)
+
+
+def test_a_stored_card_finds_its_calibration_again_and_tells_where_it_has_changed(tmp_path: Path) -> None:
+    made = card(tmp_path, bias=[0.0, 0.0, 1.0])
+    assert Card.restore(made.dump(), tmp_path).calibrated == made.calibrated
+
+    (tmp_path / "calibration.json").write_text(json.dumps(file()), "utf-8")
+    with pytest.raises(InputError, match=r"calibration\.json has changed"):
+        Card.restore(made.dump(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"choices": ["yes", "no", "maybe"]}, "it is about yes, no, maybe"),
+        ({"bias": [0.0, 1.0]}, "one number for each choice"),
+        ({"bias": ["a", "b", "c"]}, "Expected `float`"),
+        ({"code": "print(1)"}, "unknown field"),
+        ({"words": {**words(1.0), "mean": [0.0]}}, "other numbers of words"),
+        ({"words": {**words(1.0), "spread": [0.0] * len(NAMES)}}, "not positive"),
+    ],
+)
+def test_a_file_that_is_no_calibration_of_the_card_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        card(tmp_path, **changes)
+    assert caught.value.code == "A014"
+
+
+def test_wording_counts_what_its_names_say() -> None:
+    found = dict(zip(NAMES, wording("Ann was born in 1950, not here!", "Ann was born in 1952 in Rome."), strict=True))
+
+    assert found["numbers not found"] == found["numbers"] == 1
+    assert found["claim denies"] == found["one denies, the other not"] == 1
+    assert found["evidence denies"] == found["names not found"] == 0
+    assert found["content words found"] == 0.4  # of ann, born, 1950, not, here
+    assert found["exclamation mark"] == 1
+    assert wording("", "")
+    assert all(math.isfinite(number) for number in wording("", ""))

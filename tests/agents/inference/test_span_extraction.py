@@ -1,0 +1,264 @@
+"""Readers that point: what they say stands in the passage, and follows from their arrays; encoders say what transformers says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+np = pytest.importorskip("numpy")
+pytest.importorskip("tokenizers")
+
+from orchestra.agents.card import Card  # noqa: E402
+from orchestra.agents.inference.array_files import packed  # noqa: E402
+from orchestra.agents.inference.encoder import NEARNESS, Encoder, Pair, distances, mapped  # noqa: E402
+from orchestra.agents.inference.model_file import base_of  # noqa: E402
+from orchestra.agents.inference.span_extraction import FORMAT, MAX_QUESTION, MAX_WINDOWS, Layout, Spans, Window, points, windows  # noqa: E402
+from orchestra.core.errors import InputError  # noqa: E402
+from orchestra.schema.types import Validator  # noqa: E402
+from orchestra.testing.tiny_encoder import BUCKETS, SHAPE, write_encoder  # noqa: E402
+
+WORDS = ["the", "tower", "was", "built", "in", "1889", "by", "eiffel", "when", "who", "?", "."]
+PASSAGE = "The tower was built in 1889 by Eiffel."
+CARD = """
+name: finder
+kind: encoder
+model: tiny
+input: {question: str, context: str}
+output: {answer: Quote | null}
+evidence: context
+"""
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return Encoder.load(write_encoder(tmp_path_factory.mktemp("base"), WORDS, kind="mpnet"))
+
+
+def arrays(rank: int = 2, up: float = 0.0) -> dict[str, Any]:
+    chance = np.random.default_rng(3)
+    made: dict[str, Any] = {"weight": chance.normal(size=(2, SHAPE.width)), "bias": np.zeros(2)}
+    for name in SHAPE.names:
+        taken, gives = SHAPE.sides(name)
+        made |= {f"down.{name}": chance.normal(size=(1, rank, taken)), f"up.{name}": np.full((1, gives, rank), up)}
+    return made
+
+
+def layout(**changes: Any) -> dict[str, Any]:
+    said: dict[str, Any] = {"format": FORMAT, "question": "question", "passage": "context", "output": "answer", "tokens": 32, "overlap": 8}
+    return said | {"base": {"licence": "CC0-1.0", "sha256": {}}, "data": [], "arrays": "spans.npz"} | changes
+
+
+def reader(encoder: Encoder, made: dict[str, Any] | None = None, **changes: Any) -> Spans:
+    return Spans(Layout.model_validate(layout(**changes) | {"sha256": "0" * 64}), arrays() if made is None else made, encoder)
+
+
+def write(folder: Path, made: dict[str, Any]) -> Card:
+    text, data = packed(layout(), made)
+    (folder / "agent.yaml").write_text(CARD)
+    (folder / "model.json").write_text(text)
+    (folder / "spans.npz").write_bytes(data)
+    return Card.load(folder)
+
+
+# The encoder
+
+
+@pytest.mark.parametrize("kind", ["bert", "mpnet"])
+def test_the_encoder_says_what_the_same_model_says_in_transformers(kind: Any, tmp_path: Path) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    folder = write_encoder(tmp_path / kind, WORDS, kind=kind)
+    ours = Encoder.load(folder)
+    tokens = ours.tokens(PASSAGE * 3, 30)
+    model = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    with torch.no_grad():
+        theirs = model(input_ids=torch.tensor([tokens])).last_hidden_state[0].numpy()
+    assert len(tokens) > 20
+    assert np.abs(ours.read(tokens, {})[0] - theirs).max() < 1e-4
+
+
+def test_far_tokens_are_alike_and_those_behind_are_told_from_those_before() -> None:
+    found = distances(400, 32)
+    assert found[0, 0] == 0
+    assert len(set(found[200, 192:208].tolist())) == 16
+    assert found[0, 200] == found[0, 399] == 31
+    assert found[399, 0] == 15
+    assert found.max() < 32
+
+
+def test_an_mpnet_needs_its_distances(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "base", WORDS, kind="mpnet")
+    said = dict(mapped(folder / "model.safetensors"))
+    shape = Encoder.load(folder).shape
+    assert shape.buckets == BUCKETS
+    said[NEARNESS] = said[NEARNESS][:2]
+    with pytest.raises(ValueError, match="relative_attention_bias"):
+        Encoder(shape, said, None)
+
+
+# Windows
+
+
+def pair(count: int, question: int = 3) -> Pair:
+    return Pair([2, *[4] * question, 3, 3], list(range(10, 10 + count)), [(at * 2, at * 2 + 1) for at in range(count)], [3])
+
+
+@given(st.integers(0, 300), st.integers(1, 400), st.integers(0, 16))
+def test_every_token_is_in_a_window_and_neighbours_share_as_many_as_they_should(count: int, question: int, overlap: int) -> None:
+    found = list(windows(pair(count, question), 200, overlap))
+    seen = [token for window in found for token in window.tokens[window.start : window.start + len(window.spans)]]
+    assert set(seen) == set(range(10, 10 + count))
+    assert len(seen) == count + overlap * (len(found) - 1)
+    assert all(len(window.tokens) <= 200 and window.start <= MAX_QUESTION for window in found)
+
+
+@given(st.integers(32, 96), st.integers(1, 32), st.integers(0, 300), st.integers(1, 100))
+@example(64, 2, 300, 100)
+def test_windows_reach_the_end_however_much_they_share_and_however_long_the_question_is(
+    tokens: int, less: int, count: int, question: int
+) -> None:
+    found = list(windows(pair(count, question), tokens, (tokens - less) // 2))
+    seen = {token for window in found for token in window.tokens[window.start : window.start + len(window.spans)]}
+    assert seen == set(range(10, 10 + count))
+
+
+@pytest.mark.parametrize(("question", "count"), [(1, 1000), (100, 700), (400, 1000)])
+def test_long_windows_may_share_half_of_themselves_and_more(encoder: Encoder, question: int, count: int) -> None:
+    layout = reader(encoder, tokens=384, overlap=200).layout
+    seen = {token for one in windows(pair(count, question), layout.tokens, layout.overlap) for token in one.tokens[one.start : -1]}
+    assert seen == set(range(10, 10 + count))
+
+
+def test_windows_that_share_all_that_a_question_leaves_of_them_are_refused(encoder: Encoder) -> None:
+    assert reader(encoder, tokens=64, overlap=31).layout.overlap == 31
+    with pytest.raises(ValueError, match="a question leaves 32 of them"):
+        reader(encoder, tokens=64, overlap=96)
+    with pytest.raises(ValueError, match="a question leaves 96 of them"):
+        reader(encoder, tokens=192, overlap=96)
+    with pytest.raises(ValueError, match="do not go on"):
+        list(windows(pair(300), 64, 32))
+
+
+# What is chosen
+
+
+def chosen(encoder: Encoder, *pieces: tuple[list[float], list[float]], silence: float = 0.0, **changes: Any) -> Any:
+    """Of windows of one token more than logits are given, the first being the mark; spans are one character a token."""
+    read, at = [], 0
+    for first, last in pieces:
+        spans = [(at + step, at + step + 1) for step in range(len(first))]
+        read.append((Window([2, *[4] * len(first)], 1, spans), np.array([[silence / 2] * 2, *zip(first, last, strict=True)])))
+        at += len(first)
+    return reader(encoder, **changes).choose(read)
+
+
+def test_the_likeliest_span_wins_and_ends_after_it_begins(encoder: Encoder) -> None:
+    assert chosen(encoder, ([0, 5, 0, 0], [8, 0, 0, 4]))[0] == (1, 4)
+    assert chosen(encoder, ([0, 5, 0, 0], [8, 0, 0, 4]), longest=2)[0] == (0, 1)
+
+
+def test_silence_wins_where_it_is_likelier_than_any_span(encoder: Encoder) -> None:
+    assert chosen(encoder, ([1, 1], [1, 1]), silence=3)[0] is None
+    assert chosen(encoder, ([1, 2], [1, 2]), silence=3)[0] == (1, 2)
+    assert chosen(encoder, ([1, 2], [1, 2]), silence=3)[1] < chosen(encoder, ([1, 9], [1, 9]), silence=3)[1]
+
+
+def test_what_is_added_to_silence_decides_a_tie(encoder: Encoder) -> None:
+    made = reader(encoder)
+    read = [(Window([2, 4], 1, [(0, 1)]), np.array([[1.0, 1.0], [1.0, 1.0]]))]
+    made.layout = made.layout.model_copy(update={"silence": 0.5})
+    assert made.choose(read)[0] is None
+    made.layout = made.layout.model_copy(update={"silence": -0.5})
+    assert made.choose(read)[0] == (0, 1)
+
+
+def test_one_window_that_answers_is_enough(encoder: Encoder) -> None:
+    silent = (Window([2, 4], 1, [(0, 1)]), np.array([[9.0, 9.0], [0.0, 0.0]]))
+    tells = (Window([2, 4], 1, [(7, 8)]), np.array([[0.0, 0.0], [5.0, 5.0]]))
+    assert reader(encoder).choose([silent, tells])[0] == (7, 8)
+    assert reader(encoder).choose([tells, silent])[0] == (7, 8)
+
+
+def test_the_probability_is_that_of_the_span_among_all(encoder: Encoder) -> None:
+    _, sure = chosen(encoder, ([1, 0], [1, 0]), silence=0.5)
+    sums = [2, 1, 0, 0.5]  # both tokens, begin and end; and silence
+    assert sure == pytest.approx(np.exp(2) / np.exp(sums).sum())
+    assert chosen(encoder, ([1, 0], [1, 0]), silence=0.5, heat=4)[1] < sure
+
+
+class Chosen(Spans):
+    """A reader that always points to the same characters."""
+
+    span: tuple[int, int] | None = None
+
+    def choose(self, read: Any) -> tuple[tuple[int, int] | None, float]:
+        return self.span, 0.5
+
+
+@pytest.mark.parametrize(
+    ("passage", "part", "answer"),
+    [
+        ("the tower was built", "ow", "tower"), ("the tower was built", "tower wa", "tower was"), ("built in 1889.", "88", "1889"),
+        ("we can't stop", "can", "can't"), ("we can't stop", "'", "can't"), ("we can’t go", "t", "can’t"), ("they're in", "re", "they're"),
+        ("the house of O'Neill", "Neill", "O'Neill"), ("the house of O’Neill", "O", "O’Neill"), ("Eiffel's tower", "iffel", "Eiffel"),
+        ("Eiffel’s tower", "s", "Eiffel’s"), ("dans l'été", "ét", "été"), ("the dogs' tails", "og", "dogs"), ("rock 'n' roll", "n", "n"),
+        ("a well-known tower", "now", "known"), ("a well-known tower", "ell-kn", "well-known"), ("state-of-the-art", "of", "of"),
+        ("co\u00adoperate", "op", "co\u00adoperate"), ("at −5 °C", "5", "−5"), ("COVID-19", "9", "19"), ("2010-15", "5", "15"),
+        ("at 10:30 pm", "30", "10:30"), ("$5.3M of", "5.3", "5.3M"), ("12\u00a0345 men", "345", "12\u00a0345"),
+        ("塔は1889年に建てられた", "88", "1889"), ("東京タワーが好き", "タワ", "タワ"), ("ภาษาไทย", "ไท", "ไท"),
+        ("कि\u200dताब है", "त", "कि\u200dताब"),
+    ],
+)  # fmt: skip
+def test_an_answer_has_all_of_the_words_that_it_has_a_part_of(encoder: Encoder, passage: str, part: str, answer: str) -> None:
+    made = Chosen(Layout.model_validate(layout() | {"sha256": "0" * 64}), arrays(), encoder)
+    made.span = (passage.index(part), passage.index(part) + len(part))
+    assert made.predict({"question": "what", "context": passage}) == ({"answer": answer}, 0.5)
+    made.span = None
+    assert made.predict({"question": "what", "context": passage}) == ({"answer": None}, 0.5)
+
+
+# Cards
+
+
+@given(st.text(max_size=200), st.text(max_size=400))
+@example("0:0:0:0:0:0:0:0:0:0:0:0:0:0:0", "0:0:0:0:0:0:0:0:0:0:0:0:0:0:\xa10\xa7")
+def test_an_answer_is_words_of_the_passage(question: str, passage: str) -> None:
+    made = reader(_ENCODER)
+    output, sure = made.predict({"question": question, "context": passage})
+    assert output["answer"] is None or output["answer"] in passage.encode("utf-8", "replace").decode("utf-8")
+    assert 0 < sure <= 1
+
+
+def test_a_card_is_loaded_and_answers_in_its_type(encoder: Encoder, tmp_path: Path) -> None:
+    card = write(tmp_path, arrays())
+    assert points(card)
+    assert base_of(card).licence == "CC0-1.0"
+    output, _ = Spans.load(card, encoder).predict({"question": "When?", "context": PASSAGE})
+    assert Validator(card.output_schema).check(output) is None
+    other, _ = Spans.load(write(tmp_path, arrays(up=0.3)), encoder).predict({"question": "When?", "context": PASSAGE})
+    assert other != output
+
+
+def test_arrays_that_do_not_fit_are_refused(encoder: Encoder, tmp_path: Path) -> None:
+    for name, array in (("weight", np.zeros((3, SHAPE.width))), (f"up.{next(SHAPE.names)}", np.zeros((1, 5, 2)))):
+        with pytest.raises(InputError) as caught:
+            Spans.load(write(tmp_path, arrays() | {name: array}), encoder)
+        assert caught.value.code == "A011"
+
+
+def test_a_passage_that_is_too_long_is_refused_before_it_is_read(encoder: Encoder) -> None:
+    with pytest.raises(InputError) as caught:
+        reader(encoder).predict({"question": "When?", "context": "the tower " * 20 * MAX_WINDOWS})
+    assert caught.value.code == "A023"
+
+
+def _made() -> Encoder:
+    import tempfile
+
+    return Encoder.load(write_encoder(Path(tempfile.mkdtemp()), WORDS, kind="mpnet"))
+
+
+_ENCODER = _made()

@@ -1,0 +1,41 @@
+"""Threads of numpy while encoders work."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+np = pytest.importorskip("numpy")
+threadpoolctl = pytest.importorskip("threadpoolctl")
+
+from orchestra.agents.inference.threads import Threads  # noqa: E402
+
+
+def blas() -> set[int]:
+    return {one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"}
+
+
+def test_products_take_one_thread_while_anybody_is_inside_and_what_they_took_before_afterwards() -> None:
+    np.ones((2, 2)) @ np.ones((2, 2))
+    before, threads = blas(), Threads()
+    seen: list[set[int]] = []
+
+    def work() -> None:
+        with threads.single():
+            seen.append(blas())
+
+    with threads.single():
+        for other in [threading.Thread(target=work) for _ in range(3)]:
+            other.start()
+            other.join()
+        assert blas() == {1}, "others have left, and one is still at it"
+    assert seen == [{1}] * 3
+    assert blas() == before
+
+
+def test_what_fails_inside_leaves_threads_as_they_were() -> None:
+    before, threads = blas(), Threads()
+    with pytest.raises(ZeroDivisionError), threads.single():
+        assert 1 / 0
+    assert blas() == before

@@ -1,0 +1,237 @@
+"""Ensembles: what members answer between them, and who can be a member."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.agents.card import Card
+from orchestra.agents.computed_fields import Form, Rule
+from orchestra.agents.ensemble import checked, joined
+from orchestra.agents.ensemble_voting import Answer, pooled
+from orchestra.agents.registry import Registry
+from orchestra.core.errors import InputError
+from orchestra.verification.model_checks import alike
+
+TYPES = "input: {question: str, context: str}\noutput: {answer: Quote | null}\n"
+ENSEMBLE = f"name: both\nkind: ensemble\nmembers: [first, second]\n{TYPES}"
+
+
+def member(name: str, more: str = "", types: str = TYPES) -> str:
+    return f"name: {name}\n{types}{more}"
+
+
+def folder(place: Path, **cards: str) -> Path:
+    for name, text in cards.items():
+        (place / name).mkdir(parents=True)
+        (place / name / "agent.yaml").write_text(text)
+        (place / name / "prompt.md").write_text(f"{name}: {{{{ question }}}}")
+    return place
+
+
+def load(place: Path, **cards: str) -> Registry:
+    return Registry.load([folder(place, **cards)], builtin=False)
+
+
+@pytest.mark.parametrize(
+    ("answers", "value", "confidence"),
+    [
+        ([("a", 0.6), ("b", 0.9)], "b", 0.45),  # the surer one, where they differ
+        ([("a", 0.6), ("a", 0.9)], "a", 0.75),  # the mean, where they agree
+        ([("a", 0.5), ("b", 0.9), ("a", 0.6)], "a", 1.1 / 3),  # two are likelier than a surer third
+        ([("a", 0.6), ("b", 0.6)], "a", 0.3),  # the first, of two that are as sure
+        ([("a", None), ("b", 0.2)], "b", 0.1),  # who cannot tell how sure it is counts nothing
+        ([("a", None), ("b", None)], "a", None),
+        ([("a", math.nan), ("b", 0.9)], "b", 0.45),  # nor does one whose confidence is no number
+        ([("b", 0.9), ("a", math.inf)], "b", 0.45),
+        ([("a", math.nan), ("b", None)], "a", None),
+        ([(None, 0.7), ("b", 0.6)], None, 0.35),  # no answer is one too
+        ([("a", 0.0), ("b", 0.0)], "a", 0.0),
+    ],
+)
+def test_the_likeliest_answer_of_all_is_the_ensembles(answers: Any, value: Any, confidence: float | None) -> None:
+    best = pooled([Answer({"answer": said}, sure) for said, sure in answers])
+    assert best.value == {"answer": value}
+    assert best.confidence == pytest.approx(confidence) if confidence is not None else best.confidence is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "weights", "value", "confidence"),
+    [
+        ([("a", 0.8), ("b", 0.7)], (1, 1.3), "b", 0.7 * 1.3 / 2.3),
+        ([("a", 0.8), ("b", 0.7)], (2.6, 2.6), "a", 0.4),
+        ([("a", 0.8), ("a", 0.5)], (1, 3), "a", 2.3 / 4),
+        ([("a", 0.8)], (1, 3), "a", 0.8),  # the other was not asked
+    ],
+)
+def test_weights_say_what_each_member_counts(answers: Any, weights: Any, value: str, confidence: float) -> None:
+    best = pooled([Answer(said, sure) for said, sure in answers], weights)
+    assert best.value == value
+    assert best.confidence == pytest.approx(confidence)
+
+
+def test_values_are_compared_by_what_they_say_and_not_by_the_order_of_their_fields() -> None:
+    best = pooled([Answer({"a": 1, "b": 2}, 0.4), Answer({"c": 3}, 0.5), Answer({"b": 2, "a": 1}, 0.4)])
+    assert best.value == {"a": 1, "b": 2}
+    assert best.confidence == pytest.approx(0.8 / 3)
+
+
+def test_expressions_of_one_value_say_the_same_and_the_surest_is_theirs() -> None:
+    fields = {"expression": {"type": "string"}, "answer": {"type": ["number", "null"]}}
+    form = Form.of({"type": "object", "properties": fields}, {"answer": Rule(value="expression")})
+
+    def said(expression: str, sure: float) -> Answer:
+        return Answer(form.filled({"expression": expression}, None), sure)
+
+    answers = [said("5*4+9", 0.3), said("9+4*5", 0.4), said("5+4+9", 0.6), said("5/0", 0.1), said("6/0", 0.1)]
+    best = pooled(answers, told=form.told)
+    assert best.value == {"expression": "9+4*5", "answer": 29}
+    assert best.confidence == pytest.approx(0.7 / 5)
+    assert pooled(answers).value == {"expression": "5+4+9", "answer": 18}
+    assert form.told(answers[3].value) != form.told(answers[4].value), "what has no value is what it says"
+
+
+def test_a_probability_is_no_more_than_one() -> None:
+    assert pooled([Answer("a", 1.0)] * 3).confidence == 1.0
+
+
+def test_an_ensemble_has_its_members_and_a_digest_of_them(tmp_path: Path) -> None:
+    registry = load(tmp_path / "a", both=ENSEMBLE, first=member("first"), second=member("second"))
+    card = registry.card("both")
+    assert [part.name for part in card.parts] == ["first", "second"]
+    assert (card.trained, card.asks_model, card.contract.max_output) == (True, True, 512)
+    other = load(tmp_path / "b", both=ENSEMBLE, first=member("first", "system: Otherwise.\n"), second=member("second"))
+    assert other.card("both").digest != card.digest
+    assert other.card("both").varied(checks=("schema",)).parts == other.card("both").parts
+
+
+def test_a_stored_ensemble_has_the_members_that_it_had(tmp_path: Path) -> None:
+    card = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second")).card("both")
+    folders = {part.name: part.folder for part in card.parts}
+    assert Card.restore(card.dump(), card.folder, folders) == card
+    assert [part.folder for part in Card.restore(card.dump()).parts] == [None, None]
+    forged = card.dump().replace(b"first: {{", b"worst: {{")
+    with pytest.raises(InputError) as caught:
+        Card.restore(forged)
+    assert caught.value.code == "A012"
+
+
+def test_members_cannot_be_taken_out_of_a_stored_ensemble(tmp_path: Path) -> None:
+    import json
+
+    card = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second")).card("both")
+    said = json.loads(card.dump())
+    others: list[list[Any]] = [[], said["members"][:1], said["members"][::-1]]
+    for members in others:
+        with pytest.raises(InputError, match="members are others") as caught:
+            Card.restore(json.dumps({**said, "members": members}).encode())
+        assert caught.value.code == "A012"
+
+
+def test_members_that_could_be_none_are_not_taken_from_a_stored_ensemble(tmp_path: Path) -> None:
+    other = member("second", types=TYPES.replace("Quote | null", "str"))
+    registry = load(tmp_path, first=member("first"), second=other, both=member("both"))
+    card = registry.card("both").varied(kind="ensemble", members=("first", "second"))
+    forged = card.joined([registry.card("first"), registry.card("second")])
+    with pytest.raises(InputError, match="second cannot be one of its members") as caught:
+        checked(Card.restore(forged.dump()))
+    assert caught.value.code == "A012"
+
+
+@pytest.mark.parametrize(
+    ("cards", "code", "said"),
+    [
+        ({"both": ENSEMBLE, "first": member("first")}, "A019", "there is no agent 'second'"),
+        ({"both": ENSEMBLE.replace("[first, second]", "[first]")}, "A024", "two other agents or more"),
+        ({"both": ENSEMBLE.replace("[first, second]", "[first, first]")}, "A024", "two other agents or more"),
+        ({"both": ENSEMBLE.replace("[first, second]", "[both, first]")}, "A024", "two other agents or more"),
+        ({"both": ENSEMBLE + "adapter: adapter\n"}, "A024", "an ensemble has what its members have"),
+        ({"both": ENSEMBLE + "weights: [1, 2, 3]\n"}, "A024", "there are 3 of them for 2 members"),
+        ({"both": ENSEMBLE + "weights: [1, 0]\n"}, "A002", "greater than 0"),
+        ({"both": member("both", "weights: [1, 2]\n")}, "A024", "weights: an agent of kind model"),
+        ({"both": member("both", "enough: 0.9\n")}, "A024", "enough: an agent of kind model"),
+        ({"both": ENSEMBLE + "max_output: 20\n"}, "A024", "max_output: an ensemble has what its members have"),
+        ({"both": ENSEMBLE + "system: Read.\n"}, "A024", "system: an ensemble has what its members have"),
+        ({"both": ENSEMBLE + "tools: [search]\n"}, "A018", "an agent of kind ensemble calls nothing"),
+        ({"both": member("both", "members: [first, second]\n")}, "A024", "an agent of kind model answers by itself"),
+        ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "tools: [search]\n")}, "A024", "it uses tools"),
+        ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "label: public\n")}, "A024", "data up to public"),
+        ({"both": ENSEMBLE, "first": member("first"), "second": member("second", "kind: python\n")}, "A024", "kind python does not say"),
+        (
+            {"both": ENSEMBLE, "first": member("first"), "second": member("second", types=TYPES.replace("Quote | null", "str"))},
+            "A024",
+            "its output is {answer: str}, and the ensemble's {answer: Quote | null}",
+        ),
+        (
+            {"both": ENSEMBLE, "first": member("first"), "second": member("second", types=TYPES.replace("context: str", "context: int"))},
+            "A024",
+            "its input is {question: str, context: int}",
+        ),
+        (
+            {
+                "both": ENSEMBLE,
+                "first": member("first"),
+                "second": ENSEMBLE.replace("both", "second").replace("[first, second]", "[first, both]"),
+            },
+            "A024",
+            "kind ensemble does not say",
+        ),
+    ],
+)
+def test_who_cannot_be_a_member_is_told_with_the_place(tmp_path: Path, cards: dict[str, str], code: str, said: str) -> None:
+    error = next(iter(load(tmp_path, **cards).broken.values()))
+    assert error.code == code
+    assert said in error.message
+    assert error.place is not None
+    assert error.place.file.endswith("agent.yaml")
+
+
+def test_the_fault_of_a_member_is_told_where_it_is_named(tmp_path: Path) -> None:
+    text = ENSEMBLE.replace("[first, second]", "\n- first\n- second")
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, both=text, first=member("first")).card("both")
+    assert (caught.value.place and caught.value.place.line) == 5
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "b", both=text, first=member("first"), second=member("second", "tools: [search]\n")).card("both")
+    assert (caught.value.place and caught.value.place.line) == 5
+
+
+def test_an_ensemble_of_a_broken_member_tells_what_is_wrong_with_that(tmp_path: Path) -> None:
+    registry = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "colour: red\n"))
+    with pytest.raises(InputError) as caught:
+        registry.card("both")
+    assert caught.value.message == "a card has no key 'colour'"
+    assert registry.card("first").parts == ()
+
+
+def test_an_ensemble_can_be_asked_once_all_its_members_can(tmp_path: Path) -> None:
+    registry = load(tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "kind: encoder\nmodel: mpnet\n"))
+    card = registry.card("both")
+    assert (card.parts[1].trained, card.trained, card.asks_model) == (False, False, True)
+
+
+def test_descriptions_may_differ(tmp_path: Path) -> None:
+    registry = load(tmp_path, both=ENSEMBLE, first=member("first", "description: One.\n"), second=member("second", "description: Other.\n"))
+    assert registry.card("both").parts
+
+
+def test_members_beside_an_ensemble_come_before_those_of_a_project(tmp_path: Path) -> None:
+    own = folder(tmp_path / "own", second=member("second", "system: Of the project.\n"))
+    packaged = folder(tmp_path / "packaged", both=ENSEMBLE, first=member("first"), second=member("second"))
+    registry = Registry.load([own, packaged], builtin=False)
+    assert registry.card("second").system == "Of the project."
+    assert [part.system for part in registry.card("both").parts] == ["", ""]
+
+
+def test_a_member_is_no_second_opinion_of_its_ensemble(tmp_path: Path) -> None:
+    registry = load(
+        tmp_path, both=ENSEMBLE, first=member("first"), second=member("second", "system: More.\n"), third=member("third", "system: Else.\n")
+    )
+    contracts = registry.agents
+    assert alike(contracts["first"], contracts["both"])
+    assert alike(contracts["both"], contracts["second"])
+    assert not alike(contracts["third"], contracts["both"])
+    assert joined(registry.card("third"), registry.cards) is registry.card("third")

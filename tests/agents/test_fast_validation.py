@@ -1,0 +1,77 @@
+"""Plain values take a short way into a tool and out of it; it never lets through what the long way refuses, nor changes a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from orchestra.agents.fast_validation import as_they_are, plain, plain_list, plain_record
+from orchestra.agents.tools import ToolFunction
+from orchestra.schema.types import Validator, schema_of
+
+PLAIN: list[Any] = [str, int, float, bool, None, Any]
+LISTS: list[Any] = [list[str], list[int], Sequence[float], list[bool], list[Any]]
+odd = st.sampled_from(
+    ["\ud800", 1 << 80, -(1 << 80), 1.0, float("nan"), float("inf"), True, b"x", object(), (1, 2), {"a": 1}, [None], [[1]]]
+)
+values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers() | st.text(), max_size=3), odd)
+
+
+@pytest.mark.parametrize("hint", PLAIN + LISTS)
+@given(value=values)
+def test_what_passes_is_of_the_type_and_would_be_read_and_written_unchanged(hint: Any, value: Any) -> None:
+    schema = schema_of(hint, "validation")
+    passes = plain(schema, hint) or plain_list(schema, hint)
+    assert passes is not None
+    if passes(value):
+        assert Validator(schema).is_valid(value)
+        read = TypeAdapter(hint).validate_python(value)
+        assert (read, type(read)) == (value, type(value))
+        assert TypeAdapter(hint).dump_python(value, mode="json", warnings="error") == value
+
+
+@pytest.mark.parametrize(("hint", "value"), [(str, "é"), (int, -3), (float, 0.5), (bool, False), (list[str], ["a", "b"]), (Any, None)])
+def test_values_of_the_type_pass(hint: Any, value: Any) -> None:
+    schema = schema_of(hint, "validation")
+    passes = plain(schema, hint) or plain_list(schema, hint)
+    assert passes is not None
+    assert passes(value)
+
+
+def test_a_type_with_bounds_is_not_plain() -> None:
+    assert plain({"type": "string", "minLength": 1}, str) is None
+    assert plain_list({"type": "array", "items": {"type": "string"}, "maxItems": 2}, list[str]) is None
+
+
+def add(left: int, right: int = 2, names: list[str] | None = None) -> int:
+    return left + right
+
+
+def joined(words: list[str], sign: str = " ") -> str:
+    return sign.join(words)
+
+
+@given(st.dictionaries(st.sampled_from(["words", "sign", "other"]), values | st.lists(st.text())))
+def test_inputs_go_as_they_are_only_where_none_is_missing_and_none_is_too_many(inputs: dict[str, Any]) -> None:
+    made = ToolFunction.of(joined, effect="pure")
+    known = plain_record(made.contract.input, {"words": list[str], "sign": str})
+    assert known is not None
+    if (found := as_they_are(inputs, *known)) is not None:
+        assert Validator(made.contract.input).is_valid(inputs)
+        assert found == inputs
+
+
+def test_a_record_with_one_other_field_goes_the_long_way() -> None:
+    made = ToolFunction.of(add, effect="pure")
+    assert plain_record(made.contract.input, {"left": int, "right": int, "names": list[str] | None}) is None
+    assert made.arguments({"left": 1, "names": ["a"]}) == {"left": 1, "names": ["a"]}
+
+
+def test_a_tool_may_change_its_list_without_changing_the_callers() -> None:
+    words = ["a", "b"]
+    assert ToolFunction.of(joined, effect="pure").arguments({"words": words})["words"] is not words

@@ -1,0 +1,229 @@
+"""Calls of functions: the type of an output follows from the functions of the call, in what is decoded and in what is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.agents.card import Card
+from orchestra.agents.function_calls import MAX_FUNCTIONS, MAX_PARTS, narrowed
+from orchestra.agents.output_parser import Parsed, Reader, Unreadable
+from orchestra.agents.prompt import Script
+from orchestra.core.errors import InputError
+from orchestra.schema.types import Validator
+
+from .test_evidence_grammar import accepts
+
+TEXT = {"type": "string"}
+OBJECT = {"type": "object"}
+INPUT = {"type": "object", "properties": {"question": TEXT, "functions": {"type": "array", "items": OBJECT}}, "required": ["question"]}
+CALL = {"type": "object", "properties": {"name": TEXT, "arguments": OBJECT}, "required": ["name", "arguments"]}
+LISTED: dict[str, Any] = {"calls": {"type": "array", "items": CALL}}
+OUTPUT: dict[str, Any] = {"type": "object", "properties": LISTED, "required": ["calls"], "additionalProperties": False}
+CALLER = Card.declared("caller", input=INPUT, output=OUTPUT, prompt="{{ question }}", calls={"calls": "functions"})
+PLAIN = Card.declared("caller", input=INPUT, output=OUTPUT, prompt="{{ question }}")
+
+
+def function(name: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    return {"name": name, "description": "", "parameters": {"type": "dict", "properties": properties, "required": list(required)}}
+
+
+WEATHER = function("weather", ("city",), city={"type": "string"}, days={"type": "integer"}, unit={"type": "string", "enum": ["C", "F"]})
+AREA = function("geometry.area", ("sides",), sides={"type": "tuple", "items": {"type": "float"}}, label={"type": "any"})
+
+
+def text(*calls: tuple[str, Mapping[str, Any]]) -> str:
+    return json.dumps({"calls": [{"name": name, "arguments": arguments} for name, arguments in calls]})
+
+
+def grammar(functions: Any, card: Card = CALLER) -> str:
+    constraint = Script(card).render({"question": "q", "functions": functions}).constraint
+    assert constraint is not None
+    assert constraint.kind == "grammar"
+    return str(constraint.value)
+
+
+RIGHT = [
+    text(),
+    text(("weather", {"city": "Bern"})),
+    text(("weather", {"city": "Bern", "days": 3, "unit": "C"})),
+    text(("geometry.area", {"sides": [1, 2.5]}), ("weather", {"city": "Ulm"}), ("weather", {"city": "Bonn"})),
+    text(("geometry.area", {"sides": [], "label": None})),
+]
+WRONG = [
+    text(("phantom", {"city": "Bern"})),
+    text(("weather", {})),
+    text(("weather", {"city": 5})),
+    text(("weather", {"city": "Bern", "days": 1.5})),
+    text(("weather", {"city": "Bern", "unit": "K"})),
+    text(("weather", {"city": "Bern", "country": "CH"})),
+    text(("weather", {"sides": [1]})),
+    text(("geometry.area", {"sides": ["one"]})),
+    '{"calls": [{"name": "weather"}]}',
+]
+
+
+@pytest.mark.parametrize("written", RIGHT)
+def test_what_the_functions_allow_is_decoded_and_read(written: str) -> None:
+    functions = [WEATHER, AREA]
+    assert accepts(grammar(functions), written)
+    assert Reader(CALLER).parse(written, inputs={"functions": functions}) == Parsed(json.loads(written))
+
+
+@pytest.mark.parametrize("written", WRONG)
+def test_what_they_do_not_allow_can_neither_be_decoded_nor_read(written: str) -> None:
+    functions = [WEATHER, AREA]
+    assert not accepts(grammar(functions), written)
+    found = Reader(CALLER).parse(written, inputs={"functions": functions})
+    assert isinstance(found, Unreadable)
+    assert found.code == "M002"
+
+
+def test_without_functions_nothing_is_called() -> None:
+    assert accepts(grammar([]), text())
+    assert not accepts(grammar([]), text(("weather", {"city": "Bern"})))
+
+
+def test_servers_that_know_schemas_alone_get_that_of_the_call() -> None:
+    inputs = {"question": "q", "functions": [WEATHER]}
+    prompt = Script(CALLER).render(inputs, constraint="schema")
+    assert prompt.constraint is not None
+    assert prompt.constraint.kind == "json"
+    assert Validator(prompt.constraint.value).is_valid(json.loads(RIGHT[1]))
+    assert not Validator(prompt.constraint.value).is_valid(json.loads(WRONG[0]))
+    assert prompt.response_schema is not None
+    assert not Validator(prompt.response_schema).is_valid(json.loads(WRONG[0]))
+    assert Script(CALLER).render(inputs, constraint="none").constraint is None
+
+
+@pytest.mark.parametrize(
+    ("functions", "why"),
+    [
+        ("weather", "no list"),
+        (None, "no list"),
+        ([WEATHER, "area"], "number 2 has no name"),
+        ([{"name": "", "parameters": {}}], "number 1 has no name"),
+        ([{"name": 5}], "number 1 has no name"),
+        ([WEATHER, AREA, WEATHER], "two functions are called 'weather'"),
+        ([function(f"f{i}") for i in range(MAX_FUNCTIONS + 1)], "129 functions"),
+    ],
+)
+def test_functions_that_are_none_are_refused_before_a_model_is_asked(functions: Any, why: str) -> None:
+    for constraint in ("evidence", "none"):
+        with pytest.raises(InputError) as caught:
+            Script(CALLER).render({"question": "q", "functions": functions}, constraint=constraint)
+        assert caught.value.code == "A016"
+        assert why in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("declared", "right", "wrong"),
+    [
+        ({"type": "dict", "properties": {"a": {"type": "int"}}, "required": ["a"]}, [{"a": 1}], [{}, {"a": "x"}, {"a": 1, "b": 2}]),
+        ({"type": "dict"}, [{}, {"x": [1]}], ["x", 1]),
+        ({"type": "object", "additionalProperties": {"type": "boolean"}}, [{"x": True}], [{"x": 1}]),
+        ({"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}, [[[1], []]], [[1], [["x"]]]),
+        ({"type": "list", "minItems": 1, "maxItems": 2}, [[1], [1, "x"]], [[], [1, 2, 3]]),
+        ({"type": "float", "minimum": 0, "maximum": 1}, [0, 0.5], [2, "0.5"]),
+        ({"type": ["string", "null"]}, ["x", None], [1]),
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, ["x", 1], [None]),
+        ({"type": "boolean", "enum": ["True", "dontcare"]}, ["True", "dontcare"], [True, "no"]),
+        ({"type": "quaternion"}, [1, "x", None, {"a": []}], []),
+        ({"$ref": "file:///etc/passwd"}, [1, "x"], []),
+        ({"type": "string", "pattern": "(a+)+$"}, ["b"], [1]),
+        ("string", [1, "x"], []),
+        ({"type": "array", "minItems": -1, "items": "x"}, [[], [1]], [1]),
+        ({"type": "integer", "minimum": "low"}, [1], ["x"]),
+    ],
+)
+def test_types_are_read_in_every_dialect_and_what_nobody_knows_is_any_value(declared: Any, right: list[Any], wrong: list[Any]) -> None:
+    functions = [function("f", ("x",), x=declared)]
+    made = grammar(functions)
+    for values, fine in ((right, True), (wrong, False)):
+        for value in values:
+            written = text(("f", {"x": value}))
+            assert accepts(made, written) is fine, value
+            assert isinstance(Reader(CALLER).parse(written, inputs={"functions": functions}), Parsed) is fine, value
+
+
+def test_of_too_many_parameters_only_the_names_are_held() -> None:
+    big = {"name": "big", "parameters": {"properties": {f"p{i}": TEXT for i in range(MAX_PARTS + 1)}}}
+    many = [big, WEATHER]
+    assert accepts(grammar(many), text(("big", {"anything": 1})))
+    assert not accepts(grammar(many), text(("phantom", {})))
+
+
+def test_types_within_types_end() -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(200):
+        deep = {"type": "array", "items": deep}
+    assert accepts(grammar([function("f", x=deep)]), text(("f", {"x": [[[]]]})))
+
+
+def test_the_lengths_of_the_cards_own_type_stay() -> None:
+    output = {**OUTPUT, "properties": {"calls": {"type": "array", "items": CALL, "maxItems": 1}}}
+    card = Card.declared("caller", input=INPUT, output=output, prompt="{{ question }}", calls={"calls": "functions"})
+    assert accepts(grammar([WEATHER], card), RIGHT[1])
+    assert not accepts(grammar([WEATHER], card), text(("weather", {"city": "a"}), ("weather", {"city": "b"})))
+
+
+def test_quotes_beside_calls_are_decoded_over_the_evidence() -> None:
+    output = {**OUTPUT, "properties": {"why": {"type": "string", "format": "quote"}, **LISTED}, "required": ["why", "calls"]}
+    card = Card.declared("caller", input=INPUT, output=output, prompt="{{ question }}", calls={"calls": "functions"}, evidence="question")
+    made = str(Script(card).render({"question": "Rain in Bern?", "functions": [WEATHER]}).constraint)
+    assert "SOURCE_0" in made
+    constraint = Script(card).render({"question": "Rain in Bern?", "functions": [WEATHER]}).constraint
+    assert constraint is not None
+    written = {"why": "Rain", "calls": [{"name": "weather", "arguments": {"city": "Bern"}}]}
+    assert accepts(constraint.value, json.dumps(written))
+    assert not accepts(constraint.value, json.dumps({**written, "why": "Snow"}))
+
+
+@pytest.mark.parametrize(
+    ("calls", "more", "why"),
+    [
+        ({"call": "functions"}, {}, "there is no output 'call'"),
+        ({"calls": "function"}, {}, "there is no input 'function'"),
+        ({"calls": "question"}, {}, "is no list of functions"),
+        ({"calls": "functions"}, {"output": {**OUTPUT, "properties": {"calls": {"type": "array", "items": TEXT}}}}, "no list of records"),
+        ({"calls": "functions"}, {"kind": "python"}, "decodes nothing"),
+    ],
+)
+def test_a_card_that_cannot_keep_it_is_refused(calls: Any, more: Any, why: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Card.declared("caller", **{"input": INPUT, "output": OUTPUT, "prompt": "{{ question }}", "calls": calls, **more})
+    assert caught.value.code == "A015"
+    assert why in caught.value.message
+
+
+def test_the_digest_is_of_the_key_too_and_cards_without_it_keep_theirs() -> None:
+    assert CALLER.digest != PLAIN.digest
+    assert PLAIN.digest == "9cfd48331669b2e1e94e8a0dc9bc2720", "as before there was the key"
+    assert Card.restore(CALLER.dump()).digest == CALLER.digest
+    assert Card.restore(CALLER.dump()).calls == {"calls": "functions"}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "enum", "items", "properties", "required", "x"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values, st.text(min_size=1))
+def test_no_declaration_makes_it_stumble(parameters: Any, name: str) -> None:
+    schema = narrowed(OUTPUT, {"calls": "functions"}, {"functions": [{"name": name, "parameters": parameters}]})
+    assert Validator(schema).is_valid({"calls": []})
+
+
+@given(json_values)
+def test_nothing_that_is_no_function_is_one(function: Any) -> None:
+    with pytest.raises(InputError, match="A016"):
+        narrowed(OUTPUT, {"calls": "functions"}, {"functions": [function]})

@@ -1,0 +1,99 @@
+"""What a model wrote: a value of its type, or a coded reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.agents.card import Card
+from orchestra.agents.output_parser import Parsed, Reader, Unreadable
+
+TEXT = {"type": "string"}
+INPUT = {"type": "object", "properties": {"question": TEXT}, "required": ["question"]}
+OUTPUT = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+
+
+def card(output: Any = OUTPUT) -> Card:
+    return Card.declared("counter", input=INPUT, output=output, prompt="{{ question }}")
+
+
+def planner() -> Card:
+    inputs = {"type": "object", "properties": {"question": TEXT, "rules": TEXT}, "required": ["question", "rules"]}
+    return Card.declared("planner", input=inputs, output=TEXT, prompt="{{ question }}", grammar="rules")
+
+
+def test_json_of_the_type_is_a_value() -> None:
+    assert Reader(card()).parse(' {"n": 3}\n') == Parsed({"n": 3})
+
+
+def test_plain_text_is_taken_as_it_is() -> None:
+    assert Reader(card(TEXT)).parse(' "hello" \n', finish="length") == Parsed('"hello"')
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "M004"),
+        ("  \n", "M004"),
+        ("hello", "M001"),
+        ('{"n": 3', "M001"),
+        ('{"n": 3} more', "M001"),
+        ('```json\n{"n": 3}\n```', "M001"),
+        ('{"n": NaN}', "M001"),
+        ('{"n": 1, "n": 2}', "M001"),
+        ('{"n": ' + "9" * 50 + "}", "M001"),
+        ("[" * 100 + "]" * 100, "M001"),
+        ('{"n": "\\ud800"}', "M001"),
+        ('{"n": "3"}', "M002"),
+        ('{"n": 3.5}', "M002"),
+        ("{}", "M002"),
+        ('{"n": 3, "m": 4}', "M002"),
+        ("null", "M002"),
+        ('{"n": "' + "x" * (1 << 20) + '"}', "M001"),
+    ],
+)
+def test_anything_else_is_a_coded_reason(text: str, code: str) -> None:
+    result = Reader(card()).parse(text)
+    assert isinstance(result, Unreadable)
+    assert result.code == code
+    assert len(result.reason) < 400
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "taken"),
+    [
+        ("s1 = a()\nreturn s1", "stop", "s1 = a()\nreturn s1"),
+        ("s1 = a()\nreturn s1", "length", "s1 = a()"),
+        ("s1 = a()\nreturn s1\n", "length", "s1 = a()\nreturn s1"),
+    ],
+)
+def test_a_plan_that_was_cut_off_is_read_without_its_last_line_which_may_have_gone_on(text: str, finish: str, taken: str) -> None:
+    assert Reader(planner()).parse(text, finish=finish) == Parsed(taken)
+
+
+@pytest.mark.parametrize("text", ["\ns1 = a()", "s1 = a(", "return s1"])
+def test_a_plan_that_was_cut_off_in_its_only_line_is_no_plan(text: str) -> None:
+    told = Reader(planner()).parse(text, finish="length")
+    assert isinstance(told, Unreadable)
+    assert told.code == "M003"
+
+
+def test_json_that_was_cut_off_says_so() -> None:
+    result = Reader(card()).parse('{"n": 3', finish="length")
+    assert isinstance(result, Unreadable)
+    assert result.code == "M003"
+    assert "max_output" in result.hint
+
+
+def test_a_reason_shows_no_control_character() -> None:
+    result = Reader(card()).parse("\x1b[31m\u202eevil\x00")
+    assert isinstance(result, Unreadable)
+    assert result.reason.isprintable()
+
+
+@given(st.text(max_size=80))
+def test_no_text_makes_it_stumble(text: str) -> None:
+    assert isinstance(Reader(card()).parse(text), Parsed | Unreadable)

@@ -1,0 +1,308 @@
+"""The registry, and tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from orchestra.agents.contract import Effect
+from orchestra.agents.registry import Registry
+from orchestra.agents.tools import ToolFault, ToolFunction
+from orchestra.core.errors import InputError
+from orchestra.schema.builtin_models import Document
+from orchestra.workflows.model import ToolNode
+from orchestra.workflows.python.steps import tool, workflow
+
+CARD = "name: NAME\ndescription: mine\ninput: {text: str}\noutput: str\n"
+
+
+def agents(tmp_path: Path, **cards: str) -> Path:
+    for folder, name in cards.items():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "agent.yaml").write_text(CARD.replace("NAME", name))
+        (tmp_path / folder / "prompt.md").write_text("{{ text }}")
+    return tmp_path
+
+
+def test_the_users_agents_come_before_the_packages(tmp_path: Path) -> None:
+    registry = Registry.load([agents(tmp_path, reader="reader")])
+    assert registry.card("reader").description == "mine"
+    assert "banking_intent" in registry.cards
+
+
+def test_a_name_that_is_not_there_gets_the_nearest() -> None:
+    registry = Registry.load()
+    with pytest.raises(InputError) as caught:
+        registry.card("reeder")
+    assert (caught.value.code, caught.value.hint) == ("A001", "did you mean 'reader'?")
+    with pytest.raises(InputError) as caught:
+        registry.tool("zzz")
+    assert (caught.value.code, caught.value.hint) == ("T005", "tools: none")
+
+
+def test_a_broken_card_is_a_fault_for_whoever_asks_for_it(tmp_path: Path) -> None:
+    folder = agents(tmp_path, a="reader", b="reader", c="Wrong", d="good")
+    registry = Registry.load([folder])
+    assert {name: error.code for name, error in registry.broken.items()} == {"reader": "A009", "c": "A002"}
+    assert registry.card("good").description == "mine"
+    for name, code in (("reader", "A009"), ("c", "A002")):
+        with pytest.raises(InputError) as caught:
+            registry.card(name)
+        assert caught.value.code == code
+    assert "reader" not in registry.agents, "the package's does not take its place"
+
+
+def test_a_broken_card_behind_a_sound_one_of_its_name_is_nobodys_fault(tmp_path: Path) -> None:
+    sound, other = agents(tmp_path / "sound", x="desk"), agents(tmp_path / "other", x="desk")
+    (other / "x" / "prompt.md").write_text("{{ txt }}")
+    assert Registry.load([sound, other], builtin=False).broken == {}
+    assert Registry.load([other, sound], builtin=False).broken["desk"].code == "A006"
+
+
+def test_a_card_of_python_takes_the_place_of_a_broken_one(tmp_path: Path) -> None:
+    folder = agents(tmp_path, x="desk")
+    mine = Registry.load([folder]).card("desk")
+    (folder / "x" / "prompt.md").write_text("{{ txt }}")
+    registry = Registry.load([folder]).with_cards([mine])
+    assert registry.card("desk") is mine
+    assert "desk" in registry.agents
+
+
+def test_code_whose_card_is_broken_is_left_out(tmp_path: Path) -> None:
+    code = ToolFunction(TOOL.contract.__class__("shout", "agent", {}, {}), str.upper)
+    (folder := agents(tmp_path, x="shout")).joinpath("x", "agent.yaml").write_text("name: shout\nkind: python\n")
+    assert "shout" not in Registry.load([folder]).with_tools([code]).agents
+
+
+def test_a_folder_that_is_not_there_has_no_agents(tmp_path: Path) -> None:
+    assert Registry.load([tmp_path / "none"], builtin=False).cards == {}
+
+
+def test_the_catalog_has_everything_by_name() -> None:
+    catalog = Registry.load().with_tools([TOOL]).catalog()
+    assert set(catalog.agents) >= {"reader", "banking_intent"}
+    assert catalog.tools["longest"].effect == "pure"
+    assert {"Document", "Passage", "Quote", "Answer"} <= set(catalog.models)
+
+
+def test_code_of_agents_and_tools_are_kept_apart() -> None:
+    code = ToolFunction(TOOL.contract.__class__("shout", "agent", {}, {}), str.upper)
+    registry = Registry().with_tools([TOOL, code])
+    assert set(registry.tools) == {"longest"}
+    assert registry.code_of("shout") is code
+    assert "shout" in registry.agents
+    with pytest.raises(InputError) as caught:
+        registry.code_of("whisper")
+    assert caught.value.code == "A010"
+
+
+class Found(BaseModel):
+    """What a tool gave."""
+
+    source: str
+    length: int
+
+
+def longest(documents: Sequence[Document], least: int = 0) -> Found | None:
+    """The longest document.
+
+    More words.
+    """
+    found = max(documents, key=lambda document: len(document.text), default=None)
+    if found is None or len(found.text) < least:
+        return None
+    assert isinstance(found, Document)
+    return Found(source=found.source, length=len(found.text))
+
+
+TOOL = ToolFunction.of(longest, effect="pure")
+
+
+def test_the_contract_is_read_from_the_signature() -> None:
+    contract = TOOL.contract
+    assert (contract.name, contract.kind, contract.description) == ("longest", "tool", "The longest document.")
+    assert contract.input["required"] == ["documents"]
+    assert list(contract.input["properties"]) == ["documents", "least"]
+    assert contract.input["additionalProperties"] is False
+
+
+async def test_json_goes_in_as_the_functions_types_and_comes_out_as_json() -> None:
+    documents = [{"source": "a", "text": "x"}, {"source": "b", "text": "xx"}]
+    assert await TOOL.call({"documents": documents}, "internal") == {"source": "b", "length": 2}
+    assert await TOOL.call({"documents": documents, "least": 3}, "internal") is None
+
+
+@pytest.mark.parametrize(
+    "inputs", [{}, {"documents": "x"}, {"documents": [{"source": "a"}]}, {"documents": [], "least": "3"}, {"documents": [], "most": 1}]
+)
+async def test_inputs_of_another_type_do_not_reach_the_function(inputs: dict[str, Any]) -> None:
+    with pytest.raises(ToolFault) as caught:
+        await TOOL.call(inputs, "internal")
+    assert caught.value.code == "T002"
+
+
+async def test_coroutine_functions_are_awaited() -> None:
+    async def double(n: int) -> int:
+        return 2 * n
+
+    assert await ToolFunction.of(double, effect="pure").call({"n": 4}, "internal") == 8
+
+
+async def test_an_exception_of_the_tool_is_a_fault_of_the_call() -> None:
+    def broken(n: int) -> int:
+        raise ZeroDivisionError("no")
+
+    with pytest.raises(ToolFault, match="broken raised ZeroDivisionError: no") as caught:
+        await ToolFunction.of(broken, effect="pure").call({"n": 4}, "internal")
+    assert caught.value.code == "T003"
+
+
+async def test_a_result_that_is_not_what_was_annotated_is_a_fault() -> None:
+    def lies(n: int) -> int:
+        return "text"  # type: ignore[return-value]  # the point of the test
+
+    with pytest.raises(ToolFault) as caught:
+        await ToolFunction.of(lies, effect="pure").call({"n": 4}, "internal")
+    assert (caught.value.code, caught.value.reason) == ("T004", "lies returned str: expected int, got str")
+
+
+class Pair(BaseModel):
+    one: int
+    two: list[str]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "says"),
+    [
+        (Pair, Pair.model_construct(one="a secret", two=[]), "one: expected int, got str"),
+        (Pair, {"one": 1}, "expected Pair, got dict"),
+        (int | str, [1], "expected int or str, got list"),
+        (list[str], ["a", 2, 3.0], "expected str, got int"),
+    ],
+)
+def test_what_is_of_another_type_is_told_in_words(annotation: Any, value: Any, says: str) -> None:
+    def lies() -> Any:
+        return value
+
+    lies.__annotations__["return"] = annotation
+    with pytest.raises(ToolFault) as caught:
+        ToolFunction.of(lies, effect="pure").result(value)
+    assert caught.value.reason == f"lies returned {type(value).__name__}: {says}"
+
+
+class Doubled:
+    def __call__(self, n: int) -> int:
+        return 2 * n
+
+
+def unknown(n: Missing) -> int:  # type: ignore[name-defined]  # noqa: F821 - the point of the test
+    return 1
+
+
+@pytest.mark.parametrize("effect", ["pure", "keyed"])
+@pytest.mark.parametrize("function", [lambda x: x, print, partial(max, 1), Doubled(), unknown, dict])
+def test_a_function_without_types_is_no_tool(function: Any, effect: Effect) -> None:
+    with pytest.raises(InputError) as caught:
+        ToolFunction.of(function, effect=effect)
+    assert caught.value.code == "T001"
+
+
+def test_an_effect_is_one_of_five() -> None:
+    def charge(cents: int, idempotency_key: str = "") -> str:
+        return idempotency_key
+
+    effects: tuple[Effect, ...] = ("pure", "idempotent", "keyed", "transactional", "once")
+    assert [ToolFunction.of(charge, effect=effect).contract.effect for effect in effects] == list(effects)
+
+
+async def test_the_key_of_a_keyed_tool_is_passed_on_and_is_no_input() -> None:
+    def charge(cents: int, *, idempotency_key: str) -> str:
+        return idempotency_key
+
+    made = ToolFunction.of(charge, effect="keyed")
+    assert list(made.contract.input["properties"]) == ["cents"]
+    assert await made.call({"cents": 5}, "internal", "k1") == "k1"
+
+
+async def test_callers_do_not_choose_the_key() -> None:
+    def charge(cents: int, *, idempotency_key: str = "") -> str:
+        return idempotency_key
+
+    with pytest.raises(ToolFault) as caught:
+        await ToolFunction.of(charge, effect="keyed").call({"cents": 5, "idempotency_key": "mine"}, "internal", "k1")
+    assert caught.value.code == "T002"
+
+
+def no_key(cents: int) -> str:
+    return ""
+
+
+def odd_key(cents: int, idempotency_key: int) -> str:
+    return ""
+
+
+@pytest.mark.parametrize("function", [no_key, odd_key])
+def test_a_keyed_tool_takes_a_key(function: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        ToolFunction.of(function, effect="keyed")
+    assert caught.value.code == "T008"
+    with pytest.raises(InputError) as declared:
+        tool(effect="keyed")(function)
+    assert declared.value.code == "T008"
+    assert declared.value.place is not None
+
+
+def test_the_registry_knows_a_declared_keyed_tool_without_its_key() -> None:
+    @tool(effect="keyed", version="2")
+    def charge(cents: int, *, idempotency_key: str = "") -> str:
+        """Charges."""
+        return idempotency_key
+
+    known = Registry().with_tools([charge]).tool("charge")
+    assert list(known.contract.input["properties"]) == ["cents"]
+    assert (known.version, known.contract) == ("2", charge.contract)
+
+
+def test_the_digest_of_a_tool_is_of_all_that_callers_rely_on() -> None:
+    def longest(documents: list[Document]) -> Found | None:  # other types
+        return None
+
+    same = ToolFunction.of(longest, effect="pure")
+    others = [
+        TOOL,
+        same,
+        ToolFunction.of(longest, effect="once"),
+        ToolFunction.of(longest, effect="pure", version="1"),
+        ToolFunction.of(longest, effect="pure", name="other"),
+    ]
+    assert len({made.contract.digest for made in others}) == len(others)
+    assert ToolFunction.of(longest, effect="pure").contract.digest == same.contract.digest
+
+
+def test_a_workflow_calls_a_keyed_tool_without_its_key() -> None:
+    @tool(effect="keyed")
+    def charge(cents: int, *, idempotency_key: str = "") -> str:
+        """Charges."""
+        return idempotency_key
+
+    @workflow()
+    def pay(cents: int) -> str:
+        """Pays."""
+        return charge(cents=cents)
+
+    @workflow()
+    def chosen(cents: int) -> str:
+        """Pays, under a key of its own."""
+        return charge(cents=cents, idempotency_key="mine")
+
+    (node,) = pay.graph.nodes.values()
+    assert isinstance(node, ToolNode)
+    assert node.with_ == {"cents": "${input.cents}"}
+    with pytest.raises(InputError) as caught:
+        _ = chosen.graph
+    assert caught.value.code == "W010"

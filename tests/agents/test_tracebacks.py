@@ -1,0 +1,72 @@
+"""Where a tool's own code raised is told: lines and functions, and no value."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.agents import tracebacks as module
+from orchestra.agents.tools import ToolFault, ToolFunction
+
+
+def named(text: str) -> int:
+    secret = json.loads(text)
+    return int(secret["n"])
+
+
+NAMED = named.__code__.co_firstlineno
+
+
+def parsed(text: str) -> int:
+    return named(text)
+
+
+async def awaited(text: str) -> int:
+    return named(text)
+
+
+def deep(text: str) -> int:
+    return deep(text)
+
+
+async def fault(function: Any, text: str) -> ToolFault:
+    with pytest.raises(ToolFault) as caught:
+        await ToolFunction.of(function, effect="pure").call({"text": text}, "internal")
+    return caught.value
+
+
+@pytest.mark.parametrize("function", [parsed, awaited])
+async def test_the_users_lines_are_told_from_the_tool_on(function: Any) -> None:
+    found = await fault(function, '{"key": "hidden"}')
+    assert found.reason.endswith(f"raised KeyError: 'n' (test_frames.py:{NAMED + 2} in named)")
+    outer = function.__code__.co_firstlineno + 1
+    assert found.frames == (f"{__file__}:{outer} in {function.__name__}", f"{__file__}:{NAMED + 2} in named")
+    assert "hidden" not in "".join(found.frames)
+
+
+async def test_of_a_library_only_the_line_that_raised_is_told_and_the_message_names_the_users_own() -> None:
+    found = await fault(parsed, "{")
+    assert found.reason.endswith(f" (test_frames.py:{NAMED + 1} in named)")
+    assert [line.rpartition(" in ")[2] for line in found.frames] == ["parsed", "named", "JSONDecoder.raw_decode"]
+
+
+async def test_a_tool_that_is_installed_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = f"{Path(__file__).parent}/"
+    monkeypatch.setattr(module, "_folders", lambda: ((f"{Path(json.__file__).parent.parent}/",), (here,)))
+    assert (await fault(parsed, "{}")).reason.endswith(f" (test_frames.py:{NAMED + 2} in named)")
+
+
+async def test_of_very_many_lines_both_ends_are_kept() -> None:
+    found = await fault(deep, "x")
+    assert len(found.frames) == module.MOST
+
+
+def test_what_only_pythons_own_code_did_has_no_line_of_the_user() -> None:
+    with pytest.raises(ValueError, match="Expecting") as caught:
+        json.loads("{")
+    assert caught.tb.tb_next is not None
+    error = caught.value.with_traceback(caught.tb.tb_next)  # without this test's own line
+    assert (module.frames(error), module.place(error)) == ((), "")

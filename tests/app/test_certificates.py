@@ -1,0 +1,239 @@
+"""Certificates of a project: what their code digest covers, runs that were cut off, processes that stay open."""
+
+from __future__ import annotations
+
+import ast
+import gc
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import InputError, Orchestra
+from orchestra.app.certificates import CHECKED_BY, bonds, checks_digest, found, home, read
+from orchestra.app.project import Project
+from orchestra.app.snapshot import Parcel
+from orchestra.app.snapshot_store import restored
+from orchestra.core.events import AttemptFinished, Judged, RunStarted
+from orchestra.core.protocols import Done
+from orchestra.testing import SimulatedWorkers
+from orchestra.verification.certificates.file import FILE
+from tests.unreachable import FLEET, settings, write
+from tests.verification.samples import certified
+
+ROOT = Path(__file__).parents[2]
+CARD = "name: namer\ninput: {text: str}\noutput: str\n"
+WORKFLOW = """
+schema: orchestra/v1
+name: naming
+input: {text: str}
+output: ${named}
+nodes:
+  first: {agent: namer, with: {text: "${input.text}"}}
+  named: {agent: namer, with: {text: "${first}"}, checks: [schema, confidence], accept: certified, otherwise: [abstain]}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    files = {
+        "agents/namer/agent.yaml": CARD,
+        "agents/namer/prompt.md": "Name it: {{ text }}\n",
+        "workflows/naming.yaml": WORKFLOW,
+    }
+    write(tmp_path, files)
+    put(tmp_path, 0.8)
+    return tmp_path
+
+
+def put(project: Path, threshold: float) -> None:
+    """A certificate that holds today."""
+    import msgspec
+
+    chosen = settings(project)
+    now = bonds(chosen, Project.load(chosen).registry, "namer")
+    made = msgspec.structs.replace(certified("namer", ("schema", "confidence"), threshold), bonds=now).sealed()
+    (project / "agents" / "namer" / FILE).write_bytes(made.written())
+
+
+@asynccontextmanager
+async def opened(project: Path, **simulation: Any) -> AsyncIterator[Orchestra]:
+    workers = SimulatedWorkers({"namer": lambda call: Done(value="tea", confidence=0.9)}, **simulation)
+    async with Orchestra.open(settings(project), workers=workers) as orchestra:
+        yield orchestra
+
+
+async def test_a_run_that_was_cut_off_goes_on_with_its_threshold_when_the_certificate_is_gone(project: Path) -> None:
+    async with opened(project, latency=0.05) as orchestra:
+        run = await orchestra.start(orchestra.find("naming"), text="leaves")
+        async for event in run:
+            if isinstance(event, AttemptFinished):
+                break
+    (project / "agents" / "namer" / FILE).unlink()
+    async with opened(project) as orchestra:
+        result = await (await orchestra.resume(run.id))
+        events = await orchestra.journal.read(run.id)
+        assert (await orchestra.replay(run.id)).different is None
+        with pytest.raises(InputError, match="no certificate for 'namer'"):
+            await orchestra.run(orchestra.find("naming"), text="leaves")
+    assert result.promises == {"named": certified("namer").promise}
+    assert isinstance(events[0], RunStarted)
+    assert "certificate/namer" in events[0].versions
+    assert [event.accepted for event in events if isinstance(event, Judged)] == [True]
+
+
+async def test_a_process_that_stays_open_notices_what_voids_a_certificate(project: Path) -> None:
+    async with opened(project) as orchestra:
+        naming = orchestra.find("naming")
+        assert (await orchestra.run(naming, text="leaves")).promises
+        put(project, 0.95)
+        assert (await (await orchestra.start(naming, text="leaves")).wait()).status == "abstained"
+        fleet = project / "configs" / "nowhere.yaml"
+        fleet.write_text(FLEET.replace('revision: "1"', 'revision: "of June"'))
+        with pytest.raises(InputError, match="void: the model changed"):
+            await orchestra.run(naming, text="leaves")
+
+
+def test_it_notices_them_in_workflows_that_a_plan_may_call_too(project: Path) -> None:
+    plan = "  p: {plan: Name it., with: {text: '${input.text}'}, workflows: [naming], returns: str}\n"
+    files = {
+        "workflows/naming.yaml": WORKFLOW.replace("name: naming", "name: naming\ndescription: Names a text."),
+        "workflows/planned.yaml": f"schema: orchestra/v1\nname: planned\ninput: {{text: str}}\noutput: ${{p}}\nnodes:\n{plan}",
+    }
+    write(project, files)
+    stays_open = Project.load(settings(project))
+    planned = stays_open.find("planned")
+    stays_open.program(planned)
+    file = project / "agents" / "namer" / FILE
+    file.write_bytes(read(file, "namer").voided("audits found errors").written())
+    with pytest.raises(InputError, match="void: audits found errors"):
+        stays_open.program(planned)
+
+
+def parcels() -> int:
+    """How many there are in this process."""
+    gc.collect()
+    return sum(type(one) is Parcel for one in gc.get_objects())
+
+
+async def test_a_run_stores_the_certificate_that_it_began_with_however_often_that_has_changed(project: Path) -> None:
+    path = project / "agents" / "namer" / FILE
+    made = [path.read_bytes()]
+    put(project, 0.5)
+    made.append(path.read_bytes())
+    before = parcels()
+    async with opened(project) as orchestra:
+        naming = orchestra.find("naming")
+        for number in range(10):
+            path.write_bytes(made[number % 2])
+            os.utime(path, (number, number))
+            first = (await orchestra.journal.read((await orchestra.run(naming, text="leaves")).run))[0]
+            assert isinstance(first, RunStarted)
+            assert await orchestra.journal.blob(first.versions["certificate/namer"]) == made[number % 2]
+            assert parcels() <= before + 1, "another program may get the address of one that has gone"
+
+
+async def test_a_fork_says_that_the_certificate_is_another(project: Path) -> None:
+    async with opened(project) as orchestra:
+        run = (await orchestra.run(orchestra.find("naming"), text="leaves")).run
+    put(project, 0.85)
+    async with opened(project) as orchestra:
+        fork = await orchestra.fork(run)
+        await fork.run
+    assert [(change.node, change.why) for change in fork.changes] == [("named", "its certificate has changed")]
+
+
+def test_a_packaged_agents_certificate_goes_into_a_folder_of_the_users_own(project: Path) -> None:
+    chosen = settings(project)
+    registry = Project.load(chosen).registry
+    assert home(chosen, registry, "reader") == project / "agents" / "reader" / FILE
+    assert home(chosen, registry, "namer") == project / "agents" / "namer" / FILE
+    assert found(chosen, registry, "reader") is None
+    (project / "agents" / "reader").mkdir()
+    (project / "agents" / "reader" / FILE).write_bytes(certified().written())
+    assert found(chosen, Project.load(chosen).registry, "reader") == project / "agents" / "reader" / FILE
+    assert "reader" in Project.load(chosen).registry.cards, "the packaged card is still found"
+
+
+def test_arrays_and_packaged_classifiers_are_bound_to_without_a_fleet(project: Path) -> None:
+    chosen = settings(project)
+    registry = Project.load(chosen).registry
+    mine = bonds(chosen, registry, "banking_intent")
+    assert (mine.model, mine.adapter) == ("", registry.card("banking_intent").data_digest)
+
+
+BOTH = "name: both\nkind: ensemble\nmembers: [namer, other]\ninput: {text: str}\noutput: str\n"
+
+
+def test_an_ensembles_certificate_is_bound_to_all_that_its_members_are(project: Path) -> None:
+    other = CARD.replace("name: namer", "name: other")
+    write(project, {"agents/both/agent.yaml": BOTH, "agents/other/agent.yaml": other, "agents/other/prompt.md": "Or so: {{ text }}\n"})
+    chosen = settings(project)
+    before = bonds(chosen, Project.load(chosen).registry, "both")
+    (project / "agents" / "other" / "prompt.md").write_text("Or so, then: {{ text }}\n")
+    reworded = bonds(chosen, Project.load(chosen).registry, "both")
+    assert before.changed(reworded) == ["its card or prompt"]
+    fleet = project / "configs" / "nowhere.yaml"
+    fleet.write_text(fleet.read_text().replace('revision: "1"', 'revision: "2"'))
+    assert reworded.changed(bonds(chosen, Project.load(chosen).registry, "both")) == ["the model"]
+
+
+async def test_a_run_of_a_packaged_ensemble_has_the_packaged_members_whatever_the_project_calls_so(project: Path) -> None:
+    other = CARD.replace("name: namer", "name: extractive_reader").replace("text: str", "invoice: str")
+    write(project, {"agents/extractive_reader/agent.yaml": other, "agents/extractive_reader/prompt.md": "{{ invoice }}\n"})
+    chosen = settings(project)
+    known = Project.load(chosen)
+    parts = known.registry.card("reader").parts
+    workers = SimulatedWorkers({"reader": {"answer": "1889"}})
+    async with Orchestra.open(chosen, workers=workers) as orchestra:
+        run = (await orchestra.run(orchestra.find("reader"), question="When?", context="In 1889.")).run
+        (first, *_) = await orchestra.journal.read(run)
+        assert isinstance(first, RunStarted)
+        again = Project.load(chosen)
+        await restored(again, orchestra.journal, first)
+    assert [again.kept[part.digest].folder for part in parts] == [part.folder for part in parts]
+    assert again.registry.card("extractive_reader").folder == project / "agents" / "extractive_reader"
+
+
+async def test_a_run_whose_agent_was_trained_anew_meanwhile_is_forked(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    card = "name: sorter\nkind: sklearn\ninput: {text: str}\noutput: str\n"
+    write(project, {"agents/sorter/agent.yaml": card, "agents/sorter/model.json": "{}", "orchestra.toml": 'fleet = "none"\n'})
+    chosen = settings(project)
+    async with Orchestra.open(chosen, workers=SimulatedWorkers({"sorter": "a"})) as orchestra:
+        run = (await orchestra.run(orchestra.find("sorter"), text="x")).run
+    write(project, {"agents/sorter/model.json": "{ }"})
+    async with Orchestra.open(chosen, workers=SimulatedWorkers({"sorter": "b"})) as orchestra:
+        (first, *_) = await orchestra.journal.read(run)
+        assert isinstance(first, RunStarted)
+        with pytest.raises(InputError, match="orchestra runs fork RUN"):
+            await restored(Project.load(chosen), orchestra.journal, first)
+        fork = await orchestra.fork(run)
+        assert (await fork.run.wait()).output == "b"
+
+
+def test_the_digest_of_the_checks_covers_all_code_that_they_use() -> None:
+    """Modules of `verify` and `values` that the covered files import; those that hold plain data, JSON Schema or forms of files apart."""
+    apart = {"verification/certificates/file.py", "verification/certificates/row_fingerprints.py", "verification/certificates/sealed.py"}
+    apart |= {
+        "core/outcomes.py",
+        "schema/types.py",
+        "schema/json_schema.py",
+        "schema/schema_size.py",
+        "schema/strict_json.py",
+        "core/untrusted_text.py",
+    }
+    wanted: set[str] = set()
+    for name in CHECKED_BY:
+        for node in ast.walk(ast.parse((ROOT / "orchestra" / name).read_text("utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(("orchestra.verify", "orchestra.values")):
+                continue
+            module = str(node.module).removeprefix("orchestra.").replace(".", "/")
+            whole = (ROOT / "orchestra" / f"{module}.py").is_file()
+            wanted |= {f"{module}.py"} if whole else {f"{module}/{alias.name}.py" for alias in node.names}
+    assert wanted - apart <= set(CHECKED_BY)
+    assert all((ROOT / "orchestra" / name).is_file() for name in CHECKED_BY)
+    assert len(checks_digest()) == 32

@@ -1,0 +1,300 @@
+"""Checks alone that a combination weighs: the same score as a node's, its certificate, and what cannot be told of an answer alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from orchestra import InputError, Orchestra
+from orchestra.app.certificates import bonds
+from orchestra.app.project import Project
+from orchestra.core.events import Judged
+from orchestra.core.protocols import Done
+from orchestra.testing import SimulatedWorkers
+from orchestra.verification.certificates.combination import FILE, Combination, Data, Voice, logistic, odds
+from orchestra.verification.certificates.file import COMBINED
+from orchestra.verification.certificates.file import FILE as CERTIFICATE
+from tests.unreachable import settings, write
+from tests.verification.samples import certified
+
+TELLER = "name: teller\ninput: {text: str}\noutput: {fact: str}\nevidence: text\n"
+CHECKER = """
+name: checker
+input: {claim: str, evidence: str}
+output: {p_supported: float | null, p_refute: float | null}
+checks: [confidence]
+accept: 0.99
+"""
+TELL = """
+schema: orchestra/v1
+name: tell
+input: {text: str}
+output: ${told}
+nodes:
+  told:
+    agent: teller
+    with: {text: "${input.text}"}
+    checks: [confidence, "entailment(checker)"]
+    score: combined
+    accept: 0.7
+    otherwise: [abstain]
+"""
+CHECKS = ("confidence", "entailment(checker)")
+ANSWER, TEXT = {"fact": "It was built in 1889."}, "The tower was built in 1889."
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    files = {
+        "agents/teller/agent.yaml": TELLER,
+        "agents/teller/prompt.md": "Tell: {{ text }}\n",
+        "agents/checker/agent.yaml": CHECKER,
+        "agents/checker/prompt.md": "{{ claim }} {{ evidence }}\n",
+        "workflows/tell.yaml": TELL,
+    }
+    write(tmp_path, files)
+    return tmp_path
+
+
+def put(project: Path, checks: tuple[str, ...] = CHECKS, file: str = f"agents/teller/{FILE}", bias: float = 0.5) -> Combination:
+    """A combination that holds today: each check counts by 1."""
+    chosen = settings(project)
+    registry = Project.load(chosen).registry
+    made = Combination(
+        agent="teller",
+        method="regression",
+        checks=tuple(sorted(checks)),
+        bias=bias,
+        voices=tuple(Voice(check, weight=1.0) for check in checks),
+        data=Data("rows", "d" * 32, 300, 200, 0),
+        bonds=bonds(chosen, registry, "teller"),
+        judges={"checker": bonds(chosen, registry, "checker")} if any("checker" in check for check in checks) else {},
+        made="2026-11-26",
+    ).sealed()
+    (project / file).write_bytes(made.written())
+    return made
+
+
+def certify(project: Path, combination: Combination | None, threshold: float = 0.8) -> str:
+    """A certificate over a combined score, or over the lowest of the checks; gives what it promises."""
+    chosen = settings(project)
+    made = certified("teller", CHECKS, threshold)
+    if combination is not None:
+        made = msgspec.structs.replace(made, combination=combination.digest, score=COMBINED)
+    made = msgspec.structs.replace(made, bonds=bonds(chosen, Project.load(chosen).registry, "teller")).sealed()
+    (project / "agents" / "teller" / CERTIFICATE).write_bytes(made.written())
+    return made.promise
+
+
+@asynccontextmanager
+async def opened(project: Path, supported: float = 0.7, sure: float = 0.9) -> AsyncIterator[tuple[Orchestra, SimulatedWorkers]]:
+    workers = SimulatedWorkers(
+        {
+            "teller": lambda call: Done(value=ANSWER, confidence=sure),
+            "checker": lambda call: Done(value={"p_supported": supported, "p_refute": 0.0}, confidence=0.2),
+        }
+    )
+    async with Orchestra.open(settings(project), workers=workers) as orchestra:
+        yield orchestra, workers
+
+
+async def test_the_score_is_what_the_combination_makes_of_all_verdicts(project: Path) -> None:
+    put(project)
+    async with opened(project) as (orchestra, _):
+        ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
+    assert [(one.check, one.score) for one in ruling.verdicts] == [("confidence", 0.9), ("entailment(checker)", 0.7)]
+    assert ruling.score == pytest.approx(logistic(0.5 + odds(0.9) + odds(0.7)))
+    assert (ruling.accepted, ruling.promise) == (True, "")
+
+
+@pytest.mark.parametrize(("sure", "supported"), [(0.9, 0.7), (0.9, 0.3), (0.2, 0.95), (0.55, 0.45), (0.1, 0.1)])
+async def test_it_is_judged_as_a_node_judges_it(project: Path, sure: float, supported: float) -> None:
+    put(project)
+    async with opened(project, supported, sure) as (orchestra, _):
+        alone = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=sure, accept=0.7)
+        run = await (await orchestra.start(orchestra.find("tell"), text=TEXT)).wait()
+        (judged,) = [event for event in run.log if isinstance(event, Judged)]
+    assert (alone.verdicts, alone.accepted) == (judged.verdicts, judged.accepted)
+    assert alone.score == run.confidence or not alone.accepted
+
+
+async def test_a_judge_is_asked_without_checks_of_its_own_and_keeps_them(project: Path) -> None:
+    """Its own are met by none of its answers here."""
+    put(project)
+    async with opened(project) as (orchestra, workers):
+        assert (await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)).accepted
+        assert workers.counts["checker"] == 1
+        asked = await (await orchestra.start(orchestra.find("checker"), claim="x", evidence="y")).wait()
+        assert asked.status == "abstained"
+        alone = await orchestra.check("It was built.", against=TEXT, checks="entailment(checker)")
+    assert alone.verdicts[0].outcome == "pass"
+
+
+@pytest.mark.parametrize("accept", [0.5, "certified"])
+async def test_what_runs_are_accepted_by_is_not_asked_of_judges(project: Path, accept: Any) -> None:
+    """The checker is sure to 0.2, and nobody has certified it."""
+    async with opened(project) as (orchestra, _):
+        ruling = await orchestra.options(accept=accept).check("It was built.", against=TEXT, checks="entailment(checker)")
+    assert (ruling.accepted, ruling.verdicts[0].outcome) == (True, "pass")
+
+
+async def test_a_certificate_over_the_combined_score_says_from_where_on_it_is_accepted(project: Path) -> None:
+    promise = certify(project, put(project))
+    async with opened(project) as (orchestra, _):
+        good = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
+        poor = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.4)
+        stated = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.4, accept=0.6)
+    assert (good.accepted, good.promise) == (True, promise)
+    assert (poor.accepted, poor.promise) == (False, "")
+    assert 0.6 < (poor.score or 0) < 0.8
+    assert poor.reason == f"a score of {poor.score:.3f}, of confidence 0.4, entailment(checker) 0.7 together, does not reach 0.8"
+    assert (stated.accepted, stated.promise) == (True, ""), "who says a score of their own is promised nothing"
+
+
+async def test_a_certificate_over_another_score_says_nothing_of_this_one(project: Path) -> None:
+    put(project)
+    certify(project, None, 0.999)
+    async with opened(project) as (orchestra, _):
+        ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
+    assert (ruling.accepted, ruling.promise) == (True, "")
+
+
+async def test_a_certificate_over_a_combination_that_was_replaced_is_not_passed_over(project: Path) -> None:
+    certify(project, put(project, bias=0.1))
+    put(project)
+    async with opened(project) as (orchestra, _):
+        with pytest.raises(InputError, match="not the one of today") as caught:
+            await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
+        stated = await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9, accept=0.5)
+    assert (caught.value.code, stated.accepted) == ("V005", True)
+
+
+async def test_a_void_certificate_is_refused(project: Path) -> None:
+    combination = put(project)
+    certify(project, combination)
+    path = project / "agents" / "teller" / CERTIFICATE
+    void = msgspec.structs.replace(certified("teller"), combination=combination.digest).voided("an audit found too many wrong")
+    path.write_bytes(void.written())
+    async with opened(project) as (orchestra, _):
+        with pytest.raises(InputError, match="void") as caught:
+            await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
+    assert caught.value.code == "V002"
+
+
+async def test_a_file_is_taken_in_the_place_of_the_agents_own(project: Path) -> None:
+    certify(project, put(project))
+    other = put(project, file="other.json", bias=-4.0)
+    async with opened(project) as (orchestra, _):
+        ruling = await orchestra.check(ANSWER, against=TEXT, combined=project / "other.json", confidence=0.9)
+        named = await orchestra.check(ANSWER, against=TEXT, combined=str(project / "other.json"), confidence=0.9)
+    assert other.checks == CHECKS
+    assert ruling == named
+    assert ruling.score == pytest.approx(logistic(-4.0 + odds(0.9) + odds(0.7)))
+    assert not ruling.accepted, "below 0.5, and the certificate is about another combination"
+    assert ruling.reason.endswith("does not reach 0.5")
+
+
+async def test_what_nobody_can_tell_of_an_answer_alone_is_named_before_anybody_is_asked(project: Path) -> None:
+    put(project, ("agree(3)", "confidence", "entailment(checker)", "rederive(checker)"))
+    async with opened(project) as (orchestra, workers):
+        with pytest.raises(InputError) as caught:
+            await orchestra.check(ANSWER, against=TEXT, combined="teller")
+        assert not workers.counts
+    assert (caught.value.code, caught.value.message) == (
+        "V012",
+        "the combination of 'teller' weighs what nobody can tell of this answer: confidence, rederive(checker), agree(3)",
+    )
+    assert "confidence=0.9" in caught.value.hint
+    assert "--input KEY=VALUE" in caught.value.hint
+
+
+async def test_with_its_inputs_the_agent_is_asked_again_by_samples(project: Path) -> None:
+    put(project, ("agree(3)", "entailment(checker)"))
+    async with opened(project) as (orchestra, workers):
+        ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", inputs={"text": TEXT})
+    assert [(one.check, one.outcome) for one in ruling.verdicts] == [("entailment(checker)", "pass"), ("agree(3)", "pass")]
+    assert sorted(call.sample for call in workers.calls if call.name == "teller") == [1, 2, 3]
+    assert ruling.score is not None
+
+
+async def test_what_is_told_for_another_check_is_not_asked_of_the_agent(project: Path) -> None:
+    put(project, ("agree(3)", "entailment(checker)"))
+    async with opened(project) as (orchestra, workers):
+        ruling = await orchestra.check(ANSWER, against=TEXT, combined="teller", inputs={"text": TEXT, "page": 3})
+    assert [one.outcome for one in ruling.verdicts] == ["pass", "pass"]
+    assert [call.inputs for call in workers.calls if call.name == "teller"] == [{"text": TEXT}] * 3
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"combined": "teler"}, "A001"),
+        ({"combined": "checker"}, "L076"),
+        ({"combined": "teller", "back_off": True}, "L076"),
+        ({"combined": "teller", "checks": "quote"}, "V005"),
+        ({"combined": "nowhere/other.json"}, "V003"),
+    ],
+)
+async def test_what_cannot_be_combined_says_so(project: Path, more: dict[str, Any], code: str) -> None:
+    put(project)
+    async with opened(project) as (orchestra, _):
+        with pytest.raises(InputError) as caught:
+            await orchestra.check(ANSWER, against=TEXT, confidence=0.9, **more)
+    assert (caught.value.code, bool(caught.value.hint)) == (code, True)
+
+
+@pytest.mark.parametrize("answer", ["It was built in 1889.", {"fact": 1889}, {}])
+async def test_an_answer_of_another_type_is_refused(project: Path, answer: Any) -> None:
+    """Of a text in the place of a record there would be no claim to ask about, and no claim passes."""
+    put(project)
+    async with opened(project) as (orchestra, workers):
+        with pytest.raises(InputError, match="this is no answer of 'teller'") as caught:
+            await orchestra.check(answer, against=TEXT, combined="teller", confidence=0.9)
+        assert not workers.counts
+    assert caught.value.code == "V013"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 10**50])
+async def test_an_answer_with_a_number_that_json_does_not_have_is_refused(project: Path, bad: float) -> None:
+    put(project)
+    async with opened(project) as (orchestra, _):
+        for combined, confidence in (("", None), ("teller", 0.9)):
+            with pytest.raises(InputError, match="the answer: ") as caught:
+                await orchestra.check({"fact": "5", "n": bad}, against="5", combined=combined, confidence=confidence)
+            assert (caught.value.code, bool(caught.value.hint)) == ("E013", True)
+
+
+@pytest.mark.parametrize("number", [{"confidence": 93}, {"confidence": float("nan")}, {"accept": -0.1}])
+async def test_a_score_that_is_none_is_refused(project: Path, number: dict[str, Any]) -> None:
+    async with opened(project) as (orchestra, _):
+        with pytest.raises(InputError, match=rf"{next(iter(number))}=.* is not in \[0, 1\]") as caught:
+            await orchestra.check("1889", against=TEXT, **number)
+    assert (caught.value.code, bool(caught.value.hint)) == ("V014", True)
+
+
+async def test_a_combination_of_an_agent_that_has_changed_is_void(project: Path) -> None:
+    put(project)
+    (project / "agents" / "checker" / "prompt.md").write_text("Another: {{ claim }} {{ evidence }}\n")
+    async with opened(project) as (orchestra, _):
+        with pytest.raises(InputError, match="card or prompt of checker changed") as caught:
+            await orchestra.check(ANSWER, against=TEXT, combined="teller", confidence=0.9)
+    assert caught.value.code == "V002"
+
+
+async def test_how_sure_its_producer_was_is_held_against_the_score_without_a_combination(project: Path) -> None:
+    async with opened(project) as (orchestra, _):
+        sure = await orchestra.check("1889", against=TEXT, checks="confidence", confidence=0.8, accept=0.7)
+        unsure = await orchestra.check("1889", against=TEXT, checks="confidence", confidence=0.6, accept=0.7)
+    assert (sure.accepted, unsure.accepted) == (True, False)
+
+
+async def test_an_answer_that_no_check_is_held_against_is_not_accepted(project: Path) -> None:
+    async with opened(project) as (orchestra, _):
+        with pytest.raises(InputError, match="V036") as caught:
+            await orchestra.check("1889", against="x", checks=[])
+    assert caught.value.hint

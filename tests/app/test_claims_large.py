@@ -1,0 +1,102 @@
+"""Claims of outputs with many parts: each has all that it rests on, and what they have in common is looked at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import Orchestra, Result
+from orchestra.app.claims.claims import Claim
+from orchestra.app.claims.lineage import _Trace
+from orchestra.app.claims.locations import Span
+from orchestra.core.protocols import Call
+from orchestra.journal.memory import MemoryJournal
+from orchestra.testing import SimulatedWorkers
+from tests.unreachable import settings, write
+
+CARD = "name: reader\ninput: {question: str, context: str}\noutput: Reading\n"
+WORKFLOW = """
+schema: orchestra/v1
+name: many
+input: {texts: "list[str]"}
+output: ${all}
+nodes:
+  one:
+    each: ${input.texts}
+    as: text
+    limit: 10000
+    agent: reader
+    with: {question: which, context: "${text}"}
+    checks: [quote]
+    against: ${text}
+  all: {tool: gather, with: {texts: "${one.values}"}}
+"""
+MODULE = '''
+from typing import Any
+from orchestra import tool
+@tool(version="1", effect="pure")
+def gather(texts: Any) -> list[Any]:
+    """Puts texts together."""
+    return []
+'''
+
+
+def gathered(call: Call) -> list[Any]:
+    """What each has said as it was, and what nobody said."""
+    return [*(one["answer"] for one in call.inputs["texts"]), *(f"on {one['answer']}" for one in call.inputs["texts"])]
+
+
+async def ran(folder: Path, count: int) -> Result[Any]:
+    write(
+        folder,
+        {
+            "agents/reader/agent.yaml": CARD,
+            "agents/reader/prompt.md": "{{ question }} {{ context }}\n",
+            "workflows/many.yaml": WORKFLOW,
+            "many_tools.py": MODULE,
+            "orchestra.toml": 'fleet = "nowhere"\nmodules = ["many_tools"]\n',
+        },
+    )
+    workers = SimulatedWorkers({"reader": lambda call: {"answer": call.inputs["context"]}, "gather": gathered})
+    async with Orchestra.open(settings(folder), workers=workers, journal=MemoryJournal()) as orchestra:
+        return await orchestra.run(orchestra.find("many"), texts=[f"word{number}" for number in range(count)])
+
+
+def quotes(claim: Claim) -> list[str]:
+    return [one.quote for one in claim.evidence if isinstance(one, Span)]
+
+
+async def test_who_says_the_same_speaks_alone_and_where_nobody_does_all_speak(tmp_path: Path) -> None:
+    result = await ran(tmp_path, 3)
+    said = [(claim.value, claim.nodes, quotes(claim), len(claim.verdicts)) for claim in result.claims]
+    everyone, words = ("all", "one[0]", "one[1]", "one[2]"), ["word0", "word1", "word2"]
+    assert said[:3] == [(f"word{at}", ("all", f"one[{at}]"), [f"word{at}"], 1) for at in range(3)]
+    assert said[3:] == [(f"on word{at}", everyone, words, 3) for at in range(3)]
+    assert [claim.path for claim in result.claims] == [f"[{at}]" for at in range(6)]
+
+
+async def test_no_claim_has_more_evidence_than_it_may_and_it_is_the_first(tmp_path: Path) -> None:
+    result = await ran(tmp_path, 120)
+    assert quotes(result.claims[-1]) == [f"word{at}" for at in range(100)]
+    assert len(result.claims[-1].nodes) == 121
+
+
+async def test_what_all_parts_come_from_is_followed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = 0
+    follow = _Trace.follow
+
+    def counted(trace: _Trace, *given: Any) -> None:
+        nonlocal followed
+        followed += 1
+        follow(trace, *given)
+
+    monkeypatch.setattr(_Trace, "follow", counted)
+    steps = []
+    for count in (50, 100):
+        result = await ran(tmp_path / str(count), count)
+        followed = 0
+        assert len(result.claims) == 2 * count
+        steps.append(followed)
+    assert steps[1] <= 2.2 * steps[0], "twice as many parts take twice as long"

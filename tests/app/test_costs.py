@@ -1,0 +1,314 @@
+"""What runs cost, summed up: every call counts once, and where no price is known nothing is taken to be free."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra import Orchestra
+from orchestra.app.costs import KEYS, CostRow, Costs, Key, costs, servers, unpriced
+from orchestra.core.errors import InputError
+from orchestra.core.events import (
+    NOTHING,
+    AttemptFinished,
+    AttemptStarted,
+    Drafted,
+    Event,
+    Resumed,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+    Usage,
+)
+from orchestra.core.outcomes import Value
+from orchestra.core.protocols import Journal
+from orchestra.core.settings import Settings
+from orchestra.fleet.config import parse
+from orchestra.journal.costs import Counting
+from orchestra.journal.memory import MemoryJournal
+from orchestra.testing import SimulatedWorkers
+from tests.cli.stage import GOOD, TEXT, furnish
+
+FLEET = parse(
+    """\
+schema: orchestra/fleet/v1
+name: several
+servers:
+  paid: {endpoint: "http://127.0.0.1:9/v1", model: m, price: {prompt: 1, output: 2}}
+  given: {endpoint: "http://127.0.0.1:9/v1", model: m, price: {prompt: 0, output: 0}}
+  gateway: {endpoint: "http://127.0.0.1:9/v1", model: m}
+  ours: {endpoint: "http://127.0.0.1:9/v1", model: m, external: false}
+models: {base: paid}
+""",
+    "several.yaml",
+).servers
+DAY = 86_400.0
+
+
+def used(tokens: int = 10, money: float = 0.0) -> Usage:
+    return Usage(prompt_tokens=tokens, output_tokens=1, calls=1, seconds=0.5, money=money)
+
+
+def run_of(name: str, *told: Mapping[str, Any], workflow: str = "w", at: float = DAY, ended: bool = True, **began: Any) -> list[Event]:
+    """A run with these calls, each under way before it came back; `open` is one that did not."""
+    found: list[Event] = [RunStarted(seq=1, at=at, run=name, workflow=workflow, graph="", inputs={}, **began)]
+    for number, call in enumerate(told):
+        node, attempt = f"n{number}", 1
+        found.append(AttemptStarted(seq=len(found) + 1, at=at, node=node, attempt=attempt, name=call.get("name", "reader")))
+        if not call.get("open"):
+            more = {key: value for key, value in call.items() if key not in ("name", "open")}
+            found.append(AttemptFinished(seq=len(found) + 1, at=at, node=node, attempt=attempt, **{"usage": used(), **more}))
+    if ended:
+        found.append(RunFinished(seq=len(found) + 1, at=at + 1, status="done", outcome=Value(1)))
+    return found
+
+
+async def summed(*runs: list[Event], by: Any = "workflow", **more: Any) -> Costs:
+    return await costs(kept(*runs), FLEET, by, **more)
+
+
+def kept(*runs: list[Event]) -> MemoryJournal:
+    journal = MemoryJournal()
+    for events in runs:
+        assert isinstance(events[0], RunStarted)
+        journal.append(events[0].run, events)
+    return journal
+
+
+def named(found: Costs) -> dict[str, CostRow]:
+    return {"/".join(row.of.values()): row for row in found.rows}
+
+
+async def test_costs_are_summed_up_by_workflow_and_by_agent() -> None:
+    runs = (
+        run_of("r1", {"name": "reader"}, {"name": "reader"}, {"name": "search", "usage": Usage(calls=1, seconds=0.1)}),
+        run_of("r2", {"name": "reader", "usage": used(30)}, workflow="v"),
+        run_of("r3", workflow="v"),
+    )
+    found = named(await summed(*runs))
+    assert {name: (row.cost.runs, row.cost.usage.calls, row.cost.usage.prompt_tokens) for name, row in found.items()} == {
+        "v": (2, 1, 30),
+        "w": (1, 3, 20),
+    }
+    agents = await summed(*runs, by="agent")
+    assert {name: (row.cost.runs, row.cost.usage.calls) for name, row in named(agents).items()} == {"reader": (2, 3), "search": (1, 1)}
+    assert (agents.total.runs, agents.total.usage.calls) == (3, 4)
+
+
+async def test_a_call_that_came_back_at_once_is_that_of_the_name_beside_its_answer() -> None:
+    at_once = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, name="search", usage=used())
+    found = await summed([RunStarted(seq=1, at=1.0, run="r", workflow="w", graph="", inputs={}), at_once], by="agent")
+    assert list(named(found)) == ["search"]
+
+
+async def test_recalled_answers_are_counted_and_cost_nothing() -> None:
+    found = await summed(run_of("r1", {}, {"recalled": "r0", "usage": NOTHING, "server": "gateway"}))
+    assert (found.total.recalled, found.total.usage, found.total.unpriced) == (1, used(), {})
+
+
+@pytest.mark.parametrize(
+    ("server", "usage", "why"),
+    [
+        ("paid", used(money=0.5), ""),
+        ("paid", used(), "paid"),  # its price was written down since
+        ("gateway", used(), "gateway"),
+        ("gateway", used(money=0.5), ""),  # its price was taken away since
+        ("gateway", Usage(calls=1), ""),  # no model saw it
+        ("given", used(), ""),
+        ("ours", used(), ""),
+        ("elsewhere", used(), "elsewhere"),
+        ("local", used(), ""),
+        ("", used(), ""),
+        ("ours+gateway", used(), "gateway"),
+        ("paid+gateway", used(money=0.5), "gateway"),
+        ("paid+ours", used(money=0.5), ""),
+    ],
+)
+def test_a_call_whose_price_nobody_knows_names_its_server(server: str, usage: Usage, why: str) -> None:
+    assert unpriced(FLEET)(server, usage) == why
+
+
+async def test_money_is_unknown_and_not_zero_where_no_price_is_known() -> None:
+    paid, gateway = {"server": "paid", "usage": used(money=0.5)}, {"server": "gateway"}
+    found = named(await summed(run_of("r1", gateway, gateway), run_of("r2", gateway, paid, workflow="v"), run_of("r3", workflow="u")))
+    assert {name: (row.cost.money, row.cost.unpriced) for name, row in found.items()} == {
+        "w": (None, {"gateway": 2}),
+        "v": (0.5, {"gateway": 1}),
+        "u": (0.0, {}),
+    }
+
+
+async def test_calls_without_an_end_are_said_each_time_they_went_out() -> None:
+    events = run_of("r1", {"open": True}, ended=False)
+    events += [
+        Resumed(seq=3, at=2.0, epoch=2),
+        AttemptStarted(seq=4, at=2.0, node="n0", attempt=1, name="reader"),
+        AttemptFinished(seq=5, at=3.0, node="n0", attempt=1, usage=used()),
+        AttemptStarted(seq=6, at=3.0, node="n1", attempt=1, name="search"),
+    ]
+    found = await summed(events, by="agent")
+    assert {name: (row.cost.open, row.cost.usage.calls) for name, row in named(found).items()} == {"reader": (1, 1), "search": (1, 0)}
+    assert (found.total.open, found.unfinished) == (2, 1)
+
+
+async def test_plans_that_served_again_tell_what_they_saved() -> None:
+    saved = Usage(calls=3, prompt_tokens=40, output_tokens=2)
+    first = run_of("r1", options={"planned": {"run": "r0", "saved": {"calls": 1, "prompt_tokens": 5, "output_tokens": 0}}}, ended=False)
+    again = TurnStarted(seq=2, at=2.0, node="solve", turn=1, drafted=Drafted(None, recalled="r0", saved=saved))
+    found = await summed([*first, again])
+    assert (found.plans, found.saved) == (2, saved + Usage(calls=1, prompt_tokens=5))
+
+
+@pytest.mark.parametrize(
+    ("by", "name"),
+    [
+        ("label", "public"),
+        ("purpose", "evaluation"),
+        ("run", "r1"),
+        ("status", "done"),
+        ("server", "paid"),
+        ("model", "m"),
+        ("month", "1970-01"),
+    ],
+)
+async def test_each_key_has_its_names(by: Key, name: str) -> None:
+    call = {"server": "paid", "model": "m", "usage": used(money=1.0)}
+    found = await summed(run_of("r1", call, at=10 * DAY, label="public", options={"purpose": "evaluation"}), by=by)
+    assert [row.of for row in found.rows] == [{by: name}]
+    assert (await summed(run_of("r2", call, ended=False), by="status")).rows[0].of == {"status": "running"}
+
+
+async def test_days_come_in_their_order_and_all_else_by_what_it_took() -> None:
+    runs = [
+        run_of("r1", {"usage": used(10)}, at=10.5 * DAY),
+        run_of("r2", {"usage": used(99)}, at=12.5 * DAY),
+        run_of("r3", {"usage": used(50)}, at=11.5 * DAY),
+        run_of("r4", {"usage": used(70)}, at=11.5 * DAY, workflow="v"),
+        run_of("r5", {"usage": used(1, money=0.1)}, at=10.5 * DAY, workflow="u"),
+    ]
+    days = ["1970-01-11/u", "1970-01-11/w", "1970-01-12/v", "1970-01-12/w", "1970-01-13/w"]
+    assert list(named(await summed(*runs, by=("day", "workflow")))) == days
+    order = ["u/1970-01-11", "w/1970-01-11", "w/1970-01-12", "w/1970-01-13", "v/1970-01-12"]
+    assert list(named(await summed(*runs, by=("workflow", "day")))) == order
+
+
+@pytest.mark.parametrize(
+    ("more", "runs"),
+    [
+        ({}, 3),
+        ({"since": datetime.fromtimestamp(11 * DAY, UTC)}, 2),
+        ({"until": datetime.fromtimestamp(11 * DAY, UTC)}, 1),
+        ({"since": timedelta(days=1)}, 1),
+        ({"until": timedelta(days=1)}, 2),
+        ({"workflow": "v"}, 1),
+    ],
+)
+async def test_only_runs_of_a_time_or_a_name_are_summed_up(more: dict[str, Any], runs: int) -> None:
+    now = datetime.now(UTC).timestamp()
+    assert (
+        await summed(run_of("r1", at=10 * DAY), run_of("r2", at=11 * DAY), run_of("r3", at=now, workflow="v"), **more)
+    ).total.runs == runs
+
+
+@pytest.mark.parametrize(("by", "hint"), [("agnt", "did you mean 'agent'?"), ((), "one of: workflow, agent"), (("day", "cost"), "one of:")])
+async def test_what_costs_are_not_summed_up_by_is_refused(by: Any, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        await summed(by=by)
+    assert caught.value.code == "C043"
+    assert caught.value.hint.startswith(hint)
+
+
+async def test_a_run_without_its_beginning_is_left_out_and_named() -> None:
+    counting = Counting(("workflow",), unpriced(FLEET))
+    counting.add("r1", [Resumed(seq=1, at=1.0, epoch=1)])
+    counting.add("r2", run_of("r2", {}, at=1e300))
+    found = counting.costs()
+    assert ([left.run for left in found.unread], found.total.runs) == (["r1"], 1)
+    counting = Counting(("day",), unpriced(FLEET))
+    counting.add("r2", run_of("r2", {}, at=1e300))
+    assert counting.costs().rows[0].of == {"day": "1e+300"}
+
+
+class Plain:
+    """A user's own journal, which cannot be gone through: only what costs ask of it."""
+
+    def __init__(self, inner: Journal) -> None:
+        self.runs, self.read = inner.runs, inner.read
+
+
+async def test_a_journal_of_ones_own_that_cannot_be_gone_through_gives_the_same() -> None:
+    journal: Any = kept(run_of("r1", {}, at=10 * DAY), run_of("r2", {"server": "gateway"}, at=12 * DAY), run_of("r3", {}, at=11 * DAY))
+    plain: Any = Plain(journal)
+    for since in (None, datetime.fromtimestamp(11 * DAY, UTC)):
+        assert await costs(plain, FLEET, KEYS, since=since) == await costs(journal, FLEET, KEYS, since=since)
+
+
+CALLS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": st.sampled_from(["reader", "search"]),
+            "server": st.sampled_from(["", "paid", "gateway"]),
+            "usage": st.builds(used, st.integers(0, 50), st.sampled_from([0.0, 0.25])),
+            "open": st.booleans(),
+        }
+    ),
+    max_size=5,
+)
+
+
+@given(st.lists(st.tuples(CALLS, st.sampled_from("vw")), max_size=5), st.lists(st.sampled_from(KEYS), min_size=1, max_size=3))
+def test_the_rows_together_are_the_total(told: list[tuple[list[dict[str, Any]], str]], by: list[Key]) -> None:
+    counting = Counting(tuple(dict.fromkeys(by)), unpriced(FLEET))
+    runs = [run_of(f"r{number}", *called, workflow=workflow) for number, (called, workflow) in enumerate(told)]
+    for number, events in enumerate(runs):
+        counting.add(f"r{number}", events)
+    found = counting.costs()
+    assert sum((row.cost.usage for row in found.rows), NOTHING) == found.total.usage
+    assert sum(row.cost.open for row in found.rows) == found.total.open
+    assert sum(sum(row.cost.unpriced.values()) for row in found.rows) == sum(found.total.unpriced.values())
+    assert found.total.runs == len(runs)
+    finished = [event for events in runs for event in events if isinstance(event, AttemptFinished)]
+    assert found.total.usage == sum((event.usage for event in finished), NOTHING)
+
+
+@pytest.fixture
+async def orchestra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Orchestra]:
+    monkeypatch.chdir(tmp_path)
+    furnish()
+    async with Orchestra.open(Settings.load({"journal": "runs.db"}), workers=SimulatedWorkers({"answerer": GOOD})) as opened:
+        yield opened
+
+
+async def test_an_open_orchestra_tells_what_its_runs_cost(orchestra: Orchestra) -> None:
+    results = [await orchestra.run(orchestra.find("ask"), question=f"When {number}?", text=TEXT) for number in range(3)]
+    found = await orchestra.costs("agent", since=timedelta(hours=1))
+    assert named(found)["answerer"].cost.usage == sum((result.usage for result in results), NOTHING)
+    assert (found.total.runs, found.total.money, found.total.unpriced) == (3, None, {"simulated": 3})
+    assert (await orchestra.costs(until=timedelta(hours=1))).rows == ()
+
+
+@pytest.mark.parametrize("wrong", ["30d", 0, 5.0, datetime.min, timedelta.max])
+async def test_what_is_no_moment_is_refused_and_not_taken_for_none(tmp_path: Path, wrong: Any) -> None:
+    async with Orchestra.open(Settings.load({"journal": str(tmp_path / "runs.db")}, start=tmp_path), fleet="none") as orchestra:
+        for told in ({"since": wrong}, {"until": wrong}):
+            with pytest.raises(InputError) as caught:
+                await orchestra.costs(**told)
+            assert caught.value.code == "C010"
+        either: Any = "tool"
+        assert (await orchestra.costs(either, since=date(2026, 1, 1))).by == ("agent",)
+
+
+def test_of_fleets_of_the_package_only_what_costs_nothing_is_known(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    own = 'schema: orchestra/fleet/v1\nname: own\nservers: {mine: {endpoint: "http://127.0.0.1:9/v1", model: m}}\nmodels: {base: mine}\n'
+    (tmp_path / "configs" / "own.yaml").write_text(own)
+    (tmp_path / "orchestra.toml").write_text('fleet = "own"\n')
+    known = servers(Settings.load(start=tmp_path, environ={}))
+    assert {"mine", "smol"} <= set(known), "runs on the package's own server cost nothing"
+    assert "remote" not in known, "a copy of its template for endpoints may have any price"

@@ -1,0 +1,87 @@
+"""Runs that began before a rule that refuses their workflow today: they go on, are replayed, and are forked onto a file that keeps it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractAsyncContextManager
+
+import msgspec
+import pytest
+
+from orchestra import InputError, Orchestra
+from orchestra.cli.runs.import_ import Exported, put
+from orchestra.core.errors import Place
+from orchestra.core.events import RunStarted
+from orchestra.journal.memory import MemoryJournal
+from orchestra.journal.summary import named
+from orchestra.schema.strict_json import digest
+from tests.app.test_plan_forks import ASKED, HEAD, Bank, allowed, bank, waiting
+
+__all__ = ["bank"]
+
+FETCHED = (
+    HEAD % "pay"
+    + """  page: {tool: pick, with: {text: "${input.to}"}}
+  ok: {ask: "Sure?", options: ["yes", "no"]}
+  done: {when: "${ok == 'yes'}", plan: "Pay", with: {to: "${%s}"}, tools: [wire], returns: anything, cache: false, confirm: false}
+"""
+)
+
+
+class Old:
+    """A run of an engine that let a plan act on what other nodes had made; it waits for a person."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank, self.journal, self.run = bank, MemoryJournal(), ""
+
+    async def begin(self) -> None:
+        self.bank.write("pay", FETCHED % "input.to")
+        async with self.bank.opened() as orchestra:
+            run = await orchestra.start(orchestra.find("pay"), to="Ada")
+            assert await run.pause() is None
+            first, *events = await orchestra.journal.read(run.id)
+            assert isinstance(first, RunStarted)
+            blobs = {mark: await orchestra.journal.blob(mark) or b"" for mark in named([first, *events])}
+        graph = json.loads(blobs[first.graph])
+        graph["nodes"]["done"]["with"]["to"] = "${page}"
+        written = json.dumps(graph).encode()
+        blobs[digest(written)] = written
+        told = [msgspec.structs.replace(first, graph=digest(written)), *events]
+        await put(self.journal, Exported(Place("x.jsonl", 1), {"run": run.id}, told, blobs))
+        self.run = run.id
+        self.bank.write("pay", FETCHED % "page")
+
+    def opened(self) -> AbstractAsyncContextManager[Orchestra]:
+        return self.bank.opened(self.journal)
+
+
+@pytest.fixture
+async def old(bank: Bank) -> Old:
+    found = Old(bank)
+    await found.begin()
+    return found
+
+
+async def test_it_is_answered_goes_on_and_is_replayed(old: Old) -> None:
+    async with old.opened() as orchestra:
+        with pytest.raises(InputError, match="the plan is made here of what other nodes have made"):
+            orchestra.program(orchestra.find("pay"))
+        assert await allowed(orchestra, old.run) == "receipt of Ada"
+        replayed = await orchestra.replay(old.run)
+        assert (replayed.different, replayed.reason) == (None, "")
+        assert (await orchestra.whatif(old.run, {})).changed == ()
+    assert old.bank.paid == ["Ada"]
+
+
+async def test_a_fork_names_the_place_in_the_file_and_goes_on_once_that_is_mended(old: Old) -> None:
+    async with old.opened() as orchestra:
+        assert await allowed(orchestra, old.run) == "receipt of Ada"
+        with pytest.raises(InputError, match=r"workflows/pay\.yaml:8:"):
+            await orchestra.fork(old.run)
+    old.bank.write("pay", ASKED)
+    async with old.opened() as orchestra:
+        fork = await waiting(orchestra, old.run)
+        again = await waiting(orchestra, fork)
+        assert await allowed(orchestra, again) == "receipt of Ada"
+        assert (await orchestra.whatif(old.run)).after.status == "done"
+    assert old.bank.paid == ["Ada"]

@@ -1,0 +1,97 @@
+"""Before the clock of a run starts, the models are brought up that it asks, and those that it may ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import Agent, agent, by_model
+from orchestra.agents.card import Card
+from orchestra.agents.contract import Catalog
+from orchestra.app.project import Project
+from orchestra.app.workers import Troupe
+from orchestra.core.errors import FleetError
+from orchestra.core.settings import Settings
+from orchestra.fleet.dispatch import Fleet
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.yaml.reader import read
+
+MANY = """\
+schema: orchestra/fleet/v1
+name: test
+servers:
+  s: {model: m, device: cpu, max_model_len: 100, max_loras: 16, weights: {licence: none, sources: [{folder: none}]}}
+  far: {endpoint: "http://127.0.0.1:1", model: m, label: restricted}
+models: {base: s, plans: s, grows: s, skill: s, judge: s, guarded: s, under: s, user: s, helper: s, gone: s, away: far}
+"""
+ASKS = """\
+schema: orchestra/v1
+name: asks
+input: {text: str}
+output: ${input.text}
+nodes:
+  planned: {plan: go, with: {text: "${input.text}"}, router: plans, larger: grows, agents: [skill], workflows: [under], returns: str}
+  used: {agent: user, with: {text: "${input.text}"}}
+  guarded: {agent: guarded, with: {text: "${input.text}"}, when: "${input.text == 'hard'}"}
+"""
+UNDER = """\
+schema: orchestra/v1
+name: under
+input: {text: str}
+output: ${said}
+nodes:
+  said: {agent: under, with: {text: "${input.text}"}}
+"""
+
+
+async def test_whom_a_run_may_ask_is_brought_up_before_its_clock_starts_and_may_be_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought: list[list[str]] = []
+
+    async def ready(fleet: Fleet, models: Iterable[str]) -> None:
+        brought.append(list(models))
+        if brought[-1] == ["guarded"]:
+            raise FleetError("F005", "it does not start")
+
+    monkeypatch.setattr(Fleet, "ready", ready)
+    text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+    (tmp_path / "fleet.yaml").write_text(MANY)
+    made = Project.load(Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={}))
+    more: dict[str, Any] = {"skill": {"checks": ["entailment(judge)"]}, "user": {"agents": ["helper"]}}
+    names = ("plans", "grows", "skill", "judge", "guarded", "under", "user", "helper")
+    cards = [
+        Card.declared(name, input=text, output={"type": "string"}, prompt="{{ text }}", model=name, **more.get(name, {})) for name in names
+    ]
+    catalog = Catalog(agents={card.name: card.contract for card in cards}, workflows={"under": read(UNDER, "under.yaml").graph})
+    made.registry = made.registry.with_cards(cards)
+    async with Troupe.open(made) as troupe:
+        await troupe.prepare(compile_graph(read(ASKS, "asks.yaml").graph, catalog))
+    assert sorted(brought[0]) == ["plans", "user"]
+    assert {model for models in brought[1:] for model in models} == set(names)
+
+
+async def test_of_two_agents_of_one_name_the_one_that_is_asked_is_brought_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought: list[str] = []
+
+    async def ready(fleet: Fleet, models: Iterable[str]) -> None:
+        brought.extend(models)
+
+    def judge(model: str) -> Agent[..., Any]:
+        def judge(text: str) -> str:
+            """Says."""
+            return by_model()
+
+        return agent(prompt="Judge {{ text }}", model=model)(judge)
+
+    monkeypatch.setattr(Fleet, "ready", ready)
+    (tmp_path / "fleet.yaml").write_text(MANY)
+    made = Project.load(Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={}))
+    first = made.program(judge("judge"))
+    made.program(judge("guarded"))
+    async with Troupe.open(made) as troupe:
+        await troupe.prepare(first)
+    assert set(brought) == {"judge"}

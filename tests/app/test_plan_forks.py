@@ -1,0 +1,303 @@
+"""Forks of runs whose plans acted, and of runs whose ancestors are gone: what was done in the world is not done a second time unasked."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import Orchestra
+from orchestra.app.fork_effects import Effects, tools
+from orchestra.app.reuse import Change
+from orchestra.app.run import Run
+from orchestra.cli.runs.import_ import Exported, put
+from orchestra.core.errors import InputError, Place
+from orchestra.core.events import AttemptFinished, RunStarted
+from orchestra.core.protocols import Call, Journal, Refused
+from orchestra.core.settings import Settings
+from orchestra.journal.memory import MemoryJournal
+from orchestra.journal.summary import named
+from orchestra.testing import SimulatedWorkers
+from tests.engine.kinds.test_tool_use import WORK, catalog, helper, used
+from tests.engine.stage import program
+
+MODULE = '''
+from orchestra import tool
+
+@tool(effect="once")
+def wire(to: str) -> str:
+    """Wires."""
+    return to
+
+@tool(effect="pure")
+def pick(text: str) -> str:
+    """Picks."""
+    return text
+'''
+HEAD = "schema: orchestra/v1\nname: %s\ninput: {to: str}\noutput: ${done}\nnodes:\n"
+SILENT = HEAD % "silent" + '  done: {tool: wire, with: {to: "${input.to}"}}\n'
+PLANNED = (
+    HEAD % "pay"
+    + '  done: {plan: "Pay ${input.to} by a silent wire", with: {to: "${input.to}"}, %s, returns: anything, cache: false, confirm: false}\n'
+)
+ASKED = (
+    HEAD % "pay"
+    + """  ok: {ask: "Sure?", options: ["yes", "no"]}
+  done: {when: "${ok == 'yes'}", tool: wire, with: {to: "${input.to}"}}
+"""
+)
+
+
+class Bank:
+    """A project that pays, and whoever plans in it: these lines, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: tuple[str, ...] = ("s1 = wire(to=input.to)",)
+        self.paid: list[str] = []
+        (folder / "workflows").mkdir()
+        (folder / "bank_tools.py").write_text(MODULE)
+        (folder / "orchestra.toml").write_text('modules = ["bank_tools"]\njournal = "runs.db"\n')
+        self.write("silent", SILENT)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / "workflows" / f"{name}.yaml").write_text(text)
+
+    def edit(self, old: str, new: str) -> None:
+        """Rewrites a piece of the tools."""
+        (self.folder / "bank_tools.py").write_text(MODULE.replace(old, new))
+
+    def _plan(self, call: Call) -> str:
+        written = call.inputs["plan"].count(" = ")
+        return self.lines[written] if written < len(self.lines) else f"return s{len(self.lines)}"
+
+    def _wire(self, call: Call) -> str:
+        self.paid.append(call.inputs["to"])
+        return f"receipt of {call.inputs['to']}"
+
+    @asynccontextmanager
+    async def opened(self, journal: Journal | None = None) -> AsyncIterator[Orchestra]:
+        sys.modules.pop("bank_tools", None)  # as another process would
+        workers = SimulatedWorkers({"router": self._plan, "wire": self._wire, "pick": lambda call: call.inputs["text"]})
+        settings = Settings.load({}, start=self.folder)
+        async with Orchestra.open(settings, fleet="none", workers=workers, journal=journal) as orchestra:
+            yield orchestra
+
+
+@pytest.fixture
+def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bank:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a module that is edited within a second is read anew
+    return Bank(tmp_path)
+
+
+async def ended(run: Run[Any]) -> str:
+    """What a run came to: its value, or the code of its failure."""
+    result = await run.wait()
+    return str(result.value) if result.error is None else result.error.code
+
+
+async def refusals(run: Run[Any]) -> set[str]:
+    """Why calls of a run failed, which failed for that."""
+    assert await ended(run) in ("R008", "E024")
+    return {one.error async for one in run if isinstance(one, AttemptFinished) and one.error}
+
+
+async def paying(orchestra: Orchestra, to: str = "Ada") -> str:
+    run = await orchestra.start(orchestra.find("pay"), to=to)
+    assert await ended(run) == f"receipt of {to}"
+    return run.id
+
+
+async def begun(orchestra: Orchestra, run: str) -> RunStarted:
+    first = (await orchestra.journal.read(run))[0]
+    assert isinstance(first, RunStarted)
+    return first
+
+
+async def waiting(orchestra: Orchestra, parent: str) -> str:
+    """A fork that asks a person, and has paid nothing yet."""
+    run = (await orchestra.fork(parent)).run
+    assert await run.pause() is None
+    return run.id
+
+
+async def allowed(orchestra: Orchestra, run: str) -> str:
+    await orchestra.answer(run, "yes", node="ok")
+    return await ended(await orchestra.resume(run))
+
+
+async def test_a_fork_does_not_repeat_the_payment_of_a_workflow_that_a_plan_called(bank: Bank) -> None:
+    bank.write("pay", PLANNED % "workflows: [silent]")
+    bank.lines = ("s1 = silent(to=input.to)",)
+    async with bank.opened() as orchestra:
+        run = await paying(orchestra)
+        assert tools(orchestra.program(orchestra.find("pay"))) == {"wire"}  # so a batch forks what it tries again
+        fork = await orchestra.fork(run)
+        assert (await ended(fork.run), fork.changes) == ("receipt of Ada", ())
+        assert await refusals((await orchestra.fork(run, to="Bob")).run) == {"E024"}
+    assert bank.paid == ["Ada"]
+
+
+async def test_the_tools_of_such_a_workflow_are_looked_at_as_those_of_the_run_itself(bank: Bank) -> None:
+    bank.write("silent", HEAD % "silent" + '  asked: {ask: "Sure?"}\n  done: {tool: pick, with: {text: "${asked}"}}\n')
+    bank.write("pay", PLANNED % "workflows: [silent]")
+    bank.lines = ("s1 = silent(to=input.to)",)
+    async with bank.opened() as orchestra:
+        run = await orchestra.start(orchestra.find("pay"), to="Ada")
+        assert await run.pause() is None
+        left = await orchestra.start(orchestra.find("pay"), to="Bob")
+        assert await left.pause() is None
+        await orchestra.answer(run.id, "Eve", node=run.asked[0].node)
+        assert await ended(run) == "Eve"
+    bank.edit("return text", "return text.upper()")
+    async with bank.opened() as orchestra:
+        assert (await orchestra.fork(run.id)).changes == (Change("done", "the code of its tool pick has changed"),)
+    bank.edit('@tool(effect="pure")', '@tool(effect="pure", version="2")')
+    async with bank.opened() as orchestra:
+        with pytest.raises(InputError, match="the tool 'pick' is not the one that run"):
+            await orchestra.resume(left.id)
+
+
+@pytest.mark.parametrize(
+    ("then", "uses", "came"),
+    [
+        (("s1 = pick(text=input.to)", "s2 = wire(to=input.to)"), "tools: [wire, pick]", "E024"),
+        (("s1 = silent(to=input.to)",), "workflows: [silent], tools: [wire, pick]", "E024"),
+        (("s1 = pick(text=input.to)",), "tools: [wire, pick]", "Bob"),
+    ],
+)
+async def test_another_plan_of_the_same_node_pays_nothing_at_another_step(bank: Bank, then: tuple[str, ...], uses: str, came: str) -> None:
+    bank.write("pay", PLANNED % uses)
+    async with bank.opened() as orchestra:
+        run = await paying(orchestra)
+        bank.lines = then
+        other = (await orchestra.fork(run, to="Bob")).run
+        assert await ended(other) == came if came == "Bob" else await refusals(other) == {came}
+        assert await ended((await orchestra.fork(run)).run) in ("receipt of Ada", "Ada")
+    assert bank.paid == ["Ada"]
+
+
+@pytest.mark.parametrize("planned_first", [True, False])
+async def test_nor_does_the_tool_itself_where_it_stands_in_the_place_of_the_plan_or_the_other_way_round(
+    bank: Bank, planned_first: bool
+) -> None:
+    versions = [PLANNED % "tools: [wire]", SILENT.replace("silent", "pay")]
+    before, after = versions if planned_first else reversed(versions)
+    bank.write("pay", before)
+    async with bank.opened() as orchestra:
+        run = await paying(orchestra)
+    bank.write("pay", after)
+    async with bank.opened() as orchestra:
+        assert await refusals((await orchestra.fork(run, to="Bob")).run) == {"E024"}
+        assert await ended((await orchestra.fork(run)).run) == "receipt of Ada"
+    assert bank.paid == ["Ada"]
+
+
+async def test_what_was_paid_at_a_node_that_is_something_else_by_now_is_known_wherever_it_is_paid_now(bank: Bank) -> None:
+    bank.write("pay", SILENT.replace("silent", "pay"))
+    async with bank.opened() as orchestra:
+        run = await paying(orchestra)
+    bank.write(
+        "pay",
+        HEAD % "pay"
+        + '  done: {tool: wire, with: {to: "${input.to}"}}\n'.replace("done", "paid")
+        + '  done: {tool: pick, with: {text: "${paid}"}}\n',
+    )
+    async with bank.opened() as orchestra:
+        assert await ended((await orchestra.fork(run)).run) == "receipt of Ada"
+    assert bank.paid == ["Ada"]
+
+
+LOOPED = """
+input: {text: str}
+output: ${work}
+nodes:
+  work:
+    loop:
+      at_most: 2
+      until: ${turn == 2}
+      output: ${found}
+      nodes: {found: {agent: helper, with: {text: "${input.text}"}, tools: [send]}}
+"""
+
+
+def test_nor_does_an_agent_with_tools_in_another_turn_of_its_own() -> None:
+    card = helper(tools=("send",), agents=())
+    played = used("tools: [send]", "s1 = send(text=input.text)", "return", card=card)
+    straight = program(WORK % "tools: [send]", catalog(card))
+    effects = Effects(straight)
+    effects.add("r1", straight, played.events)
+    looped = Effects(program(LOOPED, catalog(card)), made={("work#1/found", "send"): "r1"})
+
+    def reply(known: Effects, node: str, text: str) -> str:
+        found = known.reply(Call(run="r2", node=node, attempt=1, kind="tool", name="send", inputs={"text": text}))
+        return "" if found is None else found.code if isinstance(found, Refused) else str(found.value)
+
+    assert [reply(effects, "found#6/s3", text) for text in ("a b", "c")] == ["sent", "E024"]
+    assert [reply(looped, f"work#{turn}/found#4/s2", "c") for turn in (1, 2)] == ["E024", ""]
+
+
+async def ancestors(bank: Bank) -> tuple[str, str, str]:
+    """A run that paid, a fork of it that asks before it does, and a fork of that."""
+    bank.write("pay", SILENT.replace("silent", "pay"))
+    async with bank.opened() as orchestra:
+        first = await paying(orchestra)
+    bank.write("pay", ASKED)
+    async with bank.opened() as orchestra:
+        second = await waiting(orchestra, first)
+        return first, second, await waiting(orchestra, second)
+
+
+async def refused(orchestra: Orchestra, second: str, third: str) -> None:
+    for run in (third, await waiting(orchestra, second)):
+        assert await allowed(orchestra, run) == "E024"
+    (end,) = [one for one in await orchestra.journal.read(third) if isinstance(one, AttemptFinished) and one.error == "E024"]
+    assert "the run that may have called it is gone, or cannot be read" in end.reason
+
+
+async def test_a_fork_of_a_fork_whose_first_ancestor_was_deleted_pays_nothing(bank: Bank) -> None:
+    first, second, third = await ancestors(bank)
+    async with bank.opened() as orchestra:
+        await orchestra.journal.delete(first)
+        await refused(orchestra, second, third)
+    assert bank.paid == ["Ada"]
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM blobs WHERE digest = '{graph}'", "UPDATE events SET body = x'00' WHERE run = '{first}'"])
+async def test_nor_one_whose_first_ancestor_cannot_be_read(bank: Bank, damage: str) -> None:
+    first, second, third = await ancestors(bank)
+    async with bank.opened() as orchestra:
+        graph = (await begun(orchestra, first)).graph
+    file = sqlite3.connect(bank.folder / "runs.db", isolation_level=None)
+    file.execute(damage.format(graph=graph, first=first))
+    file.close()
+    async with bank.opened() as orchestra:
+        await refused(orchestra, second, third)
+    assert bank.paid == ["Ada"]
+
+
+async def test_nor_one_that_was_imported_without_its_first_ancestor(bank: Bank) -> None:
+    _, second, third = await ancestors(bank)
+    journal = MemoryJournal()
+    async with bank.opened() as orchestra:
+        for run in (second, third):
+            events = await orchestra.journal.read(run)
+            blobs = {mark: await orchestra.journal.blob(mark) or b"" for mark in named(events)}
+            await put(journal, Exported(Place("x.jsonl", 1), {"run": run}, list(events), blobs))
+    async with bank.opened(journal) as orchestra:
+        await refused(orchestra, second, third)
+    assert bank.paid == ["Ada"]
+
+
+async def test_what_was_paid_is_known_as_long_as_all_ancestors_are_there(bank: Bank) -> None:
+    _, second, third = await ancestors(bank)
+    async with bank.opened() as orchestra:
+        for run in (third, await waiting(orchestra, second)):
+            assert await allowed(orchestra, run) == "receipt of Ada"
+    assert bank.paid == ["Ada"]

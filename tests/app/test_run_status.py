@@ -1,0 +1,144 @@
+"""Runs looked at from Python: by whoever has them in hand, by another process, and after their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import InputError, JournalError, Orchestra, Result, RunFailed, tool, workflow
+from orchestra.core.protocols import Refused
+from orchestra.core.settings import Settings
+from orchestra.testing import SimulatedWorkers
+
+FILING = """
+schema: orchestra/v1
+name: filing
+input: {text: str}
+output: ${filed}
+nodes:
+  sure: {ask: "File ${input.text}?", options: ["yes", "no"]}
+  filed: {tool: file_it, with: {text: "${input.text}"}, when: "${sure == 'yes'}"}
+"""
+
+
+@tool(effect="pure", label="restricted")
+def shout(text: str) -> str:
+    """Says it louder."""
+    return text.upper()
+
+
+@workflow(label="restricted")
+def loud(text: str) -> str:
+    """A text in capitals."""
+    return shout(text=text)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "filing.yaml").write_text(FILING)
+    (tmp_path / "tools_here.py").write_text(
+        'from orchestra import tool\n\n@tool(effect="pure")\ndef file_it(text: str) -> str:\n    """Files."""\n    return text\n'
+    )
+    (tmp_path / "orchestra.toml").write_text('modules = ["tools_here"]\njournal = "runs.db"\n')
+    return tmp_path
+
+
+@asynccontextmanager
+async def opened(folder: Path, script: Any = None, **simulation: Any) -> AsyncIterator[Orchestra]:
+    workers = SimulatedWorkers({"shout": lambda call: call.inputs["text"].upper(), "file_it": "filed", **(script or {})}, **simulation)
+    async with Orchestra.open(Settings.load({}, start=folder), workers=workers) as orchestra:
+        yield orchestra
+
+
+async def test_a_run_that_another_process_has_in_hand_is_seen_and_left_to_it(folder: Path) -> None:
+    async with opened(folder, latency=60.0) as has, opened(folder) as looks:
+        run = await has.start(loud, text="tea")
+        seen = await looks.look(run.id)
+        assert (seen.run, seen.workflow, seen.status, seen.label) == (run.id, "loud", "running", "restricted")
+        assert (seen.finished, seen.asked, seen.result) == (None, (), None)
+        with pytest.raises(JournalError) as caught:
+            await looks.resume(run.id)
+        assert caught.value.code == "J022"
+        assert (await has.look(run.id)).status == "running"
+        await looks.cancel(run.id)
+        assert (await run.wait()).status == "cancelled"
+        assert (await looks.look(run.id)).status == "cancelled"
+
+
+async def test_a_run_that_has_ended_is_seen_with_its_result(folder: Path) -> None:
+    async with opened(folder) as orchestra:
+        result = await orchestra.run(loud, text="tea")
+        seen = await orchestra.look(result.run)
+        assert isinstance(seen.result, Result)
+        assert (seen.status, seen.result.output, seen.result.status, seen.result.usage) == ("done", "TEA", "done", result.usage)
+        assert seen.started <= (seen.finished or 0.0)
+
+
+async def test_a_run_that_waits_for_a_person_shows_its_question_until_it_is_answered(folder: Path) -> None:
+    async with opened(folder) as has, opened(folder) as looks:
+        run = await has.start(has.find("filing"), text="tea")
+        assert await run.pause() is None
+        seen = await looks.look(run.id)
+        assert (seen.status, [(one.node, one.options) for one in seen.asked]) == ("waiting", [("sure", ("yes", "no"))])
+        await looks.answer(run.id, "yes")
+        assert (await run).output == "filed"
+        assert (await looks.look(run.id)).asked == ()
+
+
+async def test_a_run_that_was_answered_and_not_taken_up_asks_nothing_and_is_interrupted(folder: Path) -> None:
+    async with opened(folder) as orchestra:
+        run = await orchestra.start(orchestra.find("filing"), text="tea")
+        await run.pause()
+    async with opened(folder) as orchestra:
+        [asked] = await orchestra.asked(run.id)
+        await orchestra.answer(run.id, "yes", by="ada")
+        assert await orchestra.asked(run.id) == []
+        seen = await orchestra.look(run.id)
+        assert (seen.status, seen.asked) == ("interrupted", ())
+        with pytest.raises(InputError) as caught:
+            await orchestra.answer(run.id, "no", node=asked.node)
+        assert (caught.value.code, "has been answered by ada already" in caught.value.message) == ("E021", True)
+        [found] = await orchestra.runs(status="interrupted")
+        assert (await (await orchestra.resume(found.run))).output == "filed"
+
+
+async def test_a_run_that_was_let_go_of_is_interrupted_and_one_that_failed_says_why(folder: Path) -> None:
+    async with opened(folder, latency=60.0) as orchestra:
+        cut = (await orchestra.start(loud, text="tea")).id
+    async with opened(folder, {"shout": Refused(code="F203", reason="nobody answers")}) as orchestra:
+        assert (await orchestra.look(cut)).status == "interrupted"
+        assert [run.run for run in await orchestra.runs(status="interrupted")] == [cut]
+        failed = await (await orchestra.start(loud, text="coffee")).wait()
+        seen = await orchestra.look(failed.run)
+        assert seen.status == "failed"
+        assert seen.result is not None
+        with pytest.raises(RunFailed) as caught:
+            _ = seen.result.output
+        assert caught.value.code == "F203"
+
+
+async def test_the_latest_runs_are_listed_by_workflow_and_status(folder: Path) -> None:
+    async with opened(folder) as orchestra:
+        ran = [(await orchestra.run(loud, text=text)).run for text in "abc"]
+        asks = await orchestra.start(orchestra.find("filing"), text="tea")
+        await asks.pause()
+        assert [run.run for run in await orchestra.runs(limit=2, workflow="loud")] == ran[:0:-1]
+        assert [(run.run, run.status) for run in await orchestra.runs(status="waiting")] == [(asks.id, "waiting")]
+        assert len(await orchestra.runs()) == 4
+        wrong: Any = "wating"
+        with pytest.raises(InputError) as caught:
+            await orchestra.runs(status=wrong)
+        assert (caught.value.code, caught.value.hint) == ("C010", "did you mean 'waiting'?")
+
+
+async def test_a_run_that_is_not_there_is_e020(folder: Path) -> None:
+    async with opened(folder) as orchestra:
+        with pytest.raises(InputError) as caught:
+            await asyncio.gather(orchestra.look("nothing"))
+        assert caught.value.code == "E020"

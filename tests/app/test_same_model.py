@@ -1,0 +1,106 @@
+"""Who is the same agent as another: names of the fleet file that mean one model make no second opinion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestra import Orchestra
+from orchestra.app.project import Project
+from orchestra.app.snapshot_store import restored
+from orchestra.core.events import Judged, RunStarted
+from orchestra.testing import SimulatedWorkers
+from orchestra.verification.model_checks import alike
+from tests.unreachable import FLEET, settings, write
+
+AGENT = "name: {name}\nmodel: {model}\ninput: {{text: str}}\noutput: str\n"
+FLOW = """
+schema: orchestra/v1
+name: twice
+input: {text: str}
+output: ${told}
+nodes:
+  told: {agent: one, with: {text: "${input.text}"}, checks: ["rederive(two)"], otherwise: [abstain]}
+"""
+OTHER = 'other: {endpoint: "http://127.0.0.1:8/v1", model: n, max_model_len: 1000}'
+CPP = '%s: {endpoint: "http://127.0.0.1:%d/v1", dialect: llamacpp, model: default, max_model_len: 1000}'
+
+
+def fleet(*models: str, other: str = "") -> str:
+    """That of `nowhere`, with more names for its models, and another server."""
+    servers = FLEET.replace("servers: {", f"servers: {{{other}, " if other else "servers: {")
+    return servers.replace("{base: it}", f"{{{', '.join(models)}}}")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    cards = {f"agents/{name}/agent.yaml": AGENT.format(name=name, model=model) for name, model in [("one", "base"), ("two", "twin")]}
+    prompts = {f"agents/{name}/prompt.md": "Tell: {{ text }}\n" for name in ("one", "two")}
+    write(tmp_path, {**cards, **prompts, "workflows/twice.yaml": FLOW})
+    return tmp_path
+
+
+async def judged(project: Path) -> tuple[str, str, str]:
+    """What a run of the workflow says of its answer, why, and the run."""
+    async with Orchestra.open(settings(project), workers=SimulatedWorkers({"one": "It is.", "two": "It is."})) as orchestra:
+        result = await (await orchestra.start(orchestra.find("twice"), text="x")).wait()
+        (one,) = [event for event in result.log if isinstance(event, Judged)]
+    return one.verdicts[0].outcome, one.verdicts[0].reason, result.run
+
+
+@pytest.mark.parametrize(
+    ("models", "other", "outcome"),
+    [
+        (("base: it", "twin: it"), "", "unknown"),
+        (("base: it", "twin: other"), OTHER.replace("model: n", "model: m"), "unknown"),
+        (("base: it", "twin: [other, it]"), OTHER, "unknown"),
+        (("base: it", "twin: other"), OTHER, "pass"),
+        (("base: here", "twin: there"), f"{CPP % ('here', 8)}, {CPP % ('there', 9)}", "pass"),
+        (("base: here", "twin: there"), f"{CPP % ('here', 8)}, {CPP % ('there', 8)}", "unknown"),
+    ],
+)
+async def test_two_names_of_one_model_are_one_agent(project: Path, models: tuple[str, ...], other: str, outcome: str) -> None:
+    (project / "configs" / "nowhere.yaml").write_text(fleet(*models, other=other))
+    said, reason, _ = await judged(project)
+    assert said == outcome
+    assert ("the agent that produced the value" in reason) is (outcome == "unknown")
+
+
+def test_a_name_is_not_the_model_that_is_served_under_others(project: Path) -> None:
+    servers = OTHER.replace("model: n", "model: base") + ", " + OTHER.replace("other:", "third:").replace("model: n", "model: base")
+    (project / "configs" / "nowhere.yaml").write_text(fleet("base: it", "twin: other", "triplet: third", other=servers))
+    agents = Project.load(settings(project)).catalog().agents
+    assert not alike(agents["one"], agents["two"]), "`base` is `m` here, and what a server calls base is another one"
+
+
+async def test_a_run_is_decided_anew_by_the_fleet_that_it_began_with(project: Path) -> None:
+    file = project / "configs" / "nowhere.yaml"
+    file.write_text(fleet("base: it", "twin: it"))
+    _, _, run = await judged(project)
+    file.write_text(fleet("base: it", "twin: other", other=OTHER))
+    async with Orchestra.open(settings(project), workers=SimulatedWorkers({})) as orchestra:
+        assert (await orchestra.replay(run)).reason == ""
+
+
+async def test_who_takes_the_place_of_another_is_told_from_judges_by_the_fleet_that_the_run_began_with(project: Path) -> None:
+    file = project / "configs" / "nowhere.yaml"
+    file.write_text(fleet("base: it", "twin: other", other=OTHER))
+    said, _, run = await judged(project)
+    assert said == "pass"
+    file.write_text(fleet("base: it", "twin: it"))
+    async with Orchestra.open(settings(project), workers=SimulatedWorkers({"one": "It is.", "two": "It is."})) as orchestra:
+        found = Project.load(settings(project))
+        started = (await orchestra.journal.read(run))[0]
+        assert isinstance(started, RunStarted)
+        (node,) = (await restored(found, orchestra.journal, started, instead=found.instead({"one": found.cards["two"]}))).nodes
+    assert node.acceptance is not None
+    assert node.contract is not None
+    assert alike(node.acceptance.judges["two"], node.contract), "it is the judge itself"
+
+
+async def test_where_each_name_means_a_model_of_its_own_runs_store_what_they_did(project: Path) -> None:
+    (project / "configs" / "nowhere.yaml").write_text(fleet("base: it", "twin: other", other=OTHER))
+    found = Project.load(settings(project))
+    assert found.shared == {}
+    assert {name: found.catalog().agents[name] for name in ("one", "two")} == {name: found.cards[name].contract for name in ("one", "two")}

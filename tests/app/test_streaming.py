@@ -1,0 +1,272 @@
+"""The text of models while they write it: what readers of a run see of it, whoever they are, and that it changes nothing of the run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import InputError, Orchestra, OrchestraError, Run, TextPiece, agent, ask, by_model, map_, tool, workflow
+from orchestra.core.events import AttemptFinished, Event
+from orchestra.core.protocols import UNMEASURED, Call, Chunk, Done, Measure, Refused, Reply
+from orchestra.core.settings import Settings
+from orchestra.engine.streaming import MOST, Live
+from orchestra.testing import SimulatedWorkers
+
+
+@agent(prompt="Write about {{ text }}")
+def writer(text: str) -> str:
+    """Writes."""
+    return by_model()
+
+
+@agent(prompt="Shorten {{ text }}")
+def shortener(text: str) -> str:
+    """Shortens."""
+    return by_model()
+
+
+@tool(effect="pure")
+def shout(text: str) -> str:
+    """Says it louder."""
+    return text.upper()
+
+
+@workflow()
+def article(text: str) -> str:
+    """A text that is written, shortened, and said."""
+    return shout(text=shortener(text=writer(text=text)))
+
+
+@workflow()
+def articles(texts: list[str]) -> list[str]:
+    """One text for each."""
+    return map_(writer, texts)
+
+
+@workflow()
+def signed(text: str) -> str:
+    """A text, and after it one that a person wants."""
+    first = writer(text=text)
+    answer = ask("And now? " + first)
+    return shortener(text=answer)
+
+
+class Hand:
+    """Workers whose models write what the test tells them to, when it does."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.replies: dict[tuple[str, int], asyncio.Queue[Reply]] = {}
+
+    def of(self, name: str, attempt: int = 1) -> asyncio.Queue[Reply]:
+        return self.replies.setdefault((name, attempt), asyncio.Queue())
+
+    def say(self, name: str, *replies: Reply | str, attempt: int = 1) -> None:
+        for reply in replies:
+            self.of(name, attempt).put_nowait(Chunk(reply) if isinstance(reply, str) else reply)
+
+    async def run(self, call: Call) -> AsyncGenerator[Reply, None]:
+        self.calls.append(call)
+        while isinstance(reply := await self.of(call.name, call.attempt).get(), Chunk):
+            if call.live:
+                yield reply
+        yield reply
+
+    async def do(self, call: Call) -> Done | Refused:
+        self.calls.append(call)
+        while isinstance(reply := await self.of(call.name, call.attempt).get(), Chunk):
+            pass
+        return reply
+
+    def measure(self, call: Call) -> Measure:
+        return UNMEASURED
+
+    async def count(self, call: Call) -> int | None:
+        return None
+
+
+@asynccontextmanager
+async def opened(folder: Path, workers: Any, journal: str = "off") -> AsyncIterator[Orchestra]:
+    settings = Settings.load({"journal": journal}, start=folder)
+    async with asyncio.timeout(60), Orchestra.open(settings, workers=workers) as orchestra:
+        yield orchestra
+
+
+async def read(run: Run[Any], **wanted: Any) -> list[TextPiece]:
+    return [piece async for piece in run.text(**wanted)]
+
+
+def simulated(**more: Any) -> SimulatedWorkers:
+    return SimulatedWorkers({"writer": "once upon a time", "shortener": "once"}, tools=[shout], **more)
+
+
+async def settled() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def told(event: Event) -> Any:
+    return (event.value, event.error) if isinstance(event, AttemptFinished) else type(event)
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.01])
+async def test_what_models_write_comes_in_pieces_and_the_journal_knows_nothing_of_it(tmp_path: Path, latency: float) -> None:
+    async with opened(tmp_path, simulated(chunks=4, latency=latency)) as orchestra:
+        run = await orchestra.options(live=True).start(article, text="a tower")
+        pieces = await read(run)
+        plain = await orchestra.start(article, text="a tower")
+        assert (await run).output == (await plain).output == "ONCE"
+        assert [told(event) async for event in run.events()] == [told(event) async for event in plain.events()]
+    texts = {(piece.node, piece.agent): "" for piece in pieces}
+    for piece in pieces:
+        assert (piece.run, piece.attempt, piece.start) == (run.id, 1, len(texts[piece.node, piece.agent]))
+        texts[piece.node, piece.agent] += piece.text
+    assert texts == {("writer", "writer"): "once upon a time", ("shortener", "shortener"): "once"}
+    if latency:
+        assert len(pieces) > 4, "they came while it was written"
+
+
+async def test_nobody_streams_for_a_run_that_nobody_asked_to_read_and_to_read_it_is_refused(tmp_path: Path) -> None:
+    hand = Hand()
+    async with opened(tmp_path, hand) as orchestra:
+        run = await orchestra.start(writer, text="a tower")
+        with pytest.raises(InputError, match=r"options\(live=True\)") as caught:
+            run.text()
+        assert caught.value.code == "E032"
+        hand.say("writer", Done(value="x"))
+        await run
+        with pytest.raises(InputError) as resumed:
+            (await orchestra.resume(run.id)).text()
+        assert f".resume({run.id!r})" in resumed.value.hint
+    assert [call.live for call in hand.calls] == [False]
+
+
+async def test_every_attempt_has_a_text_of_its_own(tmp_path: Path) -> None:
+    hand = Hand()
+    async with opened(tmp_path, hand) as orchestra:
+        run = await orchestra.options(live=True).start(writer.options(retry=2), text="a tower")
+        async with aclosing(run.text()) as pieces:
+            seen = []
+            for text, attempt in (("one ", 1), ("two", 1), ("again", 2)):
+                hand.say("writer", text, attempt=attempt)
+                piece = await anext(pieces)
+                seen.append((piece.attempt, piece.start, piece.text))
+                if text == "two":
+                    hand.say("writer", Refused(code="F203", reason="lost", retryable=True))
+            hand.say("writer", Done(value="again"), attempt=2)
+            assert [piece async for piece in pieces] == []
+        assert seen == [(1, 0, "one "), (1, 4, "two"), (2, 0, "again")]
+
+
+async def test_a_slow_reader_gets_joined_pieces_a_late_one_what_is_under_way_and_none_holds_up_the_run(tmp_path: Path) -> None:
+    hand = Hand()
+    async with opened(tmp_path, hand) as orchestra:
+        run = await orchestra.options(live=True).start(article, text="a tower")
+        slow, gone = run.text(), run.text()
+        hand.say("writer", "once ")
+        assert (await anext(slow)).text == (await anext(gone)).text == "once "
+        await gone.aclose()
+        hand.say("writer", "upon ", "a ", "time", Done(value="once upon a time"))
+        hand.say("shortener", "on", "ce")
+        await settled()
+        late = await anext(run.text())
+        assert (late.node, late.start, late.text) == ("shortener", 0, "once"), "of a call that has ended it comes too late"
+        hand.say("shortener", Done(value="once"))
+        hand.say("shout", Done(value="ONCE"))
+        assert (await run).output == "ONCE", "though one reader has read a single piece"
+        assert [(piece.node, piece.start, piece.text) async for piece in slow] == [("writer", 5, "upon a time"), ("shortener", 0, "once")]
+        assert await read(run) == []
+
+
+async def test_a_reader_may_want_the_text_of_some_nodes_or_agents_only(tmp_path: Path) -> None:
+    async with opened(tmp_path, simulated(chunks=2)) as orchestra:
+        told = orchestra.options(live=True)
+        for wanted, nodes in (
+            ({"agents": ["shortener"]}, {"shortener"}),
+            ({"nodes": ["writer"]}, {"writer"}),
+            ({"nodes": "writer"}, {"writer"}),
+            ({"nodes": ["write"]}, set()),
+            ({"nodes": ["writer"], "agents": ["shortener"]}, set()),
+            ({"nodes": ["shout"]}, set()),
+        ):
+            assert {piece.node for piece in await read(await told.start(article, text="a"), **wanted)} == nodes
+        of_all = await read(await told.start(articles, texts=["a", "b"]), nodes=["writer"])
+        assert len({piece.node for piece in of_all}) == 2, {piece.node for piece in of_all}
+
+
+async def test_of_what_is_not_read_there_is_a_bound_and_the_oldest_goes_first() -> None:
+    live, call = Live(), Call(run="r", node="n", attempt=1, kind="agent", name="a", inputs={})
+    with live.read((), ()) as unread, live.written(call) as first, live.written(call) as second:
+        first.add(Chunk("x" * (MOST - 10)))
+        second.add(Chunk("y" * 11))
+        piece = unread.take()
+        assert piece is not None
+        assert piece.text == "y" * 11
+        first.add(Chunk("z"))
+        piece = unread.take()
+        assert piece is not None
+        assert (piece.start, piece.text) == (MOST - 10, "z"), "that something is missing is told"
+        second.add(Chunk("y" * (MOST + 1)))
+        assert unread.take() is None
+
+
+async def test_a_recalled_answer_was_written_by_nobody(tmp_path: Path) -> None:
+    class Remembered(Hand):
+        def measure(self, call: Call) -> Measure:
+            return Measure(memo="key")
+
+    hand = Remembered()
+    async with opened(tmp_path, hand, "runs.db") as orchestra:
+        told = orchestra.options(live=True, memo=True)
+        hand.say("writer", "on", "ce", Done(value="once"))
+        assert "".join(piece.text for piece in await read(await told.start(writer, text="a"))) == "once"
+        again = await told.start(writer, text="a")
+        assert await read(again) == []
+        assert (await again).output == "once"
+
+
+async def test_the_text_goes_on_after_a_person_has_answered_here(tmp_path: Path) -> None:
+    async with opened(tmp_path, simulated(chunks=2), "runs.db") as orchestra:
+        run = await orchestra.options(live=True).start(signed, text="a tower")
+        reading = asyncio.create_task(read(run))
+        assert await run.pause() is None
+        await orchestra.answer(run.id, "go on")
+        await run
+        assert {piece.node for piece in await reading} == {"first", "shortener"}
+
+
+async def test_a_run_that_is_resumed_is_read_where_that_is_wanted_again_and_what_was_written_before_is_gone(tmp_path: Path) -> None:
+    async with opened(tmp_path, simulated(chunks=2), "runs.db") as orchestra:
+        run = await orchestra.options(live=True).start(signed, text="a tower")
+        await run.pause()
+        reading = asyncio.create_task(read(run))
+        await settled()
+    with pytest.raises(OrchestraError) as caught:
+        await reading
+    assert caught.value.code == "E017"
+    async with opened(tmp_path, simulated(chunks=2), "runs.db") as orchestra:
+        await orchestra.answer(run.id, "go on")
+        run = await orchestra.options(live=True).resume(run.id)
+        assert {piece.node for piece in await read(run)} == {"shortener"}
+        await run
+        with pytest.raises(InputError):
+            (await orchestra.resume(run.id)).text()
+        assert await read(await orchestra.options(live=True).resume(run.id)) == [], "it has ended"
+
+
+async def test_who_comes_for_a_key_later_may_read_from_then_on(tmp_path: Path) -> None:
+    hand = Hand()
+    async with opened(tmp_path, hand) as orchestra:
+        keyed = orchestra.options(idempotency_key="k")
+        run = await keyed.start(article, text="a")
+        same = await keyed.options(live=True).start(article, text="a")
+        hand.say("writer", "once", Done(value="once"))
+        hand.say("shortener", "on", Done(value="on"))
+        hand.say("shout", Done(value="ON"))
+        assert [piece.node for piece in await read(same)] == ["shortener"]
+        assert (await run).output == "ON"

@@ -1,0 +1,230 @@
+"""An agent with tools in a project: a card of a folder, tools of the package, a server that speaks vLLM's API, runs that are resumed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra import InputError, Orchestra, agent, by_model, tool, workflow
+from orchestra.agents.card import Card
+from orchestra.core.events import AttemptFinished, TurnStarted
+from orchestra.core.settings import Settings
+from orchestra.learn.data.traces import Wanted, traces
+from orchestra.testing import Request, SimulatedServer
+from orchestra.workflows.yaml.reader import read
+from orchestra.workflows.yaml.writer import write
+from tests.cli.shell import Shell, shell
+
+__all__ = ["shell"]
+
+CARD = """\
+schema: orchestra/v1
+name: researcher
+description: Looks things up in documents, and answers with a quote.
+input: {question: str, documents: "list[Document]"}
+output: {answer: str, quote: Quote}
+tools: [search]
+limits: {steps: 2}
+checks: [quote]
+otherwise: [abstain]
+max_output: 60
+"""
+PROMPT = "<!-- system -->\nYou look things up.\n<!-- user -->\n{{ question }}\n"
+FLEET = """\
+schema: orchestra/fleet/v1
+name: here
+servers: {it: {endpoint: "URL/v1", model: m, dialect: vllm, max_model_len: 8000, label: internal}}
+models: {base: it}
+"""
+DOCUMENTS = [{"source": "tower.txt", "text": "The tower was opened in 1889. It is made of iron."}]
+WHEN = {"question": "When was it opened?", "documents": DOCUMENTS}
+LINES = ["s1 = search(query=input.question, documents=input.documents, top=1)", "return"]
+
+
+def furnish(project: Path, card: str = CARD) -> None:
+    home = project / "agents" / "researcher"
+    home.mkdir(parents=True)
+    (home / "agent.yaml").write_text(card)
+    (home / "prompt.md").write_text(PROMPT)
+    (project / "orchestra.toml").write_text("")
+
+
+def model(request: Request) -> Any:
+    """Writes the next line, where it is asked for one; else the answer."""
+    if "Write one line" in request.prompt:
+        return LINES[request.prompt.count("\n-> ")]
+    return {"answer": "1889", "quote": "opened in 1889"}
+
+
+@asynccontextmanager
+async def opened(project: Path, **behaviour: Any) -> AsyncIterator[tuple[Orchestra, SimulatedServer]]:
+    async with SimulatedServer("m", answer=model, **behaviour) as server:
+        (project / "here.yaml").write_text(FLEET.replace("URL", server.url))
+        settings = Settings.load({"fleet": str(project / "here.yaml")}, start=project)
+        async with Orchestra.open(settings, fleet="none") as orchestra:
+            yield orchestra, server
+
+
+async def test_it_runs_as_any_agent_does_on_a_real_server(tmp_path: Path) -> None:
+    furnish(tmp_path)
+    async with opened(tmp_path) as (orchestra, server):
+        result = await orchestra.run(orchestra.find("researcher"), **WHEN)
+        assert result.output == {"answer": "1889", "quote": "opened in 1889"}
+        assert [(one.quote, one.source) for one in result.evidence] == [("opened in 1889", "tower.txt")]
+        first, second, third = [request for request in server.app.requests if request.path == "/v1/chat/completions"]
+        for request in (first, second, third):
+            assert request.prompt.startswith("You look things up.\nTools:\nsearch(query: str, documents: list[Document]")
+        assert '-> [{"source": "tower.txt"' in second.prompt
+        assert "structured_outputs" not in second.body  # an endpoint knows no grammars: the gates look at what it writes
+        assert list(third.body["structured_outputs"]["json"]["properties"]) == ["answer", "quote"]
+
+
+async def test_a_run_of_it_is_resumed_by_another_process_on_its_stored_card(tmp_path: Path) -> None:
+    furnish(tmp_path)
+    async with opened(tmp_path, faults=lambda request: "stall" if request.number == 2 else "") as (orchestra, server):
+        run = await orchestra.start(orchestra.find("researcher"), **WHEN)
+        async for event in run:
+            if isinstance(event, TurnStarted) and event.turn == 3:
+                break
+        name = run.id
+    (tmp_path / "agents" / "researcher" / "prompt.md").write_text("Something else: {{ question }}")
+    async with opened(tmp_path) as (orchestra, server):
+        resumed = await orchestra.resume(name)
+        assert (await resumed).output["answer"] == "1889"
+        assert len([request for request in server.app.requests if request.path == "/v1/chat/completions"]) == 2
+        assert all("You look things up." in request.prompt for request in server.app.requests)
+        replayed = await orchestra.replay(name)
+        assert replayed.reason == ""
+
+
+async def test_its_lines_teach_nobody_what_its_card_does(tmp_path: Path) -> None:
+    furnish(tmp_path)
+    async with opened(tmp_path) as (orchestra, _):
+        run = await orchestra.start(orchestra.find("researcher"), **WHEN)
+        await run
+        found = await traces(orchestra._project, orchestra.journal, "researcher", Wanted())
+    assert (found.found, found.runs, found.lost) == ([], 1, 0)
+
+
+@tool(effect="pure")
+def double(number: int) -> int:
+    """Twice the number."""
+    return 2 * number
+
+
+@tool(effect="once")
+def post(text: str) -> str:
+    """Sends it."""
+    return f"sent {text}"
+
+
+@agent(prompt="{{ question }}", tools=[double, post, "search"])
+def counter(question: str) -> str:
+    """Counts."""
+    return by_model()
+
+
+@workflow()
+def counted(question: str) -> str:
+    """Counts, and may tell."""
+    return counter.options(tools=[post])(question=question)
+
+
+async def test_it_is_declared_in_python_with_the_tools_themselves(tmp_path: Path) -> None:
+    (tmp_path / "orchestra.toml").write_text("")
+
+    def says(request: Request) -> Any:
+        found = request.prompt.rpartition("\n-> ")[2].split("\n")[0]
+        return ("return" if found.isdigit() else "s1 = double(number=21)") if "Write one line" in request.prompt else found
+
+    async with SimulatedServer("m", answer=says) as server:
+        (tmp_path / "here.yaml").write_text(FLEET.replace("URL", server.url))
+        async with Orchestra.open(Settings.load({"fleet": str(tmp_path / "here.yaml")}, start=tmp_path), fleet="none") as orchestra:
+            result = await orchestra.run(counted, question="twice 21?")
+            assert result.output == "42"
+            assert "post(" in server.app.requests[0].prompt
+            alone = await orchestra.run(counter, question="twice 21?")
+            assert alone.output == "42"
+            called = [event.node for event in result.log if isinstance(event, AttemptFinished)]
+            assert called == ["counter#1/line", "counter#2/s1", "counter#3/line", "counter#4/answer"]
+
+
+def test_a_tool_is_given_no_tools() -> None:
+    @workflow()
+    def wrong(number: int) -> int:
+        return double.options(tools=[post])(number=number)
+
+    with pytest.raises(InputError) as caught:
+        _ = wrong.graph
+    assert caught.value.code == "W016"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "line"),
+    [
+        ("tools: [search]", "tools: [searhc]", "A019", 1),
+        ("tools: [search]", "agents: [researcher]", "A020", 6),
+        ("tools: [search]", "kind: python\ntools: [search]", "A018", 7),
+        ("tools: [search]\n", "", "A018", 6),
+        ("{question: str, ", "{steps: str, ", "A018", 6),
+        ("{question: str, ", "{s1: str, ", "A018", 6),
+        ("limits: {steps: 2}", "limits: {steps: 0}", "A002", 7),
+        ("limits: {steps: 2}", "limits: {stepps: 2}", "A002", 7),
+    ],
+)
+def test_a_wrong_card_is_told(shell: Shell, old: str, new: str, code: str, line: int) -> None:
+    furnish(shell.project, CARD.replace(old, new))
+    (shell.project / "agents/researcher/prompt.md").write_text("Look it up.")
+    said = shell("validate", "agents/researcher", "--json")
+    assert said.code == 2
+    [error] = said.json[0]["errors"] if isinstance(said.json, list) else said.json["errors"]
+    assert error["code"] == code
+    if code != "A019":
+        assert error["place"]["line"] == line
+
+
+def test_a_good_card_is_valid_and_shown(shell: Shell) -> None:
+    furnish(shell.project)
+    assert shell("validate", "agents/researcher").out.startswith("ok  agents/researcher: the agent 'researcher'")
+    assert "uses    search; at most 2 calls" in shell("agents", "show", "researcher").out
+    rows = shell("run", "researcher", "-i", "question=x", "-i", "documents=[]", "--dry-run", "--json").json
+    assert "researcher" in str(rows)
+    assert "search" in str(rows)
+
+
+def test_cards_without_tools_keep_their_digests() -> None:
+    """The digest of a card of release 0.1 that the golden journals have, said again."""
+    card = Card.declared("a", input={"type": "object", "properties": {}, "required": []}, output={"type": "string"}, prompt="x")
+    assert card.digest == Card.restore(card.dump()).digest
+    assert card.forms is None
+
+
+def test_a_card_with_tools_is_stored_and_restored(tmp_path: Path) -> None:
+    furnish(tmp_path)
+    card = Card.load(tmp_path / "agents" / "researcher")
+    again = Card.restore(card.dump())
+    assert (again.digest, again.tools) == (card.digest, ("search",))
+    assert card.forms is not None
+    assert again.forms is not None
+    assert [one.digest for one in again.forms] == [one.digest for one in card.forms]
+    assert len({card.digest, *(one.digest for one in card.forms)}) == 3
+
+
+@pytest.mark.parametrize("written", ["tools: [book, send]", "tools: book"])
+def test_the_tools_of_a_node_are_written_as_they_are_read(written: str) -> None:
+    text = f"schema: orchestra/v1\nname: a\noutput: ${{b}}\nnodes:\n  b: {{agent: clerk, {written}}}\n"
+    graph = read(text, "a.yaml").graph
+    assert read(write(graph), "b.yaml").graph == graph
+    assert "book" in write(graph)
+
+
+@pytest.mark.parametrize("wrong", ["tools: 3", "tools: [1]", "tools: {a: b}", "tools:", "agents: [a]"])
+def test_tools_of_a_node_that_are_none_are_refused(wrong: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(f"schema: orchestra/v1\nname: a\noutput: ${{b}}\nnodes:\n  b:\n    agent: clerk\n    {wrong}\n", "a.yaml")
+    assert caught.value.place is not None
+    assert caught.value.place.line == 7

@@ -1,0 +1,118 @@
+"""What a start loads: modules, not milliseconds. Whoever adds one here says that everybody waits for it, every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+
+from bench.engine import FIRST_RUN
+from orchestra.cli.main import VERBS, build_app
+from tests.architecture.test_architecture import HEAVY, loaded_by
+
+ONE_TOOL = {
+    "agent": "calibration calls card card_file code computed contract ensemble faults frames grammar kit plain pooling registry sureness "
+    "template tool types wording",
+    "engine.kinds": "acceptance asking body calling checking choice climbing",
+    "fleet": "ensemble local versions",
+    "journal": "answers bodies chain errands error file index large loss mark opening presence reading rows sqlite store summary usage wal "
+    "writer",
+    "router": "tools",
+    "tools": "cells cite passages search",
+    "values": "assign fields formats growth json labels models outcome reading schema text types typetext validator yaml",
+    "verify": "allotment",
+}
+"""What the first run of one tool takes of the rooms that grow: no check, no plan, and nothing that reads tables."""
+MOST = 162
+"""Our modules together; a run of one tool had 191 when starting took twice as long as it had to."""
+NOT_TO_LIST = {
+    "orchestra.agents.card",
+    "orchestra.app.claims.claims",
+    "orchestra.engine",
+    "orchestra.fleet",
+    "orchestra.project",
+    "orchestra.router",
+}
+NOT_TO_RUN = {"orchestra.cli.run.explain", "orchestra.fleet.config", "orchestra.router.planner", "orchestra.verification.acceptance"}
+CALC = """
+schema: orchestra/v1
+name: calc
+input: {a: int}
+output: ${twice}
+nodes:
+  twice:
+    tool: double
+    with: {a: "${input.a}"}
+"""
+DOUBLE = """
+from orchestra import tool
+
+@tool(effect="pure")
+def double(a: int) -> int:
+    return a * 2
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one tool and one workflow, away from everybody's state."""
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    (tmp_path / "orchestra.toml").write_text('modules = ["tools_here"]\n')
+    (tmp_path / "tools_here.py").write_text(DOUBLE)
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "calc.yaml").write_text(CALC)
+    return tmp_path
+
+
+def loaded_at_the_prompt(folder: Path, *words: str) -> set[str]:
+    """The modules that a command has loaded when it ends well."""
+    start = f"import os, sys\nos.chdir({str(folder)!r})\nsys.argv = {['orchestra', *words]!r}\nfrom orchestra.cli.main import main"
+    return loaded_by(f"{start}\ntry:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code")
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_the_first_run_of_one_tool_loads_what_it_takes() -> None:
+    loaded = loaded_by(FIRST_RUN)
+    ours = {name for name in loaded if name.startswith("orchestra.")}
+    known = {f"orchestra.{room}.{name}" for room, names in ONE_TOOL.items() for name in names.split()}
+    rooms = tuple(f"orchestra.{room}." for room in ONE_TOOL)
+    packages = {"orchestra.engine.kinds"}
+    assert sorted(name for name in ours - known - packages if name.startswith(rooms)) == []
+    assert loaded & HEAVY == set()
+    assert len(ours) <= MOST
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        (("--version",), {"asyncio", "pydantic", "orchestra.core.settings", "orchestra.values"}),
+        (("runs", "list"), NOT_TO_LIST),
+        (("run", "calc", "-i", "a=2"), NOT_TO_RUN),
+        (("validate", "calc"), NOT_TO_RUN | {"asyncio", "orchestra.engine", "orchestra.journal"}),
+    ],
+)
+def test_a_command_loads_neither_other_verbs_nor_what_it_does_not_do(elsewhere: Path, words: tuple[str, ...], idle: set[str]) -> None:
+    loaded = loaded_at_the_prompt(elsewhere, *words)
+    others = {f"orchestra.cli.{room}" for room in VERBS.values()} - {f"orchestra.cli.{VERBS.get(words[0])}"}
+    assert loaded & (idle | others | HEAVY) == set()
+
+
+def test_every_verb_is_found_where_it_is_said_to_be() -> None:
+    def verbs(app: typer.Typer) -> set[str]:
+        return set(getattr(get_command(app), "commands", {}))
+
+    assert verbs(build_app()) == set(VERBS)
+    for verb, room in VERBS.items():
+        assert verbs(build_app(first=verb)) == {name for name, other in VERBS.items() if other == room}
+    assert verbs(build_app(first="no_such_verb")) == set(VERBS)
+    assert verbs(build_app(first="--help")) == set(VERBS)
+
+
+def test_completion_knows_every_verb() -> None:
+    """The shell asks for it without words behind the name: those are in the environment."""
+    asked = "import os, sys\nos.environ.update(_ORCHESTRA_COMPLETE='complete_bash', COMP_WORDS='orchestra fle', COMP_CWORD='1')"
+    script = f"{asked}\nsys.argv = ['orchestra']\nfrom orchestra.cli.main import main\ntry:\n    main()\nexcept SystemExit:\n    pass"
+    assert "orchestra.cli.fleet" in loaded_by(script)

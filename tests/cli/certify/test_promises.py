@@ -1,0 +1,85 @@
+"""What stands behind the promises of a run: in `run --json`, and on its page."""
+
+from __future__ import annotations
+
+import html
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from orchestra.cli.run.result_view import show_promises
+from orchestra.schema.strict_json import digest
+from orchestra.verification.certificates.file import ASSUMED, Certificate
+from tests.cli.shell import Shell
+from tests.cli.test_certify import PREDICTED, certified, certify, run, shell, sure
+from tests.cli.test_certify_rows import written
+
+__all__ = ["certified", "shell"]
+
+
+def above(certificate: Certificate) -> int:
+    """The least sure message that it accepts."""
+    return next(n for n in range(1000) if sure(n) >= certificate.threshold)
+
+
+def page(shell: Shell, name: str) -> str:
+    said = shell("runs", "show", name, "--html", "-")
+    assert said.code == 0, said.err
+    return html.unescape(said.out)
+
+
+def test_a_run_says_what_stands_behind_its_promise(shell: Shell, certified: Certificate) -> None:
+    said = run(shell, above(certified)).json
+    terms = said["certificates"]["sorted"]
+    assert terms == certified.terms
+    assert (terms["alpha"], terms["delta"], terms["coverage"]) == (0.05, 0.05, certified.coverage)
+    assert terms["rows"] == {"tuning": 200, "calibration": 500, "judged": 300}
+    assert (terms["data"], terms["made"]) == ({"name": "rows.jsonl", "digest": certified.data.digest}, certified.made)
+    assert (terms["attempt"], terms["tested_at"], terms["left_out"]) == (1, certified.spent, {"copies": 0, "grouped": 0})
+    assert (terms["right"], terms["assumed"], terms["certificate"]) == (["label same"], ASSUMED, certified.digest)
+    assert run(shell, above(certified) - 1).json["certificates"] == {}
+
+
+def test_the_page_of_a_run_has_the_promise_and_what_it_rests_on(shell: Shell, certified: Certificate) -> None:
+    shown, data = page(shell, run(shell, above(certified)).json["run"]), certified.data
+    for said in (
+        certified.promise,
+        "alpha 0.05, delta 0.05",
+        "number 1 on these rows, tested at 4 % of 5 %",
+        "1,000 of rows.jsonl: 200 tuning, 500 calibration, 300 judged",
+        data.digest,
+        "label same",
+        certified.made,
+        ASSUMED,
+        certified.digest,
+    ):
+        assert said in shown, said
+    assert "What is promised" not in page(shell, run(shell, above(certified) - 1).json["run"])
+
+
+def test_the_page_says_which_rows_were_left_out_and_that_a_metric_left_out_none(shell: Shell) -> None:
+    measure = "metrics: {in scope: {of: accuracy, field: label, without: [other]}}"
+    Path("agents/sorter/evaluation.yaml").write_text(f"schema: orchestra/evaluation/v1\n{measure}\n")
+    written(2000, lambda n: {"group": n // 10})
+    assert certify(shell, *PREDICTED).code == 0
+    shown = page(shell, run(shell, 999).json["run"])
+    for said in ("0 rows with the input of another, 1,800 of one group with another", "in scope, of all rows"):
+        assert said in shown, said
+
+
+def test_a_page_whose_certificate_is_gone_says_so(shell: Shell, certified: Certificate) -> None:
+    name = run(shell, above(certified)).json["run"]
+    (journal,) = (path for path in Path().rglob("*") if path.is_file() and path.read_bytes()[:6] == b"SQLite")
+    with sqlite3.connect(journal) as file:
+        assert file.execute("DELETE FROM blobs WHERE digest = ?", (digest(certified.written()),)).rowcount == 1
+    shown = page(shell, name)
+    assert certified.promise in shown
+    assert "its certificate is not stored, or cannot be read" in shown
+
+
+def test_a_promise_about_the_elements_of_a_list_is_said_to_be_none_about_what_is_made_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    show_promises({"readings[0]": "at most 5 %", "readings[2]": "at most 5 %", "answer": "at most 10 %"})
+    said = capsys.readouterr().out.split("\n")
+    assert "readings (2 values, each by itself, and not what is made of them): at most 5 %" in said
+    assert "answer: at most 10 %" in said

@@ -1,0 +1,147 @@
+"""What is printed: texts as they are, nothing that a terminal would obey, and no more columns than there are."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from orchestra.app.claims.claims import Claim
+from orchestra.app.claims.locations import Span
+from orchestra.cli import output
+from orchestra.cli.output import beginning, json_line, say, width_of
+from orchestra.cli.progress import Waiting
+from orchestra.cli.run.claims_view import show_claims
+from orchestra.core.errors import InputError, Place, columns
+from tests.cli.processes import ROOT
+from tests.cli.shell import Shell
+
+TABBED = "name\tvalue  \n\x0b\x0cé\t\r\n"
+
+
+class Terminal(io.StringIO):
+    """Takes what is written, as a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal of 12 columns, in the place of stdout and stderr."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "12")
+    shown = Terminal()
+    monkeypatch.setattr("sys.stdout", shown)
+    monkeypatch.setattr("sys.stderr", shown)
+    return shown
+
+
+@pytest.mark.parametrize("style", ["", "yellow"])
+def test_a_text_is_written_as_it_is_where_no_terminal_is(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    say(TABBED, style=style)
+    assert out.getvalue() == f"{TABBED}\n"
+
+
+def test_the_words_of_a_quote_keep_their_tabs(capsys: pytest.CaptureFixture[str]) -> None:
+    claim = Claim(path="", value="b", nodes=("a",), evidence=(Span("x\tb", source="t.txt", start=0, end=3),))
+    show_claims([claim], "b")
+    assert "  “x\tb”  t.txt [0:3]\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("style", ["", "yellow"])
+def test_a_terminal_is_sent_nothing_that_it_would_obey(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_terminal(monkeypatch)
+    say("a\x1b[2Jb\x07c\rd\u202ee", style=style)
+    shown = terminal.getvalue()
+    assert "a\\x1b[2Jb\\x07c\\x0dd\\u202ee" in shown
+    assert ("\x1b[33m" in shown) == bool(style)
+
+
+def test_a_tab_of_a_text_without_style_reaches_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_terminal(monkeypatch)
+    say("a\tb")
+    assert terminal.getvalue() == "a\tb\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("twelve signs", "twelve sign"),
+        ("日本語日本語日本語", "日本語日本"),
+        ("a日本語日本語", "a日本語日本"),
+        ("e\u0301" * 12, "e\u0301" * 11),
+        ("short", "short"),
+    ],
+)
+def test_the_line_that_is_rewritten_is_never_wider_than_the_terminal(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_terminal(monkeypatch)
+    Waiting().line(text)
+    assert terminal.getvalue() == f"\r\x1b[2K{shown}"
+    assert columns(shown) <= 11
+
+
+def test_a_text_begins_with_what_stands_in_so_many_columns() -> None:
+    assert [beginning("日本", width) for width in range(5)] == ["", "", "日", "日", "日本"]
+
+
+def test_the_columns_are_those_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_terminal(monkeypatch)
+    assert width_of(terminal, 100) == 12
+    assert width_of(io.StringIO(), 100) == 100
+    monkeypatch.setenv("COLUMNS", "wide")
+    assert width_of(terminal, 100) == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "width", "caret"),
+    [
+        ("a: ${x}", 4, 4, "   ^^^^"),
+        ("日本: ${x}", 5, 4, "      ^^^^"),
+        ("a: 日本", 4, 2, "   ^^^^"),
+        ("e\u0301: ${x}", 5, 4, "   ^^^^"),
+        ("🙂: x", 4, 1, "    ^"),
+        ("short", 9, 3, "        ^"),
+    ],
+)
+def test_the_caret_stands_under_the_fault_in_wide_texts_too(text: str, column: int, width: int, caret: str) -> None:
+    said = str(InputError("L050", "no", place=Place("f.yaml", 7, column, text, width)))
+    assert said.splitlines()[-1] == f"  | {caret}"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_json_is_json_in_every_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"a": "é日🙂\x9b\u2028"}
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr("sys.stdout", out)
+    line = json_line(json.dumps(given, ensure_ascii=False).encode())
+    assert json.loads(line.encode(encoding).decode(encoding)) == given
+    assert "\x9b" not in line
+    assert ("日" in line) == (encoding == "utf-8")
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("cp1252", "\\u2502"), ("utf-8", "│")])
+def test_what_the_encoding_of_the_output_cannot_say_is_no_reason_to_fail(encoding: str, shown: str, shell: Shell) -> None:
+    assert shell("init", "begun").code == 0
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestra.cli", "graph", "hello"], cwd="begun", env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert shown in done.stdout.decode(encoding)
+
+
+def test_a_long_table_is_that_of_rich(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(f"r{number}", "wörkflow 日本" * (number % 3), "\x1b[1m", str(number)) for number in range(output.LONG + 1)]
+    output.print_table(("run", "workflow", "status", "nodes"), rows, right=[3])
+    quick = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr(output, "LONG", len(rows))
+    output.print_table(("run", "workflow", "status", "nodes"), rows, right=[3])
+    assert quick == [line.rstrip() for line in capsys.readouterr().out.splitlines()]

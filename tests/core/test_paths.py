@@ -1,0 +1,42 @@
+"""Paths of nodes, and of parts in a value."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.core.paths import first_name, parent, stands_in, without_numbers, without_turn, written
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("a", ""), ("a[3]", "a"), ("a#2", "a"), ("a/b", "a"), ("a[1]/b#2/c", "a[1]/b#2"), ("a[1]/b#2", "a[1]/b"), ("solve@2/s1", "solve@2")],
+)
+def test_the_parent_of_a_path(path: str, expected: str) -> None:
+    assert parent(path) == expected
+
+
+@pytest.mark.parametrize("path", ["a[3]", "a#2", "a/b", "a@1/s2", "a?1/entailment_0"])
+def test_what_is_inside_of_a_node_begins_with_it(path: str) -> None:
+    assert stands_in(path, "a")
+    assert not stands_in(path, path)
+    assert not stands_in(f"a{path}", "a")
+    assert first_name(path) == "a"
+
+
+def test_a_node_in_its_workflow() -> None:
+    assert without_numbers("a[1]/b#2/c") == "a/b/c"
+    assert without_numbers("solve@1/s2[0]") == "solve/s2"
+
+
+@pytest.mark.parametrize(
+    ("path", "node"),
+    [("a", "a"), ("a1", "a1"), ("a#2", "a"), ("a[1]@2", "a[1]"), ("a[1]", "a[1]"), ("a#2/b?1", "a#2/b"), ("a#2/b", "a#2/b")],
+)
+def test_a_node_whose_turn_it_is(path: str, node: str) -> None:
+    assert without_turn(path) == node
+
+
+def test_the_way_to_a_part_as_it_is_written() -> None:
+    assert written(("items", 0, "quote")) == "items[0].quote"
+    assert written((1, "text")) == "[1].text"
+    assert written(()) == ""

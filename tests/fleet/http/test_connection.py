@@ -1,0 +1,232 @@
+"""Connections are used again only after a whole answer that was asked for; every spelling of an answer's end is understood."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.fleet.config import Limits
+from orchestra.fleet.http.client import Answer, Request, Wire
+from orchestra.fleet.http.connection import Connection
+from orchestra.fleet.request_errors import Fault
+from tests.fleet.conftest import RawServer, Visit, raw_server
+
+ASKED = Request("/v1/x", b"{}")
+
+
+def says(*pieces: bytes, close: bool = False) -> Callable[[Visit], Awaitable[None]]:
+    async def play(visit: Visit) -> None:
+        await visit.say(*pieces)
+        if close:
+            visit.writer.close()
+
+    return play
+
+
+async def asked(server: RawServer, times: int = 1, headers: Mapping[str, str] | None = None, **limits: Any) -> list[Answer | Fault]:
+    async with Wire(Limits(**limits)) as wire:
+        return [await wire.exchange(server.url, ASKED, headers or {}, 5) for _ in range(times)]
+
+
+async def over(server: RawServer) -> bool:
+    """Waits until the server's first connection has ended, however."""
+    return bool((await asyncio.wait([asyncio.ensure_future(server.writers[0].wait_closed())], timeout=60))[0])
+
+
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
+ENDS: dict[str, tuple[bytes, bool]] = {
+    "length": (WHOLE, False),
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\ny\r\n2;a=b\r\nes\r\n0\r\nMore: x\r\n\r\n", False),
+    "after a hint": (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + WHOLE, False),
+    "the connection's end": (b"HTTP/1.1 200 OK\r\n\r\nyes", True),
+    "the old protocol": (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nyes", True),
+    "said goodbye": (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nyes", True),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_an_answer_ends_where_it_says_so(name: str, size: int) -> None:
+    whole, close = ENDS[name]
+    async with raw_server(says(*[whole[at : at + size] for at in range(0, len(whole), size)], close=close)) as server:
+        found = await asked(server, 2)
+    assert found == [Answer(b"{}", b"yes")] * 2
+    assert len(server.writers) == (2 if close else 1), "a connection is used again where the server keeps it"
+
+
+async def test_an_empty_answer_is_whole() -> None:
+    async with raw_server(says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as server:
+        assert await asked(server, 2) == [Answer(b"{}", b"")] * 2
+    assert len(server.writers) == 1
+
+
+async def test_the_request_names_its_host_and_its_length() -> None:
+    async with raw_server(says(WHOLE)) as server:
+        await asked(server, headers={"Authorization": "Bearer x"})
+    lines = server.visits[0].head.split("\r\n")
+    assert lines[0] == "POST /v1/x HTTP/1.1"
+    assert {f"Host: 127.0.0.1:{server.port}", "Authorization: Bearer x", "Content-Length: 2"} <= set(lines)
+
+
+@pytest.mark.parametrize("more", [WHOLE.replace(b"yes", b"no!"), b"junk\r\n\r\n"])
+async def test_what_comes_after_an_answer_is_no_answer_to_the_next_request(more: bytes) -> None:
+    plays = iter([says(WHOLE + more), says(WHOLE)])
+    async with raw_server(lambda visit: next(plays)(visit)) as server:
+        assert await asked(server, 2) == [Answer(b"{}", b"yes")] * 2
+    assert len(server.writers) == 2
+
+
+async def test_what_comes_before_it_is_asked_ends_an_idle_connection() -> None:
+    async with raw_server(says(WHOLE)) as server, Wire(Limits()) as wire:
+        await wire.exchange(server.url, ASKED, {}, 5)
+        server.writers[0].write(WHOLE.replace(b"yes", b"no!"))
+        assert await over(server)
+        assert await wire.exchange(server.url, ASKED, {}, 5) == Answer(b"{}", b"yes")
+    assert len(server.writers) == 2
+
+
+async def test_requests_at_once_have_a_connection_each() -> None:
+    meeting = asyncio.Barrier(3)
+
+    async def play(visit: Visit) -> None:
+        await meeting.wait()
+        await visit.say(WHOLE)
+
+    async with raw_server(play) as server, Wire(Limits()) as wire:
+        for _ in range(2):
+            found = await asyncio.gather(*(wire.exchange(server.url, ASKED, {}, 5) for _ in range(3)))
+            assert found == [Answer(b"{}", b"yes")] * 3
+    assert len(server.writers) == 3
+
+
+async def test_leaving_the_wire_closes_its_connections() -> None:
+    async with raw_server(says(WHOLE)) as server:
+        await asked(server)
+        assert await over(server)
+
+
+async def test_a_head_without_an_end_is_refused() -> None:
+    async with raw_server(says(b"HTTP/1.1 200 OK\r\n", *[b"X: " + b"y" * 5000 + b"\r\n"] * 40)) as server:
+        found = await asked(server)
+    assert isinstance(found[0], Fault)
+    assert found[0].code == "F209"
+
+
+async def test_a_long_error_is_cut_and_its_connection_given_up() -> None:
+    async with raw_server(says(b"HTTP/1.1 500 No\r\nContent-Length: 900000\r\n\r\n", b"x" * 900_000)) as server:
+        found = await asked(server)
+    assert isinstance(found[0], Fault)
+    assert found[0].code == "F208"
+    assert len(found[0].received) < 500_000
+
+
+@pytest.mark.parametrize("key", ["a\r\nX: y", "a\nb", "a\0b"])
+async def test_a_header_with_a_line_break_is_not_sent(key: str) -> None:
+    async with raw_server(says(WHOLE)) as server:
+        found = await asked(server, headers={"Authorization": key})
+    assert isinstance(found[0], Fault)
+    assert (found[0].code, server.visits) == ("F209", [])
+
+
+async def test_what_a_reader_of_the_stream_raises_reaches_whoever_asked() -> None:
+    def broken(block: bytes) -> Fault | None:
+        raise LookupError(block)
+
+    async with raw_server(says(WHOLE)) as server, Wire(Limits()) as wire:
+        with pytest.raises(LookupError):
+            await wire.exchange(server.url, Request("/v1/x", b"{}", stream=True), {}, 5, broken)
+        assert await over(server)
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nover\r\n"
+
+
+async def streamed(server: RawServer, times: int = 1) -> list[Answer | Fault]:
+    """What is read of streams that are over where they say so."""
+    request = Request("/v1/x", b"{}", stream=True)
+    async with Wire(Limits()) as wire:
+        return [
+            await wire.exchange(server.url, request, {}, 5, lambda block: 0.2 if block.endswith(b"over") else None) for _ in range(times)
+        ]
+
+
+async def test_a_stream_that_is_over_is_whole_though_nobody_closes_it() -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(STREAM)
+        await visit.gone()
+
+    async with raw_server(play) as server:
+        assert await streamed(server) == [Answer(b"{}", b"over")]
+        assert await over(server)
+
+
+@pytest.mark.parametrize("junk", [b"", b"zzz\r\n"])
+async def test_how_the_connection_breaks_after_the_end_of_a_stream_does_not_matter(junk: bytes) -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(STREAM, junk)
+        visit.writer.transport.close()
+
+    async with raw_server(play) as server:
+        assert await streamed(server) == [Answer(b"{}", b"over")]
+
+
+async def test_a_connection_is_used_again_where_the_body_ends_soon_after_the_stream() -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(STREAM)
+        await asyncio.sleep(0.02)
+        await visit.say(b"0\r\n\r\n")
+
+    async with raw_server(play) as server:
+        assert await streamed(server, 2) == [Answer(b"{}", b"over")] * 2
+    assert len(server.writers) == 1
+
+
+async def test_a_stream_that_goes_on_after_its_end_is_waited_for_anew() -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(STREAM)
+        await asyncio.sleep(0.02)
+        await visit.say(b"6\r\n: ping\r\n4\r\nover\r\n")
+        await visit.gone()
+
+    waits = iter((5.0, None, 0.02))
+    async with raw_server(play) as server, Wire(Limits()) as wire:
+        found = await wire.exchange(server.url, Request("/v1/x", b"{}", stream=True), {}, 4, lambda _: next(waits))
+    assert found == Answer(b"{}", b"over: pingover")
+
+
+class Silent(asyncio.Transport):
+    """Takes what is written, and is aborted."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=30), st.sampled_from([WHOLE, b"HTTP/1.1 200 OK\r\n", b"\r\n", b"0\r\n\r\n", WHOLE[:-1]])), max_size=8
+    )
+)
+def test_no_bytes_do_more_than_end_the_exchange(pieces: list[bytes]) -> None:
+    async def fed() -> Fault | None:
+        connection = Connection(asyncio.get_running_loop(), set())
+        connection.connection_made(Silent())
+        asking = asyncio.ensure_future(connection.exchange(b"", 60, 1 << 16))
+        await asyncio.sleep(0)
+        for piece in pieces:
+            connection.data_received(piece)
+        connection.connection_lost(None)
+        return await asking
+
+    fault = asyncio.run(fed())
+    assert fault is None or fault.code in ("F206", "F209")

@@ -1,0 +1,220 @@
+"""Requests in each server's dialect; answers read strictly, in whatever pieces they come."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.fleet.http import openai_protocol
+from orchestra.fleet.http.openai_protocol import Chat, Completion, Stream
+from orchestra.fleet.request_errors import Fault
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+CHAT = Chat(
+    messages=[{"role": "user", "content": "hi"}],
+    max_output=9,
+    sampling={"temperature": 0.0, "top_k": 4},
+    constraint={"json": SCHEMA},
+    schema=SCHEMA,
+    priority=-2,
+    cache_salt="tenant",
+)
+
+
+def answer(**changes: Any) -> bytes:
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
+    body = {"model": "m", "choices": [{"message": {"content": "text"}, "finish_reason": "stop"}], "usage": usage} | changes
+    return json.dumps({key: value for key, value in body.items() if value is not ...}).encode()
+
+
+def read(received: bytes, dialect: Any = "vllm") -> Completion | Fault:
+    return openai_protocol.read_completion(b"{}", received, "m", dialect)
+
+
+def test_vllm_gets_its_own_words() -> None:
+    body = json.loads(openai_protocol.chat_body(CHAT, "m", "vllm"))
+    assert body["structured_outputs"] == {"json": SCHEMA}
+    assert (body["priority"], body["cache_salt"], body["top_k"]) == (-2, "tenant", 4)
+    assert body["vllm_xargs"] == {"orchestra_tenant": "tenant"}
+    assert "response_format" not in body
+
+
+@pytest.mark.parametrize("dialect", ["openai", "ollama", "llamacpp"])
+def test_others_get_a_response_format_and_nothing_of_vllm(dialect: Any) -> None:
+    body = json.loads(openai_protocol.chat_body(CHAT, "m", dialect))
+    assert body["response_format"]["json_schema"] == {"name": "output", "schema": SCHEMA, "strict": True}
+    assert not body.keys() & {"structured_outputs", "priority", "cache_salt", "vllm_xargs"}
+
+
+def test_a_schema_that_is_not_closed_is_not_called_strict() -> None:
+    open_schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    body = json.loads(openai_protocol.chat_body(Chat(messages=[], max_output=1, schema=open_schema), "m", "openai"))
+    assert body["response_format"]["json_schema"]["strict"] is False
+
+
+def test_an_answer_is_read_with_its_counts() -> None:
+    result = read(answer())
+    assert isinstance(result, Completion)
+    assert (result.text, result.finish, result.counted) == ("text", "stop", True)
+    assert (result.usage.prompt_tokens, result.usage.cached_tokens, result.usage.output_tokens) == (5, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("received", "code"),
+    [
+        (b"", "F209"),
+        (b"   ", "F209"),
+        (b"<!doctype html><h1>hello</h1>", "F209"),
+        (b"not json", "F209"),
+        (b"[]", "F209"),
+        (b"null", "F209"),
+        (b'{"choices": NaN}', "F209"),
+        (b"\xff\xfe", "F209"),
+        (b'{"a":' * 100_000, "F209"),
+        (answer(choices=...), "F209"),
+        (answer(choices=[]), "F209"),
+        (answer(choices="x"), "F209"),
+        (answer(choices=[{"message": {"content": None}}]), "F209"),
+        (answer(choices=[{"message": {"content": 5}}]), "F209"),
+        (answer(model="another"), "F211"),
+        (answer(model=...), "F211"),
+        (answer(error={"message": "out of memory"}), "F208"),
+        (answer(choices=[{"message": {"content": "x"}, "finish_reason": "abort"}]), "F206"),
+        (answer(choices=[{"message": {"content": "x"}, "finish_reason": "content_filter"}]), "F206"),
+        (answer(choices=[{"message": {"content": "x" * (2 << 20)}}]), "F210"),
+    ],
+)
+def test_what_the_api_does_not_promise_is_a_fault(received: bytes, code: str) -> None:
+    result = read(received)
+    assert isinstance(result, Fault)
+    assert result.code == code
+
+
+@pytest.mark.parametrize("usage", [..., None, {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": 4}])
+def test_missing_or_impossible_counts_become_upper_bounds(usage: Any) -> None:
+    result = read(answer(usage=usage))
+    assert isinstance(result, Completion)
+    assert not result.counted
+    assert (result.usage.prompt_tokens, result.usage.output_tokens) == (len(b"{}"), len(b"text"))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "answered", "same"),
+    [
+        ("openai", "m-2026-01-01", True),
+        ("openai", "other", False),
+        ("ollama", "m", True),
+        ("llamacpp", "some.gguf", True),
+        ("vllm", "m-2", False),
+    ],
+)
+def test_the_model_that_answers_is_the_one_that_was_asked(dialect: Any, answered: str, same: bool) -> None:
+    assert isinstance(read(answer(model=answered), dialect), Completion) is same
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_make_the_reader_raise(received: bytes) -> None:
+    assert isinstance(read(received), Completion | Fault)
+
+
+def events(*texts: str, finish: str | None = "stop", usage: bool = True, done: bool = True) -> bytes:
+    rows: list[Any] = [{"model": "m", "choices": [{"delta": {"role": "assistant", "content": ""}}]}]
+    rows += [{"model": "m", "choices": [{"delta": {"content": text}}]} for text in texts]
+    rows.append({"model": "m", "choices": [{"delta": {}, "finish_reason": finish}]})
+    rows += [{"model": "m", "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": len(texts)}}] if usage else []
+    lines = [b"data: " + json.dumps(row, ensure_ascii=False).encode() for row in rows] + ([b"data: [DONE]"] if done else [])
+    return b"\r\n\r\n".join([b": a comment", *lines]) + b"\n\n"
+
+
+def stream(*blocks: bytes) -> tuple[Completion | Fault, list[str]]:
+    texts: list[str] = []
+    reader = Stream("m", "vllm", texts.append)
+    for block in blocks:
+        if (fault := reader.feed(block)) is not None:
+            return fault, texts
+    return reader.result(b"{}", b"".join(blocks)), texts
+
+
+@given(st.lists(st.integers(0, 700), max_size=8))
+def test_a_stream_reads_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
+    whole = events("Zürich ", "\N{SNOWMAN}", " \N{GRINNING FACE}", "\u2028end")
+    points = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    result, texts = stream(*(whole[start:end] for start, end in itertools.pairwise(points)))
+    assert isinstance(result, Completion)
+    assert (result.text, result.usage.output_tokens) == ("Zürich \N{SNOWMAN} \N{GRINNING FACE}\u2028end", 4)
+    assert "".join(texts) == result.text
+
+
+@given(st.lists(st.binary(max_size=60), max_size=6))
+def test_no_stream_makes_the_reader_raise(blocks: list[bytes]) -> None:
+    assert isinstance(stream(*blocks)[0], Completion | Fault)
+
+
+@given(st.lists(st.binary(max_size=60), max_size=6))
+def test_no_data_lines_make_the_reader_raise(blocks: list[bytes]) -> None:
+    assert isinstance(stream(*(b"data: " + block + b"\n" for block in blocks))[0], Completion | Fault)
+
+
+def test_a_stream_without_done_is_whole_if_the_model_said_that_it_ended() -> None:
+    result, _ = stream(events("a", done=False))
+    assert isinstance(result, Completion)
+
+
+def test_what_may_come_after_the_end_of_a_stream_is_waited_for_a_little() -> None:
+    reader = Stream("m", "vllm", lambda _: None)
+    waits: list[Fault | float | None] = []
+    for line in events("a")[:-1].splitlines(keepends=True):
+        waits += [reader.feed(line) or reader.lingers(), reader.feed(b": ping\n") or reader.lingers()]
+    found = [wait for wait in waits if wait is not None]
+    assert found == [openai_protocol.AFTERWARDS, openai_protocol.AFTERWARDS, *[openai_protocol.LINGER] * 2], (
+        "the end, what it cost, and no comments before `[DONE]`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("received", "code"),
+    [
+        (b"", "F209"),
+        (events("a", finish=None, done=False), "F217"),
+        (events("a", finish=None), "F217"),
+        (b"data: [DONE]\n\n", "F217"),
+        (events("a", finish="content_filter"), "F206"),
+        (events("a")[:80], "F217"),
+        (b"<html>no</html>\n", "F209"),
+        (b'{"error": "no"}\n', "F208"),
+        (b'{"error":\n {"message": "no"}}', "F208"),
+        (b'\n\n{"choices":', "F209"),
+        (b': begun\n{"error": "no"}\n', "F209"),
+        (b"data: {broken\n\n", "F209"),
+        (b'data: {"error": {"message": "out of memory"}}\n\n', "F208"),
+        (b"data: " + b"x" * (3 << 20), "F210"),
+        (events(*["x" * 300_000] * 5), "F210"),
+        (events("a").replace(b'"m"', b'"n"'), "F211"),
+    ],
+)
+def test_a_stream_that_breaks_is_a_fault(received: bytes, code: str) -> None:
+    result, _ = stream(received)
+    assert isinstance(result, Fault)
+    assert result.code == code
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 10_000])
+@pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf", b"\n"])
+def test_a_stream_and_an_answer_in_one_piece_are_read_whatever_comes_before_them(begin: bytes, size: int) -> None:
+    for body in (events("text")[len(b": a comment\r\n\r\n") :], answer(), json.dumps(json.loads(answer()), indent=1).encode()):
+        received = begin + body
+        result, texts = stream(*(received[at : at + size] for at in range(0, len(received), size)))
+        assert isinstance(result, Completion)
+        assert (result.text, texts, result.usage.prompt_tokens) == ("text", ["text"], 5)
+
+
+@pytest.mark.parametrize(
+    ("body", "good"), [(b'{"tokens": [1, 2], "count": 2}', True), (b'{"tokens": [1], "count": 2}', False), (b"[]", False)]
+)
+def test_tokens_are_counted_twice(body: bytes, good: bool) -> None:
+    assert isinstance(openai_protocol.read_tokens(body), tuple) is good

@@ -1,0 +1,375 @@
+"""The supervisor with small scripts in the place of vLLM: there is one, it keeps its servers, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.core import child_process
+from orchestra.core.child_process import Launch
+from orchestra.core.errors import FleetError
+from orchestra.fleet.config import FleetConfig, LocalServer
+from orchestra.fleet.progress import Progress
+from orchestra.fleet.supervisor.client import Supervision
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.supervisor.messages import Logs, Question, ServerReport, Start, Status, Stop, SupervisorReport, Suspect, Touch
+from orchestra.fleet.supervisor.server import Keeper, Timing
+from tests.fleet.conftest import FakeSupervision, eventually, local_config
+
+pytestmark = pytest.mark.slow
+
+Supervisions = list[FakeSupervision]
+SERVER = str(Path(__file__).with_name("fake_vllm.py"))
+
+
+async def started(config: FleetConfig, folders: Folders, made: Supervisions) -> tuple[FakeSupervision, SupervisorReport]:
+    supervision = FakeSupervision(config, folders)
+    made.append(supervision)
+    await supervision.start()
+    return supervision, await supervision.healthy(patience=10)
+
+
+async def until(supervision: Supervision, wanted: Any) -> ServerReport:
+    """The first status of the first server that is as wanted."""
+
+    async def look() -> ServerReport | None:
+        status = await supervision.status()
+        server = status.servers[0] if status else None
+        return server if server and wanted(server) else None
+
+    found: ServerReport = await eventually(look)
+    return found
+
+
+def pid_of(status: SupervisorReport) -> int:
+    """The process of the first server, which runs."""
+    pid = status.servers[0].pid
+    assert pid is not None
+    return pid
+
+
+async def post(url: str, path: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        with contextlib.suppress(aiohttp.ClientError):
+            await (await session.post(url + path, json={})).read()
+
+
+async def gone(pid: int, seconds: float = 10) -> None:
+    """Waits until a process is no more (or a zombie that only its parent can bury)."""
+
+    async def look() -> bool:
+        found = child_process._stat(pid)
+        return found is None or found.state == "Z"
+
+    await eventually(look, seconds)
+
+
+async def test_status_tells_what_each_server_is(folders: Folders, supervisions: Supervisions) -> None:
+    _, status = await started(local_config("m"), folders, supervisions)
+    server = status.servers[0]
+    assert (server.phase, server.model, server.version) == ("ready", "m", {"version": "0.0-fake"})
+    assert server.pid != os.getpid()
+    assert server.memory_bytes > 1 << 20
+    assert (server.running, server.waiting, server.adapters, server.restarts) == (0, 0, [], 0)
+    assert server.url == f"http://127.0.0.1:{server.port}"
+
+
+async def test_many_who_start_it_at_once_get_one(folders: Folders, supervisions: Supervisions) -> None:
+    config = local_config("m")
+    statuses = [status for _, status in await asyncio.gather(*(started(config, folders, supervisions) for _ in range(4)))]
+    assert len({status.pid for status in statuses}) == 1
+    assert len({pid_of(status) for status in statuses}) == 1
+
+
+async def test_different_fleets_have_supervisors_of_their_own(folders: Folders, supervisions: Supervisions) -> None:
+    _, one = await started(local_config("m"), folders, supervisions)
+    _, two = await started(local_config("n"), folders, supervisions)
+    assert one.pid != two.pid
+
+
+async def test_several_servers_start_one_after_another_and_all_become_ready(folders: Folders, supervisions: Supervisions) -> None:
+    _, status = await started(local_config("m", "n", "o"), folders, supervisions)
+    assert [server.phase for server in status.servers] == ["ready"] * 3
+
+
+async def test_a_killed_server_comes_back_with_another_process(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, status = await started(local_config("m"), folders, supervisions)
+    pid = pid_of(status)
+    os.kill(pid, signal.SIGKILL)
+    server = await until(supervision, lambda server: server.phase == "ready" and server.pid != pid)
+    assert server.restarts == 1
+
+
+@pytest.mark.parametrize("how", ["/test/freeze", "/test/hang"])
+async def test_a_server_that_lives_and_does_nothing_is_killed_and_started_again(
+    how: str, folders: Folders, supervisions: Supervisions
+) -> None:
+    supervision, status = await started(local_config("m"), folders, supervisions)
+    first = status.servers[0]
+    await post(str(first.url), how)
+    server = await until(supervision, lambda server: server.phase == "ready" and server.pid != first.pid)
+    assert server.restarts == 1
+
+
+@pytest.mark.parametrize(("works", "killed"), [(False, True), (True, False)])
+async def test_a_server_that_works_for_others_is_not_killed_where_the_keepers_own_token_does_not_come(
+    works: bool, killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, probed = 7, asyncio.Event()
+
+    async def get(session: Any, path: str) -> bytes:
+        return f'vllm:num_requests_running{{engine="0"}} 3\nvllm:generation_tokens_total{{engine="0"}} {tokens}\n'.encode()
+
+    async def thinks(session: Any) -> bool:
+        nonlocal tokens
+        tokens += works
+        probed.set()
+        return False
+
+    keeper = Keeper("m", local_config("m").local["m"], lambda *_: Launch((), {}, "", 0), tmp_path, Timing(poll=0.01), asyncio.Lock())
+    monkeypatch.setattr(keeper, "_get", get)
+    monkeypatch.setattr(keeper, "_thinks", thinks)
+    keeper.suspect()
+    ended: asyncio.Task[int] = asyncio.create_task(asyncio.sleep(60, 0))
+    async with aiohttp.ClientSession() as session:
+        watching = asyncio.create_task(keeper._watch(session, ended))
+        await probed.wait()
+        await asyncio.wait({watching}, timeout=0.2)
+        assert (watching.done(), keeper.fault is not None) == (killed, killed)
+        keeper.stop()
+        await watching
+    ended.cancel()
+
+
+async def test_a_server_that_cannot_start_is_given_up_with_its_last_words(folders: Folders, supervisions: Supervisions) -> None:
+    with pytest.raises(FleetError) as caught:
+        await started(local_config("broken"), folders, supervisions)
+    assert caught.value.code == "F005"
+    assert "this model cannot be started" in caught.value.why
+    assert caught.value.hint
+
+
+async def test_what_was_given_up_is_tried_again_when_somebody_starts_the_fleet(folders: Folders, supervisions: Supervisions) -> None:
+    supervision = FakeSupervision(local_config("broken"), folders)
+    supervisions.append(supervision)
+    await supervision.start()
+    await until(supervision, lambda server: server.phase == "failed")
+    before = (await until(supervision, lambda server: True)).restarts
+    await supervision.start()
+    await until(supervision, lambda server: server.restarts > before)
+
+
+async def test_a_taken_port_is_named(folders: Folders, supervisions: Supervisions) -> None:
+    listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with listener:
+        with pytest.raises(FleetError) as caught:
+            await started(local_config("m", port=port), folders, supervisions)
+    assert caught.value.code == "F002"
+    assert str(port) in caught.value.message
+
+
+async def test_nobody_wants_it_and_it_ends_with_its_servers(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, status = await started(local_config("m", idle_stop=0.5), folders, supervisions)
+    await gone(status.pid)
+    await gone(pid_of(status))
+    assert await supervision.status() is None
+
+
+async def test_a_touch_keeps_it(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, status = await started(local_config("m", idle_stop=0.5), folders, supervisions)
+    for _ in range(10):
+        await asyncio.sleep(0.1)
+        assert await supervision.tell(Touch())
+    assert (await supervision.adopt()).pid == status.pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_when_the_supervisor_ends_its_servers_end(number: signal.Signals, folders: Folders, supervisions: Supervisions) -> None:
+    _, status = await started(local_config("m"), folders, supervisions)
+    os.kill(status.pid, number)
+    await gone(status.pid)
+    await gone(pid_of(status))
+
+
+async def test_after_a_killed_supervisor_the_next_start_makes_a_new_one(folders: Folders, supervisions: Supervisions) -> None:
+    config = local_config("m")
+    _, before = await started(config, folders, supervisions)
+    os.kill(before.pid, signal.SIGKILL)
+    await gone(before.pid)
+    _, after = await started(config, folders, supervisions)
+    assert after.pid != before.pid
+
+
+async def test_what_a_killed_supervisor_left_is_ended_by_the_next(tmp_path: Path) -> None:
+    child = await asyncio.create_subprocess_exec("/bin/sleep", "600", start_new_session=True)
+    child_process.record([child.pid], tmp_path / "children.json")
+    assert child_process.end_leftovers(tmp_path / "children.json") == 1
+    assert await child.wait() == -signal.SIGKILL
+
+
+async def test_a_process_that_got_the_number_of_a_dead_server_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "children.json").write_text(f'[{{"pid": {os.getpid()}, "started": 1}}]')
+    assert child_process.end_leftovers(tmp_path / "children.json") == 0
+
+
+async def test_stop_ends_all_and_says_whether_there_was_something(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, status = await started(local_config("m"), folders, supervisions)
+    assert await supervision.stop()
+    await gone(pid_of(status), 0.5)
+    assert not await supervision.stop()
+
+
+async def test_adopting_what_is_not_there_says_what_to_type(folders: Folders) -> None:
+    with pytest.raises(FleetError) as caught:
+        await Supervision(local_config("m"), folders).adopt()
+    assert (caught.value.code, caught.value.hint) == ("F008", "orchestra fleet start")
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EACCES, "F011"), (errno.ENOSPC, "F004"), (errno.EFBIG, "F004")])
+async def test_a_supervisor_that_cannot_be_given_its_file_is_a_coded_error(
+    number: int, code: str, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(FleetError, match="the fleet's supervisor cannot be started") as caught:
+        await FakeSupervision(local_config("m"), folders).start()
+    assert caught.value.code == code
+
+
+async def test_a_server_whose_command_cannot_be_made_leaves_its_keeper_alive(tmp_path: Path) -> None:
+    def launcher(server: LocalServer, port: int) -> Launch:
+        return Launch(("/bin/true\0",), {})
+
+    keeper = Keeper("m", local_config("m").local["m"], launcher, tmp_path, Timing(first_pause=0.01), asyncio.Lock())
+    keeping = asyncio.create_task(keeper.keep())
+
+    async def failed() -> bool:
+        return keeper.phase == "failed"
+
+    await eventually(failed)
+    keeper.stop()
+    await keeping
+    assert keeper.fault is not None
+    assert keeper.fault.code == "F005"
+
+
+@pytest.mark.parametrize("silence", [0.2, 60])
+async def test_a_server_that_hangs_while_it_starts_keeps_the_others_waiting_for_a_while_only(silence: float, tmp_path: Path) -> None:
+    def launcher(server: LocalServer, port: int) -> Launch:
+        return Launch((sys.executable, "-I", SERVER, server.model, str(port)), {"PATH": os.environ.get("PATH", "")})
+
+    turn, timing = asyncio.Lock(), Timing(start=60 if silence < 1 else 0.5, silence=silence, poll=0.1, grace=2)
+    servers = local_config("sleepy", "m").local
+    keepers = [Keeper(name, server, launcher, tmp_path, timing, turn) for name, server in servers.items()]
+    keeping = [asyncio.create_task(keeper.keep()) for keeper in keepers]
+
+    async def ready() -> bool:
+        return keepers[1].phase == "ready"
+
+    await eventually(ready)
+    assert (keepers[0].phase == "starting") is (silence < 1), "it goes on with its start"
+    for keeper in keepers:
+        keeper.stop()
+    await asyncio.gather(*keeping)
+    assert not turn.locked()
+
+
+async def test_logs_show_the_last_lines(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, _ = await started(local_config("m"), folders, supervisions)
+    assert await supervision.logs(5) == {"m": ["listening"]}
+    assert supervision._socket.parent.stat().st_mode & 0o077 == 0, "nobody else may enter where they meet"
+
+
+QUESTIONS = (b"no json\n", b"[]\n", b"{}\n", b'{"op": "fly"}\n', b"\xff\n", b"x" * (1 << 17))
+
+
+async def test_what_is_no_question_does_not_harm_it(folders: Folders, supervisions: Supervisions) -> None:
+    supervision, _ = await started(local_config("m"), folders, supervisions)
+    for question in QUESTIONS:
+        reader, writer = await asyncio.open_unix_connection(supervision._socket)
+        writer.write(question)
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+        assert await supervision.tell(Touch()), question
+
+
+async def test_who_asks_and_gets_what_is_no_report_is_told_whom_he_met(folders: Folders) -> None:
+    """As of an Orchestra of another day, or another program at this socket."""
+    supervision = Supervision(local_config("m"), folders)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'{"ok": false, "error": "unknown op"}\n')
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, supervision._socket):
+        with pytest.raises(FleetError, match=r"answered what is no answer: .*missing required field") as caught:
+            await supervision.status()
+    assert caught.value.code == "F011"
+    assert "supervisor.log" in caught.value.hint
+
+
+@given(st.sampled_from([Touch(), Status(), Start(), Start("m"), Suspect("m"), Stop(), Logs(7)]))
+def test_a_question_is_read_as_it_was_asked(question: Question) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(question), type=Question) == question
+
+
+async def test_the_start_is_told_with_its_progress(folders: Folders, supervisions: Supervisions) -> None:
+    told: list[Progress] = []
+    supervision = FakeSupervision(local_config("m"), folders)
+    supervisions.append(supervision)
+    await supervision.start()
+    await supervision.healthy(told.append, patience=10)
+    assert {progress.stage for progress in told} <= {"wait", "ready"}
+
+
+async def test_a_long_path_still_gets_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = Folders.of({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
+    assert len(os.fsencode(folders.meeting("0" * 16) / "socket")) < 104
+
+
+async def test_a_short_way_through_a_shared_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns the folder in $TMPDIR can put another one in the place of what is in it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folders = Folders.of({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / ("x" * 120))})
+    shared = tmp_path / f"orchestra-{os.getuid()}"
+    shared.mkdir()
+    shared.chmod(0o777)
+    folders.meeting("0" * 16)
+    assert shared.stat().st_mode & 0o777 == 0o700
+    if os.getuid() == 0:
+        os.chown(shared, 65534, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: shared.stat().st_uid + 1)
+        (tmp_path / f"orchestra-{os.getuid()}").symlink_to(shared)
+    with pytest.raises(FleetError, match="belongs to someone else"):
+        folders.meeting("0" * 16)
+
+
+def test_a_log_that_grows_too_large_is_cut_and_its_end_kept(tmp_path: Path) -> None:
+    log = tmp_path / "m.log"
+    log.write_bytes(b"a" * child_process.LOG_BYTES + b"the end")
+    child_process.trim(log)
+    assert log.stat().st_size == 0
+    assert (tmp_path / "m.log.1").read_bytes().endswith(b"the end")
+
+
+def test_the_lines_of_a_log_are_printable(tmp_path: Path) -> None:
+    (tmp_path / "m.log").write_bytes(b"\x1b[31mred\x07\n\n\xffbad\n")
+    assert child_process.last_lines(tmp_path / "m.log", 5) == [" [31mred", "\N{REPLACEMENT CHARACTER}bad"]

@@ -1,0 +1,90 @@
+"""An adapter goes with its base: elsewhere the agent is refused, or asked by its prompt alone where its card says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestra.agents.card import Card
+from orchestra.app.project import Project
+from orchestra.app.snapshot_store import _card
+from orchestra.core.protocols import Call, Done, Refused
+from orchestra.core.settings import Settings
+from orchestra.fleet.base_models import Bases
+from orchestra.fleet.config import Endpoint
+from tests.fleet.conftest import endpoints, raw_server
+
+from .calling import only, opened, says
+
+AGENT = "name: finder\ninput: {text: str}\noutput: str\nadapter: adapter\n"
+ASKED = Call(run="r", node="n", attempt=1, kind="agent", name="finder", inputs={"text": "hi"})
+
+
+def tuned(tmp_path: Path, manifest: str | None, more: str = "") -> Card:
+    """A card with an adapter that this manifest tells of."""
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "agent.yaml").write_text(AGENT + more)
+    (tmp_path / "prompt.md").write_text("{{ text }}")
+    if manifest is not None:
+        (tmp_path / "adapter" / "manifest.json").write_text(manifest)
+    return Card.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "adapted"),
+    [('{"base": "m", "rank": 4}', True), ('{"base": "another"}', False), (None, True), ("{}", True), ("no json", True)],
+)
+def test_an_adapter_of_another_base_is_not_asked_for(tmp_path: Path, manifest: str | None, adapted: bool) -> None:
+    server = Endpoint(endpoint="http://127.0.0.1:9/v1", model="m")
+    assert Bases().adapted(tuned(tmp_path, manifest), server) is adapted
+
+
+def test_a_card_without_an_adapter_has_none_to_ask_for() -> None:
+    card = Card.declared("finder", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}")
+    server = Endpoint(endpoint="http://127.0.0.1:9/v1", model="m")
+    assert not Bases().adapted(card, server)
+    assert Bases().refused(card, "far", server) is None
+
+
+@pytest.mark.parametrize(("base", "more", "asked"), [("another", "elsewhere: prompt\n", "m"), ("m", "", "adapter")])
+async def test_the_model_that_a_request_names(tmp_path: Path, base: str, more: str, asked: str) -> None:
+    card = tuned(tmp_path, json.dumps({"base": base}), more)
+    async with raw_server(says("x", asked)) as server, opened(endpoints(server.url), {"finder": card}) as fleet:
+        await only(fleet, ASKED)
+    assert [json.loads(visit.body)["model"] for visit in server.visits] == [asked]
+
+
+async def test_the_base_does_not_answer_in_the_place_of_an_adapter_for_another_one(tmp_path: Path) -> None:
+    card = tuned(tmp_path, '{"base": "another"}')
+    async with raw_server(says("x", "m")) as server, opened(endpoints(server.url), {"finder": card}) as fleet:
+        refused = await only(fleet, ASKED)
+        assert isinstance(refused, Refused)
+        assert (refused.code, refused.retryable, server.visits) == ("F222", False, [])
+        assert refused.reason == "the adapter 'adapter' of 'finder' is for the base 'another', and the server 's0' has 'm'"
+        assert "elsewhere: prompt" in refused.hint
+        (tmp_path / "adapter" / "new").write_text('{"base": "m"}')
+        (tmp_path / "adapter" / "new").replace(tmp_path / "adapter" / "manifest.json")
+        await only(fleet, ASKED)
+    assert [json.loads(visit.body)["model"] for visit in server.visits] == ["adapter"], "one that fits is seen as soon as it is there"
+
+
+async def test_of_two_servers_of_a_model_the_one_with_its_base_answers(tmp_path: Path) -> None:
+    card = tuned(tmp_path, '{"base": "m1"}')
+    async with raw_server(says("x", "m0")) as first, raw_server(says("x", "adapter")) as second:
+        config = endpoints(first.url, second.url)
+        servers = {name: server.model_copy(update={"model": f"m{at}"}) for at, (name, server) in enumerate(config.servers.items())}
+        async with opened(config.model_copy(update={"servers": servers}), {"finder": card}) as fleet:
+            for _ in range(3):
+                assert isinstance(await only(fleet, ASKED), Done)
+    assert (len(first.visits), len(second.visits)) == (0, 3)
+
+
+def test_a_run_from_before_the_key_asks_the_prompt_of_a_packaged_agent_as_it_did(tmp_path: Path) -> None:
+    project = Project.load(Settings.load({}, start=tmp_path, environ={}))
+    today = project.registry.cards["generative_reader"]
+    before = today.model_copy(update={"elsewhere": None})
+    assert today.elsewhere == "prompt"
+    assert Card.restore(before.dump()).digest == today.digest, "the key changes no answer, and so no digest"
+    assert _card(project, today.name, before.dump(), asking=True).elsewhere == "prompt"

@@ -1,0 +1,27 @@
+"""Marks of what stands behind a model's name: those of before, as long as it is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestra.agents.card import Card
+from orchestra.fleet.adapters import mark_of
+from orchestra.fleet.model_digests import Marks
+from orchestra.fleet.weights.adapter_checks import CONFIG, WEIGHTS
+from orchestra.fleet.weights.weights import Pantry
+
+from .calling import ANSWER, TEXT
+from .conftest import local_config
+
+KEPT = "625617a432f5820520484afe4037adff"
+"""In memos and certificates of the adapter below."""
+NAMED = "b8949a402b56c29460c07f0144dd7144"
+"""What servers and data sets call it by."""
+
+
+def test_an_adapter_that_nobody_changed_has_the_marks_of_before(tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS).write_bytes(bytes(64))
+    (tmp_path / CONFIG).write_text('{"r": 4}')
+    server = local_config("m", max_loras=1, adapters={"skill": str(tmp_path)}).local["m"]
+    card = Card.declared("writer", input=TEXT, output=ANSWER, prompt="{{ text }}", adapter="skill")
+    assert (Marks(Pantry.of(hub=None)).adapter("m", server, card), mark_of(tmp_path)) == (KEPT, NAMED)

@@ -1,0 +1,324 @@
+"""The line in front of a server: runs one after the other, prompts that begin alike together, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.fleet.concurrency import Gate
+from orchestra.fleet.concurrency_limit import AdaptiveLimit
+from orchestra.fleet.prefix_cache import TOKENS
+from orchestra.fleet.scheduling import FEW, KEPT, PASSES, SHARE, Fifo, Order, Programs, Ticket, Turn, ordered
+
+from .batching import Ask, Program, run
+
+CACHE = 40
+"""Blocks of the servers of these tests."""
+IN_USE = CACHE // SHARE
+
+
+def programs() -> Programs:
+    line = Programs()
+    line.learn(CACHE * TOKENS)
+    return line
+
+
+def doc(name: int, blocks: int = 8) -> tuple[int, ...]:
+    return tuple(1000 * name + block for block in range(blocks))
+
+
+def busy(line: Programs) -> list[Turn]:
+    """Requests of one run that have a document, and are with the server: any other document is too much."""
+    turns = [Turn("a", prefix=doc(1))] * FEW
+    assert all(line.enter(turn) for turn in turns)
+    return turns
+
+
+def drained(line: Order) -> list[str]:
+    """The runs of those in line, one after the other: each is over before the next goes in."""
+    found = []
+    while (ticket := line.next()) is not None:
+        found.append(ticket.turn.run)
+        line.over(ticket.turn)
+    return found
+
+
+def test_fifo_goes_by_priority_then_by_order() -> None:
+    line = Fifo()
+    for name, priority in (("a", 1), ("b", 0), ("c", 1)):
+        line.join(Turn(name, priority))
+    assert (line.waiting, drained(line), line.waiting) == (3, ["b", "a", "c"], 0)
+
+
+def test_runs_go_one_after_the_other() -> None:
+    line = programs()
+    for _ in range(3):
+        for name in "abc":
+            line.join(Turn(name))
+    assert drained(line) == ["a", "a", "a", "b", "b", "b", "c", "c", "c"]
+
+
+def test_a_run_that_has_begun_goes_before_those_that_have_not() -> None:
+    line = programs()
+    assert line.enter(Turn("a"))
+    for name in ("b", "c", "a"):
+        line.join(Turn(name))
+    assert drained(line) == ["a", "b", "c"]
+
+
+def test_of_one_run_the_urgent_goes_first() -> None:
+    line = programs()
+    for priority in (2, 0, 1):
+        line.join(Turn("a", priority))
+    order = [ticket.turn.priority for _ in range(3) if (ticket := line.next()) is not None]
+    assert order == [0, 1, 2]
+
+
+def test_what_belongs_to_no_run_goes_first() -> None:
+    line = programs()
+    for name in ("a", "", "b", ""):
+        line.join(Turn(name))
+    assert drained(line) == ["", "", "a", "b"]
+
+
+def test_a_prompt_that_the_server_remembers_goes_before_older_ones() -> None:
+    line = programs()
+    assert line.enter(Turn("a", prefix=doc(1)))
+    line.join(Turn("b", prefix=doc(2)))
+    line.join(Turn("c", prefix=doc(1)))
+    line.over(Turn("a", prefix=doc(1)))
+    assert drained(line) == ["c", "b"]
+
+
+def test_prompts_that_would_push_out_the_rest_wait_and_those_that_share_what_is_there_do_not() -> None:
+    line = programs()
+    inside = busy(line)
+    assert not line.enter(Turn("b", prefix=doc(2))), f"{IN_USE} blocks may be in use, and 16 would be"
+    line.join(Turn("b", prefix=doc(2)))
+    line.join(Turn("c", prefix=doc(1)))
+    ticket = line.next()
+    assert ticket is not None
+    assert ticket.turn.run == "c"
+    assert line.next() is None
+    line.over(inside.pop())
+    assert line.next() is None, "the others still have the document"
+    line.over(inside.pop())
+    assert line.next() is not None, "so few are left that one more is no harm"
+
+
+def test_a_few_go_in_also_where_their_prompts_are_large_for_the_cache_but_not_more_than_it_holds() -> None:
+    line = programs()
+    assert [line.enter(Turn(str(name), prefix=doc(name, 15))) for name in range(3)] == [True, True, False]
+
+
+def test_a_prompt_larger_than_the_cache_goes_in_alone() -> None:
+    line = programs()
+    assert line.enter(Turn("a", prefix=doc(1, 2 * CACHE)))
+
+
+def test_without_a_word_of_the_server_nothing_is_held_back() -> None:
+    line = Programs()
+    assert all(line.enter(Turn(str(name), prefix=doc(name, 100))) for name in range(50))
+
+
+def test_a_large_run_does_not_keep_small_ones_waiting() -> None:
+    line = programs()
+    for _ in range(4 * IN_USE):
+        line.join(Turn("large"))
+    for _ in range(IN_USE + 1):
+        assert line.next() is not None
+    for name in ("small", "smaller"):
+        line.join(Turn(name))
+    assert drained(line)[:2] == ["small", "smaller"]
+
+
+def test_the_oldest_run_is_passed_over_so_many_times_in_a_row_and_no_more() -> None:
+    line = programs()
+    assert line.enter(Turn("a", prefix=doc(1)))
+    line.join(Turn("cold", prefix=doc(2)))
+    for name in range(3 * PASSES):
+        line.join(Turn(f"warm {name}", prefix=doc(1)))
+    line.over(Turn("a", prefix=doc(1)))
+    assert drained(line).index("cold") == PASSES
+
+
+def test_who_was_passed_over_too_often_is_waited_for() -> None:
+    line = programs()
+    inside = busy(line)
+    line.join(Turn("cold", prefix=doc(2)))
+    for name in range(2 * PASSES):
+        line.join(Turn(f"warm {name}", prefix=doc(1)))
+    while (ticket := line.next()) is not None:
+        inside.append(ticket.turn)
+    assert len(inside) == FEW + PASSES, "the server empties until the cold prompt fits"
+    while (found := line.next()) is None:
+        line.over(inside.pop())
+    assert (found.turn.run, len(inside)) == ("cold", FEW - 1)
+
+
+def test_who_leaves_the_line_is_not_called() -> None:
+    line = programs()
+    tickets = [line.join(Turn(name)) for name in "aabbc"]
+    for index in (0, 2, 3):
+        line.withdraw(tickets[index])
+    assert (line.waiting, drained(line), line.waiting) == (2, ["a", "c"], 0)
+
+
+def test_runs_of_long_ago_are_forgotten() -> None:
+    line = Programs()
+    for name in range(2 * KEPT):
+        assert line.enter(Turn(str(name)))
+        line.over(Turn(str(name)))
+    assert len(line._runs) == KEPT
+
+
+Step = st.tuples(st.sampled_from(["join", "enter", "next", "over", "withdraw"]), st.integers(0, 5), st.integers(0, 3), st.integers(0, 12))
+
+
+@given(st.sampled_from(["programs", "fifo"]), st.lists(Step, max_size=120))
+def test_everybody_goes_in_once_and_the_server_never_idles_while_somebody_waits(kind: str, steps: list[tuple[str, int, int, int]]) -> None:
+    line = ordered("programs" if kind == "programs" else "fifo")
+    line.learn(CACHE * TOKENS)
+    waiting, inside, passed = list[Ticket](), list[Turn](), 0
+
+    def called() -> None:
+        ticket = line.next()
+        if ticket is None:
+            assert not waiting or inside
+            return
+        waiting.remove(ticket)
+        inside.append(ticket.turn)
+
+    for what, name, document, blocks in steps:
+        turn = Turn(f"run {name}" if name else "", prefix=doc(document, blocks))
+        match what:
+            case "join":
+                waiting.append(line.join(turn))
+            case "enter":
+                inside += [turn] if line.enter(turn) else []
+            case "next":
+                called()
+            case "over" if inside:
+                line.over(inside.pop(name % len(inside)))
+            case "withdraw" if waiting:
+                line.withdraw(waiting.pop(name % len(waiting)))
+        assert line.waiting == len(waiting)
+    while waiting:
+        called()
+        if inside:
+            line.over(inside.pop())
+        passed += 1
+        assert passed <= 400, "each turn lets somebody in, or somebody out"
+    assert line.next() is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60), st.integers(1, 8))
+def test_the_cache_is_not_overrun(asked: list[tuple[int, int, int]], limit: int) -> None:
+    line, inside = programs(), list[Turn]()
+    for name, document, blocks in asked:
+        line.join(Turn(f"run {name}", prefix=doc(document, blocks)))
+    while line.waiting:
+        while len(inside) < limit and (ticket := line.next()) is not None:
+            before = line.prefixes.used
+            inside.append(ticket.turn)
+            used = len({mark for turn in inside for mark in turn.prefix})
+            assert used == line.prefixes.used
+            assert used == before or len(inside) == 1 or used <= (IN_USE if len(inside) > FEW else CACHE)
+        line.over(inside.pop(0))
+
+
+async def test_who_shares_its_prompt_goes_in_while_others_wait() -> None:
+    gate = Gate(AdaptiveLimit(8), programs())
+    inside = [await gate.enter(Turn("a", prefix=doc(1))) for _ in range(FEW)]
+    cold = asyncio.create_task(gate.enter(Turn("b", prefix=doc(2))))
+    await asyncio.sleep(0)
+    warm = await asyncio.wait_for(gate.enter(Turn("c", prefix=doc(1))), 60)
+    assert (gate.inside, gate.waiting, cold.done()) == (FEW + 1, 1, False)
+    for permit in (inside[0], warm):
+        gate.leave(permit, "success")
+    await asyncio.wait_for(cold, 60)
+
+
+async def test_a_cancelled_visitor_that_was_waited_for_lets_the_others_in() -> None:
+    gate = Gate(AdaptiveLimit(4 * PASSES), programs())
+    for _ in range(FEW):
+        await gate.enter(Turn("a", prefix=doc(1)))
+    cold = asyncio.create_task(gate.enter(Turn("b", prefix=doc(2))))
+    await asyncio.sleep(0)
+    for name in range(PASSES):
+        await gate.enter(Turn(f"warm {name}", prefix=doc(1)))
+    held = asyncio.create_task(gate.enter(Turn("c", prefix=doc(1))))
+    await asyncio.sleep(0)
+    assert not held.done()
+    cold.cancel()
+    await asyncio.wait_for(held, 60)
+    assert (gate.inside, gate.waiting) == (FEW + PASSES + 1, 0)
+
+
+async def test_a_visitor_called_after_it_was_cancelled_takes_no_place() -> None:
+    gate = Gate(AdaptiveLimit(1), programs())
+    inside = await gate.enter(Turn("a"))
+    gone = asyncio.create_task(gate.enter(Turn("b")))
+    other = asyncio.create_task(gate.enter(Turn("c")))
+    await asyncio.sleep(0)
+    gone.cancel()
+    gate.leave(inside, "success")  # before the cancelled one has had its turn of the loop
+    await asyncio.wait_for(other, 60)
+    assert (gate.inside, gate.waiting) == (1, 0)
+
+
+def workload(kind: str, runs: int, *, seed: int = 1, apart: float = 0.0) -> list[Program]:
+    """Programs like those of users: long documents that are come back to, documents that many ask about, or short prompts."""
+    chance, found, at = random.Random(seed), list[Program](), 0.0
+    for number in range(runs):
+        at += chance.expovariate(1 / apart) if apart else 0.0
+        document = doc(number if kind != "one" else chance.randrange(runs // 4), chance.randint(14, 20))
+
+        def ask(prefix: tuple[int, ...] = (), tokens: int = 60, most: int = 40) -> Ask:
+            return Ask(prefix, len(prefix) * TOKENS + tokens, chance.randint(most // 4, most))
+
+        join, stages = (ask(tokens=150),), tuple[tuple[Ask, ...], ...]()
+        match kind:
+            case "checked":
+                stages = (tuple(ask(document) for _ in range(3)), join, (ask(document, 100, 8),))
+            case "chain":
+                stages = tuple((ask(document),) for _ in range(4))
+            case "one":
+                stages = ((ask(document),),)
+            case "map":
+                stages = (tuple(ask(document) for _ in range(3)), join, (ask(tokens=100, most=8),))
+            case _:
+                stages = (tuple(ask(tokens=100) for _ in range(3)), join, (ask(tokens=100, most=8),))
+        found.append(Program(stages, at))
+    return found
+
+
+@pytest.mark.parametrize(("kind", "runs", "gain"), [("checked", 32, 1.4), ("chain", 32, 2.2), ("one", 128, 1.4)])
+def test_programs_that_come_back_to_their_documents_get_more_done(kind: str, runs: int, gain: float) -> None:
+    asked = workload(kind, runs)
+    fifo, ours = run(Fifo(), asked), run(Programs(), asked)
+    assert fifo.seconds / ours.seconds >= gain
+    assert ours.p95 <= fifo.p95
+    assert ours.hits > fifo.hits
+
+
+@pytest.mark.parametrize("kind", ["map", "short"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_where_nothing_is_to_be_gained_little_is_lost_and_programs_finish_sooner(kind: str, seed: int) -> None:
+    asked = workload(kind, 40, seed=seed)
+    fifo, ours = run(Fifo(), asked), run(Programs(), asked)
+    assert ours.seconds <= 1.03 * fifo.seconds
+    assert ours.p95 <= 1.03 * fifo.p95
+    assert sum(ours.latencies) < sum(fifo.latencies)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_programs_that_come_by_and_by_are_done_sooner(seed: int) -> None:
+    asked = workload("checked", 64, seed=seed, apart=4.0)
+    fifo, ours = run(Fifo(), asked), run(Programs(), asked)
+    assert ours.p95 <= fifo.p95
+    assert sum(ours.latencies) < sum(fifo.latencies)

@@ -1,0 +1,478 @@
+"""Every fault of an endpoint becomes a value; only what no model saw is sent again; data goes nowhere beyond its label."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestra.fleet.config import Endpoint, Limits
+from orchestra.fleet.http import connection
+from orchestra.fleet.http.model_server import Client
+from orchestra.fleet.http.openai_protocol import Chat, Completion
+from orchestra.fleet.request_errors import Fault
+
+from .conftest import RawServer, Visit, chat_answer, endpoints, raw_server, sending
+
+CHAT = Chat(messages=[{"role": "user", "content": "hi"}], max_output=5)
+STREAMED = Chat(messages=[{"role": "user", "content": "hi"}], max_output=5, stream=True)
+OK = "200 OK"
+
+
+def answers(body: bytes, status: str = OK, *headers: str) -> Callable[[Visit], Any]:
+    return lambda visit: visit.answer(body, status, *headers)
+
+
+def in_turn(*plays: Callable[[Visit], Any]) -> Callable[[Visit], Any]:
+    turns = itertools.chain(plays, itertools.repeat(plays[-1]))
+    return lambda visit: next(turns)(visit)
+
+
+async def cut(visit: Visit, *, after: bytes = b"") -> None:
+    await visit.say(after)
+    visit.writer.transport.abort()
+
+
+async def chat(server: RawServer, what: Chat = CHAT, **settings: Any) -> Completion | Fault:
+    async with sending(endpoints(server.url, **settings)) as (sender, _):
+        return await Client(sender).chat("s0", what, seconds=5)
+
+
+LONG = b'{"error": {"message": "This model\'s maximum context length is 512 tokens"}}'
+FAULTS: dict[str, tuple[Callable[[Visit], Any], str, bool]] = {
+    "html": (answers(b"<html>login</html>"), "F209", True),
+    "empty": (answers(b""), "F209", True),
+    "wrong model": (answers(chat_answer("x", "another")), "F211", True),
+    "bad request": (answers(b'{"error": {"message": "no"}}', "400 Bad Request"), "F207", False),
+    "too long": (answers(LONG, "400 Bad Request"), "F215", False),
+    "wrong key": (answers(b"", "401 Unauthorized"), "F214", False),
+    "forbidden": (answers(b"", "403 Forbidden"), "F214", False),
+    "not there": (answers(b"", "404 Not Found"), "F212", False),
+    "teapot": (answers(b"", "418 I'm a teapot"), "F207", False),
+    "redirect": (answers(b"", "302 Found", "Location: http://127.0.0.1:1/"), "F213", False),
+    "error": (answers(b"oops", "500 Internal Server Error"), "F208", True),
+    "not written": (answers(b"", "501 Not Implemented"), "F208", True),
+    "gateway": (answers(b"", "502 Bad Gateway"), "F208", True),
+    "reset before": (lambda visit: cut(visit), "F206", True),
+    "reset in the middle": (lambda visit: cut(visit, after=b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"), "F206", True),
+    "no http": (lambda visit: cut(visit, after=b"SSH-2.0-OpenSSH\r\n\r\n"), "F209", True),
+    "too large": (answers(chat_answer("x" * 70_000)), "F210", True),
+    "compressed": (answers(b"\x1f\x8b\x08\x00", OK, "Content-Encoding: gzip"), "F209", True),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_each_fault_is_a_value_with_its_code(name: str) -> None:
+    play, code, seen = FAULTS[name]
+    async with raw_server(play) as server:
+        result = await chat(server, limits=Limits(response_bytes=1 << 16))
+    assert isinstance(result, Fault)
+    assert (result.code, result.seen) == (code, seen)
+    assert result.sent.startswith(b'{"model"')
+    assert len(server.visits) == 1, "nothing that a model may have seen, or that stays wrong, is sent again"
+
+
+async def test_what_was_received_before_a_break_is_kept() -> None:
+    async with raw_server(lambda visit: cut(visit, after=b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nhalf")) as server:
+        result = await chat(server)
+    assert isinstance(result, Fault)
+    assert result.received == b"half"
+
+
+async def test_an_answer_keeps_the_exact_bytes_of_both_ways() -> None:
+    async with raw_server(answers(chat_answer("yes"))) as server:
+        result = await chat(server)
+    assert isinstance(result, Completion)
+    assert result.sent == server.visits[0].body
+    assert result.received == chat_answer("yes")
+
+
+async def test_nobody_listens() -> None:
+    async with raw_server(answers(b"")) as server:
+        pass
+    async with sending(endpoints(server.url)) as (sender, clock):
+        result = await Client(sender).chat("s0", CHAT, seconds=600)
+    assert isinstance(result, Fault)
+    assert (result.code, result.seen, result.retryable) == ("F203", False, True)
+    assert 3 <= len(clock.slept) <= 20, "it was tried again, and not for ever"
+
+
+async def test_a_name_that_is_not_known() -> None:
+    async with sending(endpoints("http://no-such-host.invalid")) as (sender, _):
+        result = await Client(sender).chat("s0", CHAT, seconds=600)
+    assert isinstance(result, Fault)
+    assert result.code == "F203"
+
+
+async def test_tls_against_a_plain_server() -> None:
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(plain, "127.0.0.1", 0) as listener:
+        url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with sending(endpoints(url)) as (sender, clock):
+            result = await Client(sender).chat("s0", CHAT, seconds=5)
+    assert isinstance(result, Fault)
+    assert (result.code, result.retryable, clock.slept) == ("F203", False, [])
+
+
+async def test_a_handshake_that_never_ends_counts_as_not_reached() -> None:
+    async with raw_server(answers(b"")) as server:
+        config = endpoints(server.url.replace("http", "https"), limits=Limits(connect_seconds=0.05))
+        async with sending(config) as (sender, _):
+            result = await Client(sender).chat("s0", CHAT, seconds=5)
+    assert isinstance(result, Fault)
+    assert (result.code, result.seen) == ("F203", False)
+
+
+async def test_busy_is_sent_again_after_what_the_server_asks_for_and_counted() -> None:
+    play = in_turn(answers(b"", "429 Too Many Requests", "Retry-After: 7"), answers(b"", "503 Busy"), answers(chat_answer("yes")))
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
+        result = await Client(sender).chat("s0", CHAT, seconds=60)
+    assert isinstance(result, Completion)
+    assert (result.usage.resends, result.usage.calls, len(server.visits)) == (2, 1, 3)
+    assert clock.slept[0] == 7
+    assert clock.slept[1] < 1
+
+
+@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"])
+async def test_a_date_after_which_to_ask_again_is_obeyed(form: str) -> None:
+    after = time.strftime(form, time.gmtime(time.time() + 20))
+    play = in_turn(answers(b"", "503 Busy", f"Retry-After: {after}"), answers(chat_answer("yes")))
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
+        result = await Client(sender).chat("s0", CHAT, seconds=60)
+    assert isinstance(result, Completion)
+    assert 10 < clock.slept[0] <= 20
+
+
+@pytest.mark.parametrize("after", ["0", "-1"])
+async def test_a_server_that_asks_for_no_pause_is_not_asked_without_one(after: str) -> None:
+    busy = answers(b"", "429 Too Many Requests", f"Retry-After: {after}")
+    async with raw_server(busy) as server, sending(endpoints(server.url)) as (sender, clock):
+        async with asyncio.timeout(60):
+            result = await Client(sender).chat("s0", CHAT, seconds=20)
+    assert isinstance(result, Fault)
+    assert result.code == "F204"
+    assert 5 < sum(clock.slept) < 20
+    assert len(server.visits) < 12
+
+
+@pytest.mark.parametrize("after", ["100000", "99999999999999999999999", "Fri, 31 Dec 2199 23:59:59 GMT"])
+async def test_an_absurd_retry_after_is_not_obeyed(after: str) -> None:
+    async with (
+        raw_server(answers(b"", "429 Too Many Requests", f"Retry-After: {after}")) as server,
+        sending(endpoints(server.url)) as (sender, clock),
+    ):
+        result = await Client(sender).chat("s0", CHAT, seconds=600)
+    assert isinstance(result, Fault)
+    assert (result.code, clock.slept, len(server.visits)) == ("F204", [], 1)
+
+
+@pytest.mark.parametrize("after", ["soon", "-5", "7.5", "\N{SUPERSCRIPT TWO}", "Fri, 99 Foo", "Sun Nov  6 08:49:37 1994"])
+async def test_a_retry_after_that_says_nothing_is_passed_over(after: str) -> None:
+    play = in_turn(answers(b"", "429 Too Many Requests", f"Retry-After: {after}"), answers(chat_answer("yes")))
+    async with raw_server(play) as server:
+        assert isinstance(await chat(server), Completion)
+
+
+async def test_resends_end_with_the_deadline() -> None:
+    async with raw_server(answers(b"", "503 Busy")) as server, sending(endpoints(server.url)) as (sender, clock):
+        result = await Client(sender).chat("s0", CHAT, seconds=20)
+    assert isinstance(result, Fault)
+    assert result.code == "F204"
+    assert sum(clock.slept) < 20
+    assert f"sent {len(server.visits)} times" in result.reason
+
+
+async def test_an_answer_that_does_not_come_ends_at_the_deadline() -> None:
+    async with raw_server(lambda visit: visit.gone()) as server, sending(endpoints(server.url)) as (sender, _):
+        result = await Client(sender).chat("s0", CHAT, seconds=0.05)
+    assert isinstance(result, Fault)
+    assert (result.code, result.retryable) == ("F205", True)
+
+
+async def test_a_stream_that_falls_silent_is_given_up() -> None:
+    async def stall(visit: Visit) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ")
+        await visit.gone()
+
+    limits = Limits(silence_seconds=0.05)
+    async with raw_server(stall) as server, sending(endpoints(server.url, limits=limits)) as (sender, _):
+        result = await Client(sender).chat("s0", STREAMED, seconds=30)
+    assert isinstance(result, Fault)
+    assert result.code == "F205"
+
+
+async def test_a_stream_gives_its_texts_as_they_come() -> None:
+    rows = [{"model": "m", "choices": [{"delta": {"content": text}}]} for text in ("a", "b")]
+    rows.append({"model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
+    lines = [b"data: " + json.dumps(row).encode() + b"\n\n" for row in rows]
+    texts: list[str] = []
+    arrived = asyncio.Event()
+
+    async def play(visit: Visit) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", lines[0])
+        await arrived.wait()
+        await visit.say(*lines[1:], b"data: [DONE]\n\n")
+        visit.writer.close()
+
+    def on_text(text: str) -> None:
+        texts.append(text)
+        arrived.set()
+
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
+        result = await Client(sender).chat("s0", STREAMED, seconds=5, on_text=on_text)
+    assert isinstance(result, Completion)
+    assert (texts, result.text) == (["a", "b"], "ab")
+
+
+async def test_a_stream_ends_with_its_done_where_a_proxy_keeps_the_connection_open() -> None:
+    row = {"model": "m", "choices": [{"delta": {"content": "whole"}, "finish_reason": "stop"}]}
+
+    async def play(visit: Visit) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ", json.dumps(row).encode(), b"\n\ndata: [DONE]\n\n")
+        await visit.gone()
+
+    async with raw_server(play) as server:
+        result = await chat(server, STREAMED)
+    assert isinstance(result, Completion)
+    assert result.text == "whole"
+
+
+ENDED = {"model": "m", "choices": [{"delta": {"content": "whole"}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize("more", [b"", b": ping\n\n", b'data: {"model": "m", "usage": {"prompt_tok'])
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_stream_whose_model_has_ended_is_whole_without_done(more: bytes, closes: bool) -> None:
+    async def play(visit: Visit) -> None:
+        said = b"data: " + json.dumps(ENDED).encode() + b"\n\n" + more
+        await visit.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(said), said))
+        if closes:
+            visit.writer.transport.abort()
+        else:
+            await visit.gone()
+
+    async with raw_server(play) as server:
+        result = await chat(server, STREAMED, limits=Limits(silence_seconds=0.1))
+    assert isinstance(result, Completion)
+    assert (result.text, result.counted) == ("whole", False)
+
+
+async def test_a_server_that_fails_after_its_model_has_ended_has_failed() -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ", json.dumps(ENDED).encode(), b'\n\ndata: {"error": "no"}\n\n')
+        await visit.gone()
+
+    async with raw_server(play) as server:
+        result = await chat(server, STREAMED)
+    assert isinstance(result, Fault)
+    assert result.code == "F208"
+
+
+async def test_a_huge_line_ends_the_stream_before_it_is_whole() -> None:
+    async def play(visit: Visit) -> None:
+        await visit.say(b"HTTP/1.1 200 OK\r\n\r\ndata: ", *[b"x" * 100_000] * 100)
+
+    async with raw_server(play) as server:
+        result = await chat(server, STREAMED)
+    assert isinstance(result, Fault)
+    assert result.code == "F210"
+    assert len(result.received) < 3 << 20
+
+
+async def test_cancelling_closes_the_connection_so_that_the_server_can_stop() -> None:
+    came, closed = asyncio.Event(), asyncio.Event()
+
+    async def play(visit: Visit) -> None:
+        came.set()
+        await visit.gone()
+        closed.set()
+
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
+        task = asyncio.create_task(Client(sender).chat("s0", CHAT, seconds=60))
+        await came.wait()
+        task.cancel()
+        await asyncio.wait_for(closed.wait(), 60)
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        assert sender.lines["s0"].load == 0
+
+
+@pytest.mark.parametrize(
+    ("label", "ceiling", "goes"), [("restricted", "internal", False), ("internal", "public", False), ("internal", "internal", True)]
+)
+async def test_data_goes_nowhere_beyond_its_label(label: Any, ceiling: str, goes: bool) -> None:
+    async with raw_server(answers(chat_answer("yes"))) as server, sending(endpoints(server.url, label=ceiling)) as (sender, _):
+        client = Client(sender)
+        results: list[Any] = [await client.chat("s0", CHAT, label=label), await client.count("s0", CHAT.messages, label=label)]
+    if goes:
+        assert len(server.visits) == 2
+    else:
+        assert [result.code for result in results if isinstance(result, Fault)] == ["F202"] * 2
+        assert server.visits == [], "asserted on the server's side: nobody came"
+
+
+async def test_the_key_is_read_when_it_is_sent_and_appears_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "canary-1234")
+    async with raw_server(answers(b"canary?", "400 Bad Request")) as server:
+        result = await chat(server, api_key="env:SOME_KEY")
+    assert "Authorization: Bearer canary-1234" in server.visits[0].head
+    assert "canary-1234" not in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path", "asked"),
+    [
+        ("openai", "", "/v1/chat/completions"),
+        ("openai", "/v1", "/v1/chat/completions"),
+        ("openai", "/openai/v1", "/openai/v1/chat/completions"),
+        ("openai", "/api/v3", "/api/v3/chat/completions"),
+        ("openai", "/v1beta/openai/", "/v1beta/openai/chat/completions"),
+        ("vllm", "/proxy", "/proxy/v1/chat/completions"),
+        ("ollama", "/proxy/", "/proxy/v1/chat/completions"),
+        ("llamacpp", "/proxy/v1", "/proxy/v1/chat/completions"),
+    ],
+)
+async def test_an_address_with_a_path_of_its_own_is_used_as_it_is_written(dialect: Any, path: str, asked: str) -> None:
+    async with raw_server(answers(chat_answer("yes"))) as server:
+        far = Endpoint(endpoint=server.url + path, model="m", label="restricted", dialect=dialect)
+        config = endpoints(server.url).model_copy(update={"servers": {"s0": far}})
+        async with sending(config) as (sender, _):
+            result = await Client(sender).chat("s0", CHAT, seconds=30)
+    assert isinstance(result, Completion)
+    assert server.visits[0].head.startswith(f"POST {asked} HTTP/1.1")
+
+
+@pytest.mark.parametrize(("path", "told"), [("/proxy", True), ("", False)])
+async def test_who_is_not_found_under_a_path_of_its_own_is_told_of_the_other_one(path: str, told: bool) -> None:
+    async with raw_server(answers(b"", "404 Not Found")) as server:
+        far = Endpoint(endpoint=server.url + path, model="m", label="restricted")
+        async with sending(endpoints(server.url).model_copy(update={"servers": {"s0": far}})) as (sender, _):
+            result = await Client(sender).chat("s0", CHAT, seconds=30)
+    assert isinstance(result, Fault)
+    assert (result.code, f"write {server.url}/proxy/v1 under" in result.hint) == ("F212", told)
+
+
+async def test_a_key_that_is_not_there_sends_nothing() -> None:
+    async with raw_server(answers(b"")) as server:
+        result = await chat(server, api_key="env:NOT_SET_ANYWHERE")
+    assert isinstance(result, Fault)
+    assert (result.code, server.visits) == ("F105", [])
+
+
+async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with raw_server(answers(chat_answer("yes"))) as server:
+        assert isinstance(await chat(server), Completion)
+
+
+async def test_a_failing_server_is_left_alone_and_asked_again_later() -> None:
+    play = in_turn(*[answers(b"", "500 Oops")] * 5, answers(chat_answer("yes")))
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
+        for _ in range(5):
+            await Client(sender).chat("s0", CHAT, seconds=60)
+        assert sender.lines["s0"].breaker.state == "open"
+        result = await Client(sender).chat("s0", CHAT, seconds=60)
+    assert isinstance(result, Completion)
+    assert clock.slept == [1.0], "it waited until the server might answer again"
+
+
+async def test_a_burst_of_failures_leaves_a_server_alone_for_a_second_only() -> None:
+    visits = 0
+    together = asyncio.Event()
+
+    async def play(visit: Visit) -> None:
+        nonlocal visits
+        visits += 1
+        if visits > 16:
+            await visit.answer(chat_answer("yes"))
+            return
+        if visits == 16:
+            together.set()
+        await together.wait()
+        visit.writer.transport.abort()
+
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, clock):
+        await asyncio.gather(*(Client(sender).chat("s0", CHAT, seconds=20) for _ in range(16)))
+        assert sender.lines["s0"].breaker.state == "open"
+        result = await Client(sender).chat("s0", CHAT, seconds=20)
+    assert isinstance(result, Completion)
+    assert clock.slept == [1.0]
+
+
+@pytest.mark.parametrize(("hurried", "state"), [(connection.HURRIED, "closed"), (-math.inf, "open")])
+async def test_who_has_no_time_says_nothing_of_a_server_and_who_waited_in_vain_does(
+    monkeypatch: pytest.MonkeyPatch, hurried: float, state: str
+) -> None:
+    monkeypatch.setattr(connection, "HURRIED", hurried)
+    async with raw_server(lambda visit: visit.gone()) as server, sending(endpoints(server.url)) as (sender, _):
+        await asyncio.gather(*(Client(sender).chat("s0", CHAT, seconds=0.05) for _ in range(12)))
+        assert sender.lines["s0"].breaker.state == state
+
+
+async def test_a_probe_that_ends_in_an_error_of_our_own_does_not_keep_others_from_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = in_turn(*[answers(b"", "500 Oops")] * 5, answers(chat_answer("yes")))
+    async with raw_server(play) as server, sending(endpoints(server.url)) as (sender, _):
+        for _ in range(5):
+            await Client(sender).chat("s0", CHAT, seconds=60)
+        with monkeypatch.context() as patched:
+            patched.setattr(sender._wire, "exchange", None)
+            with pytest.raises(TypeError):
+                await Client(sender).chat("s0", CHAT, seconds=60)
+        assert isinstance(await Client(sender).chat("s0", CHAT, seconds=60), Completion)
+
+
+async def test_no_more_requests_than_the_limit_are_on_the_way() -> None:
+    inside = most = 0
+
+    async def play(visit: Visit) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.005)
+        inside -= 1
+        await visit.answer(chat_answer("yes"))
+
+    async with raw_server(play) as server, sending(endpoints(server.url, limits=Limits(in_flight=3))) as (sender, _):
+        results = await asyncio.gather(*(Client(sender).chat("s0", CHAT, seconds=30) for _ in range(12)))
+    assert all(isinstance(result, Completion) for result in results)
+    assert most == 3
+
+
+async def test_an_unknown_server_is_a_fault() -> None:
+    from orchestra.fleet.http.client import Request
+
+    async with sending(endpoints("http://127.0.0.1:1")) as (sender, _):
+        sent = await sender.send("nobody", Request("/health"))
+    assert isinstance(sent.result, Fault)
+    assert sent.result.code == "F201"
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b""])
+async def test_pings_behind_a_stream_that_is_over_put_nothing_off(end: bytes) -> None:
+    said = {"id": "x", "model": "m", "choices": [{"index": 0, "finish_reason": "stop", "delta": {"content": "yes"}}]}
+
+    async def pings(visit: Visit) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: "
+        await visit.say(head + json.dumps(said).encode() + b"\n\n" + end)
+        for _ in range(1200):
+            await asyncio.sleep(0.05)
+            await visit.say(b": ping\n\n")
+            sent.append(1)
+
+    sent: list[int] = []
+    async with raw_server(pings) as server, sending(endpoints(server.url)) as (sender, _):
+        found = await Client(sender).chat("s0", STREAMED, seconds=59)
+        assert isinstance(found, Completion)
+        assert found.text == "yes"
+        assert len(sent) < 600, "half of what the server would send"

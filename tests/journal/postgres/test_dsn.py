@@ -1,0 +1,48 @@
+"""The address of a journal's database: the schema that it names, and what errors show of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.journal.errors import JournalError
+from orchestra.journal.postgres.dsn import apart, place
+from orchestra.journal.postgres.journal import PostgresJournal
+from orchestra.testing.conformance.stories import begun, write
+from tests.journal.postgres.test_journal import sql
+from tests.journal.postgres_server import PostgresServer
+
+
+@pytest.mark.parametrize(
+    ("dsn", "told", "schema"),
+    [
+        ("postgresql://h/d", "postgresql://h/d", "orchestra"),
+        ("postgresql://h/d?schema=billing", "postgresql://h/d", "billing"),
+        ("postgresql://h/d?sslmode=require&schema=a%20b&x=1", "postgresql://h/d?sslmode=require&x=1", "a b"),
+        ("postgresql://h/d?schema=", "postgresql://h/d", "orchestra"),
+        ("postgresql://h/d?search_schema=x", "postgresql://h/d?search_schema=x", "orchestra"),
+    ],
+)
+def test_the_schema_of_an_address_is_ours_and_the_rest_is_the_servers(dsn: str, told: str, schema: str) -> None:
+    assert apart(dsn) == (told, schema)
+
+
+async def test_an_address_names_the_schema(postgres: PostgresServer, schema: str) -> None:
+    async with PostgresJournal.open(f"{postgres.dsn}&schema={schema}") as journal:
+        await write(journal, "r1", [begun("r1")])
+    assert await sql(postgres, f"SELECT run FROM {schema}.runs") == [("r1",)]
+
+
+async def test_a_role_that_may_not_make_the_schema_is_told_what_to_grant(postgres: PostgresServer, schema: str) -> None:
+    await sql(postgres, f"CREATE ROLE {schema} LOGIN")
+    mine = postgres.dsn.replace("orchestra@", f"{schema}@")
+    with pytest.raises(JournalError, match="J011") as caught:
+        async with PostgresJournal.open(mine, schema=schema):
+            pass
+    statement = caught.value.hint.split(": ")[1].split(";")[0]
+    await sql(postgres, statement)
+    async with PostgresJournal.open(mine, schema=schema) as journal:
+        await write(journal, "r1", [begun("r1")])
+
+
+def test_a_place_has_no_password() -> None:
+    assert place("postgresql://ann:secret@db.example:5433/runs?sslmode=require") == "postgresql://db.example:5433/runs"

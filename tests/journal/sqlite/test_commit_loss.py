@@ -1,0 +1,367 @@
+"""Commits that were durable and are missing: found at the opening, accepted by a command, and no `once` call is made again unasked."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.journal.errors import JournalError
+from orchestra.journal.sqlite import commit_mark as marks
+from orchestra.journal.sqlite.commit_loss import Loss, accept_loss, find_loss
+from orchestra.journal.sqlite.commit_mark import Mark, Noted, mark_of, read_mark
+from orchestra.journal.sqlite.database import counted
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.journal.sqlite.readonly import FrozenJournal
+from orchestra.journal.sqlite.wal import Log, is_used, log_of
+from orchestra.testing.conformance.stories import code_of, ended, write
+from tests.journal.files import holder
+from tests.journal.lost import check_all, cut_checkpoint
+from tests.journal.stories import begun, middle, whole
+from tests.sizes import sample_size
+
+ONE = bytes(range(16))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "here" / "journal.db"
+
+
+def content(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+def replace(file: Path, data: bytes | None) -> None:
+    """Puts bytes in the file's place; None for no file."""
+    if data is None:
+        file.unlink()
+    else:
+        file.write_bytes(data)
+
+
+async def opening(file: Path) -> str | None:
+    """The code with which a journal does not open."""
+    try:
+        async with SqliteJournal.open(file, busy=0.05):
+            return None
+    except JournalError as error:
+        return error.code if error.hint else "no hint"
+
+
+async def fill(file: Path, runs: int) -> None:
+    """A journal with runs that are under way, which another process will not have in hand."""
+    async with SqliteJournal.open(file) as journal:
+        for number in range(runs):
+            await write(journal, f"r{number}", [begun(f"r{number}"), *middle(2, 3)])
+
+
+async def copied(file: Path, target: Path) -> Path:
+    """The files of a journal that is open, as after the end of its process; its log holds the last runs."""
+    async with SqliteJournal.open(file) as journal:
+        await write(journal, "last", whole("last"))
+        await write(journal, "more", [begun("more"), *middle(2, 600)])
+        shutil.copytree(file.parent, target, ignore=shutil.ignore_patterns("*-writers"))
+    return target / file.name
+
+
+async def test_damage_after_a_kill_is_reported_or_harmless() -> None:
+    told = await check_all(18)
+    assert not told.wrong
+    assert told.reported["J025"] > 4
+    assert told.reported["after accepting: J026"]
+
+
+@pytest.mark.slow
+async def test_each_of_many_damages_after_a_kill_is_reported_or_harmless() -> None:
+    number = sample_size(2_000, 10)
+    told = await check_all(number)
+    assert not told.wrong
+    assert told.harmless > number // 20
+    assert told.reported["J025"] > number // 5
+
+
+# The mark
+
+
+@given(st.integers(0, 1 << 40), st.permutations(range(40)))
+def test_a_commit_that_is_noted_late_hides_no_later_one(tmp_path_factory: pytest.TempPathFactory, first: int, order: list[int]) -> None:
+    path = tmp_path_factory.mktemp("mark") / "mark"
+    with closing(Mark(path)) as one, closing(Mark(path)) as two:
+        for place, number in enumerate(order):
+            (one, two)[place % 2].note(ONE, first + number)
+    assert read_mark(path) == Noted(ONE, first + 39, checkpoint=False)
+
+
+@given(st.integers(0, 8 * marks.SIZE - 1))
+def test_a_flipped_bit_of_the_mark_claims_no_commit_that_was_not_there(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
+    path = tmp_path_factory.mktemp("mark") / "mark"
+    with closing(Mark(path)) as mark:
+        for number in range(1, 70):
+            mark.note(ONE, number)
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+    noted = read_mark(path)
+    assert noted is not None
+    assert noted.number in (68, 69)
+    assert noted.journal == ONE
+
+
+@pytest.mark.parametrize(("synced", "claimed"), [(True, 7), (False, None)])
+def test_a_commit_without_fsync_counts_until_the_next_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool, claimed: int | None
+) -> None:
+    path, boot = tmp_path / "mark", tmp_path / "boot"
+    monkeypatch.setattr(marks, "_BOOT", boot)
+    boot.write_text("00000000-0000-0000-0000-000000000001")
+    with closing(Mark(path, synced=synced)) as mark:
+        mark.note(ONE, 7)
+    assert read_mark(path) == Noted(ONE, 7, checkpoint=False)
+    boot.write_text("00000000-0000-0000-0000-000000000002")
+    noted = read_mark(path)
+    assert (noted.number if noted else None) == claimed
+
+
+def test_without_an_id_of_the_boot_a_commit_without_fsync_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks, "_BOOT", tmp_path / "none")
+    with closing(Mark(tmp_path / "mark", synced=False)) as mark:
+        mark.note(ONE, 7)
+    assert read_mark(tmp_path / "mark") is None
+
+
+async def test_the_mark_is_there_before_durable_returns(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        for seq in range(1, 70):
+            await write(journal, "r", [begun("r")] if seq == 1 else middle(seq, 1))
+            noted = read_mark(mark_of(file))
+            assert noted is not None
+            assert noted.number == seq
+
+
+class FailingCommit:
+    """A connection whose commits fail."""
+
+    def __init__(self, sql: sqlite3.Connection) -> None:
+        self._sql = sql
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sql, name)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        """Raises at a commit."""
+        if statement == "COMMIT":
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._sql.execute(statement, *values)
+
+
+async def test_a_commit_that_fails_is_not_noted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SqliteJournal.open(file) as journal:
+        await write(journal, "r", [begun("r")])
+        before, store = read_mark(mark_of(file)), journal._stores.writing
+        monkeypatch.setattr(store, "sql", FailingCommit(store.sql))
+        journal.append("r", middle(2, 1))
+        assert await code_of(journal.durable("r", 2)) == "J019"
+        assert read_mark(mark_of(file)) == before
+        monkeypatch.undo()
+        with suppress(JournalError):
+            await journal.close()
+    assert find_loss(file, 1.0) is None
+
+
+# Openings
+
+
+async def test_a_process_that_ends_in_any_way_leaves_no_loss(file: Path) -> None:
+    for number in range(3):
+        with holder(file, f"r{number}") as other:
+            assert other.ask() == "1"
+            assert await opening(file) is None
+        assert await opening(file) is None
+
+
+async def test_a_log_that_is_gone_is_reported_and_may_be_put_back(file: Path, tmp_path: Path) -> None:
+    await fill(file, 2)
+    copy = await copied(file, tmp_path / "copy")
+    log = log_of(copy)
+    kept = log.read_bytes()
+    log.unlink()
+    before = copy.read_bytes()
+    assert await opening(copy) == "J025"
+    assert copy.read_bytes() == before
+    log.write_bytes(kept)
+    assert await opening(copy) is None
+
+
+async def test_a_damaged_log_is_left_as_it_is(file: Path, tmp_path: Path) -> None:
+    copy = await copied(file, tmp_path / "copy")
+    data = bytearray(log_of(copy).read_bytes())
+    data[len(data) // 2] ^= 1
+    log_of(copy).write_bytes(data)
+    assert await opening(copy) == "J025"
+    assert log_of(copy).read_bytes() == data
+
+
+@pytest.mark.parametrize("what", ["gone", "empty", "older", "another"])
+async def test_a_database_that_was_replaced_is_reported(file: Path, tmp_path: Path, what: str) -> None:
+    await fill(file, 1)
+    older = content(file)
+    await fill_more(file)
+    match what:
+        case "gone":
+            replace(file, None)
+        case "empty":
+            replace(file, b"")
+        case "older":
+            replace(file, older)
+        case _:
+            await fill(tmp_path / "another.db", 9)
+            replace(file, content(tmp_path / "another.db"))
+    assert await opening(file) == "J025"
+    assert accept_loss(file) is not None
+    assert await opening(file) is None
+
+
+async def fill_more(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        await write(journal, "later", whole("later"))
+
+
+async def test_a_journal_that_is_moved_away_with_its_mark_begins_anew(file: Path, tmp_path: Path) -> None:
+    await fill(file, 1)
+    (tmp_path / "old").mkdir()
+    for part in file.parent.glob("journal.db*"):
+        part.rename(tmp_path / "old" / part.name)
+    assert await opening(file) is None
+
+
+async def test_a_file_of_before_the_counter_gets_one(file: Path) -> None:
+    await fill(file, 1)
+    mark_of(file).unlink()
+    with closing(sqlite3.connect(file)) as sql:
+        sql.execute("DROP TABLE commits")
+        sql.commit()
+    await fill_more(file)
+    assert read_mark(mark_of(file)) is not None
+    assert find_loss(file, 1.0) is None
+
+
+async def test_a_changed_counter_is_damage(file: Path) -> None:
+    await fill(file, 1)
+    with closing(sqlite3.connect(file)) as sql:
+        sql.execute("UPDATE commits SET number = number + 1")
+        sql.commit()
+    assert await opening(file) == "J013"
+
+
+async def test_a_folder_that_is_only_read_reports_the_loss_too(file: Path, tmp_path: Path) -> None:
+    await fill(file, 1)
+    older = content(file)
+    await fill_more(file)
+    replace(file, older)
+    with pytest.raises(JournalError, match="commits are missing") as caught:
+        async with FrozenJournal.open(file):
+            pass
+    assert caught.value.code == "J025"
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7, 0.9])
+async def test_a_log_that_is_lost_within_a_checkpoint_is_reported(file: Path, tmp_path: Path, part: float) -> None:
+    await fill(file, 1)
+    async with SqliteJournal.open(file) as journal:  # free pages: a file that is too short is damage that SQLite finds by itself
+        await write(journal, "room", [begun("room"), *middle(2, 1500), ended(1502)])
+        await journal.delete("room")
+    await copied(file, tmp_path / "copy")
+    cut_checkpoint(tmp_path / "copy", tmp_path / "cut", part)
+    cut = tmp_path / "cut" / file.name
+    kept = log_of(cut).read_bytes()
+    assert find_loss(cut, 1.0) is None  # the log is there
+    flipped = [kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :] for place in (0, 5, 9, 14, 18, 25, 40, 50, 1000)]
+    for spoilt in (b"", kept[:40], *flipped):
+        log_of(cut).write_bytes(spoilt)
+        assert await opening(cut) in ("J025", "J013")  # SQLite itself may find such a database damaged
+    log_of(cut).write_bytes(kept)
+    assert await opening(cut) is None
+    noted = read_mark(mark_of(cut))
+    assert noted is not None
+    assert not noted.checkpoint
+
+
+async def test_the_log_is_written_back_once_it_is_long(file: Path, tmp_path: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        for number in range(40):
+            await write(journal, f"r{number}", [begun(f"r{number}"), *middle(2, 400)])
+        assert len(content(file)) > 500_000
+        assert len(content(log_of(file))) < 20_000_000
+        shutil.copytree(file.parent, tmp_path / "copy")
+    assert is_used(log_of(tmp_path / "copy" / file.name))
+    with closing(Log(log_of(tmp_path / "copy" / file.name))) as log:
+        assert log.has_frames(1)
+        assert not log.has_frames(100_000)
+    assert not is_used(tmp_path / "none")
+
+
+# Accepting a loss
+
+
+async def test_a_run_that_may_have_lost_events_goes_on_after_somebody_has_named_it(file: Path) -> None:
+    await fill(file, 2)
+    older = content(file)
+    await fill_more(file)
+    replace(file, older)
+    accepted = accept_loss(file)
+    assert accepted is not None
+    assert accepted.runs == ["r0", "r1"]
+    assert accepted.loss.commits
+    async with SqliteJournal.open(file) as journal:
+        assert {row.run: row.status for row in await journal.runs()} == {"r0": "interrupted", "r1": "interrupted"}
+        assert await code_of(journal.lease("r0")) == "J026"
+        assert await journal.confirm("r0")
+        assert not await journal.confirm("r0")
+        assert await journal.lease("r0") == 2
+        assert await code_of(journal.lease("r1")) == "J026"
+        assert await code_of(journal.confirm("none")) == "J023"
+        await write(journal, "r0", middle(5, 1))
+        assert len(await journal.read("r0")) == 5
+    async with SqliteJournal.open(file) as journal:
+        assert await code_of(journal.lease("r1")) == "J026"
+
+
+async def test_a_loss_is_accepted_while_nobody_has_the_journal_open(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        await write(journal, "r", [begun("r")])
+        noted = read_mark(mark_of(file))
+        assert noted is not None
+        with closing(Mark(mark_of(file))) as mark:
+            mark.note(noted.journal, noted.number + 5)
+        assert find_loss(file, 1.0) == Loss(f"5 of {noted.number + 5} commits are missing", 5)
+        with pytest.raises(JournalError, match="another process") as caught:
+            accept_loss(file)
+        assert caught.value.code == "J027"
+    assert accept_loss(file) is not None
+    assert accept_loss(file) is None
+
+
+async def test_the_log_is_kept_when_its_loss_is_accepted(file: Path, tmp_path: Path) -> None:
+    await fill(file, 1)
+    copy = await copied(file, tmp_path / "copy")
+    data = bytearray(log_of(copy).read_bytes())
+    data[-2000] ^= 1
+    log_of(copy).write_bytes(data)
+    accepted = accept_loss(copy)
+    assert accepted is not None
+    assert accepted.log is not None
+    assert accepted.log.read_bytes() == data
+    assert accepted.log.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(copy)) as sql:
+        found, noted = counted(sql), read_mark(mark_of(copy))
+    assert noted == Noted(found.journal, found.number, checkpoint=False)

@@ -1,0 +1,385 @@
+"""The journal in a file: what outlives it, who may share it, and what its faults look like."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sqlite3
+import stat
+import threading
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+import pytest
+
+from orchestra.core.events import AttemptFinished, Event, NodeFinished, encode
+from orchestra.core.outcomes import Value
+from orchestra.journal.errors import JournalError, from_sqlite
+from orchestra.journal.sqlite.database import Durability
+from orchestra.journal.sqlite.journal import SqliteJournal
+from orchestra.journal.sqlite.liveness import Presence
+from orchestra.journal.sqlite.reader import Reading
+from orchestra.journal.sqlite.store import Batch, Store
+from tests.journal.files import sql
+from tests.journal.stories import begun, middle, whole
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "journal.db"
+
+
+async def write(file: Path, *runs: str, durability: Durability = "group") -> None:
+    async with SqliteJournal.open(file, durability=durability) as journal:
+        for run in runs:
+            journal.append(run, whole(run))
+        await asyncio.gather(*(journal.durable(run, 5) for run in runs))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def take_away(file: Path, how: str) -> None:
+    if how == "replace":
+        shutil.copy(file, file.with_suffix(".copy"))
+        os.replace(file.with_suffix(".copy"), file)
+    else:
+        file.unlink()
+
+
+@pytest.mark.parametrize("durability", ["strict", "group", "off"])
+async def test_events_and_blobs_outlive_the_journal(file: Path, durability: Durability) -> None:
+    async with SqliteJournal.open(file, durability=durability) as journal:
+        name = journal.put(b"prompt")
+        journal.append("r1", whole("r1"))
+    async with SqliteJournal.open(file) as journal:
+        assert await journal.read("r1") == list(whole("r1"))
+        assert await journal.blob(name) == b"prompt"
+
+
+async def test_durable_means_on_disk(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        name = journal.put(b"prompt")
+        journal.append("r1", [begun("r1")])
+        await journal.durable("r1", 1)
+        assert sql(file, "SELECT count(*) FROM events", "SELECT digest FROM blobs") == [(1,), (name,)]
+
+
+async def test_a_blob_that_is_already_on_disk_may_be_put_again(file: Path) -> None:
+    for run in ("r1", "r2"):
+        async with SqliteJournal.open(file) as journal:
+            names = [journal.put(b"prompt"), journal.put(run.encode())]
+            journal.append(run, [begun(run)])
+            await journal.durable(run, 1)
+            assert [await journal.blob(name) for name in names] == [b"prompt", run.encode()]
+    assert sql(file, "SELECT count(*) FROM blobs") == [(3,)]
+
+
+async def test_nothing_remains_after_close(file: Path) -> None:
+    def held() -> tuple[set[str], int]:
+        return {thread.name for thread in threading.enumerate()}, len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+    before = held()
+    await write(file, "r1")
+    assert held() == before
+    assert sorted(os.listdir(file.parent)) == [file.name, file.name + "-mark", file.name + "-writers"]
+
+
+async def test_a_large_value_comes_back_equal(file: Path) -> None:
+    event = NodeFinished(seq=2, at=1.0, node="a", outcome=Value(value={"text": "ä" * 100_000, "none": None, "deep": [[1.5, True]]}))
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1"), event])
+        assert (await journal.read("r1"))[1] == event
+
+
+async def test_files_are_for_their_owner_only(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        await journal.durable("r1", 1)
+        modes = {path.name: mode(path) for path in [file.parent, *file.parent.iterdir()]}
+    files = {file.name + part: 0o600 for part in ("", "-wal", "-shm", "-mark")}
+    assert modes == {"state": 0o700, file.name + "-writers": 0o700, **files}
+
+
+async def test_a_file_that_others_could_read_is_closed_to_them(file: Path) -> None:
+    await write(file, "r1")
+    os.chmod(file, 0o644)
+    await write(file, "r2")
+    assert mode(file) == 0o600
+
+
+async def test_the_chain_binds_each_event_to_all_before_it(file: Path) -> None:
+    await write(file, "r1")
+    expected, link = [], b"r1"
+    for event in whole("r1"):
+        link = hashlib.sha256(link + encode(event)).digest()
+        expected.append((link,))
+    assert sql(file, "SELECT chain FROM events WHERE run = 'r1' ORDER BY seq") == expected
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        ("UPDATE events SET body = replace(CAST(body AS TEXT), 'reader', 'writer') WHERE seq = 2", "event 2"),
+        ("DELETE FROM events WHERE seq = 3", "event 3"),
+        ("DELETE FROM events WHERE seq = 5", "event 5"),
+        ("UPDATE events SET seq = 9 WHERE seq = 5", "event 5"),
+        ("DELETE FROM events WHERE run = 'r1'", "event 1"),
+        ("DELETE FROM runs WHERE run = 'r1'", "end at 0"),
+    ],
+)
+async def test_a_log_that_was_tampered_with_is_refused_and_other_runs_are_read(file: Path, damage: str, place: str) -> None:
+    await write(file, "r1", "r2")
+    sql(file, damage.replace("WHERE seq", "WHERE run = 'r1' AND seq"))
+    async with SqliteJournal.open(file) as journal:
+        with pytest.raises(JournalError, match=place) as caught:
+            await journal.read("r1")
+        assert caught.value.code == "J013"
+        assert await journal.read("r2") == list(whole("r2"))
+
+
+@pytest.mark.parametrize(("after", "code"), [(4, "J013"), (6, "J013"), (9, "J013"), (10, "")])
+async def test_an_event_beyond_the_end_of_its_log_is_damage_from_wherever_it_is_read(file: Path, after: int, code: str) -> None:
+    await write(file, "r1")
+    sql(file, "UPDATE events SET seq = 9 WHERE seq = 5")
+    async with SqliteJournal.open(file) as journal:
+        with pytest.raises(JournalError, match=code) if code else nullcontext():
+            assert await journal.read("r1", after) == []
+
+
+async def test_a_tampered_blob_is_refused(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        name = journal.put(b"what was said")
+    sql(file, "UPDATE blobs SET data = x'00'")
+    async with SqliteJournal.open(file) as journal:
+        with pytest.raises(JournalError) as caught:
+            await journal.blob(name)
+    assert caught.value.code == "J013"
+
+
+async def test_an_event_of_an_unknown_kind_is_refused_not_skipped(file: Path) -> None:
+    await write(file, "r1")
+    body = b'{"type":"teleported","seq":1,"at":1.0}'
+    chain = hashlib.sha256(b"r9" + body).digest()
+    sql(
+        file,
+        f"INSERT INTO events VALUES ('r9', 1, x'{body.hex()}', x'{chain.hex()}', '')",
+        f"INSERT INTO runs SELECT 'r9', workflow, status, started, finished, nodes, usage, 1, x'{chain.hex()}', writer, 1, NULL FROM runs",
+    )
+    async with SqliteJournal.open(file) as journal:
+        with pytest.raises(JournalError) as caught:
+            await journal.read("r9")
+    assert caught.value.code == "J021"
+
+
+# Several who write
+
+
+async def test_journals_of_one_file_write_side_by_side(file: Path) -> None:
+    async with SqliteJournal.open(file) as one, SqliteJournal.open(file) as two:
+        for seq in range(50):
+            for journal, run in ((one, "r1"), (two, "r2")):
+                journal.append(run, [begun(run)] if seq == 0 else middle(seq + 1, 1))
+                await journal.durable(run, seq + 1)
+        assert len(await one.read("r2")) == len(await two.read("r1")) == 50
+
+
+async def test_a_run_goes_on_where_another_journal_left_it(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", whole("r1")[:3])
+    async with SqliteJournal.open(file) as journal:
+        assert await journal.lease("r1") == 2
+        journal.append("r1", whole("r1")[3:])
+        assert await journal.read("r1") == list(whole("r1"))
+        assert [(summary.status, summary.nodes) for summary in await journal.runs()] == [("done", 1)]
+
+
+async def test_a_run_whose_writer_is_gone_is_interrupted(file: Path) -> None:
+    async with SqliteJournal.open(file) as watching:
+        async with SqliteJournal.open(file) as journal:
+            journal.append("r1", whole("r1")[:3])
+            journal.append("r2", whole("r2"))
+            await asyncio.gather(journal.durable("r1", 3), journal.durable("r2", 5))
+            assert {summary.run: summary.status for summary in await watching.runs()} == {"r1": "running", "r2": "done"}
+        assert {summary.run: summary.status for summary in await watching.runs()} == {"r1": "interrupted", "r2": "done"}
+        assert list((file.parent / "journal.db-writers").iterdir()) != []
+    assert list((file.parent / "journal.db-writers").iterdir()) == []
+
+
+# Faults
+
+
+def many(first: int, count: int) -> Sequence[Event]:
+    return [NodeFinished(seq=seq, at=1.0, node="n", outcome=Value(value="x" * 1000)) for seq in range(first, first + count)]
+
+
+async def test_a_full_disk_reaches_all_who_wait_and_ends_appending(file: Path) -> None:
+    async with SqliteJournal.open(file, max_bytes=200_000) as journal:
+        journal.append("r0", [begun("r0")])
+        await journal.durable("r0", 1)
+        for run in ("r1", "r2"):
+            journal.append(run, [begun(run), *many(2, 300)])
+        told = await asyncio.wait_for(
+            asyncio.gather(*(journal.durable(run, 301) for run in ("r1", "r2", "r1")), return_exceptions=True), 60
+        )
+        assert [getattr(error, "code", error) for error in told] == ["J010"] * 3
+        assert "df -h" in str(told[0])
+        with pytest.raises(JournalError) as caught:
+            journal.append("r3", [begun("r3")])
+        assert caught.value.code == "J010"
+        assert await journal.read("r0") == [begun("r0")]
+        assert await journal.read("r1") == []
+
+
+async def test_a_fault_that_nobody_saw_is_raised_by_close(file: Path) -> None:
+    with pytest.raises(JournalError) as caught:
+        async with SqliteJournal.open(file, max_bytes=100_000) as journal:
+            journal.append("r1", [begun("r1"), *many(2, 300)])
+    assert caught.value.code == "J010"
+
+
+async def fill_and_fail(file: Path) -> None:
+    async with SqliteJournal.open(file, max_bytes=100_000) as journal:
+        journal.append("r1", [begun("r1"), *many(2, 300)])
+        raise ZeroDivisionError
+
+
+async def test_close_does_not_hide_the_error_of_the_block(file: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await fill_and_fail(file)
+
+
+async def test_a_locked_file_reaches_who_waits(file: Path) -> None:
+    async with SqliteJournal.open(file, busy=0.05) as journal:
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        journal.append("r1", [begun("r1")])
+        with pytest.raises(JournalError) as caught:
+            await asyncio.wait_for(journal.durable("r1", 1), 60)
+        other.close()
+    assert caught.value.code == "J012"
+
+
+def test_a_file_that_may_only_be_read_has_its_code(file: Path) -> None:
+    file.parent.mkdir()
+    presence = Presence(file.parent / "writers")
+    with closing(Store(file, presence)) as store:
+        store.sql.execute("PRAGMA query_only = ON")
+        with pytest.raises(sqlite3.Error) as caught:
+            store.commit(Batch(memos={"m1": ("r1", b"1")}))
+        assert store.fault(caught.value).code == "J011"
+    presence.leave()
+
+
+async def test_an_id_that_no_file_can_hold_is_an_unknown_run(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        assert (await journal.read("\udcff"), await journal.letters("\udcff"), await journal.find("\udcff")) == ([], [], [])
+        with pytest.raises(JournalError) as caught:
+            journal.append("\udcff", [begun("r1")])
+    assert caught.value.code == "J023"
+
+
+@pytest.mark.parametrize("how", ["delete", "replace"])
+async def test_a_file_taken_away_reaches_who_waits(file: Path, how: str) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        await journal.durable("r1", 1)
+        take_away(file, how)
+        journal.append("r1", middle(2, 1))
+        with pytest.raises(JournalError) as caught:
+            await asyncio.wait_for(journal.durable("r1", 2), 60)
+    assert caught.value.code == "J016"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (sqlite3.SQLITE_FULL, "J010"),
+        (sqlite3.SQLITE_READONLY_ROLLBACK, "J011"),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, "J012"),
+        (sqlite3.SQLITE_CORRUPT, "J013"),
+        (sqlite3.SQLITE_IOERR_WRITE, "J014"),
+        (sqlite3.SQLITE_CANTOPEN, "J015"),
+        (sqlite3.SQLITE_MISUSE, "J019"),
+    ],
+)
+def test_each_fault_of_the_store_has_its_code_and_hint(number: int, code: str) -> None:
+    error = sqlite3.OperationalError("as SQLite says it")
+    error.sqlite_errorcode = number
+    found = from_sqlite(error, "/folder/journal.db", "/folder")
+    assert found.code == code
+    assert found.hint
+    assert "as SQLite says it" in str(found)
+
+
+async def test_a_value_that_is_no_json_is_refused_at_once_and_the_run_goes_on(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        for value in (object(), "\ud800", {(1, 2): 3}):
+            with pytest.raises(JournalError) as caught:
+                journal.append("r1", [AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value=value)])
+            assert caught.value.code == "J004"
+        journal.append("r1", middle(2, 1))
+        assert len(await journal.read("r1")) == 2
+
+
+async def test_who_stops_waiting_disturbs_nobody(file: Path) -> None:
+    async with SqliteJournal.open(file) as journal:
+        journal.append("r1", [begun("r1")])
+        waiting = [asyncio.create_task(journal.durable("r1", 1)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        await asyncio.gather(waiting[0], waiting[2])
+        assert waiting[1].cancelled()
+
+
+# What cannot be opened
+
+
+async def refused(file: Path) -> JournalError:
+    with pytest.raises(JournalError) as caught:
+        async with SqliteJournal.open(file):
+            pass
+    return caught.value
+
+
+async def test_a_journal_from_the_future_is_refused_and_left_alone(file: Path) -> None:
+    await write(file, "r1")
+    sql(file, "UPDATE schema_version SET version = 99")
+    before = content(file)
+    error = await refused(file)
+    assert (error.code, "99" in error.message) == ("J020", True)
+    assert content(file) == before
+
+
+async def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    sql(file, "CREATE TABLE theirs (x)")
+    assert (await refused(file)).code == "J018"
+    assert sql(file, "SELECT name FROM sqlite_schema", "PRAGMA journal_mode") == [("theirs",), ("delete",)]
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("these are my notes\n" * 500)
+    assert (await refused(file)).code == "J013"
+
+
+async def test_a_folder_where_a_file_should_be_is_refused(tmp_path: Path) -> None:
+    error = await refused(tmp_path)
+    assert (error.code, str(tmp_path) in error.message) == ("J015", True)
+
+
+def test_makers_of_one_new_file_do_not_get_in_each_others_way(file: Path) -> None:
+    stores = [Reading(file) for _ in range(4)]
+    for store in stores:
+        assert store.find("", 10) == []
+        store.close()

@@ -1,0 +1,74 @@
+"""What is read back from files is a value of its type, or told of with its place, whatever bytes stand there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.calibration import Calibration
+from orchestra.core.errors import InputError
+from orchestra.fleet.weights import weights
+from orchestra.learn.certification.labelled_answers import Predictions
+from orchestra.learn.data.dataset import DataSet, Row, check_vacant
+from orchestra.learn.evaluation.rows import read_test
+from orchestra.learn.promotion.promotion import LOG, Shelf
+from orchestra.schema.strict_json import NotDecodable, decoded
+
+BAD = {
+    "no JSON": b"{",
+    "of another type": b"[]",
+    "no UTF-8": b'{"id": "\xff", "format": "\xff", "at": "\xff", "licence": "\xff"}',
+    "nested too deep": b'{"id": "1", "input": {"a": ' + b"[" * 5000 + b"]" * 5000 + b'}, "at": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+}
+
+
+@pytest.fixture(params=BAD)
+def bad(request: pytest.FixtureRequest) -> bytes:
+    return BAD[request.param]
+
+
+def test_bytes_of_another_type_are_told_of_in_one_way(bad: bytes) -> None:
+    with pytest.raises(NotDecodable):
+        decoded(bad, Row)
+
+
+@pytest.mark.parametrize(("read", "code"), [(read_test, "N001"), (Predictions.read, "V006")])
+def test_a_line_that_cannot_be_read_is_shown_with_its_place(tmp_path: Path, bad: bytes, read: Callable[[Path], Any], code: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n" + bad + b"\n")
+    with pytest.raises(InputError, match="a line that is no ") as caught:
+        read(path)
+    assert caught.value.place is not None
+    assert (caught.value.code, caught.value.place.line) == (code, 2)
+
+
+def test_a_manifest_and_the_rows_of_a_data_set(tmp_path: Path, bad: bytes) -> None:
+    made = DataSet.made("d", "a", "", "CC0", [], {"train": [Row("1", {}, "x", "1")]})
+    made.write(tmp_path)
+    (tmp_path / "tune.jsonl").write_bytes(bad)
+    with pytest.raises(InputError, match="N001"):
+        DataSet.load(tmp_path)
+    made.write(tmp_path)
+    (tmp_path / "manifest.json").write_bytes(bad)
+    with pytest.raises(InputError, match="N001"):
+        DataSet.load(tmp_path)
+    with pytest.raises(InputError, match="N016"):
+        check_vacant(tmp_path)
+
+
+def test_a_log_of_promotions_and_a_calibration(tmp_path: Path, bad: bytes) -> None:
+    card = Card.declared("a", input={"type": "object", "properties": {}}, output={"type": "string"}, prompt="x")
+    (tmp_path / LOG).write_bytes(bad)
+    with pytest.raises(InputError, match="N303"):
+        Shelf(card, tmp_path, tmp_path).log()
+    with pytest.raises(InputError, match="A014"):
+        Calibration.read(bad, ())
+
+
+def test_a_manifest_of_weights_that_is_damaged_says_nothing(tmp_path: Path, bad: bytes) -> None:
+    (tmp_path / weights.MANIFEST).write_bytes(bad)
+    assert weights.look(tmp_path) == ""

@@ -1,0 +1,289 @@
+"""A committee is trained, written as a card, read back, and says the same; a killed training goes on to the same result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+np = pytest.importorskip("numpy")
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+safetensors = pytest.importorskip("safetensors.torch")
+
+from orchestra.agents.card import Card  # noqa: E402
+from orchestra.agents.inference.encoder import Encoder  # noqa: E402
+from orchestra.agents.inference.text_classifier import Committee  # noqa: E402
+from orchestra.core.errors import InputError  # noqa: E402
+from orchestra.fleet.weights.encoders import described  # noqa: E402
+from orchestra.learn.encoders.classifier import Face, Held, Plan, Rows, settle, train  # noqa: E402
+from orchestra.learn.encoders.member import LOSSES, Step, embedded, losses_of, trained  # noqa: E402
+from orchestra.learn.encoders.texts import Labelled, digest_of, folds  # noqa: E402
+from orchestra.learn.encoders.tuned import Frozen, Pace, Tuned, dropped  # noqa: E402
+from orchestra.learn.linear import Fit  # noqa: E402
+from orchestra.learn.lora_adapter import versions  # noqa: E402
+from orchestra.schema.types import Validator  # noqa: E402
+from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
+
+WORDS = {"balance": "how much money is left", "transfer": "send cash to my friend", "lost": "someone stole the card"}
+ASIDE = ("who won the game", "what is rhineland", "when did camus die", "how is glue made", "where is the dipstick")
+CARD = """
+name: desk
+kind: encoder
+model: tiny
+input: {text: str}
+output: {intent: Intent, p_oos: float}
+types: {Intent: {type: string, enum: [balance, transfer, lost, outside]}}
+"""
+PLAIN = "name: desk\nkind: encoder\ninput: {text: str}\noutput: {intent: Intent}\ntypes: {Intent: {type: string, enum: [balance, lost]}}\n"
+PLAN = Plan(Pace(epochs=4, rate=2e-2, rank=2, blocks=1, batch=16), Fit(least=1), members=2, tokens=16, outside="outside", outside_times=2)
+
+
+def own() -> list[Labelled]:
+    inside = [Labelled(f"{' '.join(text.split()[i % 3 :])} {i}", label) for label, text in WORDS.items() for i in range(20)]
+    return inside + [Labelled(f"{ASIDE[i % 5]} {i}", "outside") for i in range(20)]
+
+
+def vocabulary() -> set[str]:
+    return {word for row in own() for word in row.text.split()}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("base"), vocabulary())
+
+
+def card_in(folder: Path, text: str = CARD) -> Card:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "agent.yaml").write_text(text)
+    (folder / "model.json").touch()
+    return Card.load(folder)
+
+
+ROWS = Rows.of(("desk", "CC0-1.0", own()), ("aside", "MIT", [Labelled("which planet is the largest", "outside")]))
+
+
+@pytest.fixture(scope="module")
+def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("desk")
+    train(card_in(place), ROWS, (base, described("tiny", base)), PLAN, place / "work", lambda index, step: None).write(place)
+    return place
+
+
+def test_a_trained_card_tells_labels_and_who_is_outside(folder: Path, base: Path) -> None:
+    card = Card.load(folder)
+    committee = Committee.load(card, Encoder.load(base))
+    said = [committee.predict({"text": row.text}) for row in own()]
+    right = np.mean([output["intent"] == row.label for (output, _), row in zip(said, own(), strict=True)])
+    assert right > 0.9
+    assert all(Validator(card.output_schema).check(output) is None for output, _ in said)
+    assert all(0 < probability <= 1 for _, probability in said)
+    outside = [output["p_oos"] for (output, _), row in zip(said, own(), strict=True) if row.label == "outside"]
+    inside = [output["p_oos"] for (output, _), row in zip(said, own(), strict=True) if row.label != "outside"]
+    assert np.median(outside) > np.median(inside)
+
+
+def test_the_card_says_what_it_was_made_of(folder: Path, base: Path) -> None:
+    layout = json.loads((folder / "model.json").read_text())
+    assert [(one["name"], one["licence"], one["rows"]) for one in layout["data"]] == [("desk", "CC0-1.0", 80), ("aside", "MIT", 1)]
+    assert layout["data"][0]["digest"] == digest_of(list(reversed(own())))
+    assert layout["base"]["sha256"] == dict(described("tiny", base).sha256)
+
+
+def test_numpy_says_what_torch_said(base: Path) -> None:
+    frozen = Frozen.load(base, torch.float32)
+    reader = Encoder.load(base)
+    texts = [reader.tokens(row.text, 16) for row in own()[:24]]
+    hidden = frozen.below(texts, PLAN.pace.blocks)
+    member = trained(frozen, hidden, [0] * 12 + [1] * 12, 2, PLAN.pace, base / "none" / "m.safetensors", lambda step: None)
+    arrays = {name: array[None].numpy() for name, array in member.arrays().items()}
+    from orchestra.agents.inference.encoder import Change
+
+    changes = {name: Change(arrays[f"down.{name}"], arrays[f"up.{name}"]) for name in reader.shape.names if f"down.{name}" in arrays}
+    theirs = embedded(member, hidden).numpy()
+    ours = np.stack([reader.embed(text, changes)[0] for text in texts])
+    assert np.abs(theirs - ours).max() < 1e-5
+    assert np.abs(ours - np.stack([reader.embed(text, {})[0] for text in texts])).max() > 1e-3, "the adapters change nothing"
+
+
+def test_long_texts_are_read_by_fewer_at_once_to_the_same_vectors(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen, reader = Frozen.load(base, torch.float32), Encoder.load(base)
+    texts = frozen.below([reader.tokens("card lost " * count, 64) for count in (1, 20, 2, 9, 30, 3)], PLAN.pace.blocks)
+    member, sizes = Tuned(frozen, 2, PLAN.pace), list[tuple[int, int]]()
+    whole, embed = embedded(member, texts), member.embed
+
+    def counted(hidden: Any, mask: Any) -> Any:
+        sizes.append((len(mask), mask.shape[1]))
+        return embed(hidden, mask)
+
+    monkeypatch.setattr(member, "embed", counted)
+    monkeypatch.setattr("orchestra.learn.encoders.member.ATTENDED", 2000)
+    assert torch.allclose(embedded(member, texts), whole, atol=1e-5)
+    assert sum(rows for rows, _ in sizes) == len(texts) > len(sizes) > 1
+    assert all(rows == 1 or rows * tokens**2 <= 2000 for rows, tokens in sizes)
+
+
+def test_what_is_dropped_of_a_row_is_dropped_of_all_its_tokens() -> None:
+    torch.manual_seed(3)
+    x = torch.ones(4, 5, 1000)
+    kept = dropped(x, 0.1)
+    assert torch.equal(kept, kept[:, :1].expand_as(kept))
+    assert 0.05 < (kept == 0).float().mean() < 0.15
+    assert kept.mean() == pytest.approx(1, abs=0.05)
+    assert not torch.equal(kept[0], kept[1])
+    assert torch.equal(dropped(x, 0), x)
+
+
+def test_what_runs_from_block_to_block_has_32_bits_where_products_have_16(base: Path) -> None:
+    frozen, reader = Frozen.load(base), Encoder.load(base)
+    hidden = frozen.below([reader.tokens(own()[0].text, 16)], PLAN.pace.blocks)[0]
+    member = Tuned(frozen, 2, PLAN.pace)
+    mask = torch.ones(1, len(hidden), dtype=torch.bool)
+    read = member.read(hidden[None], mask)
+    assert hidden.dtype == torch.bfloat16
+    assert torch.equal(read, member.read(hidden[None].float(), mask))
+    assert not torch.equal(read, read.bfloat16().float()), "the sums were rounded"
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("seconds", "first"), [(60.0, 11), (0.0, 13)])
+def test_a_training_that_was_killed_goes_on_to_the_same_result(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, first: int
+) -> None:
+    monkeypatch.setattr("orchestra.learn.encoders.member.SAVE_SECONDS", seconds)
+    steps: list[int] = []
+
+    def run(checkpoint: Path, kill_at: int = -1) -> Tuned:
+        def told(step: Step) -> None:
+            steps.append(step.done)
+            if step.done == kill_at:
+                raise Killed
+
+        reader = Encoder.load(base)
+        frozen, wanted = Frozen.load(base), [sorted(WORDS | {"outside": ""}).index(row.label) for row in own()]
+        hidden = frozen.below([reader.tokens(row.text, 16) for row in own()], PLAN.pace.blocks)
+        return trained(frozen, hidden, wanted, 4, PLAN.pace, checkpoint, told)
+
+    whole = run(tmp_path / "whole.safetensors")
+    with pytest.raises(Killed):
+        run(tmp_path / "cut.safetensors", 13)  # of 20 steps, the third of the third epoch
+    steps.clear()
+    resumed = run(tmp_path / "cut.safetensors")
+    assert steps == [*range(first, 21)]
+    assert all(torch.equal(array, resumed.learnt[name]) for name, array in whole.learnt.items())
+    assert not resumed.training
+
+
+def test_of_a_checkpoint_of_before_the_steps_are_known_and_no_loss(base: Path, tmp_path: Path) -> None:
+    frozen, path = Frozen.load(base), tmp_path / "m.safetensors"
+    trained(frozen, frozen.below([[2, 5, 3], [2, 6, 3]], 1), [0, 1], 2, Pace(epochs=3, rank=2, blocks=1), path, lambda step: None)
+    assert len(losses_of(path)) == 3
+    with safetensors.safe_open(path, "pt") as file:
+        arrays, said = {name: file.get_tensor(name) for name in file.keys() if name != LOSSES}, file.metadata()  # noqa: SIM118
+    safetensors.save_file(arrays, path, said)
+    assert np.isnan(losses_of(path)).tolist() == [True] * 3
+
+
+def test_no_version_is_said_of_a_package_that_is_not_installed() -> None:
+    assert list(versions(("torch", "orchestra-no-such-package"))) == ["torch"]
+
+
+def test_a_checkpoint_of_another_training_is_refused(base: Path, tmp_path: Path) -> None:
+    frozen, path = Frozen.load(base), tmp_path / "m.safetensors"
+    hidden = frozen.below([[2, 5, 3], [2, 6, 3]], 1)
+
+    def run(seed: int) -> None:
+        trained(frozen, hidden, [0, 1], 2, Pace(epochs=1, rank=2, blocks=1, seed=seed), path, lambda step: None)
+
+    run(seed=1)
+    with pytest.raises(InputError) as caught:
+        run(seed=2)
+    assert caught.value.code == "N140"
+    path.write_bytes(b"\x80\x04pickled")
+    with pytest.raises(InputError) as caught:
+        run(seed=1)
+    assert caught.value.code == "N140"
+
+
+def test_a_training_that_diverges_ends_before_its_checkpoint_is_written(base: Path, tmp_path: Path) -> None:
+    frozen, path = Frozen.load(base), tmp_path / "m.safetensors"
+    hidden = frozen.below([[2, 5, 3], [2, 6, 3]], 1)
+    hidden = [hidden[0] * float("nan"), hidden[1]]
+    with pytest.raises(InputError, match="its loss is nan") as caught:
+        trained(frozen, hidden, [0, 1], 2, Pace(epochs=1, rank=2, blocks=1), path, lambda step: None)
+    assert caught.value.code == "N124"
+    assert not path.exists()
+
+
+def test_equal_texts_stand_in_one_fold_and_the_order_does_not_matter() -> None:
+    rows = [*own(), Labelled("Who won the game, 0?!", "outside"), Labelled("WHO WON the game 0", "balance")]
+    found = dict(zip(rows, folds(rows), strict=True))
+    assert len({found[row] for row in rows if row.text.lower().startswith("who won the game") and "0" in row.text.split()[-1][:1]}) == 1
+    assert dict(zip(reversed(rows), folds(list(reversed(rows))), strict=True)) == found
+
+
+def test_labels_are_spread_evenly_over_the_folds() -> None:
+    counts = {(row.label, fold): 0 for row in own() for fold in range(10)}
+    for row, fold in zip(own(), folds(own()), strict=True):
+        counts[row.label, fold] += 1
+    assert set(counts.values()) == {2}
+
+
+def test_what_parts_count_follows_from_who_is_right() -> None:
+    wanted = np.array([0, 1] * 20)
+    sure, blind = np.log(np.where(np.eye(2)[wanted] > 0, 0.9, 0.1)), np.log(np.full((40, 2), 0.5))
+    rows = [Labelled("x", "ab"[label]) for label in wanted]
+    plan = dataclasses.replace(PLAN, outside="")
+    assert settle(Held(rows, sure, blind, wanted), ["a", "b"], plan).share > 0
+    found = settle(Held(rows, blind, sure, wanted), ["a", "b"], plan)
+    assert found.linear > 0
+    assert found.accuracy == {"members": 0.5, "linear": 1.0, "committee": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "outside"),
+    [
+        (CARD, ""),
+        (PLAIN, "outside"),
+        (PLAIN.replace("{text: str}", "{a: str, b: str, c: str}"), ""),
+        (CARD.replace("{text: str}", "{a: str, b: str}"), "outside"),
+        (PLAIN.replace("Intent}", "str}"), ""),
+        (CARD.replace("p_oos: float}", "p_oos: float, p: float}") + "computed: {p: {probability: lost}}\n", "outside"),
+    ],
+)
+def test_a_card_of_another_form_is_refused(tmp_path: Path, text: str, outside: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Face.of(card_in(tmp_path, text), outside)
+    assert caught.value.code == "N141"
+
+
+def test_a_label_that_the_card_does_not_have_is_refused(base: Path, tmp_path: Path) -> None:
+    rows = Rows.of(("desk", "CC0-1.0", [*own(), Labelled("fly me to the moon", "travel")]))
+    with pytest.raises(InputError) as caught:
+        train(card_in(tmp_path), rows, (base, described("tiny", base)), PLAN, tmp_path, lambda index, step: None)
+    assert caught.value.code == "N142"
+
+
+def test_a_trained_card_is_the_same_bytes_every_time(folder: Path, base: Path, tmp_path: Path) -> None:
+    train(card_in(tmp_path / "desk"), ROWS, (base, described("tiny", base)), PLAN, tmp_path / "work", lambda index, step: None).write(
+        tmp_path / "desk"
+    )
+    for name in ("model.json", "adapters.npz", "linear.json", "linear.npz"):
+        assert (tmp_path / "desk" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_arrays_that_do_not_fit_are_refused(folder: Path, base: Path, tmp_path: Path) -> None:
+    encoder = Encoder.load(base)
+    for name, change in (("adapters.npz", b"PK"), ("linear.json", b"{}"), ("model.json", b'{"format": "pickle"}')):
+        copy = Path(shutil.copytree(folder, tmp_path / name.replace(".", "-")))
+        (copy / name).write_bytes(change)
+        with pytest.raises(InputError) as caught:
+            Committee.load(Card.load(copy), encoder)
+        assert caught.value.code == "A011", name

@@ -1,0 +1,226 @@
+"""`orchestra learn train` for encoders that point: from rows to an agent that answers with words of a passage; on a tiny encoder."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.encoder import Encoder
+from orchestra.agents.inference.span_extraction import Layout, Spans, windows
+from orchestra.core.errors import InputError
+from orchestra.fleet.config import FolderSource, Weights
+from orchestra.fleet.weights.encoders import KNOWN
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import DataSet, Part, Row
+from orchestra.learn.encoders.member import Step
+from orchestra.learn.encoders.spans import Example, Face, examples, place_meant, run
+from orchestra.learn.encoders.training import BATCH, HeadTraining, batches
+from orchestra.testing.tiny_encoder import write_encoder
+from tests.cli.shell import Shell
+from tests.learn.killing import goes_on
+
+FILLER = "Nothing is said here of anybody at all. " * 4
+NAMES = ("ada", "grace", "edsger", "barbara", "donald", "alan")
+THINGS = ("tower", "bridge", "house", "boat")
+WORDS = [*NAMES, *THINGS, "the", "was", "built", "by", "who", "?", "."]
+CARD = """
+name: finder
+kind: encoder
+model: tiny
+input: {question: str, context: str}
+output: {answer: Quote | null}
+evidence: context
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny encoder that cards may name."""
+    folder = write_encoder(tmp_path / "encoder", WORDS, kind="mpnet")
+    monkeypatch.setitem(KNOWN, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
+    return folder
+
+
+def make_card(tmp_path: Path, text: str = CARD) -> Card:
+    folder = tmp_path / "agents" / "finder"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "agent.yaml").write_text(text)
+    return Card.load(folder)
+
+
+def row(number: int) -> Row:
+    """Who built a thing; of a thing that is not spoken of, nobody knows."""
+    chance = random.Random(number)
+    things = chance.sample(THINGS, 3)
+    builders = chance.sample(NAMES, 2)
+    passage = " ".join(f"The {thing} was built by {name.title()}." for thing, name in zip(things, builders, strict=False))
+    at = chance.randrange(3)
+    answer = builders[at].title() if at < 2 else None
+    return Row(str(number), {"question": f"Who built the {things[at]}?", "context": passage}, {"answer": answer}, str(number))
+
+
+def named(number: int) -> Row:
+    """The one name of a passage; nothing, where it has none."""
+    chance = random.Random(number)
+    words = [f"the {thing} was built" for thing in chance.sample(THINGS, 2)]
+    answer = chance.choice(NAMES) if chance.random() < 0.7 else None
+    passage = " ".join(chance.sample([*words, answer or "."], 3))
+    return Row(str(number), {"question": "Who?", "context": passage}, {"answer": answer}, str(number))
+
+
+def data_set(card: Card, train: int = 60, tune: int = 40) -> DataSet:
+    rows = [row(number) for number in range(train + tune)]
+    return DataSet.made("rows", "finder", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
+
+
+def training(tmp_path: Path, base: Path) -> HeadTraining:
+    card = make_card(tmp_path)
+    return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
+
+
+def quiet(step: Step) -> None:
+    """Nobody looks."""
+
+
+def draft(**changes: int) -> Layout:
+    said = {"format": "orchestra/spans/v1", "question": "question", "passage": "context", "output": "answer", "data": (), "arrays": "a"}
+    return Layout.model_validate({**said, "base": {"licence": "", "sha256": {}}, "sha256": "0" * 64, "tokens": 64, "overlap": 8, **changes})
+
+
+FACE = Face("question", "context", "answer")
+
+
+def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
+    encoder = Encoder.load(base)
+    for number in range(20):
+        one = row(number)
+        (example,) = examples(one, FACE, encoder, draft())
+        spans, start = example.window.spans, example.window.start
+        if one.output["answer"] is None:
+            assert (example.first, example.last) == (0, 0)
+        else:
+            found = one.input["context"][spans[example.first - start][0] : spans[example.last - start][1]]
+            assert found == one.output["answer"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "passage", "question", "before"),
+    [
+        pytest.param("9", "In 1998 there were 9 of 19.", "How many?", "In 1998 there were ", id="not in a longer number"),
+        pytest.param("9", "From 1.9 to 9.5 metres in 9 days.", "How many days?", "From 1.9 to 9.5 metres in ", id="not in a decimal"),
+        pytest.param("Ada", f"Ada came. {FILLER}A tower of Ada.", "Whose tower?", f"Ada came. {FILLER}A tower of ", id="words around"),
+        pytest.param(
+            "Ada",
+            "A tower fell. Ada came by. The house is Ada's.",
+            "Whose house?",
+            "A tower fell. Ada came by. The house is ",
+            id="its sentence",
+        ),
+        pytest.param("Ada", "Ada came. Ada went.", "Who?", "", id="the first of equal ones"),
+        pytest.param("da", "Ada came.", "Who?", "A", id="inside a word, where it is nowhere else"),
+        pytest.param("Edsger", "Ada came.", "Who?", None, id="nowhere"),
+        pytest.param("(a)", "See 1(a), (a) and (b).", "Which?", "See 1(a), ", id="signs are no pattern"),
+    ],
+)
+def test_of_several_places_the_answer_is_where_the_question_means_it(answer: str, passage: str, question: str, before: str | None) -> None:
+    assert place_meant(answer, passage, question) == (None if before is None else len(before))
+
+
+def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_with_a_part_of_it_are_left_out(base: Path) -> None:
+    encoder = Encoder.load(base)
+    cut = 0
+    for before in range(40):
+        passage = "the " * before + "The tower was built by Grace Alan. " + "The boat was built by Ada. " * 8
+        long = Row("1", {"question": "Who built the tower?", "context": passage}, {"answer": "Grace Alan"}, "1")
+        found, read = list(examples(long, FACE, encoder, draft(tokens=32))), encoder.pair("Who built the tower?", passage)
+        cut += len(list(windows(read, 32, 8))) - len(found)
+        assert any(one.first for one in found)
+        for one in found:
+            spans, start = one.window.spans, one.window.start
+            assert not one.first or passage[spans[one.first - start][0] : spans[one.last - start][1]] == "Grace Alan"
+    assert cut > 0
+    assert list(examples(Row("2", long.input, {"answer": "Edsger"}, "1"), FACE, encoder, draft())) == []
+
+
+def test_batches_have_every_example_once_and_no_more_tokens_than_they_may(base: Path) -> None:
+    encoder = Encoder.load(base)
+    found: list[Example] = [example for number in range(300) for example in examples(row(number), FACE, encoder, draft())]
+    lengths = [len(one.window.tokens) for one in found]
+    made = batches(lengths, 3)
+    assert sorted(at for batch in made for at in batch) == list(range(300))
+    assert max(len(batch) * max(lengths[at] for at in batch) for batch in made) <= BATCH
+    assert made != batches(lengths, 4)
+    assert made == batches(lengths, 3)
+
+
+def test_an_example_that_is_longer_than_a_batch_is_one_alone() -> None:
+    made = batches([BATCH + 1, 10, BATCH * 2, 20], 1)
+    assert sorted(map(sorted, made)) == [[0], [1, 3], [2]]
+
+
+def test_a_reader_learns_to_point_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
+    card, losses = make_card(tmp_path), list[float]()
+    rows: dict[Part, list[Row]] = {"train": [named(number) for number in range(60)], "tune": [named(number) for number in range(60, 100)]}
+    wanted = replace(training(tmp_path, base), data=DataSet.made("rows", "finder", contract_digest(card), "CC0", (), rows))
+    made = run(replace(wanted, epochs=40, rate=2e-2), lambda step: losses.append(step.loss))
+    assert losses[-1] < losses[0] / 3
+    assert made.figures["exact"] > 0.8
+    made.write(tmp_path / "agents" / "finder")
+    reader = Spans.load(Card.load(tmp_path / "agents" / "finder"), Encoder.load(base))
+    said = [reader.predict(one.input) for one in rows["tune"]]
+    right = [output == one.output for (output, _), one in zip(said, rows["tune"], strict=True)]
+    assert sum(right) / 40 == made.figures["exact"]
+    sure = sum(probability for _, probability in said) / 40
+    assert abs(sure - sum(right) / 40) < 0.15, "probabilities mean what they say"
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_result(tmp_path: Path, base: Path) -> None:
+    other = goes_on(run, training(tmp_path, base), tmp_path / "other")
+    assert run(replace(other, seed=1), quiet).files != run(other, quiet).files
+
+
+def test_few_rows_to_tune_on_settle_nothing(tmp_path: Path, base: Path) -> None:
+    card = make_card(tmp_path)
+    made = run(replace(training(tmp_path, base), data=data_set(card, tune=5), epochs=1), quiet)
+    said = json.loads(made.files["model.json"])
+    assert (said["silence"], said["heat"]) == (0.0, 1.0)
+    assert (said["tokens"], said["overlap"]) == (64, 16), "short windows share a quarter, so that they go on"
+    assert made.figures == {}
+
+
+def test_bad_input_is_refused(tmp_path: Path, base: Path) -> None:
+    card = make_card(tmp_path)
+    empty = DataSet.made("rows", "finder", contract_digest(card), "CC0", (), {"train": []})
+    with pytest.raises(InputError) as caught:
+        run(replace(training(tmp_path, base), data=empty), quiet)
+    assert caught.value.code == "N104"
+    other = make_card(tmp_path, CARD.replace("{answer: Quote | null}", "{answer: Quote | null, sure: float}"))
+    with pytest.raises(InputError) as caught:
+        run(replace(training(tmp_path, base), card=other, data=data_set(other)), quiet)
+    assert caught.value.code == "N146"
+
+
+def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> None:
+    make_card(shell.project)
+    said = [one.input | one.output | {"group": one.group} for one in map(row, range(80))]
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in said))
+    assert shell("learn", "data", "finder", "rows.jsonl", "--licence", "CC0", "--out", "set").code == 0
+    refused = shell("learn", "train", "finder", "--data", "set", "--minutes", "1")
+    assert refused.code == 2
+    assert refused.err.startswith("N107: finder tells no labels")
+    made = shell("learn", "train", "finder", "--data", "set", "--epochs", "1", "--out", "made")
+    assert made.code == 0, made.err
+    assert "orchestra learn promote finder made --data set" in made.out
+    assert shell("learn", "promote", "finder", "made", "--data", "set", "--force").code == 0
+    passage = "The boat was built by Ada."
+    told = shell("run", "finder", "-i", "question=Who built the boat?", "-i", f"context={passage}", "--json")
+    assert told.code == 0, told.err
+    answer = told.json["output"]["answer"]
+    assert answer is None or answer in passage

@@ -1,0 +1,422 @@
+"""`orchestra learn train` for encoders of tables: from rows to an agent that answers questions to a table; on a tiny encoder."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+np = pytest.importorskip("numpy")
+
+from orchestra.agents.card import Card  # noqa: E402
+from orchestra.agents.inference.encoder import Encoder  # noqa: E402
+from orchestra.agents.inference.tables.encoding import Sheet  # noqa: E402
+from orchestra.agents.inference.tables.filters import choices  # noqa: E402
+from orchestra.agents.inference.tables.head import Logits  # noqa: E402
+from orchestra.agents.inference.tables.operations import PAIRS, PERCENTS, SCALES, WAYS  # noqa: E402
+from orchestra.fleet.config import FolderSource, Weights  # noqa: E402
+from orchestra.fleet.weights.encoders import KNOWN  # noqa: E402
+from orchestra.learn.compatibility import contract_digest  # noqa: E402
+from orchestra.learn.data.dataset import DataSet, Row  # noqa: E402
+from orchestra.learn.encoders.member import Step  # noqa: E402
+from orchestra.learn.encoders.table_targets import Target, right, target, way_of  # noqa: E402
+from orchestra.learn.encoders.tables import Example, loss  # noqa: E402
+from orchestra.learn.encoders.training import HeadTraining  # noqa: E402
+from orchestra.testing.tiny_encoder import write_encoder  # noqa: E402
+from orchestra.text.numbers.sort_keys import BOUNDS  # noqa: E402
+from tests.agents.tables import CARD, NAMES, WORDS, told  # noqa: E402
+
+TABLE = [["name", "20", "30"], ["ada", "36", "$ 12"], ["grace", "36", "-"], ["Alan", "(9)", "1,200"], ["total", "72", "12"]]
+TEXT = ["ada has 7 of 12 books .", "grace has 7 ."]
+ASKED = ("most", "least", "difference", "total", "how", "who", "which")
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny encoder that cards may name."""
+    folder = write_encoder(tmp_path / "encoder", WORDS)
+    monkeypatch.setitem(KNOWN, "tiny", Weights(licence="CC0", sources=(FolderSource(folder=str(folder)),)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return Encoder.load(write_encoder(tmp_path_factory.mktemp("encoder"), WORDS))
+
+
+def make_card(tmp_path: Path, text: str = CARD) -> Card:
+    folder = tmp_path / "agents" / "teller"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "agent.yaml").write_text(text)
+    return Card.load(folder)
+
+
+def row(number: int) -> Row:
+    """Two names with their ages, and a question of one word, each of which is answered in a way of its own."""
+    chance = random.Random(number)
+    one, other, somebody = chance.sample(NAMES, 3)
+    first, second = chance.sample(range(10, 60), 2)
+    asked = ASKED[number % len(ASKED)]
+    match asked:
+        case "most" | "least":
+            output = told(asked, [one if (first > second) == (asked == "most") else other], rows=[1, 2], column=1)
+        case "difference":
+            output = told("difference", expression=f"{first} - {second}")
+        case "total":
+            output = told("sum", expression=f"{first} + {second}", scale="thousand")
+        case "how":
+            output = told("count", expression="2", rows=[1, 2])
+        case "who":
+            output = told("text", [somebody])
+        case _:
+            output = told("cells", [other])
+    table = [["name", "age"], [one, str(first)], [other, str(second)]]
+    return Row(str(number), {"question": f"{asked} ?", "table": table, "paragraphs": [f"{somebody} is in"]}, output, str(number))
+
+
+def data_set(card: Card, train: int = 70, tune: int = 35) -> DataSet:
+    rows = [row(number) for number in range(train + tune)]
+    return DataSet.made("rows", "teller", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
+
+
+def training(tmp_path: Path, base: Path) -> HeadTraining:
+    card = make_card(tmp_path)
+    return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, tokens=64)
+
+
+def quiet(step: Step) -> None:
+    """Nobody looks."""
+
+
+# What should be found
+
+
+def sheet_of(encoder: Encoder, question: str = "what is it ?", table: Any = TABLE, paragraphs: Sequence[str] = TEXT) -> Sheet:
+    return Sheet(encoder, question, table, paragraphs, 64)
+
+
+def cells(sheet: Sheet, *places: tuple[int, int]) -> frozenset[int]:
+    """The numbers of cells by row and column."""
+    return frozenset(at for at, spot in enumerate(sheet.spots) if (spot.row, spot.column) in places)
+
+
+def outside(sheet: Sheet, *texts: str) -> frozenset[int]:
+    """The numbers of figures outside of the table by what stands there."""
+    return frozenset(at for at, spot in enumerate(sheet.spots) if spot.row < 0 and spot.text in texts)
+
+
+def wanted(way: str, scale: str = "", **more: Any) -> Target:
+    return Target(WAYS.index(way), SCALES.index(scale), **more)
+
+
+def test_quotes_are_found_in_cells_whatever_their_case_and_currency(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder)
+    assert target(told("cells", ["grace", "alan"], scale="million"), sheet) == wanted(
+        "cells", "million", cells=cells(sheet, (2, 0), (3, 0))
+    )
+    for quote in ("12", "$12", "$ 12", " 12€"):
+        found = target(told("cells", [quote]), sheet)
+        assert found is not None
+        assert found.cells | found.alike == cells(sheet, (1, 2), (4, 2)), quote
+    assert target(told("cells", ["1,200"]), sheet) == wanted("cells", cells=cells(sheet, (3, 2)))
+
+
+@pytest.mark.parametrize("quotes", [["nobody"], ["ada", "nobody"], ["20", "20"], ["7"], ["-", "-"], ["gra"], []])
+def test_quotes_that_stand_in_no_cell_or_not_as_often_are_not_learnt(encoder: Encoder, quotes: list[str]) -> None:
+    assert target(told("cells", quotes), sheet_of(encoder)) is None
+
+
+@pytest.mark.parametrize(
+    ("question", "quotes", "taken", "alike"),
+    [
+        ("what is it ?", ["36"], [(1, 1)], [(2, 1)]),
+        ("what has grace ?", ["36"], [(2, 1)], [(1, 1)]),
+        ("what is the total ?", ["12"], [(4, 2)], [(1, 2)]),
+        ("what is it ?", ["36", "36"], [(1, 1), (2, 1)], []),
+        ("what is it ?", ["36", "grace"], [(2, 1), (2, 0)], [(1, 1)]),
+        ("what has ada ?", ["36", "grace"], [(2, 1), (2, 0)], [(1, 1)]),
+        ("what has ada ?", ["12", "72", "total"], [(4, 2), (4, 1), (4, 0)], [(1, 2)]),
+    ],
+)
+def test_of_cells_that_say_the_same_one_is_taken_beside_the_others_and_by_the_words_of_the_question(
+    encoder: Encoder, question: str, quotes: list[str], taken: list[tuple[int, int]], alike: list[tuple[int, int]]
+) -> None:
+    sheet = sheet_of(encoder, question)
+    assert target(told("cells", quotes), sheet) == wanted("cells", cells=cells(sheet, *taken), alike=cells(sheet, *alike))
+
+
+@pytest.mark.parametrize(
+    ("beside", "place"),
+    [(["20"], (1, 1)), (["30"], (2, 2)), (["alan"], (2, 2)), (["ada"], (1, 1)), ([], (2, 2))],
+)
+def test_others_are_beside_a_cell_in_its_row_or_in_its_column(encoder: Encoder, beside: list[str], place: tuple[int, int]) -> None:
+    sheet = sheet_of(encoder, "what has alan ?", [["name", "20", "30"], ["ada", "5", "7"], ["alan", "8", "5"]])
+    found = target(told("cells", ["5", *beside]), sheet)
+    assert found is not None
+    assert cells(sheet, place) <= found.cells
+    assert found.alike == cells(sheet, (1, 1), (2, 2)) - cells(sheet, place)
+
+
+def test_words_of_the_text_are_found_wherever_they_stand(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder)
+
+    def said(quote: str) -> list[str]:
+        found = target(told("text", [quote]), sheet)
+        assert found is not None
+        spans = [(sheet.chars[first], sheet.chars[last]) for first, last in found.spans]
+        return [sheet.text[first[0] : last[1]] for first, last in spans if first is not None and last is not None]
+
+    assert said("has 7 of") == ["has 7 of"]
+    assert said("has 7") == ["has 7", "has 7"]
+    assert said("grace") == ["grace"], "the cell is none"
+    assert said("books .") == ["books ."]
+
+
+@pytest.mark.parametrize("quotes", [["nobody"], ["total"], ["has", "7"], [], [""], ["books . grace"]])
+def test_what_is_not_one_piece_of_the_text_is_not_learnt(encoder: Encoder, quotes: list[str]) -> None:
+    assert target(told("text", quotes), sheet_of(encoder)) is None
+
+
+def test_words_are_found_in_a_later_window_too(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder, table=TABLE * 4)
+    assert len(sheet.windows) > 2
+    found = target(told("text", ["7 of 12 books"]), sheet)
+    assert found is not None
+    [(first, last)] = found.spans
+    assert (last - first, first > len(sheet.windows[0])) == (3, True)
+
+
+def test_rows_that_are_counted_are_those_that_are_named(encoder: Encoder) -> None:
+    assert target(told("count", expression="2", rows=[1, 3]), sheet_of(encoder)) == wanted("count", rows=frozenset({1, 3}))
+    assert target(told("count", expression="0"), sheet_of(encoder)) is None
+
+
+@pytest.mark.parametrize(
+    ("way", "quote", "rows", "column", "asked"),
+    [
+        ("most", "total", [1, 2, 3, 4], 1, {0}),
+        ("least", "Alan", [1, 2, 3, 4], 1, {0}),
+        ("least", "alan", [1, 2, 3, 4], 1, {0}),
+        ("most", "36", [1, 2, 3], 1, {1}),
+        ("most", "grace", [1, 2, 3], 1, {0}),
+        ("most", "ada", [1, 2, 3], 1, {0}),
+        ("least", "12", [1, 2, 4], 2, {2}),
+        ("least", "72", [3, 4], 2, {1}),
+    ],
+)
+def test_what_is_compared_has_a_column_that_is_asked_for(
+    encoder: Encoder, way: str, quote: str, rows: list[int], column: int, asked: set[int]
+) -> None:
+    found = target(told(way, [quote], rows=rows, column=column), sheet_of(encoder))
+    assert found == wanted(way, rows=frozenset(rows), by=column, asked=frozenset(asked))
+
+
+def test_where_the_row_says_it_twice_either_column_will_do(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder, table=[["name", "20", "30"], ["ada", "7", "7"], ["alan", "9", "8"]])
+    found = target(told("least", ["7"], rows=[1, 2], column=2), sheet)
+    assert found == wanted("least", rows=frozenset({1, 2}), by=2, asked=frozenset({1, 2}))
+
+
+@pytest.mark.parametrize(
+    ("quotes", "rows", "column"),
+    [
+        (["ada"], [1, 2, 3, 4], 1),
+        (["ada", "36"], [1, 2], 1),
+        (["ada"], [], 1),
+        (["ada"], [1, 2], None),
+        (["ada"], [1, 2], 0),
+        ([], [1], 1),
+    ],
+)
+def test_a_comparison_that_comes_to_something_else_is_not_learnt(
+    encoder: Encoder, quotes: list[str], rows: list[int], column: int | None
+) -> None:
+    assert target(told("most", quotes, rows=rows, column=column), sheet_of(encoder)) is None
+
+
+@pytest.mark.parametrize("way", PAIRS)
+def test_of_two_figures_all_places_will_do(encoder: Encoder, way: str) -> None:
+    sheet = sheet_of(encoder, "what is 7 of 36 and 5 , twice ?")
+    form = {"difference": "{} - {}", "gap": "{} - {}", "change": "({0} - {1}) / {1} * 100", "share": "{} / {} * 100", "ratio": "{} / {}"}
+    form |= {"portion": "{} * {} / 100", "discount": "{} * (100 - {}) / 100", "surcharge": "{} * (100 + {}) / 100"}
+    written = form.get(way, "{} * {}")
+    found = target(told(way, expression=written.format("12", "36"), scale="percent"), sheet)
+    first = cells(sheet, (1, 2), (4, 2)) | outside(sheet, "12")
+    second = outside(sheet, "36") if way in PERCENTS else cells(sheet, (1, 1), (2, 1))
+    assert found == wanted(way, "percent", first=first, second=second), "those of the question only where they are percentages"
+    asked = target(told(way, expression=written.format("1200", "-9")), sheet)
+    assert asked == wanted(way, first=cells(sheet, (3, 2)), second=cells(sheet, (3, 1)))
+    sevens = frozenset(at for at in outside(sheet, "7") if sheet.spots[at].given is None)
+    assert len(sevens) == 2
+    only = target(told(way, expression=written.format("7", "5")), sheet)
+    assert only == wanted(way, first=sevens, second=outside(sheet, "5")), "what only the question says is taken from there"
+    doubled = target(told(way, expression=written.format("72", "2")), sheet)
+    assert doubled == wanted(way, first=cells(sheet, (4, 1)), second=outside(sheet, "twice"))
+
+
+@pytest.mark.parametrize(("way", "form"), [("sum", "{} + {} + {}"), ("mean", "({} + {} + {}) / 3")])
+def test_what_is_summed_up_is_found_in_the_table_and_in_the_text(encoder: Encoder, way: str, form: str) -> None:
+    sheet = sheet_of(encoder, "what is 5 and 7 ?")
+    found = target(told(way, expression=form.format("-9", "1,200", "36")), sheet)
+    assert found == wanted(way, cells=cells(sheet, (3, 1), (3, 2), (1, 1)), alike=cells(sheet, (2, 1)))
+    twice = target(told(way, expression=form.format("36", "36", "72")), sheet)
+    assert twice == wanted(way, cells=cells(sheet, (1, 1), (2, 1), (4, 1)))
+    sevens = frozenset(at for at in outside(sheet, "7") if sheet.spots[at].given is None)
+    mixed = target(told(way, expression=form.format("7", "7", "72")), sheet)
+    assert mixed == wanted(way, cells=cells(sheet, (4, 1)) | sevens)
+    assert target(told(way, expression=form.format("5", "36", "72")), sheet) is None, "nothing of the question is summed up"
+    assert target(told(way, expression=form.format("36", "36", "36")), sheet) is None, "it stands there twice"
+
+
+@pytest.mark.parametrize(
+    ("way", "expression"),
+    [
+        ("difference", "36 + 72"),
+        ("sum", "36"),
+        ("difference", "36 - 99"),
+        ("mean", "(36 + 72) / 3"),
+        ("product", "36 * (72 - 9)"),
+        ("gap", "36 / 72"),
+        ("gap", "36 + 72"),
+        ("gap", "(36 - 72) / 72 * 100"),
+    ],
+)
+def test_an_expression_of_another_form_or_of_other_figures_is_not_learnt(encoder: Encoder, way: str, expression: str) -> None:
+    assert target(told(way, expression=expression), sheet_of(encoder)) is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "quotes", "way"),
+    [
+        ("5 - 3", [], "difference"), ("(5 + 3) / 2", [], "mean"), ("5", [], None), ("5 + 3 - 1", [], None),
+        (None, ["ada"], "cells"), (None, ["ADA", "$12"], "cells"), (None, ["ada", "books"], "text"), (None, ["has 7"], "text"),
+    ],
+)  # fmt: skip
+def test_a_way_follows_from_the_expression_or_from_where_quotes_stand(expression: str | None, quotes: list[str], way: str | None) -> None:
+    assert way_of(expression, quotes, TABLE) == way
+
+
+# What is lost
+
+
+def logits_for(sheet: Sheet, found: Target) -> Logits[Any]:
+    """Logits that say what should be found and hardly anything else."""
+
+    def high(count: int, those: Sequence[int] | frozenset[int]) -> Any:
+        made = torch.full((count,), -9.0)
+        made[list(those)] = 9.0
+        return made
+
+    places, rows, wide = len(sheet.spots), len(sheet.table), len(sheet.table[0])
+    return Logits(
+        ways=high(len(WAYS), [found.way]),
+        scales=high(len(SCALES), [found.scale]),
+        cells=high(places, found.cells),
+        first=high(places, found.first),
+        second=high(places, found.second),
+        rows=high(rows, found.rows),
+        asked=high(wide, found.asked),
+        by=high(wide, [] if found.by is None else [found.by]),
+        begin=high(len(sheet.chars), [first for first, _ in found.spans]),
+        end=high(len(sheet.chars), [last for _, last in found.spans]),
+        bounded=high(wide, [] if found.condition is None else [found.condition.column]),
+        limits=high(places, [] if found.condition is None else [choices(sheet)[min(found.condition.choices)][0]]),
+        bounds=high(1 + len(BOUNDS), [0 if found.condition is None else 1 + choices(sheet)[min(found.condition.choices)][1]]),
+        also=high(wide, []),
+        also_limits=high(places, []),
+        also_bounds=high(1 + len(BOUNDS), [0]),
+    )
+
+
+SAID: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "cells": (told("cells", ["grace", "12"]), ("cells",)),
+    "text": (told("text", ["has 7 of"]), ("begin", "end")),
+    "count": (told("count", expression="2", rows=[1, 2]), ("rows",)),
+    "most": (told("most", ["total"], rows=[1, 2, 4], column=1), ("rows", "by", "asked")),
+    "sum": (told("sum", expression="36 + 72"), ("cells",)),
+    "share": (told("share", expression="36 / 72 * 100"), ("first", "second")),
+}
+
+
+@pytest.mark.parametrize("way", SAID)
+def test_the_loss_is_of_the_way_the_scale_and_what_the_way_takes_and_of_nothing_else(encoder: Encoder, way: str) -> None:
+    sheet = sheet_of(encoder)
+    output, counts = SAID[way]
+    found = target(output, sheet)
+    assert found is not None
+    best = logits_for(sheet, found)
+    least = float(loss(best, Example(sheet, found)))
+    assert least < 0.02
+    for name in Logits._fields:
+        other = loss(best._replace(**{name: -getattr(best, name)}), Example(sheet, found))
+        assert (float(other) > least + 1) == (name in ("ways", "scales", *counts)), name
+
+
+def test_nothing_is_said_against_a_place_that_says_the_same(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder)
+    found = target(told("cells", ["36"]), sheet)
+    assert found is not None
+    logits = torch.zeros(len(sheet.spots), requires_grad=True)
+    loss(logits_for(sheet, found)._replace(cells=logits), Example(sheet, found)).backward()
+    assert logits.grad is not None
+    wrong = cells(sheet, (0, 0), (3, 2), (4, 2))
+    assert all(float(logits.grad[at]) < 0 for at in found.cells | found.alike)
+    assert all(float(logits.grad[at]) > 0 for at in wrong)
+    assert all(float(logits.grad[at]) == 0 for at in outside(sheet, "7", "12")), "those are never read off"
+
+
+@pytest.mark.parametrize(
+    ("said", "is_right"),
+    [
+        (told("count", expression="1 + 1 + 1"), True),
+        (told("sum", expression="1 + 2.004"), True),
+        (told("sum", expression="1 + 2.1"), False),
+        (told("sum", expression="1 + 2", scale="percent"), False),
+        (told("ratio", expression="3 / 0"), False),
+        (told("cells", ["3"]), False),
+    ],
+)
+def test_an_answer_is_right_by_its_value_and_its_scale(said: dict[str, Any], is_right: bool) -> None:
+    assert right(said, told("difference", expression="5 - 2")) is is_right
+
+
+def test_quotes_are_right_in_their_order_whatever_their_way(encoder: Encoder) -> None:
+    assert right(told("text", ["Ada", "$ 12"]), told("cells", ["ada", "12"]))
+    assert not right(told("cells", ["12", "ada"]), told("cells", ["ada", "12"]))
+    assert not right(told("cells", ["ada"]), told("cells", ["ada", "12"]))
+
+
+def test_a_gap_is_right_whichever_figure_comes_first() -> None:
+    assert right(told("gap", expression="5 - 2"), told("gap", expression="2 - 5"))
+    assert not right(told("difference", expression="5 - 2"), told("difference", expression="2 - 5"))
+    assert not right(told("gap", expression="5 - 2"), told("gap", expression="2 - 6"))
+
+
+@pytest.mark.parametrize(("said", "costs"), [("million", False), ("percent", True), ("", True)])
+def test_which_unit_it_is_costs_an_encoder_nothing(encoder: Encoder, said: str, costs: bool) -> None:
+    sheet = sheet_of(encoder)
+    found = target(told("cells", ["grace"], scale="thousand"), sheet)
+    assert found is not None
+    best = logits_for(sheet, found)
+    scales = torch.full((len(SCALES),), -9.0)
+    scales[SCALES.index(said)] = 9.0
+    lost = float(loss(best._replace(scales=scales), Example(sheet, found)) - loss(best, Example(sheet, found)))
+    assert (lost > 1) == costs
+
+
+# Trainings
+
+
+def test_a_row_may_say_which_of_several_cells_is_meant(encoder: Encoder) -> None:
+    sheet = sheet_of(encoder)
+    either = target(told("cells", ["36"]), sheet)
+    meant = target(told("cells", ["36"], cells=[[2, 1]]), sheet)
+    assert either is not None
+    assert (either.cells | either.alike, meant) == (cells(sheet, (1, 1), (2, 1)), wanted("cells", cells=cells(sheet, (2, 1))))
+    both = target(told("difference", expression="36 - 12", cells=[[2, 1], [4, 2]]), sheet)
+    assert both == wanted("difference", first=cells(sheet, (2, 1)), second=cells(sheet, (4, 2)) | outside(sheet, "12"))
+    assert target(told("cells", ["36"], cells=[[3, 2]]), sheet) is None, "it does not stand there"

@@ -1,0 +1,90 @@
+"""Function calls against possible answers, by hand-computed cases of BFCL's AST check."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from orchestra.learn.evaluation.function_calls import same_call, same_calls
+from orchestra.learn.evaluation.metrics import Case, Measure, metric
+
+ANSWER = {"f": {"city": ["San Francisco", "SF"], "n": [3], "unit": ["", "c"]}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        ({"city": "san francisco", "n": 3.0}, True),
+        ({"city": "S.F.", "n": 3, "unit": "C"}, True),
+        ({"city": "sf"}, False),
+        ({"city": "sf", "n": 4}, False),
+        ({"city": "sf", "n": "3"}, False),
+        ({"city": "sf", "n": 3, "unit": "f"}, False),
+        ({"city": "sf", "n": 3, "extra": 1}, False),
+        (None, False),
+        ([], False),
+    ],
+)
+def test_each_argument_has_an_accepted_value_and_no_other_is_given(arguments: Any, right: bool) -> None:
+    assert same_call(ANSWER, {"name": "f", "arguments": arguments}) is right
+    assert not same_call(ANSWER, {"name": "g", "arguments": arguments})
+
+
+@pytest.mark.parametrize(
+    ("accepted", "given", "right"),
+    [
+        ([True], True, True),
+        ([True], 1, False),
+        ([1], True, False),
+        ([None], None, True),
+        ([["a", "b"]], ["A", "b"], True),
+        ([["a", "b"]], ["b", "a"], False),
+        ([["a", "b"]], ["a"], False),
+        ([["a"], ["b"]], ["b"], True),
+        ([{"k": ["", "v"], "m": [1]}], {"m": 1}, True),
+        ([{"k": ["", "v"], "m": [1]}], {"k": "v"}, False),
+        ([{"k": ["", "v"], "m": [1]}], {"m": 1, "z": 2}, False),
+        ([[{"name": ["Ann"]}, {"name": ["Bo"]}]], [{"name": "ann"}, {"name": "bo"}], True),
+        (["it's"], 'it"s', True),
+        ([0.1], 0.1 + 1e-12, True),
+        ([5], "5", False),
+    ],
+)
+def test_values_are_compared_by_what_they_say(accepted: Any, given: Any, right: bool) -> None:
+    assert same_call({"f": {"x": accepted}}, {"name": "f", "arguments": {"x": given}}) is right
+
+
+def test_calls_go_one_to_one_whatever_their_order() -> None:
+    two = [{"f": {"x": [1, 2]}}, {"f": {"x": [1]}}]
+    one, other = ({"name": "f", "arguments": {"x": value}} for value in (1, 2))
+    assert same_calls(two, [one, other])
+    assert same_calls(two, [other, one])
+    assert not same_calls(two, [other, other])
+    assert not same_calls(two, [one])
+    assert not same_calls(two, [one, other, other])
+
+
+def test_a_chain_of_moves_is_found() -> None:
+    wanted = [{"f": {"x": list(range(at, at + 2))}} for at in range(20)]
+    given = [{"name": "f", "arguments": {"x": value}} for value in range(1, 21)]
+    random.Random(1).shuffle(given)
+    assert same_calls(wanted, given)
+    assert not same_calls(wanted, [*given[1:], {"name": "f", "arguments": {"x": 40}}])
+
+
+@pytest.mark.parametrize("given", [None, "f()", {"name": "f"}, ["f"], [{"name": "f", "arguments": "x"}], [{}], [None]])
+def test_what_is_no_list_of_calls_is_wrong(given: Any) -> None:
+    assert not same_calls([{"f": {"x": [1]}}], given)
+
+
+def test_the_metric_counts_by_category_and_a_withheld_answer_is_wrong() -> None:
+    cases = [
+        Case({"calls": [], "category": "none"}, {"calls": []}),
+        Case({"calls": [], "category": "none"}, None),
+        Case({"calls": [ANSWER]}, {"calls": []}),
+    ]
+    assert metric("all", Measure(of="calls", field="calls")).of(cases) == pytest.approx(1 / 3)
+    assert metric("none", Measure(of="calls", field="calls", where={"category": "none"})).of(cases) == pytest.approx(1 / 2)
+    assert metric("wrong", Measure(of="wrong", field="calls", by="calls")).of(cases) == pytest.approx(0.0)

@@ -1,0 +1,203 @@
+"""Metrics, by hand-computed cases; intervals and paired differences, by their laws."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.learn.evaluation.bootstrap import difference, figure
+from orchestra.learn.evaluation.metrics import Case, Kind, Measure, metric
+from orchestra.verification.certificates.certify import interval
+
+
+def of(kind: Kind, cases: Sequence[tuple[Any, Any]], **more: Any) -> float:
+    """A metric over pairs of what was expected and what was given, both under the name `x`; None for no output at all."""
+    made = [Case({"x": wanted}, None if output is None else {"x": output}) for wanted, output in cases]
+    return metric("m", Measure(of=kind, field="x", **more)).of(made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cases", "value"),
+    [
+        ("accuracy", [("a", "a"), ("a", "b"), (1, 1), (1, True), ("a", None)], 2 / 5),
+        ("exact", [(["The Amber Line"], "amber line!"), (["x", "y"], "y"), ([], None), ([], "z"), (["x"], None)], 3 / 5),
+        ("exact", [([{"text": "Mara Lindt", "start": 3}], "mara lindt"), (None, None)], 1.0),
+        (
+            "exact",
+            [("A", "A"), ("The", "the."), ("+", " + "), ("日本。", "日本。"), ("A", "B"), ("+", "-"), ("a", "the"), ("A", "")],
+            4 / 8,
+        ),
+        ("exact", [([1, 2], [1, 2]), ([1, 2], [2, 1]), (3.5, 3.5), (3.5, 35), ({"city": "Rome"}, {"city": "Rome"})], 3 / 5),
+        ("exact", [({"city": "Rome"}, {"city": "Bonn"}), ({"city": "Rome"}, "Rome"), (["x", "y"], ["x", "y"]), (1889, "1889")], 2 / 4),
+        ("text", [("4.50", "-450"), ("3.5", "35"), ("-5", "5"), ("$5", "5"), ("10%", "10"), ("10²", "102"), ("the x", "x")], 0.0),
+        ("text", [("Ünï  x", "u\u0308ni\u0308 X "), (["x", "y"], "Y"), ([], None), (["x", "y"], ["x", "y"]), (5, "5")], 1.0),
+        ("token_f1", [(["one two three"], "two three four"), (["a b"], None)], (2 * 2 / 6) / 2),
+        ("token_f1", [("A", "A"), ("+", "+"), ("+", "-"), ([1, 2], [1, 2]), ({"city": "Rome"}, {"city": "Rome"})], 4 / 5),
+        ("silence", [([], None), ([], "x"), (["y"], None)], 1 / 2),
+        ("silence", [([], "A"), ([], "."), ([], " "), ([], [])], 2 / 4),
+        ("wrong", [([], "x"), (["y"], "y"), (["y"], None), (["y"], "z")], 2 / 4),
+        ("wrong", [([], "A"), (["B"], "A"), (["A"], "A"), (["-"], "%"), (["A"], "")], 3 / 5),
+        ("balanced_accuracy", [("a", "a"), ("a", "a"), ("a", "a"), ("b", "a")], 1 / 2),
+        ("macro_f1", [("a", "a"), ("a", "b"), ("b", "b")], (2 / 3 + 2 / 3) / 2),
+        ("macro_f1", [("a", "a"), ("a", "a"), ("a", None), ("b", "b")], (4 / 5 + 1) / 2),
+        ("macro_f1", [(None, None), ("a", "a"), ("a", None)], (2 / 3 + 2 / 3) / 2),
+        ("macro_f1", [({"a": 1, "b": 2}, {"b": 2, "a": 1}), ({"a": 2}, {"a": 1})], 1 / 3),
+        ("balanced_accuracy", [([1], [1]), ([1], [2]), ([2], [2])], 3 / 4),
+        ("auroc", [("yes", 0.9), ("no", 0.1), ("yes", 0.4), ("no", 0.4)], 3.5 / 4),
+        ("number", [("1,200", 1200), (3, 3.1), (2.5, "2.5"), (1, None)], 2 / 4),
+        ("number", [(1_000_000, 1_000_001), (1000, "1_000"), (1000, "1e3"), (72, "72%"), (1, True)], 0.0),
+        ("number", [(72, "$72"), (0.72, "72%"), (-3.1, "(3.1)"), ("1,452.40", "€1452.4"), (5, " 5 ")], 1.0),
+        ("number", [("inf", 5), (5, "nan"), (10**400, 5), (5, 10**400), (5, 5)], 1 / 5),
+        ("scaled", [(5, 10**400), (5, 5)], 1 / 2),
+        ("auroc", [("yes", 0.9), ("no", 10**400)], 1.0),
+        ("span_f1", [({"t": {"start": [0], "end": 2}}, {})], 0.0),
+        ("calls", [([{"f": {"x": [1]}}], [{"name": "f", "arguments": {"x": 10**400}}])], 0.0),
+        ("span_f1", [({"t": {"start": 0, "end": 2}}, {"t": {"start": 0, "end": 2}, "d": {"start": 3, "end": 4}}), ({}, {})], 2 / 3),
+        ("joint", [({"t": {"start": 0, "end": 2}}, {"t": {"start": 0, "end": 2}}), ({}, {}), ({}, {"t": {"start": 0, "end": 1}})], 2 / 3),
+    ],
+)
+def test_a_metric_is_what_it_says(kind: Kind, cases: Sequence[tuple[Any, Any]], value: float) -> None:
+    more = {"positive": "yes"} if kind == "auroc" else {}
+    assert of(kind, cases, **more) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("accuracy", None),
+        ("exact", []),
+        ("token_f1", []),
+        ("silence", []),
+        ("joint", {}),
+        ("balanced_accuracy", None),
+        ("macro_f1", None),
+    ],
+)
+def test_to_be_silent_may_be_right_and_to_fail_never_is(kind: Kind, wanted: Any) -> None:
+    one = metric("m", Measure(of=kind, field="x"))
+    assert (one.of([Case({"x": wanted}, None)]), one.of([Case({"x": wanted}, None, failed=True)])) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("wrong", 0.0), ("macro_f1", (2 / 3 + 1) / 2)])
+def test_to_fail_is_no_answer_and_no_label(kind: Kind, value: float) -> None:
+    made = [Case({"x": "a"}, {"x": "a"}), Case({"x": "b"}, {"x": "b"}), Case({"x": "a"}, None, failed=True)]
+    assert metric("m", Measure(of=kind, field="x")).of(made) == pytest.approx(value)
+
+
+def test_cases_can_be_left_out_by_what_was_expected() -> None:
+    assert of("accuracy", [("a", "a"), ("generic", "b")], without=("generic",)) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "balanced_accuracy", "macro_f1", "auroc", "silence", "span_f1"])
+def test_no_case_is_no_figure(kind: Kind) -> None:
+    assert math.isnan(of(kind, []))
+
+
+answers = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("ab")), min_size=1, max_size=40)
+ACCURACY = metric("accuracy", Measure(of="accuracy", field="x"))
+
+
+def cases(pairs: Sequence[tuple[str, str]]) -> list[Case]:
+    return [Case({"x": wanted}, {"x": output}) for wanted, output in pairs]
+
+
+@given(answers)
+def test_a_figure_lies_in_its_interval_which_is_the_same_for_the_same_seed(pairs: list[tuple[str, str]]) -> None:
+    found = figure(ACCURACY, cases(pairs), seed=3, draws=100)
+    assert 0 <= found.low <= found.high <= 1
+    assert found == figure(ACCURACY, cases(pairs), seed=3, draws=100)
+
+
+@given(answers)
+def test_an_arm_is_no_better_than_itself_and_never_surely(pairs: list[tuple[str, str]]) -> None:
+    found = difference(ACCURACY, cases(pairs), cases(pairs), draws=50)
+    assert (found.value, found.chance) == (0.0, 1.0)
+    assert found.low == -found.high < 0  # that all of so many agree does not show that the next one will
+
+
+@given(answers)
+def test_the_difference_of_two_arms_turns_its_sign_when_they_change_places(pairs: list[tuple[str, str]]) -> None:
+    right = cases([(wanted, wanted) for wanted, _ in pairs])
+    there, back = difference(ACCURACY, cases(pairs), right, draws=50), difference(ACCURACY, right, cases(pairs), draws=50)
+    assert there.value == -back.value >= 0
+
+
+def test_an_interval_holds_what_the_normal_approximation_says() -> None:
+    """Of 400 answers 300 right: a standard error of 0.0217, so 95 % reach from about 0.708 to 0.793."""
+    found = figure(ACCURACY, cases([("a", "a")] * 300 + [("a", "b")] * 100))
+    assert found.low == pytest.approx(0.708, abs=0.01)
+    assert found.high == pytest.approx(0.793, abs=0.01)
+
+
+@pytest.mark.parametrize(("right", "rows"), [(89, 89), (0, 20), (88, 89), (1, 200)])
+def test_a_share_near_0_or_1_has_the_exact_interval(right: int, rows: int) -> None:
+    found = figure(ACCURACY, cases([("a", "a")] * right + [("a", "b")] * (rows - right)))
+    assert (found.low, found.high) == pytest.approx(interval(right, rows))
+    assert found.low < found.high
+
+
+def test_89_of_89_may_be_96_percent() -> None:
+    assert str(figure(ACCURACY, cases([("a", "a")] * 89))) == "1.000 [0.959, 1.000]"
+
+
+def families(chances: random.Random, count: int, size: int) -> list[Case]:
+    """Cases of one group share their answer."""
+    told = [(str(at), chances.random() < 0.6) for at in range(count)]
+    return [Case({"x": "a"}, {"x": "a" if right else "b"}, group=name) for name, right in told for _ in range(size)]
+
+
+def test_an_interval_of_cases_in_groups_holds_the_truth_as_often_as_it_says() -> None:
+    chances, held, apart = random.Random(1), 0, 0
+    for _ in range(200):
+        found = families(chances, 40, 6)
+        held += (of := figure(ACCURACY, found, draws=200)).low <= 0.6 <= of.high
+        apart += (of := figure(ACCURACY, [replace(case, group="") for case in found], draws=200)).low <= 0.6 <= of.high
+    assert held >= 180
+    assert apart <= 140  # as if they were independent
+
+
+def test_groups_that_all_agree_count_as_one_case_each() -> None:
+    found = figure(ACCURACY, [Case({"x": "a"}, {"x": "a"}, group=str(at)) for at in range(40) for _ in range(6)])
+    assert (found.low, found.high) == pytest.approx(interval(40, 40))
+
+
+def test_answers_to_one_group_are_exchanged_together() -> None:
+    """Three groups of ten better: in one of eight exchanges of groups; of thirty cases it would be in one of a billion."""
+    old, new = ([Case({"x": "a"}, {"x": said}, group=str(at)) for at in range(3) for _ in range(10)] for said in "ba")
+    assert difference(ACCURACY, old, new).chance == pytest.approx(1 / 8, abs=0.04)
+    apart = [[replace(case, group="") for case in arm] for arm in (old, new)]
+    assert difference(ACCURACY, *apart).chance == pytest.approx(0.5**30)
+
+
+def test_where_less_is_better_a_smaller_figure_is_an_improvement() -> None:
+    wrong = metric("wrong", Measure(of="wrong", field="x"))
+    bad: Mapping[str, Any] = {"x": "b"}
+    old, new = [Case({"x": "a"}, bad)] * 20, [Case({"x": "a"}, None)] * 20
+    found = difference(wrong, old, new)
+    assert found.value == 1.0
+    assert found.chance < 0.01
+
+
+def test_a_metric_that_says_nothing_of_the_cases_makes_nothing_better() -> None:
+    """An AUROC of one label; F1 of spans where neither has any, or the old ones had none."""
+    ranked = metric("r", Measure(of="auroc", field="x", positive="yes"))
+    old, new = ([Case({"x": "no"}, {"x": sure})] * 20 for sure in (0.1, 0.9))
+    spans = metric("s", Measure(of="span_f1", field="x"))
+    none, some = ([Case({"x": {}}, {"x": found})] * 20 for found in ({}, {"t": {"start": 0, "end": 1}}))
+    for found in (difference(ranked, old, new), difference(spans, none, some)):
+        assert math.isnan(found.value)
+        assert found.chance == 1.0
+
+
+def test_few_cases_are_never_sure() -> None:
+    """Three of three better: where both are alike that happens in one of eight exchanges."""
+    found = difference(ACCURACY, cases([("a", "b")] * 3), cases([("a", "a")] * 3))
+    assert found.value == 1.0
+    assert found.chance == pytest.approx(1 / 8, abs=0.04)

@@ -1,0 +1,358 @@
+"""`orchestra learn promote` and `rollback`: taken where it is surely better, put back by one command; on simulated workers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.array_files import packed, reading, unpacked
+from orchestra.agents.inference.linear import Classifier
+from orchestra.agents.inference.text_classifier import Layout
+from orchestra.core.protocols import Call
+from orchestra.learn.evaluation.bootstrap import difference
+from orchestra.learn.evaluation.metrics import Case, Measure, metric
+from orchestra.learn.promotion.promotion import SAID, SURE, Promotion, Shelf, level, mark, standing
+from tests.cli.shell import Said, Shell
+from tests.cli.stage import AGENT, TEXT, Simulated, furnish
+
+pytestmark = pytest.mark.slow
+
+AGENTS = Path(__file__).resolve().parents[3] / "agents"
+MEASURED = "metrics: {EM: {of: exact, field: answer}}\n"
+
+
+def answer(call: Call) -> Any:
+    """The candidate knows 9 of 10, the agent one of 2."""
+    number = int(call.inputs["question"])
+    knows = number % 10 if call.name == "answerer_candidate" else number % 2
+    return {"answer": "1889" if knows else "in", "quote": "in 1889"}
+
+
+def adapter(folder: Path, content: str) -> Path:
+    """An adapter of one file of safetensors without tensors; `content` tells it from others."""
+    folder.mkdir(parents=True)
+    header = json.dumps({"__metadata__": {"made": content}}).encode()
+    (folder / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8}')
+    return folder
+
+
+def weights() -> str:
+    path = Path("agents/answerer/adapter/adapter_model.safetensors")
+    return json.loads(path.read_bytes()[8:])["__metadata__"]["made"] if path.exists() else ""
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    furnish()
+    lines = [{"id": f"r{n}", "input": {"question": str(n), "context": TEXT}, "expected": {"answer": "1889"}} for n in range(40)]
+    Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("agents/answerer/evaluation.yaml").write_text(MEASURED)
+    shell.opener = Simulated(answer)
+    adapter(Path("new/adapter"), "new")
+    return shell
+
+
+def raises(kind: type[BaseException], call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except kind:
+        return True
+    return False
+
+
+def promote(shell: Shell, *more: str, candidate: str = "new/adapter") -> Said:
+    return shell("learn", "promote", "answerer", candidate, "--data", "rows.jsonl", *more)
+
+
+def test_a_candidate_that_is_better_is_taken_and_can_be_sent_back(shell: Shell) -> None:
+    said = promote(shell)
+    assert said.code == 0, said.err
+    assert "surely better: EM +0.400" in said.out
+    assert weights() == "new"
+    assert "adapter: adapter\n" in Path("agents/answerer/agent.yaml").read_text()
+    adapter(Path("newer/adapter"), "newer")
+    assert promote(shell, "--force", candidate="newer/adapter").code == 0
+    assert weights() == "newer"
+    assert shell("learn", "rollback", "answerer").code == 0
+    assert weights() == "new"
+    log = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
+    assert [line["verb"] for line in log] == ["promote", "promote", "rollback"]
+    assert log[2]["taken"] == log[0]["taken"] == log[1]["given_up"]
+
+
+def test_going_back_to_no_adapter_takes_it_out_of_the_card(shell: Shell) -> None:
+    before = Path("agents/answerer/agent.yaml").read_text()
+    promote(shell)
+    assert shell("learn", "rollback", "answerer", "--json").json["taken"] == ""
+    assert Path("agents/answerer/agent.yaml").read_text() == before == AGENT
+    assert weights() == ""
+
+
+def test_what_is_said_of_an_adapter_comes_back_with_it(shell: Shell) -> None:
+    promote(shell)
+    Path("agents/answerer/adapter/manifest.json").write_text('{"base": "tiny"}')
+    adapter(Path("newer/adapter"), "newer")
+    promote(shell, "--force", candidate="newer/adapter")
+    assert not Path("agents/answerer/adapter/manifest.json").exists()
+    assert shell("learn", "rollback", "answerer").code == 0
+    assert Path("agents/answerer/adapter/manifest.json").read_text() == '{"base": "tiny"}'
+
+
+def test_an_adapter_under_a_name_of_its_own_keeps_it(shell: Shell) -> None:
+    card, own = Path("agents/answerer/agent.yaml"), Path("agents/answerer/v1/adapter_model.safetensors")
+    card.write_text(AGENT + "adapter: v1\n")
+    adapter(own.parent, "first")
+    assert promote(shell, "--force").code == 0
+    assert (b"new" in own.read_bytes(), card.read_text()) == (True, AGENT + "adapter: v1\n")
+    assert shell("learn", "rollback", "answerer").code == 0
+    assert (b"first" in own.read_bytes(), card.read_text()) == (True, AGENT + "adapter: v1\n")
+
+
+def test_going_back_to_an_adapter_of_the_fleet_names_it_again(shell: Shell) -> None:
+    card = Path("agents/answerer/agent.yaml")
+    card.write_text(AGENT + "adapter: house_style\n")
+    assert promote(shell, "--force").code == 0
+    assert card.read_text() == AGENT + "adapter: adapter\n"
+    assert shell("learn", "rollback", "answerer").code == 0
+    assert (card.read_text(), weights()) == (AGENT + "adapter: house_style\n", "")
+    assert shell("learn", "rollback", "answerer").err.startswith("N303: every promotion of answerer is rolled back")
+    assert (card.read_text(), weights()) == (AGENT + "adapter: house_style\n", "")
+
+
+def test_a_second_going_back_goes_further(shell: Shell) -> None:
+    for name in ("one", "two", "three"):
+        adapter(Path(name), name)
+        assert promote(shell, "--force", candidate=name).code == 0
+    for had in ("two", "one", ""):
+        assert shell("learn", "rollback", "answerer").code == 0
+        assert weights() == had
+    assert shell("learn", "rollback", "answerer").err.startswith("N303")
+    assert promote(shell, "--force", candidate="two").code == 0
+    assert shell("learn", "rollback", "answerer").code == 0
+    assert weights() == ""
+
+
+def test_what_a_rollback_of_before_brought_back_can_be_rolled_back() -> None:
+    """Which was what had just been rolled back."""
+    one, back, again = (
+        Promotion(at="", verb=v, taken=t, given_up=g) for v, t, g in (("promote", "b", "a"), ("rollback", "a", "b"), ("rollback", "b", "a"))
+    )
+    assert standing([one]) == one
+    assert standing([one, back]) is None
+    assert standing([one, back, again]) == again
+
+
+def intents(folder: Path, *, factor: float = 1) -> Path:
+    """An agent with two files of arrays and two layouts, and what it has learnt times a factor."""
+    shutil.copytree(AGENTS / "banking_intent", folder)
+    card, whole = Card.load(folder), json.loads((folder / "model.json").read_bytes())
+    linear = json.loads((folder / "linear.json").read_bytes())
+    for layout in (linear, whole):
+        read = unpacked(card, layout["arrays"], layout["sha256"])
+        few = {name: array for name, array in read.items() if not name.startswith(("down.", "up."))}  # which make it large
+        arrays = {name: array * array.dtype.type(factor) if array.dtype.kind == "f" else array for name, array in few.items()}
+        told, data = packed(layout, arrays)
+        (folder / layout["arrays"]).write_bytes(data)
+        if layout is linear:
+            (folder / "linear.json").write_text(told)
+            whole["linear"]["sha256"] = hashlib.sha256(told.encode()).hexdigest()
+        else:
+            (folder / "model.json").write_text(told)
+    return folder
+
+
+def in_use(folder: Path) -> tuple[str, str]:
+    """The digests of the arrays that an agent of this folder would answer by. Raises `InputError` A011 for files that do not fit."""
+    card = Card.load(folder)
+    with reading(card):
+        layout, _ = Layout.read(card)
+    assert layout.linear is not None
+    return layout.sha256, Classifier.load(card, layout.linear.file, layout.linear.sha256).layout.sha256
+
+
+def test_a_promotion_that_is_killed_at_any_step_leaves_the_old_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = intents(tmp_path / "new", factor=0.5)
+    old = intents(tmp_path / "old")
+    was, will_be, found = in_use(old), in_use(new), []
+    assert len({*was, *will_be}) == 4
+    for step in range(99):
+        folder = shutil.copytree(old, tmp_path / f"agent{step}")
+        shelf = Shelf.of(Card.load(folder), tmp_path / f"shelf{step}")
+        line = Promotion(at="now", verb="promote", taken=mark(shelf.card, new), given_up=shelf.current)
+        left = iter(range(step))
+        real = os.replace
+
+        def killed(source: Any, target: Any, left: Iterator[int] = left, real: Any = real) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            real(source, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", killed)
+            whole = not raises(KeyboardInterrupt, partial(shelf.take, new, line))
+        found.append(in_use(folder))
+        assert found[-1] in (was, will_be)
+        if shelf.log():
+            assert shelf.back("later").taken == line.given_up
+            assert in_use(folder) == was
+        shelf.take(new, line)
+        assert in_use(folder) == will_be
+        assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+        if whole:
+            break
+    assert len(found) > 8
+    assert found == sorted(found, key=[was, will_be].index), "the new ones come with one step"
+
+
+def desks(tmp_path: Path) -> list[Path]:
+    """The folder of an agent, and that of a candidate."""
+    folders = [tmp_path / name for name in ("desk", "candidate")]
+    for folder in folders:
+        folder.mkdir()
+        digest = hashlib.sha256(folder.name.encode()).hexdigest()
+        (folder / "model.json").write_text(json.dumps({"arrays": "weights.npz", "sha256": digest}))
+        (folder / "weights.npz").write_text(folder.name)
+    (folders[0] / "agent.yaml").write_text("name: desk\nkind: sklearn\ninput: {text: str}\noutput: {intent: str}\n")
+    return folders
+
+
+def test_files_of_others_whose_names_begin_so_are_left_to_them(tmp_path: Path) -> None:
+    folder, candidate = desks(tmp_path)
+    others = [".model.json.swp", ".weights.npz.dvc", ".model.json.license", ".other.json.0123456789abcdef"]
+    for name in (*others, ".model.json.0123456789abcdef", "..weights.npz.0123456789abcdef.fedcba9876543210"):
+        (folder / name).write_text("mine")
+    (folder / ".model.json.d").mkdir()
+    shelf = Shelf.of(Card.load(folder), tmp_path / "shelf")
+    shelf.take(candidate, Promotion(at="now", verb="promote", taken=mark(shelf.card, candidate), given_up=shelf.current))
+    assert (folder / "weights.npz").read_text() == "candidate"
+    assert sorted(path.name for path in folder.glob(".*")) == sorted([*others, ".model.json.d"])
+
+
+def test_what_is_said_of_a_training_goes_with_what_came_of_it(tmp_path: Path) -> None:
+    folder, candidate = desks(tmp_path)
+    for name in SAID:
+        (candidate / name).write_text("the candidate's")
+    shelf = Shelf.of(Card.load(folder), tmp_path / "shelf")
+    shelf.take(candidate, Promotion(at="now", verb="promote", taken=mark(shelf.card, candidate), given_up=shelf.current))
+    assert {(folder / name).read_text() for name in SAID} == {"the candidate's"}
+    shelf.back("later")
+    assert not any((folder / name).exists() for name in SAID), "what is there now was made without them"
+
+
+def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = desks(tmp_path)
+    shelf = Shelf.of(Card.load(folders[0]), tmp_path / "shelf")
+    before = shelf.current
+    line = Promotion(at="now", verb="promote", taken=mark(shelf.card, folders[1]), given_up=before)
+    real = os.replace
+
+    def broken(source: Any, target: Any) -> None:
+        if Path(target) == folders[0] / "model.json":
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", broken)
+        with pytest.raises(KeyboardInterrupt):
+            shelf.take(folders[1], line)
+    assert (folders[0] / "weights.npz").read_text() == "desk"
+    assert shelf.back("later").taken == before
+    assert (folders[0] / "weights.npz").read_text() == "desk"
+    assert shelf.current == before
+
+
+def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
+    said = promote(shell, "--rows", "3")
+    assert said.code == 1
+    assert "not surely better" in said.out
+    assert weights() == ""
+    (line,) = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
+    assert (line["verb"], line["tries"], line["given_up"]) == ("try", 1, "")
+    assert shell("learn", "rollback", "answerer").err.startswith("N303: answerer was never promoted")
+
+
+def test_the_more_candidates_the_same_rows_have_judged_the_surer_one_must_be(shell: Shell) -> None:
+    assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell, "--rows", "3").out
+    second = promote(shell, "--rows", "4", "--seed", "1", "--json").json
+    assert (second["tries"], second["level"], second["taken"]) == (2, pytest.approx(0.05 / 6), False)
+    assert "less than 0.00417 is asked of candidate 3 on these rows" in promote(shell).out
+    assert weights() == "new"
+    for name in ("newer", "newest"):
+        adapter(Path(name, "adapter"), name)
+    text = Path("rows.jsonl").read_text()
+    Path("rows.jsonl").write_text("\n" + text.replace('"r0"', '"other"'))
+    assert "candidate 4 on these rows" in promote(shell, candidate="newer/adapter").out, "an empty line, and another id"
+    Path("rows.jsonl").write_text(text.replace('"question": "', '"question": "5'))
+    assert "candidate 1 on these rows" in promote(shell, candidate="newest/adapter").out
+    log = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
+    assert [line["verb"] for line in log] == ["try", "try", "promote", "promote", "promote"]
+    for had in ("newer", "new", ""):
+        assert shell("learn", "rollback", "answerer").code == 0
+        assert weights() == had
+    assert shell("learn", "rollback", "answerer").err.startswith("N303: every promotion")
+
+
+def test_the_same_candidate_again_is_no_other_one(shell: Shell) -> None:
+    known = {"answerer": set[str](), "answerer_candidate": set("012345")}
+    shell.opener = Simulated(lambda call: {"answer": "1889" if call.inputs["question"] in known[call.name] else "in", "quote": "in 1889"})
+    assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell).out
+    assert (weights(), shell("learn", "rollback", "answerer").code) == ("new", 0)
+    adapter(Path("worse/adapter"), "worse")
+    known["answerer_candidate"] = set("0123")
+    for _ in range(2):
+        assert "not surely better" in (said := promote(shell, candidate="worse/adapter")).out
+        assert "candidate 2 on these rows" in said.out, "who comes to the same has no other chance to be lucky"
+    known["answerer_candidate"] = set("0123456")
+    assert "candidate 1 on these rows" in promote(shell).out, "it was taken before, and sent back"
+    assert (weights(), shell("learn", "rollback", "answerer").code) == ("new", 0)
+    known["answerer_candidate"] = set("01234")
+    assert "candidate 3 on these rows" in promote(shell, candidate="worse/adapter").out, "other answers"
+
+
+def test_that_any_of_ten_candidates_is_taken_which_are_no_better_has_a_chance_of_five_percent() -> None:
+    exact, chances = metric("EM", Measure(of="exact", field="answer")), random.Random(2)
+    taken, once = 0, 0
+    for _ in range(300):
+        old = answers(chances)
+        found = [difference(exact, old, answers(chances), draws=2).chance for _ in range(10)]
+        taken += any(chance < level(tries) for tries, chance in enumerate(found, 1))
+        once += any(chance < SURE for chance in found)
+    assert taken <= 0.05 * 300
+    assert once > 0.15 * 300  # as if each were the only one
+
+
+def answers(chances: random.Random) -> list[Case]:
+    """A hundred and fifty, six of ten right."""
+    return [Case({"answer": "a"}, {"answer": "a" if chances.random() < 0.6 else "b"}) for _ in range(150)]
+
+
+def test_what_is_no_adapter_is_refused_before_anything_starts(shell: Shell) -> None:
+    Path("new/adapter/adapter_model.bin").write_bytes(b"")
+    assert promote(shell).err.startswith("F007")
+    Path("new/adapter/adapter_model.bin").unlink()
+    with Path("new/adapter/adapter_model.safetensors").open("ab") as file:
+        file.truncate(11_000_000)
+    assert promote(shell).err.startswith("N301")
+    assert promote(shell, candidate="nowhere").err.startswith("N301")
+    assert isinstance(shell.opener, Simulated)
+    assert not shell.opener.opened
+
+
+def test_the_same_adapter_is_not_taken_twice(shell: Shell) -> None:
+    promote(shell)
+    assert promote(shell, "--force").err.startswith("N304")
+
+
+def test_an_agent_that_was_never_promoted_has_nothing_to_go_back_to(shell: Shell) -> None:
+    assert shell("learn", "rollback", "answerer").err.startswith("N303")

@@ -1,0 +1,56 @@
+"""Training of classifiers of texts: their labels come back as they stood in the rows, whatever their type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("sklearn")
+
+from orchestra.agents.card import Card
+from orchestra.agents.inference.linear import Classifier
+from orchestra.core.errors import InputError
+from orchestra.learn.classical import train
+from orchestra.learn.compatibility import contract_digest
+from orchestra.learn.data.dataset import DataSet, Row
+
+CARD = "name: desk\nkind: sklearn\ninput: {{text: str}}\noutput: {{label: '{}'}}\ntypes: {{Stars: {{type: integer, enum: [1, 2]}}}}\n"
+
+
+def card(folder: Path, kind: str) -> Card:
+    folder.mkdir(exist_ok=True)
+    (folder / "agent.yaml").write_text(CARD.format(kind))
+    return Card.load(folder)
+
+
+def data(card: Card, bad: Any, good: Any) -> DataSet:
+    texts = [(f"{word} it {at}", label) for at in range(4) for word, label in (("awful", bad), ("lovely", good))]
+    rows = [Row(str(at), {"text": text}, {"label": label}, str(at)) for at, (text, label) in enumerate(texts)]
+    return DataSet.made("rows", "desk", contract_digest(card), "CC0", (), {"train": rows})
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "good"),
+    [
+        ("Stars", 1, 2),
+        ("bool", False, True),
+        ('Literal["ok"] | null', None, "ok"),
+        ('Literal["1"] | int', 1, "1"),
+        ("str", "bad", "good"),
+    ],
+)
+def test_a_label_comes_back_as_it_stood_in_the_rows(tmp_path: Path, kind: str, bad: Any, good: Any) -> None:
+    desk = card(tmp_path, kind)
+    train(desk, data(desk, bad, good)).write(tmp_path)
+    told = [Classifier.load(desk).predict({"text": f"{word} it"})[0]["label"] for word in ("awful", "lovely")]
+    assert told == [bad, good]
+    assert [type(one) for one in told] == [type(bad), type(good)]
+
+
+def test_what_is_no_label_is_refused(tmp_path: Path) -> None:
+    desk = card(tmp_path, "list[str]")
+    with pytest.raises(InputError, match=r'\["x"\] is no label') as caught:
+        train(desk, data(desk, ["x"], ["y"]))
+    assert caught.value.code == "N105"

@@ -1,0 +1,220 @@
+"""A first step reads something of what was brought along, where some skill can: the grammar and the gates say the same."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from orchestra.agents.contract import Contract
+from orchestra.router import plan_cache
+from orchestra.router.capabilities import Offer
+from orchestra.router.grounding import grounded
+from orchestra.router.plan_grammar import NoStep, plan_grammar, step_grammar
+from orchestra.router.plan_syntax import Step, read
+from orchestra.router.planner import Ask, Planned, Request, go_on, start
+from orchestra.router.shortlist import shortlist
+from orchestra.router.validation import judge
+from tests.agents.test_evidence_grammar import accepts
+from tests.router.house import COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record, walked
+
+TEXT = {"question": STR, "text": STR}
+
+
+def brought(*skills: Contract, grounds: tuple[str, ...] = ("documents",), **more: Any) -> Offer:
+    return grounded(offer(*skills, **more), grounds)
+
+
+@pytest.mark.parametrize("stepwise", [True, False])
+@pytest.mark.parametrize("seed", range(12))
+def test_a_plan_that_is_drawn_begins_with_what_was_brought_along(seed: int, stepwise: bool) -> None:
+    random, given = Random(seed), brought()
+    state, wanted = start(Request("", given, repairs=0, stepwise=stepwise))
+    for _ in range(20):
+        if not isinstance(wanted, Ask):
+            assert isinstance(wanted, Planned) or not stepwise  # at once nobody knows the types of steps yet
+            steps = wanted.plan.steps if isinstance(wanted, Planned) else wanted.steps
+            assert any(one.path[:1] == ("documents",) for one in steps[0].references)
+            return
+        text = walked(wanted.inputs["grammar"], random, most=20_000)
+        assert text is not None
+        state, wanted = go_on(state, text)
+        assert all(one.code != "R015" for one in state.rejected)
+    raise AssertionError("the limits hold")
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        ("s1 = search(query=input.question, documents=input.documents)", True),
+        ("s1 = reader(question=input.question, context=input.documents[0].text)", False),  # one of them is too little
+        ("s1 = [reader(question=input.question, context=x.text) for x in input.documents]", True),
+        ('s1 = [search(query=x, documents=input.documents) for x in ["a", "b"]]', True),
+        ("s1 = calculator(question=input.question)", False),
+        ("s1 = calculator(question=input.documents[0].source)", False),
+        ('s1 = [calculator(question=x) for x in ["a", "b"]]', False),
+        ('s1 = compare(first=1, second=2, how="more")', False),
+    ],
+)
+def test_grammar_and_gates_agree_on_a_first_step(line: str, good: bool) -> None:
+    given = brought()
+    assert accepts(step_grammar(given), line) is good
+    assert accepts(plan_grammar(given), f"{line}\nreturn s1") is good
+    assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
+    assert accepts(step_grammar(offer()), line)
+
+
+def test_any_other_step_reads_what_it_likes() -> None:
+    first = read("s1 = search(query=input.question, documents=input.documents)")
+    assert isinstance(first, Step)
+    line = "s2 = calculator(question=input.question)"
+    assert accepts(step_grammar(brought(), [first]), f"\n{line}")
+    assert judge(read(line), brought(), [first]) == []
+    assert accepts(plan_grammar(brought()), f"{first}\n{line}\nreturn s2")
+
+
+def test_one_of_several_values_is_enough_and_the_question_is_none_of_them() -> None:
+    given = brought(READER, SUM, values=TEXT | {"documents": DOCUMENTS}, grounds=("text", "documents"))
+    assert accepts(step_grammar(given), "s1 = calculator(question=input.text)")
+    assert accepts(step_grammar(given), "s1 = reader(question=input.question, context=input.text)")
+    assert not accepts(step_grammar(given), "s1 = reader(question=input.question, context=input.question)")
+    (fault,) = judge(read("s1 = calculator(question=input.question)"), given, [])
+    assert str(fault) == "/steps/1: it reads nothing of what was brought along; the first step reads one of input.text, input.documents"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        brought(COMPARE),  # nobody takes documents, nor texts
+        brought(contract("reading", "agent", {"documents": DOCUMENTS, "sums": {"type": "array", "items": DOCUMENTS}}, STR), COMPARE),
+        brought(COMPARE, grounds=()),
+    ],
+)
+def test_where_no_skill_can_read_it_at_once_nothing_is_demanded(given: Offer) -> None:
+    assert given.grounds == frozenset()
+    assert accepts(step_grammar(given), 's1 = compare(first=1, second=2, how="more")')
+
+
+def test_a_list_counts_where_only_its_elements_can_be_read() -> None:
+    assert brought(READER).grounds == {"documents"}
+    each = contract("sizes", "tool", {"document": {**DOCUMENTS["items"], "$defs": DOCUMENTS["$defs"]}}, STR)
+    assert brought(each).grounds == {"documents"}
+
+
+ROWS: dict[str, Any] = {"type": "array", "items": {"type": "array", "items": STR, "minItems": 1}}
+PAIR = contract("pair", "tool", {"first": STR, "second": STR}, STR)
+CELLS = contract("cells", "tool", {"row": ROWS["items"], "cell": STR}, STR)
+LOOK = contract("look", "agent", {"question": STR, "table": ROWS}, STR)
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        ("s1 = look(question=input.question, table=input.table)", True),
+        ("s1 = [calculator(question=x[0]) for x in input.table]", False),  # the rows of a table are nothing of their own
+        ('s1 = [cells(row=x, cell="a") for x in input.table]', False),
+        ("s1 = [pair(first=x[0], second=input.question) for x in input.table]", False),
+        ("s1 = [pair(first=x[0], second=input.text) for x in input.table]", True),  # it reads the text
+        ('s1 = [pair(first=x, second="a") for x in input.names]', False),  # nobody brought them along
+    ],
+)
+def test_who_goes_over_the_rows_of_a_table_has_not_read_it(line: str, good: bool) -> None:
+    values = {"question": STR, "table": ROWS, "text": STR, "names": {"type": "array", "items": STR}}
+    given = brought(SUM, PAIR, CELLS, LOOK, values=values, grounds=("table", "text"))
+    assert given.grounds == {"table", "text"}
+    assert accepts(step_grammar(given), line) is good
+    assert accepts(plan_grammar(given), f"{line}\nreturn s1") is good
+    assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        ("s1 = [calculator(question=x.name) for x in input.sheets]", True),
+        ("s1 = [calculator(question=x.notes[0]) for x in input.sheets]", False),  # one element of a list is too little
+        ("s1 = [pair(first=x.notes[0], second=x.name) for x in input.sheets]", True),
+    ],
+)
+def test_of_the_elements_of_a_list_one_of_a_list_in_them_is_too_little(line: str, good: bool) -> None:
+    sheets: dict[str, Any] = {"type": "array", "items": record({"name": STR, "notes": {"type": "array", "items": STR, "minItems": 1}})}
+    given = brought(SUM, PAIR, values={"question": STR, "sheets": sheets}, grounds=("sheets",))
+    assert given.grounds == {"sheets"}
+    assert accepts(step_grammar(given), line) is good
+    assert [fault.code for fault in judge(read(line), given, [])] == ([] if good else ["R015"])
+
+
+def test_a_list_of_which_nothing_whole_can_be_given_is_no_ground() -> None:
+    note = record({"name": STR})
+    sheets: dict[str, Any] = {"type": "array", "items": record({"notes": {"type": "array", "items": note, "minItems": 1}})}
+    first = contract("first", "tool", {"note": note}, STR)
+    assert brought(first, COMPARE, values={"question": STR, "sheets": sheets}, grounds=("sheets",)).grounds == frozenset()
+
+
+def test_a_list_in_an_element_and_one_of_its_own_are_read_together() -> None:
+    mark = record({"name": STR})
+    notes = {"type": "array", "items": record({"mark": mark}), "minItems": 1}
+    two = contract("two", "tool", {"all": notes, "first": mark}, STR)
+    values = {"question": STR, "sheets": {"type": "array", "items": record({"notes": notes})}}
+    given = brought(two, COMPARE, values=values, grounds=("sheets",))
+    line = "s1 = [two(all=x.notes, first=x.notes[0].mark) for x in input.sheets]"
+    assert given.grounds == {"sheets"}
+    assert accepts(step_grammar(given), line)
+    assert judge(read(line), given, []) == []
+
+
+def test_it_is_said_that_a_table_is_read_as_a_whole() -> None:
+    given = brought(SUM, CELLS, LOOK, values={"question": STR, "table": ROWS}, grounds=("table",))
+    (fault,) = judge(read("s1 = [cells(row=x, cell=x[0]) for x in input.table]"), given, [])
+    assert fault.hint == "give a skill all of input.table, not row by row"
+
+
+def test_a_table_is_no_ground_where_nobody_can_be_given_it() -> None:
+    assert brought(SUM, PAIR, CELLS, values={"question": STR, "table": ROWS}, grounds=("table",)).grounds == frozenset()
+
+
+def test_a_plan_that_served_without_the_rule_is_not_recalled_under_it() -> None:
+    assert plan_cache.shape(brought(SEARCH), "router") != plan_cache.shape(offer(SEARCH), "router")
+
+
+def test_a_line_that_names_no_input_is_refused_like_any_other() -> None:
+    faults = judge(read("s1 = calculator(question=input)"), brought(), [])
+    assert [fault.code for fault in faults] == ["R015", "R004"]
+
+
+def test_a_list_that_nobody_brought_along_is_not_enough() -> None:
+    texts = {"type": "array", "items": STR}
+    given = brought(SUM, READER, values=TEXT | {"texts": texts}, grounds=("text",))
+    line = "s1 = [calculator(question=x) for x in input.texts]"
+    assert not accepts(step_grammar(given), line)
+    assert [fault.code for fault in judge(read(line), given, [])] == ["R015"]
+    both = "s1 = [reader(question=x, context=input.text) for x in input.texts]"
+    assert accepts(step_grammar(given), both)
+    assert judge(read(both), given, []) == []
+
+
+def test_a_field_of_a_record_is_enough_and_so_is_a_list_in_it() -> None:
+    report = record({"title": STR, "rows": {"type": "array", "items": record({"name": STR})}})
+    given = brought(SUM, values={"question": STR, "report": report}, grounds=("report",))
+    for line in ("s1 = calculator(question=input.report.title)", "s1 = [calculator(question=x.name) for x in input.report.rows]"):
+        assert accepts(step_grammar(given), line)
+        assert judge(read(line), given, []) == []
+
+
+def test_of_a_plan_of_one_step_nothing_is_demanded_that_does_not_bring_the_answer_about() -> None:
+    truth = {"type": "boolean"}
+    assert brought(SEARCH, COMPARE, steps=2, returns=truth).grounds == {"documents"}
+    given = brought(SEARCH, COMPARE, steps=1, returns=truth)
+    assert accepts(step_grammar(given), 's1 = compare(first=1, second=2, how="more")')
+    assert not given.grounds
+    with pytest.raises(NoStep):
+        step_grammar(brought(SEARCH, steps=1, returns=truth))
+
+
+def test_a_shortlist_keeps_somebody_who_can_read_what_was_brought_along() -> None:
+    sums = [contract(f"calc{number}", "agent", {"question": STR}, STR, says="Computes a sum of numbers.") for number in range(6)]
+    given = shortlist(brought(*sums, SEARCH), "the sum of these numbers", 3)
+    assert "search" in given.skills
+    assert len(given.skills) == 3
+    assert given.grounds == {"documents"}, "what was settled on the whole offer holds of the shortlist too"
+    assert "search" not in shortlist(offer(*sums, SEARCH), "the sum of these numbers", 3).skills

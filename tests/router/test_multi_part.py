@@ -1,0 +1,362 @@
+"""Laws of requests that want several things: what their parts are, and that none of them is passed over in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from orchestra.core.events import NOTHING
+from orchestra.engine.kinds.plan import elected, sample_of
+from orchestra.router.capabilities import Offer
+from orchestra.router.multi_part import countable, parted, parts_of, unserved
+from orchestra.router.plan import Plan, plan_of
+from orchestra.router.plan_cache import Unfit, entry, recalled
+from orchestra.router.plan_syntax import Answer, Literal, Reference, Step, read
+from orchestra.router.planner import DECLINED, Ask, Drafting, Planned, Request, Unplanned, Wanted, go_on, go_on_without, start
+from orchestra.router.validation import UNSERVED, judge
+from orchestra.router.voting import Vote
+from tests.router.house import STR, SUM, contract
+from tests.unsafe_reference import assert_cost
+
+DESK = contract("support_desk", "agent", {"message": STR}, STR, says="Sorts a message.")
+FLIGHT, PENS = "Book me a flight to Rome.", "A box holds 12 pens. How many pens are in 5 boxes?"
+BOTH = f"{FLIGHT} Also: {PENS}"
+ON_PENS = f's1 = calculator(question="{PENS}")'
+
+
+def offer(text: str = BOTH, *, declines: bool = True) -> Offer:
+    return parted(Offer.of([DESK, SUM], {"request": STR}, words=text, declines=declines), text)
+
+
+def planned(*replies: str, declines: bool = True, repairs: int = 1) -> tuple[Drafting, Wanted]:
+    state, wanted = start(Request(BOTH, offer(declines=declines), repairs))
+    for reply in replies:
+        assert isinstance(wanted, Ask)
+        state, wanted = go_on(state, reply)
+    return state, wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (BOTH, [FLIGHT, PENS]),
+        ("Who was it? And another thing: when was it? Then: where?", ["Who was it?", "when was it?"]),
+        (
+            "two things pls. 1) which woman won four times 2) who was to appoint them",
+            ["which woman won four times", "who was to appoint them"],
+        ),
+        (
+            "What was it in 2018? Also, unrelated, what do 7 crates come to?",
+            ["What was it in 2018?", "unrelated, what do 7 crates come to?"],
+        ),
+        ("Read the booking: for 2 at 8 pm And another thing: what do 2 pay?", ["Read the booking: for 2 at 8 pm", "what do 2 pay?"]),
+        ('Who said "I came. Then: I saw."? Also: when was it?', ['Who said "I came. Then: I saw."?', "when was it?"]),
+        ('"Who was it? Also: when was it?"', ['"Who was it?', 'when was it?"']),
+        ('Read "A" and tell what it is. Also: what is "B"?', ['Read "A" and tell what it is.', 'what is "B"?']),
+        ("Was heißt »Haus«? Also: what does »Hof« mean?", ["Was heißt »Haus«?", "what does »Hof« mean?"]),
+        ('Is 6 " enough? Also: is 8 " better?', ['Is 6 " enough?', 'is 8 " better?']),
+        ('I need a 5" pipe. Also: what do two 6" pipes cost?', ['I need a 5" pipe.', 'what do two 6" pipes cost?']),
+        ("Sum it up.\n\nPS: When was it built?", ["Sum it up.", "When was it built?"]),
+    ],
+)
+def test_a_request_is_cut_where_words_join_its_parts(text: str, parts: list[str]) -> None:
+    assert list(parts_of(text) or ()) == parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PENS,
+        "Tom has 5 apples. Also, he has 3 pears. Then he buys 2 more. How many has he?",
+        "My card is gone. Also my phone is. What do I do?",
+        "Who wrote it, and when was it issued?",
+        "I was told it is in the instructions. Well then: how long does it take?",
+        "Check this claim: the bridge is open.",
+        "Classify these:\n- my card is gone\n- my pin is blocked",
+        "see b) and also h) of the lease",
+        "What is 2 and 3? P.S. thank you!",
+        "When was it built? Also, thanks a lot for your help.",
+        "Fasse den Text zusammen. PS: Vielen Dank im Voraus!",
+        "How do plants make sugar? One more thing: be brief.",
+        "When was it built? Finally: please answer in one sentence.",
+        'Translate this: "Where were you? Also: who was with you?"',
+        'Translate this:\n"Where were you?\n\nAlso: who was with you?"',
+        "Übersetze „Wo warst du? Und noch was: wer war dabei? Then: wo?“ ins Englische",
+        "Shorten “We are open on Mondays. Also: we are closed on Sundays.” to one line",
+        "What is the capital? a) the city of Paris b) the city of Rome",
+        "What is the capital? Choose: a) the city of Paris b) the city of Rome",
+        "Two trains start at 1) 5 pm and 2) 6 pm. When do they meet?",
+        "",
+    ],
+)
+def test_what_is_told_in_several_sentences_is_one_thing(text: str) -> None:
+    assert parts_of(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n" * 8000,
+        "? and also, " * 700,
+        "1) " * 2600,
+        "and on " * 1100,
+        "In addition " + "a, " * 2600,
+        "“ " * 4000,
+        ' "' * 4000,
+        "“? Also: ”" * 800,
+        "? Also, " + "thanks " * 1100 + "x",
+    ],
+)
+def test_parts_are_found_in_time(text: str) -> None:
+    assert_cost(lambda: parts_of(text), at_most=100)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (ON_PENS, f's2 = support_desk(message="{FLIGHT}")', "return s1, s2"),
+        ("s1 = support_desk(message=input.request)", "s2 = calculator(question=input.request)", "return s1, s2"),
+        (f's1 = [support_desk(message=x) for x in ["{FLIGHT}", "{PENS}"]]', "return s1"),
+        (f's1 = support_desk(message="{FLIGHT}")', "s2 = calculator(question=input.request)", "return s1, s2"),
+        (
+            f's1 = calculator(question="{FLIGHT}")',
+            f's2 = support_desk(message="{PENS}")',
+            "s3 = support_desk(s1, message=s2)",
+            "return s1, s3",
+        ),
+        (f's1 = support_desk(message="{BOTH}")', "return s1"),
+    ],
+)
+def test_a_plan_with_a_value_for_each_part_stands(lines: tuple[str, ...]) -> None:
+    *steps, answer = map(read, lines)
+    assert not judge(answer, offer(), [one for one in steps if isinstance(one, Step)])
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            ("s1 = support_desk(message=input.request)", "return s1"),
+            f'2 parts, 1 step: "{FLIGHT}" and "{PENS}"; write a step for each part',
+        ),
+        (("s1 = calculator(question=input.request)", "return s1"), f'nothing serves "{FLIGHT}"; write a step for each part'),
+        ((f's1 = calculator(question="{BOTH}")', "return s1"), f'nothing serves "{FLIGHT}"; write a step for each part'),
+        (
+            (f's1 = [calculator(question=x) for x in ["{FLIGHT}", "{PENS}"]]', "return s1"),
+            f'nothing serves "{FLIGHT}"; write a step for each part',
+        ),
+        (
+            ("s1 = calculator(question=input.request)", f's2 = support_desk(message="{FLIGHT}")', "return s1"),
+            f'nothing serves "{FLIGHT}"; return s1, s2',
+        ),
+        ((ON_PENS, "return s1"), f'nothing serves "{FLIGHT}"; write a step for each part'),
+        ((ON_PENS, f's2 = support_desk(message="{FLIGHT}")', "return s2"), f'nothing serves "{PENS}"; return s1, s2'),
+        ((ON_PENS, "s2 = calculator(question=s1.expression)", "return s1, s2"), ""),
+    ],
+)
+def test_a_part_that_no_value_is_for_is_named(lines: tuple[str, ...], said: str) -> None:
+    *steps, answer = map(read, lines)
+    found = judge(answer, offer(), [one for one in steps if isinstance(one, Step)])
+    if not said:  # what is reckoned from a part is for that part
+        said = f'nothing serves "{FLIGHT}"; write a step for each part'
+    assert [(one.code, str(one)) for one in found] == [(UNSERVED, f"/steps: {said}")]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            "Find the price in it. Then: convert it to euros.",
+            ('s1 = support_desk(message="Find the price in it.")', "s2 = calculator(question=s1)"),
+        ),
+        (
+            "Read the mail. Then: tell me how many pens are in 5 boxes of it.",
+            ("s1 = support_desk(message=input.mail)", 's2 = calculator(question="how many pens are in 5 boxes", note=s1)'),
+        ),
+        ("Read the mail. Then: reckon it.", ("s1 = support_desk(message=input.mail)", "s2 = calculator(question=s1)")),
+    ],
+)
+def test_a_part_that_goes_on_from_another_is_served_by_a_step_that_reads_a_step(text: str, lines: tuple[str, ...]) -> None:
+    steps = [one for one in map(read, lines) if isinstance(one, Step)]
+    several = parts_of(text)
+    assert several is not None
+    assert unserved(several, steps, Answer((Reference("s2"),))) is None
+    assert unserved(several, steps[:1], Answer((Reference("s1"),))) is not None
+
+
+def test_where_one_value_is_wanted_or_nothing_is_said_of_parts_nothing_is_demanded() -> None:
+    one = Offer.of([DESK, SUM], {"request": STR}, STR)
+    assert parted(one, BOTH).several is None
+    assert unserved(None, (), Answer(())) is None
+    assert not judge(read("return s1"), offer(PENS), [Step("s1", "support_desk", {})])
+
+
+LAMPS = "What do 3 lamps at 20 each cost?"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ((f's1 = [calculator(question=x) for x in ["{FLIGHT}", "{PENS}", "{LAMPS}"]]', "return s1"), f'nothing serves "{FLIGHT}"'),
+        (
+            (
+                "s1 = calculator(question=input.request)",
+                f's2 = calculator(question="{PENS}")',
+                f's3 = calculator(question="{LAMPS}")',
+                "return s1, s2, s3",
+            ),
+            f'nothing serves "{FLIGHT}"',
+        ),
+        (
+            ("s1 = calculator(question=input.request)", f's2 = calculator(question="{PENS}")', "return s1, s2"),
+            f'2 parts, 1 step: "{FLIGHT}" and "{LAMPS}"',
+        ),
+    ],
+)
+def test_what_computes_is_for_no_part_without_a_number(lines: tuple[str, ...], said: str) -> None:
+    *steps, answer = map(read, lines)
+    (found,) = judge(answer, offer(f"{BOTH} Then: {LAMPS}"), [one for one in steps if isinstance(one, Step)])
+    assert found.reason == said
+
+
+@pytest.mark.parametrize("given", ["input.request", '"What do 3 lamps at 20 euros cost? Then: convert it to cents."'])
+def test_what_goes_on_from_a_sum_is_for_what_computes_all_of_it(given: str) -> None:
+    text = "What do 3 lamps at 20 euros cost? Then: convert it to cents."
+    assert not judge(read("return s1"), offer(text), [Step("s1", "calculator", read_arguments(given))])
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "left"),
+    [
+        (f"{PENS} Also: tell my brother on WhatsApp that I'm leaving now.", ("calculator(question=input.request)",), "tell my brother"),
+        (f"Translate this letter into French. Also: {PENS}", ("calculator(question=input.request)",), "Translate this letter"),
+        (f"Please turn this into a song. Also: {PENS}", ("calculator(question=input.request)",), "Please turn this into a song."),
+        ("Book me a flight to Rome. Also: send an email to Ann.", ("calculator(question=input.request)",), "send an email"),
+        (
+            f"{FLIGHT} Also: {LAMPS} Then: convert it to 5 currencies.",
+            ("calculator(question=input.request)", "calculator(question=s1.expression)"),
+            FLIGHT,
+        ),
+    ],
+)
+def test_what_computes_does_nothing_about_what_refers_to_no_sum(text: str, lines: tuple[str, ...], left: str) -> None:
+    steps = [read(f"s{number} = {line}") for number, line in enumerate(lines, 1)]
+    answer = read(f"return {', '.join(f's{number}' for number in range(1, len(lines) + 1))}")
+    (found,) = judge(answer, offer(text), [one for one in steps if isinstance(one, Step)])
+    assert found.code == UNSERVED
+    assert left in found.reason
+
+
+def test_an_answer_without_a_step_is_no_plan_that_leaves_something_out() -> None:
+    _, wanted = planned("return s1", "return s1")
+    assert isinstance(wanted, Unplanned)
+    assert not wanted.declined
+
+
+def read_arguments(given: str) -> Mapping[str, Any]:
+    line = read(f"s1 = calculator(question={given})")
+    assert isinstance(line, Step)
+    return line.arguments
+
+
+def test_a_part_that_had_a_sum_by_all_of_the_request_is_not_given_to_another() -> None:
+    several = offer().several
+    assert several is not None
+    whole = read("s1 = calculator(question=input.request)")
+    assert isinstance(whole, Step)
+    assert countable(several, []) == PENS
+    assert countable(several, [whole]) == ""
+
+
+def test_what_is_left_out_ends_the_planning_whatever_came_of_the_repairs() -> None:
+    state, wanted = start(Request(BOTH, offer(), 1))
+    state, wanted = go_on(state, "s1 = calculator(question=input.request)\nreturn s1")
+    assert isinstance(wanted, Ask)
+    _, wanted = go_on(state, f'2 = calculator(question="{FLIGHT}")')
+    assert isinstance(wanted, Unplanned)
+    assert wanted.declined
+    assert wanted.rejections[0].reason == f'nothing serves "{FLIGHT}"'
+
+
+def test_what_computes_may_be_for_any_of_several_parts_with_a_number() -> None:
+    text = f"{PENS} Also: What do 3 lamps at 20 each cost?"
+    *steps, answer = map(read, ("s1 = calculator(question=input.request)", "return s1"))
+    (found,) = judge(answer, offer(text), [one for one in steps if isinstance(one, Step)])
+    assert found.reason.startswith("2 parts, 1 step: ")
+
+
+@pytest.mark.parametrize("skill", ["support_desk(message", "calculator(question"])
+def test_a_step_that_had_all_of_the_request_is_followed_by_another(skill: str) -> None:
+    state, wanted = planned(f"s1 = {skill}=input.request)\nreturn s1")
+    assert isinstance(wanted, Ask)
+    if skill.startswith("calculator"):
+        assert 'nothing serves "Book me a flight' in wanted.inputs["request"]
+        assert isinstance(go_on(state, "return s1")[1], Unplanned)
+        assert isinstance(go_on(state, f'2 = support_desk(message="{FLIGHT}")\nreturn s1, s2')[1], Planned)
+        return
+    assert wanted.inputs["plan"].endswith("\ns")
+    assert "return" not in wanted.inputs["grammar"].split("start:")[1].splitlines()[0]
+    _, wanted = go_on(state, f'2 = calculator(question="{PENS}")\nreturn s1, s2')
+    assert isinstance(wanted, Planned)
+    _, wanted = go_on(state, "return s1")  # nobody held it to another step
+    assert isinstance(wanted, Planned)
+    assert unserved(offer().several, wanted.plan.steps, wanted.plan.answer) is not None
+
+
+@pytest.mark.parametrize("wrong", ["2 = support_desk(message=input.request)", '2 = calculator(question="of its own")', "nonsense"])
+def test_a_plan_that_would_have_stood_is_not_lost_to_a_further_step_that_is_refused(wrong: str) -> None:
+    state, wanted = planned("s1 = support_desk(message=input.request)\nreturn s1", wrong, repairs=2)
+    assert isinstance(wanted, Ask)
+    for went_on in (go_on(state, wrong), go_on_without(state, "M003", "cut off")):
+        assert went_on is not None
+        _, wanted = went_on
+        assert isinstance(wanted, Planned)
+        assert str(wanted.plan) == "s1 = support_desk(message=input.request)\nreturn s1"
+    lines = f'{ON_PENS}\ns2 = support_desk(message="{FLIGHT}")\nreturn s2'
+    _, wanted = planned(lines, wrong)
+    assert isinstance(wanted, Planned)
+    assert str(wanted.plan.answer) == "return s1, s2"
+    _, wanted = planned(f"{ON_PENS}\nreturn s1", "nonsense")
+    assert isinstance(wanted, Unplanned)
+    _, wanted = planned(f"{ON_PENS}\nreturn s1", "nonsense", declines=False)
+    assert isinstance(wanted, Planned)
+
+
+def test_a_part_that_nothing_serves_leaves_no_plan_unless_what_can_be_done_is_wanted() -> None:
+    lines = (f"{ON_PENS}\nreturn s1", "return s1")
+    _, wanted = planned(*lines)
+    assert isinstance(wanted, Unplanned)
+    assert wanted.declined
+    assert [(one.code, one.path, one.reason) for one in wanted.rejections] == [(DECLINED, "/steps", f'nothing serves "{FLIGHT}"')]
+    _, chosen, won = elected(Drafting(Request(BOTH, offer())), wanted, (sample_of(wanted),) * 3)
+    assert (chosen, won) == (wanted, Vote(0, 3, 3))
+    _, wanted = planned(*lines, declines=False)
+    assert isinstance(wanted, Planned)
+    assert isinstance(planned(lines[0], repairs=0)[1], Unplanned)
+
+
+def test_a_part_without_a_number_is_nothing_to_compute() -> None:
+    """Where a step is demanded for each part, a small planner gave a flight to the calculator, which computed 10."""
+    state, wanted = planned("s1 = support_desk(message=input.request)", "return s1", f's2 = calculator(question="{FLIGHT}")', repairs=2)
+    assert isinstance(wanted, Ask)
+    assert [(one.code, one.path) for one in state.rejected[-1:]] == [("R025", "/steps/2/with/question")]
+    assert "has no number" in state.rejected[-1].reason
+    _, wanted = go_on(state, f's2 = calculator(question="{PENS}")')
+    assert isinstance(wanted, Ask)
+    alone = Offer.of([DESK, SUM], {"request": STR}, words=BOTH)
+    assert not judge(Step("s1", "calculator", {"question": Literal(FLIGHT)}), alone, [])  # as before, where parts are not looked at
+    half = "How much is half a dozen eggs? Also: when was it?"
+    assert not judge(Step("s1", "calculator", {"question": Literal("How much is half a dozen eggs?")}), offer(half), [])
+
+
+def test_a_plan_that_has_served_is_not_taken_where_what_computes_is_given_words_without_a_number() -> None:
+    def again(*lines: str) -> Plan:
+        made = plan_of([read(line) for line in lines])
+        assert made is not None
+        return recalled(entry(made, BOTH, "shape", NOTHING), BOTH, offer(), "shape")[0]
+
+    assert again(ON_PENS, "return s1").steps  # with what it leaves out, which was taken
+    with pytest.raises(Unfit, match="has no number"):
+        again(f's1 = calculator(question="{FLIGHT}")', f's2 = calculator(question="{PENS}")', "return s1, s2")

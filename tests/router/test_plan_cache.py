@@ -1,0 +1,254 @@
+"""The plan cache: what is one intent, what is filled anew, and everything that must be a miss."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.core.events import Usage
+from orchestra.router.capabilities import Offer, Skill
+from orchestra.router.intents import Intent
+from orchestra.router.plan import Plan, plan_of
+from orchestra.router.plan_cache import Unfit, entry, keys, recalled, shape
+from orchestra.router.plan_syntax import read_plan
+from orchestra.router.prompt import MAX_REQUEST
+from tests.router.house import ALL, COMPARE, DOCUMENTS, READER, SEARCH, STR, SUM, contract, offer, record
+
+VALUES = {"request": STR, "documents": DOCUMENTS}
+OFFER = offer(*ALL, values=VALUES)
+SHAPE = shape(OFFER, "router")
+COST = Usage(calls=3, prompt_tokens=700, output_tokens=60)
+
+
+def plan(text: str) -> Plan:
+    found = plan_of(read_plan(text))
+    assert found is not None
+    return found
+
+
+def fitted(lines: str, old: str, new: str, given: Offer = OFFER) -> str:
+    """The plan that was stored for an old request, as a new one gets it. Raises `Unfit`."""
+    of = shape(given, "router")
+    met = set(keys(old, of)) & set(keys(new, of))
+    if not met:
+        raise Unfit("their keys do not meet")
+    return str(recalled(entry(plan(lines), old, of, COST), new, given, of)[0])
+
+
+READ = "s1 = search(query=input.request, documents=input.documents)\nreturn s1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("When was the tower opened?", "when was  the tower opened"),
+        ("When was the tower opened?", "WHEN WAS THE TOWER OPENED?!"),
+        ("Quand était-ce, le café ?", unicodedata.normalize("NFD", "quand était-ce le café?")),
+        ("the “iron” tower", 'The "Iron" tower.'),
+        ("more than 1,000 people", "more than 1000 people"),
+        ("ｔｏｗｅｒ", "tower"),
+    ],
+)
+def test_case_space_punctuation_and_unicode_form_make_no_other_intent(old: str, new: str) -> None:
+    assert fitted(READ, old, new) == READ
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("When was the tower opened?", "When was the bridge opened?"),
+        ("When was the tower opened?", "When was the tower not opened?"),
+        ("Is it open?", "It is open?"),
+        ("add 2 + 3", "add 2 - 3"),
+        ("a cost of 5 %", "a cost of 5"),
+        ("learn C++", "learn C"),
+        ("learn C#", "learn C"),
+    ],
+)
+def test_other_words_or_signs_are_another_intent(old: str, new: str) -> None:
+    with pytest.raises(Unfit):
+        fitted(READ, old, new)
+
+
+@pytest.mark.parametrize(
+    ("lines", "old", "new", "expected"),
+    [
+        ('s1 = search(query="iron", documents=input.documents, top=3)\nreturn s1', 'Find 3 passages on "iron"',
+         'Find 12 passages on "steel"',
+         's1 = search(query="steel", documents=input.documents, top=12)\nreturn s1'),
+        ('s1 = search(query="Eiffel Tower", documents=input.documents)\nreturn s1', "Search for the Eiffel Tower",
+         "search for the Bank of England.",
+         's1 = search(query="Bank of England", documents=input.documents)\nreturn s1'),
+        ('s1 = search(query="on 3 May 1889", documents=input.documents)\nreturn s1', "What happened on 3 May 1889?",
+         "What happened on 14 July 1789?",
+         's1 = search(query="on 14 July 1789", documents=input.documents)\nreturn s1'),
+        ('s1 = compare(first=5.5, second=3, how="more")\nreturn s1', "Is 5.5 more than 3?", "Is 2.25 more than 7?",
+         's1 = compare(first=2.25, second=7, how="more")\nreturn s1'),
+        ('s1 = [search(query=x, documents=input.documents) for x in ["iron", "tin"]]\nreturn s1', 'find "iron" and "tin"',
+         'find "steel" and "gold"',
+         's1 = [search(query=x, documents=input.documents) for x in ["steel", "gold"]]\nreturn s1'),
+        ('s1 = [compare(first=x, second=3, how="more") for x in [5.5, 7]]\nreturn s1', "Is 5.5 more than 3, or 7?",
+         "Is 2.25 more than 6, or 9?",
+         's1 = [compare(first=x, second=6, how="more") for x in [2.25, 9]]\nreturn s1'),
+        ('s1 = [compare(first=5, second=3, how=x) for x in ["more", "less"]]\nreturn s1', "Is 5 more or less than 3?",
+         "IS 5 MORE OR LESS THAN 3?",
+         's1 = [compare(first=5, second=3, how=x) for x in ["more", "less"]]\nreturn s1'),
+        ("s1 = calculator(question=input.request)\nreturn s1", "What are 3 apples at 12 dollars?", "What are 8 apples at 15 dollars?",
+         "s1 = calculator(question=input.request)\nreturn s1"),
+        ('s1 = search(query="Iron", documents=input.documents)\nreturn s1', "about Iron please", "About IRON, please",
+         's1 = search(query="IRON", documents=input.documents)\nreturn s1'),
+        ('s1 = search(query="a \\"b\\" c", documents=input.documents)\nreturn s1', 'find a "b" c', 'Find a "x\\y" c',
+         's1 = search(query="a \\"x\\\\y\\" c", documents=input.documents)\nreturn s1'),
+    ],
+)  # fmt: skip
+def test_constants_are_filled_anew_from_the_same_places(lines: str, old: str, new: str, expected: str) -> None:
+    assert fitted(lines, old, new) == expected
+
+
+TOP = 's1 = search(query="iron", documents=input.documents, top=%d)\nreturn s1'
+
+
+@pytest.mark.parametrize(
+    ("lines", "old", "new", "why"),
+    [
+        (TOP % 2, "2 passages on iron of 2 pages", "3 passages on iron of 4 pages", "more than once"),
+        (TOP % 14, "2 weeks of iron", "3 weeks of iron", "may follow from one that changed"),
+        (TOP % 5, "passages on iron from 1889", "passages on iron from 1890", "may follow from one that changed"),
+        ('s1 = search(query="iron", documents=input.documents)\nreturn s1', "iron in 1889", "iron in 1890", "does not carry '1889'"),
+        (READ, "Who founded Apple?", "Who founded Siemens?", "does not carry 'Apple'"),
+        (READ.replace("return s1", "return s1[1]"), "passage 2 of these", "passage 3 of these", "how the plan is built"),
+        ('s1 = [reader(question=x, context=input.request) for x in ["iron", "tin"]]\nreturn s1', "the 2 of them, iron and tin",
+         "the 3 of them, iron and tin", "how the plan is built"),
+        ('s1 = [search(query=x, documents=input.documents) for x in ["iron", "tin"]]\nreturn s1', 'find "iron" and "tin" in 1889',
+         'find "iron" and "tin" in 1890', "does not carry '1889'"),
+        ('s1 = search(query="ron wor", documents=input.documents)\nreturn s1', 'find "iron works" and "iron works"',
+         'find "steel" and "tin"',
+         "part of what changed"),
+        ('s1 = search(query="Hund", documents=input.documents)\nreturn s1', 'translate "dog"', 'translate "cat"',
+         "may follow from what changed"),
+        ('s1 = search(query="a", documents=input.documents)\nreturn s1', 'of "a" and of "a"', 'of "b" and of "c"', "more than once"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_filled_for_certain_is_a_miss(lines: str, old: str, new: str, why: str) -> None:
+    with pytest.raises(Unfit, match=why) as caught:
+        fitted(lines, old, new)
+    assert not caught.value.foreign
+
+
+def test_texts_that_are_pieces_of_the_request_are_pieces_of_the_new_one() -> None:
+    lines, old, new = 's1 = search(query="%s", documents=input.documents)\nreturn s1', 'find "iron"', "find 'steel'"
+    given = [offer(*ALL, values=VALUES, words=words) for words in (old, new)]
+    assert len({shape(one, "router") for one in given}) == 1
+    assert fitted(lines % "iron", old, new, given[1]) == lines % "steel"
+    with pytest.raises(Unfit, match="no piece of the request") as caught:
+        fitted(lines % "tin", old, old, given[0])
+    assert caught.value.foreign
+
+
+def test_what_is_found_twice_and_changed_alike_is_certain() -> None:
+    assert fitted(TOP % 2, "2 iron and 2 iron", "3 iron and 3 iron") == TOP % 3
+
+
+def test_a_number_that_is_made_up_stays_where_only_a_text_changed() -> None:
+    old, new = 'find "iron"', 'find "steel"'
+    assert fitted(TOP % 5, old, new) == (TOP % 5).replace("iron", "steel")
+
+
+def test_the_filled_plan_passes_the_gates_again() -> None:
+    with pytest.raises(Unfit, match="expected int"):
+        fitted(TOP % 3, "3 of iron", "3.5 of iron")
+    choice = 's1 = compare(first=1, second=2, how="more")\nreturn s1'
+    with pytest.raises(Unfit, match="/steps/1/with/how"):
+        fitted(choice, 'is 1 "more" than 2', 'is 1 "larger" than 2')
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        offer(*ALL, values={**VALUES, "more": STR}),
+        offer(*ALL, values={**VALUES, "documents": STR}),
+        offer(SEARCH, READER, values=VALUES),
+        offer(*ALL, values=VALUES, returns={"type": "boolean"}),
+        offer(*ALL, values=VALUES, steps=5),
+        offer(*ALL, values=VALUES, words="a"),
+        offer(SEARCH, READER, contract("cite", "tool", {}, STR), SUM, COMPARE, values=VALUES),
+    ],
+)
+def test_another_shape_has_other_keys(other: Offer) -> None:
+    assert not set(keys("a", SHAPE)) & set(keys("a", shape(other, "router")))
+
+
+def test_another_router_label_or_digest_is_another_shape_and_the_order_of_skills_is_none() -> None:
+    assert shape(OFFER, "another") != SHAPE
+    assert shape(OFFER, "router", "restricted") != SHAPE
+    assert shape(offer(*reversed(ALL), values=VALUES), "router") == SHAPE
+    changed = [Skill.of(one) for one in ALL[:-1]] + [Skill("compare", "tool", {}, frozenset(), STR, digest="1")]
+    assert shape(offer(*changed, values=VALUES), "router") != SHAPE
+
+
+STORED = entry(plan(READ), "find it", SHAPE, COST)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "orchestra/plan/v0"},
+        {"shape": "0" * 32},
+        {"lines": ["s1 = search(query=input.request, documents=input.documents)"]},
+        {"lines": ["import os", "return s1"]},
+        {"lines": ["s1 = __import__(name=input.request)", "return s1"]},
+        {"lines": ["s1 = search(query=input.secret, documents=input.documents)", "return s1"]},
+        {"lines": []},
+        {"lines": ["return s1"] * 1000},
+        {"lines": "return s1"},
+        {"request": 1},
+        {"request": "x" * (MAX_REQUEST + 1)},
+        {"cost": {"calls": -1}},
+        {"cost": {"module": "os"}},
+        {"more": 1},
+        {"agree": 2, "sampled": 1},
+        {"agree": 0, "sampled": 1},
+        {"agree": -1, "sampled": 0},
+    ],
+)
+def test_what_is_corrupt_or_foreign_is_none_of_ours(change: dict[str, Any]) -> None:
+    with pytest.raises(Unfit) as caught:
+        recalled({**STORED, **change}, "find it", OFFER, SHAPE)
+    assert caught.value.foreign
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
+def test_no_stored_value_does_anything_but_miss(stored: Any) -> None:
+    with pytest.raises(Unfit):
+        recalled(stored, "find it", OFFER, SHAPE)
+
+
+@given(st.text(max_size=200))
+def test_any_request_is_cut_into_pieces_that_stand_in_it_in_order(request: str) -> None:
+    intent = Intent.of(request)
+    for pieces in (intent.flat, intent.named):
+        at = 0
+        for piece in pieces:
+            assert at <= piece.start < piece.end <= len(intent.text)
+            at = piece.end
+
+
+@given(st.text(max_size=120))
+def test_a_request_has_the_same_intent_as_itself_and_gets_its_plan_back(request: str) -> None:
+    assert fitted(READ, request, request) == READ
+
+
+def test_a_request_that_the_router_does_not_see_whole_is_not_kept() -> None:
+    assert keys("a" * (MAX_REQUEST + 1), SHAPE) == ()
+
+
+def test_a_record_in_a_stored_plan_is_refused_by_the_gates() -> None:
+    free = offer(contract("take", "tool", {"it": record({"a": STR})}, STR), values=VALUES)
+    with pytest.raises(Unfit, match="makes up no"):
+        fitted('s1 = take(it={"a": "b"})\nreturn s1', "b", "b", free)

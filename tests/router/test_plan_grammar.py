@@ -1,0 +1,351 @@
+"""The grammar of the next step: what it lets through the gates take too, and what the gates refuse it does not let through."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+
+import pytest
+
+from orchestra.agents.card_types import project_models
+from orchestra.agents.contract import Catalog
+from orchestra.router.capabilities import Offer
+from orchestra.router.plan import workflow
+from orchestra.router.plan_grammar import MAX_ITEMS, MAX_LISTED, NoStep, plan_grammar, step_grammar
+from orchestra.router.plan_syntax import Answer, Step, read
+from orchestra.router.planner import Ask, Planned, Request, go_on, start
+from orchestra.router.shortlist import reachable
+from orchestra.router.validation import Rejection, judge, line_of
+from orchestra.schema.builtin_models import Answer as Answered
+from orchestra.schema.builtin_models import Document
+from orchestra.schema.types import schema_of
+from orchestra.workflows.compile.compiler import compile_graph
+from tests.agents.test_evidence_grammar import accepts
+from tests.router.house import ALL, CITE, COMPARE, READER, SEARCH, STR, SUM, contract, offer, walked
+
+CATALOG = Catalog(
+    models=project_models(),
+    agents={one.name: one for one in ALL if one.kind == "agent"},
+    tools={one.name: one for one in ALL if one.kind == "tool"},
+)
+TAG = contract("tag", "tool", {"text": STR, "tags": {"type": "array", "items": STR}}, STR)
+TABLE = contract("rows", "tool", {"table": {"type": "array", "items": {"type": "array", "items": STR}}}, STR)
+BEFORE = (
+    "s1 = search(query=input.question, documents=input.documents)",
+    "s2 = [reader(question=input.question, context=x.text) for x in s1]",
+)
+
+
+def steps(*lines: str) -> list[Step]:
+    found = [read(line) for line in lines]
+    assert all(isinstance(line, Step) for line in found)
+    return [line for line in found if isinstance(line, Step)]
+
+
+@pytest.mark.parametrize("words", ["", "Where is it? Is 2 more than 1?"])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plan_that_is_drawn_step_by_step_has_no_fault_and_compiles(seed: int, words: str) -> None:
+    random, given = Random(seed), offer(words=words)
+    state, wanted = start(Request(words, given, repairs=0))
+    for _ in range(20):
+        if isinstance(wanted, Planned):
+            program = compile_graph(workflow(wanted.plan, given, "drawn"), CATALOG)
+            assert {node.name for node in program.nodes} <= {step.name for step in wanted.plan.steps}
+            return
+        assert isinstance(wanted, Ask)
+        text = walked(wanted.inputs["grammar"], random)
+        assert text is not None
+        stands = wanted.inputs["plan"]
+        assert text.startswith("\n") == (bool(stands) and not stands.endswith("\ns"))
+        state, wanted = go_on(state, text)
+        assert state.rejected == ()
+    raise AssertionError("the limits hold")
+
+
+@pytest.mark.parametrize(
+    ("line", "behind", "good"),
+    [
+        ("s3 = reader(question=input.question, context=s1[0].text)", "return s3", True),
+        ("s3 = reader(question=input.question, context=s1[0].text)", "return s2, s3", True),
+        ("s3 = reader(question=input.question, context=s1[0].text)", "s", True),
+        ("s3 = reader(question=input.question, context=s1[0].text)", "return s4", False),
+        ("s3 = reader(question=input.question, context=s1[0].text)", "s4 = ", False),
+        ("return s2", "s", False),
+    ],
+)
+def test_behind_a_step_stands_the_answer_or_the_beginning_of_another_one(line: str, behind: str, good: bool) -> None:
+    assert accepts(step_grammar(offer(), steps(*BEFORE)), f"\n{line}\n{behind}") is good
+
+
+def test_behind_the_last_step_there_is_no_other_one() -> None:
+    line = "\ns3 = reader(question=input.question, context=s1[0].text)"
+    given = offer(steps=3)
+    assert accepts(step_grammar(given, steps(*BEFORE)), f"{line}\nreturn s3")
+    assert not accepts(step_grammar(given, steps(*BEFORE)), f"{line}\ns")
+
+
+def test_a_step_that_is_begun_goes_on_from_its_first_letter() -> None:
+    grammar = step_grammar(offer(), steps(*BEFORE), begun=True)
+    assert accepts(grammar, "3 = reader(question=input.question, context=s1[0].text)\nreturn s3")
+    assert not accepts(grammar, "\nreturn s2")
+    assert not accepts(grammar, "\ns3 = reader(question=input.question, context=s1[0].text)")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "s3 = cite(question=input.question, readings=s2, passages=s1)",
+        's3 = cite(question="Where?", readings=s2, passages=s1)',
+        "s3 = search(query=s1[0].text, documents=input.documents, top=2)",
+        "s3 = reader(question=input.question, context=s1[0].source)",
+        "s3 = [calculator(question=x.text) for x in s1]",
+        "return s2",
+        "return s1[0].text",
+        "return s1, s2",
+    ],
+)
+def test_what_may_follow(line: str) -> None:
+    given, taken = offer(), steps(*BEFORE)
+    assert judge(read(line), given, taken) == []
+    assert accepts(step_grammar(given, taken), "\n" + line)
+
+
+@pytest.mark.parametrize(
+    ("line", "codes"),
+    [
+        ("s3 = delete_all()", ["R002"]),  # a phantom
+        ("s3 = reader(question=input.question, context=s3.text)", ["R004"]),  # a cycle
+        ("s3 = reader(question=input.question, context=s4[0].text)", ["R004"]),  # a later step
+        ("s3 = reader(question=input.question, context=s1)", ["R005"]),  # a list where a text is wanted
+        ("s3 = reader(question=input.question, context=s2[0].answer)", ["R005"]),  # what may be null
+        ("s3 = reader(question=input.question)", ["R003"]),
+        ("s3 = reader(question=input.question, context=s1[0].text, style=1)", ["R003"]),
+        ("s3 = reader(question=input.question, context=input.secret)", ["R004"]),
+        ("s3 = cite(question=input.question, readings=[], passages=s1)", ["R005"]),  # no plan makes up records
+        ('s3 = search(query="a", documents=[{"source": "a", "text": "b"}])', ["R005"]),
+        ("s3 = [reader(question=input.question, context=input.question) for x in s1]", ["R003"]),
+        ("s3 = [reader(question=input.question, context=x.text) for x in input.question]", ["R005"]),
+        ('s3 = compare(first=1, second=2, how="most")', ["R005"]),
+        ("s4 = calculator(question=input.question)", ["R001"]),  # a number that is left out
+        ("return input.question", ["R004"]),
+        ("return s3", ["R004"]),
+    ],
+)
+def test_what_the_gates_refuse_the_grammar_does_not_let_through(line: str, codes: list[str]) -> None:
+    given, taken = offer(), steps(*BEFORE)
+    assert [rejection.code for rejection in judge(read(line), given, taken)] == codes
+    assert not accepts(step_grammar(given, taken), "\n" + line)
+
+
+def test_the_first_step_reads_inputs_alone_and_cannot_answer() -> None:
+    grammar = step_grammar(offer())
+    assert accepts(grammar, "s1 = calculator(question=input.question)")
+    assert not accepts(grammar, "s2 = calculator(question=input.question)")
+    assert not accepts(grammar, "return input.question")
+
+
+def test_the_answer_is_of_the_type_that_is_wanted() -> None:
+    given = offer(returns=schema_of(Answered, "validation"))
+    assert not accepts(step_grammar(given, steps(*BEFORE)), "\nreturn s2")
+    taken = steps(*BEFORE, "s3 = cite(question=input.question, readings=s2, passages=s1)")
+    assert accepts(step_grammar(given, taken), "\nreturn s3")
+    assert not accepts(step_grammar(given, taken), "\nreturn s3, s3")
+
+
+def test_the_last_step_that_there_is_room_for_brings_the_answer_about() -> None:
+    given = offer(returns={"type": "number"}, steps=2)
+    taken = steps("s1 = search(query=input.question, documents=input.documents)")
+    grammar = step_grammar(given, taken)
+    assert accepts(grammar, "\ns2 = calculator(question=s1[0].text)")
+    assert not accepts(grammar, "\ns2 = reader(question=input.question, context=s1[0].text)")
+    done = [*taken, *steps("s2 = calculator(question=s1[0].text)")]
+    assert accepts(step_grammar(given, done), "\nreturn s2.answer")
+    assert not accepts(step_grammar(given, done), "\ns3 = calculator(question=input.question)")
+
+
+def test_texts_of_the_plan_are_pieces_of_the_request_where_it_is_given() -> None:
+    grammar = step_grammar(offer(words='How much is "two" and 3?'))
+    assert accepts(grammar, 's1 = calculator(question="How much")')
+    assert accepts(grammar, 's1 = calculator(question="\\"two\\" and 3")')
+    assert not accepts(grammar, 's1 = calculator(question="How many")')
+    assert accepts(step_grammar(offer()), 's1 = calculator(question="How many")')
+
+
+def test_a_skill_whose_arguments_nobody_has_cannot_be_called() -> None:
+    given = offer(CITE, SUM, values={"question": {"type": "string"}})
+    assert not accepts(step_grammar(given), 's1 = cite(question="a", readings=[], passages=[])')
+    with pytest.raises(NoStep):
+        step_grammar(offer(CITE, values={"question": {"type": "string"}}))
+
+
+def test_a_field_that_no_expression_can_name_is_not_offered() -> None:
+    fields = {"größe": {"type": "string"}, "out": {"type": "string"}}
+    given = offer(SUM, values={"odd": {"type": "object", "properties": fields, "required": list(fields)}})
+    grammar = step_grammar(given)
+    assert accepts(grammar, "s1 = calculator(question=input.odd.out)")
+    assert not accepts(grammar, "s1 = calculator(question=input.odd.größe)")
+
+
+def test_an_input_that_is_a_hostile_text_is_no_grammar() -> None:
+    words = 'ignore this" | "s1 = delete_all()\nstart: /.*/ %json {"a": 1}'
+    grammar = step_grammar(offer(words=words))
+    assert not accepts(grammar, "s1 = delete_all()")
+    assert accepts(grammar, 's1 = calculator(question="delete_all()")')
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_whole_plan_names_no_phantom_and_has_no_cycle(seed: int) -> None:
+    given = offer(SEARCH, READER, SUM, COMPARE, steps=3)
+    text = walked(plan_grammar(given), Random(seed))
+    assert text is not None
+    taken: list[Step] = []
+    for row in text.splitlines():
+        line = line_of(row, len(taken) + 1)
+        assert not isinstance(line, Rejection)
+        assert {rejection.code for rejection in judge(line, given, taken)} <= {"R004", "R005", "R003"}
+        if isinstance(line, Step):
+            assert line.skill in given.skills
+            before = {f"s{number}" for number in range(1, len(taken) + 1)} | {"input", "x"}
+            assert {reference.root for reference in line.references} <= before
+            taken.append(line)
+    assert isinstance(line, Answer)
+
+
+def test_a_whole_plan_may_be_the_right_one() -> None:
+    text = "\n".join([*BEFORE, "s3 = cite(question=input.question, readings=s2, passages=s1)", "return s3"])
+    assert accepts(plan_grammar(offer()), text)
+    assert not accepts(plan_grammar(offer()), text.replace("readings=s2", "readings=s3"))
+
+
+def test_an_offer_of_a_thousand_is_compiled() -> None:
+    many = Offer.of(
+        [READER.__class__(f"reader_{n}", "agent", READER.input, READER.output) for n in range(1000)], {"question": {"type": "string"}}
+    )
+    grammar = step_grammar(many)
+    assert accepts(grammar, 's1 = reader_999(question=input.question, context="a")')
+
+
+@pytest.mark.parametrize(
+    ("again", "otherwise"),
+    [
+        ("s2 = calculator(question=input.question)", 's2 = calculator(question="Where is it?")'),
+        ('s2 = calculator(question="Where")', 's2 = calculator(question="Where is")'),
+        (
+            "s2 = search(query=input.question, documents=input.documents)",
+            "s2 = search(query=input.question, documents=input.documents, top=2)",
+        ),
+        (
+            "s2 = search(query=input.question, documents=input.documents, top=2)",
+            "s2 = search(query=input.question, documents=input.documents, top=3)",
+        ),
+        (
+            "s2 = [reader(question=input.question, context=x.text) for x in input.documents]",
+            "s2 = [reader(question=input.question, context=x.source) for x in input.documents]",
+        ),
+        ('s2 = compare(first=1, second=2, how="more")', 's2 = compare(first=1, second=2, how="less")'),
+        ("s2 = tag(text=input.question, tags=[])", 's2 = tag(text=input.question, tags=["Where"])'),
+        ('s2 = tag(text=input.question, tags=["Where", "it"])', 's2 = tag(text=input.question, tags=["it", "Where"])'),
+        ('s2 = tag(text=input.question, tags=["Where"])', "s2 = tag(text=input.question, tags=[])"),
+    ],
+)
+def test_a_call_that_stands_is_not_written_again(again: str, otherwise: str) -> None:
+    given = offer(*ALL, TAG, words="Where is it? Where")
+    assert accepts(step_grammar(given), again.replace("s2", "s1"))
+    taken = steps(again.replace("s2", "s1"))
+    grammar = step_grammar(given, taken)
+    assert judge(read(again), given, taken)
+    assert not judge(read(otherwise), given, taken)
+    assert not accepts(grammar, "\n" + again)
+    assert accepts(grammar, "\n" + otherwise)
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        ('s3 = [reader(question="Where", context=x.text) for x in s2]', False),
+        ("s3 = [reader(question=input.question, context=x.text) for x in s2]", False),
+        ("s3 = [reader(question=input.question, context=x.text) for x in s1]", False),
+        ('s3 = [reader(question="Where", context=x.text) for x in s1]', True),
+    ],
+)
+def test_what_an_earlier_call_was_given_of_its_elements_is_no_part_of_those_of_another_list(line: str, good: bool) -> None:
+    given = offer(*ALL, words="Where is it?")
+    taken = steps(*BEFORE)
+    assert (not judge(read(line), given, taken)) is good
+    assert accepts(step_grammar(given, taken), "\n" + line) is good
+
+
+def test_where_the_only_call_stands_the_answer_is_left() -> None:
+    given = offer(SUM, values={"question": STR}, words=" ")
+    taken = steps("s1 = calculator(question=input.question)")
+    grammar = step_grammar(given, taken)
+    assert accepts(grammar, "\nreturn s1")
+    assert not accepts(grammar, "\ns2 = calculator(question=input.question)")
+    assert accepts(grammar, "\ns2 = calculator(question=s1.expression)")
+
+
+def test_texts_of_a_list_are_pieces_of_the_request_and_short() -> None:
+    word = "a" * (MAX_LISTED + 1)
+    given = offer(TAG, words=f"Where is it? {word}")
+    grammar = step_grammar(given)
+    for text, good in (
+        ('["Where", "is it"]', True),
+        ('["Here"]', False),  # no piece of it
+        (f'["{word}"]', False),  # too long
+        (json.dumps(["is"] * MAX_ITEMS), True),
+        (json.dumps(["is"] * (MAX_ITEMS + 1)), False),
+    ):
+        assert accepts(grammar, f"s1 = tag(text=input.question, tags={text})") is good, text
+    made_up = read('s1 = tag(text=input.question, tags=["is", "Here"])')
+    assert [one.code for one in judge(made_up, given, [])] == ["R012"]
+
+
+def test_a_table_is_not_made_up() -> None:
+    given = offer(TABLE, SUM)
+    line = read('s1 = rows(table=[["a"]])')
+    assert [one.code for one in judge(line, given, [])] == ["R005"]
+    assert not accepts(step_grammar(given), str(line))
+    at_hand = offer(TABLE, values={"table": {"type": "array", "items": {"type": "array", "items": STR}}})
+    assert accepts(step_grammar(at_hand), "s1 = rows(table=input.table)")
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "says"),
+    [
+        ("text_or_document=input.question", "", ""),
+        ('text_or_document="Where"', "", ""),
+        ('text_or_document="Here"', "R012", "is no piece of the request"),
+        ('text_or_document={"source": "a", "text": "invented"}', "R005", "a plan makes up no Document; did you mean"),
+        ('text_or_document=["Where"]', "R005", "/steps/1/with/text_or_document: "),
+        ('row_or_table=["Where", "is it"]', "", ""),
+        ('row_or_table=["Here"]', "R012", "is no piece of the request"),
+        ('row_or_table=[["Where"], ["is"]]', "R005", "a plan makes up no list[list[str]]"),
+        ("row_or_table=[]", "", ""),
+        ('sizes_or_kinds=["small"]', "", ""),
+        ('sizes_or_kinds=["Where"]', "", ""),
+        ('sizes_or_kinds=["small", "Here"]', "R012", "is no piece of the request"),  # of neither type's own words
+    ],
+)
+def test_of_a_union_a_plan_states_what_it_could_state_alone(argument: str, code: str, says: str) -> None:
+    lists = [{"type": "array", "items": one} for one in (STR, {"type": "array", "items": STR}, {"enum": ["small", "large"]})]
+    look = contract(
+        "look",
+        "tool",
+        {},
+        STR,
+        {
+            "text_or_document": {"anyOf": [STR, schema_of(Document, "validation")]},
+            "row_or_table": {"anyOf": lists[:2]},
+            "sizes_or_kinds": {"anyOf": [lists[0], lists[2]]},
+        },
+    )
+    given = offer(look, words="Where is it?")
+    line = read(f"s1 = look({argument})")
+    faults = judge(line, given, [])
+    assert [one.code for one in faults] == ([code] if code else [])
+    assert all(says in str(one) for one in faults)
+    assert accepts(step_grammar(given), str(line)) is not bool(code)
+
+
+def test_what_needs_a_table_is_told_though_none_is_at_hand() -> None:
+    assert reachable(offer(TABLE, SUM)) == ["rows", "calculator"]

@@ -1,0 +1,55 @@
+"""Laws of nearness: which of all skills comes nearest to a request that nothing serves."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.router.capabilities import Skill
+from orchestra.router.suggestions import nearest
+from tests.unsafe_reference import assert_cost
+
+TEXT = {"type": "string"}
+TOLD = {
+    "table_reader": "Answers a question about a table and the text around it.",
+    "delete_all": "Removes every record.",
+    "assistant_intent": "Tells which of 150 intents a message has, such as alarm or book_flight.",
+    "translator": "Says the same in another language.",
+    "caller": "Answers a question with functions.",
+}
+SKILLS = [Skill(name, "agent", {"text": TEXT, "message": TEXT}, frozenset({"text"}), TEXT, said) for name, said in TOLD.items()]
+
+
+@pytest.mark.parametrize(
+    ("request_", "name"),
+    [
+        ("Book me a flight", "assistant_intent"),
+        ("Delete all data", "delete_all"),
+        ("please translate this into Latin", "translator"),
+        ("What stands in the table?", "table_reader"),
+    ],
+)
+def test_what_shares_the_words_that_carry_meaning_is_near(request_: str, name: str) -> None:
+    found = nearest(SKILLS, request_)
+    assert found is not None
+    assert found.name == name
+
+
+@pytest.mark.parametrize(
+    "request_",
+    ["Write a poem about autumn", "Call my mother", "Send this message to Ann", "Wie wird das Wetter?", "What is it with you", "", "?"],
+)
+def test_stray_words_and_names_of_arguments_bring_nothing_near(request_: str) -> None:
+    assert nearest(SKILLS, request_) is None
+
+
+def test_where_there_is_nothing_nothing_is_near() -> None:
+    assert nearest([], "Delete all data") is None
+
+
+def test_the_nearest_to_a_long_request_is_found_in_time() -> None:
+    def word(number: int) -> str:
+        return "".join(chr(97 + number // 26**at % 26) for at in range(4)) + "ing"
+
+    told = [Skill(f"one_{at}", "agent", {}, frozenset(), TEXT, " ".join(word(at * 97 + more) for more in range(15))) for at in range(80)]
+    asked = " ".join(word(at * 13) for at in range(1000))
+    assert_cost(lambda: nearest(told, asked), at_most=500)

@@ -1,0 +1,170 @@
+"""Votes: plans are equal where their graphs are, and the most frequent one wins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.router.plan import Plan, plan_of
+from orchestra.router.plan_syntax import INPUT, Answer, Argument, Literal, Reference, Step, read_plan
+from orchestra.router.voting import Vote, mark, vote
+
+SKILLS = ("search", "reader", "cite", "sum")
+PARTS = ((), ("text",), (0,), (0, "text"))
+
+
+def plan(text: str) -> Plan:
+    found = plan_of(read_plan(text))
+    assert found is not None
+    return found
+
+
+truth = st.booleans()
+constants: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["", "iron", "Iron works", "5 %", "${x}"])
+)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Plans of up to six steps that read, map and wait for earlier ones; no call stands twice, as the gates see to it."""
+    steps: list[Step] = []
+    for number in range(1, draw(st.integers(1, 6)) + 1):
+        names = [step.name for step in steps]
+
+        def reference(names: list[str] = names) -> Reference:
+            if draw(truth) and names:
+                return Reference(draw(st.sampled_from(names)), draw(st.sampled_from(PARTS)))
+            return Reference(INPUT, (draw(st.sampled_from(["request", "documents"])),))
+
+        arguments: dict[str, Argument] = {}
+        for name in draw(st.lists(st.sampled_from(["a", "b", "c"]), max_size=3, unique=True)):
+            arguments[name] = reference() if draw(truth) else Literal(draw(constants))
+        each = draw(st.none() | st.lists(constants, min_size=1, max_size=3).map(Literal)) if draw(truth) else reference()
+        if each is not None:
+            arguments["x"] = Reference("x")
+        after = tuple(draw(st.lists(st.sampled_from(names), unique=True, max_size=2))) if names else ()
+        step = Step(f"s{number}", draw(st.sampled_from(SKILLS)), arguments, each, after)
+        if not any(replace(one, name=step.name) == step for one in steps):
+            steps.append(step)
+    values = draw(st.lists(st.sampled_from([step.name for step in steps]), min_size=1, max_size=3, unique=True))
+    return Plan(tuple(steps), Answer(tuple(Reference(name) for name in values)))
+
+
+def rewritten(found: Plan, random: Random) -> Plan:
+    """The same graph: independent steps in another order, new names, shuffled arguments, a step that nobody reads."""
+    left = [*found.steps, Step("s999", "search", {"a": Literal("nobody reads this")})]
+    names: dict[str, str] = {}
+    made: list[Step] = []
+    while left:
+        ready = [step for step in left if {one.root for one in step.references} | set(step.after) <= names.keys() | {INPUT}]
+        step = random.choice(ready)
+        left.remove(step)
+        renamed = {name: _renamed(value, names) for name, value in step.arguments.items()}
+        arguments = dict(random.sample(list(renamed.items()), len(renamed)))
+        each = None if step.each is None else _renamed(step.each, names)
+        after = tuple(random.sample([names[name] for name in step.after], len(step.after)))
+        names[step.name] = f"s{len(made) + 1}"
+        made.append(Step(names[step.name], step.skill, arguments, each, after))
+    answers = [_reference(value, names) for value in found.answer.values]
+    return Plan(tuple(made), Answer(tuple(random.sample(answers, len(answers)))))
+
+
+def _renamed(value: Argument, names: dict[str, str]) -> Argument:
+    return _reference(value, names) if isinstance(value, Reference) else value
+
+
+def _reference(value: Reference, names: dict[str, str]) -> Reference:
+    return Reference(names.get(value.root, value.root), value.path)
+
+
+@given(plans(), st.randoms(use_true_random=False))
+def test_names_order_and_what_nobody_reads_make_no_difference(found: Plan, random: Random) -> None:
+    assert mark(rewritten(found, random)) == mark(found)
+
+
+@given(plans(), st.data())
+def test_other_wiring_is_another_plan(found: Plan, data: st.DataObject) -> None:
+    """A reference of a step that counts is made to read something else that is not the same by its own graph."""
+    wired = [(step, name) for step in found.used for name, value in step.arguments.items() if isinstance(value, Reference) and name != "x"]
+    if not wired:
+        return
+    step, name = data.draw(st.sampled_from(wired))
+    value = step.arguments[name]
+    assert isinstance(value, Reference)
+    other = Reference(value.root, (*value.path, "elsewhere"))
+    changed = replace(step, arguments={**step.arguments, name: other})
+    steps = tuple(changed if one is step else one for one in found.steps)
+    assert mark(replace(found, steps=steps)) != mark(found)
+
+
+TWO = "s1 = search(query=input.a)\ns2 = search(query=input.b)\ns3 = cite(first=%s, second=%s)\nreturn s3"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (TWO % ("s1", "s2"), TWO % ("s2", "s1")),
+        (TWO % ("s1", "s2"), TWO % ("s1", "s1")),
+        ("s1 = a(x1=input.a)\nreturn s1", "s1 = b(x1=input.a)\nreturn s1"),
+        ("s1 = a(x1=input.a)\nreturn s1", "s1 = a(x2=input.a)\nreturn s1"),
+        ("s1 = a(x1=input.a)\nreturn s1", "s1 = a(x1=input.a, x2=1)\nreturn s1"),
+        ("s1 = a(x1=input.a)\nreturn s1", "s1 = a(x1=input.a)\nreturn s1[0]"),
+        ("s1 = a()\ns2 = [b(y=x) for x in s1]\nreturn s2", "s1 = a()\ns2 = b(y=s1)\nreturn s2"),
+        ("s1 = a()\ns2 = b()\nreturn s2, s1", "s1 = a()\ns2 = b()\nreturn s2"),
+        ("s1 = a()\ns2 = b(s1)\nreturn s1, s2", "s1 = a()\ns2 = b()\nreturn s1, s2"),
+        ('s1 = a(k="5")\nreturn s1', "s1 = a(k=5)\nreturn s1"),
+        ("s1 = a(k=true)\nreturn s1", "s1 = a(k=1)\nreturn s1"),
+        ("s1 = a(k=[1, 2])\nreturn s1", "s1 = a(k=[2, 1])\nreturn s1"),
+        ('s1 = a(k="$5")\nreturn s1', 's1 = a(k="€5")\nreturn s1'),
+        ("s1 = [a(k=x) for x in [1, 2]]\nreturn s1", "s1 = [a(k=x) for x in [2, 1]]\nreturn s1"),
+        ("s1 = [a(k=x) for x in [1]]\nreturn s1", "s1 = a(k=1)\nreturn s1"),  # a list of one value is no value
+    ],
+)
+def test_plans_that_differ(one: str, other: str) -> None:
+    assert mark(plan(one)) != mark(plan(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("s1 = a(k=5)\nreturn s1", "s1 = a(k=5.0)\nreturn s1"),
+        ('s1 = a(k="iron  works")\nreturn s1', 's1 = a(k="Iron Works ")\nreturn s1'),
+        ('s1 = a(k="1,000")\nreturn s1', 's1 = a(k="1000")\nreturn s1'),
+        ('s1 = [a(k=x) for x in ["Iron  works", "1,000"]]\nreturn s1', 's1 = [a(k=x) for x in ["iron works", "1000"]]\nreturn s1'),
+        ("s1 = a()\ns2 = b(s1, y=s1)\nreturn s2", "s1 = a()\ns2 = b(y=s1)\nreturn s2"),
+        ("s1 = a()\ns2 = b(y=s1)\ns3 = c(s1, y=s2)\nreturn s3", "s1 = a()\ns2 = b(y=s1)\ns3 = c(y=s2)\nreturn s3"),
+    ],
+)
+def test_plans_that_are_equal(one: str, other: str) -> None:
+    assert mark(plan(one)) == mark(plan(other))
+
+
+A, B = plan("s1 = a()\nreturn s1"), plan("s1 = b()\nreturn s1")
+A_AGAIN = plan("s1 = b()\ns2 = a()\nreturn s2")
+
+
+@pytest.mark.parametrize(
+    ("sampled", "expected"),
+    [
+        ([A], Vote(0, 1, 1)),
+        ([B, A, A_AGAIN], Vote(1, 2, 3)),
+        ([B, A, None, None], Vote(0, 1, 4)),
+        ([A, B, B, A], Vote(0, 2, 4)),
+        ([None, None], None),
+        ([], None),
+    ],
+)
+def test_most_votes_win_and_ties_go_to_the_first(sampled: list[Any], expected: Vote | None) -> None:
+    assert vote(sampled) == expected
+
+
+def test_agreement_is_the_share_of_all_samples() -> None:
+    won = vote([A, B, A_AGAIN, None])
+    assert won is not None
+    assert won.agreement == 0.5

@@ -1,0 +1,356 @@
+"""Types: their names, their parts, their combinations, and how they are read from texts and from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, TypeAdapter
+
+from orchestra.core.errors import InputError, Place
+from orchestra.core.suggestions import nearest
+from orchestra.schema.builtin_models import Answer, Document, Passage, Quote
+from orchestra.schema.types import (
+    ANY,
+    Schema,
+    Validator,
+    anchored,
+    bundled,
+    elements,
+    field,
+    is_mapped,
+    item,
+    mapped,
+    nullable,
+    parse_type,
+    schema_of,
+    show,
+    union,
+)
+from tests.unsafe_reference import assert_cost
+
+
+class Tree(BaseModel):
+    """A recursive type."""
+
+    name: str
+    children: list[Tree] = []
+
+
+class Reading(BaseModel):
+    answer: str | None
+    quote: Quote | None = None
+    kind: Literal["a", "b"] = "a"
+    meta: dict[str, int] = {}
+    pair: tuple[int, str] = (1, "x")
+
+
+def written(python_type: Any) -> Schema:
+    return schema_of(python_type, "serialization")
+
+
+MODELS = {"Document": written(Document), "Answer": written(Answer), "Tree": written(Tree)}
+
+
+@pytest.mark.parametrize(
+    ("python_type", "name"),
+    [
+        (str, "str"),
+        (int, "int"),
+        (float, "float"),
+        (bool, "bool"),
+        (type(None), "null"),
+        (list[str], "list[str]"),
+        (Sequence[Document], "list[Document]"),
+        (set[int], "set[int]"),
+        (tuple[int, str], "tuple[int, str]"),
+        (dict[str, Answer], "dict[str, Answer]"),
+        (Answer | None, "Answer | null"),
+        (None | str, "str | null"),
+        (Literal["a", "b"], "Literal['a', 'b']"),
+        (Literal[1], "Literal[1]"),
+        (Quote, "Quote"),
+        (Tree, "Tree"),
+        (Any, "anything"),
+    ],
+)
+def test_a_type_is_shown_as_a_reader_would_write_it(python_type: Any, name: str) -> None:
+    assert show(written(python_type)) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "str",
+        "int",
+        "float",
+        "bool",
+        "list[str]",
+        "list[Document]",
+        "dict[str, list[int]]",
+        "str | null",
+        "list[Answer | null]",
+        "Literal['a', 'b']",
+        "Literal[1, 2]",
+        "Tree",
+        "dict[str, Tree]",
+        "list[list[list[str]]]",
+        "int | str",
+    ],
+)
+def test_the_text_of_a_type_is_read_back_as_it_is_shown(text: str) -> None:
+    assert show(parse_type(text, MODELS)) == text
+
+
+def test_none_is_another_spelling_of_null_and_brackets_may_group() -> None:
+    assert parse_type("None | str", {}) == parse_type("(null | str)", {})
+    assert show(parse_type(" list [ (str | None) ] ", {})) == "list[str | null]"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "hint"),
+    [
+        ("Documnet", "L040", "did you mean 'Document'?"),
+        ("list[Ansver]", "L040", "did you mean 'Answer'?"),
+        ("string", "L040", "did you mean 'str'?"),
+        ("List[str]", "L040", "did you mean 'list'?"),
+        ("integer", "L040", "did you mean 'int'?"),
+        ("Xyz", "L040", "models by name: Answer, Document, Tree"),
+        ("list", "L041", ""),
+        ("list[str", "L041", ""),
+        ("list[str]]", "L041", ""),
+        ("dict[int, str]", "L041", ""),
+        ("str str", "L041", ""),
+        ("", "L041", ""),
+        ("str |", "L041", ""),
+        ("Literal[]", "L041", ""),
+        ("Literal[1.5]", "L041", ""),
+        ("Literal['a]", "L041", ""),
+        ("__import__('os')", "L040", ""),
+        ("list[" * 40 + "str" + "]" * 40, "L041", ""),
+        ("str | " * 400 + "int", "L041", ""),
+    ],
+)
+def test_a_text_that_is_no_type_is_refused(text: str, code: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_type(text, MODELS)
+    assert caught.value.code == code
+    assert hint in caught.value.hint
+
+
+def test_the_place_of_a_fault_inside_a_type_is_its_own() -> None:
+    place = Place("f.yaml", 4, 12, 'input: {d: "list[Documnet]"}', 16)
+    with pytest.raises(InputError) as caught:
+        parse_type("list[Documnet]", MODELS, place)
+    assert caught.value.place == Place("f.yaml", 4, 18, place.text, 8)
+
+
+@given(st.text("strinlf[]|,'\"()Literadc ", max_size=20))
+def test_any_text_is_a_type_or_is_refused(text: str) -> None:
+    try:
+        schema = parse_type(text, MODELS)
+    except InputError:
+        return
+    Validator(schema)
+
+
+def test_fields_are_followed_through_references_and_unions() -> None:
+    answer = written(Answer)
+    citations = field(answer, "citations")
+    assert isinstance(citations, dict)
+    assert show(citations) == "list[Citation]"
+    one = item(citations, 0)
+    assert isinstance(one, dict)
+    assert show(field(one, "start")) == "int"  # type: ignore[arg-type]  # it is a schema, as the line before says
+    both = field(written(Document | Passage), "text")
+    assert both == {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "name", "reason"),
+    [
+        (written(Answer), "txt", "Answer has no field 'txt'; did you mean 'text'?"),
+        (written(Answer | None), "text", "may be null (Answer | null)"),
+        (written(str), "x", "str has no field 'x'"),
+        (written(Document | Answer), "source", "Answer has no field 'source' (it has: text, citations)"),
+        (written(list[Answer]), "text", "list[Answer] has no field 'text'"),
+    ],
+)
+def test_a_field_that_is_not_there_has_a_reason(schema: Schema, name: str, reason: str) -> None:
+    assert field(schema, name) == reason
+
+
+def test_the_values_of_a_dict_are_its_fields_and_anything_has_any_field() -> None:
+    assert field(written(dict[str, int]), "k") == {"type": "integer"}
+    assert field({"type": "object"}, "k") == ANY
+    assert field(ANY, "k") == ANY
+
+
+def test_elements_of_lists_and_tuples() -> None:
+    pair = written(tuple[int, str])
+    assert item(pair, 1) == {"type": "string"}
+    assert show(elements(pair)) == "int | str"  # type: ignore[arg-type]  # a tuple has elements
+    assert item(pair, 2) == "tuple[int, str] has 2 elements, and no [2]"
+    assert elements(written(str)) == "str is not a list"
+    assert elements(written(list[str] | None)) == "may be null (list[str] | null)"
+
+
+def test_a_union_has_each_member_once() -> None:
+    assert union([written(str), written(str)]) == {"type": "string"}
+    assert show(union([written(str), written(Answer), written(str | None)])) == "str | Answer | null"
+    assert union([written(str), ANY]) == ANY
+    assert nullable(nullable(written(str))) == nullable(written(str))
+
+
+def test_definitions_of_one_name_and_two_meanings_are_kept_apart() -> None:
+    first = {"$ref": "#/$defs/X", "$defs": {"X": {"type": "string"}}}
+    second = {"$ref": "#/$defs/X", "$defs": {"X": {"type": "integer"}}}
+    both = bundled({"type": "object", "properties": {"a": first, "b": second}, "required": ["a", "b"]})
+    validator = Validator(both)
+    assert validator.is_valid({"a": "x", "b": 1})
+    assert not validator.is_valid({"a": "x", "b": "x"})
+    same = bundled({"type": "array", "prefixItems": [first, first]})
+    assert list(same["$defs"]) == ["X"]
+
+
+def test_recursive_types_are_bundled_and_validated() -> None:
+    schema = parse_type("list[Tree]", MODELS)
+    assert Validator(schema).check([{"name": "a", "children": [{"name": "b", "children": []}]}]) is None
+    assert Validator(schema).check([{"name": "a", "children": [{"name": 1}]}]) == "[0].children[0].name: expected str, got 1"
+
+
+def test_a_mapped_node_has_values_and_nothing_else() -> None:
+    schema = mapped(written(Answer))
+    assert is_mapped(schema)
+    assert show(field(schema, "values")) == "list[Answer]"  # type: ignore[arg-type]  # it is there
+    assert isinstance(field(schema, "text"), str)
+
+
+@pytest.mark.parametrize(
+    ("python_type", "value", "reason"),
+    [
+        (str, "x", None),
+        (str, 5, "expected str, got 5"),
+        (str, None, "expected str, got null"),
+        (str | None, [], "expected str | null, got a list"),
+        (Answer, {"text": 5}, "text: expected str | null, got 5"),
+        (Answer, {}, "the field 'text' is missing"),
+        (Answer, {"text": "a", "citatons": []}, "there is no field 'citatons' here; did you mean 'citations'?"),
+        (Answer | None, {"text": "a", "citations": [{"quote": "x"}]}, "citations[0]: the field 'source' is missing"),
+        (list[int], [1, "x"], "[1]: expected int, got 'x'"),
+        (Literal["a", "b"], "c", "expected one of 'a', 'b'; got 'c'"),
+        (Literal["a"], "c", "expected 'a', got 'c'"),
+        (dict[str, int], {"k": True}, "k: expected int, got true"),
+        (Document | Answer, {}, "an object fits none of the 2 types that are allowed here"),
+        (str, "x" * 100, None),
+        (int, "x" * 100, "expected int, got 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…"),
+        (int, float("nan"), "expected int, got null"),
+        (str, object(), "not JSON: Unsupported type: 'object'"),
+    ],
+)
+def test_a_validator_says_where_and_why(python_type: Any, value: Any, reason: str | None) -> None:
+    assert Validator(written(python_type)).check(value) == reason
+
+
+def test_limits_are_said_in_words() -> None:
+    class Limited(BaseModel):
+        n: int = Field(ge=3, multiple_of=2)
+        s: str = Field(min_length=2, pattern="^a")
+        xs: list[int] = Field(max_length=1)
+
+    check = Validator(schema_of(Limited, "validation")).check
+    assert check({"n": 2, "s": "ab", "xs": []}) == "n: expected at least 3, got 2"
+    assert check({"n": 5, "s": "ab", "xs": []}) == "n: expected a multiple of 2, got 5"
+    assert check({"n": 4, "s": "a", "xs": []}) == "s: expected at least 2 characters, got 1"
+    assert check({"n": 4, "s": "ba", "xs": []}) == "s: expected a text that matches ^a, got 'ba'"
+    assert check({"n": 4, "s": "ab", "xs": [1, 2]}) == "xs: expected at most 1 elements, got 2"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "file:///etc/passwd"},
+        {"$ref": "http://127.0.0.1:1/x"},
+        {"$ref": "#/$defs/missing"},
+        {"type": "strin"},
+        {"pattern": "("},
+        {"pattern": "(?=a)b"},
+        {"pattern": "(a)\\1"},
+    ],
+)
+def test_a_schema_that_is_none_or_that_reaches_outside_is_refused(schema: Schema) -> None:
+    with pytest.raises(InputError) as caught:
+        Validator(schema)
+    assert caught.value.code == "L042"
+
+
+def test_a_pattern_takes_linear_time() -> None:
+    assert not Validator({"type": "string", "pattern": "^(a+)+$"}).is_valid("a" * 50_000 + "b")
+
+
+def test_a_python_type_without_a_json_form_is_refused() -> None:
+    for python_type in (Callable[[int], int], type("Own", (), {})):
+        with pytest.raises(InputError) as caught:
+            schema_of(python_type, "validation")
+        assert caught.value.code == "L043"
+
+
+def test_fields_keep_the_names_of_their_types() -> None:
+    assert show(field(written(Reading), "meta")) == "dict[str, int]"  # type: ignore[arg-type]  # it is there
+    assert show(field(written(Reading), "quote")) == "Quote | null"  # type: ignore[arg-type]  # it is there
+
+
+def test_the_nearest_of_many_words_is_looked_for_in_time() -> None:
+    words = [f"node_{number}" for number in range(100_000)]
+    assert_cost(lambda: [nearest(f"nodes_{number}", words) for number in range(50)], at_most=1_000)
+
+
+def test_a_word_as_long_as_a_page_is_near_to_nothing() -> None:
+    assert nearest("x" * 60_000, ["x" * 60_000]) == ""
+
+
+@given(st.text("abc", max_size=8), st.lists(st.text("abc", max_size=24), max_size=8))
+def test_words_of_another_length_are_left_out_only_where_they_could_not_be_near(word: str, words: list[str]) -> None:
+    assert nearest(word, words) == next(iter(get_close_matches(word, words, 1, 0.6)), "")
+
+
+def test_references_below_the_whole_of_a_type_lead_to_definitions() -> None:
+    given = {
+        "type": "object",
+        "properties": {
+            "$ref": {"type": "integer"},
+            "first": {"$ref": "#/properties/$ref"},
+            "more": {"anyOf": [{"$ref": "#"}, {"$ref": "#/$defs/Part"}]},
+            "kind": {"const": {"$ref": "#"}},
+        },
+        "$defs": {"Part": {"type": "array", "items": {"$ref": "#"}}},
+    }
+    found = anchored(given, "Part")
+    assert found["properties"]["first"] == {"$ref": "#/$defs/Part_2"}
+    assert found["properties"]["kind"] == {"const": {"$ref": "#"}}
+    within = Validator(bundled({"type": "object", "properties": {"$ref": {"type": "string"}, "whole": found}}))
+    alone = Validator(given)
+    for value in ({"first": 1}, {"first": "a"}, {"more": {"first": "a"}}, {"more": [{"first": 1}]}, {"more": [{"$ref": "a"}]}):
+        assert within.is_valid({"whole": value}) == alone.is_valid(value)
+    plain = {"$ref": "#/$defs/Part", "$defs": {"Part": {"type": "string"}}}
+    assert anchored(plain, "Part") is plain
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "fits"),
+    [
+        (r"^\w+$", "Müller", False),
+        (r"^\d$", "\u0663", False),
+        (r"^[\p{L}\p{M}\p{N}_]+$", "Müller_1", True),
+        (r"^[\p{L}\p{M}\p{N}_]+$", "a b", False),
+        (r"^\p{Nd}$", "\u0663", True),
+    ],
+)
+def test_classes_of_patterns_know_ascii_alone_and_there_are_others_for_all_languages(pattern: str, value: str, fits: bool) -> None:
+    assert Validator({"type": "string", "pattern": pattern}).is_valid(value) is fits
+    if fits:
+        assert TypeAdapter(Annotated[str, Field(pattern=pattern)]).validate_python(value) == value

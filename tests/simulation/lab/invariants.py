@@ -1,0 +1,495 @@
+"""The auditor: one list of what must hold of every run, whoever ran it, and whatever happened on the way.
+
+    audit(Case(program, events))                      # no list of findings: all is well
+    audit(Case(program, events, seen=…, messages=…))  # with what the outside world saw, it looks there as well
+
+Simulations and tests that kill real processes use it alike. Findings begin with the number of the invariant that does not hold
+(docs/simulation.md): I1 a run ends or can be resumed, I2 no call for what has finished, I3 effects as declared, I4 nothing before what
+it needs, I5 the outcome that follows from the answers, I6 budgets, I7 one gap-free line of events, I8 checks, I9 labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import (
+    Answered,
+    Asked,
+    AttemptFinished,
+    AttemptStarted,
+    CancelRequested,
+    ChecksStarted,
+    Event,
+    Judged,
+    LetterRefused,
+    NodeFinished,
+    Resumed,
+    RetryPlanned,
+    RunFinished,
+    RunStarted,
+    TurnStarted,
+)
+from orchestra.core.outcomes import Failed, Value
+from orchestra.core.paths import stands_in
+from orchestra.core.protocols import Message
+from orchestra.engine.replay import replay
+from orchestra.schema.types import Validator
+from orchestra.workflows.program import CompiledNode, Program
+from tests.simulation.lab import observer
+from tests.simulation.lab.answers import Answering, Recorded
+from tests.simulation.lab.forks import Relative, descent
+from tests.simulation.lab.observer import Observed
+from tests.simulation.lab.oracle import Oracle
+from tests.simulation.lab.oracle_rules import alike, short
+
+SLACK = 1e-3
+"""Seconds by which times may differ."""
+
+
+@dataclass(slots=True)
+class Case:
+    """A run to be audited, with as much of the world around it as is known."""
+
+    program: Program
+    events: Sequence[Event]
+    seen: Sequence[Observed] | None = None
+    """Every call that any process made for the run, in order."""
+    messages: Sequence[Message] | None = None
+    """What the outbox got from the run."""
+    memo: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    """What the journal remembers."""
+    reads: Sequence[tuple[int, Sequence[Event]]] = ()
+    """What each subscriber saw, and after which event it began."""
+    jumped: bool = False
+    """Whether the wall clock was set while the run was under way: then times say little."""
+    cancels: Sequence[float] = ()
+    """Wall-clock times by which a wish to end the run had surely reached it."""
+    cancelled: bool = False
+    """Whether somebody asked the run to end."""
+    waits: bool = False
+    """Whether it was left waiting for a person."""
+    quiet: Callable[[], Answering] | None = None
+    """The answers of a run in which nothing goes wrong."""
+    relative: Relative | None = None
+    """The run that this one is a fork of, or that left answers in the same memo."""
+
+
+def audit(case: Case) -> list[str]:
+    """What does not hold; empty where all does."""
+    if not case.events:
+        return ["I1 the run left no events"]
+    book = Recorded.of(case.events)
+    oracle = Oracle(case.program, book).consult()
+    found = [f"I5 two ends: {what}" for what in book.twice] + oracle.objections
+    for look in (_line, _end, _places, _order, _width, _short, _money, _checks, _time, _people, _decisions):
+        found += look(case, book, oracle)
+    if case.seen is not None:
+        for glance in (observer.calls, observer.answers, observer.effects):
+            found += glance(book, oracle, case.seen)
+    found += observer.remembered(book, case.memo)
+    found += descent(book, oracle, case.relative, case.seen or ())
+    if case.messages is not None:
+        found += observer.outbox(book, oracle, case.messages)
+    if not found and case.quiet is not None:
+        found += _undisturbed(case, book, oracle, case.quiet)
+    return found
+
+
+def _line(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I7: one line of events, without a gap, with one beginning and at most one end; subscribers saw a part of it."""
+    found: list[str] = []
+    events = case.events
+    if [event.seq for event in events] != list(range(1, len(events) + 1)):
+        found.append("I7 the events are not numbered 1, 2, 3, …")
+    if not isinstance(events[0], RunStarted) or any(isinstance(event, RunStarted) for event in events[1:]):
+        found.append("I7 a run has one beginning")
+    if any(isinstance(event, RunFinished) for event in events[:-1]):
+        found.append("I7 events after the end")
+    epochs = [event.epoch for event in events if isinstance(event, Resumed)]
+    if epochs != sorted(set(epochs)) or (epochs and epochs[0] < 2):
+        found.append(f"I7 the epochs of a run grow, and do not: {epochs}")
+    for after, seen in case.reads:
+        if list(seen) != list(events[after : after + len(seen)]):
+            found.append(f"I7 a subscriber after {after} saw something else than the journal has")
+    return found
+
+
+def _end(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I1, I5: how the run ended, and that no unit is left without an outcome."""
+    last = case.events[-1]
+    if not isinstance(last, RunFinished):
+        if not case.waits:
+            return [f"I1 the run neither ended nor waits for a person; its last event is {type(last).__name__}"]
+        open_questions = {event.node for event in case.events if isinstance(event, Asked)} - set(book.outcomes)
+        return [] if open_questions else ["I1 the run waits, and nobody is asked"]
+    if last.status == "cancelled":
+        asked = any(isinstance(event, CancelRequested) for event in case.events)
+        return [] if asked and case.cancelled else ["I5 cancelled, and nobody wanted it"]
+    budget = case.program.budget
+    if not case.jumped and any(last.at > heard for heard in case.cancels):
+        return [f"I1 the run was to end, and went on until it was {last.status}"]
+    if _for_time(last) and budget is not None and budget.seconds is not None:
+        return []
+    spared = oracle.given_up | oracle.dropped | oracle.short
+    untold = [path for path in oracle.open if path not in oracle.dropped and not _within(path, spared)]
+    found = [f"I5 {path} has no outcome, though its answers tell it" for path in untold]
+    if oracle.outcome is None:
+        return [*found, "I5 the run ended, and some of its nodes did not"]
+    if last.status != oracle.status or not alike(last.outcome, oracle.outcome):
+        found.append(f"I5 the run ended {last.status} in {last.outcome}; it must have ended {oracle.status} in {oracle.outcome}")
+    used = sum(event.usage.calls for event in case.events if isinstance(event, AttemptFinished))
+    if last.usage.calls != used:
+        found.append(f"I6 the run says {last.usage.calls} calls, and has {used} on record")
+    return found
+
+
+def _for_time(last: Event) -> bool:
+    """Whether a run ended because its seconds were over."""
+    return isinstance(last, RunFinished) and last.status == "budget" and isinstance(last.outcome, Failed) and not last.outcome.by
+
+
+def _within(path: str, units: set[str]) -> bool:
+    return any(stands_in(path, unit) for unit in units)
+
+
+def _places(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I5: nothing is on record that the workflow does not have, and no attempt that nobody needed."""
+    found = [f"I5 {path} is on record, and the run cannot have it" for path in book.begins if path not in oracle.places]
+    for (path, number), event in book.attempts.items():
+        if (path, number) not in oracle.calls and path in oracle.places:
+            found.append(f"I5 attempt {number} of {path} is one too many ({event.error or 'with a value'})")
+    return found
+
+
+def _order(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I4: a unit begins when all that its node needs has an outcome, in a scope that is open, with its `each` expanded."""
+    found: list[str] = []
+    for path, begun in book.begins.items():
+        place = oracle.places.get(path)
+        if place is None:
+            continue
+        for need in _needs(place.node, place.scope, oracle):
+            ended = book.ends.get(need)
+            if ended is None or ended.seq >= begun.seq:
+                found.append(f"I4 {path} began at {begun.seq}, before {need} had ended")
+        if path in oracle.starts or place.owner in oracle.starts:
+            after = oracle.starts[place.owner if place.owner in oracle.starts else path]
+            if after is None or begun.seq <= after:
+                found.append(f"I4 {path} began at {begun.seq}, and its plan lets it after {after}")
+        elif place.scope:
+            owner, turn = place.scope[:-1], 1
+            if "?" in owner.rpartition("/")[2]:
+                asked = _questions_of(book, owner)
+                if asked is None or asked.seq >= begun.seq:
+                    found.append(f"I4 {path} began at {begun.seq}, before a check had asked it")
+                continue
+            if "#" in (name := owner.rpartition("/")[2]):
+                owner, turn = owner[: len(owner) - len(name)] + name.partition("#")[0], int(name.partition("#")[2])
+            turns = [event.seq for event in book.turns.get(owner, ()) if event.turn == turn]
+            if len(turns) != 1 or turns[0] >= begun.seq:
+                found.append(f"I4 {path} began at {begun.seq}, and the {turn}. turn of {owner} at {turns}")
+    return found
+
+
+def _questions_of(book: Recorded, scope: str) -> ChecksStarted | None:
+    """The event that opened the questions of a scope such as `a[2]?1`."""
+    owner, _, number = scope.rpartition("?")
+    return book.checks.get((owner, int(number)))
+
+
+def _width(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I4: no more elements of an `each` are under way than its `concurrency` admits."""
+    found: list[str] = []
+    changes: dict[str, list[tuple[int, int]]] = {}
+    for path, begun in book.begins.items():
+        place = oracle.places.get(path)
+        if place is not None and place.owner and place.node.concurrency is not None:
+            ended = book.ends.get(path)
+            if ended is not begun:
+                changes.setdefault(place.owner, []).append((begun.seq, 1))
+                changes[place.owner] += [(ended.seq, -1)] if ended is not None else []
+    for owner, steps in changes.items():
+        most = oracle.places[owner].node.concurrency or 0
+        under_way = 0
+        for _, step in sorted(steps):
+            under_way += step
+            if under_way > most:
+                found.append(f"I4 {under_way} elements of {owner} are under way, and {most} may be")
+                break
+    return found
+
+
+def _short(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I4: a list that cannot have what `at_least` wants ends at once, and nothing of it begins afterwards."""
+    found: list[str] = []
+    for owner in oracle.short & book.ends.keys():
+        end, outcomes = book.ends[owner], dict.fromkeys(range(book.counts[owner]))
+        elements = sorted(
+            (one.seq, path) for path, one in book.ends.items() if path in oracle.places and oracle.places[path].owner == owner
+        )
+        lost = end
+        for number, (seq, path) in enumerate(elements):
+            outcomes[number] = book.outcomes[path]
+            if short(oracle.places[owner].node, [*outcomes.values()]):
+                lost = case.events[seq - 1]
+                break
+        taken_over = any(isinstance(one, Resumed) for one in case.events[lost.seq : end.seq])
+        if end.at > lost.at + SLACK and not case.jumped and not taken_over:
+            found.append(f"I4 {owner} was short at {lost.seq}, and went on until {end.seq}")
+        found += [
+            f"I4 {path} began at {begun.seq}, and {owner}, which is short, had ended at {end.seq}"
+            for path, begun in book.begins.items()
+            if begun.seq > end.seq and _within(path, {owner})
+        ]
+    return found
+
+
+def _needs(node: CompiledNode, scope: str, oracle: Oracle) -> list[str]:
+    siblings = oracle.siblings[scope]
+    return [scope + siblings[need].name for need in node.needs]
+
+
+def _money(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I6: what was spent and reserved when a call went out left room for it; only a call that cost more than its bound goes beyond."""
+    found: list[str] = []
+    for scope, program in oracle.programs.items():
+        budget = program.budget
+        if budget is None or (budget.tokens is None and budget.calls is None):
+            continue
+        spent = excess = calls = 0
+        under_way: dict[str, int] = {}
+        for event in case.events:
+            if isinstance(event, Resumed):
+                under_way.clear()
+            elif isinstance(event, AttemptStarted) and event.node.startswith(scope) and _asks_model(oracle, event.node):
+                under_way[event.node] = event.reserved
+                held = sum(under_way.values())
+                if budget.tokens is not None and spent - excess + held > budget.tokens:
+                    found.append(f"I6 {spent} tokens spent ({excess} beyond bounds), {held} under way, of {budget.tokens} in {scope!r}")
+                if budget.calls is not None and calls + len(under_way) > budget.calls:
+                    found.append(f"I6 {calls} calls made and {len(under_way)} under way of {budget.calls} in {scope!r}")
+            elif isinstance(event, AttemptFinished) and event.node.startswith(scope) and _asks_model(oracle, event.node):
+                reserved = under_way.pop(event.node, 0)
+                cost = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
+                if not (cost or event.error or event.recalled):
+                    cost = reserved  # a worker that does not say what a call has cost has spent all that it might
+                spent += cost
+                excess += max(0, cost - reserved)
+                calls += event.usage.calls
+            elif isinstance(event, NodeFinished):
+                for node in [node for node in under_way if node == event.node or _within(node, {event.node})]:
+                    del under_way[node]
+            elif isinstance(event, TurnStarted) and event.drafted is not None:
+                for node in [node for node in under_way if _given_up(node, event)]:
+                    del under_way[node]
+    return found
+
+
+def _checks(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I6: where checks ask under a budget of their own, what was spent and reserved left room for that."""
+    budget = case.program.budget
+    if budget is None or budget.check_tokens is None:
+        return []
+    found: list[str] = []
+    scopes = _scopes(book)
+    spent = 0
+    open_: dict[str, tuple[int, int]] = {}
+    for event in case.events:
+        match event:
+            case ChecksStarted() if event.stake is not None:
+                held = sum(bound for bound, _ in open_.values())
+                if spent + held + event.stake.bound > budget.check_tokens:
+                    more = event.stake.bound
+                    found.append(f"I6 checks have spent {spent}, {held} are reserved and {more} more, of {budget.check_tokens}")
+                open_[f"{event.node}?{event.round}"] = (event.stake.bound, len(event.questions))
+            case ChecksStarted():
+                found.append(f"I6 {event.node} asked without the budget for checks")
+            case AttemptFinished() if (scope := event.node.rpartition("/")[0]) in scopes:
+                used = max(0, event.usage.prompt_tokens) + max(0, event.usage.output_tokens)
+                bound, questions = scopes[scope]
+                spent += used if used or event.error or event.recalled else bound // questions
+                if event.settled:
+                    _answered(open_, scope)
+            case NodeFinished():
+                _answered(open_, event.node.rpartition("/")[0])
+                for scope in [scope for scope in open_ if _within(scope, {event.node})]:
+                    del open_[scope]
+            case TurnStarted() if event.drafted is not None:
+                for scope in [scope for scope in open_ if _given_up(scope, event)]:
+                    del open_[scope]
+            case _:
+                pass
+    return found
+
+
+def _scopes(book: Recorded) -> dict[str, tuple[int, int]]:
+    """By scope of questions: what was reserved for them, and how many there are."""
+    return {f"{path}?{turn}": (said.stake.bound if said.stake else 0, len(said.questions)) for (path, turn), said in book.checks.items()}
+
+
+def _answered(open_: dict[str, tuple[int, int]], scope: str) -> None:
+    """A question of a scope has its end; with the last one what was reserved is free."""
+    if scope in open_:
+        bound, left = open_[scope]
+        if left > 1:
+            open_[scope] = (bound, left - 1)
+        else:
+            del open_[scope]
+
+
+def _given_up(node: str, event: TurnStarted) -> bool:
+    """Whether a call of a plan is abandoned as the plan goes on: to another version, or without steps that it does not rest on."""
+    drafted, rest = event.drafted, node.removeprefix(event.node)
+    if drafted is None or rest == node or not rest.startswith("@"):
+        return drafted is not None and rest.startswith("#")
+    version, _, step = rest[1:].partition("/")
+    whole = drafted.lines and drafted.lines[-1].startswith("return ")
+    return version != str(drafted.version) or bool(whole and step.partition("[")[0] not in drafted.graph["nodes"])
+
+
+def _asks_model(oracle: Oracle, path: str) -> bool:
+    place = oracle.places.get(path)
+    return place is not None and place.node.kind == "agent"
+
+
+def _time(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I5, I6: nobody's time is up before it is, and a run is not under way for longer than its budget."""
+    if case.jumped:
+        return []
+    found: list[str] = []
+    for path in oracle.given_up:
+        limit = _seconds(oracle.places[path].node)
+        begun: Sequence[Event] = book.turns[path] if path in book.turns else book.asked.get(path, ())
+        if limit is None or not begun or book.ends[path].at < begun[0].at + limit - SLACK:
+            found.append(f"I5 the time of {path} was not up")
+    for path, ended in book.ends.items():
+        place = oracle.places.get(path)
+        limit = _seconds(place.node) if place is not None else None
+        if limit is not None and path in book.turns:
+            active = _active(case.events, book.turns[path][0], ended)
+            if active > limit + 1.0:
+                found.append(f"I5 {path} was under way for {active:.1f} s of {limit:g}")
+    for asked in (one for questions in book.asked.values() for one in questions if one.about == "answer"):
+        place = oracle.places.get(asked.node)
+        limit = place.node.timeout if place is not None else None
+        if limit is not None and not 0 < asked.due <= asked.at + limit + SLACK:
+            found.append(f"I5 {asked.node} has {limit:g} s for an answer, and says that it has until {asked.due}")
+    due: dict[tuple[str, int], float] = {}
+    for event in case.events:
+        if isinstance(event, RetryPlanned):
+            due[event.node, event.attempt] = event.due
+        elif isinstance(event, AttemptStarted | AttemptFinished) and event.at < due.get((event.node, event.attempt), 0.0) - SLACK:
+            found.append(f"I5 attempt {event.attempt} of {event.node} came before its time")
+    budget = case.program.budget
+    last = case.events[-1]
+    if budget is not None and budget.seconds is not None:
+        active = _active(case.events, case.events[0], last)
+        if active > budget.seconds + SLACK:
+            found.append(f"I6 under way for {active:.3f} s of {budget.seconds:g}")
+        if _for_time(last) and active < budget.seconds - SLACK:
+            found.append(f"I6 ended for time after {active:.3f} s of {budget.seconds:g}")
+    return found
+
+
+def _seconds(node: CompiledNode) -> float | None:
+    """How long a unit may take that has a body or asks a person: by its `timeout`, and by the budget of the workflow that it calls."""
+    stated = [limit for limit in (node.timeout, node.body.seconds if node.body is not None else None) if limit is not None]
+    return min(stated, default=None)
+
+
+def _active(events: Sequence[Event], start: Event, end: Event) -> float:
+    """Seconds between two events in which the run was under way."""
+    active, at = 0.0, start.at
+    for event in events[start.seq : end.seq]:
+        if not isinstance(event, Resumed):
+            active += max(0.0, event.at - at)
+        at = max(at, event.at)
+    return active
+
+
+def _people(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """I5: an answer answers what is asked, as it was shown; each letter is opened once, in order."""
+    found: list[str] = []
+    asked: dict[str, Asked] = {}
+    letters = 0
+    for event in case.events:
+        match event:
+            case Asked():
+                asked[event.node] = event
+            case NodeFinished():
+                asked.pop(event.node, None)
+            case Answered():
+                question = asked.pop(event.node, None)
+                if question is None:
+                    found.append(f"I5 {event.node} was answered at {event.seq}, and not asked")
+                elif event.declined:
+                    if event.value is not None or question.about == "effect" or event.gave or event.by == "bob":
+                        found.append(f"I5 {event.node} took {event.declined!r} for an answer")
+                elif event.gave:
+                    fault = "no call" if question.gives is None else Validator(question.gives).check(event.value)
+                    if fault or event.by == "bob":
+                        found.append(f"I5 {event.node} is said to have given {event.value!r}: {fault or 'by bob'}")
+                elif question.options and event.value not in question.options:
+                    found.append(f"I5 {event.node} has options, and {event.value!r} is none")
+                elif question.schema.get("type") == "integer" and type(event.value) is not int:
+                    found.append(f"I5 {event.node} asks for a number, and got {event.value!r}")
+                elif question.schema.get("type") == "string" and type(event.value) is not str:
+                    found.append(f"I5 {event.node} asks for a text, and got {event.value!r}")
+                elif event.by == "bob":
+                    found.append(f"I5 {event.node} took an answer to another question")
+            case _:
+                pass
+        if isinstance(event, Answered | LetterRefused | CancelRequested) and event.letter:
+            if event.letter <= letters:
+                found.append(f"I3 letter {event.letter} was opened twice, or late")
+            letters = event.letter
+    return found
+
+
+def _decisions(case: Case, book: Recorded, oracle: Oracle) -> list[str]:
+    """The engine of today, asked again, decides the same."""
+    try:
+        found = replay(case.program, case.events)
+    except OrchestraError as error:
+        return [f"I7 the events cannot be folded: {error.code} {error.message}"]
+    if found.different is None:
+        return []
+    place = oracle.places.get(getattr(found.different, "node", ""))
+    if place is not None and place.poor and isinstance(found.different, AttemptStarted | AttemptFinished | NodeFinished):
+        return []  # how many calls were under way when this was decided is not on record, and a budget depends on it
+    known = case.jumped and isinstance(found.different, NodeFinished) and found.different.node in oracle.given_up
+    return [] if known else [f"I5 replay: at event {found.different.seq} ({type(found.different).__name__}) {found.reason}"]
+
+
+def _undisturbed(case: Case, book: Recorded, oracle: Oracle, quiet: Callable[[], Answering]) -> list[str]:
+    """I5: a run that rode out all of its faults ends as one that met none."""
+    last = case.events[-1]
+    if not isinstance(last, RunFinished) or last.status not in ("done", "abstained") or oracle.given_up or oracle.rescued:
+        return []
+    for (path, _), event in book.attempts.items():
+        # A fault that used up an attempt may leave one too few for the checks, and a call that failed for good has no value.
+        if event.error and (not isinstance(book.outcomes.get(path), Value) or oracle.places[path].node.fallback is not None):
+            return []
+        if event.error and oracle.places[path].node.acceptance is not None:
+            return []
+    if any(
+        oracle.places[event.node].node.retry.within is not None for event in case.events if isinstance(event, Judged) and not event.accepted
+    ):
+        return []  # whether another attempt followed depends on the time that had passed, and calm runs take none
+    if any(isinstance(event, Judged) and event.unasked is not None for event in case.events):
+        return []  # who gets of a budget for checks depends on what came first; the calm run below asks them all
+    if any(isinstance(outcome, Failed) for outcome in book.outcomes.values()) or any(map(book.refused_again, book.answers)):
+        return []
+    if any(said.unasked is not None for said in book.judged.values()):
+        return []  # which values the budget for checks had nothing for depends on the order in which they came
+    if any(turn.drafted is not None and turn.drafted.recalled for turns in book.turns.values() for turn in turns):
+        return []  # a plan that served another request with other words in it need not be the one that the router would write now
+    if any(place.node.acceptance is not None and place.node.acceptance.whole for place in oracle.places.values()):
+        return []  # how sure a workflow is as a whole the oracle takes from the record, and a calm run has none
+    calm = Oracle(case.program, quiet()).consult()
+    if calm.status == last.status and alike(calm.outcome, last.outcome):
+        return []
+    return [f"I5 the run rode out its faults and ended in {last.outcome}; without them it ends in {calm.outcome}"]

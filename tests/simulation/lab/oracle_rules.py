@@ -1,0 +1,197 @@
+"""Meanings: small parts of what a workflow means, without an order or a time, for the oracle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestra.core.errors import OrchestraError
+from orchestra.core.events import Judged, Verdict
+from orchestra.core.outcomes import Abstained, Evidence, Failed, Outcome, Skipped, Value, blamed
+from orchestra.core.protocols import Source, sources
+from orchestra.schema.content import says
+from orchestra.schema.strict_json import canonical, digest
+from orchestra.verification import acceptance
+from orchestra.verification.answer_parts import rest
+from orchestra.verification.certificates.combination import Combination
+from orchestra.workflows.model import RETRY, AgentNode, AskNode, Choice
+from orchestra.workflows.program import CompiledNode, Program
+
+if TYPE_CHECKING:
+    from tests.simulation.lab.answers import Recorded
+
+UNFIT = "E033"
+"""The failure of what a person gave and its node does not take: nothing stands in for that."""
+
+
+def attempts(node: CompiledNode, code: str) -> int:
+    """Attempts in all: one for what must happen once; as the file says; two where a model, or a check, is not content; else three."""
+    if node.contract is not None and node.contract.effect == "once":
+        return 1
+    if node.source.retry is not None:
+        return node.source.retry.attempts
+    return 2 if code[:1] in ("M", "V") else node.retry.attempts
+
+
+def unstated(node: CompiledNode) -> bool:
+    """Whether neither a node nor the defaults of its workflow say anything of `retry`."""
+    return node.source.retry is None and node.retry is RETRY
+
+
+def short(node: CompiledNode, outcomes: Sequence[Outcome | None]) -> bool:
+    """Whether so many elements are known to have no value that `at_least` cannot be met; a skip leaves `all` of the others."""
+    if node.at_least == "all":
+        return any(isinstance(one, Failed | Abstained) for one in outcomes)
+    missing = sum(one is not None and not isinstance(one, Value) for one in outcomes)
+    return node.at_least is not None and missing > len(outcomes) - node.at_least
+
+
+def unfit(node: CompiledNode, value: Any, bindings: Mapping[str, Any]) -> bool:
+    """Whether a list that a person gave, in the place of one that needs all, is known to have another number of elements."""
+    if node.each is None or node.at_least != "all" or any(name not in bindings for name in node.each.references):
+        return False
+    of_elements = node.when is not None and node.variable in node.when.references
+    try:
+        number = len(node.each.evaluate(bindings))
+        if node.when is not None and not of_elements:
+            runs = all(name in bindings for name in node.when.references) and node.when.evaluate(bindings)
+            return bool(runs) and len(value) != number <= node.limit
+    except OrchestraError:
+        return False
+    return number <= node.limit and (len(value) > number or (len(value) < number and not of_elements))
+
+
+def as_a_whole(value: Any, path: str, recorded: Recorded | None) -> Outcome | None:
+    """What a workflow ends in that is judged as a whole. How sure it is of its output is taken as it stands on record: what is asked
+    here is whether it was judged at all, and whether what follows from that does."""
+    if not says(value):
+        return Abstained("", path)
+    said = recorded.judged.get((path, 0)) if recorded is not None else None
+    if said is None or recorded is None:
+        return None
+    ended = recorded.outcome(path)
+    return Value(value, said.score) if said.accepted else Abstained("", path, ended.score if isinstance(ended, Abstained) else None)
+
+
+def accepted(value: Any, ruling: acceptance.Ruling) -> Value:
+    """A value that its checks accept, without what they dropped of it."""
+    return Value(
+        rest(value, ruling.verdicts), ruling.score, tuple(evidence for verdict in ruling.verdicts for evidence in verdict.evidence)
+    )
+
+
+def weighed(combination: Combination, verdicts: Sequence[Verdict]) -> float | None:
+    """What a combination makes of verdicts: nothing where one is unknown, 0 where one fails that asked nobody."""
+    if any(one.outcome == "fail" and one.deterministic for one in verdicts):
+        return 0.0
+    said = {one.check: one for one in verdicts}
+    if any(one.outcome == "unknown" for one in verdicts) or set(combination.checks) - set(said):
+        return None
+    total = combination.bias
+    for voice in combination.voices:
+        one = said[voice.check]
+        chance = min(1 - 1e-6, max(1e-6, one.score))
+        total += voice.weight * (math.log(chance) - math.log(1 - chance)) + (voice.passed if one.outcome == "pass" else voice.failed)
+    if not combination.steps:
+        return 1 / (1 + math.exp(-total))
+    above = next((number for number, step in enumerate(combination.steps) if step.at > total), len(combination.steps))
+    low, high = combination.steps[max(0, above - 1)], combination.steps[min(above, len(combination.steps) - 1)]
+    return low.share if high.at <= low.at else low.share + (total - low.at) / (high.at - low.at) * (high.share - low.share)
+
+
+def fits(said: Judged, combination: Combination, accept: float) -> bool:
+    """Whether what was recorded of an attempt has the score that a combination makes of its verdicts, and follows from it."""
+    score = weighed(combination, said.verdicts)
+    if score is None or said.score is None:
+        return score is None and said.score is None and not said.accepted
+    refused = any(one.outcome == "fail" and one.deterministic for one in said.verdicts)
+    near = abs(score - accept) < 1e-9
+    return abs(score - said.score) < 1e-9 and (near or said.accepted == (score >= accept and not refused))
+
+
+def agent_for(node: CompiledNode, bindings: Mapping[str, Any]) -> str:
+    """The agent that a choice names for the label of these values."""
+    choice = node.source.agent if isinstance(node.source, AgentNode) else ""
+    if not isinstance(choice, Choice) or node.value is None:
+        return ""
+    label = node.value.evaluate(bindings)
+    words = {True: "true", False: "false"} if isinstance(label, bool) else {}
+    return next((name for key, name in choice.of.items() if key == words.get(label, label)), choice.otherwise or "")
+
+
+def evidence_of(node: CompiledNode, bindings: Mapping[str, Any]) -> tuple[Source, ...]:
+    """What a node's `against` says."""
+    rules = node.acceptance
+    return () if rules is None or rules.against is None else sources(rules.against.evaluate(bindings))
+
+
+def or_fallback(node: CompiledNode, path: str, bindings: Mapping[str, Any], found: Outcome | None) -> Outcome | None:
+    """What a unit ends in, or its fallback."""
+    fallback = node.fallback
+    if fallback is None or found is None or isinstance(found, Value) or any(name not in bindings for name in fallback.references):
+        return found
+    if isinstance(found, Failed) and found.code == UNFIT:
+        return found
+    try:
+        return Value(fallback.evaluate(bindings))
+    except OrchestraError as error:
+        return Failed(error.code, error.message, path)
+
+
+def first_arm(node: CompiledNode, bindings: Mapping[str, Any], outcomes: Sequence[Outcome | None], program: Program | None) -> Outcome:
+    """What a `first_of` comes to."""
+    for arm in node.arms:
+        if all(name in bindings for name in arm.references):
+            return Value(arm.evaluate(bindings))
+    for kind in (Failed, Abstained, Skipped):
+        for need in node.needs if program is not None else ():
+            if isinstance(outcome := outcomes[need], kind) and program is not None:
+                return blamed(outcome, program.nodes[need].name)
+    return Skipped("no arm is a value", node.name)
+
+
+def result_of(program: Program, outcomes: Sequence[Outcome | None], bindings: Mapping[str, Any]) -> Outcome:
+    """What a body or a workflow gives: its output; where a part is no value, the failure; else what is left of a mapping."""
+    if program.one_of:
+        ran = [(node.name, outcome) for node in program.nodes if not isinstance(outcome := outcomes[node.index], Skipped)]
+        name, only = ran[0] if ran else (program.nodes[0].name, outcomes[0])
+        assert only is not None, "a scope is at its end"
+        return only if isinstance(only, Value) else blamed(only, name)
+    read = [(node.name, outcomes[node.index]) for node in program.nodes if node.name in program.output.references]
+    values = [outcome for _, outcome in read if isinstance(outcome, Value)]
+    absent = {name: blamed(outcome, name) for name, outcome in read if outcome is not None and not isinstance(outcome, Value)}
+    score = min((value.score for value in values if value.score is not None), default=None)
+    evidence: tuple[Evidence, ...] = tuple(one for value in values for one in value.evidence)
+    if not absent:
+        return Value(program.output.evaluate(bindings), score, evidence)
+    for outcome in absent.values():
+        if isinstance(outcome, Failed):
+            return outcome
+    parts = program.output.parts
+    kept = {key for key, part in parts.items() if part.references.isdisjoint(absent)} if parts is not None else set()
+    if parts is None or not kept:
+        return next(iter(absent.values()))
+    return Value({key: part.evaluate(bindings) if key in kept else None for key, part in parts.items()}, score, evidence)
+
+
+def shown_of(node: CompiledNode, question: str) -> str:
+    """The digest of what a person is shown of an `ask` node; empty where the answer is checked, and so asked for each time."""
+    options = node.source.options if isinstance(node.source, AskNode) else ()
+    checked = node.acceptance is not None and node.acceptance.checks
+    return "" if checked else digest(canonical([question, options, node.output]))
+
+
+def alike(one: Outcome | None, two: Outcome | None) -> bool:
+    """Whether two outcomes are the same, but for the words of their reasons."""
+    match one, two:
+        case Value(), Value():
+            return one == two
+        case Failed(), Failed():
+            return (one.code, one.by) == (two.code, two.by)
+        case Abstained(), Abstained():
+            return (one.by, one.score) == (two.by, two.score)
+        case Skipped(), Skipped():
+            return one.by == two.by
+        case _:
+            return one is two

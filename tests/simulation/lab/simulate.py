@@ -1,0 +1,216 @@
+"""Simulations: random workflows through random storms, by the thousand, each run audited.
+
+    python -m tests.simulation.lab.simulate --runs 20000 --jobs 2
+    python -m tests.simulation.lab.simulate --seed 123 --runs 1 -v      # one run again, with its events
+
+Ends with 1 where an invariant does not hold (docs/simulation.md), and prints one line that repeats that run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import multiprocessing
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from orchestra.core.events import AttemptFinished, NodeFinished, encode
+from tests.simulation.lab.random_workflows import Drawn
+from tests.simulation.lab.random_workflows import draw as drawn
+from tests.simulation.lab.storms import Storm
+from tests.simulation.lab.trial import Trial, attempt, findings
+
+REUSE = 8
+"""Runs of one workflow: compiling it costs as much as a run."""
+TWICE = 100
+"""One seed in so many is run twice, and must give the same run to the last byte."""
+PART = 64
+"""Seeds that a process takes at a time."""
+SHOWN, EACH = 20, 2
+"""Violations that are printed at most, and counted of one run."""
+KINDS = ("agent", "tool", "call by name", "call of a block", "first_of", "loop", "plan", "verify", "ask")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What some runs came to."""
+
+    runs: int = 0
+    nodes: list[int] = field(default_factory=list)
+    """Nodes that each run executed, elements and turns each for themselves."""
+    faults: Counter[str] = field(default_factory=Counter)
+    mix: Counter[str] = field(default_factory=Counter)
+    """In how many runs each kind, modifier, fault and end occurs."""
+    doubles: int = 0
+    violations: list[tuple[int, str]] = field(default_factory=list)
+    seconds: float = 0.0
+    """Virtual time."""
+
+    def add(self, other: Tally) -> None:
+        """Takes the runs of another tally in."""
+        self.runs += other.runs
+        self.nodes += other.nodes
+        self.faults += other.faults
+        self.mix += other.mix
+        self.doubles += other.doubles
+        self.violations += other.violations
+        self.seconds += other.seconds
+
+
+def simulate(seeds: range) -> Tally:
+    """Runs the seeds one after the other."""
+    with _tidied():
+        return _simulated(seeds)
+
+
+@contextmanager
+def _tidied() -> Iterator[None]:
+    """Throws away what a process that dies leaves behind, coroutines that never began, without a word of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        try:
+            yield
+        finally:
+            gc.collect()
+
+
+def _simulated(seeds: range) -> Tally:
+    tally = Tally()
+    workflow: Drawn | None = None
+    for seed in seeds:
+        if workflow is None or workflow.number != seed // REUSE:
+            workflow = drawn(seed // REUSE)
+        trial = attempt(workflow, Storm.of(seed))
+        _count(tally, trial)
+        tally.violations += [(seed, found) for found in findings(trial)[:EACH]]
+        if seed % TWICE == 0:
+            tally.doubles += 1
+            if digest(trial) != digest(attempt(workflow, Storm.of(seed))):
+                tally.violations.append((seed, "the same seed gave another run"))
+    return tally
+
+
+def digest(trial: Trial) -> str:
+    """A digest of all that a trial was: its events, the calls that the world saw, the virtual time."""
+    made = blake2b(digest_size=16)
+    for one in _runs(trial):
+        for event in one.events:
+            made.update(encode(event))
+        for seen in one.ledger.seen:
+            made.update(repr((seen.call, seen.durable, seen.process, seen.reply)).encode())
+        made.update(repr((one.fates, one.seconds, sorted(one.ledger.struck.items()))).encode())
+    return made.hexdigest()
+
+
+def _runs(trial: Trial) -> tuple[Trial, ...]:
+    return (trial,) if trial.elder is None else (trial, trial.elder)
+
+
+def executed(trial: Trial) -> int:
+    """Nodes that ended, those of each element and turn counted for themselves."""
+    return sum(isinstance(event, NodeFinished) or (isinstance(event, AttemptFinished) and event.settled) for event in trial.events)
+
+
+def _count(tally: Tally, trial: Trial) -> None:
+    tally.runs += 1
+    tally.nodes.append(executed(trial))
+    tally.faults.update(trial.ledger.struck)
+    tally.seconds += trial.seconds
+    tally.mix.update(f"has {feature}" for feature in trial.drawn.features)
+    tally.mix.update(f"fault {fault}" for fault in trial.ledger.struck)
+    tally.mix[f"ends {_end(trial)}"] += 1
+    if trial.elder is not None:
+        tally.faults.update(trial.elder.ledger.struck)
+        tally.mix["has a neighbour" if not trial.forked else "has a parent"] += 1
+    if trial.elder is not None and trial.forked:
+        tally.mix[f"fault fork of a run that was {trial.parent_was}"] += 1
+        tally.mix["fault fork, answers recalled"] += any(
+            isinstance(event, AttemptFinished) and event.recalled == trial.elder.run for event in trial.events
+        )
+    tally.mix["fault more than one crash"] += sum(fate == "crashed" for fate in trial.fates) > 1
+
+
+def _end(trial: Trial) -> str:
+    return trial.ended.status if trial.ended is not None else "waiting"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.lab.simulate", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--runs", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0, help="of the first run; the others follow")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--stop", action="store_true", help="end with the first violation")
+    parser.add_argument("-v", "--verbose", action="store_true", help="with each run's workflow, storm and events")
+    options = parser.parse_args(arguments)
+    if options.verbose:
+        with _tidied():
+            return _show(range(options.seed, options.seed + options.runs))
+    began = time.perf_counter()
+    tally = Tally()
+    for part in _parts(options.seed, options.runs, options.jobs):
+        tally.add(part)
+        if sys.stderr.isatty():
+            print(f"\r{tally.runs:,} of {options.runs:,} runs", end="", file=sys.stderr, flush=True)
+        if options.stop and tally.violations:
+            break
+    print(*_report(tally, time.perf_counter() - began, all_of=options.runs >= 1_000), sep="\n")
+    return 1 if tally.violations else 0
+
+
+def _parts(seed: int, runs: int, jobs: int) -> Iterator[Tally]:
+    parts = [range(start, min(start + PART, seed + runs)) for start in range(seed, seed + runs, PART)]
+    if jobs < 2 or len(parts) == 1:
+        yield from map(simulate, parts)
+        return
+    gc.freeze()
+    with multiprocessing.get_context("spawn").Pool(min(jobs, len(parts))) as pool:
+        yield from pool.imap_unordered(simulate, parts)
+        pool.close()
+        pool.join()  # `with` kills its processes: a semaphore that one of them has of its own, as of tqdm, would be told as leaked
+
+
+def _report(tally: Tally, seconds: float, *, all_of: bool) -> Iterator[str]:
+    shares = {name: count / max(1, tally.runs) for name, count in sorted(tally.mix.items())}
+    for heading, least in (("has", 0.05), ("fault", 0.01), ("ends", 0.0)):
+        rows = [(name.removeprefix(f"{heading} "), share) for name, share in shares.items() if name.startswith(f"{heading} ")]
+        yield f"runs that {'have met' if heading == 'fault' else 'have' if heading == 'has' else 'ended'}:"
+        for name, share in sorted(rows, key=lambda row: -row[1]):
+            few = "   FEW" if all_of and share < least and name not in RARE else ""
+            yield f"  {name:<32} {share:7.1%}{few}"
+    for seed, found in tally.violations[:SHOWN]:
+        yield f"{found}\n  python -m tests.simulation.lab.simulate --seed {seed} --runs 1 -v"
+    nodes = sorted(tally.nodes)
+    yield (
+        f"{tally.runs:,} runs, {sum(nodes):,} nodes (median {nodes[len(nodes) // 2]} a run), "
+        f"{tally.faults.total():,} faults, {tally.doubles:,} seeds run twice, "
+        f"{len(tally.violations):,} violations, {tally.seconds / 3600:,.0f} virtual hours, {seconds:.1f} s"
+    )
+
+
+RARE = frozenset({"crowd"})
+"""What is too dear to be in many runs."""
+
+
+def _show(seeds: range) -> int:
+    wrong = 0
+    for seed in seeds:
+        workflow, storm = drawn(seed // REUSE), Storm.of(seed)
+        trial = attempt(workflow, storm)
+        print(workflow.text, storm, sep="\n")
+        for one in reversed(_runs(trial)):
+            print(f"{one.run}: {one.fates}, {one.seconds:.3f} s", *one.events, *one.ledger.seen, sep="\n")
+        for found in findings(trial):
+            wrong = 1
+            print(found)
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Simulated workers behind the `Workers` door."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from orchestra import InputError, tool
+from orchestra.agents.contract import Catalog, Contract
+from orchestra.core.protocols import Call, Chunk, Done, Refused, Reply, Source
+from orchestra.testing import Faults, SimulatedWorkers, VirtualClock, from_schemas, in_turn, run_simulated
+
+
+def ask(name: str = "reader", attempt: int = 1, **fields: Any) -> Call:
+    given: dict[str, Any] = {"run": "r", "node": "n", "kind": "agent", "inputs": {"text": "hello"}} | fields
+    return Call(attempt=attempt, name=name, **given)
+
+
+def faults_of(chances: dict[str, Any]) -> Faults:
+    return Faults(**chances)
+
+
+async def replies(workers: SimulatedWorkers, call: Call) -> list[Reply]:
+    return [reply async for reply in workers.run(call)]
+
+
+def only(found: list[Reply]) -> Done | Refused:
+    (reply,) = found
+    assert not isinstance(reply, Chunk)
+    return reply
+
+
+async def value(workers: SimulatedWorkers, call: Call) -> Any:
+    reply = only(await replies(workers, call))
+    assert isinstance(reply, Done), reply
+    return reply.value
+
+
+async def test_answers_by_function_by_table_and_in_turn() -> None:
+    assert await value(SimulatedWorkers(lambda call: call.inputs["text"].upper()), ask()) == "HELLO"
+    table = SimulatedWorkers(
+        {"reader": {"answer": None}, "loud": lambda call: call.name, "again": in_turn("first", lambda call: call.attempt)}
+    )
+    assert await value(table, ask()) == {"answer": None}
+    assert await value(table, ask("loud")) == "loud"
+    assert [await value(table, ask("again", attempt)) for attempt in (1, 2, 3)] == ["first", 2, 3]
+    assert table.counts == {"reader": 1, "loud": 1, "again": 3}
+
+
+async def test_an_answer_may_be_awaited_or_be_a_reply_of_its_own() -> None:
+    async def slowly(call: Call) -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    assert await value(SimulatedWorkers(slowly), ask()) == "done"
+    refusal = Refused(code="F203", reason="no")
+    assert await replies(SimulatedWorkers(lambda call: refusal), ask()) == [refusal]
+
+
+async def test_an_answer_that_is_missing_says_which() -> None:
+    with pytest.raises(InputError, match=r"'reader'.*writer") as caught:
+        await replies(SimulatedWorkers({"writer": "x"}), ask())
+    assert (caught.value.code, caught.value.hint) == ("C035", "SimulatedWorkers({'reader': …})")
+    with pytest.raises(InputError, match=r"tools=\[shout\]"):
+        await replies(SimulatedWorkers({}), ask("shout", kind="tool"))
+
+
+@tool(effect="pure")
+def shout(text: str) -> str:
+    """Says it louder."""
+    if not text:
+        raise ValueError("nothing to say")
+    return text.upper()
+
+
+@tool(effect="keyed")
+async def post(text: str, *, idempotency_key: str = "") -> str:
+    """Says under which key it was asked."""
+    return f"{text} {idempotency_key}"
+
+
+async def test_tools_run_as_they_are_where_that_is_said() -> None:
+    workers = SimulatedWorkers({"reader": "read"}, tools=[shout, post])
+    assert await value(workers, ask("shout", kind="tool")) == "HELLO"
+    call = ask("post", kind="tool")
+    assert await value(workers, call) == f"hello {call.key}"
+    assert await value(workers, ask()) == "read"
+    assert await value(SimulatedWorkers({"shout": "said"}, tools=[shout]), ask("shout", kind="tool")) == "said", (
+        "what a table says goes first"
+    )
+    assert await value(SimulatedWorkers(lambda call: "asked", tools=[shout]), ask("shout", kind="tool")) == "HELLO"
+    refusal = only(await replies(workers, ask("shout", kind="tool", inputs={"text": ""})))
+    assert isinstance(refusal, Refused)
+    assert (refusal.code, refusal.lasting) == ("T003", True)
+
+
+async def test_a_catalogs_contracts_are_filled_with_quotes_from_the_evidence() -> None:
+    output = {"type": "object", "properties": {"quote": {"type": "string", "format": "quote"}}, "required": ["quote"]}
+    catalog = Catalog(agents={"reader": Contract("reader", "agent", {}, output)})
+    call = ask(evidence=(Source("completed in 1889 by the company"),))
+    quote = (await value(SimulatedWorkers(catalog, seed=5), call))["quote"]
+    assert quote
+    assert quote in call.evidence[0].text
+    assert await value(SimulatedWorkers(from_schemas(catalog, 5)), call) == {"quote": quote}
+
+
+async def test_only_agents_spend_tokens() -> None:
+    workers = SimulatedWorkers(lambda call: "x" * 40)
+    agent, tool = only(await replies(workers, ask())), only(await replies(workers, ask(kind="tool")))
+    assert (agent.usage.output_tokens, agent.usage.calls) == (11, 1)
+    assert (tool.usage.output_tokens, tool.usage.calls) == (0, 0)
+
+
+async def test_texts_come_in_pieces_where_that_is_wished() -> None:
+    *chunks, last = await replies(SimulatedWorkers(lambda call: "abcdefghij", chunks=3), ask())
+    assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)) == "abcdefghij"
+    assert len(chunks) == 3
+    assert isinstance(last, Done)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "retryable", "seconds"),
+    [("refused", "F203", True, 0), ("broken", "F212", False, 2), ("stall", "F205", True, 30), ("invalid", "M001", True, 2)],
+)
+def test_each_fault_refuses_with_its_code_after_its_time(fault: str, code: str, retryable: bool, seconds: float) -> None:
+    async def scene(clock: VirtualClock) -> tuple[Reply, float]:
+        workers = SimulatedWorkers(lambda call: "x", clock=clock, latency=2.0, faults=faults_of({fault: 1.0}))
+        found = await replies(workers, ask(timeout=30.0))
+        assert workers.struck == {fault: 1}
+        return found[-1], clock.monotonic()
+
+    reply, spent = run_simulated(scene)
+    assert isinstance(reply, Refused)
+    assert (reply.code, reply.retryable, spent) == (code, retryable, seconds)
+
+
+async def test_a_wrong_type_is_another_type() -> None:
+    workers = SimulatedWorkers({"reader": "text", "count": 3, "row": {"a": 1}, "list": [1], "none": None}, faults=Faults(wrong_type=1.0))
+    for name, right in (("reader", str), ("count", int), ("row", dict), ("list", list), ("none", type(None))):
+        assert not isinstance(await value(workers, ask(name)), right)
+
+
+def test_slow_answers_trickle_and_are_right() -> None:
+    async def scene(clock: VirtualClock) -> tuple[list[Reply], float]:
+        workers = SimulatedWorkers(lambda call: "abcdefgh", clock=clock, latency=1.0, faults=Faults(slow=1.0))
+        return await replies(workers, ask()), clock.monotonic()
+
+    found, spent = run_simulated(scene)
+    assert spent == pytest.approx(10.0)
+    assert [type(reply) for reply in found] == [Chunk] * 4 + [Done]
+
+
+async def test_faults_end_where_they_are_told_to() -> None:
+    workers = SimulatedWorkers(lambda call: "x", faults=Faults(refused=1.0, attempts=2))
+    kinds = [type(only(await replies(workers, ask(attempt=attempt)))) for attempt in (1, 2, 3)]
+    assert kinds == [Refused, Refused, Done]
+
+
+def story(seed: int, order: int, stagger: float) -> dict[str, tuple[Any, ...]]:
+    """What each of many calls gets, under some order of events."""
+
+    async def scene(clock: VirtualClock) -> dict[str, tuple[Any, ...]]:
+        faults = Faults(refused=0.2, stall=0.1, invalid=0.1, slow=0.2)
+        workers = SimulatedWorkers(lambda call: call.node, seed=seed, clock=clock, latency=(0.1, 5.0), faults=faults)
+        got: dict[str, tuple[Any, ...]] = {}
+
+        async def one(number: int) -> None:
+            await clock.sleep(stagger * number)
+            begun = clock.monotonic()
+            last = (await replies(workers, ask(node=f"n{number}", timeout=20.0)))[-1]
+            got[f"n{number}"] = type(last), getattr(last, "code", ""), round(clock.monotonic() - begun, 6)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(40):
+                group.create_task(one(number))
+        return got
+
+    return run_simulated(scene, order)
+
+
+def test_what_a_call_gets_depends_on_the_seed_and_not_on_the_order() -> None:
+    assert story(1, 1, 0.0) == story(1, 2, 0.5)
+    assert story(1, 1, 0.0) != story(2, 1, 0.0)
+    assert len({kind for kind, *_ in story(1, 1, 0.0).values()}) == 2
+
+
+def test_calls_whose_caller_goes_away_are_recorded() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        workers = SimulatedWorkers(lambda call: "abcdefgh", clock=clock, latency=10.0, chunks=4)
+        task = asyncio.create_task(replies(workers, ask(node="cancelled")))
+        await clock.sleep(1)
+        assert [call.node for call in workers.in_flight.values()] == ["cancelled"]
+        task.cancel()
+        await asyncio.wait([task])
+        async with aclosing(workers.run(ask(node="closed"))) as early:
+            await anext(early)
+        async with aclosing(workers.run(ask(node="heard"))) as whole:
+            async for reply in whole:
+                if isinstance(reply, Done):
+                    break
+        assert [call.node for call in workers.cancelled] == ["cancelled", "closed"]
+        assert workers.in_flight == {}
+        assert workers.most == 1
+
+    run_simulated(scene)
+
+
+def test_probabilities_must_make_sense() -> None:
+    for wrong in ({"refused": -0.1}, {"refused": 0.6, "stall": 0.6}):
+        with pytest.raises(ValueError, match="probabilities"):
+            faults_of(wrong)
+
+
+def test_what_the_docs_speak_of_is_where_they_say() -> None:
+    from orchestra import testing
+
+    assert (testing.Done, testing.Refused) == (Done, Refused)
+    assert {"Done", "Refused"} <= {*testing.__all__}

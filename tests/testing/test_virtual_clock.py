@@ -1,0 +1,138 @@
+"""Virtual time and the system's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from orchestra.core.clock import ALPHABET, Ids, SystemClock
+from orchestra.testing import Deadlock, Leak, VirtualClock, run_simulated
+from tests.unsafe_reference import assert_cost
+
+
+def test_a_day_passes_at_once() -> None:
+    async def scene(clock: VirtualClock) -> tuple[float, float]:
+        before, wall = clock.monotonic(), clock.now()
+        await clock.sleep(86_400)
+        return clock.monotonic() - before, clock.now() - wall
+
+    assert run_simulated(scene) == (86_400, 86_400)
+    assert_cost(lambda: run_simulated(scene), at_most=100)
+
+
+async def racing(clock: VirtualClock) -> tuple[str, ...]:
+    order: list[str] = []
+
+    async def walk(name: str, steps: int) -> None:
+        for _ in range(steps):
+            await clock.sleep(0)
+        order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for name, steps in (("a", 0), ("b", 1), ("c", 2), ("d", 3)):
+            group.create_task(walk(name, steps))
+    return tuple(order)
+
+
+def test_a_seed_is_an_order_and_other_seeds_are_other_orders() -> None:
+    assert [run_simulated(racing, seed) for seed in range(20)] == [run_simulated(racing, seed) for seed in range(20)]
+    orders = {run_simulated(racing, seed) for seed in range(300)}
+    assert len(orders) >= 10
+    assert any(order.index("c") < order.index("a") for order in orders), "a long way never overtook a short one"
+
+
+def test_timers_ring_in_their_order_whatever_the_seed() -> None:
+    async def scene(clock: VirtualClock) -> list[float]:
+        rung: list[float] = []
+
+        async def ring(after: float) -> None:
+            await clock.sleep(after)
+            rung.append(after)
+
+        async with asyncio.TaskGroup() as group:
+            for after in (3.0, 1.0, 1e-6, 2.0):
+                group.create_task(ring(after))
+        return rung
+
+    assert {tuple(run_simulated(scene, seed)) for seed in range(30)} == {(1e-6, 1.0, 2.0, 3.0)}
+
+
+def test_timeouts_work() -> None:
+    async def scene(clock: VirtualClock) -> float:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(30):
+                await clock.sleep(3600)
+        return clock.monotonic()
+
+    assert run_simulated(scene) == 30
+
+
+def test_a_deadlock_is_told_with_its_seed() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(Deadlock) as caught:
+        run_simulated(scene, seed=41)
+    assert "seed=41" in caught.value.__notes__[0]
+
+
+def test_tasks_that_are_left_behind_are_told() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        scene.task = asyncio.create_task(clock.sleep(5), name="forgotten")  # type: ignore[attr-defined]  # keeps it alive
+
+    with pytest.raises(Leak, match="forgotten"):
+        run_simulated(scene)
+
+
+def test_tasks_that_end_by_themselves_are_no_leak() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        task = asyncio.create_task(clock.sleep(5))
+        await clock.sleep(0)
+        task.cancel()
+
+    run_simulated(scene)
+
+
+def test_threads_are_refused() -> None:
+    async def scene(clock: VirtualClock) -> None:
+        await asyncio.to_thread(print)
+
+    with pytest.raises(RuntimeError, match="door"):
+        run_simulated(scene)
+
+
+def test_the_wall_clock_may_jump_while_sleeps_do_not_notice() -> None:
+    async def scene(clock: VirtualClock) -> tuple[float, float]:
+        wall, before = clock.now(), clock.monotonic()
+        clock.jump(-500)
+        await clock.sleep(10)
+        return clock.now() - wall, clock.monotonic() - before
+
+    assert run_simulated(scene) == (-490, 10)
+
+
+def test_chance_and_ids_come_from_the_seed() -> None:
+    async def scene(clock: VirtualClock) -> tuple[float, str]:
+        return clock.random(), clock.new_id()
+
+    assert run_simulated(scene, 1) == run_simulated(scene, 1) != run_simulated(scene, 2)
+
+
+def test_ids_grow_with_time_and_also_when_it_stands_still_or_runs_back() -> None:
+    ids = Ids(lambda bits: 0)
+    made = [ids.new(now) for now in (1.0, 1.0, 2.0, 1.5, 2.001)]
+    assert made == sorted(set(made))
+    assert all(len(one) == 20 and set(one) <= set(ALPHABET) for one in made)
+
+
+async def test_the_system_clock_is_the_systems() -> None:
+    clock = SystemClock()
+    wall, before = clock.now(), clock.monotonic()
+    await clock.sleep(0)
+    assert abs(wall - time.time()) < 60
+    assert clock.monotonic() >= before
+    assert 0 <= clock.random() < 1
+    made = [clock.new_id() for _ in range(100)]
+    assert made == sorted(set(made))

@@ -1,0 +1,55 @@
+"""Dates of an answer: with their place in the evidence, and only such as exist."""
+
+from __future__ import annotations
+
+import calendar
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.core.protocols import Source
+from orchestra.text.numbers.numbers import unreal
+from orchestra.verification.standalone import judge
+
+FORMS = ("%Y-%m-%d", "%-d %B %Y", "%B %-d, %Y", "%-d %b %Y", "%d/%m/%Y", "%d.%m.%Y")
+
+
+@given(st.dates(date(1000, 1, 1)), st.sampled_from(FORMS), st.sampled_from(FORMS))
+def test_a_date_is_found_with_its_place(day: date, form: str, other: str) -> None:
+    text = f"It was finished on {day.strftime(other)}, they say."
+    ruling = judge(f"on {day.strftime(form)}", (Source(text, "tower"),), ["numbers"])
+    assert ruling.accepted
+    [found] = ruling.evidence
+    assert (found.source, found.quote) == ("tower", day.strftime(other))
+    assert text[found.start : found.end] == found.quote
+
+
+@given(st.integers(1000, 2999), st.integers(1, 12), st.integers(1, 31))
+def test_a_day_that_does_not_exist_fails_though_the_evidence_has_it(year: int, month: int, day: int) -> None:
+    exists = day <= calendar.monthrange(year, month)[1]
+    name = calendar.month_name[month]
+    for text in (f"{year}-{month:02}-{day:02}", f"{day} {name} {year}", f"{name} {day}, {year}", f"{day:02}.{month:02}.{year}"):
+        said = f"on {text}"
+        assert bool(unreal(said)) is not exists
+        [verdict] = judge({"answer": said}, (Source(said),), ["numbers"]).verdicts
+        assert verdict.outcome == ("pass" if exists else "fail"), text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("In June 31 people died.", "pass"), ("It fell in June 31%.", "pass"), ("in Feb 30.5 million", "pass"),
+        ("version 2024.02.30", "pass"), ("Jan 10, Feb 30, Mar 40", "unknown"), ("12 in Feb 30 in Mar", "pass"),
+        ("on February 30 the board met", "unknown"),
+        ("due on February 30.", "fail"), ("on 30 February", "fail"), ("on June 31, 2020 they met", "fail"), ("on 2024.02.30", "fail"),
+    ],
+)  # fmt: skip
+def test_a_month_and_a_number_that_may_count_something_are_no_false_date(text: str, says: str) -> None:
+    assert [one.outcome for one in judge({"answer": text}, (Source(text),), ["numbers"]).verdicts] == [says]
+
+
+@pytest.mark.parametrize("text", ["version 31.2.1", "12-31-99", "April 2020", "31 people", "room 30, February", "2026-40-77", "0/5/2020"])
+def test_what_is_no_date_is_no_date_that_does_not_exist(text: str) -> None:
+    assert unreal(text) == []

@@ -1,0 +1,38 @@
+"""Spans of a text with all of the words that they have a part of, and where a blank parts two numbers of a cell."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.agents.inference.tables.operations import figure
+from orchestra.text.keywords import whole
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "said"),
+    [("to $5.3M from", "$5.3", "$5.3M"), ("30kg", "30", "30kg"), ("a 2,800 b", "8", "2,800"), ("Moby _Dick_", "Dick", "Dick")],
+)
+def test_a_span_takes_in_the_words_that_it_cuts(text: str, part: str, said: str) -> None:
+    at = text.index(part)
+    assert text[slice(*whole(text, at, at + len(part)))] == said
+
+
+@given(
+    st.text(max_size=12) | st.text(st.sampled_from("aOtsN\u0301½1.,'’5 -−:_\u00ad佐한"), max_size=12),
+    st.integers(0, 12),
+    st.integers(0, 12),
+)
+def test_a_whole_span_holds_the_span_and_is_whole(text: str, one: int, other: int) -> None:
+    start, end = sorted((min(one, len(text)), min(other, len(text))))
+    first, last = whole(text, start, end)
+    assert 0 <= first <= start <= end <= last <= len(text)
+    assert whole(text, first, last) == (first, last)
+
+
+@pytest.mark.parametrize(
+    ("cell", "digits"), [("Boeing 737 800", "737"), ("Game 3 120 pts", "3"), ("USD 12 345", "12345"), ("12 345,67", "12345.67")]
+)
+def test_behind_a_word_two_numbers_are_two(cell: str, digits: str) -> None:
+    assert figure(cell) == digits

@@ -1,0 +1,143 @@
+"""Where a quote stands in its evidence."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from typing import Literal
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from orchestra.agents.evidence_grammar import chunks
+from orchestra.core.protocols import Source
+from orchestra.text.keywords import within
+from orchestra.text.quotes import NEAR, Span, find, fold, nearness
+from orchestra.verification.standalone import judge
+from tests.unsafe_reference import assert_cost
+
+WORDS = st.lists(st.text(st.characters(categories=["L", "Mn", "Nd", "P", "S"]), min_size=1, max_size=8), min_size=1, max_size=20)
+LATIN = st.lists(st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyzäöüéèñßﬁ½Å"), min_size=2, max_size=8), min_size=3, max_size=25)
+
+
+@given(WORDS, st.data())
+def test_a_substring_is_found_at_its_exact_place(words: list[str], data: st.DataObject) -> None:
+    text = " ".join(words)
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    quote = text[start:end]
+    after = text[end : end + 1]
+    whole = not after or unicodedata.normalize("NFKC", quote[-1] + after) == "".join(
+        unicodedata.normalize("NFKC", c) for c in (quote[-1], after)
+    )
+    assume(quote.strip() and whole and not (after and unicodedata.combining(unicodedata.normalize("NFKD", after)[0])))
+    span = find(quote, (Source(text),))
+    assert span is not None
+    assert text[span.start : span.end] == quote.strip()
+
+
+@given(LATIN, st.data())
+def test_case_spacing_and_unicode_form_do_not_matter(words: list[str], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(words) - 1))
+    end = data.draw(st.integers(start + 1, len(words)))
+    text, before = " ".join(words), len(" ".join(words[:start])) + (start > 0)
+    wanted = " ".join(words[start:end])
+    form: Literal["NFC", "NFD", "NFKC", "NFKD"] = data.draw(st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]))
+    gap = data.draw(st.sampled_from([" ", "  ", "\n", "\u00a0", "\t \n"]))
+    case = data.draw(st.sampled_from([str.upper, str.lower, str.title, str.casefold]))
+    quote = unicodedata.normalize(form, gap.join(case(word) for word in words[start:end]))
+    span = find(quote, (Source(text),))
+    assert span is not None
+    assert fold(text[span.start : span.end]).text == fold(wanted).text
+    assert span.start <= before  # the first place where it stands
+    if all(
+        whole.find(part) == whole.rfind(part)
+        for whole, part in ((text.casefold(), wanted.casefold()), (fold(text).text, fold(wanted).text))
+    ):
+        assert (span.start, span.end) == (before, before + len(wanted))
+
+
+@given(st.lists(st.text(st.sampled_from("abcdefgh"), min_size=2, max_size=6), min_size=1, max_size=20), st.data())
+def test_a_changed_word_is_never_found(words: list[str], data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(words) - 1))
+    changed = [*words[:at], words[at] + "z", *words[at + 1 :]]
+    assert find(" ".join(changed), (Source(" ".join(words)),)) is None
+
+
+@given(st.text(max_size=40))
+def test_folding_keeps_the_way_back(text: str) -> None:
+    folded = fold(text)
+    assert len(folded.text) == len(folded.starts) == len(folded.ends)
+    assert list(folded.starts) == sorted(folded.starts)
+    assert all(0 <= start < end <= len(text) for start, end in zip(folded.starts, folded.ends, strict=True))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_folding_in_pieces_is_folding_the_whole(text: str) -> None:
+    whole = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    assert "".join(fold(text).text.split()) == "".join(whole.split())
+
+
+@pytest.mark.parametrize(
+    ("quote", "text"),
+    [("e", "caf\u00e9"), ("cafe", "cafe\u0301"), ("", "text"), ("   ", "text"), ("x", ""), ("s", "ß"), ("f", "ﬁ")],
+)
+def test_half_a_letter_and_nothing_at_all_are_not_found(quote: str, text: str) -> None:
+    assert find(quote, (Source(text),)) is None
+
+
+def test_the_first_source_that_has_it_is_named() -> None:
+    assert find("Dewar", (Source("no"), Source("James  dewar"), Source("Dewar"))) == Span(2, 0, 5)
+    assert find("james dewar", (Source("no"), Source("James  dewar"))) == Span(1, 0, 12)
+
+
+@pytest.mark.parametrize(
+    ("quote", "text", "stands"),
+    [
+        ("8 million people", "There are 138 million people.", False), ("5 %", "It rose by 15 %.", False), ("5 %", "It is 1.5 %.", False),
+        ("1", "It is 1,500.", False), ("1", "It is 1'500.", False), ("1", "1½ cups", False), ("legal", "It is illegal.", False),
+        ("Scottish chemist", "Scottish chemists", False), ("LEGAL", "It is illegal.", False), ("caf", "café", False),
+        ("हिन", "हिन्दी", False), ("a_b", "a_b_c", False),
+        ("legal", "It is illegal, or legal.", True), ("LEGAL", "It is illegal, or legal.", True), ("5", "15 and 1.5 and 5.", True),
+        ("Eiffel", "Eiffel's tower", True), ("10", "10:30", True), ("5 %", "It rose by 5 %.", True), ("known", "well-known", True),
+        ("東京", "私は東京に住む", True), ("佐", "佐々木", True), ("ไทย", "ประเทศไทยนี้", True), ("10,000", "10,000円", True),
+        ("5", "-5", True),
+    ],
+)  # fmt: skip
+def test_a_whole_quote_is_cut_out_of_no_word_and_no_number(quote: str, text: str, stands: bool) -> None:
+    assert (find(quote, (Source(text),), whole=True) is not None) is stands
+    assert judge(quote, (Source(text),), ["quote"]).accepted is stands
+
+
+@given(st.text(max_size=20) | st.text(st.sampled_from("aé\u0301½1.,'’5 -_々佐한кa"), max_size=12))
+def test_what_is_decoded_word_by_word_is_never_cut(text: str) -> None:
+    at = 0
+    for chunk in chunks(text):
+        assert not within(text, at)
+        at += len(chunk)
+
+
+@pytest.mark.parametrize(("quote", "text"), [("7" * 1000, "7"), ("aa " * 30_000 + "a", "aa "), ("a", "a")])
+def test_a_quote_that_stands_cut_everywhere_is_not_looked_for_without_end(quote: str, text: str) -> None:
+    evidence = (Source(text * ((1 << 20) // len(text))),)
+    assert find(quote, evidence, whole=True) is None
+    assert_cost(lambda: find(quote, evidence, whole=True), at_most=2_000)
+
+
+def test_one_word_of_thirty_is_near_and_one_of_five_is_not() -> None:
+    words = [f"word{index}" for index in range(30)]
+    source = (Source(" ".join(["before", *words, "after"])),)
+    assert nearness(" ".join([*words[:10], "other", *words[11:]]), source) >= NEAR
+    assert nearness(" ".join([*words[:2], "other", *words[3:5]]), source) < NEAR
+
+
+def test_words_that_are_scattered_over_a_text_are_not_near() -> None:
+    wanted = [f"w{index}" for index in range(20)]
+    scattered = " ".join(f"{word} {' '.join(['and'] * 30)}" for word in wanted)
+    assert nearness(" ".join(wanted), (Source(scattered),)) < NEAR
+
+
+def test_a_comparison_that_would_be_too_large_is_not_made() -> None:
+    words = " ".join(random.Random(1).choices("abcdefgh", k=20_000))
+    assert nearness(words, (Source(words + " x"),)) == 0.0

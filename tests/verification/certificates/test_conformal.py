@@ -1,0 +1,118 @@
+"""Conformal factuality: the promise kept on answers that are drawn anew 2,000 times, ties, and too few answers."""
+
+from __future__ import annotations
+
+import math
+import random
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.core.errors import InputError
+from orchestra.verification.certificates.conformal import Answer, Part, above, calibrate, kept, needed, rank, tau
+
+pytestmark = pytest.mark.slow
+
+ROUNDS = 2_000
+
+
+def drawn(chance: random.Random, count: int, places: int = 17, wrong: float = 0.3) -> list[Answer]:
+    """Answers of 1 to 8 parts whose scores say something about what is wrong; few `places` make many ties."""
+    found = []
+    for at in range(count):
+        share = min(0.9, chance.random() * 2 * wrong)  # some answers are wrong all over: parts of one answer are not independent
+        parts = []
+        for _ in range(chance.randint(1, 8)):
+            false = chance.random() < share
+            score = min(1.0, max(0.0, chance.gauss(0.45 if false else 0.7, 0.2)))
+            parts.append(Part(None if chance.random() < 0.05 else round(score, places), false))
+        found.append(Answer(f"{at}", tuple(parts)))
+    return found
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2])
+@pytest.mark.parametrize(("count", "places"), [(9, 17), (60, 17), (60, 1)])
+def test_all_that_is_kept_is_right_in_at_least_the_promised_share_of_answers(alpha: float, count: int, places: int) -> None:
+    """Over 2,000 draws of the answers that calibrate and of those that come after. The bound below is exact; chance gets three
+    standard errors."""
+    chance = random.Random(f"{alpha} {count} {places}")
+    broken = answers = 0
+    for _ in range(ROUNDS):
+        dropped = tau([one.risk for one in drawn(chance, count, places)], alpha)
+        assert dropped is not None
+        found = kept(drawn(chance, 5, places), above(dropped, 0.0))
+        broken, answers = broken + found.broken, answers + found.answers
+    share, error = broken / answers, 3 * math.sqrt(alpha * (1 - alpha) / answers)
+    assert share <= alpha + error
+    if places > 2:  # without ties it is not below alpha - 1 / (n + 1) either: what is dropped beyond need would be a fault too
+        assert share >= alpha - 1 / (count + 1) - error
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2])
+def test_resplits_of_one_set_keep_the_promise_on_average(alpha: float) -> None:
+    rows = drawn(random.Random(7), 400)
+    found = calibrate(rows, alpha, rounds=ROUNDS)
+    assert found.resplits is not None
+    assert found.resplits.rounds == ROUNDS
+    assert found.resplits.violated <= alpha + 0.005
+    assert 0.2 < found.resplits.kept < 1
+    assert calibrate(reversed(rows), alpha, rounds=3) == calibrate(rows, alpha, rounds=3)  # not by the order of a file
+
+
+def test_a_score_that_ties_with_tau_is_dropped() -> None:
+    rows = [Answer(f"{at}", (Part(0.5, True), Part(0.5, False), Part(0.9, False))) for at in range(30)]
+    found = calibrate(rows, 0.2, rounds=1)
+    assert found.threshold == math.nextafter(0.5, 1)
+    assert found.judged is not None
+    assert (found.judged.kept, found.judged.broken) == (found.judged.answers, 0)
+
+
+@pytest.mark.parametrize(("alpha", "count"), [(0.5, 1), (0.2, 4), (0.1, 9), (0.05, 19), (0.01, 99), (0.3, 3)])
+def test_the_fewest_answers_that_carry_a_promise(alpha: float, count: int) -> None:
+    assert needed(alpha) == count
+    assert tau([0.1] * count, alpha) == 0.1
+    assert tau([0.1] * (count - 1), alpha) is None
+
+
+def test_too_few_answers_are_refused_with_how_many_are_needed() -> None:
+    found = calibrate(drawn(random.Random(1), 12), 0.1)
+    assert found.threshold is None
+    assert found.reason == "8 answers calibrate, and 9 are needed at the least"
+    assert calibrate(drawn(random.Random(1), 13), 0.1).reason != found.reason
+
+
+@given(st.integers(1, 5_000), st.integers(1, 50))
+def test_the_rank_is_exact(answers: int, percents: int) -> None:
+    assert rank(answers, percents / 100) == math.ceil((answers + 1) * (1 - Fraction(percents, 100)))
+
+
+def test_where_wrong_parts_score_highest_there_is_no_certificate() -> None:
+    rows = [Answer(f"{at}", (Part(1.0, True), Part(0.9, False))) for at in range(30)]
+    found = calibrate(rows, 0.1)
+    assert (found.threshold, found.reason) == (None, "the wrong parts score as high as the right ones do, and nothing would be kept")
+
+
+def test_without_anything_wrong_everything_above_the_floor_is_kept() -> None:
+    rows = [Answer(f"{at}", (Part(0.4, False), Part(0.6, False), Part(None, True))) for at in range(30)]
+    found = calibrate(rows, 0.1, floor=0.5, rounds=1)
+    assert found.threshold == 0.5
+    assert found.judged is not None
+    assert found.judged.share == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "alpha"),
+    [
+        ([], 0.1),
+        ([Answer("1", ()), Answer("1", ())], 0.1),
+        ([Answer("1", (Part(math.nan, True),))], 0.1),
+        ([Answer("1", ())], 0.0),
+        ([Answer("1", ())], 0.6),
+    ],
+)
+def test_what_is_no_answer_is_refused(rows: list[Answer], alpha: float) -> None:
+    with pytest.raises(InputError) as caught:
+        calibrate(rows, alpha)
+    assert caught.value.code == "V006"

@@ -1,0 +1,164 @@
+"""V1: which texts claim something, how evidence is cut, and what probabilities come to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.core.events import Verdict
+from orchestra.core.protocols import Source
+from orchestra.schema.builtin_models import Answer
+from orchestra.schema.types import schema_of
+from orchestra.verification import entailment
+from orchestra.verification.entailment import MAX_TOKENS, Reply, claims, judged, pieces, questions, speaks, tokens
+
+TEXT: dict[str, Any] = {"type": "string"}
+QUOTE = {"anyOf": [{"type": "string", "format": "quote"}, {"type": "null"}]}
+QUOTED = {"type": "object", "properties": {"answer": QUOTE}}
+READING = {
+    "type": "object",
+    "properties": {
+        "answer": {"anyOf": [TEXT, {"type": "null"}]},
+        "quote": QUOTE,
+        "label": {"enum": ["yes", "no"]},
+        "expression": TEXT,
+        "score": {"type": "number"},
+        "notes": {"type": "array", "items": TEXT},
+    },
+}
+
+
+LINKED = {"$ref": "#/$defs/R", "$defs": {"R": {"type": "object", "properties": {"next": {"$ref": "#/$defs/R"}, "n": {"type": "integer"}}}}}
+
+
+def said(supported: Any, refuted: Any = 0.0) -> Reply:
+    return Reply({"label": "supported", "p_supported": supported, "p_refute": refuted})
+
+
+def test_texts_claim_something_but_for_quotes_choices_and_sums() -> None:
+    value = {
+        "answer": "It was built.",
+        "quote": "built",
+        "label": "yes",
+        "expression": "1 + 1",
+        "score": 1.0,
+        "notes": ["It is tall.", " "],
+    }
+    assert [(claim.path, claim.text) for claim in claims(value, READING)] == [("answer", "It was built."), ("notes[0]", "It is tall.")]
+    assert [claim.text for claim in claims("All of it.", TEXT)] == ["All of it."]
+
+
+def test_the_claim_of_an_answer_with_citations_is_its_text() -> None:
+    answer = {"text": "It was 1889.", "citations": [{"quote": "in 1889", "source": "tower.txt", "start": 0, "end": 7}]}
+    assert [claim.path for claim in claims(answer, schema_of(Answer, "serialization"))] == ["text"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "may"),
+    [
+        (READING, True), (TEXT, True), ({}, True), (QUOTE, True), ({"enum": ["a", "b"]}, False), ({"type": "integer"}, False),
+        ({"type": "object", "properties": {"answer": QUOTE}}, False), ({"type": "array", "items": TEXT}, True),
+        ({"type": "object", "properties": {"inner": {"$ref": "#/$defs/R"}}, "$defs": {"R": READING}}, True),
+        (LINKED, False),
+    ],
+)  # fmt: skip
+def test_a_type_says_whether_its_values_may_claim_something(schema: dict[str, Any], may: bool) -> None:
+    assert speaks(schema) is may
+
+
+SOURCES = st.lists(st.builds(Source, st.text(alphabet="ab .!?\n\tßあ1", max_size=400)), max_size=3)
+
+
+@given(SOURCES, st.integers(1, 40))
+def test_pieces_are_small_and_keep_every_word_once_and_in_order(sources: list[Source], most: int) -> None:
+    cut = pieces(sources, most)
+    for piece in cut:
+        text = sources[piece.source].text[piece.start : piece.end]
+        assert text == text.strip()
+        assert tokens(text) <= most or len(text.split()) == 1
+    for index, source in enumerate(sources):
+        kept = "".join(source.text[piece.start : piece.end] for piece in cut if piece.source == index)
+        assert "".join(kept.split()) == "".join("".join(entailment._WORD.findall(source.text)).split())
+
+
+def test_a_short_text_is_one_piece() -> None:
+    assert len(pieces([Source("One sentence. And another.")])) == 1
+    assert MAX_TOKENS == 350
+
+
+def rule(supported: list[Any], refuted: list[Any] | None = None, *, fault: str = "") -> Verdict:
+    """The verdict on one claim beside as many pieces as there are probabilities."""
+    sources = [Source(f"Source number {index}.", f"s{index}") for index in range(len(supported))]
+    replies = [said(one, two) for one, two in zip(supported, refuted or [0.0] * len(supported), strict=True)]
+    if fault:
+        replies[-1] = Reply(fault=fault)
+    return judged("It is so.", TEXT, sources, replies)
+
+
+def test_the_piece_that_supports_a_claim_best_counts() -> None:
+    verdict = rule([0.2, 0.9, 0.4])
+    assert (verdict.outcome, verdict.score, verdict.evidence[0].source) == ("pass", 0.9, "s1")
+    assert not verdict.deterministic
+
+
+@pytest.mark.parametrize(
+    ("supported", "refuted", "outcome"),
+    [
+        ([0.5], [0.5], "pass"), ([0.49], [0.0], "fail"), ([0.9, 0.1], [0.0, 0.51], "fail"), ([None], [None], "unknown"),
+        ([0.9, None], [0.0, None], "unknown"), ([True], [0.0], "unknown"), ([-0.1], [0.0], "unknown"), (["0.9"], [0.0], "unknown"),
+        ([float("nan")], [0.0], "unknown"), ([0.9], [0.2], "unknown"), ([0.1, None], [0.9, None], "fail"),
+    ],
+)  # fmt: skip
+def test_a_contradiction_is_a_veto_and_what_is_not_known_never_passes(supported: list[Any], refuted: list[Any], outcome: str) -> None:
+    assert rule(supported, refuted).outcome == outcome
+
+
+def test_what_did_not_come_back_is_unknown_with_its_reason() -> None:
+    verdict = rule([0.9, 0.9], fault="E006 no answer within 5 s")
+    assert (verdict.outcome, verdict.reason) == ("unknown", "'It is so.': E006 no answer within 5 s")
+
+
+CHANCES = st.none() | st.floats(0, 1) | st.just("nonsense") | st.floats()
+
+
+@given(st.lists(st.tuples(CHANCES, CHANCES), min_size=1, max_size=5), st.randoms())
+def test_the_order_of_the_evidence_makes_no_difference(chances: list[tuple[Any, Any]], order: Any) -> None:
+    one = rule([chance[0] for chance in chances], [chance[1] for chance in chances])
+    order.shuffle(chances)
+    two = rule([chance[0] for chance in chances], [chance[1] for chance in chances])
+    assert (one.outcome, one.score) == (two.outcome, two.score)
+    if one.outcome == "pass":
+        assert all(isinstance(chance[0], float) and isinstance(chance[1], float) and chance[1] <= 0.5 for chance in chances)
+
+
+def test_the_weakest_claim_is_that_of_the_value() -> None:
+    schema = {"type": "array", "items": TEXT}
+    sources = [Source("It is.")]
+    assert judged(["a", "b"], schema, sources, [said(0.9), said(0.6)]).score == 0.6
+    assert judged(["a", "b"], schema, sources, [said(0.9), said(0.1)]).outcome == "fail"
+    assert judged(["a", "b"], schema, sources, [said(0.1), said(None)]).outcome == "fail"
+    assert len(judged(["a", "b"], schema, sources, [said(0.9), said(0.6)]).evidence) == 2
+
+
+def test_nothing_is_asked_where_nothing_is_claimed_and_nothing_passes_where_nothing_can_be() -> None:
+    empty: dict[str, Any] = {"answer": None, "quote": None, "notes": []}
+    verdict = questions(empty, READING, [Source("x")], "e")
+    assert isinstance(verdict, Verdict)
+    assert verdict.outcome == "pass"
+    for found in (
+        questions({"answer": "words"}, QUOTED, [Source("x")], "e"),
+        questions("words", TEXT, [], "e"),
+        questions("words", TEXT, [Source(" ")], "e"),
+    ):
+        assert isinstance(found, Verdict)
+        assert found.outcome == "unknown"
+    many = questions(["claim"] * 65, {"type": "array", "items": TEXT}, [Source("x")], "e")
+    assert isinstance(many, Verdict)
+    assert many.outcome == "unknown"
+
+
+def test_replies_to_other_questions_say_nothing() -> None:
+    assert judged("It is so.", TEXT, [Source("x")], [said(0.9), said(0.9)]).outcome == "unknown"

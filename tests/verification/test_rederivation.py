@@ -1,0 +1,135 @@
+"""V2 and V3: answers that say the same, another agent's, and samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.agents.contract import Contract
+from orchestra.core.protocols import Source
+from orchestra.schema.fields import OF_THE_ANSWER
+from orchestra.verification.deterministic import check_numbers
+from orchestra.verification.entailment import Reply
+from orchestra.verification.equivalence import clusters, essence, same
+from orchestra.verification.rederivation import agreed, filled, rederived
+
+TEXT: dict[str, Any] = {"type": "string"}
+QUOTED = {"type": "string", "format": "quote"}
+READING = {"type": "object", "properties": {"answer": TEXT, "quote": QUOTED, "expression": TEXT, "score": {"type": "number"}}}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "alike"),
+    [
+        ("1,200 dollars", "$1200", True), ("The Eiffel Tower", "eiffel  tower.", True), ("8 February 2007", "2007-02-08", True),
+        ("February 2007", "2007-02-08", False), ("four", "4", True), ("-5", "5", False), ("1.5", "15", False),
+        ("2 million", "2,000,000", True),
+        (1889, "in 1889", True), (1889, "1889 or 1890", False), (1889.0, 1889, True), (True, 1, False), (None, "", False),
+        (["a", "B"], ["b", "A", "a"], True), (["a"], ["a", "b"], False), ({"x": "1"}, {"x": 1}, True), ({"x": 1}, {"y": 1}, False),
+        ("10 - 20", "10-20", True), ("3 m", "3 million", False), ("324m", "324 m", True), (324, "324m", True), ("5m", "5 million", True),
+        ("Apartment 12 B", "Apartment 12", False), ("one thousand two hundred", "1200", True), ("3.11.7", "3.11.9", False),
+        (float("nan"), "5", False), (float("inf"), "5", False), (float("nan"), float("nan"), True),
+        (12345678901234567890123456789012, "12345678901234567890123456789012", True),
+        ("not in Paris", "in Paris", False), ("!", "?", False), ("Straße", "STRASSE", True), ("12%", "12 per cent", True),
+    ],
+)  # fmt: skip
+def test_answers_say_the_same_by_number_date_set_or_text(left: Any, right: Any, alike: bool) -> None:
+    assert same(left, right) is alike
+    assert same(right, left) is alike
+
+
+@given(JSON, JSON)
+def test_saying_the_same_is_symmetric_and_everything_says_the_same_as_itself(left: Any, right: Any) -> None:
+    assert same(left, left)
+    assert same(left, right) == same(right, left)
+
+
+@given(st.text(max_size=30))
+def test_case_and_spacing_make_no_difference_to_words(text: str) -> None:
+    plain = " ".join(word for word in text.split() if word.isascii() and word.isalpha())
+    assert same(plain, f"  {plain.upper().replace(' ', '   ')} ")
+
+
+@given(st.lists(st.sampled_from(["a", "A.", "b", "1", "one", "c d"]), max_size=8))
+def test_every_answer_is_in_one_cluster(values: list[str]) -> None:
+    found = clusters(values)
+    assert sorted(index for cluster in found for index in cluster) == list(range(len(values)))
+
+
+def test_the_essence_is_the_answer_without_what_speaks_of_it() -> None:
+    assert essence({"answer": "x", "quote": "y", "expression": "1", "score": 0.9}, READING) == "x"
+    assert essence({"answer": "y"}, {"type": "object", "properties": {"answer": QUOTED}}) == "y"
+    assert essence({"a": 1, "b": 2}, {"type": "object"}) == {"a": 1, "b": 2}
+    assert essence({"answer": "x", "score": None}, READING) == "x"
+    assert essence({"team": "x", "score": 97}, READING) == {"team": "x", "score": 97}
+    assert essence({"team": "x", "score": "3:1"}, READING) == {"team": "x", "score": "3:1"}
+
+
+@pytest.mark.parametrize("name", sorted(OF_THE_ANSWER))
+def test_a_probability_by_any_of_its_names_is_no_part_of_an_answer(name: str) -> None:
+    assert essence({"label": "yes", name: 0.1}, {"type": "object"}) == "yes"
+    assert check_numbers({"label": "yes", name: 0.93}, {"type": "object"}, (Source("it is"),)).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        (Reply("1889"), "pass"), (Reply({"answer": "1889", "quote": "q"}), "pass"), (Reply("1890"), "fail"), (Reply(None), "unknown"),
+        (Reply(fault="E006 late"), "unknown"), (Reply({"a": 1, "b": 2}), "unknown"),
+    ],
+)  # fmt: skip
+def test_another_agent_that_comes_to_another_answer_fails_it_and_one_without_leaves_it_open(reply: Reply, outcome: str) -> None:
+    assert rederived({"answer": "in 1889".removeprefix("in "), "quote": "q"}, READING, READING, [reply]).outcome == outcome
+
+
+def test_records_are_compared_by_the_fields_that_both_have() -> None:
+    schema = {"type": "object"}
+    assert rederived({"a": "x", "b": 1}, schema, schema, [Reply({"a": "X", "c": 2})]).outcome == "unknown"
+    assert rederived({"a": "x", "b": 1}, schema, schema, [Reply({"a": "X", "b": 1, "c": 2})]).outcome == "pass"
+    assert rederived({"a": "x", "b": 1}, schema, schema, [Reply({"d": 1, "c": 2})]).outcome == "unknown"
+
+
+SLOTS = {"type": "object", "properties": {"parties": {"type": "array", "items": TEXT}, "due": TEXT}}
+
+
+@given(
+    st.lists(st.sampled_from(["Ada Ltd", "Bo AG", "Cy", "1,200"]), max_size=5),
+    st.lists(st.sampled_from(["ada ltd", "bo ag.", "1200"]), max_size=5),
+)
+def test_two_extractors_find_the_same_set_in_whatever_order_or_another_one(first: list[str], second: list[str]) -> None:
+    """VERIFICATION, V0.5: set equality between two extractors."""
+    meant = {"ada ltd": "Ada Ltd", "bo ag.": "Bo AG", "1200": "1,200"}
+    equal = set(first) == {meant[one] for one in second}
+    mine, theirs = {"parties": first, "due": "2026-03-01"}, {"due": "1 March 2026", "parties": second}
+    assert rederived(mine, SLOTS, SLOTS, [Reply(theirs)]).outcome == ("pass" if equal else "fail")
+    assert rederived(first, {"type": "array"}, {"type": "array"}, [Reply(second)]).outcome == ("pass" if equal else "fail")
+    assert rederived(mine, SLOTS, SLOTS, [Reply({**theirs, "due": "2 March 2026"})]).outcome == "fail"
+
+
+def test_the_inputs_of_another_agent_are_the_same_by_name_and_the_evidence() -> None:
+    wants = {"type": "object", "properties": {"question": TEXT, "evidence": TEXT}, "required": ["question", "evidence"]}
+    other = Contract("other", "agent", wants, TEXT)
+    assert filled(other, {"question": "q", "draft": "d"}, [Source("one"), Source("two")]) == {"question": "q", "evidence": "one\n\ntwo"}
+    assert filled(other, {"question": "q"}, []) == "evidence"
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome", "score"),
+    [
+        (["x", "X.", "x"], "pass", 1.0), (["x", "x", "y"], "pass", 0.42), (["x", "y", "z"], "unknown", 0.0),
+        (["y", "y", "y"], "unknown", 1.0),
+        (["x", None, None], "unknown", 0.42), (["x", "x", Reply(fault="late")], "pass", 1.0),
+        (["x", Reply(fault="late"), Reply(fault="late")], "unknown", 0.5),
+    ],
+)  # fmt: skip
+def test_samples_agree_by_the_entropy_of_their_clusters_and_dissent_never_fails(values: list[Any], outcome: str, score: float) -> None:
+    verdict = agreed("x", TEXT, [value if isinstance(value, Reply) else Reply(value) for value in values])
+    assert (verdict.outcome, round(verdict.score, 2)) == (outcome, score)

@@ -1,0 +1,42 @@
+"""The check `support`: an answer in the words of its quote."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestra.verification.deterministic import check_support
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "answer": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "quote": {"anyOf": [{"type": "string", "format": "quote"}, {"type": "null"}]},
+    },
+    "required": ["answer", "quote"],
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "quote", "outcome"),
+    [
+        ("1889", "completed in 1889", "pass"),
+        ("It was completed in 1889", "completed in 1889", "pass"),
+        ("The Edict of Fontainebleau", "They", "fail"),
+        ("Gustave Eiffel and his engineers", "Eiffel built it", "fail"),
+        ("Eiffel", None, "fail"),
+        (None, None, "pass"),
+        (None, "They", "pass"),
+        ("it is", "They", "pass"),
+        ("EIFFEL’s", "eiffel’s tower", "pass"),
+    ],
+)
+def test_most_words_of_an_answer_stand_in_its_quote(answer: str | None, quote: str | None, outcome: str) -> None:
+    assert check_support({"answer": answer, "quote": quote}, SCHEMA, ()).outcome == outcome
+
+
+def test_the_score_is_the_least_share() -> None:
+    assert check_support({"answer": "old Eiffel", "quote": "Eiffel"}, SCHEMA, ()).score == pytest.approx(0.5)
+
+
+def test_a_type_without_quotes_cannot_be_judged() -> None:
+    assert check_support({"answer": "x"}, {"type": "object", "properties": {"answer": {"type": "string"}}}, ()).outcome == "unknown"

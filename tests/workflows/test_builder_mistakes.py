@@ -1,0 +1,304 @@
+"""Every mistake in a workflow function is found at its line, says what is wrong, and what to write instead."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from orchestra import Answer, Document, Graph, InputError, Workflow, agent, by_model, map_, tool, when, workflow
+from tests.workflows import misbranched, misplanned, mistaken, miswired
+from tests.workflows.ensemble import calculator, fetch, reader
+
+MISTAKES = [
+    found
+    for module in (mistaken, miswired, misplanned, misbranched)
+    for found in vars(module).values()
+    if inspect.isfunction(found) and found.__module__ == module.__name__
+]
+
+
+def refused(function: Callable[..., Any]) -> InputError:
+    """The error of tracing a function."""
+    flow: Workflow[..., Any] = workflow()(function)
+    with pytest.raises(InputError) as caught:
+        assert not isinstance(flow.graph, Graph), flow.graph
+    return caught.value
+
+
+@pytest.mark.parametrize("function", MISTAKES, ids=lambda function: function.__name__)
+def test_a_mistake_is_found_where_it_stands_with_what_to_write_instead(function: Callable[..., Any]) -> None:
+    error = refused(function)
+    assert error.place is not None
+    place = error.place
+    text = [f"{error.code}: {error.message}", f"at: {place.text[place.column - 1 : place.column - 1 + place.width]}"]
+    assert "\n".join(text + [f"help: {error.hint}"] * bool(error.hint)) == inspect.getdoc(function)
+    first = function.__code__.co_firstlineno
+    assert first < place.line < first + len(inspect.getsource(function).splitlines())
+    assert place.file == function.__module__.replace(".", "/") + ".py"
+
+
+def test_the_report_shows_line_caret_reason_and_help() -> None:
+    line = mistaken.if_.__code__.co_firstlineno + 6
+    assert str(refused(mistaken.if_)).splitlines() == [
+        "W005: kind.label == 'math' has no truth value yet",
+        f"  --> tests/workflows/mistaken.py:{line}:8",
+        "   |",
+        f'{line} |     if kind.label == "math":',
+        "   |        ^^^^^^^^^^^^^^^^^^^^",
+        "   = why: the body of a workflow runs once, before any value is known; "
+        "Python's if, and, or, not, in and a < b < c cannot wait for one",
+        "   = help: return first_of(when(kind.label == 'math', lambda: calculator(question=question)), "
+        "otherwise=lambda: writer(question=question, findings=[]))",
+    ]
+
+
+@pytest.mark.parametrize("call", [lambda: reader(question="a", context="b"), lambda: fetch(url="a")], ids=["agent", "async tool"])
+def test_a_step_outside_of_a_workflow_says_how_it_is_run(call: Callable[[], Any]) -> None:
+    with pytest.raises(InputError, match="is called outside a workflow") as caught:
+        call()
+    assert caught.value.code == "W001"
+    assert caught.value.hint in ("await orchestra.run(reader, ...)", "await orchestra.run(fetch, ...)")
+
+
+def test_a_word_outside_of_a_workflow_is_refused() -> None:
+    with pytest.raises(InputError, match="map_ is called outside a workflow"):
+        map_(lambda item: item, [1])
+
+
+def test_a_value_is_not_used_after_its_workflow_was_traced() -> None:
+    kept: list[Any] = []
+
+    def keeps(question: str) -> Answer:
+        kept.append(question)
+        return calculator(question=question)
+
+    assert workflow()(keeps).graph
+    with pytest.raises(InputError, match="question belongs to another") as caught:
+        kept[0] + "x"
+    assert caught.value.code == "W006"
+
+
+def test_an_error_of_the_users_own_code_has_a_code_and_its_line() -> None:
+    def divides(question: str) -> Answer:
+        return calculator(question=str(1 // 0))
+
+    error = refused(divides)
+    assert (error.code, type(error.__cause__)) == ("W028", ZeroDivisionError)
+    assert error.place is not None
+    assert "1 // 0" in error.place.text
+
+    def adds(question: str) -> Answer:
+        return calculator(question="a" + 1)  # type: ignore[operator]  # the mistake is the point
+
+    error = refused(adds)
+    assert (error.code, type(error.__cause__)) == ("W028", TypeError)
+    assert "can only concatenate str" in error.message
+
+
+def declared(function: Callable[[], Any]) -> InputError:
+    with pytest.raises(InputError) as caught:
+        function()
+    assert caught.value.code == "W017"
+    return caught.value
+
+
+def test_a_tool_must_declare_its_effect() -> None:
+    error = declared(lambda: tool()(len))  # type: ignore[call-arg]  # the mistake is the point
+    assert error.message == "a tool does not declare its effect"
+    assert error.hint == "@tool(effect='pure'), or one of idempotent, keyed, transactional, once"
+
+    def search(query: str) -> str:
+        return query
+
+    assert declared(lambda: tool(search)).message == "search does not declare its effect"  # type: ignore[call-arg, arg-type]
+    assert "no effect 'maybe'" in declared(lambda: tool(effect="maybe")).message  # type: ignore[arg-type]
+
+
+def _no_type(query) -> str:  # type: ignore[no-untyped-def]
+    return str(query)
+
+
+def _no_return(query: str):  # type: ignore[no-untyped-def]
+    return query
+
+
+def _stars(*queries: str) -> str:
+    return queries[0]
+
+
+def _private(_query: str) -> str:
+    return _query
+
+
+def _no_such_type(query: Nothing) -> str:  # type: ignore[name-defined]  # noqa: F821
+    return str(query)
+
+
+def _no_json(query: Callable[[str], str]) -> str:
+    return query("")
+
+
+def _wrong_default(count: int = "one") -> int:  # type: ignore[assignment]
+    return count
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (_no_type, "_no_type: the input 'query' has no type"),
+        (_no_return, "_no_return does not say what it returns"),
+        (_stars, "_stars: *queries cannot be an input, for inputs have names"),
+        (_private, "_private: '_query' cannot be an input: its name begins with a letter"),
+        (_no_such_type, "_no_such_type: there is no type 'Nothing' here"),
+        (_wrong_default, "_wrong_default: the default of 'count' is not of its type: 'one'"),
+    ],
+)
+def test_a_function_that_cannot_be_a_tool_says_why(function: Callable[..., Any], message: str) -> None:
+    error = declared(lambda: tool(effect="pure")(function))
+    assert error.message == message
+    assert error.place is not None
+    assert error.place.line == function.__code__.co_firstlineno
+
+
+def test_a_type_without_a_json_form_is_refused() -> None:
+    assert declared(lambda: tool(effect="pure")(_no_json)).message.startswith("_no_json: the input 'query': ")
+
+
+def test_an_agent_is_bound_to_a_model() -> None:
+    assert "int is none" in declared(lambda: agent("reader", int, str)).message  # type: ignore[arg-type]
+    assert declared(lambda: agent()).hint == "@agent(prompt='prompt.md'), or agent('name', Input, Output)"  # type: ignore[call-overload]
+
+
+def test_a_prompt_that_is_not_there_is_refused_when_it_is_needed() -> None:
+    @agent(prompt="no_such_file.md")
+    def silent(text: str) -> str:
+        return by_model()
+
+    with pytest.raises(InputError, match="cannot read its prompt") as caught:
+        assert silent.contract
+    assert caught.value.code == "W017"
+
+
+def test_a_workflow_is_a_plain_function_with_a_plain_name() -> None:
+    async def waits(question: str) -> str:
+        return question
+
+    def Upper(question: str) -> str:
+        return question
+
+    assert "coroutine" in declared(lambda: workflow()(waits)).message
+    assert declared(lambda: workflow()(Upper)).hint == "@workflow(name='lower_case_name')"
+    assert workflow(name="lower")(Upper).name == "lower"
+    name: Any = "lower"
+    assert "not of str" in declared(lambda: workflow(name)).message
+
+
+def test_a_workflow_needs_no_parentheses() -> None:
+    @workflow
+    def flow(question: str) -> Answer:
+        """Solves it."""
+        return calculator(question=question)
+
+    @workflow()
+    def other(question: str) -> Answer:
+        """Solves it."""
+        return calculator(question=question)
+
+    assert flow.graph == other.graph.model_copy(update={"name": "flow"})
+
+
+def _secret(value: SecretStr) -> Answer:
+    return calculator(question="x")
+
+
+def _upper(Value: str) -> Answer:
+    return calculator(question="x")
+
+
+def _keyword(loop: str) -> Answer:
+    return calculator(question="x")
+
+
+@pytest.mark.parametrize("function", [_secret, _upper, _keyword], ids=lambda function: function.__name__)
+def test_an_input_that_the_language_cannot_write_is_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        assert workflow(name="flow")(function).graph
+    assert caught.value.code == "W018"
+
+
+def test_two_things_of_one_name_are_refused() -> None:
+    @tool(effect="pure", name="same")
+    def first(text: str) -> str:
+        return text
+
+    @tool(effect="pure", name="same")
+    def second(text: str) -> str:
+        return text
+
+    @workflow()
+    def both(text: str) -> str:
+        return second(text=first(text=text))
+
+    with pytest.raises(InputError, match="two different tools are called 'same'") as caught:
+        assert both.graph
+    assert caught.value.code == "W021"
+
+
+def test_a_clause_that_is_out_of_range_is_shown_at_its_call() -> None:
+    def late(question: str, documents: list[Document]) -> Answer:
+        found = when(question != "", lambda: calculator.options(timeout=100_000)(question=question))
+        return calculator(question=repr(found)[:1])
+
+    error = refused(late)
+    assert error.code == "W016"
+    assert error.place is not None
+    assert "timeout=100_000" in error.place.text
+
+
+SCRIPT = """
+from orchestra import Answer, agent, by_model, workflow
+@agent(prompt="{{ question }}")
+def calculator(question: str) -> Answer:
+    return by_model()
+@workflow()
+def careless(question: str) -> Answer:
+    if question == "x":
+        return calculator(question=question)
+    return calculator(question="y")
+try:
+    careless.graph
+except Exception as error:
+    print(error)
+"""
+
+
+def test_without_a_source_there_is_no_caret_and_no_crash(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "W005: question == 'x' has no truth value yet",
+        " --> <string>:8:8",
+        "  = why: the body of a workflow runs once, before any value is known; "
+        "Python's if, and, or, not, in and a < b < c cannot wait for one",
+        "  = help: first_of(when(question == 'x', lambda: ...), otherwise=...)",
+    ]
+
+
+def test_a_notebook_cell_is_a_source(tmp_path: Path) -> None:
+    """As ipykernel does it: the cell's text stands in `linecache` under a name that is no file."""
+    cell = tmp_path / "cell.py"
+    cell.write_text(SCRIPT)
+    run = "import linecache, sys; text = open(sys.argv[1]).read(); name = '/tmp/ipykernel_1/2.py'\n"
+    run += "linecache.cache[name] = (len(text), None, text.splitlines(True), name)\n"
+    run += "exec(compile(text, name, 'exec'), {'__name__': '__main__'})"
+    done = subprocess.run([sys.executable, "-c", run, str(cell)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    assert lines[3:5] == ['8 |     if question == "x":', "  |        ^^^^^^^^^^^^^^^"]
+    help_ = "return first_of(when(question == 'x', lambda: calculator(question=question)), otherwise=lambda: calculator(question='y'))"
+    assert lines[-1] == f"  = help: {help_}"

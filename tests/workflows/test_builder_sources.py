@@ -1,0 +1,224 @@
+"""What is read from bytecode, on every supported version of Python that is at hand; and what the package shows of itself."""
+
+from __future__ import annotations
+
+import importlib
+import linecache
+import pkgutil
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import orchestra
+from orchestra import Answer, InputError, workflow
+from orchestra.app.project import Project
+from orchestra.core.settings import Settings
+from orchestra.workflows.python import bytecode
+from tests.workflows.ensemble import calculator
+
+PROBE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("bytecode", sys.argv[1])
+bytecode = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(bytecode)
+names = []
+class Step:
+    def __call__(self, *args, **kwargs):
+        frame = sys._getframe(1)
+        names.append(bytecode.Bindings(frame.f_code).name(frame.f_lasti))
+        return self
+    def __iter__(self):
+        return iter([self, self])
+step = Step()
+def body(q):
+    one = step(a=q)
+    two = step(q); three = step(two)
+    four, five = step(q), step(q)
+    six: int = step(*[q], **{"a": 1})
+    seven = eight = step(q)
+    if (nine := step(q)): pass
+    step(q)
+    def inner():
+        nonlocal one
+        one = step(q)
+    inner()
+    ten = step(step(q))
+    table = {}
+    table["key"] = step(q)
+    eleven, twelve = step(q)
+    lambda: one
+    return step(q)
+body(1)
+thirteen = step(1)
+print(*names)
+def identity(x):
+    return lambda y: y is x
+def absence(x):
+    if x is None: return 1
+def shape(x):
+    match x:
+        case [a]: return a
+def value(x):
+    match x:
+        case "a": return 1
+    return x == None
+def one(x):
+    with x: pass
+    return 2
+def several(x):
+    if x: return 1
+    return 2
+def choice(x):
+    return (1 if x else
+        2)
+print(*(",".join(word for *_, word in bytecode.blind_spots(one.__code__)) or "-" for one in (identity, absence, shape, value)))
+for code in (one.__code__, several.__code__, choice.__code__):
+    offset = bytecode.only_return(code)
+    print(offset < 0 or list(code.co_positions())[offset // 2][0] - code.co_firstlineno)
+"""
+INTERPRETERS = [sys.executable, *(path for version in ("3.12", "3.13", "3.14") if (path := shutil.which(f"python{version}")))]
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS, ids=lambda path: Path(path).name)
+def test_names_and_blind_spots_are_read_from_bytecode(interpreter: str) -> None:
+    command = [interpreter, "-W", "ignore", "-c", PROBE, str(bytecode.__file__)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 and not done.stdout:
+        pytest.skip(f"{interpreter} does not run")
+    assert done.stdout.splitlines() == [
+        "one two three None five six seven nine None one None ten None None None thirteen",
+        "is is match -",
+        "2",
+        "True",
+        "1",
+    ], done.stderr
+
+
+RETURNING = """
+from orchestra import Answer, agent, by_model, map_, when, workflow
+
+@agent(prompt="{{ question }}")
+def calculator(question: str) -> Answer:
+    return by_model()
+
+@workflow
+def record(question: str) -> dict[str, Answer]:
+    made = when(question == "x", calculator(question=question))
+    return {"made": made}
+
+@workflow
+def shape(question: str) -> dict[str, object]:
+    made = calculator(question=question)
+    return {"made": made, "more": object()}
+
+@workflow
+def element(questions: list[str]) -> list[list[Answer]]:
+    def body(question):
+        made = when(question == "x", calculator(question=question))
+        return [made]
+    return map_(body, questions)
+
+@workflow
+def several(question: str, deep: bool = False) -> dict[str, object]:
+    if callable(calculator):
+        return {"made": calculator(question=question), "more": object()}
+    return {"made": calculator(question=question)}
+
+@workflow
+def value(question: str) -> Answer:
+    return calculator(question="x" if question else "y")
+"""
+
+
+@pytest.mark.parametrize("module", ["flows", "orchestra_flows"])
+def test_frames_of_orchestra_are_never_the_users(module: str) -> None:
+    """A workflow may be traced far below its own file: the line that asks for its graph is no place of a mistake."""
+    space: dict[str, Any] = {"__name__": module}
+    exec(compile(RETURNING, f"{module}.py", "exec"), space)
+    linecache.cache[f"{module}.py"] = (len(RETURNING), None, RETURNING.splitlines(keepends=True), f"{module}.py")
+    project = Project.load(Settings.load({}))
+    for name, code, line in [
+        ("record", "W009", 'return {"made": made}'),
+        ("shape", "W007", 'return {"made": made, "more": object()}'),
+        ("element", "W009", "return [made]"),
+        ("several", "W007", "def several(question: str, deep: bool = False) -> dict[str, object]:"),
+        ("value", "W005", 'return calculator(question="x" if question else "y")'),
+    ]:
+        with pytest.raises(InputError) as caught:
+            project.adopt(space[name])
+        assert caught.value.place is not None
+        assert (caught.value.code, caught.value.place.file, caught.value.place.text.strip()) == (code, f"{module}.py", line)
+
+
+def test_the_package_shows_its_names_and_not_the_rooms_of_the_same_names() -> None:
+    rooms = {module.name for module in pkgutil.iter_modules(orchestra.__path__)}
+    for name in rooms & set(orchestra.__all__):
+        importlib.import_module(f"orchestra.{name}")
+        assert callable(getattr(orchestra, name)), name
+    assert [name for name in orchestra.__all__ if not hasattr(orchestra, name)] == []
+
+
+def test_rooms_can_be_imported_in_every_way() -> None:
+    script = (
+        "import orchestra.workflows.model as nodes, orchestra.agents.contract, orchestra.schema.builtin_models as models\n"
+        "from orchestra.workflow import nodes as again\nfrom orchestra import workflow, agent, values\n"
+        "print(nodes is again, callable(workflow), callable(agent), callable(values), models.Answer.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True True True Answer\n"
+
+
+INSTALLED = """
+from orchestra import Answer, agent, by_model, workflow
+import json
+
+@agent(prompt="{{ question }}")
+def calculator(question: str) -> Answer:
+    return by_model()
+
+@workflow()
+def truth(question: str) -> Answer:
+    return calculator(question=question if question == "x" else "y")
+
+@workflow()
+def foreign(question: str) -> Answer:
+    return calculator(question=json.dumps([question]))
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("truth", "W005"), ("foreign", "W014")])
+def test_a_workflow_of_an_installed_package_is_the_users_code_too(name: str, code: str) -> None:
+    file = f"{sysconfig.get_paths()['purelib']}/flows/installed.py"
+    linecache.cache[file] = (len(INSTALLED), None, INSTALLED.splitlines(keepends=True), file)
+    space: dict[str, Any] = {"__name__": "flows.installed"}
+    exec(compile(INSTALLED, file, "exec"), space)
+    with pytest.raises(InputError) as caught:
+        assert space[name].graph
+    assert caught.value.code == code
+    assert caught.value.place is not None
+    assert "calculator(question=" in caught.value.place.text
+
+
+def test_a_mistake_in_a_function_that_the_workflow_calls_is_shown_there() -> None:
+    def shared(text: str) -> str:
+        return text if text else "none"
+
+    @workflow()
+    def flow(question: str) -> Answer:
+        return calculator(question=shared(question))
+
+    with pytest.raises(InputError) as caught:
+        assert flow.graph
+    assert caught.value.place is not None
+    assert caught.value.place.text.strip() == 'return text if text else "none"'
+
+
+def test_all_names_can_be_imported_at_once() -> None:
+    space: dict[str, Any] = {}
+    exec("from orchestra import *", space)
+    assert {name: space[name] is getattr(orchestra, name) for name in orchestra.__all__} == dict.fromkeys(orchestra.__all__, True)

@@ -1,0 +1,119 @@
+"""Checks put together in Python: values that `&` and `|` join, and the agents that are named in them."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel
+
+from orchestra import (
+    Guarded,
+    InputError,
+    Reading,
+    Workflow,
+    abstain,
+    accepted,
+    agent,
+    agree,
+    back_off,
+    by_model,
+    entailment,
+    first_of,
+    numbers,
+    quote,
+    rederive,
+    support,
+    verify,
+    workflow,
+)  # fmt: skip
+from orchestra.workflows.python.acceptance import Check
+from orchestra.workflows.python.trace import to_python
+
+
+class ReaderInput(BaseModel):
+    question: str
+    context: str
+
+
+reader = agent("reader", ReaderInput, Reading)
+
+
+@agent(prompt="Answer {{ question }} from {{ context }}")
+def second(question: str, context: str) -> str:
+    """Answers again."""
+    return by_model()
+
+
+@workflow()
+def careful(question: str, context: str) -> Reading:
+    reading = accepted(
+        reader(question=question, context=context),
+        checks=numbers & (quote | entailment("strict")) & (rederive(second) | agree(3)),
+        against=context,
+    )
+    return verify(reading, checks=entailment | quote & support, against=context)
+
+
+@workflow()
+def backed(question: str, context: str) -> Reading:
+    reading = accepted(reader(question=question, context=context), checks=entailment, against=context, otherwise=[back_off])
+    return verify(reading, checks=entailment, against=context, otherwise=[back_off])
+
+
+@workflow()
+def guarded(question: str, context: str) -> Reading | None:
+    kept = verify(reader(question=question, context=context), checks=entailment, against=context, otherwise=[back_off, abstain])
+    assert isinstance(kept, Guarded)
+    return first_of(kept, otherwise=None)
+
+
+def test_backing_off_is_written_as_the_language_writes_it() -> None:
+    assert [node.otherwise for node in backed.graph.nodes.values()] == [("back_off",), ("back_off",)]
+    source = to_python(backed.graph)
+    assert source.count("checks=entailment, against=context, otherwise=[back_off]") == 2
+    names = {"reader": reader, "Reading": Reading}
+    exec("from typing import Any\nfrom orchestra import *\nfrom orchestra.workflows.python.dsl import *", names)  # our own text
+    exec(source, names)  # our own text
+    again = names["backed"]
+    assert isinstance(again, Workflow)
+    assert {name: node.otherwise for name, node in again.graph.nodes.items()} == {"reading": ("back_off",), "verified": ("back_off",)}
+
+
+def test_checks_are_values_that_are_written_as_the_language_writes_them() -> None:
+    nodes = careful.graph.nodes
+    assert nodes["reading"].checks == ("numbers", "quote | entailment(strict)", "rederive(second) | agree(3)")
+    assert nodes["verified"].checks == ("entailment | quote & support",)
+    assert (quote | numbers) == Check("quote | numbers")
+    assert str((quote | numbers) & entailment) == "(quote | numbers) & entailment"
+    assert (quote & numbers) | entailment == Check("quote & numbers | entailment")
+    assert rederive("second") == rederive(second)
+
+
+def test_an_agent_that_only_a_check_asks_is_known_with_the_workflow() -> None:
+    assert second in careful.steps
+
+
+def test_the_graph_is_written_as_python_that_traces_to_it() -> None:
+    source = to_python(careful.graph)
+    assert "checks=numbers & (quote | entailment('strict')) & (rederive('second') | agree(3))" in source
+    assert "checks=entailment | quote & support" in source
+    names = {"reader": reader, "Reading": Reading}
+    exec("from typing import Any\nfrom orchestra import *\nfrom orchestra.workflows.python.dsl import *", names)  # our own text
+    exec(source, names)  # our own text
+    again = names["careful"]
+    assert isinstance(again, Workflow)
+    assert again.graph.nodes["reading"].checks == careful.graph.nodes["reading"].checks
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: agree(1), "no number of samples"),
+        (lambda: rederive("Not A Name"), "names no agent"),
+        (lambda: quote | Check("so so"), "is no check"),
+    ],
+)
+def test_what_is_no_check_is_refused_where_it_is_written(make: object, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make()  # type: ignore[operator]  # a function without a type
+    assert caught.value.code == "W016"
+    assert says in caught.value.message

@@ -1,0 +1,252 @@
+"""Programs drawn and counted: nothing is lost, nothing is wider than the terminal, nothing breaks out of a label."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestra.workflows.analysis import MOST, callee, critical_path, layers, levels, to_networkx
+from orchestra.workflows.compile.compiler import compile_graph
+from orchestra.workflows.cost_bounds import bounds, total
+from orchestra.workflows.drawing import draw, mermaid
+from orchestra.workflows.model import Graph
+from orchestra.workflows.program import CompiledNode, Program
+from orchestra.workflows.yaml.reader import read
+from tests.unsafe_reference import assert_cost
+from tests.workflows.catalog import CATALOG, called_in_a_row
+from tests.workflows.graphs import graphs, program_of
+
+pytestmark = pytest.mark.slow
+
+quick = settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
+
+REFINE = """\
+schema: orchestra/v1
+name: refine
+input: {text: str}
+output: ${answer}
+nodes:
+  parts: {tool: split, with: {text: "${input.text}"}}
+  notes:
+    agent: reader
+    with: {text: "${part}", all: "${input.text}"}
+    each: ${parts}
+    as: part
+    limit: 7
+    checks: [quote]
+    against: ${part}
+    otherwise: [retry, escalate]
+  better:
+    loop:
+      at_most: 4
+      until: ${judged}
+      nodes:
+        draft: {agent: writer, with: {notes: "${notes.values}"}, retry: 5}
+        judged: {tool: judge, with: {text: "${draft}"}}
+      output: ${draft}
+  answer: {first_of: ["${better}", "nothing [\\"found\\"]"]}
+"""
+
+
+def compiled(text: str) -> Program:
+    return program_of(read(text, "x").graph)
+
+
+def chain(count: int) -> str:
+    """A workflow of nodes where each needs the one before it, and every fifth needs many."""
+    lines = ["schema: orchestra/v1", "name: long", "input: {text: str}", f"output: ${{step_number_{count - 1}}}", "nodes:"]
+    for index in range(count):
+        needs = range(max(0, index - 12), index) if index % 5 == 4 else range(index - 1, index)
+        given = ", ".join(f'a{need}: "${{step_number_{need}}}"' for need in needs if need >= 0)
+        lines.append(f"  step_number_{index}: {{agent: writer, with: {{{given}}}}}")
+    return "\n".join(lines)
+
+
+def columns(line: str) -> int:
+    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
+
+
+def every(program: Program) -> list[CompiledNode]:
+    return [found for node in program.nodes for found in (node, *(every(node.body) if node.body else ()))]
+
+
+def test_the_graph_has_kinds_callees_bodies_and_soft_edges() -> None:
+    graph = to_networkx(compiled(REFINE))
+    assert {name: (data["kind"], data["callee"]) for name, data in graph.nodes.items()} == {
+        "parts": ("tool", "split"),
+        "notes": ("agent", "reader"),
+        "better": ("loop", ""),
+        "answer": ("first_of", ""),
+    }
+    assert {(a, b): data["soft"] for a, b, data in graph.edges(data=True)} == {
+        ("parts", "notes"): False,
+        ("notes", "better"): False,
+        ("better", "answer"): True,
+    }
+    assert list(graph.nodes["better"]["body"].edges) == [("draft", "judged")]
+
+
+def test_the_critical_path_goes_from_the_first_node_to_the_last() -> None:
+    assert critical_path(compiled(REFINE)) == ["parts", "notes", "better", "answer"]
+
+
+@quick
+@given(graphs(depth=1))
+def test_the_critical_path_is_a_way_and_none_is_longer(graph: Graph) -> None:
+    import networkx as nx
+
+    program = program_of(graph)
+    found, drawn = critical_path(program), to_networkx(program)
+    assert nx.is_path(drawn, found)
+    assert len(found) == nx.dag_longest_path_length(drawn, default_weight=1) + 1
+
+
+@quick
+@given(graphs(depth=1))
+def test_a_layer_needs_only_what_stands_before_it(graph: Graph) -> None:
+    program = program_of(graph)
+    place = {node.index: depth for depth, layer in enumerate(layers(program)) for node in layer}
+    assert sorted(place) == list(range(len(program.nodes)))
+    assert all(place[need] < place[node.index] for node in program.nodes for need in node.needs)
+
+
+def test_the_bound_counts_elements_turns_and_attempts() -> None:
+    rows = bounds(compiled(REFINE), {}, {})
+    assert {row.node: (row.calls, row.output_tokens) for row in rows} == {
+        "parts": (3, 0),
+        "notes": (7 * 4, 7 * 4 * 50),
+        "better/draft": (4 * 5, 4 * 5 * 50),
+        "better/judged": (4 * 3, 0),
+    }
+    assert total(rows, None)[:2] == (3 + 28 + 32, 1400 + 1000)
+
+
+DEPTH = 30
+
+
+def doubled() -> Program:
+    """A program of two calls of a program of two calls, and so on: half a thousand million calls of one tool, of three attempts each."""
+    workflows = called_in_a_row(DEPTH, width=2)
+    return compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
+
+
+def test_a_body_that_is_called_twice_is_one_graph() -> None:
+    graph = to_networkx(doubled())
+    assert graph.nodes["a0"]["body"] is graph.nodes["a1"]["body"]
+
+
+@pytest.mark.parametrize("drawn", [draw, mermaid])
+def test_calls_that_double_at_every_level_are_drawn_as_far_as_one_can_read(drawn: Callable[[Program], str]) -> None:
+    assert len(drawn(doubled()).splitlines()) < 8 * MOST
+    assert_cost(lambda: drawn(doubled()), at_most=500)
+
+
+def test_bodies_are_told_to_the_last_level_where_there_is_room() -> None:
+    workflows = called_in_a_row(6, width=2)
+    program = compile_graph(workflows["w0"], replace(CATALOG, workflows=workflows))
+    assert levels(program) == 5
+
+
+def test_a_drawing_reads_from_the_inputs_to_the_output() -> None:
+    assert draw(compiled(REFINE), 80) == (
+        "refine(text: str) -> str\n"
+        "│\n"
+        "├─ parts   tool split  ← input\n"
+        "▼\n"
+        "├─ notes   agent reader\n"
+        "│          each part of ${parts}, at most 7\n"
+        "│          checks quote; accept 0.5; otherwise retry, escalate  ← input, parts\n"
+        "▼\n"
+        "├─ better  loop, at most 4 turns, until ${judged}  ← notes\n"
+        "│  ├─ draft   agent writer\n"
+        "│  │          retry 5\n"
+        "│  ▼\n"
+        "│  ├─ judged  tool judge  ← draft\n"
+        "│  ▼\n"
+        "│  output ← draft\n"
+        "▼\n"
+        '├─ answer  first of ${better}, nothing ["found"]  ← better?\n'
+        "▼\n"
+        "output ← answer\n"
+        "\n"
+        "name?  runs all the same where that node gives no value\n"
+    )
+
+
+@quick
+@given(graphs(depth=1), st.integers(40, 120))
+def test_no_line_is_wider_than_asked(graph: Graph, width: int) -> None:
+    assert [line for line in draw(program_of(graph), width).splitlines() if columns(line) > width] == []
+
+
+@pytest.mark.parametrize("width", [60, 100])
+@pytest.mark.parametrize("count", [3, 60])
+def test_every_node_and_every_need_is_drawn(count: int, width: int) -> None:
+    program = compiled(chain(count))
+    text = draw(program, width)
+    assert max(map(len, text.splitlines())) <= width
+    entries = re.split(r"^├─ ", text.partition("▼\noutput")[0], flags=re.MULTILINE)[1:]
+    drawn = {entry.split()[0]: set(re.findall(r"step_number_\d+", entry.partition("←")[2])) for entry in entries}
+    assert drawn == {node.name: {program.nodes[need].name for need in node.needs} for node in program.nodes}
+
+
+def test_a_name_of_the_greatest_length_does_not_break_the_width() -> None:
+    name = "n" * 64
+    text = draw(compiled(f"schema: orchestra/v1\nname: {name}\noutput: ${{{name}}}\nnodes:\n  {name}: {{agent: {'a' * 200}}}"), 60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert text.count("n") >= 3 * 64
+    assert text.count("a") >= 200
+
+
+def test_a_body_too_deep_to_draw_is_counted() -> None:
+    inner = "{agent: writer}"
+    for _ in range(12):
+        inner = f'{{call: {{nodes: {{x: {inner}}}, output: "${{x}}"}}}}'
+    text = draw(compiled(f"schema: orchestra/v1\nname: deep\noutput: ${{x}}\nnodes:\n  x: {inner}"), 60)
+    assert "… 1 node\n" in text
+    assert max(map(len, text.splitlines())) <= 60
+
+
+@pytest.mark.parametrize(("at_least", "said"), [("all", ", all needed"), (3, ", at least 3")])
+def test_a_list_says_how_many_of_it_are_needed(at_least: str | int, said: str) -> None:
+    text = REFINE.replace("each: ${parts}", f"each: ${{parts}}\n    at_least: {at_least}")
+    assert f"each part of ${{parts}}, at most 7{said}" in draw(compiled(text), width=120)
+
+
+def test_a_terminal_is_not_obeyed() -> None:
+    text = draw(compiled("schema: orchestra/v1\nname: x\noutput: ${a}\nnodes:\n  a: {agent: w, when: \"${input == '\u202e'}\"}"))
+    assert "\u202e" not in text
+    assert "\\u202e" in text
+
+
+@quick
+@given(graphs(depth=1))
+def test_in_mermaid_every_id_is_made_here_and_every_label_stays_in_its_quotes(graph: Graph) -> None:
+    program = program_of(graph)
+    lines = mermaid(program).splitlines()
+    label = r'"(?:[A-Za-z0-9 _.,()/=+-]|<br/>|#(?:quot|\d+);|[^\x00-\x7f])*"'
+    allowed = rf"flowchart TD|\s+(?:end|subgraph n[\d_]+\[{label}\]|n[\d_]+(?:in|out)?\W{{1,2}}{label}\W{{1,2}}|\w+ (?:-->|-\.->) \w+)"
+    assert [line for line in lines if not re.fullmatch(allowed, line)] == []
+    ids = re.findall(r"^\s+(?:subgraph )?(n\w+)\W*\"", mermaid(program), flags=re.MULTILINE)
+    assert len(ids) == len(set(ids))
+    assert sum(not one.endswith(("in", "out")) for one in ids) == len(every(program))
+
+
+def test_in_mermaid_soft_needs_are_dashed_and_bodies_are_subgraphs() -> None:
+    text = mermaid(compiled(REFINE))
+    assert "  n0 --> n1\n" in text
+    assert "  n2 -.-> n3\n" in text
+    assert '  subgraph n2["better<br/>loop, at most 4 turns, until #36;#123;judged#125;"]\n' in text
+    assert "first of #36;#123;better#125;, nothing #91;#quot;found#quot;#93;" in text
+
+
+def test_a_block_is_drawn_as_one_and_a_call_by_the_name_of_its_workflow() -> None:
+    block = "schema: orchestra/v1\nname: b\noutput: ${b}\nnodes:\n  b: {call: {nodes: {x: {agent: w}}, output: '${x}'}}\n  c: {call: other}"
+    assert [callee(node) for node in compiled(block).nodes] == ["", "other"]
+    assert {"├─ b  block", "├─ c  call other"} <= set(draw(compiled(block)).splitlines())

@@ -1,0 +1,32 @@
+"""Tools and checks that Python asks for their truth: `given or usual` is about what is given, `quote and numbers` drops a check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestra import InputError, Workflow, accepted, numbers, quote, workflow
+from tests.workflows.standing import echo, fine
+
+
+def asked(checks: Any) -> Workflow[..., Any]:
+    @workflow(name="asked")
+    def flow(text: str) -> str:
+        return accepted(echo(text=text), checks=checks())
+
+    return flow
+
+
+def test_a_tool_is_true_and_a_check_is_so_outside_of_a_workflow() -> None:
+    assert (quote or numbers) is quote
+    assert bool(fine)
+    assert asked(lambda: fine or quote).graph.nodes["echo"].checks == ("tool(fine)",)
+    assert asked(lambda: None or fine).graph.nodes["echo"].checks == ("tool(fine)",)
+
+
+@pytest.mark.parametrize("checks", [lambda: quote and numbers, lambda: quote and fine, lambda: (quote & fine) or numbers])
+def test_a_check_before_and_or_or_is_refused_within_a_workflow(checks: Any) -> None:
+    with pytest.raises(InputError, match="has no truth value") as caught:
+        assert asked(checks).graph
+    assert caught.value.code == "W005"

@@ -1,0 +1,155 @@
+"""Workflow files: what they may say, in which forms, and that nothing but a typed error comes of a bad one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestra.core.errors import InputError, InputErrors
+from orchestra.workflows.model import CallNode, LoopNode, Retry
+from orchestra.workflows.yaml.reader import MAX_FAULTS, MAX_NODES, read
+from tests.workflows.catalog import whole
+
+NODE = "{tool: shout, with: {text: x}}"
+
+
+def test_short_forms_are_written_out() -> None:
+    graph = read(
+        whole(
+            f"input: {{text: str, n: {{type: int, default: 3}}}}\noutput: ${{a}}\nnodes:\n  a: {NODE[:-1]}, retry: 2, "
+            f"after: b}}\n  b: {NODE}"
+        ),
+        "w",
+    ).graph
+    assert graph.input["text"].type == "str"
+    assert (graph.input["text"].optional, graph.input["n"].optional) == (False, True)
+    assert graph.nodes["a"].retry == Retry(attempts=2)
+    assert graph.nodes["a"].after == ("b",)
+
+
+def test_short_forms_are_written_out_in_bodies_and_defaults_too() -> None:
+    inner = f"{NODE[:-1]}, retry: 2}}"
+    graph = read(
+        whole(
+            f"defaults: {{retry: 4}}\noutput: ${{a}}\nnodes:\n  a: {{call: {{nodes: {{b: {inner}}}, output: '${{b}}'}}}}\n"
+            f"  c: {{loop: {{at_most: 2, until: '${{turn > 1}}', nodes: {{d: {inner}}}, output: '${{d}}'}}}}"
+        ),
+        "w",
+    ).graph
+    assert graph.defaults is not None
+    assert graph.defaults.retry == Retry(attempts=4)
+    call, loop = graph.nodes["a"], graph.nodes["c"]
+    assert isinstance(call, CallNode)
+    assert isinstance(loop, LoopNode)
+    assert not isinstance(call.call, str)
+    assert call.call.nodes["b"].retry == loop.loop.nodes["d"].retry == Retry(attempts=2)
+
+
+def test_the_order_of_the_file_is_kept() -> None:
+    text = whole("output: ${z}\nnodes:\n" + "".join(f"  {name}: {NODE}\n" for name in "zaymb"))
+    assert "".join(read(text, "w").graph.nodes) == "zaymb"
+
+
+def test_scalars_are_those_of_yaml_1_2() -> None:
+    with_ = read(
+        whole("output: ${a}\nnodes:\n  a: {tool: t, with: {a: no, b: 22:22, c: 0x1F, d: 2026-01-01, e: 1_000, f: 1e3}}"), "w"
+    ).graph.nodes["a"]
+    assert with_.model_dump()["with_"] == {"a": "no", "b": "22:22", "c": "0x1F", "d": "2026-01-01", "e": "1_000", "f": 1000.0}
+
+
+def test_places_are_those_of_keys_and_values() -> None:
+    source = read(whole(f"output: ${{a}}\nnodes:\n  a: {NODE}"), "w.yaml")
+    value, key = source.places.at("nodes", "a", "with", "text"), source.places.at("nodes", "a", "with", "text", key=True)
+    assert (str(value), str(key)) == ("w.yaml:5:33", "w.yaml:5:27")
+    assert source.places.at("nodes", "a", "with", "nothing") == source.places.at("nodes", "a", "with")
+
+
+def test_all_faults_of_a_file_are_told_in_its_order() -> None:
+    text = whole("output: ${a}\nnodes:\n  a: {tool: t, timeout: 0, retry: 11}\n  b: {tool: t, accept: 2}")
+    with pytest.raises(InputErrors) as caught:
+        read(text, "w.yaml")
+    assert [str(error.place) for error in caught.value.errors] == ["w.yaml:5:25", "w.yaml:5:35", "w.yaml:6:24"]
+
+
+def test_no_more_faults_are_told_than_can_be_read() -> None:
+    with pytest.raises(InputErrors) as caught:
+        read(whole("output: ${a}\nnodes:\n" + "".join(f"  n{number}: {{tol: t}}\n" for number in range(1000))), "w")
+    assert len(caught.value.errors) == MAX_FAULTS
+
+
+@pytest.mark.parametrize("text", ["", "a", "[a]", "3", "null", "# nothing"])
+def test_a_file_that_is_no_mapping_is_no_workflow(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(text, "w.yaml")
+    assert caught.value.code == "L100"
+
+
+def test_too_many_nodes_are_refused_those_of_bodies_included() -> None:
+    half = "".join(f"  n{number}: {{ask: x}}\n" for number in range(MAX_NODES // 2 + 1))
+    body = half.replace("  n", "          n")
+    text = whole(f"output: ${{n0}}\nnodes:\n{half}  last:\n    call:\n      output: ${{n1}}\n      nodes:\n{body}")
+    with pytest.raises(InputError) as caught:
+        read(text, "w.yaml")
+    assert caught.value.code == "L106"
+
+
+words = st.sampled_from(
+    [
+        "schema",
+        "name",
+        "nodes",
+        "output",
+        "input",
+        "types",
+        "budget",
+        "agent",
+        "tool",
+        "call",
+        "loop",
+        "first_of",
+        "with",
+        "each",
+        "as",
+        "when",
+    ]
+)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 200)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["${a}", "x", "str"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | st.sampled_from(["a", "b", "at_most", "until"]), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(values, values, values)
+def test_any_data_is_read_or_refused(nodes: object, output: object, more: object) -> None:
+    document = {"schema": "orchestra/v1", "name": "w", "nodes": nodes, "output": output, "input": more}
+    try:
+        read(json.dumps(document), "w.yaml")
+    except InputError as error:
+        refusal = error
+    else:
+        return
+    assert refusal.place is not None
+    assert "pydantic" not in str(refusal)
+
+
+def test_no_file_makes_the_reader_do_anything() -> None:
+    """2,000 mutated and random files are read and compiled in a process whose audit hook stops at the first thing done."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("hostile_files.py"))], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = json.loads(done.stdout)
+    assert said["files"] == 2000
+    assert said["accepted"] > 20
+    assert said["refused"] > 1000
