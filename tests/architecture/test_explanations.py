@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = re.compile(r"[A-Z]\d{3}")
-EXPLANATIONS = sorted((ROOT / "orchestra" / "explanations").glob("*.toml"))
+EXPLANATIONS = sorted((ROOT / "orchestra" / "core" / "error_texts").glob("*.toml"))
 
 
 def codes_used() -> dict[str, str]:

@@ -55,7 +55,7 @@ def app() -> typer.Typer:
 
 def commands() -> Iterator[tuple[str, ast.FunctionDef]]:
     """The functions that modules enter as commands, by their places."""
-    for path in sorted(ROOM.glob("*.py")):
+    for path in sorted(ROOM.rglob("*.py")):
         tree = ast.parse(path.read_text())
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         for node in ast.walk(tree):
@@ -97,7 +97,7 @@ def test_no_command_takes_more_than_five_parameters() -> None:
 def test_no_function_is_longer_than_a_screen() -> None:
     long = {
         f"{path.stem}.{node.name}": size
-        for path in sorted(ROOM.glob("*.py"))
+        for path in sorted(ROOM.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (size := (node.end_lineno or 0) - node.lineno + 1) > SCREEN
     }
