@@ -60,12 +60,12 @@ __all__ = [
 
 _HOMES = {
     "cassette": "CassetteError Player Recorder",
-    "clock": "Deadlock Leak VirtualClock VirtualLoop run_simulated",
-    "endpoint": "EndpointFaults Request first",
-    "instances": "NoInstance instance",
-    "server": "Behaviour SimulatedServer SimulatedVLLM",
+    "virtual_clock": "Deadlock Leak VirtualClock VirtualLoop run_simulated",
+    "fake_vllm.faults": "EndpointFaults Request first",
+    "schema_samples": "NoInstance instance",
+    "fake_vllm.server": "Behaviour SimulatedServer SimulatedVLLM",
     "simulation": "Simulated Taped",
-    "workers": "Done Faults Refused SimulatedWorkers from_schemas in_turn",
+    "fake_workers": "Done Faults Refused SimulatedWorkers from_schemas in_turn",
 }
 """The modules that the names come from."""
 

@@ -41,7 +41,7 @@ async def fault(function: Any, text: str) -> ToolFault:
 @pytest.mark.parametrize("function", [parsed, awaited])
 async def test_the_users_lines_are_told_from_the_tool_on(function: Any) -> None:
     found = await fault(function, '{"key": "hidden"}')
-    assert found.reason.endswith(f"raised KeyError: 'n' (test_frames.py:{NAMED + 2} in named)")
+    assert found.reason.endswith(f"raised KeyError: 'n' (test_tracebacks.py:{NAMED + 2} in named)")
     outer = function.__code__.co_firstlineno + 1
     assert found.frames == (f"{__file__}:{outer} in {function.__name__}", f"{__file__}:{NAMED + 2} in named")
     assert "hidden" not in "".join(found.frames)
@@ -49,14 +49,14 @@ async def test_the_users_lines_are_told_from_the_tool_on(function: Any) -> None:
 
 async def test_of_a_library_only_the_line_that_raised_is_told_and_the_message_names_the_users_own() -> None:
     found = await fault(parsed, "{")
-    assert found.reason.endswith(f" (test_frames.py:{NAMED + 1} in named)")
+    assert found.reason.endswith(f" (test_tracebacks.py:{NAMED + 1} in named)")
     assert [line.rpartition(" in ")[2] for line in found.frames] == ["parsed", "named", "JSONDecoder.raw_decode"]
 
 
 async def test_a_tool_that_is_installed_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     here = f"{Path(__file__).parent}/"
     monkeypatch.setattr(module, "_folders", lambda: ((f"{Path(json.__file__).parent.parent}/",), (here,)))
-    assert (await fault(parsed, "{}")).reason.endswith(f" (test_frames.py:{NAMED + 2} in named)")
+    assert (await fault(parsed, "{}")).reason.endswith(f" (test_tracebacks.py:{NAMED + 2} in named)")
 
 
 async def test_of_very_many_lines_both_ends_are_kept() -> None:

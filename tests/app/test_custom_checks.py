@@ -172,5 +172,5 @@ async def test_a_check_that_raises_lets_nothing_through_and_says_where(tmp_path:
     async with Orchestra.open(Settings.load({"journal": "off"}, start=tmp_path), fleet="none") as orchestra:
         assert (await orchestra.run(careful, text="iron")).output == "iron"
         result = await orchestra.run(careful, text="gold")
-        with pytest.raises(Abstained, match=r"tool\(raises\): T003 raises raised KeyError: 'gold' \(test_tool_checks\.py:\d+ in "):
+        with pytest.raises(Abstained, match=r"tool\(raises\): T003 raises raised KeyError: 'gold' \(test_custom_checks\.py:\d+ in "):
             _ = result.output

@@ -75,7 +75,7 @@ def test_two_agents_of_one_name_in_a_workflow_are_refused() -> None:
         assert both.graph
     assert caught.value.code == "W021"
     assert caught.value.place is not None
-    assert caught.value.place.file.endswith("test_names.py")
+    assert caught.value.place.file.endswith("test_name_collisions.py")
 
 
 def test_two_workflows_of_one_name_in_a_workflow_are_refused() -> None:

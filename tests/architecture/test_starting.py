@@ -22,8 +22,8 @@ ONE_TOOL = {
     "journal.sqlite": "commit_loss commit_mark database encoding journal liveness open operations queries reader rows store wal writer",
     "router": "tools",
     "tools": "cells cite passages search",
-    "schema": "assignability builtin_models decoding fields json_schema schema_size strict_json strict_yaml string_formats type_syntax types "
-    "validator",
+    "schema": "assignability builtin_models decoding fields json_schema schema_size strict_json strict_yaml string_formats "
+    "type_syntax types validator",
     "verification": "check_budget",
 }
 """What the first run of one tool takes of the rooms that grow: no check, no plan, and nothing that reads tables."""

@@ -73,7 +73,8 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_code_that_a_page_names_is_explained(page: Path) -> None:
-    explained = {code for path in (ROOT / "orchestra" / "core" / "error_texts").glob("*.toml") for code in tomllib.loads(path.read_text("utf-8"))}
+    texts = (ROOT / "orchestra" / "core" / "error_texts").glob("*.toml")
+    explained = {code for path in texts for code in tomllib.loads(path.read_text("utf-8"))}
     assert set(re.findall(r"\b[ACEFJLMNTVW]\d{3}\b", page.read_text("utf-8"))) - explained == set()
 
 

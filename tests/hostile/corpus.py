@@ -71,9 +71,9 @@ def _bound(program: Program, given: Callable[[], dict[str, Any]]) -> dict[str, A
 
 
 def _of_files() -> Iterator[Case]:
-    for case in tomllib.loads((TESTS / "values/hostile.toml").read_text())["case"]:
+    for case in tomllib.loads((TESTS / "schema/hostile.toml").read_text())["case"]:
         yield Case(f"yaml: {case['name']}", case["code"], partial(_refused, partial(load, case["text"], "f.yaml")))
-    for case in tomllib.loads((TESTS / "workflow/refused_workflows.toml").read_text("utf-8"))["case"]:
+    for case in tomllib.loads((TESTS / "workflows/compile/refused_workflows.toml").read_text("utf-8"))["case"]:
         yield Case(f"workflow: {case['what']}", case["code"], partial(_refused, partial(compiled, case["text"])))
 
 

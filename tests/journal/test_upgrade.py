@@ -21,7 +21,7 @@ from tests.journal.stories import middle, whole
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A journal of version 1: a run that ended, and one that was interrupted and names four blobs."""
-    return Path(shutil.copy(Path(__file__).with_name("version1.db"), tmp_path / "journal.db"))
+    return Path(shutil.copy(Path(__file__).parent / "sqlite" / "version1.db", tmp_path / "journal.db"))
 
 
 async def test_runs_of_version_1_are_read_and_go_on(file: Path) -> None:
@@ -74,7 +74,7 @@ async def test_a_body_of_version_1_that_is_no_json_does_not_stop_the_upgrade(fil
 
 
 def test_the_golden_file_is_of_version_1() -> None:
-    connection = sqlite3.connect(f"file:{Path(__file__).with_name('version1.db')}?immutable=1", uri=True)
+    connection = sqlite3.connect(f"file:{Path(__file__).parent / 'sqlite' / 'version1.db'}?immutable=1", uri=True)
     try:
         assert connection.execute("SELECT version FROM schema_version").fetchall() == [(1,)]
     finally:

@@ -106,6 +106,8 @@ def accept_loss(path: Path, busy: float = 10.0) -> Accepted | None:
             mark.unlink(missing_ok=True)
             with closing(Mark(mark)) as fresh:
                 fresh.note(identity, number)
+    except FROM_SQLITE as error:
+        raise from_sqlite(error, str(path), str(path.parent)) from error
     except OSError as error:
         raise from_os(error, str(path)) from error
     finally:

@@ -42,7 +42,7 @@ NO_NUMBER: Final = re.compile(
     r"|one\sof\s(?:the|its|his|her|their|our|my|these|those|a|many|several)|at\sfirst|first\sof\sall|in\sthe\sfirst\splace"
     r"|first\snames?|on\sthe\sone\shand|one\sday|at\sone\s(?:time|point)|one\s(?:can|could|may|might|must|should|would)"
     r"|on\ssecond\sthoughts?|second\sto\snone|second[\s-]hand|first[\s-]hand"
-    r"|per\ssecond|(?<=[a-z\d]-)second)\b",
+    r"|per\ssecond|(?<=[a-z\d]-)second|(?<=\d\s)second)\b",
     re.IGNORECASE,
 )
 """Phrases whose words count nothing."""

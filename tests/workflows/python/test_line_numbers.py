@@ -74,7 +74,7 @@ def test_a_fault_of_the_graph_stands_at_the_line_of_the_call(orchestra: Orchestr
         orchestra.program(workflow(function))
     place = caught.value.place
     assert place is not None
-    assert (Path(place.file).name, place.line) == ("test_lines.py", line_of(function))
+    assert (Path(place.file).name, place.line) == ("test_line_numbers.py", line_of(function))
     assert "^" in str(caught.value)
 
 
