@@ -12,7 +12,7 @@ import textwrap
 from itertools import groupby
 from pathlib import Path
 
-from orchestra.core.error_help import ROOMS, explanations
+from orchestra.core.error_help import CODE_AREAS, load_explanations
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -36,8 +36,8 @@ Half a page each: the context, the options with figures, the choice, and what fo
 def errors_page() -> str:
     """All explanations, by room and code."""
     parts = [ERRORS]
-    for letter, entries in groupby(explanations().values(), key=lambda entry: entry.code[0]):
-        parts.append(f"## {letter}: {ROOMS[letter]}\n\n")
+    for letter, entries in groupby(load_explanations().values(), key=lambda entry: entry.code[0]):
+        parts.append(f"## {letter}: {CODE_AREAS[letter]}\n\n")
         for entry in entries:
             parts.append(f"### {entry.code}: {escaped(entry.title)} {{ #{entry.code} }}\n\n{markdown(entry.text)}\n\n")
     return "".join(parts).rstrip() + "\n"

@@ -13,20 +13,20 @@ WORKFLOW = "workflow"
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class WorkflowSnapshot:
     """The bytes of a workflow's graph, and of all that it names by kind and name: `card/reader`, `workflow/summarise`, `types`,
     `certificate/reader`."""
 
     graph: bytes
     parts: Mapping[str, bytes]
-    mark: str
+    graph_digest: str
     """The digest of the graph; `marks` has those of the parts. All runs of the workflow share them."""
-    marks: dict[str, str]
+    part_digests: dict[str, str]
     workflows: Mapping[str, bytes]
     """The frozen workflows: its own under an empty name, called ones under `workflow/NAME`."""
 
     @classmethod
-    def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> Parcel:
+    def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> WorkflowSnapshot:
         """The parcel of these bytes."""
         called = {name: data for name, data in parts.items() if name.startswith(f"{WORKFLOW}/")}
         return cls(graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()}, {"": graph, **called})
@@ -34,5 +34,5 @@ class Parcel:
     def put(self, journal: Journal) -> tuple[str, dict[str, str]]:
         """Stores it with the next commit; gives the digest of the graph, and those of its parts."""
         for data in (self.graph, *self.parts.values()):
-            journal.put(data)
-        return self.mark, self.marks
+            journal.put_blob(data)
+        return self.graph_digest, self.part_digests

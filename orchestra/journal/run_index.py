@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from orchestra.core.events import Event, decode
-from orchestra.journal.summary import sources, tags_of
+from orchestra.journal.summary import searchable_tags, source_runs
 
-TABLES = """
+INDEX_TABLES = """
 CREATE TABLE tags (
   name TEXT NOT NULL, value TEXT NOT NULL, started REAL NOT NULL, run TEXT NOT NULL, PRIMARY KEY (name, value, started, run)
 ) WITHOUT ROWID;
@@ -24,15 +24,15 @@ CREATE TABLE run_usage (run TEXT PRIMARY KEY, last INTEGER NOT NULL, body BLOB N
 compares both. `run_usage.last` is the number of the last event that is counted; the seal includes that event's hash."""
 
 # The first events, and those that took an answer or a plan over from another run.
-_SOURCES = """
+_SELECT_SOURCES = """
 SELECT run, CAST(body AS BLOB) FROM events
 WHERE seq = 1 OR instr(CAST(body AS BLOB), CAST('"recalled":"' AS BLOB)) > 0
 """
-_AT_ONCE = 10_000
+_BATCH_ROWS = 10_000
 
 
 @dataclass(slots=True)
-class Entries:
+class IndexEntries:
     """New entries of one transaction."""
 
     tags: list[tuple[str, str, float, str]] = field(default_factory=list)
@@ -44,11 +44,11 @@ class Entries:
 
     def add(self, run: str, event: Event) -> None:
         """Adds the entries of an event: nearly always none."""
-        self.tags += [(name, value, float(event.at), run) for name, value in tags_of(event).items()]
-        self.copies.update((source, run) for source in sources(event) if source != run)
+        self.tags += [(name, value, float(event.at), run) for name, value in searchable_tags(event).items()]
+        self.copies.update((source, run) for source in source_runs(event) if source != run)
 
 
-def write(sql: sqlite3.Connection, entries: Entries) -> None:
+def write_entries(sql: sqlite3.Connection, entries: IndexEntries) -> None:
     """Writes tags and copies. Raises `sqlite3.Error`."""
     if entries.tags:
         sql.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?, ?)", entries.tags)
@@ -56,15 +56,15 @@ def write(sql: sqlite3.Connection, entries: Entries) -> None:
         sql.executemany("INSERT OR IGNORE INTO copies VALUES (?, ?)", entries.copies)
 
 
-def fill(sql: sqlite3.Connection) -> None:
+def backfill_entries(sql: sqlite3.Connection) -> None:
     """Writes the tags and copies of a file that had no such tables; usages are written when they are first asked for.
 
     What an event names that cannot be decoded stays unknown, as it was.
     """
-    found = sql.execute(_SOURCES)
-    while rows := found.fetchmany(_AT_ONCE):
-        entries = Entries()
+    found = sql.execute(_SELECT_SOURCES)
+    while rows := found.fetchmany(_BATCH_ROWS):
+        entries = IndexEntries()
         for run, body in rows:
             with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 entries.add(run, decode(body))
-        write(sql, entries)
+        write_entries(sql, entries)

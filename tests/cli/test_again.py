@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from orchestra.cli.timestamps import age
+from orchestra.cli.timestamps import parse_age
 from orchestra.core.errors import InputError
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
@@ -115,7 +115,7 @@ def test_replay_shows_the_first_event_that_would_be_another_and_one(shell: Shell
             for seq, event in enumerate(made, 1):
                 changed = {"run": "changed"} if seq == 1 else {}
                 journal.append("changed", [msgspec.structs.replace(event, seq=seq, **changed)])
-            await journal.durable("changed", len(made))
+            await journal.wait_durable("changed", len(made))
 
     asyncio.run(copy())
     said = shell("runs", "replay", "changed")
@@ -216,13 +216,13 @@ def test_a_retention_that_is_no_age_is_refused(shell: Shell, setting: str) -> No
 
 @pytest.mark.parametrize(("text", "found"), [("1h", 3600.0), ("30d", 2_592_000.0), ("2w", 1_209_600.0)])
 def test_ages_are_hours_days_and_weeks(text: str, found: float) -> None:
-    assert age(text) == found
+    assert parse_age(text) == found
 
 
 @pytest.mark.parametrize("text", ["", "d", "1", "1m", "-1d", "1d2h", "１d"])
 def test_other_ages_are_refused(text: str) -> None:
     with pytest.raises(InputError):
-        age(text)
+        parse_age(text)
 
 
 @pytest.mark.parametrize(

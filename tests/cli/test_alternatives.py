@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 
@@ -54,7 +54,7 @@ def desk(shell: Shell) -> Shell:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(text)
 
-    def answer(call: Call) -> str:
+    def answer(call: CallRequest) -> str:
         word = str(call.inputs["text"]).partition(" ")[0]
         return word if call.name == "intent" else f"{call.name} says"
 

@@ -15,7 +15,7 @@ from orchestra.app.orchestra import Orchestra
 from orchestra.cli.context import FleetMode
 from orchestra.core.settings import Settings
 from orchestra.fleet.progress import Progress
-from orchestra.testing import Request, SimulatedServer
+from orchestra.testing import SimulatedRequest, SimulatedServer
 from tests.cli.run.test_ask import WHEN, asked, desk, planning
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
@@ -126,7 +126,7 @@ class Served:
         self.asked: list[str] = []
         self._lines = iter(lines)
 
-    def _answer(self, request: Request) -> Any:
+    def _answer(self, request: SimulatedRequest) -> Any:
         said = "".join(message["content"] for message in request.body["messages"])
         if not said.startswith("Plan: "):
             return {"answer": "1889"}

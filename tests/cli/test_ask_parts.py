@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from orchestra.agents.registry import builtin_folder
-from orchestra.app.planning import Draft
-from orchestra.cli.run.empty_steps import idle
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Call
+from orchestra.app.planning import PlanResult
+from orchestra.cli.run.empty_steps import find_empty_steps
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
-from orchestra.router.capabilities import Offer
-from orchestra.router.plan import plan_of
-from orchestra.router.plan_syntax import read_plan
+from orchestra.router.capabilities import Capabilities
+from orchestra.router.plan import build_plan
+from orchestra.router.plan_syntax import parse_plan
 from tests.cli.run.test_ask import FLEET
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
@@ -38,11 +38,11 @@ def desk(shell: Shell) -> Shell:
     return shell
 
 
-def planning(desk: Shell, *lines: str) -> list[Call]:
+def planning(desk: Shell, *lines: str) -> list[CallRequest]:
     """The router writes these lines, one a question, whatever it is told; gives its questions."""
-    left, asked = iter(lines), list[Call]()
+    left, asked = iter(lines), list[CallRequest]()
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.name != "router":
             return {"expression": "12*5", "answer": 60.0}
         asked.append(call)
@@ -128,7 +128,7 @@ def test_what_is_one_thing_is_planned_as_ever(desk: Shell) -> None:
     assert "nothing" not in said.err
 
 
-def passed_on(call: Call) -> Any:
+def passed_on(call: CallRequest) -> Any:
     """The router gives the desk the message, which is none of its business."""
     if call.name == "router":
         return "return s1" if call.inputs["plan"] else "s1 = support_desk(message=input.request)"
@@ -221,7 +221,7 @@ def send_note(text: str) -> None:
 
 def test_a_plan_of_skills_that_are_not_offered_any_more_is_read_all_the_same(desk: Shell) -> None:
     """A plan from the cache, or a later one of a run, may have been made of others."""
-    made = plan_of(read_plan(f's1 = extractor(text="{EMAIL}", requested=[])\nreturn s1'))
-    history: Any = SimpleNamespace(row=lambda path: SimpleNamespace(outcome=Value(SLOTS)))
-    known = Offer.of([], {"request": {"type": "string"}})
-    assert not [*idle(Draft(EMAIL, known, made), history, Settings.load({"fleet": "nowhere"}))]
+    made = build_plan(parse_plan(f's1 = extractor(text="{EMAIL}", requested=[])\nreturn s1'))
+    history: Any = SimpleNamespace(row=lambda path: SimpleNamespace(outcome=ValueOutcome(SLOTS)))
+    known = Capabilities.of([], {"request": {"type": "string"}})
+    assert not [*find_empty_steps(PlanResult(EMAIL, known, made), history, Settings.load({"fleet": "nowhere"}))]

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.cli.certify.audit import period
-from orchestra.core.errors import Place
-from orchestra.verification.certificates.audits import Audited, Drawn, Log, encoded
+from orchestra.cli.certify.audit import parse_period
+from orchestra.core.errors import SourceLocation
+from orchestra.verification.certificates.audits import AuditLog, OutputAudited, OutputsSampled, encode
 from orchestra.verification.certificates.file import Certificate
 from tests.cli.processes import Terminal
 from tests.cli.shell import Said, Shell
@@ -47,16 +47,16 @@ def labelled(shell: Shell, found: list[dict[str, Any]], verdict: str | dict[str,
 
 
 def written() -> list[Any]:
-    from orchestra.core.errors import Place
+    from orchestra.core.errors import SourceLocation
 
-    return list(Log.read(LOG.read_bytes(), Place("", 1)).lines)
+    return list(AuditLog.from_bytes(LOG.read_bytes(), SourceLocation("", 1)).entries)
 
 
 def test_a_draw_has_accepted_outputs_alone_with_what_was_asked(ran: Shell) -> None:
     found = drawn(ran, 20)
     assert len({line["run"] for line in found}) == 20
     assert {line["node"] for line in found} == {"sorted"}
-    certificate = Certificate.read(FILE.read_bytes())
+    certificate = Certificate.from_bytes(FILE.read_bytes())
     assert all(line["score"] >= certificate.threshold and line["verdict"] is None for line in found)
     assert all(line["input"].keys() == {"text"} and line["output"] == {"label": "yes"} for line in found)
 
@@ -75,7 +75,7 @@ def test_what_was_drawn_stays_first_until_somebody_has_judged_it(ran: Shell) -> 
     more = drawn(ran, 8)
     assert more[:5] == first
     assert len({line["run"] for line in more}) == 8
-    assert [len(line.outputs) for line in written() if isinstance(line, Drawn)] == [5, 3]
+    assert [len(line.outputs) for line in written() if isinstance(line, OutputsSampled)] == [5, 3]
 
 
 def test_verdicts_are_recorded_each_with_its_step_of_alpha(ran: Shell) -> None:
@@ -86,8 +86,8 @@ def test_verdicts_are_recorded_each_with_its_step_of_alpha(ran: Shell) -> None:
     assert "audited   0 of 4 wrong, 0 % [0 %, 60.2 %]; 0 drawn and still open" in said.out
     assert "The promise is not refuted by these audits." in said.out
     assert "working at 0.05 of 0.05" in said.out
-    audits = [line for line in written() if isinstance(line, Audited)]
-    assert [(line.by, line.said) for line in audits] == [("ada", "right")] * 4
+    audits = [line for line in written() if isinstance(line, OutputAudited)]
+    assert [(line.by, line.verdict) for line in audits] == [("ada", "right")] * 4
     assert [line.alpha for line in audits] == [0.05] * 4
 
 
@@ -258,7 +258,7 @@ def test_the_rows_of_a_voided_certificate_make_no_other(ran: Shell) -> None:
         said = again(ran, *more)
         assert said.code == 2, more
         assert "V023: audits have voided the certificate of 'sorter' that was made on many of these rows, rows.jsonl" in said.err
-    assert Certificate.read(FILE.read_bytes()).void
+    assert Certificate.from_bytes(FILE.read_bytes()).void_reason
 
 
 def test_nor_do_they_once_another_certificate_has_taken_its_place(ran: Shell) -> None:
@@ -292,7 +292,7 @@ def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_a
 def test_an_alarm_counts_before_anybody_has_voided_the_certificate(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     LOG.write_bytes(b"".join(line for line in LOG.read_bytes().splitlines(True) if b'"voided"' not in line))
-    FILE.write_bytes(Certificate.read(FILE.read_bytes()).original.written())
+    FILE.write_bytes(Certificate.from_bytes(FILE.read_bytes()).original.to_bytes())
     assert "V023" in again(ran, *PREDICTED).err
 
 
@@ -343,7 +343,7 @@ def test_a_person_is_asked_at_the_terminal_and_what_was_said_stands(ran: Shell) 
     assert code == 0
     assert "1 of 2 wrong" in shown
     assert "1 drawn and still open" in shown
-    assert [line.said for line in written() if isinstance(line, Audited)] == ["right", "wrong"]
+    assert [line.verdict for line in written() if isinstance(line, OutputAudited)] == ["right", "wrong"]
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process is set by tzset")
@@ -360,7 +360,7 @@ def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(now: 
         patched.setattr("orchestra.cli.timestamps.datetime", Then)
         today = Then.now().date()
         for day, name in ((today, "today"), (today - timedelta(days=1), "yesterday")):
-            assert period(name, None).wanted.since == period(day.isoformat(), None).wanted.since
+            assert parse_period(name, None).run_filter.since == parse_period(day.isoformat(), None).run_filter.since
     time.tzset()
 
 
@@ -381,13 +381,13 @@ def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> No
 def test_what_was_drawn_before_by_its_name_alone_is_known_by_its_input(ran: Shell) -> None:
     """A log of before has no marks of inputs."""
     drawn(ran, 100)
-    found = Log.read(LOG.read_bytes(), Place("", 1)).lines
+    found = AuditLog.from_bytes(LOG.read_bytes(), SourceLocation("", 1)).entries
     old = [
         msgspec.structs.replace(one, outputs=[msgspec.structs.replace(two, about=msgspec.UNSET) for two in one.outputs])
         for one in found
-        if isinstance(one, Drawn)
+        if isinstance(one, OutputsSampled)
     ]
-    LOG.write_bytes(encoded(Log().following(old)))
+    LOG.write_bytes(encode(AuditLog().with_digests(old)))
     assert run(ran, 975).code == 0
     before = len(written())
     drawn(ran, 100)
@@ -402,7 +402,7 @@ def test_of_a_group_one_is_bet_on_where_the_certificate_was_made_of_groups(shell
     lines("rows.jsonl", made)
     predictions(2000)
     assert certify(shell, *PREDICTED).code == 0
-    certificate = Certificate.read(FILE.read_bytes())
+    certificate = Certificate.from_bytes(FILE.read_bytes())
     assert (certificate.data.grouped, certificate.data.group) == (1000, "about")
     asked = [{"id": f"{n}", "input": {"text": f"{n}", "about": "a letter"}} for n in range(990, 999)]
     lines("messages.jsonl", asked)

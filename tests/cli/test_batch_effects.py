@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.protocols import CallError, CallRequest
 from tests.cli.paying import BATCH, BUY, Starter, paid, results, rows, shop, start, statuses, until
 from tests.cli.processes import PATIENCE, environment
 from tests.cli.shell import Said, Shell
@@ -124,8 +124,8 @@ def test_what_a_row_did_before_the_fleet_was_found_absent_is_not_done_again(shop
     Path("rows.jsonl").write_text(json.dumps({"id": "a", "input": {"question": "When?", "text": TEXT}}) + "\n")
 
     def called(up: bool) -> tuple[Said, list[str]]:
-        def script(call: Call) -> Any:
-            absent = Refused(code="F001", reason="vLLM is not installed", hint="pip install it")
+        def script(call: CallRequest) -> Any:
+            absent = CallError(code="F001", reason="vLLM is not installed", hint="pip install it")
             return "receipt" if call.kind == "tool" else GOOD if up else absent
 
         shop.opener = simulated = Simulated(script)

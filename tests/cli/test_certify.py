@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from orchestra.core.protocols import Call, Done, Refused
-from orchestra.testing import in_turn
+from orchestra.core.protocols import CallError, CallRequest, CallResult
+from orchestra.testing import answer_sequence
 from orchestra.verification.certificates.file import Certificate
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
@@ -56,9 +56,9 @@ def label(number: int) -> str:
     return "yes" if sure(number) > 0.3 else "no"
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     number = int(call.inputs["text"])
-    return Done(value={"label": label(number)}, confidence=sure(number))
+    return CallResult(value={"label": label(number)}, confidence=sure(number))
 
 
 def lines(file: str, made: list[dict[str, Any]]) -> None:
@@ -99,7 +99,7 @@ def certified(shell: Shell) -> Certificate:
     predictions(1000)
     said = certify(shell, *PREDICTED)
     assert said.code == 0, said.out + said.err
-    return Certificate.read(FILE.read_bytes())
+    return Certificate.from_bytes(FILE.read_bytes())
 
 
 def run(shell: Shell, number: int) -> Said:
@@ -108,10 +108,10 @@ def run(shell: Shell, number: int) -> Said:
 
 def test_recorded_answers_come_to_a_certificate_beside_the_card(shell: Shell, certified: Certificate) -> None:
     assert (certified.agent, certified.alpha, certified.delta, certified.checks) == ("sorter", 0.05, 0.05, ("confidence", "schema"))
-    assert (certified.data.tuning, certified.data.calibration, certified.data.judged) == (200, 500, 300)
-    assert (certified.data.right, certified.data.predictions) == (("label same",), True)
-    assert certified.judged.errors <= 0.05 * certified.judged.accepted
-    assert all(getattr(certified.bonds, part) for part in ("card", "model", "adapter", "checks"))
+    assert (certified.data.tuning, certified.data.calibration, certified.data.held_out) == (200, 500, 300)
+    assert (certified.data.metrics, certified.data.predictions) == (("label same",), True)
+    assert certified.held_out.errors <= 0.05 * certified.held_out.accepted
+    assert all(getattr(certified.dependencies, part) for part in ("card", "model", "adapter", "checks"))
 
 
 def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_the_naive_threshold(shell: Shell) -> None:
@@ -137,15 +137,15 @@ def test_the_served_agent_and_its_recorded_answers_come_to_the_same(shell: Shell
     FILE.unlink()
     said = certify(shell, "--json")
     assert said.code == 0, said.err
-    asked = Certificate.read(FILE.read_bytes())
+    asked = Certificate.from_bytes(FILE.read_bytes())
     assert not asked.data.predictions
-    assert (asked.threshold, asked.accepted, asked.errors, asked.judged) == (
+    assert (asked.threshold, asked.accepted, asked.errors, asked.held_out) == (
         certified.threshold,
         certified.accepted,
         certified.errors,
-        certified.judged,
+        certified.held_out,
     )
-    assert said.json["promise"] == asked.promise
+    assert said.json["promise"] == asked.guarantee
     assert said.json["outcome"]["kind"] == "Certified"
     assert said.json["least_accepted"] == 63
 
@@ -155,16 +155,16 @@ def test_a_node_accepts_from_the_threshold_on_and_says_what_is_promised(shell: S
     good, bad = run(shell, above), run(shell, above - 1)
     assert (good.code, bad.code) == (0, 3)
     assert good.json["output"] == {"label": "yes"}
-    assert good.json["promises"] == {"sorted": certified.promise}
+    assert good.json["promises"] == {"sorted": certified.guarantee}
     assert bad.json["promises"] == {}
     shown = shell("runs", "show", good.json["run"])
-    assert f"sorted: {certified.promise}" in shown.out
-    assert f"certified: {certified.promise}" in shell("runs", "show", good.json["run"], "sorted").out
+    assert f"sorted: {certified.guarantee}" in shown.out
+    assert f"certified: {certified.guarantee}" in shell("runs", "show", good.json["run"], "sorted").out
     assert "at most 5 % of what is accepted is wrong, with 95 % confidence; covers" in shell("run", "sort", "-i", "text=999").out
 
 
 def test_an_answer_whose_check_fails_is_never_accepted(shell: Shell, certified: Certificate) -> None:
-    shell.opener = Simulated(lambda call: Done(value={"label": "yes"}, confidence=None))
+    shell.opener = Simulated(lambda call: CallResult(value={"label": "yes"}, confidence=None))
     assert run(shell, 1).code == 3
 
 
@@ -203,7 +203,7 @@ def test_what_it_is_bound_to_voids_it_at_its_place_with_the_command_that_makes_a
     assert says in said.err
     assert "sort.yaml:10:13" in said.err
     assert "accept: certified" in said.err
-    assert certified.command in said.err
+    assert certified.renew_command in said.err
     assert shell("certify", "sorter").code == 2
 
 
@@ -214,8 +214,8 @@ def test_what_does_not_change_an_answer_does_not_void_it(shell: Shell, certified
 
 
 def test_the_code_of_the_checks_voids_it(shell: Shell, certified: Certificate) -> None:
-    other = msgspec.structs.replace(certified, bonds=msgspec.structs.replace(certified.bonds, checks="of last year")).sealed()
-    FILE.write_bytes(other.written())
+    other = msgspec.structs.replace(certified, bonds=msgspec.structs.replace(certified.dependencies, checks="of last year")).with_digest()
+    FILE.write_bytes(other.to_bytes())
     assert "the code of the checks changed since it was made" in run(shell, 999).err
 
 
@@ -223,7 +223,7 @@ def test_a_moved_threshold_another_agents_file_and_a_broken_one_are_refused(shel
     whole = FILE.read_bytes()
     FILE.write_bytes(whole.replace(f'"threshold": {certified.threshold}'.encode(), b'"threshold": 0.0'))
     assert "V004" in run(shell, 999).err
-    FILE.write_bytes(msgspec.structs.replace(certified, agent="sorted_out").sealed().written())
+    FILE.write_bytes(msgspec.structs.replace(certified, agent="sorted_out").with_digest().to_bytes())
     assert "V005: certificate.json is about the agent 'sorted_out'" in run(shell, 999).err
     FILE.write_bytes(whole[:-40])
     assert "V003" in run(shell, 999).err
@@ -241,8 +241,8 @@ def test_a_node_with_other_checks_is_refused(shell: Shell, certified: Certificat
 def test_only_first_answers_are_promised(shell: Shell, certified: Certificate) -> None:
     edited("otherwise: [abstain]", "otherwise: [retry, abstain]\n    retry: {attempts: 2, wait: [0, 0]}", "workflows/sort.yaml")
     assert "without the promise of the certificate" in shell("validate", "workflows/sort.yaml").err
-    unsure, at_last = Done(value={"label": "yes"}, confidence=0.1), Done(value={"label": "yes"}, confidence=0.999)
-    shell.opener = Simulated({"sorter": in_turn(unsure, at_last)})
+    unsure, at_last = CallResult(value={"label": "yes"}, confidence=0.1), CallResult(value={"label": "yes"}, confidence=0.999)
+    shell.opener = Simulated({"sorter": answer_sequence(unsure, at_last)})
     said = run(shell, 1)
     assert (said.code, said.json["promises"]) == (0, {})
 
@@ -257,7 +257,7 @@ def test_a_node_that_asks_no_agent_can_have_none(shell: Shell, certified: Certif
 
 def test_a_card_can_say_certified_itself(shell: Shell, certified: Certificate) -> None:
     edited("output:", "checks: [schema, confidence]\naccept: certified\notherwise: [abstain]\noutput:")
-    assert shell("run", "sorter", "-i", "text=999", "--json").json["promises"] == {"result": certified.promise}
+    assert shell("run", "sorter", "-i", "text=999", "--json").json["promises"] == {"result": certified.guarantee}
     assert shell("run", "sorter", "-i", "text=0", "--json").code == 3
 
 
@@ -268,15 +268,15 @@ def test_a_certificate_of_the_users_own_comes_first(shell: Shell, certified: Cer
     Path("orchestra.toml").write_text('fleet = "nowhere"\nagents = ["agents", "more"]\n')
     assert run(shell, 999).code == 0
     FILE.parent.mkdir(parents=True)
-    stricter = msgspec.structs.replace(certified, threshold=1.0).sealed()
-    FILE.write_bytes(stricter.written())
+    stricter = msgspec.structs.replace(certified, threshold=1.0).with_digest()
+    FILE.write_bytes(stricter.to_bytes())
     assert (run(shell, 998).code, run(shell, 999).code) == (3, 0)
 
 
 def test_a_certificate_is_shown(shell: Shell, certified: Certificate) -> None:
     said = shell("certify", "sorter")
     assert said.code == 0
-    assert said.out.startswith(f"sorter: {certified.promise}")
+    assert said.out.startswith(f"sorter: {certified.guarantee}")
     assert certified.data.digest in said.out
     assert shell("certify", "sorter", "--json").json["certificate"]["digest"] == certified.digest
     FILE.unlink()
@@ -316,7 +316,7 @@ def test_a_constant_score_is_all_or_nothing(shell: Shell) -> None:
     rows(1000)
     predictions(1000, lambda n: {"score": 0.5, "output": {"label": "yes" if n % 100 else "no"}})
     assert certify(shell, *PREDICTED).code == 0
-    found = Certificate.read(FILE.read_bytes())
+    found = Certificate.from_bytes(FILE.read_bytes())
     assert (found.threshold, found.coverage) == (0.5, 1.0)
 
 
@@ -324,14 +324,14 @@ def test_an_abstention_and_a_missing_answer_are_wrong_and_accepted_nowhere(shell
     rows(1000)
     predictions(900, lambda n: {"abstained": n % 2 == 0, "score": 1.0, "output": {"label": "yes"}})
     assert certify(shell, *PREDICTED).code == 0
-    found = Certificate.read(FILE.read_bytes())
+    found = Certificate.from_bytes(FILE.read_bytes())
     assert found.base_error == 0.55
     assert found.coverage == pytest.approx(0.45, abs=0.07)
 
 
 def test_rows_that_fail_are_wrong_and_told(shell: Shell) -> None:
     rows(1000)
-    shell.opener = Simulated(lambda call: answer(call) if int(call.inputs["text"]) % 10 else Refused(code="M001", reason="not JSON"))
+    shell.opener = Simulated(lambda call: answer(call) if int(call.inputs["text"]) % 10 else CallError(code="M001", reason="not JSON"))
     said = certify(shell)
     assert said.code == 0
     assert "100 rows failed, and count as wrong and not accepted; the first: not JSON" in said.err
@@ -419,7 +419,7 @@ def test_a_run_that_began_goes_on_with_the_threshold_that_it_began_with(shell: S
 
 def test_a_new_certificate_says_which_one_it_replaces(shell: Shell, certified: Certificate) -> None:
     said = certify(shell, *PREDICTED)
-    assert f"It replaces one of {certified.made[:10]} on rows.jsonl: {certified.promise}" in " ".join(said.out.split())
+    assert f"It replaces one of {certified.created_at[:10]} on rows.jsonl: {certified.guarantee}" in " ".join(said.out.split())
     FILE.write_text("{}")
     again = json.loads(certify(shell, *PREDICTED, "--json").out)
     assert again["replaced"].startswith("one that does not hold:")
@@ -457,7 +457,7 @@ def test_explain_sees_the_certificates_that_nodes_accept_by_and_no_void_one(shel
 def test_a_table_whose_columns_are_the_fields_does_as_well(shell: Shell, certified: Certificate) -> None:
     Path("rows.csv").write_text("id;text;label\n" + "".join(f"{n};{n};yes\n" for n in range(1000)))
     assert shell("certify", "sorter", "--data", "rows.csv", *CHECKS, *PREDICTED).code == 0
-    assert Certificate.read(FILE.read_bytes()).threshold == certified.threshold
+    assert Certificate.from_bytes(FILE.read_bytes()).threshold == certified.threshold
 
 
 @pytest.mark.parametrize("more", [("--alpha", "0.2"), ("--delta", "0.1"), ("--checks", "confidence"), ("--rows", "3"), ("--combined",)])
@@ -485,16 +485,16 @@ def test_options_of_audits_are_refused_where_a_certificate_is_made(shell: Shell)
 
 
 def test_a_signal_while_figures_are_made_ends_it_without_a_certificate(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestra.cli.signals import Stop
+    from orchestra.cli.signals import StopSignal
 
     rows(1000)
     predictions(1000)
-    before = Stop.__init__
+    before = StopSignal.__init__
 
-    def told(self: Stop) -> None:
+    def told(self: StopSignal) -> None:
         before(self)
-        self.told = self.leaving = True
+        self.requested = self.terminating = True
 
-    monkeypatch.setattr(Stop, "__init__", told)
+    monkeypatch.setattr(StopSignal, "__init__", told)
     assert certify(shell, *PREDICTED).code == 143
     assert not FILE.exists()

@@ -37,9 +37,9 @@ def test_of_a_group_one_row_is_drawn_and_the_certificate_says_so(shell: Shell) -
     said = certify(shell, *PREDICTED)
     assert said.code == 0, said.out
     assert "1,800 rows left out: rows of one group are not independent" in said.out
-    made = Certificate.read(FILE.read_bytes())
-    assert (made.data.grouped, made.data.tuning + made.data.calibration + made.data.judged) == (1800, 200)
-    assert made.promise.endswith("each group counts once")
+    made = Certificate.from_bytes(FILE.read_bytes())
+    assert (made.data.grouped, made.data.tuning + made.data.calibration + made.data.held_out) == (1800, 200)
+    assert made.guarantee.endswith("each group counts once")
     assert "1,800 of one group with another" in shell("certify", "sorter").out
 
 
@@ -70,7 +70,7 @@ def test_rows_that_a_metric_leaves_out_count_for_the_promise(shell: Shell) -> No
     assert "1,000 rows" in said.out
     assert "100 rows that the metric leaves out of its figure are in: the promise is about all that is accepted" in said.out
     assert certify(shell, *PREDICTED, "--alpha", "0.3").code == 0
-    assert Certificate.read(FILE.read_bytes()).data.right == ("in scope, of all rows",)
+    assert Certificate.from_bytes(FILE.read_bytes()).data.metrics == ("in scope, of all rows",)
 
 
 def test_rows_that_a_metric_leaves_out_and_that_say_nothing_are_refused(shell: Shell) -> None:
@@ -102,7 +102,7 @@ def test_attempts_on_the_same_rows_have_delta_together(shell: Shell) -> None:
     predictions(500, lambda n: {"output": {"label": "yes"}, "score": 0.5})
     said = certify(shell, *PREDICTED, "--alpha", "0.06", "--json")
     assert (said.code, said.json["attempt"], said.json["tested_at"]) == (0, 3, pytest.approx(0.05 / 30))
-    made = Certificate.read(FILE.read_bytes())
+    made = Certificate.from_bytes(FILE.read_bytes())
     assert (made.attempt, made.delta) == (3, 0.05)
     assert "number 3 on these rows, tested at 0.167 % of 5 %" in shell("certify", "sorter").out
     assert [json.loads(line)["came"] for line in ATTEMPTS.read_text().splitlines()] == ["too little", "too little", "certified"]

@@ -72,7 +72,7 @@ def certified(shell: Shell) -> Certificate:
     """The certificate of the packaged workflow, of recorded answers."""
     said = recorded(shell, 1_000)
     assert said.code == 0, said.out + said.err
-    return Certificate.read(FILE.read_bytes())
+    return Certificate.from_bytes(FILE.read_bytes())
 
 
 def test_each_row_is_run_through_the_workflow_and_the_promise_is_about_its_answer(shell: Shell) -> None:
@@ -84,14 +84,14 @@ def test_each_row_is_run_through_the_workflow_and_the_promise_is_about_its_answe
     assert "naive threshold" in said.out
     assert "200 resplits" in said.out
     assert f"orchestra run {NAME} --accept certified accepts by it" in said.out
-    made = Certificate.read(FILE.read_bytes())
-    assert (made.agent, made.of, made.checks, made.data.right) == (NAME, "workflow", ("confidence",), ("text same",))
+    made = Certificate.from_bytes(FILE.read_bytes())
+    assert (made.agent, made.subject_kind, made.checks, made.data.metrics) == (NAME, "workflow", ("confidence",), ("text same",))
     assert (FOLDER / "attempts.jsonl").read_text().count("\n") == 1
     towers.predictions("answers.jsonl", range(400))
     FILE.unlink()
     again = certify(shell, "--predictions", "answers.jsonl")
     assert again.code == 0, "the same answers are the same attempt"
-    assert Certificate.read(FILE.read_bytes()).threshold == made.threshold
+    assert Certificate.from_bytes(FILE.read_bytes()).threshold == made.threshold
 
 
 def test_the_promise_is_kept_on_rows_that_had_no_part_in_it(certified: Certificate) -> None:
@@ -105,11 +105,11 @@ def test_a_run_states_the_promise_and_what_stands_behind_it(shell: Shell, certif
     number = one(known=True, above=certified.threshold)
     said = run(shell, number, "--accept", "certified")
     assert said.code == 0, said.err
-    assert f"{NAME}: {certified.promise}" in said.out
+    assert f"{NAME}: {certified.guarantee}" in said.out
     data = run(shell, number, "--accept", "certified", "--json").json
     assert data["output"]["text"] == towers.expected(number)["text"]
-    assert data["promises"] == {NAME: certified.promise}
-    assert data["certificates"][NAME] == certified.terms
+    assert data["promises"] == {NAME: certified.guarantee}
+    assert data["certificates"][NAME] == certified.summary
     assert data["certificates"][NAME]["workflow"] == NAME
     assert data["confidence"] == towers.sure(number)
     assert [claim["path"] for claim in data["claims"]] == ["text"]
@@ -133,7 +133,7 @@ def test_what_scores_less_and_what_says_nothing_is_withheld_under_the_certificat
 def test_a_node_that_calls_the_workflow_accepts_by_its_certificate(shell: Shell, certified: Certificate) -> None:
     Path("desk.yaml").write_text(CALLER)
     said = run(shell, one(known=True, above=certified.threshold), "--json", of="./desk.yaml").json
-    assert (said["status"], said["promises"]) == ("done", {"told": certified.promise})
+    assert (said["status"], said["promises"]) == ("done", {"told": certified.guarantee})
     assert run(shell, one(known=False), of="./desk.yaml").code == 3
     Path("desk.yaml").write_text(CALLER.replace("[confidence]", "[schema, confidence]"))
     assert "V005: the certificate of a workflow is about how sure it is" in run(shell, 1, of="./desk.yaml").err
@@ -159,7 +159,7 @@ def test_an_agent_that_takes_the_place_of_one_in_it_is_not_accepted_by_its_certi
 
 def test_a_run_that_is_forked_is_accepted_as_it_was(shell: Shell, certified: Certificate) -> None:
     name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
-    assert shell("runs", "fork", name, "--json").json["promises"] == {NAME: certified.promise}
+    assert shell("runs", "fork", name, "--json").json["promises"] == {NAME: certified.guarantee}
     assert shell("runs", "fork", name, "--set", "answer_from_documents/answer={}", "--json").code != 0
 
 
@@ -200,7 +200,7 @@ def test_python_says_it_of_a_run(shell: Shell, certified: Certificate) -> None:
             return await told.run(step, **towers.inputs(sure)), await told.run(step, **towers.inputs(unsure))
 
     good, bad = asyncio.run(scene())
-    assert (good.promises, bad.status) == ({NAME: certified.promise}, "abstained")
+    assert (good.guarantees, bad.status) == ({NAME: certified.guarantee}, "abstained")
     with pytest.raises(Abstained, match="under its certificate"):
         _ = bad.output
 
@@ -215,8 +215,10 @@ def test_a_file_may_say_it_and_its_certificate_lies_beside_it(shell: Shell) -> N
     towers.rows("rows.jsonl", range(400))
     towers.predictions("answers.jsonl", range(400))
     assert certify(shell, "--predictions", "answers.jsonl", of="./own/towers.yaml").code == 0
-    made = Certificate.read(Path("own/towers/certificate.json").read_bytes())
-    assert run(shell, one(known=True, above=made.threshold), "--json", of="./own/towers.yaml").json["promises"] == {"towers": made.promise}
+    made = Certificate.from_bytes(Path("own/towers/certificate.json").read_bytes())
+    assert run(shell, one(known=True, above=made.threshold), "--json", of="./own/towers.yaml").json["promises"] == {
+        "towers": made.guarantee
+    }
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_a_changed_fleet_voids_it(shell: Shell, certified: Certificate) -> None:
 
 def test_the_certificate_is_shown(shell: Shell, certified: Certificate) -> None:
     said = shell("certify", NAME)
-    assert f"{NAME}: {certified.promise}" in said.out
+    assert f"{NAME}: {certified.guarantee}" in said.out
     assert certified.score in said.out
     assert str(FILE) in said.out
 

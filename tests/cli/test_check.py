@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestra.cli.inputs import read_documents
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
 
@@ -107,11 +107,11 @@ def test_evidence_that_a_terminal_would_obey_is_spelled_out(shell: Shell) -> Non
     assert not {"\x1b", "\u202e"} & set(said.out)
 
 
-def judging(shell: Shell, label: str, chance: float) -> list[Call]:
+def judging(shell: Shell, label: str, chance: float) -> list[CallRequest]:
     """Whoever is asked says this; what was asked."""
-    asked: list[Call] = []
+    asked: list[CallRequest] = []
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         asked.append(call)
         return (
             {"label": label, "p_supported": chance, "p_support": chance, "p_refute": 0.0}
@@ -152,7 +152,7 @@ def test_nothing_is_recorded(shell: Shell) -> None:
 
 
 def test_parts_that_the_evidence_does_not_bear_out_are_taken_out(shell: Shell) -> None:
-    def judge(call: Call) -> Any:
+    def judge(call: CallRequest) -> Any:
         supported = 0.1 if "wood" in call.inputs["claim"] else 0.8
         return {"label": "supported", "p_supported": supported, "p_support": None, "p_refute": 0.0}
 

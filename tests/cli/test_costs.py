@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from orchestra.core.events import AttemptFinished, AttemptStarted, Event, RunFinished, RunStarted, Usage
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
@@ -49,7 +49,7 @@ def events(run: str, workflow: str, at: float, *calls: tuple[str, str, Usage, st
             told: dict[str, Any] = {"usage": usage, "server": server, "recalled": recalled, "value": 1, "settled": True}
             made.append(AttemptFinished(seq=len(made) + 1, at=at, node=node, attempt=1, **told))
     if ended:
-        made.append(RunFinished(seq=len(made) + 1, at=at + 1, status="done", outcome=Value(1)))
+        made.append(RunFinished(seq=len(made) + 1, at=at + 1, status="done", outcome=ValueOutcome(1)))
     return made
 
 
@@ -59,7 +59,7 @@ def record(*runs: list[Event]) -> None:
             for made in runs:
                 assert isinstance(made[0], RunStarted)
                 journal.append(made[0].run, made)
-                await journal.durable(made[0].run, len(made))
+                await journal.wait_durable(made[0].run, len(made))
 
     asyncio.run(write())
 
@@ -99,7 +99,7 @@ def test_runs_are_summed_up_with_what_is_not_known_of_them(shell: Shell) -> None
 
 
 def test_tokens_that_no_server_counted_are_marked(shell: Shell) -> None:
-    at, broken = time.time(), Usage(60, 0, 300, 1, 0.5, assumed=360)
+    at, broken = time.time(), Usage(60, 0, 300, 1, 0.5, estimated_tokens=360)
     record(events("r1", "answers", at, ("reader", "local", FREE, ""), ("writer", "local", broken, "")), events("r2", "mails", at))
     lines = shell("runs", "costs", "--by", "agent").out.splitlines()
     assert lines[1:] == [

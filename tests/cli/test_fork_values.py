@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestra import InputError
-from orchestra.core.events import Given
+from orchestra.core.events import OverrideSource
 from tests.cli.shell import Shell
 from tests.cli.shop import WORKFLOW, ended, opened, rows
 
@@ -33,14 +33,17 @@ async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depe
     async with opened(shop) as orchestra:
         told = orchestra.options(values={"lines": ["no tea", "no milk"]}, by="bob")
         fork = await told.fork(run)
-        assert {path: one.given for path, one in fork.given.items()} == {"allowed": Given("ada", run), "lines": Given("bob")}
-        assert await fork.run.pause() is None
-        assert [asked.node for asked in fork.run.asked] == ["sure"]  # it depends on the lines; whether it is allowed does not
-        assert fork.run.asked[0].question == "Send no tea, no milk; tea 1?"
+        assert {path: one.source for path, one in fork.overrides.items()} == {
+            "allowed": OverrideSource("ada", run),
+            "lines": OverrideSource("bob"),
+        }
+        assert await fork.run.wait_until_blocked() is None
+        assert [asked.node for asked in fork.run.questions] == ["sure"]  # it depends on the lines; whether it is allowed does not
+        assert fork.run.questions[0].question == "Send no tea, no milk; tea 1?"
     # its process is gone; another one goes on
     async with opened(shop) as orchestra:
         again = await orchestra.resume(fork.run.id)
-        await again.pause()
+        await again.wait_until_blocked()
         await orchestra.answer(again.id, "yes")
         result = await again
         events = list(await orchestra.journal.read(again.id))
@@ -50,7 +53,7 @@ async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depe
         (claim,) = result.claims
         assert claim.unsupported == "a person gave it: bob (lines)"
         held = await orchestra.fork(again.id)
-        assert {path: one.given for path, one in held.given.items()} == {"lines": Given("bob", again.id)}
+        assert {path: one.source for path, one in held.overrides.items()} == {"lines": OverrideSource("bob", again.id)}
         held.run.cancel()
         await held.run.wait()
     found = rows(events)
@@ -119,19 +122,19 @@ async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_
     async with opened(shop) as orchestra:
         told = orchestra.options(values={"lines": ["one"]}, by="bob")
         first = (await told.fork(run)).run
-        await first.pause()
+        await first.wait_until_blocked()
         await orchestra.answer(first.id, "yes", by="eve")
         await first
         second = await orchestra.options(values={"note": "two"}, by="bob").fork(first.id)
-        assert {path: one.given for path, one in second.given.items()} == {
-            "allowed": Given("ada", run),
-            "lines": Given("bob", first.id),  # it holds on, and `sure`, which depends on it, was asked with it
-            "sure": Given("eve", first.id),
-            "note": Given("bob"),
+        assert {path: one.source for path, one in second.overrides.items()} == {
+            "allowed": OverrideSource("ada", run),
+            "lines": OverrideSource("bob", first.id),  # it holds on, and `sure`, which depends on it, was asked with it
+            "sure": OverrideSource("eve", first.id),
+            "note": OverrideSource("bob"),
         }
         await second.run
         third = await orchestra.options(values={"lines": ["three"]}, by="bob").fork(second.run.id)
-        assert third.given.keys() == {"allowed", "lines", "note"}
+        assert third.overrides.keys() == {"allowed", "lines", "note"}
         third.run.cancel()
         await third.run.wait()
 
@@ -153,15 +156,15 @@ async def test_what_somebody_allowed_is_asked_again_where_it_would_happen_with_s
     (shop / "workflows" / "order.yaml").write_text(workflow)
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])
-        await run.pause()
+        await run.wait_until_blocked()
         await orchestra.answer(run.id, "yes", by="ann")
         assert (await run).status == "done"
         fork = await orchestra.options(values=values, by="mallory").fork(run.id)
-        assert fork.given.keys() - values.keys() == kept
+        assert fork.overrides.keys() - values.keys() == kept
         if kept:
-            await fork.run.pause()
+            await fork.run.wait_until_blocked()
         else:
-            assert await fork.run.pause() is None
+            assert await fork.run.wait_until_blocked() is None
             assert (shop / "paid.txt").read_text() == "about tea\n"
         fork.run.cancel()
         await fork.run.wait()
@@ -201,7 +204,7 @@ async def test_where_the_list_that_all_are_needed_of_has_no_value_a_persons_word
     )
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])
-        await run.pause()
+        await run.wait_until_blocked()
         await orchestra.answer(run.id, "yes", node="allowed")
         assert (await run.wait()).status == "failed"
         fork = await orchestra.options(values={"lines": ["a", "b"], "sure": "yes"}).fork(run.id)

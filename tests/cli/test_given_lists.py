@@ -136,7 +136,7 @@ async def test_a_value_that_holds_on_is_let_go_where_a_person_says_so_and_never_
             await orchestra.options(unset=["lines"]).fork(held.id, orchestra.find("other"))
         assert "without it: --unset paid" in caught.value.hint
         free = await let_go.options(unset=["paid", "lines"]).fork(held.id, orchestra.find("other"))
-        assert ((await free.run).output, free.given) == ("about tea", {})
+        assert ((await free.run).output, free.overrides) == ("about tea", {})
         for options, why in (({"unset": ["line"]}, "no value of line"), ({"unset": "lines"}, "a collection of names")):
             with pytest.raises(InputError, match=why) as caught:
                 await orchestra.options(**options).fork(held.id)

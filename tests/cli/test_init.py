@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.core.error_help import explanations
+from orchestra.core.error_help import load_explanations
 from orchestra.schema import strict_yaml
 from orchestra.schema.validator import Validator
 from tests.cli.shell import Shell
@@ -105,7 +105,7 @@ def test_explain_tells_what_a_code_means_in_either_case(shell: Shell) -> None:
 
 
 def test_explain_lists_all_codes(shell: Shell) -> None:
-    assert [line[:4] for line in shell("explain").out.splitlines()] == list(explanations())
+    assert [line[:4] for line in shell("explain").out.splitlines()] == list(load_explanations())
 
 
 @pytest.mark.parametrize("code", ["C999", "Q001", "hello"])
@@ -119,14 +119,14 @@ def test_the_starter_s_files_are_valid_by_the_printed_schemas(shell: Shell) -> N
     for what, name in (("workflow", "workflows/hello.yaml"), ("agent", "agents/title/agent.yaml")):
         schema = json.loads(shell("schema", what).out)
         file = Path("hello") / name
-        assert Validator(schema).check(strict_yaml.load(file.read_text(), name).value) is None
+        assert Validator(schema).check(strict_yaml.load_yaml(file.read_text(), name).value) is None
 
 
 def test_the_schema_of_a_fleet_takes_a_fleet_and_refuses_a_typing_error(shell: Shell) -> None:
     schema = json.loads(shell("schema", "fleet").out)
     validator = Validator(schema)
-    assert validator.check(strict_yaml.load(LOCAL_ENDPOINT, "x").value) is None
-    assert validator.check(strict_yaml.load(LOCAL_ENDPOINT.replace("models:", "modles:"), "x").value) is not None
+    assert validator.check(strict_yaml.load_yaml(LOCAL_ENDPOINT, "x").value) is None
+    assert validator.check(strict_yaml.load_yaml(LOCAL_ENDPOINT.replace("models:", "modles:"), "x").value) is not None
 
 
 def test_doctor_says_what_to_type_for_each_problem(shell: Shell) -> None:

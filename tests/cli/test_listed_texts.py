@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.cli.inputs import read_inputs, read_values
+from orchestra.cli.inputs import read_inputs, read_node_values
 from tests.cli.shell import Shell
 
 TYPED = """
@@ -52,9 +52,9 @@ def test_an_input_that_is_listed_is_taken_as_it_is_and_other_texts_keep_their_li
     fields: dict[str, dict[str, Any]] = {"sign": SIGN, "signs": {"type": "array", "items": SIGN}, "text": {"type": "string"}}
     told = read_inputs(["sign=@home", "signs=-", "signs=@plus.txt", "text=@plus.txt"], fields)
     assert told == {"sign": "@home", "signs": ["-", "+"], "text": "+\n"}
-    assert read_values(["a=-", "b=@plus.txt"], lambda _: {"anyOf": [SIGN, {"type": "null"}]}) == {"a": "-", "b": "+"}
+    assert read_node_values(["a=-", "b=@plus.txt"], lambda _: {"anyOf": [SIGN, {"type": "null"}]}) == {"a": "-", "b": "+"}
     Path("home").write_text("x")
-    assert read_values(["a=@home"], lambda _: {"anyOf": [SIGN, {"type": "string"}]}) == {"a": "@home"}
+    assert read_node_values(["a=@home"], lambda _: {"anyOf": [SIGN, {"type": "string"}]}) == {"a": "@home"}
 
 
 def test_hints_fit_the_option_that_was_typed(asked: Shell) -> None:

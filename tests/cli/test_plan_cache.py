@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call
+from orchestra.core.protocols import CallRequest
 from tests.cli.run.test_ask import FLEET, PLAN, WHEN, asked, used
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
@@ -33,7 +33,7 @@ def desk(shell: Shell) -> Shell:
 def writing(shell: Shell, *lines: str) -> Shell:
     """The router goes on with these lines, in every opening."""
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.kind == "tool":
             return used(call)
         stand = [line for line in call.inputs["plan"].splitlines() if line] if call.name == "router" else []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.protocols import CallError, CallRequest
 from tests.cli.run.test_ask import FLEET, PLAN, WHEN, asked, used
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated, furnish
@@ -37,7 +37,7 @@ def desk(shell: Shell) -> Shell:
 def sampling(shell: Shell, *plans: list[str] | None, planner: list[str] | None = None) -> Shell:
     """Sample k of the router writes plan k; None is a server that is gone."""
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.kind == "tool":
             return used(call)
         stand = len([line for line in call.inputs.get("plan", "").splitlines() if line])
@@ -46,7 +46,7 @@ def sampling(shell: Shell, *plans: list[str] | None, planner: list[str] | None =
         if call.name != "router":
             return {"answer": "1889"}
         lines = plans[max(0, call.sample - 1)]
-        return Refused(code="F210", reason="the server is gone") if lines is None else lines[min(stand, len(lines) - 1)]
+        return CallError(code="F210", reason="the server is gone") if lines is None else lines[min(stand, len(lines) - 1)]
 
     shell.opener = Simulated(answer)
     return shell

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Refused
+from orchestra.core.protocols import CallError
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
 
 
 def answered(call: Any) -> Any:
-    return Refused(code="F203", reason="nobody answers") if call.inputs["question"] == "bad" else GOOD
+    return CallError(code="F203", reason="nobody answers") if call.inputs["question"] == "bad" else GOOD
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Refused
-from orchestra.learn.data.dataset import DataSet
+from orchestra.core.protocols import CallError, CallRequest
+from orchestra.learn.data.dataset import Dataset
 from tests.cli.shell import Shell
 from tests.cli.stage import ASK, BAD, GOOD, TEXT, Simulated, furnish
 
@@ -26,9 +26,9 @@ escalate: [large, outside]
 PERSON = {"answer": "1889", "quote": "opened in 1889"}
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     if call.tier == 2:
-        return Refused(code="F202", reason="data labelled 'internal' may go to no server of the model 'outside'")
+        return CallError(code="F202", reason="data labelled 'internal' may go to no server of the model 'outside'")
     return GOOD if call.inputs["question"] == ("hard" if call.tier else "easy") else BAD
 
 
@@ -122,9 +122,9 @@ def test_a_persons_correction_is_learnt_before_all_others(desk: Shell) -> None:
     desk("runs", "answer", made, json.dumps(PERSON))
     run(desk, "hard")
     assert desk("learn", "data", "answerer", "--runs", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0").code == 0
-    data = DataSet.load(Path("set"))
+    data = Dataset.load(Path("set"))
     assert {str(row.input["question"]): row.output for row in data.rows["train"]} == {"impossible": PERSON, "hard": GOOD}
-    assert [source.made.partition(";")[0] for source in data.manifest.sources] == [
+    assert [source.description.partition(";")[0] for source in data.manifest.sources] == [
         "answers of a person in its place",
         "answers of the larger model in its place",
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestra import tool
-from orchestra.agents.contract import Contract, serves
+from orchestra.agents.contract import Contract, is_compatible
 from tests.cli.shell import Shell
 
 MODULE = '''
@@ -105,18 +105,18 @@ def contract(**changes: Any) -> Contract:
         """Finds."""
         return [query] * top
 
-    return replace(find.contract, digest="", **changes).sealed()
+    return replace(find.contract, digest="", **changes).with_digest()
 
 
 def test_which_contracts_serve_calls_of_others() -> None:
     then = contract()
     properties, required = then.input["properties"], then.input["required"]
     more = {**then.input, "properties": {**properties, "year": {"type": "integer"}}}
-    assert serves(then, then)
-    assert serves(contract(input=more), then)
-    assert serves(contract(input={**then.input, "required": []}), then)
-    assert not serves(contract(input={**more, "required": [*required, "year"]}), then)
-    assert not serves(then, contract(input=more))  # one that is gone
-    assert not serves(contract(input={**then.input, "properties": {**properties, "top": {"type": "string"}}}), then)
+    assert is_compatible(then, then)
+    assert is_compatible(contract(input=more), then)
+    assert is_compatible(contract(input={**then.input, "required": []}), then)
+    assert not is_compatible(contract(input={**more, "required": [*required, "year"]}), then)
+    assert not is_compatible(then, contract(input=more))  # one that is gone
+    assert not is_compatible(contract(input={**then.input, "properties": {**properties, "top": {"type": "string"}}}), then)
     for other in (contract(effect="once"), contract(version="2"), contract(output={"type": "string"})):
-        assert not serves(other, then)
+        assert not is_compatible(other, then)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.core.protocols import Call, Done
+from orchestra.core.protocols import CallRequest, CallResult
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated, furnish
 from tests.cli.test_certify import AGENT, CHECKS, PREDICTED, SORT, lines, predictions, rows
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 TOLD = "no certificate: would be refused: there is no certificate for 'other'; orchestra certify other --data FILE"
 
 
-def sure(call: Call) -> Done:
-    return Done(value={"label": "yes"}, confidence=0.999 if call.name == "other" else int(call.inputs["text"]) / 999)
+def sure(call: CallRequest) -> CallResult:
+    return CallResult(value={"label": "yes"}, confidence=0.999 if call.name == "other" else int(call.inputs["text"]) / 999)
 
 
 def named(text: str, name: str) -> str:

@@ -47,11 +47,11 @@ def test_there_is_a_fold_for_every_event_and_for_nothing_else() -> None:
 
 
 def test_every_proposal_is_carried_out() -> None:
-    assert cases(Driver._carry_out) == names(Proposal)
+    assert cases(Driver._execute) == names(Proposal)
 
 
 def test_a_replay_has_words_for_every_proposal() -> None:
-    assert set(replay._WORDS) == set(get_args(Proposal))
+    assert set(replay._ACTION_TEXT) == set(get_args(Proposal))
 
 
 def test_every_phase_that_asks_for_a_decision_gets_one() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from orchestra import Budget, InputError, Orchestra, ask, tool, workflow
-from orchestra.core.events import Answered, Asked, LetterRefused, NodeFinished, Resumed
-from orchestra.core.outcomes import Value
-from orchestra.core.protocols import Letter
+from orchestra.core.events import InboxMessageRejected, NodeFinished, QuestionAnswered, QuestionAsked, RunResumed
+from orchestra.core.outcomes import ValueOutcome
+from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
 from orchestra.engine.replay import replay
 from orchestra.journal.memory import MemoryJournal, MemoryStore
@@ -28,8 +28,8 @@ nodes:
 """
 
 
-def letter(asked: Asked, at: float, value: str = "yes") -> Letter:
-    return Letter(kind="answer", node=asked.node, value=value, shown=asked.shown, at=at)
+def letter(asked: QuestionAsked, at: float, value: str = "yes") -> InboxMessage:
+    return InboxMessage(kind="answer", node=asked.node, value=value, question_digest=asked.question_digest, at=at)
 
 
 @pytest.mark.parametrize("text", [QUESTION, BODY])
@@ -40,17 +40,17 @@ def test_a_run_that_waits_for_nothing_but_persons_waits_and_takes_its_default_in
         theatre = Theatre(clock)
         run = theatre.start(compiled)
         began = clock.now()
-        assert await run.pause() is None
+        assert await run.wait_until_blocked() is None
         assert clock.now() - began < 1
-        (asked,) = run.asked
+        (asked,) = run.questions
         assert asked.due == pytest.approx(began + 60, abs=0.1)
         summary = await theatre.journal.summary(run.id)
         assert summary is not None
         assert (summary.status, summary.due) == ("waiting", asked.due)
-        assert (await run.wait()).outcome == Value("no")
+        assert (await run.wait()).outcome == ValueOutcome("no")
         assert clock.now() - began == pytest.approx(60, abs=0.1)
         events = await theatre.journal.read(run.id)
-        assert [event.by for event in events if isinstance(event, Resumed)] == ["a deadline"]
+        assert [event.by for event in events if isinstance(event, RunResumed)] == ["a deadline"]
         assert replay(compiled, events).reason == ""
         await theatre.engine.close()
 
@@ -71,7 +71,7 @@ def test_a_deadline_goes_by_the_calendar_and_never_begins_anew(text: str) -> Non
             await theatre.crash()
             await clock.sleep(7)
             again = await theatre.engine.resume(compiled, run.id)
-        assert (await again.wait()).outcome == Value("no")
+        assert (await again.wait()).outcome == ValueOutcome("no")
         assert clock.now() - began == pytest.approx(60, abs=0.1)
         await theatre.engine.close()
 
@@ -86,7 +86,7 @@ def test_a_question_keeps_its_deadline_beside_work_that_goes_on() -> None:
         run = theatre.start(compiled)
         began = clock.now()
         finished = await run.wait()
-        assert finished.outcome == Value({"a": "no", "b": "<x>"})
+        assert finished.outcome == ValueOutcome({"a": "no", "b": "<x>"})
         ends = {event.node: event.at - began for event in run.log if isinstance(event, NodeFinished)}
         assert ends["a"] == pytest.approx(60, abs=0.1)
         await theatre.engine.close()
@@ -101,15 +101,15 @@ def test_what_was_answered_in_time_counts_though_it_is_read_later_and_nothing_el
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock)
         run = theatre.start(compiled)
-        await run.pause()
-        (asked,) = run.asked
+        await run.wait_until_blocked()
+        (asked,) = run.questions
         await theatre.crash()
         await clock.sleep(100)
-        await theatre.journal.post(run.id, letter(asked, asked.due + late))
+        await theatre.journal.send(run.id, letter(asked, asked.due + late))
         again = await theatre.engine.resume(compiled, run.id)
-        assert (await again.wait()).outcome == Value(value)
+        assert (await again.wait()).outcome == ValueOutcome(value)
         events = await theatre.journal.read(run.id)
-        assert any(isinstance(event, Answered if value == "yes" else LetterRefused) for event in events)
+        assert any(isinstance(event, QuestionAnswered if value == "yes" else InboxMessageRejected) for event in events)
         assert replay(compiled, events).reason == ""
         await theatre.engine.close()
 
@@ -125,10 +125,10 @@ def test_of_two_processes_that_wait_for_one_deadline_both_see_the_end() -> None:
         two.journal = MemoryJournal(one.store)
         two.engine.journal = two.journal
         run = one.start(compiled)
-        await run.pause()
+        await run.wait_until_blocked()
         other = await two.engine.resume(compiled, run.id)
         ends = await asyncio.gather(run.wait(), other.wait())
-        assert [end.outcome for end in ends] == [Value("no"), Value("no")]
+        assert [end.outcome for end in ends] == [ValueOutcome("no"), ValueOutcome("no")]
         await one.engine.close()
         await two.engine.close()
 
@@ -141,11 +141,11 @@ def test_a_question_that_was_answered_wakes_nobody_at_its_deadline_and_an_engine
     async def scene(clock: VirtualClock) -> None:
         theatre = Theatre(clock)
         run = theatre.start(compiled)
-        await run.pause()
-        await theatre.journal.post(run.id, letter(run.asked[0], clock.now()))
+        await run.wait_until_blocked()
+        await theatre.journal.send(run.id, letter(run.questions[0], clock.now()))
         await clock.sleep(100)
-        assert [asked.node for asked in run.asked] == ["b"]
-        assert sum(isinstance(event, Resumed) for event in await theatre.journal.read(run.id)) == 1
+        assert [asked.node for asked in run.questions] == ["b"]
+        assert sum(isinstance(event, RunResumed) for event in await theatre.journal.read(run.id)) == 1
         theatre.start(compiled)
         await clock.sleep(1)
         await theatre.engine.close()

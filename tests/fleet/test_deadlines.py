@@ -52,7 +52,7 @@ async def test_a_server_that_hangs_is_known_by_the_timeouts_of_nodes_that_had_so
     async with raw_server(lambda visit: visit.gone()) as server, opened(endpoints(server.url)) as fleet:
         monkeypatch.setattr(fleet._addresses, "suspect", suspect)
         errors = await done(fleet)
-        assert fleet._sender.lines["s0"].failures == told, "five leave it alone"
+        assert fleet._sender.states["s0"].failures == told, "five leave it alone"
     assert errors == ["F205"] * 2
     assert suspected == ["s0"] * told
 

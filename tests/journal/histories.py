@@ -10,16 +10,16 @@ from typing import Any, TypeAlias
 from orchestra.core.events import (
     AttemptFinished,
     AttemptStarted,
-    Drafted,
     Event,
     NodeFinished,
-    Resumed,
+    PlanDraft,
     RunFinished,
+    RunResumed,
     RunStarted,
     TurnStarted,
     Usage,
 )
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.errors import JournalError
 
 Open: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
@@ -94,7 +94,7 @@ class History:
             other = self.chance.choice(openers)
             epoch = await other.lease(run)
             last = len(await other.read(run))
-            other.append(run, [Resumed(seq=last + 1, at=float(last + 1), epoch=epoch)])
+            other.append(run, [RunResumed(seq=last + 1, at=float(last + 1), epoch=epoch)])
 
     async def delete(self, journal: Any, openers: Sequence[Any]) -> None:
         """Some runs are deleted together, as far as they have ended."""
@@ -155,14 +155,18 @@ class History:
                 usage=usage,
                 server=server,
                 model=model,
-                recalled=recalled,
-                settled=True,
+                reused_from=recalled,
+                final=True,
             )
         if kind < 0.9:
             return TurnStarted(
-                seq=seq, at=at, node=node, turn=1, drafted=Drafted(None, recalled=chance.choice(("", self._known())), saved=Usage(calls=2))
+                seq=seq,
+                at=at,
+                node=node,
+                turn=1,
+                draft=PlanDraft(None, reused_from=chance.choice(("", self._known())), saved_usage=Usage(calls=2)),
             )
-        return NodeFinished(seq=seq, at=at, node=node, outcome=Value(1))
+        return NodeFinished(seq=seq, at=at, node=node, outcome=ValueOutcome(1))
 
     def _finished(self, seq: int) -> RunFinished:
-        return RunFinished(seq=seq, at=float(seq), status=self.chance.choice(("done", "failed")), outcome=Value(1))
+        return RunFinished(seq=seq, at=float(seq), status=self.chance.choice(("done", "failed")), outcome=ValueOutcome(1))

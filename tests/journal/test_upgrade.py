@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestra.core.protocols import Letter
+from orchestra.core.protocols import InboxMessage
 from orchestra.journal.errors import JournalError
-from orchestra.journal.sqlite.database import SCHEMA, File
+from orchestra.journal.sqlite.database import SCHEMA_VERSION, SqliteFile
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.journal.files import sql
@@ -26,15 +26,15 @@ def file(tmp_path: Path) -> Path:
 
 async def test_runs_of_version_1_are_read_and_go_on(file: Path) -> None:
     async with SqliteJournal.open(file) as journal:
-        assert {summary.run: summary.status for summary in await journal.runs()} == {"open": "interrupted", "ended": "done"}
+        assert {summary.run: summary.status for summary in await journal.list_runs()} == {"open": "interrupted", "ended": "done"}
         assert await journal.read("ended") == list(whole("ended"))
         assert len(await journal.read("open")) == 3
-        assert await journal.post("open", Letter(kind="cancel")) == 1
+        assert await journal.send("open", InboxMessage(kind="cancel")) == 1
         assert await journal.lease("open") == 2
         journal.append("open", middle(4, 1))
         assert len(await journal.read("open")) == 4
-        assert await journal.blob(digest(b"what was sent")) == b"what was sent"
-    assert sql(file, "SELECT version FROM schema_version") == [(SCHEMA,)]
+        assert await journal.get_blob(digest(b"what was sent")) == b"what was sent"
+    assert sql(file, "SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
 
 
 async def test_blobs_that_runs_of_version_1_name_stay_until_the_run_goes(file: Path) -> None:
@@ -42,9 +42,9 @@ async def test_blobs_that_runs_of_version_1_name_stay_until_the_run_goes(file: P
     async with SqliteJournal.open(file) as journal:
         await journal.compact()
         await journal.delete("ended")
-        assert None not in [await journal.blob(name) for name in names]
+        assert None not in [await journal.get_blob(name) for name in names]
         await journal.delete("open")
-        assert [await journal.blob(name) for name in names] == [None] * 4
+        assert [await journal.get_blob(name) for name in names] == [None] * 4
     assert sql(file, "PRAGMA integrity_check", "PRAGMA auto_vacuum") == [("ok",), (2,)]
 
 
@@ -60,7 +60,7 @@ def test_an_upgrade_that_fails_leaves_version_1(file: Path) -> None:
     sql(file, "CREATE TABLE outbox (x)")
     before = sql(file, "SELECT sql FROM sqlite_schema ORDER BY name")
     with pytest.raises(JournalError):
-        File(file)
+        SqliteFile(file)
     assert sql(file, "SELECT sql FROM sqlite_schema ORDER BY name", "SELECT version FROM schema_version") == [*before, (1,)]
 
 

@@ -63,7 +63,7 @@ def test_the_wheel_tells_vllm_of_its_plugin(built: tuple[Path, Path]) -> None:
         (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
         told = configparser.ConfigParser()
         told.read_string(archive.read(name).decode())
-    assert dict(told[plugin.GROUP]) == {plugin.PLUGIN: "orchestra.fleet.vllm_cpu.plugin:register"}
+    assert dict(told[plugin.ENTRY_POINT_GROUP]) == {plugin.PLUGIN_NAME: "orchestra.fleet.vllm_cpu.plugin:register"}
 
 
 def test_the_wheel_holds_nothing_else(built: tuple[Path, Path]) -> None:

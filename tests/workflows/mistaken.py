@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, as_text, first_of, length, loop, map_, or_else, present, when
+from orchestra import Answer, Document, as_text, first_of, has_value, length, loop, map_, or_else, when
 from orchestra.workflows.python.steps import Workflow, workflow
 from tests.workflows.ensemble import calculator, classifier, reader, search, split, writer
 
@@ -327,7 +327,7 @@ def loop_(question: str) -> Answer:
     at: previous.text
     help: or_else(previous, Answer(...)).text says what stands in for None
     """
-    return loop(lambda previous: calculator(question=or_else(previous.text, "")), at_most=5, until=lambda a: present(a.text))
+    return loop(lambda previous: calculator(question=or_else(previous.text, "")), at_most=5, until=lambda a: has_value(a.text))
 
 
 def beyond(question: str) -> Answer:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from orchestra import Answer, Document, abstain, accepted, first_of, loop, map_, new, or_else, present, quote, values, when
+from orchestra import Answer, Document, abstain, accepted, build, first_of, has_value, loop, map_, or_else, quote, values, when
 from tests.workflows.ensemble import calculator, classifier, fetch, reader, search, writer
 
 
@@ -227,7 +227,7 @@ def nothing(question: str) -> Answer:
     at: return new(Answer, text=question)
     help: a workflow calls at least one agent, tool or workflow; what calls none is a plain function
     """
-    return new(Answer, text=question)
+    return build(Answer, text=question)
 
 
 def new_wrong(question: str, n: int) -> Answer:
@@ -236,7 +236,7 @@ def new_wrong(question: str, n: int) -> Answer:
     help: did you mean as_text(n)?
     """
     calculator(question=question)
-    return new(Answer, text=n)
+    return build(Answer, text=n)
 
 
 def new_missing(question: str, n: int) -> Answer:
@@ -245,7 +245,7 @@ def new_missing(question: str, n: int) -> Answer:
     help: new(Answer, text=...)
     """
     calculator(question=question)
-    return new(Answer, citations=[question])
+    return build(Answer, citations=[question])
 
 
 def unsure(question: str) -> Answer:
@@ -359,7 +359,7 @@ def rooted(url: str) -> Answer:
     at: loop(lambda previous: previous, at_most=3, until=lambda answer: present(answer.text))
     help: give the body a first value: or_else(previous, ...)
     """
-    return loop(lambda previous: previous, at_most=3, until=lambda answer: present(answer.text))
+    return loop(lambda previous: previous, at_most=3, until=lambda answer: has_value(answer.text))
 
 
 def plain_lambda(question: str, n: int) -> Answer:

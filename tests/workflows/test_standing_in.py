@@ -137,7 +137,7 @@ nodes:
 )
 def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(when: str, asked: str, sure: bool) -> None:
     graph = read(UNSURE.replace("WHEN", when).replace("ASKED", asked), "unsure.yaml").graph
-    flow = Workflow.of(graph)
+    flow = Workflow.from_graph(graph)
     if sure:
         assert compiled(flow).nodes
     else:
@@ -148,7 +148,7 @@ def test_a_choice_is_sure_where_its_last_arm_runs_wherever_no_earlier_one_does(w
 def test_a_question_that_is_no_expression_is_a_mistake_of_the_file() -> None:
     graph = read(UNSURE.replace("WHEN", "${!has}").replace("ASKED", "${size([first second]) > 0}"), "unsure.yaml").graph
     with pytest.raises(InputError, match="not an expression"):
-        compiled(Workflow.of(graph))
+        compiled(Workflow.from_graph(graph))
 
 
 def eager_otherwise(n: int) -> str:

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestra.cli.context import given, opener, settings
+from orchestra.cli.context import get_opener, given_parameters, load_settings
 from orchestra.cli.learn import evaluate_commands
-from orchestra.cli.options import Concurrency, Fleet
-from orchestra.cli.output_files import check_writable, writing
-from orchestra.cli.typer_adapter import add
+from orchestra.cli.options import ConcurrencyOption, FleetOption
+from orchestra.cli.output_files import check_writable, writing_output
+from orchestra.cli.typer_adapter import add_command
 
 if TYPE_CHECKING:
-    from orchestra.cli.learn.data import Collecting
+    from orchestra.cli.learn.data import DatasetSpec
 
-AgentName = Annotated[str, typer.Argument(help="An agent's name.", show_default=False)]
+AgentArgument = Annotated[str, typer.Argument(help="An agent's name.", show_default=False)]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class DatasetArguments:
     """What a data set is to be made of, as it was typed."""
 
-    agent: AgentName
+    agent: AgentArgument
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the data set.", show_default=False)]
     files: Annotated[list[Path] | None, typer.Argument(help="JSON lines or CSV with inputs and outputs.", show_default=False)] = None
     licence: Annotated[str, typer.Option(help="What may be done with the rows. Needed.", show_default=False)] = ""
@@ -54,40 +54,40 @@ class Rows:
         list[Path] | None, typer.Option("--without", metavar="SET", help="Leave out what a data set's test part asks.", show_default=False)
     ] = None
     replace: Annotated[bool, typer.Option("--replace", help="Write over another data set that stands in the folder.")] = False
-    concurrency: Concurrency = None
-    fleet: Fleet = None
+    concurrency: ConcurrencyOption = None
+    fleet: FleetOption = None
 
     @property
-    def collecting(self) -> Collecting:
+    def spec(self) -> DatasetSpec:
         """What is to be collected. Raises `InputError` for columns, shares and ages that are none."""
-        from orchestra.cli.learn.data import Collecting
-        from orchestra.cli.timestamps import age
-        from orchestra.learn.data.sources import Columns
-        from orchestra.learn.data.splits import Shares
+        from orchestra.cli.learn.data import DatasetSpec
+        from orchestra.cli.timestamps import parse_age
+        from orchestra.learn.data.sources import ColumnMapping
+        from orchestra.learn.data.splits import SplitShares
 
-        return Collecting(
+        return DatasetSpec(
             self.agent,
             tuple(self.files or ()),
             self.out,
             self.licence,
             self.name or self.out.name,
-            Columns.of(self.column or (), self.group, self.means or ()),
-            Shares(self.tune, self.test),
+            ColumnMapping.parse(self.column or (), self.group, self.means or ()),
+            SplitShares(self.tune, self.test),
             runs=self.runs,
-            seconds=age(self.since, "--since") if self.since is not None else None,
+            max_age=parse_age(self.since, "--since") if self.since is not None else None,
             workflow=self.workflow,
             teacher=self.teacher,
             escalated=self.escalated,
-            without=tuple(self.without or ()),
+            excluded_sets=tuple(self.without or ()),
             replace=self.replace,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainArguments:
     """Which agent is to be trained, on what, and how."""
 
-    agent: AgentName
+    agent: AgentArgument
     data: Annotated[Path, typer.Option("--data", help="The folder of a data set.", show_default=False)]
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the adapter goes.", show_default="in DATA")] = None
     minutes: Annotated[float | None, typer.Option(min=0.01, help="Train for about so long.", show_default=False)] = None
@@ -122,32 +122,32 @@ class Training:
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
     learn = typer.Typer(no_args_is_help=True, help="Specialists: data, training, evaluation, promotion.")
-    add(learn, data)
-    add(learn, train)
+    add_command(learn, data)
+    add_command(learn, train)
     evaluate_commands.register(learn)
     app.add_typer(learn, name="learn", rich_help_panel="Make it better")
 
 
-def data(context: typer.Context, asked: Rows) -> None:
+def data(context: typer.Context, arguments: DatasetArguments) -> None:
     """Make a versioned data set: types checked, duplicates left out, whole groups in one part.
 
     Of files; with --runs, of the accepted answers of the agent in your runs, and of the answers that persons, the larger model or
     another agent gave where its own was withheld or failed. A --teacher is asked what is still open: the inputs of files, whose
     outputs are not read then, and those of failed calls. What the checks accept of its answers is kept.
     """
-    from orchestra.cli.learn.data import collect, told
-    from orchestra.cli.signals import carry_out
+    from orchestra.cli.learn.data import build_dataset, report_dataset
+    from orchestra.cli.signals import run_with_signals
 
-    wanted = asked.collecting
-    check_writable(asked.out, "--out", folder=True)
-    chosen = settings(fleet=asked.fleet, concurrency=asked.concurrency)
-    made = carry_out(lambda _: collect(opener(context), chosen, wanted))
-    with writing(asked.out, "--out"):
-        made.data.write(asked.out)
-    told(asked.out, made)
+    wanted = arguments.spec
+    check_writable(arguments.out, "--out", folder=True)
+    chosen = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency)
+    made = run_with_signals(lambda _: build_dataset(get_opener(context), chosen, wanted))
+    with writing_output(arguments.out, "--out"):
+        made.data.write(arguments.out)
+    report_dataset(arguments.out, made)
 
 
-def train(context: typer.Context, asked: Training) -> None:
+def train(context: typer.Context, arguments: TrainArguments) -> None:
     """Train an agent on a data set: an adapter for a language model; a sentence encoder that tells labels, or points at words or at
     cells of tables; the arrays of a tagger or a classifier, in seconds.
 
@@ -158,4 +158,4 @@ def train(context: typer.Context, asked: Training) -> None:
     """
     from orchestra.cli.learn import train as train_module
 
-    train_module.train(asked, given(context))
+    train_module.train(arguments, given_parameters(context))

@@ -8,14 +8,14 @@ import asyncpg
 import msgspec
 
 from orchestra.core.events import decode
-from orchestra.journal.postgres.errors import newer, no_create, stranger
-from orchestra.journal.postgres.rows import usable, whole
-from orchestra.journal.run_index import Entries
+from orchestra.journal.postgres.errors import foreign_schema_error, newer_schema_error, no_create_error
+from orchestra.journal.postgres.rows import is_storable, restore_body
+from orchestra.journal.run_index import IndexEntries
 from orchestra.schema.strict_json import digest
 
-VERSION = 2
+SCHEMA_VERSION = 2
 """Version of the tables below."""
-MAKING = 0x4F726368
+MIGRATION_LOCK = 0x4F726368
 """The advisory lock of whoever makes the tables."""
 
 _TABLES = """
@@ -57,21 +57,21 @@ CREATE INDEX copies_run ON copies (run);
 CREATE TABLE run_usage (run text COLLATE "C" PRIMARY KEY, last bigint NOT NULL, chain bytea NOT NULL, body bytea NOT NULL);
 """
 # The first events, and those that took an answer or a plan over from another run.
-_SOURCES = """SELECT run, body, cut FROM @events WHERE seq = 1 OR position('"recalled":"'::bytea IN body) > 0"""
-_AT_ONCE = 10_000
+_SELECT_SOURCES = """SELECT run, body, cut FROM @events WHERE seq = 1 OR position('"recalled":"'::bytea IN body) > 0"""
+_BATCH_ROWS = 10_000
 
 
-class Schema:
+class PostgresSchema:
     """One schema of a database, named in all statements."""
 
     def __init__(self, schema: str, where: str) -> None:
         """`where` is the database's name in errors."""
-        self.schema, self.where = schema, where
+        self.schema, self.display_name = schema, where
         self.channel = f"orchestra_{digest(schema.encode())}"
         """Where letters are announced."""
         self._name = '"' + schema.replace('"', '""') + '"'
 
-    def _sql(self, statement: str) -> str:
+    def _qualify(self, statement: str) -> str:
         return statement.replace("@", self._name + ".")
 
     # Making
@@ -81,60 +81,60 @@ class Schema:
 
         Raises `JournalError`: J018 for a stranger's schema, J020 for the future.
         """
-        if await self._known(sql) != VERSION:
+        if await self._read_version(sql) != SCHEMA_VERSION:
             # Held by the session, not by a transaction: only a new transaction is sure to see what another has made meanwhile.
-            await sql.execute("SELECT pg_advisory_lock($1)", MAKING)
+            await sql.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
             try:
-                match await self._known(sql):
+                match await self._read_version(sql):
                     case None:
-                        await self._make(sql)
-                    case version if version < VERSION:
+                        await self._create(sql)
+                    case version if version < SCHEMA_VERSION:
                         await self._migrate(sql)
                     case _:
                         pass
             finally:
-                await sql.execute("SELECT pg_advisory_unlock($1)", MAKING)
+                await sql.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK)
 
-    async def _make(self, sql: asyncpg.Connection) -> None:
+    async def _create(self, sql: asyncpg.Connection) -> None:
         async with sql.transaction():
             if await sql.fetchval(
                 "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)", self.schema
             ):
-                raise stranger(self.schema, self.where)
+                raise foreign_schema_error(self.schema, self.display_name)
             if not await sql.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", self.schema):
                 database, role = await sql.fetchrow("SELECT current_database(), current_user")
                 try:
                     await sql.execute(f"CREATE SCHEMA {self._name}")
                 except asyncpg.InsufficientPrivilegeError as error:
-                    raise no_create(self.schema, database, role, self.where) from error
+                    raise no_create_error(self.schema, database, role, self.display_name) from error
             await sql.execute(f"SET LOCAL search_path TO {self._name}")
             await sql.execute(_TABLES + _SINCE_2)
-            await sql.execute(self._sql("INSERT INTO @schema_version VALUES ($1)"), VERSION)
+            await sql.execute(self._qualify("INSERT INTO @schema_version VALUES ($1)"), SCHEMA_VERSION)
 
     async def _migrate(self, sql: asyncpg.Connection) -> None:
         async with sql.transaction():
             await sql.execute(f"SET LOCAL search_path TO {self._name}")
             await sql.execute(_SINCE_2)
-            await self._fill(sql)
-            await sql.execute(self._sql("UPDATE @schema_version SET version = $1"), VERSION)
+            await self._backfill(sql)
+            await sql.execute(self._qualify("UPDATE @schema_version SET version = $1"), SCHEMA_VERSION)
 
-    async def _fill(self, sql: asyncpg.Connection) -> None:
+    async def _backfill(self, sql: asyncpg.Connection) -> None:
         """Writes the tags and copies of tables of version 1; usages are written when they are first asked for."""
-        cursor = await sql.cursor(self._sql(_SOURCES))
-        while rows := await cursor.fetch(_AT_ONCE):
-            entries = Entries()
+        cursor = await sql.cursor(self._qualify(_SELECT_SOURCES))
+        while rows := await cursor.fetch(_BATCH_ROWS):
+            entries = IndexEntries()
             for row in rows:
                 with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # what it names stays unknown, as it was
-                    entries.add(row["run"], decode(whole(row["body"], row["cut"], b"null")))
-            copies = sorted(copy for copy in entries.copies if usable(copy[0]))
-            await sql.executemany(self._sql("INSERT INTO @tags VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"), entries.tags)
-            await sql.executemany(self._sql("INSERT INTO @copies VALUES ($1, $2) ON CONFLICT DO NOTHING"), copies)
+                    entries.add(row["run"], decode(restore_body(row["body"], row["cut"], b"null")))
+            copies = sorted(copy for copy in entries.copies if is_storable(copy[0]))
+            await sql.executemany(self._qualify("INSERT INTO @tags VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"), entries.tags)
+            await sql.executemany(self._qualify("INSERT INTO @copies VALUES ($1, $2) ON CONFLICT DO NOTHING"), copies)
 
-    async def _known(self, sql: asyncpg.Connection) -> int | None:
+    async def _read_version(self, sql: asyncpg.Connection) -> int | None:
         """The version of the tables; None where there are none."""
         if await sql.fetchval("SELECT to_regclass($1)::text", f"{self._name}.schema_version") is None:
             return None
-        version: int | None = await sql.fetchval(self._sql("SELECT max(version) FROM @schema_version"))
-        if version is not None and version > VERSION:
-            raise newer(version, VERSION, self.where)
+        version: int | None = await sql.fetchval(self._qualify("SELECT max(version) FROM @schema_version"))
+        if version is not None and version > SCHEMA_VERSION:
+            raise newer_schema_error(version, SCHEMA_VERSION, self.display_name)
         return version

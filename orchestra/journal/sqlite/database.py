@@ -13,18 +13,18 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from orchestra.core.events import encode
 from orchestra.journal import run_index
-from orchestra.journal.errors import FROM_SQLITE, JournalError, damaged_rows, from_os, from_sqlite, locked, moved
-from orchestra.journal.sqlite.commit_mark import Mark
-from orchestra.journal.sqlite.wal import Log, log_of
+from orchestra.journal.errors import SQLITE_ERRORS, JournalError, damaged_rows_error, from_os, from_sqlite, locked_error, moved_error
+from orchestra.journal.sqlite.commit_mark import CommitMark
+from orchestra.journal.sqlite.wal import WalFile, log_path
 
 Durability: TypeAlias = Literal["strict", "group", "off"]
 
-SCHEMA = 3
+SCHEMA_VERSION = 3
 """Version of the tables below."""
 APPLICATION_ID = 0x4F726368
 """Marks the file as ours: `Orch` in ASCII (`PRAGMA application_id`)."""
 
-# `seal` is a checksum of the row's other columns (the function below); NULL where version 1 wrote the row. `events.chain` is theirs.
+# `row_checksum` is a checksum of the row's other columns (the function below); NULL where version 1 wrote the row. `events.chain` is theirs.
 _SINCE_1 = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE runs (
@@ -37,7 +37,7 @@ CREATE TABLE events (
 ) WITHOUT ROWID
 """
 # `run` is one that names the blob, or empty. It stands before the bytes, which may be many; but not so in files that version 1 made.
-_STRANGE = "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
+_FIND_FOREIGN_OBJECT = "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
 _BLOBS = "CREATE TABLE blobs (digest TEXT PRIMARY KEY, run TEXT NOT NULL, data BLOB NOT NULL)"
 _BLOBS_OF_1 = "ALTER TABLE blobs ADD COLUMN run TEXT NOT NULL DEFAULT ''"
 # `runs.writer` is the presence name of the one who holds the lease; empty where nobody does.
@@ -66,7 +66,7 @@ CREATE INDEX outbox_run ON outbox (run);
 CREATE INDEX outbox_open ON outbox (number) WHERE delivered = 0;
 CREATE INDEX outbox_open_run ON outbox (run) WHERE delivered = 0
 """
-COMMITS = "CREATE TABLE commits (journal BLOB NOT NULL, number INTEGER NOT NULL, inverse INTEGER NOT NULL)"
+COMMITS_TABLE = "CREATE TABLE commits (journal BLOB NOT NULL, number INTEGER NOT NULL, inverse INTEGER NOT NULL)"
 """One row: the journal's identity, and how many commits there were; `inverse` is -1 - `number`. Files of earlier versions get it at the
 first opening; those versions ignore it."""
 # What version 1 did not write down: which run names which blob. A body that is no JSON names none; reading it says J013.
@@ -85,17 +85,17 @@ DROP TABLE names;
 DROP VIEW bodies;
 UPDATE runs SET writer = '' WHERE status <> 'running'
 """
-LOG_FRAMES = 1000
+MAX_LOG_FRAMES = 1000
 """Frames of the log after which it is written back into the database, as SQLite does by default."""
 _SYNCHRONOUS: dict[Durability, str] = {"strict": "EXTRA", "group": "FULL", "off": "NORMAL"}
 
 
-def seal(*columns: object) -> int:
+def row_checksum(*columns: object) -> int:
     """The checksum that stands in a row beside its columns: a flipped bit is found when the row is read."""
     return zlib.crc32(encode(columns))
 
 
-class File:
+class SqliteFile:
     """One connection to a journal's file; one thread uses it at a time."""
 
     def __init__(
@@ -103,19 +103,19 @@ class File:
         path: Path,
         *,
         durability: Durability = "group",
-        busy: float = 10.0,
+        busy_timeout: float = 10.0,
         max_bytes: int | None = None,
-        frozen: bool = False,
-        mark: Mark | None = None,
+        read_only: bool = False,
+        mark: CommitMark | None = None,
     ) -> None:
         """Opens the file, and makes it where it is not there, readable by its owner only. What stands there and is neither a journal nor an
         empty file is left as it is; so is all where the file is `frozen`: it is only read. Checkpoints are noted in the `mark`. Raises
         `JournalError`."""
         self.path = path
         self.mark = mark
-        self._wal = Log(log_of(path))
+        self._wal = WalFile(log_path(path))
         try:
-            if not frozen:
+            if not read_only:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with suppress(FileExistsError):
                     # Never of a file that is there: the close would take away the locks of this process's other connections.
@@ -126,29 +126,29 @@ class File:
         if not stat.S_ISREG(found.st_mode):
             what = "a folder" if stat.S_ISDIR(found.st_mode) else "no file, but a pipe, a socket or a device"
             raise JournalError("J015", f"the journal's name is that of {what}: {path}", hint="name a file with `journal:`")
-        self._identity = _identity(found)
+        self._identity = _file_identity(found)
         try:
-            place = _as_it_is(path) if frozen else path
-            self.sql = sqlite3.connect(place, timeout=busy, isolation_level=None, check_same_thread=False, uri=frozen)
+            place = _read_only_uri(path) if read_only else path
+            self.sql = sqlite3.connect(place, timeout=busy_timeout, isolation_level=None, check_same_thread=False, uri=read_only)
             try:
-                if not frozen:
+                if not read_only:
                     self._prepare(durability, max_bytes)
-                elif self._look() != SCHEMA:
+                elif self._check_version() != SCHEMA_VERSION:
                     hint = f"copy {path} into a folder that you may write into, and name that with `journal:`"
                     raise JournalError("J011", f"the journal must be brought up to date, and cannot be written: {path}", hint=hint)
             except BaseException:
                 self.sql.close()
                 raise
-        except FROM_SQLITE as error:
-            raise self.fault(error) from error
+        except SQLITE_ERRORS as error:
+            raise self.to_journal_error(error) from error
 
-    def fault(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
+    def to_journal_error(self, error: sqlite3.Error | UnicodeDecodeError) -> JournalError:
         """The file's error, coded. It names the process that keeps the file locked, where that is known."""
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            from orchestra.journal.sqlite.lock_holder import lock_holder
+            from orchestra.journal.sqlite.lock_holder import find_lock_holder
 
-            if (holder := lock_holder(self.path)) is not None:
-                return locked(self.path, error, holder)
+            if (holder := find_lock_holder(self.path)) is not None:
+                return locked_error(self.path, error, holder)
         return from_sqlite(error, str(self.path), str(self.path.parent))
 
     def close(self) -> None:
@@ -162,37 +162,37 @@ class File:
             self.sql.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
 
     def checkpoint_if_long(self) -> None:
-        """Writes the log back once it has `LOG_FRAMES` frames. An error is no fault: the log keeps what could not be written back."""
-        if self._wal.has_frames(LOG_FRAMES):
-            with suppress(*FROM_SQLITE):
+        """Writes the log back once it has `MAX_LOG_FRAMES` frames. An error is no fault: the log keeps what could not be written back."""
+        if self._wal.has_frames(MAX_LOG_FRAMES):
+            with suppress(*SQLITE_ERRORS):
                 self.checkpoint()
 
     def identity(self) -> bytes:
         """The journal's identity, which is in its mark too. Raises `JournalError` J013."""
-        return counted(self.sql).journal
+        return read_commit_count(self.sql).journal_id
 
-    def refuse_moved(self) -> None:
+    def check_not_moved(self) -> None:
         """Raises `JournalError` J016 where the file is not where it was."""
         try:
-            same = _identity(os.stat(self.path)) == self._identity
+            same = _file_identity(os.stat(self.path)) == self._identity
         except OSError:
             same = False
         if not same:
-            raise moved(str(self.path))
+            raise moved_error(str(self.path))
 
-    def _look(self) -> int | None:
+    def _check_version(self) -> int | None:
         """Trusts nothing that stands in the file, and gives the version of its tables."""
         self.sql.execute("PRAGMA trusted_schema = OFF")
         self.sql.execute("PRAGMA cell_size_check = ON")
-        return self._version()
+        return self._read_version()
 
     def _prepare(self, durability: Durability, max_bytes: int | None) -> None:
         sql = self.sql
-        version = self._look()
+        version = self._check_version()
         if version is None and self.path.is_symlink():
             hint = "name the file itself with `journal:`"
             raise JournalError("J018", f"the journal is a link to a file that is no journal: {self.path}", hint=hint)
-        self._shut()
+        self._restrict_permissions()
         if version is None:
             sql.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first page is written, or never
         if sql.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
@@ -202,38 +202,38 @@ class File:
         sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
         sql.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` notes in the mark that it is under way
         sql.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten: the default of some builds of SQLite alone
-        if version is None or version < SCHEMA or not has_counter(sql):
+        if version is None or version < SCHEMA_VERSION or not has_commit_counter(sql):
             self._make_tables()
         if max_bytes is not None:
             page = sql.execute("PRAGMA page_size").fetchone()[0]
             sql.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page)}")
 
-    def _shut(self) -> None:
+    def _restrict_permissions(self) -> None:
         """Takes others' right to read away; SQLite gives the files beside it the same. Raises `JournalError`."""
-        self.refuse_moved()
+        self.check_not_moved()
         try:
             if os.stat(self.path).st_mode & 0o077:
                 os.chmod(self.path, 0o600)
         except OSError as error:
             raise from_os(error, str(self.path)) from error
 
-    def _version(self) -> int | None:
+    def _read_version(self) -> int | None:
         """The version of the tables in the file, or None where it is empty; refuses strangers and the future."""
         if not self.sql.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             return None
         if self.sql.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise JournalError("J018", f"the file is a database, but not a journal: {self.path}", hint="name another file with `journal:`")
         # A stranger's view may never end, and his trigger would run when we write: they are refused before anything is read.
-        if (strange := self.sql.execute(_STRANGE).fetchone()) is not None:
+        if (strange := self.sql.execute(_FIND_FOREIGN_OBJECT).fetchone()) is not None:
             said = f"the journal has a {strange[0]} that no Orchestra made: {self.path}"
             raise JournalError("J013", said, hint="restore the file from a copy, or name another one with `journal:`")
         version: int | None = self.sql.execute("SELECT CAST(max(version) AS INTEGER) FROM schema_version").fetchone()[0]
         if version is None or version < 1:
             raise JournalError("J013", f"the journal has no schema version: {self.path}", hint="restore the file from a copy")
-        if version > SCHEMA:
+        if version > SCHEMA_VERSION:
             raise JournalError(
                 "J020",
-                f"the journal has schema version {version}, this Orchestra knows {SCHEMA}: {self.path}",
+                f"the journal has schema version {version}, this Orchestra knows {SCHEMA_VERSION}: {self.path}",
                 hint="pip install --upgrade orchestra-slm, or name another file with `journal:`",
             )
         return version
@@ -243,21 +243,21 @@ class File:
         sql = self.sql
         sql.execute("BEGIN IMMEDIATE")
         try:
-            match self._version():
+            match self._read_version():
                 case None:
                     sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    self._execute(_SINCE_1, _BLOBS, _SINCE_2, run_index.TABLES)
-                    sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA,))
-                case version if version < SCHEMA:
+                    self._execute(_SINCE_1, _BLOBS, _SINCE_2, run_index.INDEX_TABLES)
+                    sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
+                case version if version < SCHEMA_VERSION:
                     if version == 1:
                         self._execute(_BLOBS_OF_1, _SINCE_2, _FROM_1)
-                    self._execute(run_index.TABLES)
-                    run_index.fill(sql)
-                    sql.execute("UPDATE schema_version SET version = ?", (SCHEMA,))
+                    self._execute(run_index.INDEX_TABLES)
+                    run_index.backfill_entries(sql)
+                    sql.execute("UPDATE schema_version SET version = ?", (SCHEMA_VERSION,))
                 case _:
                     pass
-            if not has_counter(sql):
-                sql.execute(COMMITS)
+            if not has_commit_counter(sql):
+                sql.execute(COMMITS_TABLE)
                 sql.execute("INSERT INTO commits VALUES (?, 0, -1)", (os.urandom(16),))
             sql.execute("COMMIT")
         finally:
@@ -265,32 +265,32 @@ class File:
                 sql.execute("ROLLBACK")
 
     def _execute(self, *scripts: str) -> None:
-        for statement in _statements(scripts):
+        for statement in _split_statements(scripts):
             self.sql.execute(statement)
 
 
-class Counted(NamedTuple):
+class CommitCount(NamedTuple):
     """The journal's identity and how many commits its database has."""
 
-    journal: bytes
-    number: int
+    journal_id: bytes
+    commit_number: int
 
 
-def has_counter(sql: sqlite3.Connection) -> bool:
+def has_commit_counter(sql: sqlite3.Connection) -> bool:
     """Whether the database has the table of its commits, exactly as it is made here."""
-    found = sql.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'commits' AND sql = ?", (COMMITS,))
+    found = sql.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'commits' AND sql = ?", (COMMITS_TABLE,))
     return bool(found.fetchone()[0])
 
 
-def counted(sql: sqlite3.Connection) -> Counted:
+def read_commit_count(sql: sqlite3.Connection) -> CommitCount:
     """The commit counter. Raises `JournalError` J013 where it is not what was written."""
     rows = sql.execute("SELECT journal, number, inverse FROM commits").fetchall()
     if len(rows) != 1 or [type(value) for value in rows[0]] != [bytes, int, int] or rows[0][1] + rows[0][2] != -1:
-        raise damaged_rows("the commit counter", "it is not what was written")
-    return Counted(*rows[0][:2])
+        raise damaged_rows_error("the commit counter", "it is not what was written")
+    return CommitCount(*rows[0][:2])
 
 
-def _as_it_is(path: Path) -> str:
+def _read_only_uri(path: Path) -> str:
     """The address by which SQLite reads a file beside which it can make none. Raises `JournalError` J011.
 
     What another process has written to the log is seen through the index beside it; without a log the file is taken for one that nobody
@@ -304,9 +304,9 @@ def _as_it_is(path: Path) -> str:
     return f"{path.absolute().as_uri()}?mode=ro{'' if index.exists() else '&immutable=1'}"
 
 
-def _statements(scripts: Iterable[str]) -> Iterable[str]:
+def _split_statements(scripts: Iterable[str]) -> Iterable[str]:
     return (statement for script in scripts for statement in script.split(";"))
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
+def _file_identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from orchestra.core.protocols import Call, Refused
+from orchestra.core.protocols import CallError, CallRequest
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import BAD, GOOD, TEXT, Simulated, furnish
 
@@ -32,14 +32,14 @@ nodes:
 """
 
 
-def answer(call: Call) -> Any:
+def answer(call: CallRequest) -> Any:
     match call.inputs["question"]:
         case "bad":
             return BAD
         case "broken":
-            return Refused(code="M001", reason="not JSON")
+            return CallError(code="M001", reason="not JSON")
         case "no fleet":
-            return Refused(code="F001", reason="vLLM is not installed", hint="pip install it")
+            return CallError(code="F001", reason="vLLM is not installed", hint="pip install it")
         case _:
             return GOOD
 
@@ -178,7 +178,7 @@ def test_a_bad_row_of_a_pipe_is_told_by_the_name_of_the_pipe(shell: Shell, pipe:
 
 
 def test_rows_that_change_on_the_way_end_the_batch(shell: Shell) -> None:
-    def changing(call: Call) -> Any:
+    def changing(call: CallRequest) -> Any:
         rows("good")
         return GOOD
 
@@ -217,7 +217,7 @@ def test_no_more_rows_run_at_once_than_allowed(shell: Shell) -> None:
     batch(shell, "-c", "3")
     workers = simulated(shell).workers
     assert workers is not None
-    assert workers.most == 3
+    assert workers.max_in_flight == 3
 
 
 def test_it_goes_on_by_the_ids_that_are_written(shell: Shell) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from orchestra.core.protocols import Call
-from orchestra.tools import TOOLS
+from orchestra.core.protocols import CallRequest
+from orchestra.tools import BUILTIN_TOOLS
 from orchestra.workflows.yaml.reader import read
 from tests.cli.shell import Shell
 from tests.cli.stage import Simulated
@@ -48,7 +48,7 @@ def planning(shell: Shell, *lines: str) -> Shell:
     """The router writes these lines, one a question, whatever it is told."""
     left = iter(lines)
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.kind == "tool":
             return used(call)
         return next(left, "nothing more") if call.name == "router" else {"answer": "1889"}
@@ -57,14 +57,14 @@ def planning(shell: Shell, *lines: str) -> Shell:
     return shell
 
 
-def used(call: Call) -> Any:
+def used(call: CallRequest) -> Any:
     """What a tool of the package gives."""
-    step = next(one for one in TOOLS if one.name == call.name)
+    step = next(one for one in BUILTIN_TOOLS if one.name == call.name)
     given = {name: TypeAdapter(step.signature.types[name]).validate_python(value) for name, value in call.inputs.items()}
     return TypeAdapter(step.signature.returns).dump_python(step.function(**given), mode="json")
 
 
-def asked(desk: Shell) -> list[Call]:
+def asked(desk: Shell) -> list[CallRequest]:
     assert isinstance(desk.opener, Simulated)
     assert desk.opener.workers is not None
     return [call for call in desk.opener.workers.calls if call.name == "router"]
@@ -359,7 +359,7 @@ def test_what_a_terminal_would_obey_in_a_plan_is_made_visible(desk: Shell) -> No
 def test_any_request_gets_a_proper_end_from_a_model_that_knows_nothing(desk: Shell, request_: str, seed: int) -> None:
     random = Random(seed)
 
-    def drawn(call: Call) -> Any:
+    def drawn(call: CallRequest) -> Any:
         return walked(call.inputs["grammar"], random) or "return s1" if call.name == "router" else {"answer": None}
 
     desk.opener = Simulated(drawn)
@@ -432,7 +432,7 @@ def test_what_is_brought_along_is_read_first_unless_it_is_said_otherwise(desk: S
     def summing(*lines: str) -> None:
         left = iter(lines)
 
-        def answer(call: Call) -> Any:
+        def answer(call: CallRequest) -> Any:
             if call.name == "calculator":
                 return {"expression": "1880+9", "answer": 1889}
             return used(call) if call.kind == "tool" else next(left) if call.name == "router" else {"answer": "1889"}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from orchestra.app.project import Project
-from orchestra.cli.output import console
+from orchestra.cli.output import make_console
 from orchestra.cli.run import explain as explain_module
-from orchestra.cli.run.explain import Explanation, explain, show
-from orchestra.core.protocols import Call, Refused
+from orchestra.cli.run.explain import ProgramExplanation, explain, show_explanation
+from orchestra.core.protocols import CallError, CallRequest
 from orchestra.core.settings import Settings
 from orchestra.journal.history import History
 from orchestra.workflows.model import Budget
@@ -69,7 +69,7 @@ def desk(shell: Shell) -> Shell:
         Path(name).write_text(text)
     left = iter(PLAN)
 
-    def answer(call: Call) -> Any:
+    def answer(call: CallRequest) -> Any:
         if call.kind == "tool":
             return used(call)
         return next(left, "nothing more") if call.name == "router" else {"answer": "1889"}
@@ -237,7 +237,7 @@ def test_any_run_is_explained_by_the_workflow_that_it_began_with(desk: Shell) ->
 def test_what_failed_is_told_with_what_it_took(desk: Shell) -> None:
     assert isinstance(desk.opener, Simulated)
     script = desk.opener.script
-    desk.opener = Simulated(lambda call: Refused(code="F210", reason="it is gone") if call.name == "reader" else script(call))
+    desk.opener = Simulated(lambda call: CallError(code="F210", reason="it is gone") if call.name == "reader" else script(call))
     said = desk("ask", WHEN, "-d", "docs", "--explain", "--json")
     assert said.code == 1
     found = nodes(said.json["explain"])
@@ -260,13 +260,13 @@ def test_the_table_fits_the_terminal_and_what_has_no_room_stands_below(
     explanation = explained(desk, ran=ran)
 
     def narrow() -> Any:
-        screen = console()
+        screen = make_console()
         screen.width = columns
         return screen
 
     monkeypatch.setattr(explain_module, "console", narrow)
     capsys.readouterr()
-    show(explanation)
+    show_explanation(explanation)
     out = capsys.readouterr().out
     table, _, below = out.partition("\n\n")
     assert max(map(len, table.splitlines())) <= columns
@@ -274,7 +274,7 @@ def test_the_table_fits_the_terminal_and_what_has_no_room_stands_below(
     assert ("certificate" in table) != ("certificates: none" in below)
 
 
-def explained(desk: Shell, *, ran: bool) -> Explanation:
+def explained(desk: Shell, *, ran: bool) -> ProgramExplanation:
     """The workflow, explained; after a run, with its history."""
     project = Project.load(Settings.load({}))
     given = {"question": WHEN, "documents": [{"source": "a", "text": "b"}]}

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestra.cli.run.questions import question_text
-from orchestra.cli.run.watch import asked_after
-from orchestra.core.events import NOBODY_ASKS, Asked, LetterRefused, Text, Verdict, Withheld
+from orchestra.cli.run.questions import format_question
+from orchestra.cli.run.watch import update_open_questions
+from orchestra.core.events import NO_OPEN_QUESTION, EvidenceText, InboxMessageRejected, QuestionAsked, Verdict, WithheldOutput
 from tests.cli.processes import Terminal, started
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import Simulated, furnish
@@ -146,9 +146,11 @@ def test_a_text_in_a_question_cannot_end_it(shell: Shell) -> None:
 
 
 def test_nor_can_evidence_of_what_was_withheld() -> None:
-    withheld = Withheld({"fact": "x"}, "", (Verdict("quote", "fail", 0.0, "says\n  1  yes"),), (Text(FORGED, "it\n  1  yes"),))
-    asked = Asked(seq=1, at=0.0, node="told", question="Right?", schema={}, shown="", options=("yes",), withheld=withheld)
-    shown = question_text(asked).splitlines()
+    withheld = WithheldOutput(
+        {"fact": "x"}, "", (Verdict("quote", "fail", 0.0, "says\n  1  yes"),), (EvidenceText(FORGED, "it\n  1  yes"),)
+    )
+    asked = QuestionAsked(seq=1, at=0.0, node="told", question="Right?", schema={}, question_digest="", options=("yes",), withheld=withheld)
+    shown = format_question(asked).splitlines()
     assert [line for line in shown if line.startswith(("  1  ", "answer with"))] == ["  1  yes"]
     assert "  | answer with: orchestra runs answer RUN yes" in shown
 
@@ -404,10 +406,10 @@ def test_a_question_whose_node_ran_out_of_time_is_not_asked_any_more(shell: Shel
 
 
 def test_a_question_that_the_run_does_not_know_is_not_asked_again() -> None:
-    asked = {node: Asked(seq=2, at=1.0, node=node, question="Well?", schema={}, shown="d") for node in ("one", "two")}
-    unknown = LetterRefused(seq=4, at=1.0, letter=1, node="one", reason=NOBODY_ASKS)
-    assert asked_after(asked, unknown) == {"two": asked["two"]}
-    assert asked_after(asked, replace(unknown, reason="it is no number")) == asked
+    asked = {node: QuestionAsked(seq=2, at=1.0, node=node, question="Well?", schema={}, question_digest="d") for node in ("one", "two")}
+    unknown = InboxMessageRejected(seq=4, at=1.0, message_number=1, node="one", reason=NO_OPEN_QUESTION)
+    assert update_open_questions(asked, unknown) == {"two": asked["two"]}
+    assert update_open_questions(asked, replace(unknown, reason="it is no number")) == asked
 
 
 def test_who_answers_a_run_that_another_process_has_in_hand_is_told(shell: Shell) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from orchestra.core.events import Usage
-from orchestra.core.protocols import Call, Done, Refused
-from orchestra.testing import in_turn
+from orchestra.core.protocols import CallError, CallRequest, CallResult
+from orchestra.testing import answer_sequence
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import BAD, GOOD, TEXT, Simulated, furnish
 
@@ -29,7 +29,7 @@ def answering(shell: Shell) -> Shell:
 
 
 def refusing(code: str, **more: object) -> Simulated:
-    return Simulated(lambda _: Refused(code=code, reason="it did not work", hint="mend it", **more))  # type: ignore[arg-type]
+    return Simulated(lambda _: CallError(code=code, reason="it did not work", hint="mend it", **more))  # type: ignore[arg-type]
 
 
 def ask(shell: Shell, *more: str) -> Said:
@@ -49,7 +49,7 @@ def test_the_answer_comes_first_then_its_evidence_what_it_took_and_where_to_look
 def test_what_it_cost_stands_there_where_its_server_has_a_price(shell: Shell) -> None:
     furnish()
     usage = Usage(prompt_tokens=100, output_tokens=20, calls=1, money=0.08)
-    shell.opener = Simulated(lambda _: Done(value=GOOD, usage=usage, server="it", model="m"))
+    shell.opener = Simulated(lambda _: CallResult(value=GOOD, usage=usage, server="it", model="m"))
     out = ask(shell).out + shell("runs", "show", "last", "--explain").out
     assert "20 tokens written, 120 tokens read and written, 0.080000 of money" in out
     assert " for 0.080000 of money" in out
@@ -119,7 +119,7 @@ def test_an_output_that_its_checks_refuse_is_withheld_with_three(shell: Shell) -
 
 def test_a_retry_that_helps_is_done(shell: Shell) -> None:
     furnish()
-    shell.opener = Simulated({"answerer": in_turn(BAD, GOOD)})
+    shell.opener = Simulated({"answerer": answer_sequence(BAD, GOOD)})
     assert (ask(shell).code, ask(shell, "--json").json["output"]) == (0, GOOD)
 
 
@@ -134,7 +134,7 @@ def test_a_failed_run_is_one_and_says_what_to_type(shell: Shell) -> None:
 
 def test_a_run_over_its_budget_is_four(shell: Shell) -> None:
     furnish()
-    shell.opener = Simulated({"answerer": in_turn(BAD, GOOD)})
+    shell.opener = Simulated({"answerer": answer_sequence(BAD, GOOD)})
     said = ask(shell, "--budget", "tokens=1", "--json")
     assert (said.code, said.json["status"]) == (4, "budget")
 
@@ -222,5 +222,5 @@ def test_what_a_call_was_asked_is_what_the_inputs_say(answering: Shell) -> None:
     opener = answering.opener
     assert isinstance(opener, Simulated)
     assert opener.workers is not None
-    call: Call = opener.workers.calls[0]
+    call: CallRequest = opener.workers.calls[0]
     assert call.inputs == {"question": "When?", "context": TEXT}

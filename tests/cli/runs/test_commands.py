@@ -17,15 +17,15 @@ from orchestra.core.events import (
     AttemptFinished,
     AttemptStarted,
     Event,
-    Expanded,
-    Judged,
+    MapExpanded,
     NodeFinished,
+    OutputJudged,
     RunFinished,
     RunStarted,
     Usage,
     Verdict,
 )
-from orchestra.core.outcomes import Abstained, Value
+from orchestra.core.outcomes import AbstainedOutcome, ValueOutcome
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.cli.shell import Shell
@@ -43,7 +43,7 @@ def events(run: str, at: float, elements: int = 2, money: float = 0.0, model: st
     def add(kind: type[Event], **fields: object) -> None:
         made.append(kind(seq=len(made) + 1, at=at + len(made), **fields))  # type: ignore[arg-type]
 
-    add(Expanded, node="readings", count=elements)
+    add(MapExpanded, node="readings", count=elements)
     for attempt in (1, 2):
         add(AttemptStarted, node="readings[0]", attempt=attempt, name="reader")
         add(
@@ -58,12 +58,12 @@ def events(run: str, at: float, elements: int = 2, money: float = 0.0, model: st
             received=digest(RECEIVED[attempt - 1]),
         )
         verdict = Verdict("quote", "pass" if attempt == 2 else "fail", float(attempt == 2), "" if attempt == 2 else "no such words")
-        add(Judged, node="readings[0]", attempt=attempt, verdicts=(verdict,), accepted=attempt == 2, reason=verdict.reason)
-    add(NodeFinished, node="readings[0]", outcome=Value({"answer": "two"}))
+        add(OutputJudged, node="readings[0]", attempt=attempt, verdicts=(verdict,), accepted=attempt == 2, reason=verdict.reason)
+    add(NodeFinished, node="readings[0]", outcome=ValueOutcome({"answer": "two"}))
     for number in range(1, elements):
-        add(NodeFinished, node=f"readings[{number}]", outcome=Abstained("the quote is not there", f"readings[{number}]"))
-    add(NodeFinished, node="readings", outcome=Value([]))
-    add(RunFinished, status="done", outcome=Value("the answer"), usage=usage + usage)
+        add(NodeFinished, node=f"readings[{number}]", outcome=AbstainedOutcome("the quote is not there", f"readings[{number}]"))
+    add(NodeFinished, node="readings", outcome=ValueOutcome([]))
+    add(RunFinished, status="done", outcome=ValueOutcome("the answer"), usage=usage + usage)
     return made
 
 
@@ -71,11 +71,11 @@ def record(*runs: tuple[str, float, int], money: float = 0.0, model: str = "tiny
     async def write() -> None:
         async with SqliteJournal.open(".orchestra/journal.db") as journal:
             for blob in (*SENT, *RECEIVED):
-                journal.put(blob)
+                journal.put_blob(blob)
             for run, at, elements in runs:
                 made = events(run, at, elements, money, model)
                 journal.append(run, made)
-                await journal.durable(run, len(made))
+                await journal.wait_durable(run, len(made))
 
     Path(".orchestra").mkdir(exist_ok=True)
     asyncio.run(write())
@@ -159,7 +159,7 @@ def test_where_nothing_has_a_price_nothing_speaks_of_money(shell: Shell) -> None
     ("value", "shown"), [(0, ""), (1e-9, "<0.000001"), (0.000045, "0.000045"), (0.5, "0.500000"), (1, "1.00"), (1234.567, "1,234.57")]
 )
 def test_money_is_told_to_the_cent_and_below_one_to_a_millionth(value: float, shown: str) -> None:
-    assert output.money(value) == shown
+    assert output.format_money(value) == shown
 
 
 def test_elements_of_a_long_list_are_left_out_unless_all_are_wanted(shell: Shell) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestra.cli.runs.fork_many import Several, fork_all
-from orchestra.core.protocols import Refused
+from orchestra.cli.runs.fork_many import ForkManyRequest, fork_all
+from orchestra.core.protocols import CallError
 from tests.cli.shell import Shell
 from tests.cli.stage import GOOD, TEXT, Simulated, furnish
 
@@ -22,7 +22,7 @@ class Servers:
     night = True
 
     def __call__(self, call: Any) -> Any:
-        return Refused(code="F203", reason="nobody answers") if self.night and call.inputs["question"] != "good" else GOOD
+        return CallError(code="F203", reason="nobody answers") if self.night and call.inputs["question"] != "good" else GOOD
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_where_nothing_more_can_be_said_what_is_under_way_is_let_go_of_first(she
     bad, slow = ran(shell, "bad"), ran(shell, "slow")
     open_ = Simulated({"answerer": servers}, latency=lambda call, _: 60.0 if call.inputs["question"] == "slow" else 0.2)
     with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w") as full, redirect_stdout(full):
-        asyncio.run(fork_all(open_, Several([bad, slow], None, None, None, False), as_json=False))
+        asyncio.run(fork_all(open_, ForkManyRequest([bad, slow], None, None, None, False), as_json=False))
     runs = {run["run"]: run["status"] for run in shell("runs", "list", "--json").json if run["run"] not in (bad, slow)}
     assert sorted(runs.values()) == ["failed", "interrupted"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from orchestra.cli.runs.html_page import LONGEST
-from orchestra.core.events import AttemptFinished, Event, Judged, NodeFinished, RunFinished, RunStarted, Usage, Verdict
-from orchestra.core.outcomes import Abstained, Evidence, Value
+from orchestra.cli.runs.html_page import MAX_TEXT_LENGTH
+from orchestra.core.events import AttemptFinished, Event, NodeFinished, OutputJudged, RunFinished, RunStarted, Usage, Verdict
+from orchestra.core.outcomes import AbstainedOutcome, Evidence, ValueOutcome
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.cli.shell import Shell
@@ -75,14 +75,14 @@ def told(text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str
     evidence = (Evidence("quote", quote, "", start, start + len(quote), "quote"),)
     verdict = Verdict("quote", "pass" if accepted else "fail", float(accepted), reason, evidence=evidence)
     value = {"answer": answer, "quote": quote}
-    outcome: Any = Value(value, 1.0) if accepted else Abstained(reason, "reading")
+    outcome: Any = ValueOutcome(value, 1.0) if accepted else AbstainedOutcome(reason, "reading")
     usage = Usage(1234, 0, 5, 1, 0.5)
     begun: Any = {"run": "aaaa1111", "workflow": "ask", "graph": digest(GRAPH), "inputs": {"text": text}}
     who: Any = {"node": "reading", "attempt": 1}
     return [
         RunStarted(seq=1, at=1e9, **begun, versions={"card/answerer": "f" * 32}),
         AttemptFinished(seq=2, at=1e9 + 1, **who, name="answerer", value=value, usage=usage, server="smol", model="tiny"),
-        Judged(seq=3, at=1e9 + 1, **who, verdicts=(verdict,), accepted=accepted, score=float(accepted), reason=reason),
+        OutputJudged(seq=3, at=1e9 + 1, **who, verdicts=(verdict,), accepted=accepted, score=float(accepted), reason=reason),
         NodeFinished(seq=4, at=1e9 + 2, node="reading", outcome=outcome),
         RunFinished(seq=5, at=1e9 + 2, status="done" if accepted else "abstained", outcome=outcome, usage=usage),
     ]
@@ -91,9 +91,9 @@ def told(text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str
 def page_of(shell: Shell, events: list[Event]) -> Page:
     async def write() -> None:
         async with SqliteJournal.open(".orchestra/journal.db") as journal:
-            journal.put(GRAPH)
+            journal.put_blob(GRAPH)
             journal.append("aaaa1111", events)
-            await journal.durable("aaaa1111", len(events))
+            await journal.wait_durable("aaaa1111", len(events))
 
     Path(".orchestra").mkdir(exist_ok=True)
     asyncio.run(write())
@@ -148,13 +148,13 @@ def test_a_page_fetches_and_runs_nothing(shell: Shell) -> None:
 def test_a_text_of_a_megabyte_is_cut_and_says_so(shell: Shell) -> None:
     text = "word " * 200_000 + "in 1889"
     page = page_of(shell, told(text))
-    assert len(page.source) < 10 * LONGEST
-    assert f"and {len(text) - LONGEST} more characters, which are left out here" in page.words
+    assert len(page.source) < 10 * MAX_TEXT_LENGTH
+    assert f"and {len(text) - MAX_TEXT_LENGTH} more characters, which are left out here" in page.words
     assert page.marked == ["in 1889"], "the evidence is shown though it stands beyond what is shown of the text"
 
 
 def test_a_page_of_an_output_that_nobody_checked_says_so_of_each_part(shell: Shell) -> None:
-    events = [event for event in told("It was opened in 1889.") if not isinstance(event, Judged)]
+    events = [event for event in told("It was opened in 1889.") if not isinstance(event, OutputJudged)]
     page = page_of(shell, [replace(event, seq=at) for at, event in enumerate(events, 1)])
     words = " ".join(page.words.split())
     assert "0 of 2 claims supported" in words

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from orchestra.cli.runs.import_ import Exported, put
-from orchestra.core.errors import Place
+from orchestra.cli.runs.import_ import ExportedRun, put_run
+from orchestra.core.errors import SourceLocation
 from orchestra.core.events import AttemptFinished, Event, RunFinished, RunStarted
-from orchestra.core.outcomes import Value
+from orchestra.core.outcomes import ValueOutcome
 from orchestra.journal.memory import MemoryJournal
 from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.cli.shell import Shell
@@ -99,12 +99,12 @@ def test_messages_are_not_delivered_a_second_time(shell: Shell, other: Callable[
                     run,
                     [
                         RunStarted(seq=1, at=1.0, run=run, workflow="w", graph="", inputs={}),
-                        AttemptFinished(seq=2, at=1.0, node="sent", attempt=1, value=run, settled=True, outbox=True),
-                        RunFinished(seq=3, at=1.0, status="done", outcome=Value(1)),
+                        AttemptFinished(seq=2, at=1.0, node="sent", attempt=1, value=run, final=True, outbox=True),
+                        RunFinished(seq=3, at=1.0, status="done", outcome=ValueOutcome(1)),
                     ],
                 )
-                await journal.durable(run, 3)
-            await journal.delivered([message.number for message in await journal.outbox() if message.run == "r1"])
+                await journal.wait_durable(run, 3)
+            await journal.mark_delivered([message.number for message in await journal.outbox() if message.run == "r1"])
 
     async def undelivered() -> list[str]:
         async with SqliteJournal.open("other.db") as journal:
@@ -128,11 +128,11 @@ def test_messages_that_were_delivered_are_open_at_no_moment(shell: Shell) -> Non
 
     events: list[Event] = [
         RunStarted(seq=1, at=1.0, run="r1", workflow="w", graph="", inputs={}),
-        AttemptFinished(seq=2, at=1.0, node="sent", attempt=1, value=1, settled=True, outbox=True),
-        AttemptFinished(seq=3, at=1.0, node="open", attempt=1, value=1, settled=True, outbox=True),
-        RunFinished(seq=4, at=1.0, status="done", outcome=Value(1)),
+        AttemptFinished(seq=2, at=1.0, node="sent", attempt=1, value=1, final=True, outbox=True),
+        AttemptFinished(seq=3, at=1.0, node="open", attempt=1, value=1, final=True, outbox=True),
+        RunFinished(seq=4, at=1.0, status="done", outcome=ValueOutcome(1)),
     ]
-    asyncio.run(put(Watched(), Exported(Place("run.jsonl", 1), {"run": "r1", "undelivered": ["open"]}, events)))
+    asyncio.run(put_run(Watched(), ExportedRun(SourceLocation("run.jsonl", 1), {"run": "r1", "undelivered": ["open"]}, events)))
     assert seen == [["open"]]
 
 
@@ -140,7 +140,7 @@ def test_a_run_that_was_under_way_is_not_imported(shell: Shell, other: Callable[
     async def write() -> None:
         async with SqliteJournal.open(".orchestra/journal.db") as journal:
             journal.append("r1", [RunStarted(seq=1, at=1.0, run="r1", workflow="w", graph="", inputs={})])
-            await journal.durable("r1", 1)
+            await journal.wait_durable("r1", 1)
             await asyncio.to_thread(shell, "runs", "export", "r1", "-o", "going.jsonl")
         shell_out = await asyncio.to_thread(shell, "runs", "export", "r1", "-o", "cut.jsonl")
         assert shell_out.code == 0

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from orchestra.app.orchestra import Orchestra
-from orchestra.app.whatif import Rehearsal
+from orchestra.app.whatif import WhatifResult
 from orchestra.core.events import Usage
-from orchestra.core.protocols import Call, Done, Refused
+from orchestra.core.protocols import CallError, CallRequest, CallResult
 from orchestra.core.settings import Settings
-from orchestra.testing import SimulatedWorkers, in_turn
+from orchestra.testing import SimulatedWorkers, answer_sequence
 from tests.cli.shell import Said, Shell
 from tests.cli.stage import ASK, BAD, GOOD, TEXT, Simulated, calls, furnish
 
@@ -84,12 +84,12 @@ nodes:
 OTHER = {"answer": "of 1889", "quote": "in 1889"}
 
 
-def cost(value: Any, tokens: int = 10) -> Callable[[Call], Done]:
-    return lambda call: Done(value=value, usage=Usage(tokens, 0, tokens // 2, 1, 0.5, money=tokens / 100), confidence=0.9)
+def cost(value: Any, tokens: int = 10) -> Callable[[CallRequest], CallResult]:
+    return lambda call: CallResult(value=value, usage=Usage(tokens, 0, tokens // 2, 1, 0.5, money=tokens / 100), confidence=0.9)
 
 
-def acting(call: Call) -> Done:
-    return Done(value=f"sent {call.inputs['text']}" if call.name == "mail" else call.inputs["text"])
+def acting(call: CallRequest) -> CallResult:
+    return CallResult(value=f"sent {call.inputs['text']}" if call.name == "mail" else call.inputs["text"])
 
 
 @pytest.fixture
@@ -376,7 +376,7 @@ def test_the_same_question_asked_twice_keeps_both_of_its_answers_and_what_each_c
 
 
 def test_that_time_decided_something_is_told(shell: Shell) -> None:
-    answering(shell, critic=Refused(code="E006", reason="no answer within 1 s", retryable=False))
+    answering(shell, critic=CallError(code="E006", reason="no answer within 1 s", retryable=False))
     Path("workflows/frugal.yaml").write_text(FRUGAL.replace("tokens: 15", "tokens: 4000"))
     run = ran(shell, "frugal")
     assert whatif(shell, run).json["runs"][0]["late"] == ["more"]
@@ -414,8 +414,8 @@ def test_a_run_that_cannot_be_gone_through_does_not_hide_the_others(shell: Shell
 
 
 def test_an_error_on_record_is_an_error_again_without_waiting(shell: Shell) -> None:
-    down = Refused(code="F204", reason="down", retryable=True)
-    answering(shell, critic=in_turn(down, cost(GOOD)), answerer=down)
+    down = CallError(code="F204", reason="down", retryable=True)
+    answering(shell, critic=answer_sequence(down, cost(GOOD)), answerer=down)
     Path("workflows/send.yaml").write_text(
         SEND.replace('context: "${input.text}"}}\n  reading', 'context: "${input.text}"}, retry: {attempts: 2, wait: [0, 0]}}\n  reading')
     )
@@ -466,13 +466,13 @@ def test_it_is_told_as_markdown_in_which_nothing_a_model_wrote_is_obeyed(shell: 
 
 
 def test_in_python(shell: Shell) -> None:
-    async def rehearsed() -> Rehearsal:
+    async def rehearsed() -> WhatifResult:
         async with Orchestra.open(Settings.load({}), workers=SimulatedWorkers({"answerer_v2": cost(OTHER)})) as orchestra:
             return await orchestra.whatif(run, {"answerer": orchestra.registry.card("answerer_v2")})
 
     run = ran(shell)
     found = asyncio.run(rehearsed())
-    assert (found.verdict, found.anew, [change.node for change in found.changed]) == ("changed", 1, ["reading"])
+    assert (found.verdict, found.new_calls, [change.node for change in found.differences]) == ("changed", 1, ["reading"])
 
 
 def test_the_json_is_one_line(shell: Shell) -> None:
