@@ -30,7 +30,7 @@ class ProcessSpec:
     command: Sequence[str]
     environment: Mapping[str, str]
     weights_fingerprint: str = ""
-    """What the weights looked like when it was started (`orchestra.fleet.weights.weights.look`); empty where nobody looked."""
+    """What the weights looked like when it was started (`orchestra.fleet.weights.weights.quick_digest`); empty where nobody looked."""
     free_adapter_slots: int = 0
     """Slots for adapters that must stay free (`orchestra.fleet.vllm_cpu.plugin`)."""
     precision: str = ""

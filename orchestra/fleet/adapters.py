@@ -189,7 +189,7 @@ class AdapterManager:
     async def ensure(self, server: str, card: Card, servers: Mapping[str, object], *, once: bool = False) -> str | RequestError:
         """The model's name for a card's requests to a server, its adapter loaded; empty for the server's own model.
 
-        `once` is for a caller that has another server to ask.
+        `once` is set by a caller that has another server to ask.
         """
         if card.adapter is None:
             return ""

@@ -39,7 +39,7 @@ class CallEstimator:
     card_cache: CardCache = field(init=False, default_factory=CardCache)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "marks", ModelDigests(self.model_store))
+        object.__setattr__(self, "model_digests", ModelDigests(self.model_store))
 
     def estimate(self, call: CallRequest) -> CallEstimate:
         """The bounds of a call, and its memo key; nothing for one that no model of the fleet will be asked for."""
@@ -67,8 +67,8 @@ class CallEstimator:
         if card.sampling.temperature > 0 and card.sampling.seed is None and not call.sample:
             return ""
         targets = {name: self.config.servers[name] for name in choice.servers}
-        marks = {self.model_digests.server_digest(name, target, choice.card) for name, target in targets.items()}
-        if "" in marks:
+        digests = {self.model_digests.server_digest(name, target, choice.card) for name, target in targets.items()}
+        if "" in digests:
             return ""
         constraints = sorted({supported_constraint(target, self.constraint) for target in targets.values()})
         said = [
@@ -77,7 +77,7 @@ class CallEstimator:
             call.inputs,
             [(message.role, message.content) for message in prompt.messages],
             [constraints, prompt.max_output, prompt.stop, prompt.sampling.model_dump()],
-            sorted(marks),
+            sorted(digests),
             [(source.text, source.name) for source in call.evidence],
             call.feedback,
             [

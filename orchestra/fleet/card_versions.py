@@ -16,7 +16,7 @@ again. 2: how sure the agent is, too."""
 def resolve_card(call: CallRequest, cards: Mapping[str, Card], cards_by_digest: Mapping[str, Card]) -> Card | None:
     """The card of a call's name, of the call's version where it states one; None where no card has the name.
 
-    `cards` are the current ones by name, `kept` older ones by digest. Raises `InputError` F221 for a version that nobody has.
+    `cards` are the current ones by name, `cards_by_digest` older ones. Raises `InputError` F221 for a version that nobody has.
     """
     card = cards.get(call.name)
     if not call.version or (card is not None and card.digest == call.version):

@@ -19,7 +19,7 @@ class Permit:
 
 
 class ConcurrencyGate:
-    """At most `limit` requests at once; an `Scheduler` says which of those that wait goes in next. While it is held, nobody goes in."""
+    """At most `limit` requests at once; a `Scheduler` chooses the next one that goes in. While it is held, nobody goes in."""
 
     def __init__(self, concurrency: ConcurrencyLimit, scheduler: Scheduler | None = None) -> None:
         self.concurrency = concurrency
@@ -100,7 +100,7 @@ BreakerState: TypeAlias = Literal["closed", "open", "half-open"]
 
 
 class CircuitBreaker:
-    """Stops asking a server that failed `threshold` times in a row, for a pause that doubles from `first` to `longest` seconds.
+    """Stops asking a server that failed `threshold` times in a row, for a pause that doubles from `initial_pause` to `max_pause` seconds.
 
     After the pause one request goes through; its result closes the breaker or opens it again (Nygard, Release It!, 2nd ed.,
     chapter 5). Time is given from outside.
@@ -127,7 +127,10 @@ class CircuitBreaker:
         return min(self._pause, 1.0) if self._probing else 0.0
 
     def acquire(self, now: float) -> float:
-        """Seconds until a request may go; 0 takes the permission, which must be answered by `good`, `bad` or `nothing`."""
+        """Seconds until a request may go; 0 takes the permission.
+
+        After 0, call `record_success`, `record_failure` or `record_ignored` once.
+        """
         if (pause := self.remaining_pause(now)) == 0 and self.state != "closed":
             self.state, self._probing = "half-open", True
         return pause

@@ -34,7 +34,7 @@ class InFlightRequest:
 
 
 class ConcurrencyLimit(Protocol):
-    """Decides how many requests a server gets at once. Each `sent` needs one `finished`."""
+    """Decides how many requests a server gets at once. Each `record_sent` needs one `record_finished`."""
 
     @property
     def limit(self) -> int:
@@ -64,7 +64,7 @@ class AdaptiveLimit:
     """
 
     def __init__(self, max_limit: int) -> None:
-        """`most` is where it starts, and never exceeded."""
+        """The limit starts at `max_limit` and never exceeds it."""
         self._max_limit = self._limit = max_limit
         self._decreases = self._round = self._successes = 0
         self._sent = self._rejected = 0

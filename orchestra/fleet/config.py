@@ -23,7 +23,7 @@ from orchestra.fleet.scheduling import Ordering
 from orchestra.schema import strict_yaml
 from orchestra.schema.strict_json import canonical, digest
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Version of what supervisor and clients say to each other; part of the fleet's digest, so that unlike ones never meet."""
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]

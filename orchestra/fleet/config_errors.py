@@ -18,7 +18,7 @@ _UNKNOWN_NAME = "misnamed"
 
 def unknown_name_error(message: str, *path: str | int) -> PydanticCustomError:
     """A name that means nothing, with where it stands; a number behind a single name that is no list is passed over."""
-    return PydanticCustomError(_UNKNOWN_NAME, "{said}", {"said": message, "at": path})
+    return PydanticCustomError(_UNKNOWN_NAME, "{message}", {"message": message, "at": path})
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -29,7 +29,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def validation_errors(
     error: ValidationError, marked: YamlDocument, root: ModelType, key_locations: Mapping[ModelType, str]
 ) -> list[InputError]:
-    """What pydantic found in a file of the type `root`, each fault at its place. Keys stand at the top level, or at one of `holders`."""
+    """What pydantic found in a file of the type `root`, each error with its location.
+
+    Keys stand at the top level, or at one of `key_locations`.
+    """
     homes = _key_locations(root, key_locations)
     return [_to_input_error(fault, marked, homes) for fault in error.errors(include_url=False)]
 

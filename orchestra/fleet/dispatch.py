@@ -98,7 +98,7 @@ class Fleet:
         model_store: ModelStore | None = None,
         options: FleetOptions = FleetOptions(),
     ) -> AsyncIterator[Fleet]:
-        """A fleet for these cards by name, and for those kept by digest. Nothing is started before the first call, or `ready()`.
+        """A fleet for these cards by name, and for those kept by digest. Nothing is started before the first call, or `wait_until_ready()`.
 
         Leaving it closes its connections; the supervisor stays, and ends by itself when nobody wants it. Raises `InputError`
         F102 where a server has too few slots for the cards' adapters.
@@ -107,12 +107,12 @@ class Fleet:
         clock, model_store = clock or SystemClock(), model_store or ModelStore.from_environment()
         addresses = LocalAddresses(config, SupervisorClient(config, model_store.folders), model_store, mode, clock)
         known = {} if cards_by_digest is None else cards_by_digest  # an empty one too is the caller's, and is filled later
-        gauge = CallEstimator(
+        estimator = CallEstimator(
             config=config, cards=cards, cards_by_digest=known, model_store=model_store, constraint=options.constraint, tenant=options.tenant
         )
-        async with HttpClient(config.limits) as wire:
+        async with HttpClient(config.limits) as client:
             report = progress or ignore_progress
-            fleet = cls(Sender(config, wire, addresses, clock, report), addresses, gauge, clock, report, options)
+            fleet = cls(Sender(config, client, addresses, clock, report), addresses, estimator, clock, report, options)
             beat = asyncio.create_task(addresses.send_heartbeats(min(HEARTBEAT_INTERVAL, config.idle_stop / 3)))
             try:
                 yield fleet
@@ -165,7 +165,7 @@ class Fleet:
         """What `orchestra fleet status --json` prints: the supervisor's word on local servers, our own on endpoints."""
         local = await self._addresses.supervisor.status() if self.config.local_servers and self._addresses.mode != "none" else None
         told = msgspec.to_builtins(local) if local else {"fleet": self.config.name, "servers": []}
-        return {"running": local is not None, **told, "lines": self._server_states()}
+        return {"running": local is not None, **told, "requests": self._server_states()}
 
     async def health(self, *, probe: bool = False) -> FleetStatus:
         """What is known of all servers; with `probe` each endpoint is asked for its models, for at most five seconds."""
@@ -184,12 +184,12 @@ class Fleet:
         return [
             {
                 "name": name,
-                "in_flight": line.gate.in_flight,
-                "waiting": line.gate.waiting,
-                "limit": int(line.gate.limit),
-                "breaker": line.breaker.state,
+                "in_flight": server_state.gate.in_flight,
+                "waiting": server_state.gate.waiting,
+                "limit": int(server_state.gate.limit),
+                "breaker": server_state.breaker.state,
             }
-            for name, line in self._sender.states.items()
+            for name, server_state in self._sender.states.items()
         ]
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
@@ -356,10 +356,10 @@ class Fleet:
 
     def _rank_key(self, name: str, card: Card, prompt_prefix: Prefix) -> tuple[bool, float, bool, int]:
         """Least first: a server that answers, is not busy, has the adapter, has least to do, a block of a prompt counted as a request."""
-        line = self._sender.states[name]
-        fresh = len(prompt_prefix) - line.gate.scheduler.cached_blocks(prompt_prefix)
-        busy = max(0.0, line.busy_until - self._clock.monotonic())
-        return line.breaker.state == "open", busy, not self._adapters.is_loaded(name, card), line.load + fresh
+        server_state = self._sender.states[name]
+        fresh = len(prompt_prefix) - server_state.gate.scheduler.cached_blocks(prompt_prefix)
+        busy = max(0.0, server_state.busy_until - self._clock.monotonic())
+        return server_state.breaker.state == "open", busy, not self._adapters.is_loaded(name, card), server_state.load + fresh
 
     async def _send_request(
         self, name: str, call: CallRequest, card: Card, deadline: Deadline, on_text: TextCallback | None, once: bool
@@ -372,9 +372,9 @@ class Fleet:
             model = await self._resolve_model(name, card, once=once)
             if isinstance(model, RequestError):
                 return model
-            turn = QueueRequest(call.run, call.priority, self._prompt_prefix(chat.messages, card.adapter or ""))
+            queue_request = QueueRequest(call.run, call.priority, self._prompt_prefix(chat.messages, card.adapter or ""))
             result = await self.client.chat(
-                name, chat, model=model, label=call.label, seconds=deadline, on_text=on_text, queue_request=turn, once=once
+                name, chat, model=model, label=call.label, seconds=deadline, on_text=on_text, queue_request=queue_request, once=once
             )
             if again or not (isinstance(result, RequestError) and result.code == "F212" and model):
                 break

@@ -90,9 +90,9 @@ def _output_limits(writing: Sequence[Card], most: int | None) -> dict[str, int]:
     if most is None:
         return {}
     least = {part.name: min(part.min_output, part.max_output) for part in writing}
-    wished = {part.name: part.max_output - least[part.name] for part in writing}
+    requests = {part.name: part.max_output - least[part.name] for part in writing}
     spare = max(0, most - sum(least.values()))
-    return {name: least[name] + min(wish, spare * wish // max(1, sum(wished.values()))) for name, wish in wished.items()}
+    return {name: least[name] + min(requested, spare * requested // max(1, sum(requests.values()))) for name, requested in requests.items()}
 
 
 async def _call_in_parallel(asked: Sequence[CallRequest], call_member: CallMember) -> list[CallResult | CallError]:

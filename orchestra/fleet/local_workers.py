@@ -64,7 +64,7 @@ class LocalWorkers:
         encoders: Callable[[], EncoderStore] | None = None,
         pool: Executor | None = None,
     ) -> None:
-        """`kept` has the cards, by digest, that runs began with and that are no longer the current ones of their names.
+        """`cards_by_digest` has the cards, by digest, that runs began with and that are no longer the current ones of their names.
 
         `encoders` is asked once, when an agent first needs one; without it the packaged ones are fetched. `pool` has the threads of plain
         functions; without it they share the loop's few.

@@ -21,16 +21,16 @@ Prefix: TypeAlias = tuple[int, ...]
 def prefix_hashes(messages: Iterable[Mapping[str, str]], salt: str) -> Prefix:
     """How a chat begins. `salt` is what keeps caches apart: the model, or the adapter, and the tenant."""
     found: list[int] = []
-    mark = hash(salt)
+    block = hash(salt)
     for message in messages:
         text = message["content"]
-        mark = hash((mark, message["role"]))
+        block = hash((block, message["role"]))
         whole = len(text) - len(text) % BLOCK_CHARACTERS
         for start in range(0, whole, BLOCK_CHARACTERS):
-            mark = hash((mark, text[start : start + BLOCK_CHARACTERS]))
-            found.append(mark)
+            block = hash((block, text[start : start + BLOCK_CHARACTERS]))
+            found.append(block)
         if whole < len(text):
-            mark = hash((mark, text[whole:]))
+            block = hash((block, text[whole:]))
     return tuple(found)
 
 
@@ -54,29 +54,29 @@ class PrefixCache:
     def cached_blocks(self, prefix: Prefix) -> int:
         """How many of its leading blocks are there."""
         used, idle = self._used, self._idle
-        return bisect_left(prefix, True, key=lambda mark: mark not in used and mark not in idle)
+        return bisect_left(prefix, True, key=lambda block: block not in used and block not in idle)
 
     def missing_blocks(self, prefix: Prefix) -> int:
         """How many more blocks would be in use."""
         used = self._used
-        return len(prefix) - bisect_left(prefix, True, key=lambda mark: mark not in used)
+        return len(prefix) - bisect_left(prefix, True, key=lambda block: block not in used)
 
     def acquire(self, prefix: Prefix) -> None:
         """A request goes to the server."""
-        for mark in prefix:
-            self._used[mark] = self._used.get(mark, 0) + 1
-            self._idle.pop(mark, None)
+        for block in prefix:
+            self._used[block] = self._used.get(block, 0) + 1
+            self._idle.pop(block, None)
         self._evict()
 
     def release(self, prefix: Prefix) -> None:
         """A request is over. Its blocks stay while there is room."""
-        for mark in reversed(prefix):
-            left = self._used[mark] - 1
+        for block in reversed(prefix):
+            left = self._used[block] - 1
             if left:
-                self._used[mark] = left
+                self._used[block] = left
             else:
-                del self._used[mark]
-                self._idle[mark] = None
+                del self._used[block]
+                self._idle[block] = None
         self._evict()
 
     def _evict(self) -> None:

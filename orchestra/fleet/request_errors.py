@@ -94,7 +94,7 @@ class RequestError:
     @classmethod
     def not_reached(cls, code: str, reason: str, hint: str = "", *, retryable: bool = False, sent: bytes = b"") -> RequestError:
         """A fault that no model saw, and that sending the same again cannot mend unless it is `retryable`."""
-        return cls(code, reason, hint, seen=False, retryable=retryable, sent=sent)
+        return cls(code, reason, hint, reached_model=False, retryable=retryable, sent=sent)
 
     @classmethod
     def from_error(cls, error: OrchestraError, *, retryable: bool = False) -> RequestError:

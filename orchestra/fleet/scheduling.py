@@ -55,7 +55,7 @@ class Ticket:
 
 
 class Scheduler(Protocol):
-    """A line in front of one server. Whatever went in by `enter` or `dequeue` must be told `over` once."""
+    """A line in front of one server. Whatever went in by `enter` or `dequeue` needs one `finish`."""
 
     waiting: int
     """Tickets in line."""
@@ -298,9 +298,9 @@ class ProgramScheduler:
         """The run to begin: one whose prompt the server remembers by half or more; else the oldest. Among those that fit."""
         first: _RunQueue | None = None
         for run in islice(self._new.values(), NEW_RUN_WINDOW):
-            turn = _next_request(run)
-            if self._fits(turn):
-                if turn.prefix and 2 * self.prefix_cache.cached_blocks(turn.prefix) >= len(turn.prefix):
+            request = _next_request(run)
+            if self._fits(request):
+                if request.prefix and 2 * self.prefix_cache.cached_blocks(request.prefix) >= len(request.prefix):
                     return run
                 first = first or run
         return first

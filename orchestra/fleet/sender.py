@@ -60,7 +60,7 @@ class Addresses(Protocol):
         """The key that it wants there; empty where it wants none."""
 
     def forget(self, server: str, url: str) -> None:
-        """Nobody listens at `root` any longer, or one with another key."""
+        """Nobody listens at `url` any longer, or one with another key."""
 
 
 class Deadline:
@@ -190,7 +190,7 @@ class Sender:
         """Sends a request to a server of the fleet, within `seconds` in all, or by a deadline; without either within
         `limits.request_seconds`, without its wait for a place. A fault is a value, and nothing is raised.
 
-        `fresh` gives a new reader of the stream for every try; `once` is for a caller that has another server to ask: a server of ours
+        `new_reader` gives a new reader of the stream for every try; `once` is for a caller that has another server to ask: a server of ours
         that restarts is not waited for then. Data goes nowhere beyond the label that its server is cleared for.
         """
         began = self._clock.monotonic()
@@ -264,26 +264,27 @@ class Sender:
         pause = max(fault.retry_after or 0.0, longest * (0.5 + self._clock.random() / 2))
         if pause > self.config.limits.retry_after_seconds:
             return None
-        line = self.states[server]
+        server_state = self.states[server]
         if (
-            line.unavailable_since is not None
-            and not line.notified
-            and self._clock.monotonic() + pause - line.unavailable_since >= NOTIFY_AFTER
+            server_state.unavailable_since is not None
+            and not server_state.notified
+            and self._clock.monotonic() + pause - server_state.unavailable_since >= NOTIFY_AFTER
         ):
-            line.notified = True
+            server_state.notified = True
             self._progress(Progress("wait", f"{fault.reason if fault.code == 'F203' else f'{server}: {fault.reason}'}; trying again"))
-        return max(pause, line.busy_until - self._clock.monotonic()) if line.gate.paused else pause
+        return max(pause, server_state.busy_until - self._clock.monotonic()) if server_state.gate.paused else pause
 
     def _should_give_up(self, server: str, fault: RequestError, resends: int) -> bool:
         """Whether a stranger's server has failed for so long that this request gives it up."""
-        line = self.states[server]
+        server_state = self.states[server]
         if fault.busy:  # who answers others has more patience
             return (
-                line.unavailable_since is not None and self._clock.monotonic() - line.unavailable_since >= self.config.limits.busy_seconds
+                server_state.unavailable_since is not None
+                and self._clock.monotonic() - server_state.unavailable_since >= self.config.limits.busy_seconds
             )
-        if line.has_answered:
+        if server_state.has_answered:
             return resends >= MAX_RESENDS
-        return resends >= MAX_FIRST_RESENDS or line.breaker.state == "open"
+        return resends >= MAX_FIRST_RESENDS or server_state.breaker.state == "open"
 
     async def _try_send(
         self,
@@ -294,9 +295,9 @@ class Sender:
         new_reader: Callable[[], BodyCallback] | None,
         patience: float,
     ) -> HttpResponse | RequestError:
-        line = self.states[server]
-        if (pause := line.breaker.remaining_pause(self._clock.monotonic())) > 0:
-            return _breaker_open_error(server, line, pause, request.body or b"")
+        server_state = self.states[server]
+        if (pause := server_state.breaker.remaining_pause(self._clock.monotonic())) > 0:
+            return _breaker_open_error(server, server_state, pause, request.body or b"")
         result = await self._exchange(server, target, request, deadline, new_reader, patience)
         if isinstance(target, LocalServer) and isinstance(result, RequestError) and result.status == 401:
             # Another supervisor has come, with a server on the same port: its address is asked for again, and its key.
@@ -313,43 +314,43 @@ class Sender:
         patience: float,
     ) -> HttpResponse | RequestError:
         """One try: an address, a place in line, an exchange."""
-        line, headers = self.states[server], NO_HEADERS
+        server_state, headers = self.states[server], NO_HEADERS
         asked = request
         if isinstance(target, LocalServer):
             root = await self._addresses.url(server, min(deadline.remaining, patience))
             if isinstance(root, RequestError):
-                return self._record_result(line, root)
+                return self._record_result(server_state, root)
             headers = auth_headers(self._addresses.key(server))
         else:
             root, request = target.endpoint.removesuffix("/v1"), _endpoint_request(target, asked)
             try:
                 headers = _endpoint_headers(target)
             except FleetError as error:
-                return self._record_result(line, RequestError.from_error(error))
-        permit = await self._acquire_permit(line, request.queue_request, deadline)
+                return self._record_result(server_state, RequestError.from_error(error))
+        permit = await self._acquire_permit(server_state, request.queue_request, deadline)
         if permit is None:
             hint = "raise the node's `timeout`, or `limits: {in_flight: N}` of the fleet file"
             fault = RequestError.not_reached("F204", f"{server} had no room in time", hint, retryable=True, sent=request.body or b"")
-            return self._record_result(line, fault)
+            return self._record_result(server_state, fault)
         result: HttpResponse | RequestError | None = None
         trial = False
         try:
-            if (pause := line.breaker.acquire(self._clock.monotonic())) > 0:  # it has failed while this one waited
-                return _breaker_open_error(server, line, pause, request.body or b"")
-            trial = line.breaker.state == "half-open"
+            if (pause := server_state.breaker.acquire(self._clock.monotonic())) > 0:  # it has failed while this one waited
+                return _breaker_open_error(server, server_state, pause, request.body or b"")
+            trial = server_state.breaker.state == "half-open"
             read = new_reader() if new_reader else None
             result = await self._client.exchange(
                 root, request, headers, deadline.remaining, read, own_server=isinstance(target, LocalServer)
             )
         finally:
             if trial and result is None:  # cancelled, mostly; whatever it is, a probe is over
-                line.breaker.record_ignored()
-            line.gate.leave(permit, _request_outcome(result))
+                server_state.breaker.record_ignored()
+            server_state.gate.leave(permit, _request_outcome(result))
         if isinstance(result, RequestError):
-            result = self._explain(server, line, target, result, placed=request is not asked)
+            result = self._explain(server, server_state, target, result, placed=request is not asked)
             if isinstance(target, LocalServer) and (result.unreachable or result.status == 401):
                 self._addresses.forget(server, root)
-        return self._record_result(line, result, trial)
+        return self._record_result(server_state, result, trial)
 
     def _explain(
         self, server: str, server_state: ServerState, target: LocalServer | Endpoint, fault: RequestError, *, placed: bool

@@ -22,7 +22,10 @@ class ServerChoice:
 
 
 def choose_servers(config: FleetConfig, call: CallRequest, card: Card) -> ServerChoice | RequestError:
-    """The servers for a call. A `Fault` F201 where the fleet has no such model, F202 for labels, F220 without such a larger model."""
+    """The servers for a call.
+
+    A `RequestError` F201 where the fleet has no such model, F202 for labels, F220 without such a larger model.
+    """
     if not is_allowed(call.label, card.label):
         reason = f"data labelled {call.label!r} must not be seen by {card.name!r}, which is cleared for {card.label!r}"
         return RequestError.not_reached("F202", reason, f"use another agent, or change the `label:` of {card.name}")

@@ -96,22 +96,22 @@ def fleet_status(config: FleetConfig, observations: FleetObservations, mode: Sup
     """What all that comes to, at this moment of both clocks."""
     told = {server.name: server for server in observations.supervisor.servers} if observations.supervisor else {}
     servers = []
-    for name, line in observations.states.items():
+    for name, server_state in observations.states.items():
         target = config.servers[name]
         common: dict[str, Any] = {
             "name": name,
             "model": target.model,
-            "breaker": line.breaker.state_at(monotonic),
-            "in_flight": line.gate.in_flight,
-            "waiting": line.gate.waiting,
-            "limit": int(line.gate.limit),
-            "answered": line.answered_at,
-            "failed": line.failed_at,
+            "breaker": server_state.breaker.state_at(monotonic),
+            "in_flight": server_state.gate.in_flight,
+            "waiting": server_state.gate.waiting,
+            "limit": int(server_state.gate.limit),
+            "last_answered": server_state.answered_at,
+            "last_failed": server_state.failed_at,
         }
         found = (
             _local_status(told.get(name), observations.supervisor_error, mode)
             if name in config.local_servers
-            else _endpoint_status(name, target, line, observations, now)
+            else _endpoint_status(name, target, server_state, observations, now)
         )
         servers.append(ServerStatus(**common, **found))
     models = {model: config.servers_for(model) for model in config.models}
@@ -123,7 +123,7 @@ def _local_status(report: ServerReport | None, supervisor_error: RequestError | 
         state: HealthState = "failed" if supervisor_error else "idle" if mode == "start" else "stopped"
         return {"kind": "local", "address": "", "state": state, **_error_fields(supervisor_error)}
     said = {} if report.error is None else {"error": report.error.code, "reason": report.error.message, "hint": report.error.hint}
-    return {"kind": "local", "address": report.url or "", "state": report.phase, "supervised": msgspec.to_builtins(report), **said}
+    return {"kind": "local", "address": report.url or "", "state": report.phase, "supervisor_report": msgspec.to_builtins(report), **said}
 
 
 def _endpoint_status(

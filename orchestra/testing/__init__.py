@@ -60,18 +60,18 @@ __all__ = [
 
 _EXPORTS = {
     "cassette": "CassetteError Player Recorder",
-    "virtual_clock": "Deadlock Leak VirtualClock VirtualLoop run_simulated",
-    "fake_vllm.faults": "EndpointFaults Request first",
-    "schema_samples": "NoInstance instance",
+    "virtual_clock": "Deadlock TaskLeak VirtualClock VirtualLoop run_simulated",
+    "fake_vllm.faults": "EndpointFaults SimulatedRequest first_faults",
+    "schema_samples": "InstanceError make_instance",
     "fake_vllm.server": "Behaviour SimulatedServer SimulatedVLLM",
-    "simulation": "Simulated Taped",
-    "fake_workers": "Done Faults Refused SimulatedWorkers from_schemas in_turn",
+    "simulation": "CassetteOrchestra SimulatedOrchestra",
+    "fake_workers": "CallError CallResult Faults SimulatedWorkers answer_sequence from_schemas",
 }
 """The modules that the names come from."""
 
 
 def __getattr__(name: str) -> Any:
-    home = next((module for module, names in _EXPORTS.items() if name in names.split()), None)
-    if home is None:
+    module = next((module_name for module_name, names in _EXPORTS.items() if name in names.split()), None)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -19,7 +19,7 @@ from orchestra.core.labels import Label
 from orchestra.core.protocols import CallError, CallEstimate, CallRequest, CallResult, EvidenceSource
 from orchestra.schema.strict_json import MAX_BYTES, StrictJsonError, canonical, parse_untrusted
 
-FORMAT = "orchestra/cassette/v1"
+FORMAT = "orchestra/cassette/v2"
 MAX_FILE_BYTES = 64 << 20
 """Bytes of a cassette at most. A line has at most 1 MiB (`parse_untrusted`)."""
 MAX_CALLS = 10_000
@@ -86,9 +86,9 @@ class CassetteEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The bytes, where they are no UTF-8 text."""
     received_base64: str = ""
     cost: CassetteEstimate | None = None
-    """What `measure` gave."""
+    """What `estimate` gave."""
     tokens: _Count | None = None
-    """What `count` gave."""
+    """What `count_tokens` gave."""
 
     def __post_init__(self) -> None:
         if bool(self.agent) == bool(self.tool):
@@ -171,7 +171,10 @@ def missing_cassette_error(path: Path, hint: str = "", former_path: Path | None 
     hint = hint or f"record it: {RECORD_COMMAND}"
     if former_path is None or former_path == path or not former_path.exists():
         return CassetteError("C030", f"there is no cassette {_relative_path(path)}", hint=hint)
-    why = f"{_relative_path(former_path)} may be this test's, or another's whose name differs in a few signs: earlier versions gave them one file"
+    why = (
+        f"{_relative_path(former_path)} may be this test's, or another's whose name differs in a few signs: "
+        "earlier versions gave them one file"
+    )
     move = f"mv {shlex.quote(str(_relative_path(former_path)))} {shlex.quote(str(_relative_path(path)))}"
     return CassetteError(
         "C030", f"there is no cassette {_relative_path(path)}", why=why, hint=f"{hint}; or, if it is this test's alone: {move}"

@@ -33,7 +33,7 @@ from orchestra.testing.schema_samples import make_instance
 from orchestra.workflows.python.steps import Tool
 
 AnswerFunction: TypeAlias = Callable[[CallRequest], Any]
-"""Gives a call's value, or a `Done` or `CallError` to be passed on as it is; or an awaitable of one of these."""
+"""Gives a call's value, or a `CallResult` or `CallError` to be passed on as it is; or an awaitable of one of these."""
 AnswerSource: TypeAlias = AnswerFunction | Mapping[str, Any] | Catalog
 """Who answers: one function for all; a table from agent and tool names to functions or plain values; or a catalog, whose
 contracts' output schemas are filled at random."""
@@ -56,7 +56,7 @@ class Faults:
     invalid: float = 0.0
     """The model wrote no value of the type: an M-code refusal with the raw text, retryable."""
     wrong_type: float = 0.0
-    """A worker that breaks its promise: `Done` with a value of another type."""
+    """A worker that breaks its promise: `CallResult` with a value of another type."""
     slow: float = 0.0
     """Chunks trickle in over ten times the latency, then the value."""
     attempts: int | None = None
@@ -97,8 +97,9 @@ def from_schemas(catalog: Catalog, seed: int = 0) -> AnswerFunction:
 def answer_sequence(*answers: Any) -> AnswerFunction:
     """Answers a node's first attempt with the first value or reply, the second with the second, and so on; the last one stays.
 
-    A reply is a `Done`, or a `CallError` for a call that fails. Each turn of a loop, and each element of a list, is a node of its own, and
-    begins with the first value: for one after the other, whatever node asks, give `lambda call: next(values)` of an iterator.
+    A reply is a `CallResult`, or a `CallError` for a call that fails.
+    Each turn of a loop, and each element of a list, is a node of its own, and begins with the first
+    value. To give the values one after the other to all nodes, pass `lambda call: next(values)` of an iterator.
     """
 
     def answer(call: CallRequest) -> Any:
@@ -117,7 +118,7 @@ class SimulatedWorkers:
     """Stands behind the `Workers` door and does what a script says.
 
     `calls` are all calls in order of arrival, `counts` their number by agent or tool, `in_flight` those that run now,
-    `most` how many ran at once at most, `cancelled` those whose caller went away, `fault_counts` how often each fault hit.
+    `max_in_flight` how many ran at once at most, `cancelled` those whose caller went away, `fault_counts` how often each fault hit.
     """
 
     def __init__(

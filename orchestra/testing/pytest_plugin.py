@@ -2,7 +2,7 @@
 
     @pytest.mark.seeds(100)
     async def test_answers(simulated: Simulated) -> None:
-        simulated.answers({"reader": {"answer": "1889"}})
+        simulated.set_answers({"reader": {"answer": "1889"}})
         result = await simulated.run(my_workflow, question="…")
         assert result.output.text == "1889"
 
@@ -75,10 +75,10 @@ def cassette(request: pytest.FixtureRequest) -> CassetteOrchestra:
     settings = Settings.load(start=item.path.parent) if mode == "record" else _isolated_settings(item)
     real = request.getfixturevalue("real_workers") if mode == "record" else None
     mark = item.get_closest_marker("cassette")
-    taped = CassetteOrchestra(settings, cassette_path(item), mode, real_workers=real, **(mark.kwargs if mark else {}))
-    taped.record_command = f"{_pytest_command(item)} --record"
-    taped.former_path = former_path(item)
-    return taped
+    cassette_orchestra = CassetteOrchestra(settings, cassette_path(item), mode, real_workers=real, **(mark.kwargs if mark else {}))
+    cassette_orchestra.record_command = f"{_pytest_command(item)} --record"
+    cassette_orchestra.former_path = former_path(item)
+    return cassette_orchestra
 
 
 def cassette_path(item: pytest.Item) -> Path:
@@ -245,9 +245,9 @@ class SimulatedTest(pytest.Function):
         from orchestra.core.errors import OrchestraError
 
         error = excinfo.value
-        faults = [fault for name in FIXTURES for fault in getattr(self.funcargs.get(name), "faults", ())]
+        errors = [own for name in FIXTURES for own in getattr(self.funcargs.get(name), "errors", ())]
         notes = "\n".join(getattr(error, "__notes__", ()))
-        if isinstance(error, OrchestraError) and (error.code in ("C030", "C036") or error in faults):
+        if isinstance(error, OrchestraError) and (error.code in ("C030", "C036") or error in errors):
             return f"{error}\n{notes}".rstrip()
         shown = super().repr_failure(excinfo)
         return f"{shown}\n{notes}" if isinstance(shown, str) and notes else shown

@@ -1,12 +1,12 @@
-"""Stages for tests of workflows: an open `Orchestra` with everything behind its doors made for the test.
+"""Stages for tests of workflows: an open `Orchestra` with test implementations of its protocols.
 
-`SimulatedOrchestra` has workers that do what the test says; `CassetteOrchestra` has real ones, recorded or replayed. The pytest plugin makes them;
-without pytest:
+`SimulatedOrchestra` has workers that do what the test says; `CassetteOrchestra` has real ones, recorded or replayed.
+The pytest plugin makes them; without pytest:
 
     async def scenario(clock: VirtualClock) -> None:
-        simulated = Simulated(Settings())
-        simulated.answers({"reader": {"answer": "1889"}})
-        async with simulated.opened(clock, seed=7):
+        simulated = SimulatedOrchestra(Settings())
+        simulated.set_answers({"reader": {"answer": "1889"}})
+        async with simulated.open(clock, seed=7):
             result = await simulated.run(my_workflow, question="…")
 
     run_simulated(scenario, seed=7)
@@ -88,7 +88,7 @@ class SimulatedOrchestra(_OrchestraHarness):
     """A stage whose agents and tools do what the test says. Pure tools that it says nothing of run as they are."""
 
     workers: SimulatedWorkers
-    """What was asked: `workers.calls`, `workers.counts["reader"]`, `workers.most`, `workers.cancelled`."""
+    """What was asked: `workers.calls`, `workers.counts["reader"]`, `workers.max_in_flight`, `workers.cancelled`."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -103,7 +103,7 @@ class SimulatedOrchestra(_OrchestraHarness):
         """Says what agents and tools answer, how long they take, and which faults hit them.
 
         A table is added to what was said before; a function takes the place of everything. Values may be JSON, pydantic models,
-        `Done` or `CallError`. Valid for this seed of the test, or for all of them where a fixture says it.
+        `CallResult` or `CallError`. Valid for this seed of the test, or for all of them where a fixture says it.
         """
         if isinstance(answers, Mapping):
             self._answers = {**self._answers, **answers}
@@ -113,7 +113,7 @@ class SimulatedOrchestra(_OrchestraHarness):
         self._fault_rates = self._fault_rates if faults is None else faults
 
     def set_random_answers(self, *, latency: Latency | None = None, faults: Faults | None = None) -> None:
-        """Seeded random values of each agent's and tool's own output type; what `answers` says of one still holds."""
+        """Seeded random values of each agent's and tool's own output type; what `set_answers` says of one still holds."""
         self._answer_function = lambda call: from_schemas(self.orchestra.registry.catalog(), self.seed)(call)
         self.set_answers({}, latency=latency, faults=faults)
 
@@ -187,8 +187,8 @@ class _CurrentFaults(Faults):
 def _missing_answer_error(call: CallRequest, table: Mapping[str, Any]) -> InputError:
     known = f"it answers for {', '.join(sorted(table))}" if table else "it answers for nobody"
     near = closest_match(call.name, table)
-    hint = f"simulated.answers({{{call.name!r}: …}})"
-    hint = f"did you mean {hint}, where it says {near!r}?" if near else f"{hint}, or simulated.answers_anything()"
+    hint = f"simulated.set_answers({{{call.name!r}: …}})"
+    hint = f"did you mean {hint}, where it says {near!r}?" if near else f"{hint}, or simulated.set_random_answers()"
     return InputError("C035", f"the test has no answer for the {call.kind} {call.name!r}; {known}", hint=hint)
 
 
@@ -198,7 +198,7 @@ class CassetteOrchestra(_OrchestraHarness):
     def __init__(
         self, settings: Settings, path: Path, mode: CassetteMode, *, label: Label = "internal", real_workers: Workers | None = None
     ) -> None:
-        """`real` are the workers that are recorded; the fleet and the tools of the project where it is None."""
+        """`real_workers` are the workers that are recorded; the fleet and the tools of the project where it is None."""
         super().__init__(settings)
         self.path, self.mode = path, mode
         self.record_command = ""
@@ -236,7 +236,7 @@ class CassetteOrchestra(_OrchestraHarness):
         async with AsyncExitStack() as stack:
             orchestra = await stack.enter_async_context(self._open(SystemClock(), seed, self._workers))
             if self._real_workers is None:
-                # The troupe has to know the very project of this Orchestra, which learns of Python steps as they are run.
+                # The workers need the project object of this Orchestra: Python steps are registered there while they run.
                 self._project_workers = await stack.enter_async_context(ProjectWorkers.open(orchestra._project))
             real.workers = self._real_workers or self._project_workers
             yield

@@ -57,7 +57,7 @@ async def test_whom_a_run_may_ask_is_brought_up_before_its_clock_starts_and_may_
         if brought[-1] == ["guarded"]:
             raise FleetError("F005", "it does not start")
 
-    monkeypatch.setattr(Fleet, "ready", ready)
+    monkeypatch.setattr(Fleet, "wait_until_ready", ready)
     text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
     (tmp_path / "fleet.yaml").write_text(MANY)
     made = Project.load(Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={}))
@@ -87,7 +87,7 @@ async def test_of_two_agents_of_one_name_the_one_that_is_asked_is_brought_up(tmp
 
         return agent(prompt="Judge {{ text }}", model=model)(judge)
 
-    monkeypatch.setattr(Fleet, "ready", ready)
+    monkeypatch.setattr(Fleet, "wait_until_ready", ready)
     (tmp_path / "fleet.yaml").write_text(MANY)
     made = Project.load(Settings.load({"journal": "off", "fleet": str(tmp_path / "fleet.yaml")}, start=tmp_path, environ={}))
     first = made.program(judge("judge"))

@@ -29,7 +29,9 @@ def call(name: str = "reader", **more: Any) -> CallRequest:
 def opened(
     config: FleetConfig, cards: Any = CARDS, kept: Any = None, report: ProgressCallback | None = None, **options: Any
 ) -> AbstractAsyncContextManager[Fleet]:
-    return Fleet.open(config, cards=cards, kept=kept, mode="none", progress=report, clock=HurriedClock(), options=FleetOptions(**options))
+    return Fleet.open(
+        config, cards=cards, cards_by_digest=kept, mode="none", progress=report, clock=HurriedClock(), options=FleetOptions(**options)
+    )
 
 
 async def replies(fleet: Fleet, what: CallRequest) -> list[CallReply]:

@@ -128,7 +128,7 @@ class HurriedClock:
         self.slept.append(seconds)
         await asyncio.sleep(0)
 
-    async def work(self, task: Callable[[], T]) -> T:
+    async def run_in_thread(self, task: Callable[[], T]) -> T:
         return task()
 
     def random(self) -> float:
@@ -141,13 +141,13 @@ class HurriedClock:
 class NoAddresses:
     """For fleets of endpoints only."""
 
-    async def root(self, server: str, seconds: float) -> str | RequestError:
+    async def url(self, server: str, seconds: float) -> str | RequestError:
         raise AssertionError("endpoints have their address in the configuration")
 
     def key(self, server: str) -> str:
         raise AssertionError("and their keys, too")
 
-    def lost(self, server: str, root: str) -> None:
+    def forget(self, server: str, url: str) -> None:
         pass
 
 
@@ -163,8 +163,8 @@ def endpoints(*urls: str, limits: FleetLimits | None = None, **settings: Any) ->
 @asynccontextmanager
 async def sending(config: FleetConfig, report: ProgressCallback = ignore_progress) -> AsyncIterator[tuple[Sender, HurriedClock]]:
     clock = HurriedClock()
-    async with HttpClient(config.limits) as wire:
-        yield Sender(config, wire, NoAddresses(), clock, report), clock
+    async with HttpClient(config.limits) as client:
+        yield Sender(config, client, NoAddresses(), clock, report), clock
 
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_supervisor.py")))
@@ -210,17 +210,17 @@ def supervisions(folders: Folders) -> Iterator[list[FakeSupervision]]:
 def faked(folders: Folders, supervisions: list[FakeSupervision], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Opens fleets whose supervisor keeps scripts."""
 
-    def make(config: FleetConfig, pantry_folders: Folders) -> FakeSupervision:
-        supervisions.append(FakeSupervision(config, pantry_folders))
+    def make(config: FleetConfig, model_folders: Folders) -> FakeSupervision:
+        supervisions.append(FakeSupervision(config, model_folders))
         return supervisions[-1]
 
-    monkeypatch.setattr(dispatch, "Supervision", make)
+    monkeypatch.setattr(dispatch, "SupervisorClient", make)
     monkeypatch.setattr("orchestra.fleet.supervisor.vllm_launch.vllm_version", lambda: "0.0-fake")
     (folders.cache / "weights").mkdir(parents=True)
 
     def open_(config: FleetConfig, cards: Any = None, **more: Any) -> AbstractAsyncContextManager[Fleet]:
         from .calling import CARDS
 
-        return Fleet.open(config, cards=CARDS if cards is None else cards, pantry=ModelStore(folders), **more)
+        return Fleet.open(config, cards=CARDS if cards is None else cards, model_store=ModelStore(folders), **more)
 
     return open_

@@ -121,7 +121,7 @@ def test_speeds_are_measured_once_and_a_damaged_file_counts_as_none(tmp_path: Pa
 
 
 def test_what_a_machine_computes_in_is_part_of_the_digest_of_its_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ModelDigests, "_contents", lambda *_: "the same files")
+    monkeypatch.setattr(ModelDigests, "_weights_digest", lambda *_: "the same files")
     monkeypatch.delenv(cpu.ISA_VARIABLE, raising=False)
     found = set()
     for flags in (ZEN_3, SAPPHIRE_RAPIDS):

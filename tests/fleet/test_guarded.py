@@ -61,11 +61,11 @@ def faked(
 ) -> Callable[..., contextlib.AbstractAsyncContextManager[Fleet]]:
     """Opens fleets whose supervisor keeps scripts, which want the key."""
 
-    def make(config: FleetConfig, pantry_folders: Folders) -> FakeSupervision:
-        supervisions.append(FakeSupervision(config, pantry_folders))
+    def make(config: FleetConfig, model_folders: Folders) -> FakeSupervision:
+        supervisions.append(FakeSupervision(config, model_folders))
         return supervisions[-1]
 
-    monkeypatch.setattr(dispatch, "Supervision", make)
+    monkeypatch.setattr(dispatch, "SupervisorClient", make)
     monkeypatch.setattr("orchestra.fleet.supervisor.vllm_launch.vllm_version", lambda: "0.0-fake")
 
     def open_(config: FleetConfig, **more: Any) -> contextlib.AbstractAsyncContextManager[Fleet]:
@@ -73,7 +73,7 @@ def faked(
             name: Card.declare(name, input=TEXT, output={"type": "string"}, prompt="{{ text }}", **given)
             for name, given in {"writer": {}, "adapted": {"adapter": "skill"}}.items()
         }
-        return Fleet.open(config, cards=cards, pantry=ModelStore(folders), **more)
+        return Fleet.open(config, cards=cards, model_store=ModelStore(folders), **more)
 
     return open_
 
@@ -101,22 +101,22 @@ async def test_every_request_of_ours_carries_the_key(faked: Any, config: FleetCo
     async with faked(config) as fleet:
         assert isinstance(await only(fleet, call("writer")), CallResult)
         assert isinstance(await only(fleet, call("adapted")), CallResult)
-        assert await fleet.client.count("m", [{"role": "user", "content": "hi"}]) == 3
-        assert not isinstance(await fleet.client.load("m"), RequestError)
+        assert await fleet.client.count_tokens("m", [{"role": "user", "content": "hi"}]) == 3
+        assert not isinstance(await fleet.client.read_load("m"), RequestError)
         assert not isinstance(await fleet.client.adapters("m"), RequestError)
         assert await fleet.client.load_adapter("m", "other", "/nowhere") is None
         assert await fleet.client.unload_adapter("m", "other") is None
         for path in ("/generative_scoring", "/v1/completions"):
             assert not isinstance((await fleet._sender.send("m", HttpRequest(path, b'{"prompt": "ours"}'))).result, RequestError)
         server = (await fleet.health()).servers[0]
-        await fleet._addresses.suspect("m")
+        await fleet._addresses.report_stall("m")
 
         async def probed() -> bool:
             return "a" in (await heard(server.address))["thought"]
 
         await eventually(probed)
         assert (await heard(server.address))["refused"] == []
-        assert (server.state, server.supervised["version"]) == ("ready", {"version": "0.0-fake"})
+        assert (server.state, server.supervisor_report["version"]) == ("ready", {"version": "0.0-fake"})
 
 
 async def test_whoever_has_no_key_is_refused(folders: Folders, supervisions: list[FakeSupervision], config: FleetConfig) -> None:
@@ -152,7 +152,7 @@ async def test_another_process_of_the_user_has_the_key_and_nothing_else_shows_it
     assert said[0].stdout == f"{key}\n"
     assert said[1].stdout == f"Authorization: Bearer {key}\n"
     assert json.loads(said[2].stdout) == {"fleet": "fakes", "key": key}
-    assert json.loads(said[3].stdout)["guarded"] is True
+    assert json.loads(said[3].stdout)["requires_key"] is True
     shown = "".join(one.stdout for one in said[3:]) + "".join(one.stderr for one in said)
     shown += repr((status, await supervision.status(), KeyResponse(key), ProcessSpec((), {}, key=key)))
     shown += "".join(started_with(pid) for pid in (status.pid, status.servers[0].pid))
@@ -208,8 +208,8 @@ async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> 
     asked: list[bytes] = []
     left = list(keys)
     server = {"name": "m", "phase": "ready", "model": "m", "url": url}
-    report = {"protocol": 3, "fleet": "fakes", "digest": config.digest, "pid": 1, "uptime": 1.0, "idle_stop": 9.0, "logs": ""}
-    report |= {"guarded": True} if keys else {}
+    report = {"protocol": 4, "fleet": "fakes", "digest": config.digest, "pid": 1, "uptime": 1.0, "idle_stop": 9.0, "logs": ""}
+    report |= {"requires_key": True} if keys else {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readline())
@@ -230,7 +230,7 @@ async def older(config: FleetConfig, folders: Folders, url: str, *keys: str) -> 
 async def test_a_fleet_that_an_earlier_version_started_is_used_without_a_key(faked: Any, folders: Folders, config: FleetConfig) -> None:
     async with raw_server(says("hi")) as server, older(config, folders, server.url) as asked, faked(config, mode="adopt") as fleet:
         done = await only(fleet, call("writer"))
-        key = await fleet._addresses.supervision.key()
+        key = await fleet._addresses.supervisor.key()
     assert isinstance(done, CallResult), done
     assert key == ""
     assert all("authorization" not in visit.head.lower() for visit in server.visits)
@@ -249,8 +249,8 @@ async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) ->
     async def refuse(visit: Any) -> None:
         await visit.answer(json.dumps({"error": {"message": UNAUTHORIZED_MESSAGE, "code": 401}}).encode(), "401 Unauthorized")
 
-    async with raw_server(refuse) as server, HttpClient(FleetLimits()) as wire:
-        fault = await wire.exchange(server.url, HttpRequest("/v1/models"), {}, 5)
+    async with raw_server(refuse) as server, HttpClient(FleetLimits()) as client:
+        fault = await client.exchange(server.url, HttpRequest("/v1/models"), {}, 5)
     assert isinstance(fault, RequestError)
     assert fault.code == "F214"
     assert "older than the one which started it" in fault.reason
@@ -258,14 +258,14 @@ async def test_an_earlier_version_is_told_why_it_is_refused(folders: Folders) ->
 
 
 async def test_nothing_is_sent_to_a_program_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port_owner, "ROOT", -1)
+    monkeypatch.setattr(port_owner, "ROOT_UID", -1)
     user = os.getuid()
     if not sys.platform.startswith("linux"):
         pytest.skip("only Linux tells whose a socket is")
-    async with raw_server(says("hi")) as server, HttpClient(FleetLimits()) as wire:
+    async with raw_server(says("hi")) as server, HttpClient(FleetLimits()) as client:
 
         async def ask(ours: bool) -> Any:
-            return await wire.exchange(server.url, HttpRequest("/v1/models"), auth_headers("k" * 20), 5, own_server=ours)
+            return await client.exchange(server.url, HttpRequest("/v1/models"), auth_headers("k" * 20), 5, own_server=ours)
 
         monkeypatch.setattr("os.getuid", lambda: user + 1)
         fault = await ask(True)
@@ -317,11 +317,11 @@ async def test_the_keeper_takes_nobody_elses_health_for_its_servers(tmp_path: Pa
     keeper.launch = ProcessSpec((), {}, key="k" * 20)
     async with raw_server(says("hi")) as server, aiohttp.ClientSession() as session:
         keeper.port = server.port
-        monkeypatch.setattr(port_owner, "is_ours", lambda port: False)
+        monkeypatch.setattr(port_owner, "is_own_port", lambda port: False)
         assert await keeper._get(session, "/health") is None
         assert not await keeper._can_generate(session)
         assert server.visits == []
-        monkeypatch.setattr(port_owner, "is_ours", lambda port: True)
+        monkeypatch.setattr(port_owner, "is_own_port", lambda port: True)
         assert await keeper._get(session, "/health") is not None
         assert await keeper._get(session, "/metrics") is not None
         assert await keeper._can_generate(session)

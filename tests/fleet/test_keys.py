@@ -88,7 +88,7 @@ async def test_a_long_answer_is_looked_through_for_the_key_beside_the_loop(
         threads.append(threading.current_thread())
         return contains_split_key(received, key)
 
-    monkeypatch.setattr(model_server, "said_in_pieces", watched)
+    monkeypatch.setattr(model_server, "contains_split_key", watched)
     monkeypatch.setenv("SOME_KEY", "canary/123456789")
     message = {"role": "assistant", "content": "." * size + "canary/123456789"}
     body = json.dumps({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}).encode()

@@ -51,9 +51,9 @@ async def test_the_first_call_starts_the_fleet_and_the_second_finds_it(faked: An
 
 async def test_a_server_says_how_much_it_remembers(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders)) as fleet:
-        await fleet.ready()
-        line = fleet._sender.lines["m"].gate.order
-    assert line.prefixes.room == 46592 // BLOCK_TOKENS
+        await fleet.wait_until_ready()
+        scheduler = fleet._sender.states["m"].gate.scheduler
+    assert scheduler.prefix_cache.capacity == 46592 // BLOCK_TOKENS
 
 
 async def test_a_server_killed_in_the_middle_of_a_call_costs_one_attempt_and_the_next_succeeds(faked: Any, folders: Folders) -> None:
@@ -90,7 +90,7 @@ async def test_a_call_waits_for_a_server_that_restarts(faked: Any, folders: Fold
 
 async def test_a_call_does_not_wait_longer_than_its_timeout(faked: Any, folders: Folders) -> None:
     async with faked(kept(folders)) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         refused = await only(fleet, call("writer", inputs={"text": "slow"}, timeout=0.2))
     assert isinstance(refused, CallError)
     assert (refused.code, refused.retryable) == ("F205", True)
@@ -139,8 +139,8 @@ async def test_a_server_that_cannot_start_is_told_by_those_that_want_it_alone(fa
 
 async def test_of_several_servers_of_a_model_those_that_cannot_start_are_passed_over(faked: Any, folders: Folders) -> None:
     async with faked(two(folders, "broken", "m")) as fleet:
-        assert [await fleet.count(call("writer")), await fleet.load(CARDS["writer"])] == [3, ["m"]]
-        await asyncio.gather(*fleet._readiness.starts)
+        assert [await fleet.count_tokens(call("writer")), await fleet.load_adapter(CARDS["writer"])] == [3, ["m"]]
+        await asyncio.gather(*fleet._readiness.start_tasks)
         for _ in range(2):
             done = await only(fleet, call("writer"))
             assert isinstance(done, CallResult)
@@ -165,8 +165,8 @@ async def test_weights_are_fetched_for_a_server_that_nobody_wanted_before(
             raise FleetError("F003", "broken: the weights are not on this machine", hint="orchestra fleet start")
         return await healthy(self, report, patience, only=only)
 
-    monkeypatch.setattr("orchestra.fleet.weights.weights.ensure", ensure)
-    monkeypatch.setattr(FakeSupervision, "healthy", without_weights)
+    monkeypatch.setattr("orchestra.fleet.weights.weights.ensure_weights", ensure)
+    monkeypatch.setattr(FakeSupervision, "wait_until_ready", without_weights)
     config = two(folders, "m")
     theirs = config.local_servers["broken"].weights.model_copy(update={"licence": "theirs"})
     servers = {**config.servers, "broken": config.local_servers["m"].model_copy(update={"weights": theirs})}
@@ -202,7 +202,7 @@ async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_re
     config = kept(folders, device="cpu", max_loras=2, adapters={"skill": str(adapter(tmp_path / "skill"))})
     card = Card.declare("writer", input=TEXT, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
     async with faked(config, {"writer": card}) as fleet:
-        assert await fleet.status() == {"running": False, "fleet": "fakes", "servers": [], "lines": fleet._lines()}
+        assert await fleet.status() == {"running": False, "fleet": "fakes", "servers": [], "requests": fleet._server_states()}
         first = await only(fleet, call("writer"))
         assert isinstance(first, CallResult)
         assert first.model.startswith("skill-")
@@ -210,7 +210,7 @@ async def test_an_adapter_is_loaded_when_it_is_first_needed_and_again_after_a_re
         health = await fleet.health()
         (server,) = health.servers
         assert (health.running, health.can_serve, server.kind, server.state) == (True, True, "local", "ready")
-        assert (server.supervised["adapters"], server.address.startswith("http://127.0.0.1:")) == ([first.model], True)
+        assert (server.supervisor_report["adapters"], server.address.startswith("http://127.0.0.1:")) == ([first.model], True)
         os.kill(int(first.value.removeprefix("pid ")), signal.SIGKILL)
         for _ in range(2):
             again = await only(fleet, call("writer"))

@@ -84,7 +84,7 @@ class Played(HttpClient):
 
 
 def played(monkeypatch: pytest.MonkeyPatch, play: Callable[[], bytes | RequestError | None]) -> None:
-    monkeypatch.setattr(dispatch, "Wire", type("Wire", (Played,), {"play": staticmethod(play)}))
+    monkeypatch.setattr(dispatch, "HttpClient", type("HttpClient", (Played,), {"play": staticmethod(play)}))
 
 
 def opened(clock: VirtualClock, **limits: Any) -> AbstractAsyncContextManager[Fleet]:

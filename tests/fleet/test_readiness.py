@@ -79,7 +79,7 @@ async def test_what_did_not_come_up_is_tried_again_after_a_while_and_nobody_wait
 
     readiness = ServerReadiness(with_another(), bring_up)
     assert [await ask(), await ask(), begun] == [("far",), ("far",), ["m"]]
-    monkeypatch.setattr("orchestra.fleet.readiness.AGAIN", 0.0)
+    monkeypatch.setattr("orchestra.fleet.readiness.RESTART_AFTER", 0.0)
     assert [await ask(), await ask(), begun] == [("far",), ("m", "far"), ["m", "m"]]
 
 

@@ -28,6 +28,6 @@ async def test_a_server_that_moves_while_an_adapter_is_loaded_ends_no_call(faked
         done = await only(fleet, call("writer"))
         moves.cancel()
         assert isinstance(done, CallResult)
-        assert not fleet._adapters.holds("m", card), "it is looked for again at the next call"
+        assert not fleet._adapters.is_loaded("m", card), "it is looked for again at the next call"
         assert isinstance(await only(fleet, call("writer")), CallResult)
-        assert fleet._adapters.holds("m", card)
+        assert fleet._adapters.is_loaded("m", card)

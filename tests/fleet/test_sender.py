@@ -410,11 +410,11 @@ async def test_a_burst_of_failures_leaves_a_server_alone_for_a_second_only() -> 
     assert clock.slept == [1.0]
 
 
-@pytest.mark.parametrize(("hurried", "state"), [(connection.SHORT_TIMEOUT, "closed"), (-math.inf, "open")])
+@pytest.mark.parametrize(("short_timeout", "state"), [(connection.SHORT_TIMEOUT, "closed"), (-math.inf, "open")])
 async def test_who_has_no_time_says_nothing_of_a_server_and_who_waited_in_vain_does(
-    monkeypatch: pytest.MonkeyPatch, hurried: float, state: str
+    monkeypatch: pytest.MonkeyPatch, short_timeout: float, state: str
 ) -> None:
-    monkeypatch.setattr(connection, "HURRIED", hurried)
+    monkeypatch.setattr(connection, "SHORT_TIMEOUT", short_timeout)
     async with raw_server(lambda visit: visit.gone()) as server, sending(endpoints(server.url)) as (sender, _):
         await asyncio.gather(*(ModelClient(sender).chat("s0", CHAT, seconds=0.05) for _ in range(12)))
         assert sender.states["s0"].breaker.state == state

@@ -281,7 +281,7 @@ _OUTPUTS: tuple[tuple[str, str, str], ...] = (
     ("escapes", "M002", '{"a": "\\u001b]0;x\\u0007\\u202e"}'),
     ("a long list", "M002", "[" + "1," * 200_000 + "1]"),
 )
-_HEAD = b'{"format":"orchestra/cassette/v1"}\n'
+_HEAD = b'{"format":"orchestra/cassette/v2"}\n'
 _CASSETTES: tuple[tuple[str, bytes], ...] = (
     ("another format", b'{"format":"pickle"}\n'),
     ("nothing", b""),

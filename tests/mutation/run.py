@@ -38,7 +38,7 @@ PASSED, FAILED = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a mutant: `is_caught`, `hangs`, `SURVIVES`, or why it could not be judged."""
+    """What became of a mutant: `caught`, `hangs`, `SURVIVES`, or why it could not be judged."""
 
     mutant: Mutant
     result: str

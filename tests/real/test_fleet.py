@@ -110,7 +110,7 @@ async def test_prompts_that_are_read_in_pieces_may_have_a_seed(laptop: FleetConf
         return ChatRequest(messages=told, max_output=6, sampling={"temperature": 1.0, "seed": seed})
 
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         together = await asyncio.gather(*(fleet.client.chat(SERVER, chat(seed), seconds=300) for seed in range(1, 8)))
     assert all(isinstance(one, Completion) for one in together), together
     assert len({one.text for one in together if isinstance(one, Completion)}) > 1
@@ -118,7 +118,7 @@ async def test_prompts_that_are_read_in_pieces_may_have_a_seed(laptop: FleetConf
 
 async def test_status_carries_the_servers_own_version(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         (server,) = (await fleet.status())["servers"]
     assert server["version"]["version"]
     assert server["memory_bytes"] > 1 << 30
@@ -150,7 +150,7 @@ async def test_log_probabilities_come_with_each_token(laptop: FleetConfig) -> No
     sampling = {"temperature": 0, "logprobs": True, "top_logprobs": 3}
     chat = ChatRequest(messages=FRANCE.messages, max_output=8, sampling=sampling)
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         result = await fleet.client.chat(SERVER, chat)
     assert isinstance(result, Completion), result
     assert "".join(token.text for token in result.tokens).startswith(result.text)
@@ -161,7 +161,7 @@ async def test_log_probabilities_come_with_each_token(laptop: FleetConfig) -> No
 
 async def test_generative_scoring_reads_one_token_for_each_item(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         labels = [(await tokens(fleet, city))[0] for city in (" Paris", " London")]
         items = ["The capital of France is", "The capital of England is"]
         (france, england), _ = await scores(fleet, config_model(fleet), "Here is a fact about geography.\n", items, labels)
@@ -178,7 +178,7 @@ async def test_scoring_beside_requests_whose_tokens_are_guessed(laptop: FleetCon
     )
     items = [f"The capital of {land} is" for land in ("France", "England")]
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         labels = [(await tokens(fleet, city))[0] for city in (" Paris", " London")]
         before = await guesses_right(fleet)
         chats = [asyncio.create_task(fleet.client.chat(SERVER, again)) for _ in range(3)]
@@ -199,7 +199,7 @@ async def test_guesses_come_true_and_change_nothing_that_a_seed_draws(laptop: Fl
     copied = [{"role": "user", "content": f"Repeat this word for word: {PASSAGE}"}]
     drawn = ChatRequest(messages=FRANCE.messages, max_output=24, sampling={"temperature": 1.0, "seed": 11, "ignore_eos": True})
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         before = await fleet.client.chat(SERVER, structs.replace(drawn, cache_salt="before"))
         guesses = await guesses_right(fleet)
         for _ in range(2):
@@ -213,8 +213,8 @@ async def test_guesses_come_true_and_change_nothing_that_a_seed_draws(laptop: Fl
 
 async def test_tokens_are_those_that_the_server_counts(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
-        count = await fleet.client.count(SERVER, FRANCE.messages)
+        await fleet.wait_until_ready()
+        count = await fleet.client.count_tokens(SERVER, FRANCE.messages)
         result = await fleet.client.chat(SERVER, FRANCE)
     assert isinstance(result, Completion), result
     assert count == result.usage.prompt_tokens
@@ -222,7 +222,7 @@ async def test_tokens_are_those_that_the_server_counts(laptop: FleetConfig) -> N
 
 async def test_a_prompt_longer_than_the_context_is_refused_for_good(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         chat = ChatRequest(messages=[{"role": "user", "content": "word " * 9000}], max_output=8)
         result = await fleet.client.chat(SERVER, chat)
     assert isinstance(result, RequestError)
@@ -231,7 +231,7 @@ async def test_a_prompt_longer_than_the_context_is_refused_for_good(laptop: Flee
 
 async def test_priority_and_salt_are_taken(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         result = await fleet.client.chat(SERVER, ChatRequest(messages=FRANCE.messages, max_output=4, priority=-5, cache_salt="tenant"))
     assert isinstance(result, Completion), result
 
@@ -239,13 +239,13 @@ async def test_priority_and_salt_are_taken(laptop: FleetConfig) -> None:
 async def test_the_fleet_knows_what_the_server_remembers(laptop: FleetConfig) -> None:
     document = " ".join(f"Fact {random.random()}: the Normans came to {number} towns." for number in range(100))
     async with opened(laptop, TELLER) as fleet:
-        await fleet.ready()
-        line = fleet._sender.lines[SERVER].gate.order
-        assert isinstance(line, ProgramScheduler)
-        assert line.prefix_cache.capacity > 100, "the laptop's cache holds 46,592 tokens"
+        await fleet.wait_until_ready()
+        scheduler = fleet._sender.states[SERVER].gate.scheduler
+        assert isinstance(scheduler, ProgramScheduler)
+        assert scheduler.prefix_cache.capacity > 100, "the laptop's cache holds 46,592 tokens"
         for cold in (True, False):
-            begins = fleet._prefix([{"role": "user", "content": f"{document}\n\nWhy?"}], "")
-            assert line.cached_blocks(begins) == (0 if cold else len(begins))
+            begins = fleet._prompt_prefix([{"role": "user", "content": f"{document}\n\nWhy?"}], "")
+            assert scheduler.cached_blocks(begins) == (0 if cold else len(begins))
             done = await only(fleet, call("teller", document=document, question="Why?"))
             assert isinstance(done, CallResult)
             assert (done.usage.cached_tokens == 0) == cold
@@ -253,7 +253,7 @@ async def test_the_fleet_knows_what_the_server_remembers(laptop: FleetConfig) ->
 
 async def test_cancelling_a_call_frees_the_server(laptop: FleetConfig) -> None:
     async with opened(laptop) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         task = asyncio.create_task(fleet.client.chat(SERVER, LONG, seconds=300))
 
         async def busy() -> bool:
@@ -270,7 +270,7 @@ async def test_cancelling_a_call_frees_the_server(laptop: FleetConfig) -> None:
 async def test_two_that_open_the_fleet_at_once_share_it(laptop: FleetConfig) -> None:
     async def look() -> tuple[int, int]:
         async with opened(laptop) as fleet:
-            await fleet.ready()
+            await fleet.wait_until_ready()
             status = await fleet.status()
             return status["pid"], status["servers"][0]["pid"]
 
@@ -325,11 +325,11 @@ async def test_an_adapter_answers_under_its_name_and_leaves_the_base_model_alone
 async def test_the_bound_of_a_prompt_is_no_less_than_what_the_server_counts(laptop: FleetConfig) -> None:
     reader = Card.load(PACKAGED)
     async with opened(laptop, reader) as fleet:
-        await fleet.ready()
+        await fleet.wait_until_ready()
         for text in ("The tower was built in 1889.", "Тысяча восемьсот 一八八九年。 🎼 " * 20, "\x00\u200b\u0301" * 50):
             call = CallRequest(
                 run="r", node="n", attempt=1, kind="agent", name="generative_reader", inputs={"question": "Wann? 何時?", "context": text}
             )
-            counted = await fleet.count(call)
+            counted = await fleet.count_tokens(call)
             assert counted is not None
-            assert 0 < counted <= fleet.measure(call).prompt_tokens
+            assert 0 < counted <= fleet.estimate(call).prompt_tokens

@@ -87,7 +87,7 @@ def test_forks_and_deletions_are_in_many_runs() -> None:
 def test_a_run_that_fails_is_told_with_the_line_that_repeats_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tests.simulation.lab.simulate.findings", lambda trial: ["I0 made up"] if trial.storm.seed == SEED + 3 else [])
+    monkeypatch.setattr("tests.simulation.lab.simulate.findings", lambda trial: ["I0 made up"] if trial.plan.seed == SEED + 3 else [])
     assert main(["--seed", str(SEED), "--runs", "6", "--jobs", "1"]) == 1
     assert f"I0 made up\n  python -m tests.simulation.lab.simulate --seed {SEED + 3} --runs 1 -v\n" in capsys.readouterr().out
 

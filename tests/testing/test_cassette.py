@@ -42,10 +42,10 @@ class Answering:
         for reply in self.given:
             yield reply
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(prompt_tokens=12, max_output=7, min_output=3, memo_key="m")
 
-    async def count(self, call: CallRequest) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         return 11
 
 
@@ -91,7 +91,7 @@ def test_a_reply_comes_back_to_the_byte(reply: CallReply, tmp_path: Path) -> Non
 def test_measure_and_count_come_back(tmp_path: Path) -> None:
     recorded(tmp_path / "c", Answering(DONE), call())
     player = Player(tmp_path / "c")
-    assert player.estimate(call()) == Answering().measure(call())
+    assert player.estimate(call()) == Answering().estimate(call())
     assert asyncio.run(player.count_tokens(call())) == 11
     assert asyncio.run(player.count_tokens(call(inputs={}))) is None
 
@@ -269,7 +269,7 @@ def test_a_line_that_no_recorder_writes_is_refused(line: bytes) -> None:
 
 
 def test_a_file_of_another_format_or_of_too_many_lines_is_refused() -> None:
-    for data in (b"", b'{"cassette":"orchestra/cassette/v2"}\n', HEAD + b"{}\n" * (MAX_CALLS + 1)):
+    for data in (b"", b'{"cassette":"orchestra/cassette/v1"}\n', HEAD + b"{}\n" * (MAX_CALLS + 1)):
         with pytest.raises(CassetteError):
             parse_cassette(data)
 

@@ -24,7 +24,7 @@ POLL_INTERVAL = 0.3
 
 
 class LocalAddresses:
-    """The addresses of local servers. `ready` brings one up; `root` waits for one that is down."""
+    """The addresses of local servers. `bring_up` starts one; `url` waits for one that is down."""
 
     def __init__(
         self, config: FleetConfig, supervisor: SupervisorClient, model_store: weights.ModelStore, mode: SupervisorMode, clock: Clock

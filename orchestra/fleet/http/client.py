@@ -145,8 +145,9 @@ class HttpClient:
     ) -> HttpResponse | RequestError:
         """Sends one request to the server at `root`, and gives its answer or what went wrong, within `seconds`.
 
-        A key among the headers stands in neither, though the server says it again; `on_block` reads what came as it came. `ours` is for a
-        server of this user on this machine: where another user's program listens in its place, nothing is sent.
+        A key among the headers stands in neither, though the server says it again; `on_body` gets each part of the body as it
+        comes. `own_server` is for a server of this user on this machine: where another user's program listens in its place, nothing is
+        sent.
         """
         assert self._loop is not None, "the wire is used inside its context"
         sent = request.body or b""
@@ -154,7 +155,7 @@ class HttpClient:
             place = self._pools.get(root) or self._pools.setdefault(root, ConnectionPool(root))
             head = place.head(request, headers)
         except ValueError as error:
-            return replace(protocol_error(str(error)), sent=sent, seen=False)
+            return replace(protocol_error(str(error)), sent=sent, reached_model=False)
         connection = self._take_idle(place)
         if connection is None:
             began = self._loop.time()
@@ -208,7 +209,7 @@ class HttpClient:
             return _unreachable_error(root, f"its name is not known: {error}", lost=False)
         except OSError as error:
             if limit.expired() and seconds < most:
-                return replace(timeout_error(seconds), seen=False)
+                return replace(timeout_error(seconds), reached_model=False)
             late = f"no connection within {most:g} s"
             return _unreachable_error(root, late if limit.expired() else _connect_reason(error), lost=True)
         except ValueError as error:  # a name that is no host's

@@ -1,6 +1,6 @@
 """One connection to a server, HTTP/1.1: a request at a time, its answer read by llhttp, the parser of Node.js, by way of httptools.
 
-It costs a quarter of what a client of many uses costs. Whatever goes wrong becomes a `Fault`. Nothing is kept of an answer that was
+It costs a quarter of what a client of many uses costs. Whatever goes wrong becomes a `RequestError`. Nothing is kept of an answer that was
 not read to its end: the connection is broken off, by which vLLM notices that nobody waits any longer.
 """
 
@@ -34,7 +34,7 @@ class HttpConnection(asyncio.Protocol):
     """A connection that is open. `exchange` gives None once a whole answer is there: its `status`, its `headers`, its body."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, open_connections: set[HttpConnection]) -> None:
-        """It is among the `living` from its beginning to its end."""
+        """It is in `open_connections` from its beginning to its end."""
         self.status = 0
         self.headers: dict[str, str] = {}
         self.usable = False
@@ -66,7 +66,9 @@ class HttpConnection(asyncio.Protocol):
     async def exchange(
         self, request: bytes, seconds: float, max_bytes: int, on_body: BodyCallback | None = None, silence: float | None = None
     ) -> RequestError | None:
-        """Sends a request, and reads its answer: at most `most` bytes of body, within `seconds`, in pauses of at most `silence` seconds.
+        """Sends a request and reads its answer.
+
+        The body has at most `max_bytes` bytes. It takes at most `seconds`, with pauses of at most `silence` seconds.
 
         Being cancelled breaks the connection off.
         """

@@ -1,4 +1,7 @@
-"""What is asked of a server: a chat, how many tokens one is, its adapters, its load. Each answer is typed; each failure is a `Fault`."""
+"""The requests to a model server: chat, token count, adapters, load.
+
+Each answer is typed; each failure is a `RequestError`.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ class ModelClient:
         queue_request: QueueRequest = NO_RUN,
         once: bool = False,
     ) -> Completion | RequestError:
-        """A chat completion. `model` names an adapter; the server's own model where it is empty. `turn` is for the line before the server.
+        """A chat completion. `model` names an adapter; the server's own model where it is empty.
+
+        `queue_request` is for the queue before the server.
 
         `once`: nothing is sent again, because there is another server to ask.
 

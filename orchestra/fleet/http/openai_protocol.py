@@ -1,6 +1,6 @@
 """OpenAI's API as vLLM, Ollama, llama.cpp and providers speak it: requests written, answers read. Pure functions.
 
-Answers are read strictly: whatever is not what the API says becomes a `Fault`, never an exception.
+Answers are read strictly: whatever is not what the API says becomes a `RequestError`, never an exception.
 """
 
 from __future__ import annotations

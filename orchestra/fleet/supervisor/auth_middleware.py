@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from orchestra.core.child_process import KEY_VARIABLE
 
 PUBLIC_PATH = "/health"
-MIDDLEWARE = f"{__name__}.Locked"
+MIDDLEWARE = f"{__name__}.KeyAuthMiddleware"
 UNAUTHORIZED_MESSAGE = (
     "this server wants the key of its fleet, which `orchestra fleet key` prints; an Orchestra that is older than the one "
     "which started it has no key to send: update it, or stop the fleet and start it with the older one"

@@ -37,7 +37,7 @@ from orchestra.fleet.supervisor.messages import (
 )
 from orchestra.fleet.weights import weights
 
-ResponseT = TypeVar("A")
+ResponseT = TypeVar("ResponseT")
 RESPONSE_TIMEOUT = 15.0
 TYPICAL_START_SECONDS = 40.0
 """Seconds that SmolLM2-135M takes to start on two cores: 31 to 42 (SERVING.md)."""
@@ -179,9 +179,9 @@ class SupervisorClient:
 
     def _check_weights(self, servers: Sequence[ServerReport]) -> None:
         """A supervisor that was found may have started its servers long ago, or with another cache. Raises `FleetError` F012."""
-        pantry = weights.ModelStore(self.folders)
+        model_store = weights.ModelStore(self.folders)
         for server in servers:
-            own = weights.quick_digests(self.config.local_servers[server.name].weights, pantry)
+            own = weights.quick_digests(self.config.local_servers[server.name].weights, model_store)
             if own and server.weights and server.weights not in own:
                 message = f"{server.name} of the fleet that runs was started with other weights than are here now"
                 raise FleetError("F012", message, hint="orchestra fleet stop, then try again")

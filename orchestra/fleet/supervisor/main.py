@@ -64,13 +64,13 @@ class Supervisor:
         self._runtime_folder, self._log_folder = folders.runtime_folder(config.digest), folders.logs(config.digest)
         self._timing = timing or Timing()
         self._key = secrets.token_urlsafe(KEY_BYTES)
-        turn = asyncio.Lock()
+        start_lock = asyncio.Lock()
 
         def locked(server: LocalServer, port: int) -> ProcessSpec:
             return replace(launcher(server, port), key=self._key)
 
         self._servers = {
-            name: ServerSupervisor(name, server, locked, self._log_folder, self._timing, turn)
+            name: ServerSupervisor(name, server, locked, self._log_folder, self._timing, start_lock)
             for name, server in config.local_servers.items()
         }
         self._stop = asyncio.Event()
@@ -90,15 +90,15 @@ class Supervisor:
         path.chmod(0o600)
         try:
             async with asyncio.TaskGroup() as group:
-                for keeper in self._servers.values():
-                    group.create_task(keeper.run())
+                for server_supervisor in self._servers.values():
+                    group.create_task(server_supervisor.run())
                 group.create_task(self._monitor())
                 await self._stop.wait()
                 log.info("ending: %s", self._reason)
                 path.unlink(missing_ok=True)  # whoever comes now starts another
                 listener.close()
-                for keeper in self._servers.values():
-                    keeper.stop()
+                for server_supervisor in self._servers.values():
+                    server_supervisor.stop()
         finally:
             listener.close()
             (self._runtime_folder / CHILDREN_FILE).unlink(missing_ok=True)
@@ -113,14 +113,14 @@ class Supervisor:
         seen: dict[str, tuple[int, int]] = {}
         noted: list[int] = []
         while not self._stop.is_set():
-            pids = [keeper.child.pid for keeper in self._servers.values() if keeper.child]
+            pids = [server_supervisor.child.pid for server_supervisor in self._servers.values() if server_supervisor.child]
             if pids != noted:
                 child_process.record_processes(pids, self._runtime_folder / CHILDREN_FILE)
                 noted = pids
-            for name, keeper in self._servers.items():
-                if keeper.load.busy or keeper.load.progress != seen.get(name, keeper.load.progress):
+            for name, server_supervisor in self._servers.items():
+                if server_supervisor.load.busy or server_supervisor.load.progress != seen.get(name, server_supervisor.load.progress):
                     self._last_activity = time.monotonic()
-                seen[name] = keeper.load.progress
+                seen[name] = server_supervisor.load.progress
             if time.monotonic() - self._last_activity > self.config.idle_stop:
                 self.stop(f"nobody asked for {self.config.idle_stop:.0f} s")
             with contextlib.suppress(TimeoutError):
@@ -145,15 +145,17 @@ class Supervisor:
                 return await self._report()
             case LogsRequest(lines):
                 count = min(lines, MAX_LOG_LINES) if lines > 0 else LogsRequest().lines
-                return LogsResponse({name: child_process.last_lines(keeper.log, count) for name, keeper in self._servers.items()})
+                return LogsResponse(
+                    {name: child_process.last_lines(server_supervisor.log, count) for name, server_supervisor in self._servers.items()}
+                )
             case KeyRequest():
                 return KeyResponse(self._key)
             case StartRequest(server):
-                for keeper in self._select(server):
-                    keeper.retry_now()
+                for server_supervisor in self._select(server):
+                    server_supervisor.retry_now()
             case SuspectRequest(server):
-                for keeper in self._select(server):
-                    keeper.check_liveness()
+                for server_supervisor in self._select(server):
+                    server_supervisor.check_liveness()
             case StopRequest():
                 self.stop("a client said so")
             case HeartbeatRequest():
@@ -161,7 +163,7 @@ class Supervisor:
         return EmptyResponse()
 
     def _select(self, server: str | None) -> list[ServerSupervisor]:
-        return [keeper for name, keeper in self._servers.items() if server in (None, name)]
+        return [server_supervisor for name, server_supervisor in self._servers.items() if server in (None, name)]
 
     async def _report(self) -> SupervisorReport:
         return SupervisorReport(
@@ -172,7 +174,7 @@ class Supervisor:
             uptime=round(time.monotonic() - self._started_at, 1),
             idle_stop=self.config.idle_stop,
             logs=str(self._log_folder),
-            servers=list(await asyncio.gather(*(keeper.report() for keeper in self._servers.values()))),
+            servers=list(await asyncio.gather(*(server_supervisor.report() for server_supervisor in self._servers.values()))),
             requires_key=True,
         )
 

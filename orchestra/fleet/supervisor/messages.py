@@ -14,7 +14,12 @@ from orchestra.core.errors import FleetError
 ServerPhase: TypeAlias = Literal["starting", "ready", "restarting", "failed", "stopped"]
 
 
-class _SupervisorRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="op", tag=str.lower):
+def _operation(name: str) -> str:
+    """The wire name of a request class: `start` for `StartRequest`."""
+    return name.removesuffix("Request").lower()
+
+
+class _SupervisorRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="op", tag=_operation):
     """One line to the supervisor; each tells it that somebody is here."""
 
 
@@ -72,7 +77,7 @@ class KeyResponse(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         """The same of every key."""
-        return "Keyed(…)"
+        return "KeyResponse(…)"
 
 
 class ServerFailure(msgspec.Struct, frozen=True):
@@ -106,7 +111,7 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     version: Any = None
     """What its `/version` says."""
     weights: str = ""
-    """A glance at the files that it was started with (`orchestra.fleet.weights.weights.look`)."""
+    """A glance at the files that it was started with (`orchestra.fleet.weights.weights.quick_digest`)."""
     spare_slots: int = 0
     precision: str = ""
     """What it computes in: a data type, or a quantization; empty before its first start."""

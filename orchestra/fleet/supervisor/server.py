@@ -50,10 +50,10 @@ class Timing:
 
 
 class ServerSupervisor:
-    """Keeps one server. `keep()` runs until `stop()`."""
+    """Keeps one server. `run()` runs until `stop()`."""
 
     def __init__(self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, start_lock: asyncio.Lock) -> None:
-        """`turn` is shared by the keepers of a fleet: servers of one GPU measure its free memory, and so start one after another."""
+        """`start_lock` is shared by the keepers of a fleet: servers of one GPU measure its free memory, and so start one after another."""
         self.name, self.server = name, server
         self._start_lock = start_lock
         self.phase: ServerPhase = "starting"
@@ -111,9 +111,9 @@ class ServerSupervisor:
         self._started_at, self._healthy_since, self._suspected, self.load = time.monotonic(), None, False, vllm_metrics.ServerLoad()
         self._peak_tokens_per_second = 0.0
         await self._start_lock.acquire()
-        with contextlib.ExitStack() as turn:
-            turn.callback(self._start_lock.release)
-            child = await self._start(session, turn)
+        with contextlib.ExitStack() as release_lock:
+            release_lock.callback(self._start_lock.release)
+            child = await self._start(session, release_lock)
         if child is None:
             return None
         ended = asyncio.create_task(child.wait())
@@ -128,9 +128,9 @@ class ServerSupervisor:
             self.child, self.port = None, 0
 
     async def _start(self, session: aiohttp.ClientSession, release_lock: contextlib.ExitStack) -> ChildProcess | None:
-        """A healthy server; None where it did not become one, with `fault` set, or where nobody wants it any more.
+        """A healthy server; None where it did not become one, with `error` set, or where nobody wants it any more.
 
-        One that hangs gives its `turn` back meanwhile.
+        One that hangs releases the lock meanwhile.
         """
         if self._stopping:
             return None
@@ -243,7 +243,7 @@ class ServerSupervisor:
         return auth_headers(self.launch.key if self.launch else "")
 
     def stop(self) -> None:
-        """Asks `keep` to end the server and return."""
+        """Asks `run` to end the server and return."""
         self._stopping = True
         self._wake.set()
 

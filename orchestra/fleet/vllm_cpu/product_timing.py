@@ -1,4 +1,6 @@
-"""Times matrix products of both data types on one core, and prints `MatmulSpeeds` as JSON: `python -m orchestra.fleet.vllm_cpu.product_timing`.
+"""Times matrix products of both data types on one core, and prints `MatmulSpeeds` as JSON.
+
+Started as `python -m orchestra.fleet.vllm_cpu.product_timing`.
 
 Run by `orchestra.fleet.cpu` in a process of its own, so that the supervisor does not load PyTorch. The products are those of a step of
 the packaged model: a batch of 32 tokens, and layers one after the other, so that weights come from memory as they do in a server.

@@ -46,7 +46,10 @@ _OTHER_MODULES = re.compile(r"experts?\b|visual|vision|audio")
 
 
 class AdapterManifestSummary(msgspec.Struct, frozen=True):
-    """What is read of an adapter's manifest (`orchestra.learn.lora_adapter.Made`). Nothing is held against what it does not say."""
+    """What is read of an adapter's manifest (`orchestra.learn.lora_adapter.AdapterTrainingRecord`).
+
+    Nothing is held against what it does not say.
+    """
 
     agent: str = ""
     skill: str = ""
@@ -118,7 +121,7 @@ def _manifest_faults(folder: Path, manifest: AdapterManifestSummary, settings: M
 
 
 def check_base(folder: Path, base: Path) -> None:
-    """Refuses an adapter whose shapes are not those of the base model in a folder of weights, as far as its `config.json_rule` tells them.
+    """Refuses an adapter whose shapes are not those of the base model in a folder of weights, as far as its `config.json` tells them.
 
     Raises `FleetError` F222.
     """
@@ -142,7 +145,7 @@ def check_base(folder: Path, base: Path) -> None:
 
 
 def layer_widths(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of the layers of `LINEAR_LAYERS`, from a model's `config.json_rule`. Raises `KeyError` where it does not tell them."""
+    """Inputs and outputs of the layers of `LINEAR_LAYERS`, from a model's `config.json`. Raises `KeyError` where it does not tell them."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     head = config.get("head_dim") or hidden // config["num_attention_heads"]
     queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]

@@ -17,7 +17,7 @@ DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16"
 VOCABULARY_FILES = frozenset({"tokenizer.json", "vocab.json"})
 """Larger than any configuration, and vLLM reads no auto_map from them."""
 MAX_JSON_BYTES = 64 << 20
-"""Bytes of any other JSON file: `tokenizer_config.json_rule` of Gemma 3 has more than a MiB, and so has the index of a model of many experts."""
+"""Bytes of any other JSON file: `tokenizer_config.json` of Gemma 3 has more than a MiB, and so has the index of a model of many experts."""
 UNSAFE_SUFFIXES = frozenset(
     {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".dill", ".joblib", ".sav", ".msgpack", ".h5", ".keras", ".py", ".pyc", ".so"}
 )

@@ -1,6 +1,6 @@
 """Weights: from a source to a folder in the cache that is complete, verified by SHA-256, and safe to load.
 
-A folder is named by the digest of its source, holds `orchestra-weights.json_rule` with the digest of every file, and appears
+A folder is named by the digest of its source, holds `orchestra-weights.json` with the digest of every file, and appears
 under its name only when it is whole. The dequantised weights of a GGUF file are not bit-equal to the hub's, so each source has
 a folder of its own.
 """
@@ -93,7 +93,7 @@ class ModelStore:
 
 
 def find_weights(weights: Weights, model_store: ModelStore) -> Path | None:
-    """The folder of weights that are there, by any source, or None. Looks at names only; `verify` reads the files."""
+    """The folder of weights that are there, by any source, or None. Looks at names only; `verify_weights` reads the files."""
     for source in (*model_store.sources(weights), *weights.sources):
         folder = model_store.folder(source)
         if (isinstance(source, FolderSource) and folder.is_dir()) or (folder / MANIFEST).is_file():
@@ -281,7 +281,8 @@ def _check_disk_space(folder: Path, needed: int) -> None:
     if free < needed + SPARE_BYTES:
         raise FleetError(
             "F004",
-            f"the disk of {folder} has {_format_megabytes(free)} free, and {_format_megabytes(needed + SPARE_BYTES)} are needed for the weights",
+            f"the disk of {folder} has {_format_megabytes(free)} free, "
+            f"and {_format_megabytes(needed + SPARE_BYTES)} are needed for the weights",
             hint="free some space, or set XDG_CACHE_HOME to a folder on a larger disk",
         )
 

@@ -1,4 +1,4 @@
-"""Laws of what lies beside the events: letters, answers, messages; and of lists, and of what is removed."""
+"""Laws of what lies beside the events: inbox messages, answers, outbox messages; and of lists, and of what is removed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orchestra.testing.conformance.stories import (
 
 
 async def inbox_messages_are_numbered_and_read_after_a_number(store: OpenJournal) -> None:
-    letters = [
+    messages = [
         InboxMessage(kind="answer", by="ann", node="q[0]", value={"x": ["ß", 1.5, None]}, question_digest="1" * 32, at=12.5),
         InboxMessage(kind="answer", node="q", value="x" * 40_000, call_happened=True, question_seq=7),
         InboxMessage(kind="cancel"),
@@ -34,9 +34,9 @@ async def inbox_messages_are_numbered_and_read_after_a_number(store: OpenJournal
     async with store() as one, store() as two:
         await append_durably(one, "r1", [run_started("r1")])
         await append_durably(one, "r2", [run_started("r2")])
-        assert_equal("numbers", [await (one, two)[index % 2].send("r1", letter) for index, letter in enumerate(letters)], [1, 2, 3, 4])
-        assert_equal("of another run", await two.send("r2", letters[2]), 1)
-        wanted = [structs.replace(letter, number=number) for number, letter in enumerate(letters, 1)]
+        assert_equal("numbers", [await (one, two)[index % 2].send("r1", message) for index, message in enumerate(messages)], [1, 2, 3, 4])
+        assert_equal("of another run", await two.send("r2", messages[2]), 1)
+        wanted = [structs.replace(message, number=number) for number, message in enumerate(messages, 1)]
         for journal in (one, two):
             for after in range(5):
                 assert_equal(f"after {after}", await journal.inbox("r1", after), wanted[after:])
@@ -49,8 +49,8 @@ async def concurrent_inbox_messages_get_distinct_numbers(store: OpenJournal) -> 
             *((one, two)[index % 2].send("r1", InboxMessage(kind="cancel", by=str(index))) for index in range(20))
         )
         assert_equal("numbers", sorted(numbers), list(range(1, 21)))
-        assert_equal("in the inbox", [letter.number for letter in await one.inbox("r1")], list(range(1, 21)))
-        assert_equal("by whom", {int(letter.by): letter.number for letter in await one.inbox("r1")}, dict(enumerate(numbers)))
+        assert_equal("in the inbox", [message.number for message in await one.inbox("r1")], list(range(1, 21)))
+        assert_equal("by whom", {int(message.by): message.number for message in await one.inbox("r1")}, dict(enumerate(numbers)))
 
 
 async def one_of_several_concurrent_answers_is_taken(store: OpenJournal) -> None:
@@ -59,9 +59,9 @@ async def one_of_several_concurrent_answers_is_taken(store: OpenJournal) -> None
         await one.send("r1", InboxMessage(kind="answer", node="q", question_digest="1" * 32))
         said = [InboxMessage(kind="answer", node="q", question_digest="1" * 32, value=index) for index in range(20)]
         assert_equal("taken already", await two.send("r1", said[0], 0), 0)
-        numbers = await asyncio.gather(*((one, two)[index % 2].send("r1", letter, 1) for index, letter in enumerate(said)))
+        numbers = await asyncio.gather(*((one, two)[index % 2].send("r1", message, 1) for index, message in enumerate(said)))
         assert_equal("numbers", sorted(numbers), [0] * 19 + [2])
-        assert_equal("in the inbox", [letter.number for letter in await one.inbox("r1")], [1, 2])
+        assert_equal("in the inbox", [message.number for message in await one.inbox("r1")], [1, 2])
         for other in (
             InboxMessage(kind="answer", node="q[1]", question_digest="1" * 32),
             InboxMessage(kind="answer", node="q", question_digest="2" * 32),
@@ -70,11 +70,11 @@ async def one_of_several_concurrent_answers_is_taken(store: OpenJournal) -> None
         again = [InboxMessage(kind="answer", node="q[2]", question_digest="1" * 32, question_seq=asked) for asked in (3, 3, 9, 0)]
         assert_equal(
             "asked again",
-            [await (one, two)[index % 2].send("r1", letter, 0) > 0 for index, letter in enumerate(again)],
+            [await (one, two)[index % 2].send("r1", message, 0) > 0 for index, message in enumerate(again)],
             [True, False, True, False],
         )
         assert_true("no answer", await one.send("r1", InboxMessage(kind="cancel"), 0) > 0)
-        assert_true("another letter that is no answer", await two.send("r1", InboxMessage(kind="cancel"), 0) > 0)
+        assert_true("another inbox message that is no answer", await two.send("r1", InboxMessage(kind="cancel"), 0) > 0)
 
 
 async def inbox_messages_go_to_unfinished_runs(store: OpenJournal) -> None:
@@ -91,7 +91,7 @@ async def messages_of_another_process_arrive_within_a_second(store: OpenJournal)
     async with store() as one, store() as two:
         for run in ("r1", "r2", "r3"):
             await append_durably(one, run, [run_started(run)])
-        # A second is that of this loop: a sleep that starts with the wait. The machine may be busy: of three letters, one is enough.
+        # A second is that of this loop: a sleep that starts with the wait. The machine may be busy: of three messages, one is enough.
         early = []
         for run in ("r1", "r2", "r3"):
             waiting = asyncio.ensure_future(one.wait_for_messages())
@@ -100,7 +100,7 @@ async def messages_of_another_process_arrive_within_a_second(store: OpenJournal)
             assert_equal("mail", await waiting, {run})
             early.append(not second.done())
             second.cancel()
-        assert_true("one of three letters is within a second", any(early))
+        assert_true("one of three messages is within a second", any(early))
 
 
 async def waiting_names_all_runs_with_messages(store: OpenJournal) -> None:
@@ -207,7 +207,7 @@ async def a_deleted_run_is_gone(store: OpenJournal) -> None:
         await append_durably(one, "r1", [run_finished(3)])
         await two.delete("r1")
         for journal in (one, two):
-            assert_equal("events, letters", [await journal.read("r1"), await journal.inbox("r1")], [[], []])
+            assert_equal("events, inbox", [await journal.read("r1"), await journal.inbox("r1")], [[], []])
             assert_equal(
                 "found, listed", [await journal.find_runs("r"), [summary.run for summary in await journal.list_runs()]], [["r2"], ["r2"]]
             )

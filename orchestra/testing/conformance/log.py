@@ -74,7 +74,7 @@ async def queued_events_can_be_read(store: OpenJournal) -> None:
 async def an_unknown_run_has_no_events(store: OpenJournal) -> None:
     async with store() as one:
         assert_equal("read", await one.read("nobody"), [])
-        assert_equal("letters", await one.inbox("nobody"), [])
+        assert_equal("inbox", await one.inbox("nobody"), [])
         assert_equal("runs", await one.list_runs(), [])
 
 

@@ -131,7 +131,7 @@ async def _compare_journals(model: Journal, ours: Sequence[Journal], where: str)
     for journal in ours:
         for run in RUNS:
             assert_equal(f"events of {run} {where}", await journal.read(run), await model.read(run))
-            assert_equal(f"letters of {run} {where}", await journal.inbox(run), await model.inbox(run))
+            assert_equal(f"inbox of {run} {where}", await journal.inbox(run), await model.inbox(run))
         assert_equal(f"runs {where}", await journal.list_runs(), await model.list_runs())
         assert_equal(f"ids {where}", await journal.find_runs(""), await model.find_runs(""))
         assert_equal(f"answer {where}", await journal.get_memo("m"), await model.get_memo("m"))

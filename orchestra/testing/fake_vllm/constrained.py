@@ -14,7 +14,7 @@ _MAX_BYTES = 4096
 
 
 def constraint_of(body: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """A request's constraint: `json_rule` with a schema, `regex`, `choice` or `grammar`; or None. Reads OpenAI's `response_format` too."""
+    """A request's constraint: `json` with a schema, `regex`, `choice` or `grammar`; or None. Reads OpenAI's `response_format` too."""
     stated = body.get("structured_outputs")
     if isinstance(stated, Mapping):
         return next(((kind, stated[kind]) for kind in ("json", "regex", "choice", "grammar") if stated.get(kind) is not None), None)

@@ -2,7 +2,7 @@
 
     async with SimulatedServer("smol", faults=EndpointFaults(busy=0.1, reset=0.05), seed=7) as server:
         ...                                   # server.url is http://127.0.0.1:PORT
-        assert server.app.most <= 8           # how many requests ran at once
+        assert server.app.max_running <= 8           # how many requests ran at once
 
 It answers constrained requests with seeded values of their type: JSON Schemas, choices, and (with llguidance, which comes with
 vLLM) regular expressions and grammars. Give it an `answer` to write the texts yourself. `SimulatedVLLM` alone is an ASGI
@@ -73,7 +73,7 @@ class ApiError(Exception):
 class SimulatedVLLM:
     """An ASGI application that speaks vLLM's API.
 
-    `requests` are all that were posted, `fault_counts` how often each fault hit, `most` how many ran at once at most, `aborted` the
+    `requests` are all that were posted, `fault_counts` how often each fault hit, `max_running` how many ran at once at most, `aborted` the
     requests whose client went away, `adapters` what is loaded, `healthy` what `/health` says.
     """
 

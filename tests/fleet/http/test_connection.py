@@ -31,8 +31,8 @@ def says(*pieces: bytes, close: bool = False) -> Callable[[Visit], Awaitable[Non
 async def asked(
     server: RawServer, times: int = 1, headers: Mapping[str, str] | None = None, **limits: Any
 ) -> list[HttpResponse | RequestError]:
-    async with HttpClient(FleetLimits(**limits)) as wire:
-        return [await wire.exchange(server.url, ASKED, headers or {}, 5) for _ in range(times)]
+    async with HttpClient(FleetLimits(**limits)) as client:
+        return [await client.exchange(server.url, ASKED, headers or {}, 5) for _ in range(times)]
 
 
 async def over(server: RawServer) -> bool:
@@ -84,11 +84,11 @@ async def test_what_comes_after_an_answer_is_no_answer_to_the_next_request(more:
 
 
 async def test_what_comes_before_it_is_asked_ends_an_idle_connection() -> None:
-    async with raw_server(says(WHOLE)) as server, HttpClient(FleetLimits()) as wire:
-        await wire.exchange(server.url, ASKED, {}, 5)
+    async with raw_server(says(WHOLE)) as server, HttpClient(FleetLimits()) as client:
+        await client.exchange(server.url, ASKED, {}, 5)
         server.writers[0].write(WHOLE.replace(b"yes", b"no!"))
         assert await over(server)
-        assert await wire.exchange(server.url, ASKED, {}, 5) == HttpResponse(b"{}", b"yes")
+        assert await client.exchange(server.url, ASKED, {}, 5) == HttpResponse(b"{}", b"yes")
     assert len(server.writers) == 2
 
 
@@ -99,9 +99,9 @@ async def test_requests_at_once_have_a_connection_each() -> None:
         await meeting.wait()
         await visit.say(WHOLE)
 
-    async with raw_server(play) as server, HttpClient(FleetLimits()) as wire:
+    async with raw_server(play) as server, HttpClient(FleetLimits()) as client:
         for _ in range(2):
-            found = await asyncio.gather(*(wire.exchange(server.url, ASKED, {}, 5) for _ in range(3)))
+            found = await asyncio.gather(*(client.exchange(server.url, ASKED, {}, 5) for _ in range(3)))
             assert found == [HttpResponse(b"{}", b"yes")] * 3
     assert len(server.writers) == 3
 
@@ -139,9 +139,9 @@ async def test_what_a_reader_of_the_stream_raises_reaches_whoever_asked() -> Non
     def broken(block: bytes) -> RequestError | None:
         raise LookupError(block)
 
-    async with raw_server(says(WHOLE)) as server, HttpClient(FleetLimits()) as wire:
+    async with raw_server(says(WHOLE)) as server, HttpClient(FleetLimits()) as client:
         with pytest.raises(LookupError):
-            await wire.exchange(server.url, HttpRequest("/v1/x", b"{}", stream=True), {}, 5, broken)
+            await client.exchange(server.url, HttpRequest("/v1/x", b"{}", stream=True), {}, 5, broken)
         assert await over(server)
 
 
@@ -151,9 +151,9 @@ STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nover\r\n"
 async def streamed(server: RawServer, times: int = 1) -> list[HttpResponse | RequestError]:
     """What is read of streams that are over where they say so."""
     request = HttpRequest("/v1/x", b"{}", stream=True)
-    async with HttpClient(FleetLimits()) as wire:
+    async with HttpClient(FleetLimits()) as client:
         return [
-            await wire.exchange(server.url, request, {}, 5, lambda block: 0.2 if block.endswith(b"over") else None) for _ in range(times)
+            await client.exchange(server.url, request, {}, 5, lambda block: 0.2 if block.endswith(b"over") else None) for _ in range(times)
         ]
 
 
@@ -196,8 +196,8 @@ async def test_a_stream_that_goes_on_after_its_end_is_waited_for_anew() -> None:
         await visit.gone()
 
     waits = iter((5.0, None, 0.02))
-    async with raw_server(play) as server, HttpClient(FleetLimits()) as wire:
-        found = await wire.exchange(server.url, HttpRequest("/v1/x", b"{}", stream=True), {}, 4, lambda _: next(waits))
+    async with raw_server(play) as server, HttpClient(FleetLimits()) as client:
+        found = await client.exchange(server.url, HttpRequest("/v1/x", b"{}", stream=True), {}, 4, lambda _: next(waits))
     assert found == HttpResponse(b"{}", b"over: pingover")
 
 

@@ -157,7 +157,7 @@ async def test_a_server_that_works_for_others_is_not_killed_where_the_keepers_ow
         asyncio.Lock(),
     )
     monkeypatch.setattr(keeper, "_get", get)
-    monkeypatch.setattr(keeper, "_thinks", thinks)
+    monkeypatch.setattr(keeper, "_can_generate", thinks)
     keeper.check_liveness()
     ended: asyncio.Task[int] = asyncio.create_task(asyncio.sleep(60, 0))
     async with aiohttp.ClientSession() as session:

@@ -75,14 +75,14 @@ def test_guesses_come_from_the_request_and_from_habits_and_none_for_those_that_d
     assert proposed(one, counts, tokens, [1, 1, 0, 1, 1]) == ["eine", "", "", "", ""]
     assert proposed(one, counts, tokens, [1, 1, 0, 1, 1], most=2) == ["ei", "", "", "", ""]
     for _ in range(2):
-        one._habits.learn(OWNER, ids("newest"), 3)
+        one._ngram_cache.learn(OWNER, ids("newest"), 3)
     assert proposed(one, counts, tokens, [1, 1, 0, 1, 1]) == ["eine", "", "", "est", ""]
 
 
 def test_how_soon_an_answer_comes_tells_no_tenant_what_another_wrote() -> None:
     one, counts, tokens = drafter(["new"] * 4, [1, 1, 1, 2], tenants=["a", "b", None, "a"])
     for _ in range(2):
-        one._habits.learn((1, "a"), ids("newest"), 3)
+        one._ngram_cache.learn((1, "a"), ids("newest"), 3)
     assert proposed(one, counts, tokens, [1, 1, 1, 1]) == ["est", "", "", ""]
 
 
@@ -97,7 +97,7 @@ def test_where_many_requests_run_none_is_guessed(requests: int, guesses: str) ->
     one, counts, tokens = drafter(["the Seine is the S"] * requests, [1] * requests)
     assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
     for _ in range(2):
-        one._habits.learn(OWNER, ids("the Seine"), 8)
+        one._ngram_cache.learn(OWNER, ids("the Seine"), 8)
     assert proposed(one, counts, tokens, [1] * requests) == [guesses] * requests
 
 

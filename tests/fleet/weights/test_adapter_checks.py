@@ -145,10 +145,10 @@ def test_one_of_other_shapes_is_not_given_to_a_server(tmp_path: Path) -> None:
     said = {"model": "m", "weights": weights, "max_model_len": 100, "max_loras": 2, "adapters": {"skill": str(lora(tmp_path / "skill"))}}
     server = LocalServer.model_validate_json(json.dumps(said))
     card = Card.declare("writer", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}", adapter="skill")
-    pantry = ModelStore(Folders(tmp_path, tmp_path, tmp_path))
+    model_store = ModelStore(Folders(tmp_path, tmp_path, tmp_path))
     with pytest.raises(FleetError, match="the base 12 there") as caught:
-        adapters.load_adapter_files(card, server, pantry)
+        adapters.load_adapter_files(card, server, model_store)
     assert caught.value.code == "F222"
-    assert not pantry.folders.adapters.exists()
+    assert not model_store.folders.adapters.exists()
     base(tmp_path / "base")
-    assert adapters.load_adapter_files(card, server, pantry).name.startswith("skill-")
+    assert adapters.load_adapter_files(card, server, model_store).name.startswith("skill-")

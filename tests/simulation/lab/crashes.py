@@ -113,14 +113,14 @@ def track_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StoreFaults:
-    """What a store does to a journal. `fault` is one of `STORE_FAULT_CODES`, and hits commit number `at`; a fault lasts."""
+    """What a store does to a journal. `fault` is one of `STORE_FAULT_CODES`, and hits commit number `at_commit`; a fault lasts."""
 
     fault: str = ""
     at_commit: int = 0
     latency: tuple[float, float] = (0.0, 0.0)
     """Seconds that a commit takes, somewhere between."""
     message_delay: float = 0.0
-    """Seconds after which letters are noticed; and then they are noticed twice."""
+    """Seconds after which inbox messages are noticed; and then they are noticed twice."""
 
 
 NO_STORE_FAULTS = StoreFaults()
@@ -128,7 +128,7 @@ _Entry: TypeAlias = tuple[str, Event] | tuple[str, str, Any]
 
 
 class CrashingJournal:
-    """Stands behind the `Journal` door of one process. `committed` is told what each commit brought to disk."""
+    """Stands behind the `Journal` door of one process. `on_commit` is called with what each commit brought to disk."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class CrashingJournal:
         self._store_error: JournalError | None = None
         self._repeated_runs: set[str] = set()
         self.message_notices = 0
-        """How often letters were noticed."""
+        """How often inbox messages were noticed."""
         self.fault_count = 0
         """How many faults have hit."""
         self.lost_events = 0
@@ -308,17 +308,17 @@ class CrashingJournal:
         await self._process.step_or_hang()
 
     async def send(self, run: str, message: InboxMessage, since: int | None = None) -> int:
-        """Posts a letter."""
+        """Sends an inbox message."""
         await self._process.step_or_hang()
         return await self._inner.send(run, message, since)
 
     async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
-        """The letters with a greater number."""
+        """The inbox messages with a greater number."""
         await self._process.step_or_hang()
         return await self._inner.inbox(run, after)
 
     async def wait_for_messages(self) -> set[str]:
-        """Waits for letters; in bad weather they are noticed late, and twice."""
+        """Waits for inbox messages; with store faults they are noticed late, and twice."""
         if self._repeated_runs:
             again, self._repeated_runs = self._repeated_runs, set()
             return again

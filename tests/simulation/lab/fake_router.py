@@ -17,8 +17,10 @@ _INPUT_TYPES = {"count": TEXTS, "join": TEXTS}
 
 
 def plan_line(inputs: Mapping[str, str], entropy: bytes, *, wrong: float = 0.08) -> str:
-    """The next line of a plan, and sometimes the one behind it. `mark` are eight bytes of chance, and `wrong` is the share of lines that do
-    not hold."""
+    """The next line of a plan, and sometimes the one behind it.
+
+    `entropy` has eight bytes of chance, and `wrong` is the share of lines that do not hold.
+    """
     first = _next_line(inputs, entropy, wrong)
     if entropy[7] % 5 or not first.startswith("s"):
         return first

@@ -426,10 +426,10 @@ def _active_seconds(events: Sequence[Event], start: Event, end: Event) -> float:
 
 
 def _check_answers(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list[str]:
-    """I5: an answer answers what is asked, as it was shown; each letter is opened once, in order."""
+    """I5: an answer answers what is asked, as it was shown; each inbox message is opened once, in order."""
     found: list[str] = []
     asked: dict[str, QuestionAsked] = {}
-    letters = 0
+    last_message = 0
     for event in case.events:
         match event:
             case QuestionAsked():
@@ -458,9 +458,9 @@ def _check_answers(case: AuditCase, recorded: RunRecord, oracle: Oracle) -> list
             case _:
                 pass
         if isinstance(event, QuestionAnswered | InboxMessageRejected | CancelRequested) and event.message_number:
-            if event.message_number <= letters:
-                found.append(f"I3 letter {event.message_number} was opened twice, or late")
-            letters = event.message_number
+            if event.message_number <= last_message:
+                found.append(f"I3 message {event.message_number} was opened twice, or late")
+            last_message = event.message_number
     return found
 
 

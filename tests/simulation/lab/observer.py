@@ -16,7 +16,7 @@ from tests.simulation.lab.oracle import TIMED_OUT, Oracle
 
 @dataclass(slots=True)
 class ObservedCall:
-    """One call as the outside world saw it; `wait_durable` events were on disk when it came, and `stale` says that the caller's lease was
+    """One call as the outside world saw it; `durable` events were on disk when it came, and `stale` says that the caller's lease was
     lost by then."""
 
     call: CallRequest

@@ -7,7 +7,7 @@ program and the checks, and nothing else, so the two are right or wrong apart fr
     said.objections    # where the record is not what follows from its own answers
     said.outcome       # what the run must end in, as far as the record tells
 
-Without a record, `Oracle(program, Answering(...))` gives what a run ends in when nothing goes wrong.
+Without a record, `Oracle(program, FaultlessAnswers(...))` gives what a run ends in when nothing goes wrong.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ class Oracle:
                 self.missing_outcomes.append(path)
             return None
         if same_outcome(had, wanted):
-            instead = getattr(self.recorded.ends.get(path), "instead", None)
+            instead = getattr(self.recorded.ends.get(path), "original_outcome", None)
             excused = isinstance(instead, FailedOutcome) and instead.code in (TIMED_OUT, NO_BUDGET)
             if instead is not None and not excused and not same_outcome(instead, itself):
                 self.objections.append(f"I5 {path} has its fallback for {instead}, and must have come to {itself}")

@@ -154,7 +154,7 @@ class PlanOracle:
         faults = [
             fault
             for number, line in enumerate(lines)
-            for fault in validate_line(line, replace(self._capabilities(), several=None), steps[:number])
+            for fault in validate_line(line, replace(self._capabilities(), request_parts=None), steps[:number])
         ]
         if found is None or not found.answer.values or faults or not self.planning.cache:
             self.oracle.objections.append(f"I5 {self.path} begins with a stored plan that it may not have")
@@ -259,7 +259,7 @@ class PlanOracle:
         offer = Capabilities.of(skills, known, self.node.output, limits=self.planning.limits, request_text=words, may_decline=declines)
         said = None if self.planning.literals else RequestIndex(shorten_request(str(self.goal)))
         derived = frozenset((*self.carried.values, *self.planning.hearsay))
-        offer = replace(offer, derived=derived, occurrences=said, confirm=self.planning.confirm)
+        offer = replace(offer, untrusted_inputs=derived, request_index=said, confirm_effects=self.planning.confirm)
         if self.version > 1:
             return offer
         return with_request_parts(

@@ -37,7 +37,7 @@ from tests.simulation.lab.random_workflows import RandomWorkflow
 from tests.simulation.lab.storms import CHUNK_TEXT, CallLog, FaultPlan, FaultyWorkers, ProcessLife, UnaryFaultyWorkers, seeded_random
 
 MESSAGE_DEADLINE = 65.0
-"""Seconds within which a letter reaches a run that somebody has in hand, in whatever weather."""
+"""Seconds within which an inbox message reaches a run that somebody has in hand, in whatever weather."""
 MAX_SECONDS = 200_000.0
 """Virtual seconds after which a run counts as one that never ends: a thousand persons, asked three at a time, take more than a day."""
 ENDED, CRASHED, BROKEN, CLOSED, WAITING = "ended", "crashed", "broken", "closed", "waiting"
@@ -139,7 +139,10 @@ class TrialRunner:
         await self._run([ProcessLife(), ProcessLife(), ProcessLife()], 0)
 
     async def _run(self, lives: Sequence[ProcessLife], calm: int | None) -> None:
-        """Processes one after the other. From number `without_faults` on nothing happens to them, and one of them must bring the run to an end."""
+        """Processes one after the other.
+
+        From number `calm` on there are no faults, and one of them must bring the run to an end.
+        """
         track_tasks(self.loop)
         self.loop.set_exception_handler(self._on_unhandled)
         trial, storm = self.trial, self.plan
@@ -148,7 +151,7 @@ class TrialRunner:
         self._committed(trial.run, trial.events)
         for when, jump in storm.clock_jumps:
             self.spawn_outside(self._jump_clock(when, jump))
-        if storm.cancel is not None and storm.cancel[1] == "letter":
+        if storm.cancel is not None and storm.cancel[1] == "message":
             self.spawn_outside(self._cancel_by_message(storm.cancel[0]))
         try:
             async with asyncio.timeout(MAX_SECONDS):
@@ -264,7 +267,7 @@ class TrialRunner:
             if (kind == "fault" and journal.fault_count) or (
                 kind == "late_mail" and life.store_faults.message_delay and journal.message_notices
             ):
-                trial.log.count_fault(f"store {life.store_faults.fault}" if kind == "fault" else "letters late and twice")
+                trial.log.count_fault(f"store {life.store_faults.fault}" if kind == "fault" else "messages late and twice")
         return fate
 
     async def _start_or_resume(self, engine: Engine, process: SimulatedProcess, workers: FaultyWorkers) -> Execution | None:
@@ -433,17 +436,17 @@ class TrialRunner:
 
     async def _cancel_by_message(self, when: float) -> None:
         await self.clock.sleep(when)
-        if await self._send(InboxMessage(kind="cancel", by="a letter")):
-            self.trial.log.count_fault("cancel by letter")
+        if await self._send(InboxMessage(kind="cancel", by="a message")):
+            self.trial.log.count_fault("cancel by message")
 
-    async def _send(self, letter: InboxMessage) -> bool:
+    async def _send(self, message: InboxMessage) -> bool:
         try:
-            await self.journal.send(self.trial.run, msgspec.structs.replace(letter, at=self.clock.now()))
+            await self.journal.send(self.trial.run, msgspec.structs.replace(message, at=self.clock.now()))
         except JournalError as error:
             if error.code not in ("J023", "J006"):
                 raise
             return False
-        if letter.kind == "cancel":
+        if message.kind == "cancel":
             self.trial.cancelled = True
             self.trial.cancel_times.append(self.clock.now() + MESSAGE_DEADLINE)
         return True

@@ -28,7 +28,7 @@ WORKER_FAULTS = (
     "refused", "broken", "stall", "invalid", "wrong_type", "slow",
     "silent", "usage missing", "usage negative", "usage huge", "cut", "cancels itself",
 )  # fmt: skip
-"""What a call may meet. `silent`: the worker ends without a reply; `cancel_times identity`: it ends in a cancellation of its own; `cut`: the
+"""What a call may meet. `silent`: the worker ends without a reply; `cancels itself`: it ends in a cancellation of its own; `cut`: the
 stream ends in an error after some chunks."""
 PROMPT_OVERHEAD = 8
 """Tokens by which the bound of a prompt is above its exact count, at least."""
@@ -93,10 +93,12 @@ class EarlierRun:
             forked=chance.random() < 0.7,
             text="" if chance.random() < 0.6 else "a bridge of iron",
             label=chance.choice(("public", "public", "public", "restricted")),
-            chances=dict.fromkeys(WORKER_FAULTS, 0.016) if chance.random() < 0.5 else {},
+            fault_rates=dict.fromkeys(WORKER_FAULTS, 0.016) if chance.random() < 0.5 else {},
             life=life,
-            sweeps=tuple(chance.choice((0.0, chance.uniform(0, 4), chance.uniform(0, 60))) for _ in range(chance.choice((0, 1, 2, 3)))),
-            last=chance.random() < 0.3,
+            deletion_times=tuple(
+                chance.choice((0.0, chance.uniform(0, 4), chance.uniform(0, 60))) for _ in range(chance.choice((0, 1, 2, 3)))
+            ),
+            deletes_later_run=chance.random() < 0.3,
         )
 
 
@@ -114,7 +116,7 @@ class FaultPlan:
     lives: tuple[ProcessLife, ...] = ()
     habit: str = "prompt"
     cancel: tuple[float, str] | None = None
-    """When somebody cancels the run, and how: by its `handle`, or by `letter`."""
+    """When somebody cancels the run, and how: by its `handle`, or by an inbox `message`."""
     clock_jumps: tuple[tuple[float, float], ...] = ()
     """When the wall clock jumps, and by how many seconds."""
     subscribers: tuple[tuple[int, float, int], ...] = ()
@@ -137,7 +139,7 @@ class FaultPlan:
             chances = {chance.choice(WORKER_FAULTS): chance.choice((0.2, 0.6)) for _ in range(2)}
             chances = {name: min(share, 0.49) for name, share in chances.items()}
         lives = tuple(_random_life(chance, number) for number in range(chance.choice((0, 1, 1, 1, 2, 2, 3))))
-        cancel = (chance.choice((0.0, chance.uniform(0, 3), chance.uniform(0, 60))), chance.choice(("handle", "letter")))
+        cancel = (chance.choice((0.0, chance.uniform(0, 3), chance.uniform(0, 60))), chance.choice(("handle", "message")))
         jumps = [(chance.uniform(0, 20), chance.choice((3_600.0, -3_600.0, 40.0, -5.0))) for _ in range(chance.randint(1, 2))]
         readers = [
             (chance.choice((0, 0, 3)), chance.choice((0.0, 0.0, 0.5, 4.0)), chance.choice((0, 0, 2, 9)))
@@ -145,18 +147,18 @@ class FaultPlan:
         ]
         return cls(
             seed=seed,
-            chances=chances,
-            quick=chance.choice((0.0, 0.4, 0.9, 1.0)),
+            fault_rates=chances,
+            instant_share=chance.choice((0.0, 0.4, 0.9, 1.0)),
             latency=chance.choice((0.0, 0.5, 2.0, 8.0)),
             lives=lives,
             habit=chance.choice(ANSWER_HABITS),
             cancel=cancel if chance.random() < 0.09 else None,
-            jumps=tuple(jumps) if chance.random() < 0.12 else (),
-            readers=tuple(readers) if chance.random() < 0.3 else (),
+            clock_jumps=tuple(jumps) if chance.random() < 0.12 else (),
+            subscribers=tuple(readers) if chance.random() < 0.3 else (),
             memo=chance.random() < 0.3,
             concurrency=chance.choice((1, 2, 64, 64, 256)),
-            direct=chance.random() < 0.5,
-            elder=EarlierRun.from_seed(seed),
+            unary=chance.random() < 0.5,
+            earlier=EarlierRun.from_seed(seed),
         )
 
     @property
@@ -166,11 +168,11 @@ class FaultPlan:
 
     def without_faults(self) -> FaultPlan:
         """The same run without anything that goes wrong."""
-        return replace(self, chances={}, lives=(), cancel=None, jumps=(), readers=(), habit="prompt", elder=None)
+        return replace(self, fault_rates={}, lives=(), cancel=None, clock_jumps=(), subscribers=(), habit="prompt", earlier=None)
 
     def for_earlier_run(self, elder: EarlierRun) -> FaultPlan:
         """The storm of the elder run."""
-        return replace(self, chances=elder.fault_rates, lives=(elder.life,), cancel=None, jumps=(), readers=(), elder=None)
+        return replace(self, fault_rates=elder.fault_rates, lives=(elder.life,), cancel=None, clock_jumps=(), subscribers=(), earlier=None)
 
 
 def _random_life(chance: Random, number: int) -> ProcessLife:
