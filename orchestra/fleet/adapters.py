@@ -53,7 +53,7 @@ def find_adapter(card: Card, server: LocalServer) -> Path:
 
 
 def load_adapter_files(card: Card, server: LocalServer, model_store: ModelStore) -> Adapter:
-    """The adapter of a card, its files checked, and kept in the pantry's store.
+    """The adapter of a card, its files checked, and kept in the model store.
 
     Raises `FleetError` F007 (not safe to load), F212 (no adapter, or one that cannot be read or kept), F222 (one that does not fit) or F004
     (disk full).
@@ -77,8 +77,8 @@ def _load_adapter_files(card: Card, server: LocalServer, model_store: ModelStore
     check_adapter(folder)
     if (base := find_weights(server.weights, ModelStore(model_store.folders))) is not None:  # as the supervisor finds them
         check_base(folder, base)
-    mark = adapter_digest(folder)
-    return Adapter(f"{card.adapter}-{mark[:12]}", store_adapter(folder, mark, model_store.folders.adapters))
+    digest = adapter_digest(folder)
+    return Adapter(f"{card.adapter}-{digest[:12]}", store_adapter(folder, digest, model_store.folders.adapters))
 
 
 def adapter_digest(folder: Path) -> str:
@@ -215,9 +215,9 @@ class AdapterManager:
         known = self._cache.get((server, card.digest))
         if known is None or known.stamps != file_stamps(known.files):
             found = adapter_files(find_adapter(card, target))
-            mark = file_stamps(found)  # before the files are read: a change meanwhile is seen at the next call
+            stamps = file_stamps(found)  # before the files are read: a change meanwhile is seen at the next call
             known = self._cache[server, card.digest] = _CachedAdapter(
-                found, mark, await asyncio.to_thread(load_adapter_files, card, target, self._model_store)
+                found, stamps, await asyncio.to_thread(load_adapter_files, card, target, self._model_store)
             )
         return known.adapter
 

@@ -1,4 +1,4 @@
-"""The gauge: what a call to a model may cost, and under which key its answer may be remembered. Asks no server."""
+"""The call estimator: the bounds of the cost of a call to a model, and the memo key of its answer. Sends no request."""
 
 from __future__ import annotations
 

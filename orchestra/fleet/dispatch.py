@@ -1,4 +1,4 @@
-"""The fleet behind the `Workers` door: a call to an agent becomes a request to the server that is best for it."""
+"""The fleet, an implementation of `Workers`: a call to an agent becomes a request to the server that is best for it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class FleetOptions:
 
 
 class Fleet:
-    """Servers, local and remote, behind the `Workers` door. `Fleet.open` makes one."""
+    """Servers, local and remote, as an implementation of `Workers`. `Fleet.open` makes one."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Marks: digests of what stands behind a model's name: weights, settings, adapters. What has no mark is never remembered.
+"""Digests of the weights, settings and adapters of a model. An answer of a model without a digest is never stored as a memo.
 
 Each is read once: a manifest of some kilobytes, or an adapter's weights, which are read again when a promotion has replaced them.
 """
@@ -21,7 +21,7 @@ DIGEST_SETTINGS = frozenset({"model", "device", "dtype", "quantization", "kv_cac
 
 @dataclass(frozen=True, slots=True)
 class _CachedDigest:
-    """The mark of an adapter that was read, and from where."""
+    """The digest of an adapter that was read, and its location."""
 
     files: tuple[str, str]
     stamps: adapters.FileStamps | None
@@ -29,7 +29,7 @@ class _CachedDigest:
 
 
 class ModelDigests:
-    """The marks of a fleet's servers and adapters, as far as they were asked for."""
+    """The digests of a fleet's servers and adapters, computed on demand."""
 
     def __init__(self, model_store: ModelStore) -> None:
         self._model_store = model_store
@@ -37,7 +37,7 @@ class ModelDigests:
         self._adapters: dict[tuple[str, str], _CachedDigest] = {}
 
     def server_digest(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
-        """The mark of a server with a card's adapter; empty where nobody can tell what would answer.
+        """The digest of a server with a card's adapter; empty where nobody can tell what would answer.
 
         That is an endpoint without a `revision:`, weights that are not here yet, an adapter that is not there.
         """
@@ -48,13 +48,13 @@ class ModelDigests:
         return digest(canonical([server, adapter])) if server and adapter else ""
 
     def base_digest(self, name: str, target: LocalServer | Endpoint) -> str:
-        """The mark of a server's base model alone; empty where nobody can tell."""
+        """The digest of a server's base model alone; empty where nobody can tell."""
         if isinstance(target, Endpoint):
             return digest(canonical([target.endpoint, target.model, target.revision])) if target.revision else ""
         return self._base_digest(name, target)
 
     def adapter_digest(self, name: str, target: LocalServer | Endpoint, card: Card) -> str:
-        """The mark of a card's adapter on a server: of its files, or at an endpoint its name; empty where it is not there."""
+        """The digest of a card's adapter on a server: of its files, or at an endpoint its name; empty where it is not there."""
         return card.adapter or "none" if isinstance(target, Endpoint) else self._adapter_digest(name, target, card)
 
     def _base_digest(self, name: str, target: LocalServer) -> str:
@@ -77,8 +77,8 @@ class ModelDigests:
                 folder = adapters.find_adapter(card, target)
                 files = adapters.adapter_files(folder)
                 stamp = adapters.file_stamps(files)  # before the files are read: a change meanwhile is seen at the next call
-                mark = adapters.binding_digest(folder)
+                binding = adapters.binding_digest(folder)
             except (FleetError, OSError):
                 return ""
-            known = self._adapters[name, card.digest] = _CachedDigest(files, stamp, mark)
+            known = self._adapters[name, card.digest] = _CachedDigest(files, stamp, binding)
         return known.digest

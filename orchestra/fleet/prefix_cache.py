@@ -15,7 +15,7 @@ DEFAULT_CAPACITY = 1024
 """Blocks that a server is taken to remember where it does not say."""
 
 Prefix: TypeAlias = tuple[int, ...]
-"""How a prompt begins: a mark for each of its blocks, which says all that stands before it too. Marks mean something in one process."""
+"""The prefix of a prompt: one hash per block, of the block and all blocks before it. The hashes are valid in one process only."""
 
 
 def prefix_hashes(messages: Iterable[Mapping[str, str]], salt: str) -> Prefix:

@@ -48,7 +48,7 @@ PromptDigest: TypeAlias = Callable[[CallRequest], str]
 
 
 class Recorder:
-    """Stands behind the `Workers` door: passes calls on, and keeps each with its reply until `save` writes them."""
+    """An implementation of `Workers`: passes calls on, and keeps each with its reply until `save` writes them."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class Recorder:
 
 
 class Player:
-    """Stands behind the `Workers` door and answers from a cassette.
+    """An implementation of `Workers` that answers from a cassette.
 
     Calls that say the same get the recorded answers in turn, the last one again and again. A call that was never recorded, or
     whose agent has another prompt now, is refused (C034) and stands in `faults`.

@@ -5,7 +5,7 @@
     workers = SimulatedWorkers({"reader": {"answer": "1889"}}, tools=[search, cite])
     workers = SimulatedWorkers(catalog, seed=7, latency=(0.1, 2.0), faults=Faults(refused=0.1, stall=0.05))
 
-They stand behind the `Workers` door of the engine. What a call gets (value, latency, fault) depends on the seed and on
+They implement the protocol `Workers` of the engine. What a call gets (value, latency, fault) depends on the seed and on
 the call alone, never on the order in which calls arrive: one seed, one story.
 """
 
@@ -115,7 +115,7 @@ def attempt_random(seed: int, call: CallRequest, purpose: str) -> Random:
 
 
 class SimulatedWorkers:
-    """Stands behind the `Workers` door and does what a script says.
+    """An implementation of `Workers` that follows a script.
 
     `calls` are all calls in order of arrival, `counts` their number by agent or tool, `in_flight` those that run now,
     `max_in_flight` how many ran at once at most, `cancelled` those whose caller went away, `fault_counts` how often each fault hit.

@@ -11,7 +11,7 @@ Test a workflow's timeouts, retries and races without waiting:
             run_simulated(scenario, seed=seed)
 
 The same seed gives the same run, to the last event. There are no sockets, files or threads in such a loop: what needs
-them stands behind a door (`SimulatedWorkers`, `MemoryJournal`).
+them stands behind a protocol (`SimulatedWorkers`, `MemoryJournal`).
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Refuses: a thread would run in real time, and the order of events would differ each time."""
-        raise RuntimeError("no threads in virtual time: put what blocks behind a door and simulate the door")
+        raise RuntimeError("no threads in virtual time: put what blocks behind a protocol and simulate the protocol")
 
 
 class VirtualClock:
-    """Stands behind the `Clock` door in a simulation. `loop` gives its time; `seed` its chance and its ids."""
+    """An implementation of `Clock` for simulations. `loop` gives its time; `seed` its chance and its ids."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seed: int = 0) -> None:
         self._loop = loop

@@ -383,7 +383,7 @@ def test_what_was_drawn_before_by_its_name_alone_is_known_by_its_input(ran: Shel
     drawn(ran, 100)
     found = AuditLog.from_bytes(LOG.read_bytes(), SourceLocation("", 1)).entries
     old = [
-        msgspec.structs.replace(one, outputs=[msgspec.structs.replace(two, about=msgspec.UNSET) for two in one.outputs])
+        msgspec.structs.replace(one, outputs=[msgspec.structs.replace(two, input_fingerprint=msgspec.UNSET) for two in one.outputs])
         for one in found
         if isinstance(one, OutputsSampled)
     ]

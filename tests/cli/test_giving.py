@@ -172,7 +172,7 @@ def test_at_the_terminal_a_line_says_what_a_call_in_doubt_gave() -> None:
     with pytest.raises(InputError) as caught:
         questions.parse_terminal_line("r", asked, "/gave\n")
     assert caught.value.code == "C024"
-    older = msgspec.structs.replace(asked, gives=None)
+    older = msgspec.structs.replace(asked, result_schema=None)
     assert questions.call_result_command("r", older) is None
     assert questions.parse_terminal_line("r", older, "/gave 7\n") == ("/gave 7", False)  # which is none of its options
 
@@ -214,7 +214,7 @@ async def test_who_says_it_is_told_once_for_values_answers_resumptions_and_cance
         await eve.cancel(fork.id)
         events = [*await orchestra.journal.read(run.id), *await orchestra.journal.read(fork.id)]
     found = [event for event in events if isinstance(event, QuestionAnswered | RunResumed | CancelRequested)]
-    said = [(event.by, type(event).__name__) for event in found if event.by != "a letter"]  # which woke the run
+    said = [(event.by, type(event).__name__) for event in found if event.by != "a message"]  # which woke the run
     assert said == [("eve", "Resumed"), ("eve", "Answered"), ("ada", "Answered"), ("eve", "CancelRequested")]
 
 

@@ -1,4 +1,4 @@
-"""Simulated workers behind the `Workers` door."""
+"""Simulated workers, an implementation of `Workers`."""
 
 from __future__ import annotations
 
@@ -218,4 +218,4 @@ def test_what_the_docs_speak_of_is_where_they_say() -> None:
     from orchestra import testing
 
     assert (testing.CallResult, testing.CallError) == (CallResult, CallError)
-    assert {"Done", "Refused"} <= {*testing.__all__}
+    assert {"CallResult", "CallError"} <= {*testing.__all__}

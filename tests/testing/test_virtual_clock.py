@@ -99,7 +99,7 @@ def test_threads_are_refused() -> None:
     async def scene(clock: VirtualClock) -> None:
         await asyncio.to_thread(print)
 
-    with pytest.raises(RuntimeError, match="door"):
+    with pytest.raises(RuntimeError, match="no threads in virtual time"):
         run_simulated(scene)
 
 

@@ -149,7 +149,7 @@ class HttpClient:
         comes. `own_server` is for a server of this user on this machine: where another user's program listens in its place, nothing is
         sent.
         """
-        assert self._loop is not None, "the wire is used inside its context"
+        assert self._loop is not None, "the client is used inside its context"
         sent = request.body or b""
         try:
             place = self._pools.get(root) or self._pools.setdefault(root, ConnectionPool(root))
@@ -218,7 +218,7 @@ class HttpClient:
 
     def _take_idle(self, pool: ConnectionPool) -> HttpConnection | None:
         """The connection that was used last, if it can be used again."""
-        assert self._loop is not None, "the wire is used inside its context"
+        assert self._loop is not None, "the client is used inside its context"
         oldest = self._loop.time() - KEEP_ALIVE_SECONDS
         while pool.idle:
             connection = pool.idle.pop()

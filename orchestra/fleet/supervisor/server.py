@@ -1,4 +1,4 @@
-"""The keeper of one server: starts it, waits for health, watches it, restarts it with growing pauses, gives up on hopeless ones."""
+"""The supervisor of one server: starts it, waits for health, watches it, restarts it with growing pauses, gives up on hopeless ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Timing:
     """Without a word in its log while it starts, until the others no longer wait for it; a compiler says nothing for a minute or two."""
     poll_interval: float = 2.0
     request_timeout: float = 20.0
-    """One request of the keeper; the loop of a busy CPU server answers late."""
+    """One request of the supervisor; the loop of a busy CPU server answers late."""
     stall_timeout: float = 90.0
     """Without a good /health, or at work without a token, until the server counts as dead."""
     initial_backoff: float = 0.5
@@ -46,14 +46,14 @@ class Timing:
     """After so long in health the pauses begin small again."""
     grace_period: float = 15.0
     max_start_attempts: int = 2
-    """Starts in a row without health until the keeper gives up."""
+    """Starts in a row without health until the supervisor gives up."""
 
 
 class ServerSupervisor:
     """Keeps one server. `run()` runs until `stop()`."""
 
     def __init__(self, name: str, server: LocalServer, launcher: Launcher, logs: Path, timing: Timing, start_lock: asyncio.Lock) -> None:
-        """`start_lock` is shared by the keepers of a fleet: servers of one GPU measure its free memory, and so start one after another."""
+        """`start_lock` is shared by all servers of a fleet: those of one GPU measure its free memory, and so start one after another."""
         self.name, self.server = name, server
         self._start_lock = start_lock
         self.phase: ServerPhase = "starting"
@@ -248,7 +248,7 @@ class ServerSupervisor:
         self._wake.set()
 
     def retry_now(self) -> None:
-        """Tries again at once where the keeper gave up or pauses."""
+        """Tries again at once where the supervisor gave up or pauses."""
         if self.phase in ("failed", "restarting"):
             if self.phase == "failed":
                 self.error, self.phase = None, "starting"

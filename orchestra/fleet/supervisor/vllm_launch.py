@@ -116,7 +116,8 @@ def _lora_arguments(server: LocalServer) -> dict[str, int | None]:
 
 
 def _worker_arguments(server: LocalServer) -> dict[str, str | None]:
-    """Our worker, and guesses without a second model: from the request itself (prompt lookup, Saxena 2023), and from habits (`cpu_drafts`).
+    """Our worker, and guesses without a second model: from the request itself (prompt lookup, Saxena 2023), and
+    from the n-gram cache (`orchestra.fleet.vllm_cpu.ngram_cache`).
     Without our worker nothing is guessed, for a request that is scored beside guesses ends vLLM's own."""
     guesses = {
         "method": "ngram",

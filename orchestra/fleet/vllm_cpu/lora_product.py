@@ -204,7 +204,7 @@ def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM has no types
-    """vLLM's door to adapters on a CPU, with the products of this module behind it."""
+    """vLLM's interface to adapters on a CPU, implemented with the products of this module."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

@@ -22,7 +22,7 @@ MAX_COUNT = 8
 
 
 Owner: TypeAlias = tuple[int, str]
-"""The adapter and the tenant whose habits they are: how soon an answer comes must not tell one tenant what another one wrote."""
+"""The adapter and the tenant that own the n-grams: how soon an answer comes must not tell one tenant what another one wrote."""
 Context: TypeAlias = tuple[Owner, tuple[int, ...]]
 
 

@@ -1,7 +1,7 @@
 """Guesses of what a request writes next, which a step checks all at once: from the request's own words, and from what was written before.
 
 Most of what a specialist writes can be guessed. It quotes its input, which vLLM's own drafter looks up there (prompt lookup, Saxena 2023);
-and around the quotes it writes the same braces, keys and turns of phrase each time, which are remembered as habits.
+and around the quotes it writes the same braces, keys and turns of phrase each time, which the n-gram cache stores.
 
 A guess changes when tokens come, and not which: a wrong one is thrown away by the model. Requests that draw by chance get none, so that
 what a seed draws does not depend on what others wrote before; nor do those that are scored, which write one token.
@@ -54,7 +54,7 @@ class GuardedRejectionSampler(RejectionSampler):  # type: ignore[misc]  # vLLM h
 
 
 class NgramDrafter(NgramProposer):  # type: ignore[misc]  # vLLM has no types here
-    """vLLM's drafter, which knows habits too, and whose requests are those of a `runner`."""
+    """vLLM's drafter, which also uses the n-gram cache, and whose requests are those of a `runner`."""
 
     def __init__(self, vllm_config: Any, runner: Any) -> None:
         self._runner = runner

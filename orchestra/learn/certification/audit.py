@@ -89,7 +89,7 @@ async def find_accepted_outputs(
                 asked = await programs.agent_inputs(first, events)
                 for output, attempt in fresh:
                     about = _input_fingerprint(asked.get((output.node, attempt.number)), first, output.node, group)
-                    made.outputs.append(msgspec.structs.replace(output, about=about))
+                    made.outputs.append(msgspec.structs.replace(output, input_fingerprint=about))
         except OrchestraError:
             made.skipped["runs that cannot be read any more"] += 1
     return made

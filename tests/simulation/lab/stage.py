@@ -478,7 +478,7 @@ class TrialRunner:
         if asked.result_schema is not None and seeded_random(self.plan.seed, "gave", asked.node) < 0.3:
             self.trial.log.count_fault("says what a call in doubt gave")
             gave = person_answer(self.plan.seed, asked.node, "gave", (), asked.result_schema)
-            right = msgspec.structs.replace(right, value=gave, gave=True)
+            right = msgspec.structs.replace(right, value=gave, call_happened=True)
         if why:
             self.trial.log.count_fault("declines")
         match habit:
@@ -515,7 +515,7 @@ class TrialRunner:
                         )
                     )
                     self.trial.log.count_fault("declines where somebody must say")
-                    again = msgspec.structs.replace(right, asked=asked.seq - 1, by="bob")
+                    again = msgspec.structs.replace(right, question_seq=asked.seq - 1, by="bob")
                     if await self._send(again):
                         self.trial.log.count_fault("answer to the same question before")
                 await self.clock.sleep(seeded_random(self.plan.seed, "delay", asked.node) * 2)

@@ -272,7 +272,7 @@ class CallLog:
 
 
 class FaultyWorkers:
-    """Stand behind the `Workers` door of one process. `position` says how many events are on disk, and whether the lease is lost."""
+    """The `Workers` of one process. `position` says how many events are on disk, and whether the lease is lost."""
 
     def __init__(
         self, plan: FaultPlan, log: CallLog, process: SimulatedProcess, clock: Clock, position: Callable[[], tuple[int, bool]]
