@@ -146,14 +146,14 @@ _HOMES = {
     "app.orchestra": "Orchestra",
     "app.result": "Result",
     "app.run": "Run",
-    "app.run_status": "Seen",
+    "app.run_status": "RunView",
     "core.errors": "Abstained BudgetExceeded FleetError InputError InputErrors OrchestraError RunFailed",
     "engine.streaming": "TextPiece",
     "fleet.status": "FleetStatus ServerStatus",
     "journal.errors": "JournalError",
     "schema.builtin_models": "Answer Citation Document Judgement Passage Quote Reading",
     "workflows.model": "Budget Defaults Graph PlanLimits Retry",
-    "workflows.python.steps": "Agent Step Tool Workflow agent by_model tool workflow",
+    "workflows.python.steps": "Agent Step Tool Workflow agent answered_by_model tool workflow",
 }
 """The module of each public name; the functions of the DSL are in `workflows.python.dsl`, `RunEvent` is `core.events.Event`."""
 

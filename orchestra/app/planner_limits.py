@@ -43,8 +43,8 @@ def planner_limits(fleet: FleetConfig | None, known: Mapping[str, Card], program
     none to tell of. With `fresh` all calls are made in the run."""
     plans = [node.plan_settings for one in reachable_programs(program) for node in one.nodes if node.plan_settings is not None]
     calls = fresh and any(one.budget is not None and one.budget.calls is not None for one in reachable_programs(program))
-    said = msgspec.structs.replace(_fleet_limits(fleet, known, program, plans, label), calls=calls) if plans else PlannerLimits()
-    told: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(said, barred_tools=_blocked_tools(program, label)))
+    said = msgspec.structs.replace(_fleet_limits(fleet, known, program, plans, label), enforce_calls=calls) if plans else PlannerLimits()
+    told: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(said, blocked_tools=_blocked_tools(program, label)))
     return {PLANS: told} if told else {}
 
 
@@ -121,17 +121,22 @@ def _limit_node(node: CompiledNode, said: PlannerLimits, calls: int | None) -> C
     using = node.tool_use if node.tool_use is None else _limit_tool_use(node.tool_use, said)
     if body is node.body and planning is node.plan_settings and using is node.tool_use:
         return node
-    return msgspec.structs.replace(node, body=body, planning=planning, using=using)
+    return msgspec.structs.replace(node, body=body, plan_settings=planning, tool_use=using)
 
 
 def _limit_tool_use(using: NodeToolUse, said: PlannerLimits) -> NodeToolUse:
     """What an agent may use, without the tools that must not see the run's data."""
     skills = tuple(one for one in using.capabilities if one.kind != "tool" or one.name not in said.blocked_tools)
-    return using if len(skills) == len(using.capabilities) else msgspec.structs.replace(using, skills=skills)
+    return using if len(skills) == len(using.capabilities) else msgspec.structs.replace(using, capabilities=skills)
 
 
 def _limit_plan_settings(planning: PlanSettings, said: PlannerLimits, calls: int | None) -> PlanSettings:
     called = {name: replace(one, program=_limit_program(one.program, said, calls)) for name, one in planning.workflows.items()}
     return msgspec.structs.replace(
-        planning, workflows=called, barred=said.blocked_agents, barred_tools=said.blocked_tools, room=said.prompt_tokens, calls=calls
+        planning,
+        workflows=called,
+        blocked_agents=said.blocked_agents,
+        blocked_tools=said.blocked_tools,
+        prompt_tokens=said.prompt_tokens,
+        call_limit=calls,
     )

@@ -61,21 +61,21 @@ def _node_bounds(program: Program, given: Mapping[str, Any], models: _ModelLimit
         elif node.plan_settings is not None:
             yield _planner_bound(path, node.plan_settings, count)
         elif node.tool_use is not None and node.contract is not None:
-            kit = node.tool_use.settings
-            yield _call_bound(path, node, node.contract, count * (kit.steps + kit.repairs + 2), models)
-            for skill in node.tool_use.capabilities:
-                yield _call_bound(f"{path}/{skill.name}", node, skill, count * kit.steps * kit.width, models)
+            tool_use = node.tool_use.settings
+            yield _call_bound(path, node, node.contract, count * (tool_use.steps + tool_use.repairs + 2), models)
+            for capability in node.tool_use.capabilities:
+                yield _call_bound(f"{path}/{capability.name}", node, capability, count * tool_use.steps * tool_use.width, models)
         elif node.contract is not None:
             yield _call_bound(path, node, node.contract, count, models)
 
 
-def _planner_bound(path: str, planning: PlanSettings, count: int) -> CostBound:
+def _planner_bound(path: str, plan_settings: PlanSettings, count: int) -> CostBound:
     """The questions to the planners of a plan node: in each version of the plan, and for each vote, a line a step, the answer, and the
     repairs; and those of the larger planner, where the last line of the router is refused too. What the plan takes is not known yet."""
-    router, larger = planning.router, planning.larger
-    most = planning.limits.steps + 1 + planning.repairs  # of either planner
-    rest = 0 if larger is None else planning.repairs + 1  # of the other one then
-    plans = (1 + planning.replans) * planning.votes * MIN_ATTEMPTS
+    router, larger = plan_settings.router, plan_settings.larger
+    most = plan_settings.limits.steps + 1 + plan_settings.repairs  # of either planner
+    rest = 0 if larger is None else plan_settings.repairs + 1  # of the other one then
+    plans = (1 + plan_settings.replans) * plan_settings.votes * MIN_ATTEMPTS
     longest = sorted((one.max_output for one in (router, larger) if one is not None), reverse=True)
     written = most * longest[0] + rest * longest[-1] if longest else 0
     return CostBound(path, "plan", router.name if router is not None else "", count, plans * (most + rest), count * plans * written, None)

@@ -356,12 +356,12 @@ def _possible_agents(node: CompiledNode) -> Iterator[AgentIdentity]:
     """The agents that a node may ask, its plan's workflows left out."""
     yield from _required_agents(node)
     more: tuple[Contract, ...] = node.tool_use.reachable if node.tool_use is not None else ()
-    if (planning := node.plan_settings) is not None:
+    if (plan_settings := node.plan_settings) is not None:
         more += (
-            *planning.capabilities,
-            *planning.reachable,
-            *planning.judges,
-            *((planning.larger,) if planning.larger is not None else ()),
+            *plan_settings.capabilities,
+            *plan_settings.reachable,
+            *plan_settings.judges,
+            *((plan_settings.larger,) if plan_settings.larger is not None else ()),
         )
     yield from ((contract.name, contract.digest) for contract in more if contract.kind == "agent")
 
@@ -371,10 +371,10 @@ def _may_escalate(node: CompiledNode) -> bool:
         return True
     if node.plan_settings is not None and node.plan_settings.workflows:
         return True
-    skills = (
+    capabilities = (
         node.plan_settings.capabilities if node.plan_settings is not None else node.tool_use.reachable if node.tool_use is not None else ()
     )
-    return any("escalate" in one.otherwise for one in skills) or (node.body is not None and node.body.may_escalate)
+    return any("escalate" in one.otherwise for one in capabilities) or (node.body is not None and node.body.may_escalate)
 
 
 def node_contracts(node: CompiledNode) -> Iterator[Contract]:
@@ -383,14 +383,14 @@ def node_contracts(node: CompiledNode) -> Iterator[Contract]:
         yield node.contract
     if node.acceptance is not None:
         yield from node.acceptance.judges.values()
-    if (planning := node.plan_settings) is not None:
-        yield from planning.capabilities
-        yield from planning.reachable
-        yield from planning.judges
-        if planning.router is not None:
-            yield planning.router
-        if planning.larger is not None:
-            yield planning.larger
+    if (plan_settings := node.plan_settings) is not None:
+        yield from plan_settings.capabilities
+        yield from plan_settings.reachable
+        yield from plan_settings.judges
+        if plan_settings.router is not None:
+            yield plan_settings.router
+        if plan_settings.larger is not None:
+            yield plan_settings.larger
     if node.tool_use is not None:
         yield from node.tool_use.reachable
 

@@ -48,8 +48,8 @@ def single_step_graph(step: Step[..., Any]) -> Graph:
         text, _ = declare_type(subschema(contract.input, part), name, known, types)
         optional = name not in required
         inputs[name] = Input(type=text, optional=optional, default=escape_references(part.get("default")) if optional else None)
-    wired = {name: f"${{input.{name}}}" for name in inputs}
-    node = {contract.kind: step.name, "with": wired}
+    inputs_by_name = {name: f"${{input.{name}}}" for name in inputs}
+    node = {contract.kind: step.name, "with": inputs_by_name}
     return Graph.model_validate(
         {
             "name": _graph_name(step.name),

@@ -185,7 +185,7 @@ async def test_judges_of_one_name_are_each_asked_by_the_check_that_they_were_giv
 
 
 MODULE = """
-from orchestra import agent, by_model, tool, workflow
+from orchestra import agent, answered_by_model, tool, workflow
 
 @tool(effect="pure")
 def said(text: str) -> str:
@@ -193,7 +193,7 @@ def said(text: str) -> str:
 
 @agent(prompt="MODULE: {{ text }}")
 def judge(text: str) -> str:
-    return by_model()
+    return answered_by_model()
 
 @workflow()
 def helper(text: str) -> str:
@@ -224,7 +224,7 @@ def modules(folder: Path, **texts: str) -> Settings:
 async def test_two_modules_with_different_things_of_one_name_are_refused(tmp_path: Path, what: str) -> None:
     mark = "".join(char for char in what if char.isalpha())
     other = MODULE.partition("\n\n@agent")[2].replace(what, what.replace("MODULE", "OTHER"))
-    other = f"from orchestra import agent, by_model, tool, workflow\nfrom names_one_{mark} import said\n\n@agent{other}"
+    other = f"from orchestra import agent, answered_by_model, tool, workflow\nfrom names_one_{mark} import said\n\n@agent{other}"
     settings = modules(tmp_path, **{f"names_one_{mark}": MODULE, f"names_two_{mark}": other})
     with pytest.raises(InputError, match="are called") as caught:
         async with Orchestra.open(settings, fleet="none"):

@@ -35,7 +35,7 @@ def test_the_packaged_agent_is_small_and_orders_questions() -> None:
 @pytest.mark.parametrize(("question", "at_once"), [(PLAIN, False), (HARD, True)])
 async def test_a_hard_question_goes_to_the_larger_model_at_once(simulated: SimulatedOrchestra, question: str, at_once: bool) -> None:
     simulated.set_answers(
-        {"difficulty": {"need": needs(question)}, "reader": lambda call: {"answer": "large" if call.escalate else "small"}}
+        {"difficulty": {"need": needs(question)}, "reader": lambda call: {"answer": "large" if call.is_escalated else "small"}}
     )
     result = await simulated.run(simulated.find(str(FILE)), question=question, context="large and small")
     assert result.output == ("large" if at_once else "small")

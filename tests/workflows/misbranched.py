@@ -124,7 +124,7 @@ def attempts(question: str, n: int) -> Answer:
 def nothing(question: str) -> None:
     """W019: nothing returns None, which is the same in every run
     at: calculator(question=question)
-    help: return what a call gives, or new(Model, field=...)
+    help: return what a call gives, or build(Model, field=...)
     """
     calculator(question=question)
 

@@ -298,7 +298,7 @@ def test_who_writes_abstain_says_what_stands_in() -> None:
     assert nodes["first"] == FirstOfNode(first_of=("${reading}", "${calculator}"))
 
 
-def test_needed_says_that_what_follows_is_withheld_too() -> None:
+def test_require_says_that_what_follows_is_withheld_too() -> None:
     def inherited(question: str) -> Answer:
         reading = accepted(calculator(question=question), checks=numbers, against=question, otherwise=[abstain])
         return calculator(question=or_else(require(reading).text, ""))

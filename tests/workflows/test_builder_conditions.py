@@ -81,8 +81,8 @@ LEAVES: dict[Kind, list[Said]] = {
     "float": [field("x"), *map(literal, [0.5, 2.0, -1.25, 1e16])],
     "bool": [
         field("b"),
-        Said("present(v.tag)", lambda v: has_value(v.tag)),
-        Said("not_(present(v.size))", lambda v: not_(has_value(v.size))),
+        Said("has_value(v.tag)", lambda v: has_value(v.tag)),
+        Said("not_(has_value(v.size))", lambda v: not_(has_value(v.size))),
     ],
 }
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -104,7 +104,7 @@ WORDS: dict[str, Callable[..., Any]] = {
     "any_of": any_of,
     "not_": not_,
     "length": length,
-    "present": has_value,
+    "has_value": has_value,
     "contains": contains,
     "choose": choose,
     "or_else": or_else,
@@ -176,8 +176,8 @@ def _conditions(draw: st.DrawFn, part: Callable[[Kind], Said], number: Callable[
 
 def placeholder(scope: TraceScope) -> Any:
     return Placeholder(
-        PendingExpression("input.v", ATOM_PRECEDENCE, SCHEMA["properties"]["v"], scope, frozenset({Variable("input", SCHEMA)}))
-    )  # type: ignore[index]
+        PendingExpression("input.v", ATOM_PRECEDENCE, SCHEMA["properties"]["v"], scope, frozenset({Variable("input", SCHEMA)}))  # type: ignore[index]
+    )
 
 
 UNLIKELY = re.compile("never|characters|levels")
@@ -222,10 +222,10 @@ def test_an_expression_is_said_back_in_python(said: Said) -> None:
     with enter_scope(TraceScope()) as scope:
         made, _ = attempt(lambda: said.of(placeholder(scope)))
         assume(type(made) is Placeholder)
-        cel = made._wired.cel
+        cel = made._expression.cel
         text = tree_to_python(parse(cel), {})
         again = eval(text, {**WORDS, "v": placeholder(scope)})
-    assert again._wired.cel == cel, text
+    assert again._expression.cel == cel, text
 
 
 @pytest.mark.parametrize(
@@ -251,5 +251,5 @@ def test_an_expression_is_said_back_in_python(said: Said) -> None:
 def test_an_expression_is_written_as_cel(write: Callable[[Any], Any], cel: str) -> None:
     with enter_scope(TraceScope()) as scope:
         made = write(placeholder(scope))
-        assert made._wired.cel == cel
+        assert made._expression.cel == cel
         compile_template(template_with_type(made)[0], {"input": SCHEMA})

@@ -263,10 +263,10 @@ def test_a_clause_that_is_out_of_range_is_shown_at_its_call() -> None:
 
 
 SCRIPT = """
-from orchestra import Answer, agent, by_model, workflow
+from orchestra import Answer, agent, answered_by_model, workflow
 @agent(prompt="{{ question }}")
 def calculator(question: str) -> Answer:
-    return by_model()
+    return answered_by_model()
 @workflow()
 def careless(question: str) -> Answer:
     if question == "x":

@@ -99,11 +99,11 @@ def test_names_and_blind_spots_are_read_from_bytecode(interpreter: str) -> None:
 
 
 RETURNING = """
-from orchestra import Answer, agent, by_model, map_, when, workflow
+from orchestra import Answer, agent, answered_by_model, map_, when, workflow
 
 @agent(prompt="{{ question }}")
 def calculator(question: str) -> Answer:
-    return by_model()
+    return answered_by_model()
 
 @workflow
 def record(question: str) -> dict[str, Answer]:
@@ -161,12 +161,12 @@ def test_public_names_are_not_names_of_packages() -> None:
 
 
 INSTALLED = """
-from orchestra import Answer, agent, by_model, workflow
+from orchestra import Answer, agent, answered_by_model, workflow
 import json
 
 @agent(prompt="{{ question }}")
 def calculator(question: str) -> Answer:
-    return by_model()
+    return answered_by_model()
 
 @workflow()
 def truth(question: str) -> Answer:

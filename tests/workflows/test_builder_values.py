@@ -173,7 +173,7 @@ def test_new_takes_a_model() -> None:
         calculator(question=question)
         return build(int, question)
 
-    with pytest.raises(InputError, match=r"new\(\) takes the fields by name"):
+    with pytest.raises(InputError, match=r"build\(\) takes the fields by name"):
         assert none.graph
 
 

@@ -244,7 +244,7 @@ async def test_what_stands_in_for_an_answer_runs_where_a_person_declines(
 @pytest.mark.parametrize(("answer", "status", "paid"), [("yes", "failed", 0), ("no", "done", 1), (None, "abstained", 0)])
 async def test_a_condition_on_an_answer_alone_decides(orchestra: Orchestra, answer: str | None, status: str, paid: int) -> None:
     result = await answered(orchestra, asked_whether, answer)
-    assert (result.status, sum("pay" in path for path in result.ledger)) == (status, paid)
+    assert (result.status, sum("pay" in path for path in result.usage_by_node)) == (status, paid)
 
 
 async def answered(orchestra: Orchestra, flow: Workflow[..., Any], answer: str | None) -> Any:

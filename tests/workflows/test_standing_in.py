@@ -67,7 +67,7 @@ def compiled(flow: Workflow[..., Any]) -> Program:
 
 def paid(result: Any) -> int:
     """How often it was paid."""
-    return sum(path.rpartition("/")[2].startswith("pay") for path in result.ledger)
+    return sum(path.rpartition("/")[2].startswith("pay") for path in result.usage_by_node)
 
 
 async def test_what_stands_in_runs_only_where_nothing_else_is_there(orchestra: Orchestra) -> None:

@@ -134,12 +134,12 @@ def compile_choice(compiler: Compiler, node: AgentNode, choice: AgentChoice, typ
     tools = _allowed_tools(node, known)
     sources = {name: one for name, one in agent_nodes(node, choice).items() if name in known}
     drafts: dict[str, NodeDraft] = {}
-    sure = by is not None and len(known) == len(labels_by_agent(choice))
+    always_present = by is not None and len(known) == len(labels_by_agent(choice))
     for name, source in sources.items():
         plain = source.model_copy(update={"when": None, "tools": tools[name]})
         before = compiler.always_present.pop(name, None)
         drafts[name] = compile_node(compiler, name, plain, types, node_references(plain), path)
-        sure &= compiler.always_present.pop(name)
+        always_present &= compiler.always_present.pop(name)
         if before is not None:
             compiler.always_present[name] = before
         drafts[name].when = ChoiceCondition(by, choice, name) if by is not None else None
@@ -150,7 +150,7 @@ def compile_choice(compiler: Compiler, node: AgentNode, choice: AgentChoice, typ
         sources, [*sources], drafts, dict.fromkeys(sources, NodeReferences(NO_NAMES, NO_NAMES, NO_NAMES)), dict.fromkeys(sources, NO_NAMES)
     )
     body = Program("", made, ChoiceOutput(frozenset(sources), output), output, {}, sees_outer_scope=True, runs_one_node=True)
-    return NodeDraft(kind="call", body=body, output=output, value=by, always_present=sure)
+    return NodeDraft(kind="call", body=body, output=output, value=by, always_present=always_present)
 
 
 def _choice_agents(compiler: Compiler, choice: AgentChoice, path: KeyPath) -> dict[str, Contract]:

@@ -240,10 +240,12 @@ class Compiler:
         found = {name: types.pop(name) for name in order}
         types.update(hidden)
         parts = made.parts
-        sure = self.all_present(made.references) if parts is None else any(self.all_present(part.references) for part in parts.values())
+        always_present = (
+            self.all_present(made.references) if parts is None else any(self.all_present(part.references) for part in parts.values())
+        )
         schema = self._output_schema(made)
         certain = frozenset(name for name in given if self.always_present.pop(name))
-        return CompiledBody(assemble_nodes(given, order, drafts, reads, wants), made, schema, sure, found, certain, bool(acting))
+        return CompiledBody(assemble_nodes(given, order, drafts, reads, wants), made, schema, always_present, found, certain, bool(acting))
 
     def _check_size(self, reads: Mapping[str, NodeReferences], path: KeyPath) -> None:
         if self.loop_depth > MAX_LOOPS:

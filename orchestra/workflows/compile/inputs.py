@@ -92,7 +92,7 @@ def bind_inputs(
 
 
 def bind_plain_inputs(reads: NodeReferences, wanted: CalleeInputs, types: Types, findings: Findings) -> Expression | None:
-    """What `wired` gives for plain paths to types that are known to fit, as most inputs are; None for others."""
+    """The result of `bind_inputs` for plain paths to types that are known to fit, as most inputs are; None for others."""
     if (paths := reads.paths) is None:
         return None
     for name in wanted.required:

@@ -218,7 +218,7 @@ def enclose_workflow(compiler: Compiler, graph: Graph, body: CompiledBody) -> Co
     made = try_compile(enclosed.output, {name: body.schema}, compiler.findings, ("output",))
     assert made is not None, "it is one reference"
     only = draft.build_node(0, name, node, (), (), frozenset(), 1)
-    return replace(body, nodes=(only,), output=made, sure=False, types={}, certain=frozenset())
+    return replace(body, nodes=(only,), output=made, always_present=False, types={}, present_nodes=frozenset())
 
 
 def _workflow_certificate(compiler: Compiler, name: str, path: KeyPath) -> Certificate | None:

@@ -155,12 +155,12 @@ def _compile_call(
         inputs = bind_plain_inputs(reads, takes, types, findings)
         if inputs is None:
             inputs = bind_inputs(node.with_, takes, callee, types, findings, (*path, "with"))
-        using = (
+        tool_use = (
             tool_agents.compile_tool_use(compiler, node, contract, path)
             if isinstance(node, model.AgentNode) and (contract.tool_use or node.tools)
             else None
         )
-        return NodeDraft(kind=kind, contract=contract, inputs=inputs, output=contract.output, tool_use=using)
+        return NodeDraft(kind=kind, contract=contract, inputs=inputs, output=contract.output, tool_use=tool_use)
     if callee in other:
         right, said = ("tool", "a tool") if kind == "agent" else ("agent", "an agent")
         findings.error("L111", f"{callee!r} is {said}", findings.place_of(*path, kind), hint=f"{right}: {callee}")
@@ -242,9 +242,14 @@ def _compile_first_of(compiler: Compiler, node: model.FirstOfNode, types: TypeSc
         if arm is not None and not arm.references:
             findings.warn("an arm behind a constant is never taken", findings.place_of(*path, "first_of", number + 1))
             break
-    sure = len(found) < len(arms) or any(compiler.all_present(arm.references) for arm in found) or _is_exhaustive(compiler, node, found)
+    always_present = (
+        len(found) < len(arms) or any(compiler.all_present(arm.references) for arm in found) or _is_exhaustive(compiler, node, found)
+    )
     return NodeDraft(
-        kind="first_of", arms=found, output=union([arm.schema for arm in found]) if len(found) == len(arms) else ANY, always_present=sure
+        kind="first_of",
+        arms=found,
+        output=union([arm.schema for arm in found]) if len(found) == len(arms) else ANY,
+        always_present=always_present,
     )
 
 
@@ -271,23 +276,23 @@ def _compile_plan(compiler: Compiler, node: model.PlanNode, types: TypeScope, pa
             place = compiler.findings.place_of(*path, "with", name, key=True)
             hint = f"call it {name.lower()}_" if name.lower() in KEYWORDS else "lower case letters, digits and _"
             compiler.findings.error("L115", f"a plan cannot read a value that is called {name!r}", place, hint=hint)
-    skills, workflows = _resolve_capabilities(compiler, node, path)
-    tool_agents.check_plan_effects(compiler, node, skills, workflows, path)
+    capabilities, workflows = _resolve_capabilities(compiler, node, path)
+    tool_agents.check_plan_effects(compiler, node, capabilities, workflows, path)
     for name in node.hearsay:
         if name not in node.with_:
             compiler.report_unknown("value", name, node.with_, (*path, "hearsay"))
     if node.larger is not None and node.larger not in catalog.agents:
         compiler.report_unknown("agent", node.larger, catalog.agents, (*path, "larger"))
-    planning = None
+    plan_settings = None
     if goal is not None:
         values = dict(inputs.parts or {}) if inputs is not None else {}
         router = catalog.agents.get(node.router)
-        reached = tool_agents.reachable_contracts(compiler, skills, (*path, "agents"))
-        planning = PlanSettings(
+        reached = tool_agents.reachable_contracts(compiler, capabilities, (*path, "agents"))
+        plan_settings = PlanSettings(
             goal=goal,
             values=values,
             router=router,
-            capabilities=tuple(skills),
+            capabilities=tuple(capabilities),
             workflows=workflows,
             models=compiler.models,
             limits=node.limits,
@@ -307,11 +312,11 @@ def _compile_plan(compiler: Compiler, node: model.PlanNode, types: TypeScope, pa
             hearsay=node.hearsay,
             anyway=node.anyway,
             shortlist=node.shortlist,
-            judges=tool_agents.card_judges(compiler, (*skills, *reached), path),
+            judges=tool_agents.card_judges(compiler, (*capabilities, *reached), path),
         )
     anything = node.returns == model.ANYTHING and model.ANYTHING not in compiler.models
     output = ANY if anything else compiler.resolve_type(node.returns, (*path, "returns"))
-    return NodeDraft(kind="plan", inputs=inputs, output=output, plan_settings=planning)
+    return NodeDraft(kind="plan", inputs=inputs, output=output, plan_settings=plan_settings)
 
 
 def _resolve_capabilities(
@@ -321,7 +326,7 @@ def _resolve_capabilities(
     catalog, findings = compiler.catalog, compiler.findings
     known = {"agents": frozenset(catalog.agents), "tools": frozenset(catalog.tools), "workflows": frozenset(catalog.workflows)}
     listed: dict[str, str] = {}
-    skills: dict[str, Contract] = {}
+    capabilities: dict[str, Contract] = {}
     workflows: dict[str, CalledWorkflow] = {}
     for key, names in (("agents", node.agents), ("tools", node.tools), ("workflows", node.workflows)):
         for number, name in enumerate(names):
@@ -336,12 +341,12 @@ def _resolve_capabilities(
                 if (called := compiler.resolve_workflow(name, place)) is not None:
                     workflows[name] = called
             elif name in known[key]:
-                skills[name] = (catalog.agents if key == "agents" else catalog.tools)[name]
+                capabilities[name] = (catalog.agents if key == "agents" else catalog.tools)[name]
             else:
                 compiler.report_unknown(key[:-1], name, known[key], place)
     if not listed:
         findings.warn("the plan may use nothing: list `agents`, `tools` or `workflows`", findings.place_of(*path, "plan", key=True))
-    return tuple(skills.values()), workflows
+    return tuple(capabilities.values()), workflows
 
 
 def _compile_ask(compiler: Compiler, node: model.AskNode, types: TypeScope, path: KeyPath) -> NodeDraft:

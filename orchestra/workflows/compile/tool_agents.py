@@ -20,52 +20,52 @@ if TYPE_CHECKING:
 
 def compile_tool_use(compiler: Compiler, node: AgentNode, contract: Contract, path: KeyPath) -> NodeToolUse | None:
     """What an agent may use at a node; None where it has no tools, or names what is not there. Faults are noted (A019 to A021, L115)."""
-    kit, findings = contract.tool_use, compiler.findings
-    if kit is None:
+    tool_use, findings = contract.tool_use, compiler.findings
+    if tool_use is None:
         hint = "leave `tools` out, or list them on the card"
         findings.error("A021", f"the card of {contract.name} has no tools", findings.place_of(*path, "tools", key=True), hint=hint)
         return None
     before = len(findings.errors)
     _check_input_names(compiler, contract, path)
     known: dict[str, Contract] = {}
-    skills = _collect_capabilities(compiler, contract, known, (contract.name,), (*path, "agent"))
+    capabilities = _collect_capabilities(compiler, contract, known, (contract.name,), (*path, "agent"))
     plain = _reads_only_inputs(node, node.with_)
-    _check_permitted_tools(compiler, node, kit, plain, path)
+    _check_permitted_tools(compiler, node, tool_use, plain, path)
     if len(findings.errors) > before:
         return None
-    offered = tuple(one for one in skills if not needs_permission(one) or one.name in node.tools)
+    offered = tuple(one for one in capabilities if not needs_permission(one) or one.name in node.tools)
     called = tuple(known.values())
-    return NodeToolUse(kit, offered, (*called, *card_judges(compiler, called, (*path, "agent"))), plain, compiler.models)
+    return NodeToolUse(tool_use, offered, (*called, *card_judges(compiler, called, (*path, "agent"))), plain, compiler.models)
 
 
-def reachable_contracts(compiler: Compiler, skills: Iterable[Contract], path: KeyPath) -> tuple[Contract, ...]:
+def reachable_contracts(compiler: Compiler, capabilities: Iterable[Contract], path: KeyPath) -> tuple[Contract, ...]:
     """What the agents among some skills may call, and these in their turn; what is not there is noted (A019, A020)."""
     known: dict[str, Contract] = {}
-    for one in skills:
+    for one in capabilities:
         if one.tool_use is not None:
             _collect_capabilities(compiler, one, known, (one.name,), path)
     return tuple(known.values())
 
 
-def card_judges(compiler: Compiler, skills: Iterable[Contract], path: KeyPath) -> tuple[Contract, ...]:
+def card_judges(compiler: Compiler, capabilities: Iterable[Contract], path: KeyPath) -> tuple[Contract, ...]:
     """What checks of some skills' cards ask, agents and tools, as far as it is there. Where it is not, or cannot judge, a call of the skill
     would fail: that is noted, and no fault, for nobody may ever call it."""
     found: dict[str, Contract] = {}
-    for skill in skills:
-        if skill.checks:
+    for capability in capabilities:
+        if capability.checks:
             from orchestra.verification.session import find_judge, judge_names
 
-            for name in judge_names(skill.checks):
+            for name in judge_names(capability.checks):
                 judge = find_judge(name, compiler.catalog.agents, compiler.catalog.tools)
-                if why := _judge_mismatch(skill, judge):
-                    said = f"a call of {skill.name} would fail: the check {name} of its card {why}"
+                if why := _judge_mismatch(capability, judge):
+                    said = f"a call of {capability.name} would fail: the check {name} of its card {why}"
                     compiler.findings.warn(said, compiler.findings.place_of(*path))
                 if judge is not None:
                     found[name] = judge
     return tuple(found.values())
 
 
-def _judge_mismatch(skill: Contract, judge: Contract | None) -> str:
+def _judge_mismatch(capability: Contract, judge: Contract | None) -> str:
     """Why a check of a skill's card cannot be asked of what its calls give; empty where it can, as far as that is known here."""
     from orchestra.verification import custom_checks
 
@@ -73,9 +73,11 @@ def _judge_mismatch(skill: Contract, judge: Contract | None) -> str:
         return "asks what is not there"
     if judge.kind == "agent":
         return ""
-    fields, required = skill.input.get("properties", {}), skill.input.get("required", ())
-    given = custom_checks.producer_types(skill, {name: subschema(skill.input, part) for name, part in fields.items() if name in required})
-    return f"cannot judge it: {why}" if (why := custom_checks.signature_error(judge, skill.output, given)) else ""
+    fields, required = capability.input.get("properties", {}), capability.input.get("required", ())
+    given = custom_checks.producer_types(
+        capability, {name: subschema(capability.input, part) for name, part in fields.items() if name in required}
+    )
+    return f"cannot judge it: {why}" if (why := custom_checks.signature_error(judge, capability.output, given)) else ""
 
 
 def needs_permission(contract: Contract) -> bool:
@@ -93,9 +95,9 @@ def acts_before_approval(program: Program) -> bool:
 
 def _nodes_before_approval(program: Program) -> Iterator[CompiledNode]:
     """The nodes of a workflow, those in bodies among them, that may run though no person has answered."""
-    sure = _nodes_after_approval(program)
+    approved = _nodes_after_approval(program)
     for node in program.nodes:
-        if _waits_for(node, sure):
+        if _waits_for(node, approved):
             continue
         yield node
         if node.body is not None:
@@ -104,15 +106,15 @@ def _nodes_before_approval(program: Program) -> Iterator[CompiledNode]:
 
 def _nodes_after_approval(program: Program) -> set[int]:
     """The nodes that have a value only where a person has answered: what has a `fallback` has one in any case."""
-    sure: set[int] = set()
+    approved: set[int] = set()
     for node in program.nodes:
-        if node.fallback is None and (_waits_for(node, sure) or _asks_person(node)):
-            sure.add(node.index)
-    return sure
+        if node.fallback is None and (_waits_for(node, approved) or _asks_person(node)):
+            approved.add(node.index)
+    return approved
 
 
-def _waits_for(node: CompiledNode, sure: Set[int]) -> bool:
-    return any(one in sure and one not in node.soft_needs for one in node.needs)
+def _waits_for(node: CompiledNode, approved: Set[int]) -> bool:
+    return any(one in approved and one not in node.soft_needs for one in node.needs)
 
 
 def _asks_person(node: CompiledNode) -> bool:
@@ -156,13 +158,13 @@ def _reads_only_inputs(node: AnyNode, *read: Any) -> bool:
 
 
 def check_plan_effects(
-    compiler: Compiler, node: PlanNode, skills: Iterable[Contract], workflows: Mapping[str, CalledWorkflow], path: KeyPath
+    compiler: Compiler, node: PlanNode, capabilities: Iterable[Contract], workflows: Mapping[str, CalledWorkflow], path: KeyPath
 ) -> None:
     """Notes what may act in a plan that a router writes who reads what other nodes have made (L123; DESIGN §11)."""
     if compiler.catalog.stored or _reads_only_inputs(node, node.plan, node.with_):
         return
     findings = compiler.findings
-    acting = {one.name for one in skills if needs_permission(one)} | {
+    acting = {one.name for one in capabilities if needs_permission(one)} | {
         name for name, one in workflows.items() if acts_before_approval(one.program)
     }
     for key, names in (("tools", node.tools), ("workflows", node.workflows)):
@@ -180,14 +182,14 @@ def _check_input_names(compiler: Compiler, contract: Contract, path: KeyPath) ->
             compiler.findings.error("L115", said, compiler.findings.place_of(*path, "agent"), hint=f"call it {name}_")
 
 
-def _check_permitted_tools(compiler: Compiler, node: AgentNode, kit: ToolUse, plain: bool, path: KeyPath) -> None:
+def _check_permitted_tools(compiler: Compiler, node: AgentNode, tool_use: ToolUse, plain: bool, path: KeyPath) -> None:
     """Tools with effects that a node names: of the card, and for inputs that no other node has made (DESIGN §11)."""
     findings = compiler.findings
     for number, name in enumerate(node.tools):
         place = findings.place_of(*path, "tools", number)
         known = compiler.catalog.tools.get(name)
-        if name not in kit.tools:
-            hint = suggestion(name, kit.tools, f"it has: {join_names(kit.tools)}")
+        if name not in tool_use.tools:
+            hint = suggestion(name, tool_use.tools, f"it has: {join_names(tool_use.tools)}")
             findings.error("A021", f"the card of {node.agent} has no tool {name!r}", place, hint=hint)
         elif known is not None and needs_permission(known) and not plain:
             said = f"{name} has effects, and {node.agent} reads here what other nodes have made"
@@ -198,12 +200,12 @@ def _check_permitted_tools(compiler: Compiler, node: AgentNode, kit: ToolUse, pl
 def _collect_capabilities(
     compiler: Compiler, contract: Contract, known: dict[str, Contract], above: tuple[str, ...], path: KeyPath
 ) -> list[Contract]:
-    """The tools and agents of a kit. `known` gets them, and those below them."""
-    catalog, findings, kit = compiler.catalog, compiler.findings, contract.tool_use
+    """The tools and agents that a card may call. `known` gets them, and those that these may call."""
+    catalog, findings, tool_use = compiler.catalog, compiler.findings, contract.tool_use
     found: list[Contract] = []
     for kind, names, there in (
-        ("tool", kit.tools if kit else (), catalog.tools),
-        ("agent", kit.agents if kit else (), catalog.agents),
+        ("tool", tool_use.tools if tool_use else (), catalog.tools),
+        ("agent", tool_use.agents if tool_use else (), catalog.agents),
     ):
         for name in names:
             place = findings.place_of(*path)

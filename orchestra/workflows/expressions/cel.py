@@ -18,7 +18,7 @@ from orchestra.schema.json_schema import ANY, Schema
 
 @dataclass(frozen=True, slots=True)
 class CelProgram:
-    """One compiled text; `refusal` says why there is none."""
+    """A compiled expression; `compile_error` is the reason where there is none."""
 
     compiled: Any
     schema: Schema

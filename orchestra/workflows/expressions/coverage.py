@@ -122,7 +122,7 @@ def names_tested_absent(given: Conditions, choice: Callable[[str], Sequence[Any]
 
 
 def _presence_test_names(template: Any) -> frozenset[str] | None:
-    """The names that `asking` was given; None for another template."""
+    """The arguments of a `presence_test` template; None for another template."""
     match when_conditions(template) if isinstance(template, str) else None:
         case (CelBinary(">", CelCall("size", None, (CelList(items),)), CelLiteral(0)),) if items and all(
             isinstance(item, CelName) for item in items

@@ -29,7 +29,7 @@ MACROS = {"all": (2,), "exists": (2,), "exists_one": (2,), "map": (2, 3), "filte
 
 
 class CelLiteral(msgspec.Struct, frozen=True):
-    """A number, a text, a truth value or null. It stands between `at` and `end`, as the others do."""
+    """A number, a text, a truth value or null. It stands between `start` and `end`, as the others do."""
 
     value: bool | int | float | str | None
     start: int
@@ -63,7 +63,7 @@ class CelIndex(msgspec.Struct, frozen=True):
 
 
 class CelCall(msgspec.Struct, frozen=True):
-    """A function; `of` is what stands before the dot."""
+    """A function call; `receiver` is the expression before the dot."""
 
     name: str
     receiver: CelTree | None
@@ -143,7 +143,7 @@ CelTree: TypeAlias = (
 
 
 class CelSyntaxError(ValueError):
-    """A text that is no expression; `at` and `end` say where in it, `hint` what to write."""
+    """A text that is not an expression; `start` and `end` are the position of the error, `hint` is a correction."""
 
     def __init__(self, reason: str, start: int, end: int, hint: str = "", *, too_large: bool = False) -> None:
         super().__init__(reason)
@@ -184,8 +184,8 @@ def parse(text: str) -> CelTree:
         )
     parser = _Parser(text)
     tree = parser.expression()
-    if parser.token or parser.kind != "end":
-        parser.fail(f"unexpected {parser.token!r}")
+    if parser.lookahead or parser.kind != "end":
+        parser.fail(f"unexpected {parser.lookahead!r}")
     _check_limits(tree)
     return tree
 
@@ -222,7 +222,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.kind, self.token, self.start, self.end = "", "", 0, 0
+        self.kind, self.lookahead, self.start, self.end = "", "", 0, 0
         self.previous_end = 0
         self.depth = 0
         self.advance()
@@ -239,22 +239,22 @@ class _Parser:
             hint = {"=": "compare with ==", "&": "and is &&", "|": "or is ||"}.get(char, "")
             raise CelSyntaxError(closed, at, at + 1, hint)
         self.kind = str(match.lastgroup)
-        self.token, self.start, self.end = match[self.kind], match.start(self.kind), match.end()
+        self.lookahead, self.start, self.end = match[self.kind], match.start(self.kind), match.end()
 
     def fail(self, reason: str, hint: str = "") -> NoReturn:
-        if not hint and self.token in _OPERATOR_HINTS:
-            hint = f"in CEL it is {_OPERATOR_HINTS[self.token]}"
+        if not hint and self.lookahead in _OPERATOR_HINTS:
+            hint = f"in CEL it is {_OPERATOR_HINTS[self.lookahead]}"
         raise CelSyntaxError(reason, self.start, max(self.end, self.start + 1), hint)
 
     def accept(self, word: str) -> bool:
-        if self.token != word or self.kind not in ("sign", "name"):
+        if self.lookahead != word or self.kind not in ("sign", "name"):
             return False
         self.advance()
         return True
 
     def expect(self, word: str) -> None:
         if not self.accept(word):
-            self.fail(f"expected {word!r}, got {self.token or 'the end'!r}")
+            self.fail(f"expected {word!r}, got {self.lookahead or 'the end'!r}")
 
     def expression(self) -> CelTree:
         self.depth += 1
@@ -279,8 +279,8 @@ class _Parser:
 
     def relation(self) -> CelTree:
         left = self.sum()
-        while self.token in _RELATIONS and self.kind in ("sign", "name"):
-            op = self.token
+        while self.lookahead in _RELATIONS and self.kind in ("sign", "name"):
+            op = self.lookahead
             self.advance()
             right = self.sum()
             left = CelBinary(op, left, right, left.start, right.end)
@@ -288,8 +288,8 @@ class _Parser:
 
     def sum(self) -> CelTree:
         left = self.product()
-        while self.kind == "sign" and self.token in ("+", "-"):
-            op = self.token
+        while self.kind == "sign" and self.lookahead in ("+", "-"):
+            op = self.lookahead
             self.advance()
             right = self.product()
             left = CelBinary(op, left, right, left.start, right.end)
@@ -297,8 +297,8 @@ class _Parser:
 
     def product(self) -> CelTree:
         left = self.unary()
-        while self.kind == "sign" and self.token in ("*", "/", "%"):
-            op = self.token
+        while self.kind == "sign" and self.lookahead in ("*", "/", "%"):
+            op = self.lookahead
             self.advance()
             right = self.unary()
             left = CelBinary(op, left, right, left.start, right.end)
@@ -306,8 +306,8 @@ class _Parser:
 
     def unary(self) -> CelTree:
         signs: list[tuple[str, int]] = []
-        while self.kind == "sign" and self.token in ("!", "-"):
-            signs.append((self.token, self.start))
+        while self.kind == "sign" and self.lookahead in ("!", "-"):
+            signs.append((self.lookahead, self.start))
             self.advance()
             if len(signs) > MAX_LEVELS:
                 raise CelSyntaxError(f"more than {MAX_LEVELS} signs in a row", signs[0][1], self.end, too_large=True)
@@ -319,10 +319,10 @@ class _Parser:
         return tree
 
     def number(self, sign: str = "", at: int | None = None) -> CelTree:
-        word, start = self.token, self.start if at is None else at
+        word, start = self.lookahead, self.start if at is None else at
         self.advance()
         if self.kind == "name" and self.start == self.previous_end:
-            self.fail("unsigned integers have no JSON form" if self.token in "uU" else f"unexpected {self.token!r} after a number")
+            self.fail("unsigned integers have no JSON form" if self.lookahead in "uU" else f"unexpected {self.lookahead!r} after a number")
         if word[:2] in ("0x", "0X"):
             value: int | float = int(sign + word, 16)
         elif word.isdigit():
@@ -341,7 +341,7 @@ class _Parser:
             case "number":
                 return self.number()
             case "string":
-                value = _unquote(self.token, self.start)
+                value = _unquote(self.lookahead, self.start)
                 self.advance()
                 return CelLiteral(value, at, self.previous_end)
             case "name":
@@ -355,10 +355,10 @@ class _Parser:
             return CelList(items, at, self.previous_end)
         if self.accept("{"):
             return self.mapping(at)
-        return self.fail(f"expected a value, got {self.token or 'the end'!r}")
+        return self.fail(f"expected a value, got {self.lookahead or 'the end'!r}")
 
     def name(self) -> CelTree:
-        word, at = self.token, self.start
+        word, at = self.lookahead, self.start
         self.advance()
         if word in ("true", "false", "null"):
             return CelLiteral({"true": True, "false": False, "null": None}[word], at, self.previous_end)
@@ -377,7 +377,7 @@ class _Parser:
         items: list[CelTree] = []
         while not self.accept(close):
             items.append(self.expression())
-            if self.token != close:
+            if self.lookahead != close:
                 self.expect(",")
         return tuple(items)
 
@@ -387,7 +387,7 @@ class _Parser:
             key = self.expression()
             self.expect(":")
             pairs.append((key, self.expression()))
-            if self.token != "}":
+            if self.lookahead != "}":
                 self.expect(",")
         return CelMap(tuple(pairs), at, self.previous_end)
 
@@ -399,7 +399,7 @@ class _Parser:
                 key = self.expression()
                 self.expect("]")
                 tree = CelIndex(tree, key, tree.start, self.previous_end)
-            elif self.token == "{" and isinstance(tree, CelName | CelSelect):
+            elif self.lookahead == "{" and isinstance(tree, CelName | CelSelect):
                 self.fail("messages have no JSON form", 'write a mapping: {"name": value}')
             else:
                 break
@@ -407,8 +407,8 @@ class _Parser:
 
     def member(self, of: CelTree) -> CelTree:
         if self.kind != "name":
-            self.fail(f"expected a field's name, got {self.token or 'the end'!r}", 'another name is written ["the name"]')
-        word, at = self.token, self.start
+            self.fail(f"expected a field's name, got {self.lookahead or 'the end'!r}", 'another name is written ["the name"]')
+        word, at = self.lookahead, self.start
         self.advance()
         if not self.accept("("):
             return CelSelect(of, word, of.start, self.previous_end)

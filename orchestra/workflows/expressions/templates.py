@@ -344,7 +344,7 @@ def _build_comprehension(tree: CelMacro, checker: TypeChecker) -> Expression:
 def _build_cel(tree: CelTree, checker: TypeChecker) -> Expression:
     formula = _generate_cel(tree, checker, hoist=True)
     if any(isinstance(feed.source, Comprehension) for feed in formula.variables):
-        formula = replace(formula, plainly=_generate_cel(tree, checker, hoist=False))
+        formula = replace(formula, unhoisted=_generate_cel(tree, checker, hoist=False))
     if not formula.variables:
         return constant_expression(formula.program.run({}, formula.source))
     return formula

@@ -73,7 +73,7 @@ _FUNCTION_HINTS = {
 
 
 class ExpressionError(Exception):
-    """What is wrong with an expression, from `at` to `end`."""
+    """An error in an expression, from `start` to `end`."""
 
     def __init__(self, code: str, message: str, tree: CelTree, *, hint: str = "", why: str = "") -> None:
         super().__init__(message)

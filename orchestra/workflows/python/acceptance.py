@@ -180,7 +180,7 @@ def agree(samples: int = 5, /) -> Check:
 
 
 @overload
-def accepted(  # type: ignore[overload-overlap]  # who hides `abstain` behind a wider type must say `needed`, no more
+def accepted(  # type: ignore[overload-overlap]  # who hides `abstain` behind a wider type must say `require`, no more
     value: T,
     /,
     *,
@@ -220,7 +220,7 @@ def accepted(
     """
     scope = require_scope("accepted")
     node = _producing_node(value, scope, "accepted")
-    wired = peek(value)
+    expression = peek(value)
     wanted = _require_checks(checks)
     node.fields |= _acceptance_fields(wanted, against, accept)
     if score is not None:
@@ -229,8 +229,8 @@ def accepted(
         node.fields["score"] = score
     scope.root.steps += wanted.steps
     node.fields["otherwise"] = tuple(action.name for action in _require_actions(otherwise))
-    made = rename_to_variable(wired)
-    return Maybe(made._wired) if any(isinstance(action, AbstainAction) for action in otherwise) else made
+    made = rename_to_variable(expression)
+    return Maybe(made._expression) if any(isinstance(action, AbstainAction) for action in otherwise) else made
 
 
 def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
@@ -241,20 +241,21 @@ def _producing_node(value: Any, scope: TraceScope, word: str) -> TracedNode:
         raise trace_error("W016", f"{word}() comes first, and {text} may be missing already", hint=inside)
     if type(value) is not Placeholder:
         raise trace_error("W016", f"{word}() takes the result of a call, and this is known now", hint=f"{word}(reader(...), checks=quote)")
-    node = value._wired.node
+    node = value._expression.node
     if node is not None and "each" in node.fields:
         hint = f"map_(lambda item: {word}(..., checks=...), ...)"
-        raise trace_error("W016", f"{display_text(value._wired)} is a list: each element is accepted by itself", hint=hint)
-    if node is None or node.scope is not scope or value._wired.cel != node.name:
-        text, called = display_text(value._wired), next(iter(value._wired.needs), None)
-        rest = text.removeprefix(called.name) if called is not None and len(value._wired.needs) == 1 else text
+        raise trace_error("W016", f"{display_text(value._expression)} is a list: each element is accepted by itself", hint=hint)
+    if node is None or node.scope is not scope or value._expression.cel != node.name:
+        text, called = display_text(value._expression), next(iter(value._expression.needs), None)
+        rest = text.removeprefix(called.name) if called is not None and len(value._expression.needs) == 1 else text
         hint = f"{word}({called.name}(...), checks=...){rest}" if called is not None and rest != text else "write it around the call"
         raise trace_error("W016", f"{word}() takes the result of one call, and {text} is not one", hint=hint)
     if node.fallback_for:
         hint = f"first_of({word}({node.fallback_for}(...), checks=..., otherwise=[abstain]), otherwise=lambda: ...)"
-        raise trace_error("W016", f"{word}() comes first, and {display_text(value._wired)} is a call and what stands in for it", hint=hint)
+        text = display_text(value._expression)
+        raise trace_error("W016", f"{word}() comes first, and {text} is a call and what stands in for it", hint=hint)
     if "checks" in node.fields:
-        raise trace_error("W016", f"{display_text(value._wired)} has its checks already", hint="checks=quote & numbers")
+        raise trace_error("W016", f"{display_text(value._expression)} has its checks already", hint="checks=quote & numbers")
     return node
 
 
@@ -299,9 +300,15 @@ def _require_actions(otherwise: Sequence[RecoveryAction | AbstainAction]) -> Seq
 
 
 @overload
-def verify(
-    value: T, /, *, checks: Checks, against: object = ..., accept: AcceptThreshold | None = None, otherwise: Sequence[RecoveryAction] = ()
-) -> T: ...  # type: ignore[overload-overlap]  # as of `accepted`
+def verify(  # type: ignore[overload-overlap]  # as of `accepted`
+    value: T,
+    /,
+    *,
+    checks: Checks,
+    against: object = ...,
+    accept: AcceptThreshold | None = None,
+    otherwise: Sequence[RecoveryAction] = (),
+) -> T: ...
 @overload
 def verify(
     value: T,
@@ -334,4 +341,4 @@ def verify(
     actions = tuple(action.name for action in _require_actions(otherwise))
     draft = scope.add_node(VerifyNode, "verified", schema, verify=text, **_acceptance_fields(wanted, against, accept), otherwise=actions)
     made = Placeholder(node_value(draft, scope))
-    return Maybe(made._wired) if "abstain" in actions else made
+    return Maybe(made._expression) if "abstain" in actions else made

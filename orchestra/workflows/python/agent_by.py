@@ -39,11 +39,11 @@ class AgentBy(Agent[P, A]):
 
     def _argument_templates(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as templates, which each of the agents must take. Raises `InputError` W010 or W011 for one that does not."""
-        wired = [agent._argument_templates(agent._bind_arguments((), given)) for agent in self.agents]
-        return wired[0]
+        expression = [agent._argument_templates(agent._bind_arguments((), given)) for agent in self.agents]
+        return expression[0]
 
-    def _add_node(self, scope: TraceScope, wired: dict[str, Any]) -> TracedNode:
-        fields: dict[str, Any] = {"agent": self.choice, "with_": wired}
+    def _add_node(self, scope: TraceScope, expression: dict[str, Any]) -> TracedNode:
+        fields: dict[str, Any] = {"agent": self.choice, "with_": expression}
         if "name" in self._options:
             fields["name"] = self._options["name"]
         return scope.add_node(self.node_type, "agent", union_type([agent.signature.output for agent in self.agents]), **fields)
@@ -76,7 +76,7 @@ def agent_by(by: object, of: Mapping[K, Agent[P, A]], /, *, otherwise: Agent[P, 
         raise trace_error("W016", "agent_by() is given no label", hint=_HINT)
     rest = otherwise.name if otherwise is not None else None
     choice = AgentChoice(by=stated, of={label: agent.name for label, agent in by_label.items()}, otherwise=rest)
-    _check_labels(choice, found, display_text(by._wired))
+    _check_labels(choice, found, display_text(by._expression))
     first = next(iter(agents.values()))
     made: AgentBy[P, Any] = AgentBy("agent_by", first.signature)
     made.choice, made.agents = choice, tuple(agents.values())

@@ -102,7 +102,7 @@ class AskAction(RecoveryAction):
                     fields["returns"], schema = return_type(wanted, scope)
             if "options" in fields:
                 schema = {"enum": [*fields["options"]]}
-            draft = scope.add(AskNode, "asked", schema, **fields)
+            draft = scope.add_node(AskNode, "asked", schema, **fields)
             draft.presence = NodePresence.ALWAYS if "fallback" in clauses else NodePresence.IF_ANSWERED
             return finish_node(clauses, draft, scope, "asked", "ask(fallback=...)")
 

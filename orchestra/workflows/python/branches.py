@@ -70,27 +70,27 @@ def when(condition: Any, then: Any, /) -> Any:
     if type(then) not in (Placeholder, Maybe) and callable(then):
         with _add_guards(scope, (guard,)):
             then = trace(then)
-            wired = peek(then)
+            expression = peek(then)
         if type(then) is Maybe and then._is_list:
             raise missing_error(then)
-        if not any(guard in node.guards for node in wired.needs):
-            raise _not_a_call_error(then, wired)
-        return Maybe(rename_to_variable(wired)._wired)
-    wired = peek(then)
+        if not any(guard in node.guards for node in expression.needs):
+            raise _not_a_call_error(then, expression)
+        return Maybe(rename_to_variable(expression)._expression)
+    expression = peek(then)
     if type(then) is Maybe and then._is_list:
         raise missing_error(then)
-    node = wired.node
-    if node is None or node.scope is not scope or wired.cel not in (node.name, f"{node.name}.values"):
-        raise _not_a_call_error(then, wired)
+    node = expression.node
+    if node is None or node.scope is not scope or expression.cel not in (node.name, f"{node.name}.values"):
+        raise _not_a_call_error(then, expression)
     if node.fallback_for:
         hint = "when(condition, lambda: ...) guards every call in the lambda"
-        raise trace_error("W016", f"{display_text(wired)} is a call and what stands in for it, and when() guards one call", hint=hint)
+        raise trace_error("W016", f"{display_text(expression)} is a call and what stands in for it, and when() guards one call", hint=hint)
     if node.is_used:
         called = node.fields.get("agent") or node.fields.get("tool")
         hint = f"when(condition, lambda: {called if isinstance(called, str) else node.name}(...))"
-        raise trace_error("W016", f"{display_text(wired)} is used already, as if it were sure to be there", hint=hint)
+        raise trace_error("W016", f"{display_text(expression)} is used already, as if it were sure to be there", hint=hint)
     node.guards, node.own_guard_count = (*node.guards, guard), node.own_guard_count + 1
-    return Maybe(rename_to_variable(wired)._wired)
+    return Maybe(rename_to_variable(expression)._expression)
 
 
 @contextmanager
@@ -104,9 +104,9 @@ def _add_guards(scope: TraceScope, guards: tuple[NodeGuard, ...]) -> Iterator[No
         scope.guards = before
 
 
-def _not_a_call_error(then: Any, wired: PendingExpression) -> Exception:
-    text = repr(then) if not contains_placeholder(then) else display_text(wired)
-    if wired.needs and contains_placeholder(then):
+def _not_a_call_error(then: Any, expression: PendingExpression) -> Exception:
+    text = repr(then) if not contains_placeholder(then) else display_text(expression)
+    if expression.needs and contains_placeholder(then):
         hint = "when(condition, lambda: ...) guards every call in the lambda"
         return trace_error("W016", f"when() guards the result of one call, and {text} is not one", hint=hint)
     return trace_error("W016", f"when() guards calls, and {text} calls nothing", hint=f"choose(condition, {text}, ...)")
@@ -178,15 +178,15 @@ def _trace_otherwise(scope: TraceScope, options: tuple[Any, ...], then: Callable
     before = len(scope.nodes)
     with _add_guards(scope, guards):
         last = trace(then)
-        wired = peek(last)
-    own = frozenset(node for node in wired.needs if any(guard in node.guards for guard in guards))
+        expression = peek(last)
+    own = frozenset(node for node in expression.needs if any(guard in node.guards for guard in guards))
     if not own and type(last) is not Maybe and len(asked) < len(options):
         return _guarded_value(scope, last, guards), guards
     if asked and len(scope.nodes) == before:
         scope.release_name(scope.nodes.pop().name)
     if type(last) is Maybe or not contains_placeholder(last) or not own:
         return last, guards
-    return Placeholder(replace(wired, needs=wired.needs - own)), guards
+    return Placeholder(replace(expression, needs=expression.needs - own)), guards
 
 
 def _guarded_value(scope: TraceScope, value: Any, guards: tuple[NodeGuard, ...]) -> Placeholder:
@@ -200,7 +200,7 @@ def _guarded_value(scope: TraceScope, value: Any, guards: tuple[NodeGuard, ...])
 
 def _read_nodes(option: Any) -> list[TracedNode]:
     """The nodes that an option reads, by name."""
-    reads = option._wired.reads if type(option) in (Placeholder, Maybe) else ()
+    reads = option._expression.reads if type(option) in (Placeholder, Maybe) else ()
     return sorted((read for read in reads if isinstance(read, TracedNode)), key=lambda one: one.name)
 
 
@@ -263,7 +263,7 @@ def _is_exhaustive(scope: TraceScope, options: tuple[Any, ...]) -> bool:
 def with_fallback(draft: TracedNode, scope: TraceScope, then: Callable[[], Any]) -> Any:
     """The value of a node, or, where it has none, what a function describes: `fallback=lambda: writer(...)`."""
     first: Any = first_of(Maybe[Any](node_value(draft, scope)), otherwise=then)
-    first._wired.node.instead = draft.name
+    first._expression.node.fallback_for = draft.name
     return first
 
 

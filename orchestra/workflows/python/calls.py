@@ -73,8 +73,8 @@ class Step(Generic[P, R]):
                 hint=f"await orchestra.run({self.name}, ...)",
                 why=self._usage_hint(),
             )
-        wired = self._argument_templates(self._bind_arguments(args, kwargs))
-        draft = self._add_node(scope, wired)
+        expression = self._argument_templates(self._bind_arguments(args, kwargs))
+        draft = self._add_node(scope, expression)
         scope.root.steps += self._callees()
         return cast(R, finish_node(self._options, draft, scope, self.name, f"{self.name}.options(fallback=...)"))
 
@@ -132,17 +132,17 @@ class Step(Generic[P, R]):
 
     def _argument_templates(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as templates. Raises `InputError` W011 for one of another type."""
-        wired: dict[str, Any] = {}
+        expression: dict[str, Any] = {}
         fields = self.signature.fields
         for name, value in given.items():
-            wired[name], have = template_with_type(value)
+            expression[name], have = template_with_type(value)
             want = fields.get(name, ANY)
             if reason := type_mismatch(have, want):
                 raise argument_type_error(f"{self.name}({name}=...)", value, have, want, reason)
-        return wired
+        return expression
 
-    def _add_node(self, scope: TraceScope, wired: dict[str, Any]) -> TracedNode:
-        fields: dict[str, Any] = {self.kind: self.name, "with_": wired}
+    def _add_node(self, scope: TraceScope, expression: dict[str, Any]) -> TracedNode:
+        fields: dict[str, Any] = {self.kind: self.name, "with_": expression}
         if "name" in self._options:
             fields["name"] = self._options["name"]
         draft = scope.add_node(self.node_type, self.name, self.signature.output, **fields)
@@ -158,7 +158,7 @@ def finish_node(options: NodeOptions, draft: TracedNode, scope: TraceScope, defa
     if draft.has_variable_name and "name" not in options:
         scope.rename_node(draft, default, has_variable_name=False)
     first = with_fallback(draft, scope, cast(Any, then))
-    have = first._wired.schema
+    have = first._expression.schema
     if reason := type_mismatch(have, draft.schema):
         raise argument_type_error(fallback_usage, first, have, draft.schema, reason)
     return first
@@ -202,13 +202,13 @@ def _parse_retry(given: int | Retry) -> Retry:
 
 
 def _after_node(value: Any, scope: TraceScope) -> str:
-    wired = value._wired if type(value) in (Placeholder, Maybe) else None
-    if wired is None or wired.node is None:
+    expression = value._expression if type(value) in (Placeholder, Maybe) else None
+    if expression is None or expression.node is None:
         raise trace_error("W016", "after=[...] takes the values of calls", hint="after=[passages], where passages = search(...)")
-    if wired.node.scope is not scope:
-        raise trace_error("W006", f"{display_text(wired)} belongs to another body", hint="after=[...] takes nodes of the same body")
-    wired.node.used = True
-    return str(wired.node.name)
+    if expression.node.scope is not scope:
+        raise trace_error("W006", f"{display_text(expression)} belongs to another body", hint="after=[...] takes nodes of the same body")
+    expression.node.used = True
+    return str(expression.node.name)
 
 
 def argument_type_error(what: str, value: Any, have: Schema, want: Schema, reason: str) -> InputError:
@@ -228,7 +228,7 @@ def _fit_hint(value: Any, have: Schema, want: Schema) -> str:
     """What of the value would fit: a field, the elements, a list of it, or a text."""
     if type(value) is not Placeholder:
         return ""
-    text, shape = display_text(value._wired), resolve(have)
+    text, shape = display_text(value._expression), resolve(have)
     alternatives = shape.get("anyOf", ())
     plain = [part for part in alternatives if part.get("type") != "null"]
     if len(plain) == 1 and len(alternatives) == 2 and type_mismatch(subschema(shape, plain[0]), want) is None:

@@ -52,32 +52,36 @@ def length(items: Sized, /) -> int:
     """How many elements a list has, or characters a text."""
     if not contains_placeholder(items):
         return len(items)
-    wired = lift(items)
-    if not wired.is_unknown and not value_kinds(wired.schema) <= {"list", "map", "str"}:
-        hint = f"or_else({display_text(wired)}, ...) says what stands in for None" if "null" in value_kinds(wired.schema) else ""
-        raise trace_error("W008", f"{display_text(wired)} is {python_type(wired.schema)}: it has no length", hint=hint)
-    return cast(int, Placeholder(build_expression("size({0})", ATOM_PRECEDENCE, wired, bracket=0)))
+    expression = lift(items)
+    if not expression.is_unknown and not value_kinds(expression.schema) <= {"list", "map", "str"}:
+        hint = f"or_else({display_text(expression)}, ...) says what stands in for None" if "null" in value_kinds(expression.schema) else ""
+        raise trace_error("W008", f"{display_text(expression)} is {python_type(expression.schema)}: it has no length", hint=hint)
+    return cast(int, Placeholder(build_expression("size({0})", ATOM_PRECEDENCE, expression, bracket=0)))
 
 
 def has_value(value: object, /) -> bool:
     """Whether a value is not None."""
     if not contains_placeholder(value):
         return value is not None
-    wired = lift(value)
-    if not wired.is_unknown and not value_kinds(wired.schema) & {"null", "any"}:
-        raise trace_error("W008", f"{display_text(wired)} is {python_type(wired.schema)}: it is never None", hint="leave present() out")
-    return cast(bool, Placeholder(build_expression("{0} != null", PRECEDENCE["!="], wired, bracket=PRECEDENCE["!="] + 1)))
+    expression = lift(value)
+    if not expression.is_unknown and not value_kinds(expression.schema) & {"null", "any"}:
+        raise trace_error(
+            "W008", f"{display_text(expression)} is {python_type(expression.schema)}: it is never None", hint="leave has_value() out"
+        )
+    return cast(bool, Placeholder(build_expression("{0} != null", PRECEDENCE["!="], expression, bracket=PRECEDENCE["!="] + 1)))
 
 
 def or_else(value: T | None, default: U, /) -> T | U:
     """A value, or what stands in for None."""
     if not contains_placeholder([value, default]):
         return default if value is None else value
-    wired, other = lift(value), lift(default)
-    if not wired.is_unknown and not value_kinds(wired.schema) & {"null", "any"}:
-        raise trace_error("W008", f"{display_text(wired)} is {python_type(wired.schema)}: it is never None", hint="leave or_else() out")
-    wired, other = _unify_numbers(wired, other)
-    made = build_expression("{0} != null ? {0} : {1}", PRECEDENCE["?"], wired, other, bracket=PRECEDENCE["!="] + 1)
+    expression, other = lift(value), lift(default)
+    if not expression.is_unknown and not value_kinds(expression.schema) & {"null", "any"}:
+        raise trace_error(
+            "W008", f"{display_text(expression)} is {python_type(expression.schema)}: it is never None", hint="leave or_else() out"
+        )
+    expression, other = _unify_numbers(expression, other)
+    made = build_expression("{0} != null ? {0} : {1}", PRECEDENCE["?"], expression, other, bracket=PRECEDENCE["!="] + 1)
     return cast("T | U", Placeholder(made))
 
 
@@ -85,14 +89,16 @@ def contains(items: Sequence[T], item: T, /) -> bool:
     """Whether a list has an element, or a text has a part."""
     if not contains_placeholder([items, item]):
         return item in items
-    wired, one = lift(items), lift(item)
-    if what := misread_operand("in", one.schema, wired.schema):
+    expression, one = lift(items), lift(item)
+    if what := misread_operand("in", one.schema, expression.schema):
         raise trace_error("W008", f"contains() would take {what} as a text", hint="do it in a @tool(effect='pure')", why=TEXT_FORM_REASON)
-    if not wired.is_unknown and value_kinds(wired.schema) == {"str"}:
-        return cast(bool, Placeholder(build_expression("{0}.contains({1})", ATOM_PRECEDENCE, wired, one)))
-    if not wired.is_unknown and not value_kinds(wired.schema) <= {"list", "map", "any"}:
-        raise trace_error("W008", f"{display_text(wired)} is {python_type(wired.schema)}, and no list", hint="contains(items, item)")
-    made = build_expression("{1} in {0}", PRECEDENCE["in"], wired, one, bracket=PRECEDENCE["in"] + 1)
+    if not expression.is_unknown and value_kinds(expression.schema) == {"str"}:
+        return cast(bool, Placeholder(build_expression("{0}.contains({1})", ATOM_PRECEDENCE, expression, one)))
+    if not expression.is_unknown and not value_kinds(expression.schema) <= {"list", "map", "any"}:
+        raise trace_error(
+            "W008", f"{display_text(expression)} is {python_type(expression.schema)}, and no list", hint="contains(items, item)"
+        )
+    made = build_expression("{1} in {0}", PRECEDENCE["in"], expression, one, bracket=PRECEDENCE["in"] + 1)
     return cast(bool, Placeholder(made))
 
 
@@ -120,16 +126,16 @@ def as_text(value: str | int | float | bool, /) -> str:
     """A number, a condition or a text as text."""
     if not contains_placeholder(value):
         return str(value).lower() if isinstance(value, bool) else str(value)
-    wired = lift(value)
-    if not wired.is_unknown and not value_kinds(wired.schema) <= {"str", "int", "float", "bool"}:
-        text = display_text(wired)
+    expression = lift(value)
+    if not expression.is_unknown and not value_kinds(expression.schema) <= {"str", "int", "float", "bool"}:
+        text = display_text(expression)
         hint = (
             f"or_else({text}, '')"
-            if "null" in value_kinds(wired.schema)
+            if "null" in value_kinds(expression.schema)
             else f"a field of it; or a @tool(effect='pure') that writes {text}"
         )
-        raise trace_error("W008", f"{text} is {python_type(wired.schema)}: it has no text of its own", hint=hint)
-    return cast(str, Placeholder(build_expression("string({0})", ATOM_PRECEDENCE, wired, bracket=0)))
+        raise trace_error("W008", f"{text} is {python_type(expression.schema)}: it has no text of its own", hint=hint)
+    return cast(str, Placeholder(build_expression("string({0})", ATOM_PRECEDENCE, expression, bracket=0)))
 
 
 def reject_effects(given: Any, word: str, hint: str = "") -> Any:
@@ -171,8 +177,8 @@ def _effect_in_expression(given: Any) -> tuple[str, str, str] | None:
 
 def _call_path(node: TracedNode, here: CodeLocation, outer: Position) -> tuple[CodeLocation, ...] | None:
     """The functions of the user's by which a node is called within an expression, innermost first; None where it is not."""
-    for depth, spot in enumerate(node.locations):
-        if spot.code is here.code and encloses(outer, position_of(spot)):
+    for depth, location in enumerate(node.locations):
+        if location.code is here.code and encloses(outer, position_of(location)):
             return node.locations[:depth]
     return None
 
@@ -204,19 +210,18 @@ def _step_effect(step: Any) -> str:
 def _read_nodes(given: Any) -> Iterator[TracedNode]:
     """The nodes that a value reads, those of its elements included."""
     if type(given) in (Placeholder, Maybe):
-        yield from (read for read in given._wired.reads if isinstance(read, TracedNode))
+        yield from (read for read in given._expression.reads if isinstance(read, TracedNode))
     elif isinstance(given, Mapping | list | tuple):
         for inner in given.values() if isinstance(given, Mapping) else given:
             yield from _read_nodes(inner)
 
 
-def require_boolean(wired: PendingExpression, word: str) -> PendingExpression:
+def require_boolean(expression: PendingExpression, word: str) -> PendingExpression:
     """An expression that is a condition for `word`. Raises `InputError` W008 for one of another type."""
-    if not wired.is_unknown and not value_kinds(wired.schema) <= {"bool", "any"}:
-        text = display_text(wired)
-        null = "null" in value_kinds(wired.schema)
-        hint = (
-            f"or_else({text}, False)" if value_kinds(wired.schema) == {"bool", "null"} else f"present({text})" if null else f"{text} == ..."
-        )
-        raise trace_error("W008", f"{word} takes a condition, and {text} is {python_type(wired.schema)}", hint=hint)
-    return wired
+    if not expression.is_unknown and not value_kinds(expression.schema) <= {"bool", "any"}:
+        text = display_text(expression)
+        found = value_kinds(expression.schema)
+        rest = f"has_value({text})" if "null" in found else f"{text} == ..."
+        hint = f"or_else({text}, False)" if found == {"bool", "null"} else rest
+        raise trace_error("W008", f"{word} takes a condition, and {text} is {python_type(expression.schema)}", hint=hint)
+    return expression

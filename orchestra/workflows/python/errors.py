@@ -22,7 +22,7 @@ from orchestra.workflows.python.suggestions import Position, TryBlock, rewrite, 
 
 @dataclass(frozen=True, slots=True)
 class CodeLocation:
-    """An instruction of a code object: what a frame is doing, kept without the frame. `last` is its offset in bytes, -1 for none."""
+    """An instruction of a code object: what a frame is doing, kept without the frame. `offset` is in bytes, -1 for none."""
 
     code: CodeType
     offset: int
@@ -104,21 +104,21 @@ def innermost_user_location(error: BaseException, user_files: Collection[str]) -
     """The innermost line of the user's that an exception came from; `homes` are files of the user's wherever they lie."""
     trace, last = error.__traceback__, None
     while trace is not None:
-        spot = CodeLocation(trace.tb_frame.f_code, trace.tb_lasti)
-        if not _is_own_frame(trace.tb_frame) and (not spot.is_foreign or spot.code.co_filename in user_files):
-            last = spot
+        location = CodeLocation(trace.tb_frame.f_code, trace.tb_lasti)
+        if not _is_own_frame(trace.tb_frame) and (not location.is_foreign or location.code.co_filename in user_files):
+            last = location
         trace = trace.tb_next
     return last
 
 
 def function_error(name: str, error: Exception, file: str) -> InputError:
-    """The error of a workflow whose function, of the file `home`, raised an exception while it was read."""
-    spot, text = innermost_user_location(error, (file,)), " ".join(_exception_text(error).split())
+    """The error of a workflow whose function, of the file `file`, raised an exception while it was traced."""
+    location, text = innermost_user_location(error, (file,)), " ".join(_exception_text(error).split())
     said = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
     return InputError(
         "W028",
         f"reading the workflow {name} failed: {said}",
-        location=place_of(spot) if spot is not None else None,
+        location=place_of(location) if location is not None else None,
         why="the body of a workflow runs once, before any value is known",
         hint="mend this line; what needs the values of a run is done in a tool",
     )
@@ -133,20 +133,20 @@ def _exception_text(error: Exception) -> str:
     return str(error)
 
 
-def place_of(spot: CodeLocation) -> SourceLocation:
-    """The place of a spot, with its line where there is one."""
-    line, end, first, last = spot.position if spot.offset >= 0 else _definition(spot)
-    text = linecache.getline(spot.code.co_filename, line).rstrip("\r\n")
+def place_of(location: CodeLocation) -> SourceLocation:
+    """The source location of an instruction, with the text of its line where the source is at hand."""
+    line, end, first, last = location.position if location.offset >= 0 else _definition(location)
+    text = linecache.getline(location.code.co_filename, line).rstrip("\r\n")
     column = _character_count(text, first) if text else first
     width = _character_count(text, last) - column if end == line else len(text) - column
-    return SourceLocation(_display_path(spot.code.co_filename), line, column + 1, text, max(1, width))
+    return SourceLocation(_display_path(location.code.co_filename), line, column + 1, text, max(1, width))
 
 
-def _definition(spot: CodeLocation) -> tuple[int, int, int, int]:
+def _definition(location: CodeLocation) -> tuple[int, int, int, int]:
     """The position of a function's `def`, below its decorators."""
-    start = spot.code.co_firstlineno
+    start = location.code.co_firstlineno
     for line in range(start, start + 40):
-        text = linecache.getline(spot.code.co_filename, line)
+        text = linecache.getline(location.code.co_filename, line)
         if text.lstrip().startswith(("def ", "async def ")):
             indent = len(text) - len(text.lstrip())
             return line, line, indent, len(text.rstrip().encode())
@@ -177,35 +177,35 @@ def _parse_source(source: str) -> ast.Module | None:
         return None
 
 
-def source_tree(spot: CodeLocation) -> ast.Module | None:
-    """The syntax tree of the file that a spot is in, where it is at hand."""
-    return _parse_source("".join(linecache.getlines(spot.code.co_filename)))
+def source_tree(location: CodeLocation) -> ast.Module | None:
+    """The syntax tree of the file that a location is in, where it is at hand."""
+    return _parse_source("".join(linecache.getlines(location.code.co_filename)))
 
 
-def rewrite_hint(spot: CodeLocation) -> str:
+def rewrite_hint(location: CodeLocation) -> str:
     """What the user wrote there, in words that can wait for a value; empty where there is no rule or no source."""
-    tree = source_tree(spot)
-    return rewrite(tree, spot.position) if tree is not None else ""
+    tree = source_tree(location)
+    return rewrite(tree, location.position) if tree is not None else ""
 
 
-def try_blocks_at(spot: CodeLocation) -> list[TryBlock]:
-    """What takes every exception in the file of a spot, as far as its source is at hand."""
-    tree = source_tree(spot)
+def try_blocks_at(location: CodeLocation) -> list[TryBlock]:
+    """What takes every exception in the file of a location, as far as its source is at hand."""
+    tree = source_tree(location)
     return swallowing_blocks(tree) if tree is not None else []
 
 
-def comprehension_hint(spot: CodeLocation) -> str:
+def comprehension_hint(location: CodeLocation) -> str:
     """The `map_` or `filter_` there as a comprehension, for items that are known; empty where it cannot be seen."""
-    tree = source_tree(spot)
-    return to_comprehension(tree, spot.position) if tree is not None else ""
+    tree = source_tree(location)
+    return to_comprehension(tree, location.position) if tree is not None else ""
 
 
-def called_at(spot: CodeLocation) -> str:
-    """The name of the function whose call a spot is in, as it is written; empty where it cannot be seen."""
-    tree = source_tree(spot)
+def called_at(location: CodeLocation) -> str:
+    """The name of the function whose call a location is in, as it is written; empty where it cannot be seen."""
+    tree = source_tree(location)
     if tree is None:
         return ""
-    line, end, first, last = spot.position
+    line, end, first, last = location.position
     calls = [
         node
         for node in ast.walk(tree)

@@ -27,10 +27,10 @@ def with_source_line(error: InputError, flow: Workflow[..., object]) -> InputErr
         if (inner := next(called, None)) is None:
             break
         flow, part = inner, part.called
-    spot = _location_of(part.path, flow.node_lines) if isinstance(part, WorkflowPart) else None
-    if spot is None:
+    location = _location_of(part.path, flow.node_lines) if isinstance(part, WorkflowPart) else None
+    if location is None:
         return error
-    return InputError(error.code, error.message, location=place_of(spot), hint=_HINTS.get(error.code, error.hint), why=error.why)
+    return InputError(error.code, error.message, location=place_of(location), hint=_HINTS.get(error.code, error.hint), why=error.why)
 
 
 def _location_of(path: tuple[str | int, ...], lines: NodeLines) -> CodeLocation | None:

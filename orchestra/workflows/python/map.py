@@ -73,23 +73,23 @@ def map_(
             kind, hint = ("`all` or a number", 'at_least="all"') if word == "at_least" else ("a number", f"{word}=8")
             raise trace_error("W016", f"{word} must be {kind}, known when the workflow is written, and is {said_so}", hint=hint)
     name, inner, result = _trace_body(body, given, scope)
-    guarded = type(result) is Maybe
+    maybe = type(result) is Maybe
     with enter_scope(inner):
-        if guarded and result._is_list:
+        if maybe and result._is_list:
             raise missing_error(result)
         inner.return_location = return_location(body) if _source_file(body) else errors.user_location()
-        text, schema = template_with_type(Placeholder(replace(result._expression, needs=frozenset())) if guarded else result)
-        wired = lift(result) if not guarded and not inner.nodes else peek(result)
+        text, schema = template_with_type(Placeholder(replace(result._expression, needs=frozenset())) if maybe else result)
+        expression = lift(result) if not maybe and not inner.nodes else peek(result)
     if not inner.nodes:
         if at_least is not None:
             why = "without a call none of its elements fails alone"
             hint = "leave it out; or when(length(items) >= 3, lambda: ...) around what uses the list"
             raise trace_error("W016", "at_least is for a body that calls something, and this one calls nothing", hint=hint, why=why)
-        return cast("list[U]", Placeholder(_map_expression(given, wired, name)))
+        return cast("list[U]", Placeholder(_map_expression(given, expression, name)))
     each = {"each": f"${{{given.cel}}}", "as_": name, "limit": limit, "concurrency": concurrency, "at_least": at_least}
-    draft = _add_each_node(scope, inner, wired, text, schema, each)
+    draft = _add_each_node(scope, inner, expression, text, schema, each)
     made = node_value(draft, scope)
-    return cast("list[U]", Maybe(made, is_list=True) if guarded else Placeholder(made))
+    return cast("list[U]", Maybe(made, is_list=True) if maybe else Placeholder(made))
 
 
 def _is_all(at_least: Any) -> bool:
@@ -101,11 +101,11 @@ def _require_list(word: str, items: Any) -> PendingExpression:
         usual = "[item for item in items if ...]" if word == "filter_" else "[reader(text=item) for item in items]"
         hint = errors.comprehension_hint(errors.user_location()) or usual
         raise trace_error("W015", "these items are known now", hint=hint, why=f"{word} is for lists that are not")
-    wired = lift(items)
-    if not wired.is_unknown and value_kinds(wired.schema) != {"list"}:
-        hint = f"or_else({display_text(wired)}, []) says what stands in for None" if "null" in value_kinds(wired.schema) else ""
-        raise trace_error("W003", f"{word} takes a list, and {display_text(wired)} is {python_type(wired.schema)}", hint=hint)
-    return wired
+    expression = lift(items)
+    if not expression.is_unknown and value_kinds(expression.schema) != {"list"}:
+        hint = f"or_else({display_text(expression)}, []) says what stands in for None" if "null" in value_kinds(expression.schema) else ""
+        raise trace_error("W003", f"{word} takes a list, and {display_text(expression)} is {python_type(expression.schema)}", hint=hint)
+    return expression
 
 
 def _trace_body(body: Callable[..., Any], given: PendingExpression, scope: TraceScope) -> tuple[str, TraceScope, Any]:
@@ -138,11 +138,11 @@ def _map_expression(given: PendingExpression, made: PendingExpression, name: str
 
 
 def _add_each_node(
-    scope: TraceScope, inner: TraceScope, wired: PendingExpression, text: Any, schema: Schema, each: dict[str, Any]
+    scope: TraceScope, inner: TraceScope, expression: PendingExpression, text: Any, schema: Schema, each: dict[str, Any]
 ) -> TracedNode:
     """The node that runs a body for each element: the body's only node, or a block of its nodes."""
     only = inner.nodes[0]
-    if len(inner.nodes) > 1 or wired.cel != only.name or not _can_inline(scope, only, each["as_"]):
+    if len(inner.nodes) > 1 or expression.cel != only.name or not _can_inline(scope, only, each["as_"]):
         block = NodeBlock(nodes={draft.name: draft.freeze() for draft in inner.nodes}, output=text)
         draft = scope.add_node(CallNode, "mapped", schema, call=block, **each)
         draft.effect, draft.body_nodes = body_effect(inner), inner.nodes
@@ -187,6 +187,6 @@ def values(items: Any, /) -> Any:
     if type(items) is Maybe and items._is_list:
         return rename_to_variable(items._expression)
     if type(items) is not Placeholder and contains_placeholder(items):
-        one = f"needed({display_text(items._expression)})" if type(items) is Maybe else "first_of(a, b, otherwise=...)"
+        one = f"require({display_text(items._expression)})" if type(items) is Maybe else "first_of(a, b, otherwise=...)"
         raise trace_error("W016", "values() takes the list that map_ gave", hint=f"{one} for single values")
     return items

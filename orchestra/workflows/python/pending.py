@@ -15,7 +15,7 @@ from orchestra.workflows.python.printer import cel_to_python
 from orchestra.workflows.python.scopes import NodeGuard, TracedNode, TraceScope, Variable, require_scope, trace_error
 
 ATOM_PRECEDENCE = 9
-"""The rank of what needs no brackets."""
+"""The precedence of an expression that needs no brackets."""
 PRECEDENCE = {"?": 1, "||": 2, "&&": 3, "==": 4, "!=": 4, "<": 4, "<=": 4, ">": 4, ">=": 4, "in": 4, "+": 5, "-": 5, "*": 6, "/": 6, "!": 7}
 PLACEHOLDER_MARK = ", known when the workflow runs>"
 """The end of a placeholder's `repr`; a text that has it holds a name instead of a value."""
@@ -42,9 +42,9 @@ class PendingExpression:
     template: Any = None
     """Of a record or list that was put together: its template."""
 
-    def bracketed(self, rank: int) -> str:
-        """The CEL, in brackets where it binds less than the rank."""
-        return self.cel if self.precedence >= rank else f"({self.cel})"
+    def bracketed(self, precedence: int) -> str:
+        """The CEL, in brackets where its precedence is lower."""
+        return self.cel if self.precedence >= precedence else f"({self.cel})"
 
     @property
     def is_unknown(self) -> bool:
@@ -52,10 +52,10 @@ class PendingExpression:
         return "x-unknown" in self.schema
 
 
-def display_text(wired: PendingExpression) -> str:
+def display_text(expression: PendingExpression) -> str:
     """The expression in the user's own words: as Python, inputs by their bare names."""
-    lists = {read.name: read.name for read in wired.reads if isinstance(read, TracedNode) and "each" in read.fields}
-    return cel_to_python(wired.cel, lists)
+    lists = {read.name: read.name for read in expression.reads if isinstance(read, TracedNode) and "each" in read.fields}
+    return cel_to_python(expression.cel, lists)
 
 
 def to_cel(value: Any) -> str:
@@ -115,21 +115,21 @@ def _check_json(value: Any) -> None:
             pass
 
 
-def combine(cel: str, rank: int, schema: Schema, parts: list[PendingExpression], template: Any = None) -> PendingExpression:
+def combine(cel: str, precedence: int, schema: Schema, parts: list[PendingExpression], template: Any = None) -> PendingExpression:
     """An expression that is made of others: it reads and needs what they do, and belongs to the innermost of their scopes."""
     scope = max((part.scope for part in parts), key=lambda one: len([*one.chain()]), default=require_scope("an expression"))
     reads = frozenset[Variable]().union(*(part.reads for part in parts))
     needs = frozenset[TracedNode]().union(*(part.needs for part in parts))
-    return PendingExpression(cel, rank, schema, scope, reads, needs, template=template)
+    return PendingExpression(cel, precedence, schema, scope, reads, needs, template=template)
 
 
-def build_expression(pattern: str, rank: int, *operands: PendingExpression, bracket: int = ATOM_PRECEDENCE) -> PendingExpression:
+def build_expression(pattern: str, precedence: int, *operands: PendingExpression, bracket: int = ATOM_PRECEDENCE) -> PendingExpression:
     """An expression of operands, put in for `{0}`, `{1}`, ..., with the type that the language's own checker finds.
 
     Raises `InputError` W008 for one that has none.
     """
     cel = pattern.format(*(one.bracketed(bracket) for one in operands))
-    return combine(cel, rank, infer_type(cel, operands), [*operands])
+    return combine(cel, precedence, infer_type(cel, operands), [*operands])
 
 
 def infer_type(cel: str, operands: tuple[PendingExpression, ...]) -> Schema:
@@ -145,23 +145,23 @@ def infer_type(cel: str, operands: tuple[PendingExpression, ...]) -> Schema:
         raise trace_error("W008", f"this expression has {error.reason}", hint="compute a part of it in a @tool(effect='pure')") from error
 
 
-def to_float(wired: PendingExpression, have: frozenset[str]) -> PendingExpression:
+def to_float(expression: PendingExpression, have: frozenset[str]) -> PendingExpression:
     """A number as a float: CEL does not mix them with integers, and divides integers as integers."""
     if have == {"float"}:
-        return wired
-    if not wired.reads and "const" in wired.schema:
-        value = float(wired.schema["const"])
-        return replace(wired, cel=to_cel_literal(value), schema={"const": value, "type": "number"})
-    return replace(wired, cel=f"double({wired.cel})", rank=ATOM_PRECEDENCE, schema={"type": "number"}, node=None)
+        return expression
+    if not expression.reads and "const" in expression.schema:
+        value = float(expression.schema["const"])
+        return replace(expression, cel=to_cel_literal(value), schema={"const": value, "type": "number"})
+    return replace(expression, cel=f"double({expression.cel})", precedence=ATOM_PRECEDENCE, schema={"type": "number"}, node=None)
 
 
-def to_template(wired: PendingExpression) -> Any:
+def to_template(expression: PendingExpression) -> Any:
     """An expression as a template: one reference, or a text with references in it, or a record of templates."""
-    if wired.template is not None:
-        return wired.template
-    if any(isinstance(part, str) for part in wired.parts):
-        return _text_template(wired.parts)
-    return f"${{{wired.cel}}}"
+    if expression.template is not None:
+        return expression.template
+    if any(isinstance(part, str) for part in expression.parts):
+        return _text_template(expression.parts)
+    return f"${{{expression.cel}}}"
 
 
 def _text_template(parts: tuple[str | PendingExpression, ...]) -> str:
@@ -179,9 +179,9 @@ def _text_template(parts: tuple[str | PendingExpression, ...]) -> str:
     return found + end
 
 
-def to_guard(wired: PendingExpression) -> NodeGuard:
+def to_guard(expression: PendingExpression) -> NodeGuard:
     """A condition as a guard."""
-    return NodeGuard(wired.cel, wired.precedence, wired.reads)
+    return NodeGuard(expression.cel, expression.precedence, expression.reads)
 
 
 def node_value(draft: TracedNode, scope: TraceScope) -> PendingExpression:

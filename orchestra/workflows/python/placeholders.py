@@ -48,15 +48,15 @@ class Placeholder:
     __slots__ = ("_expression",)
     _expression: PendingExpression
 
-    def __init__(self, wired: PendingExpression) -> None:
-        object.__setattr__(self, "_wired", wired)
+    def __init__(self, expression: PendingExpression) -> None:
+        object.__setattr__(self, "_expression", expression)
 
     @property  # type: ignore[misc]
     def __class__(self) -> NoReturn:  # type: ignore[override]  # `isinstance` asks for it; it must stand in the class body
-        wired = self._expression
+        expression = self._expression
         raise trace_error(
             "W005",
-            f"{display_text(wired)} ({python_type(wired.schema)}) has no value yet",
+            f"{display_text(expression)} ({python_type(expression.schema)}) has no value yet",
             hint="let an agent or a tool return a Literal, and compare that: kind.label == '...'",
             why=f"{TRACED_ONCE_REASON}; isinstance() cannot wait for one",
         )
@@ -92,9 +92,9 @@ class Placeholder:
         )
 
     def __bool__(self) -> bool:
-        wired, text = self._expression, display_text(self._expression)
-        have = value_kinds(wired.schema) - {"any"}
-        asked = f"present({text})" if "null" in have else f"length({text}) > 0" if have <= {"list", "str", "map"} else ""
+        expression, text = self._expression, display_text(self._expression)
+        have = value_kinds(expression.schema) - {"any"}
+        asked = f"has_value({text})" if "null" in have else f"length({text}) > 0" if have <= {"list", "str", "map"} else ""
         if have <= {"bool"} or not asked:
             hint = errors.rewrite_hint(errors.user_location()) or f"first_of(when({text}, lambda: ...), otherwise=...)"
         else:
@@ -114,17 +114,17 @@ class Placeholder:
 
 
 class Maybe(Generic[R]):
-    """A value that may be skipped or withheld. `first_of` takes it, `values` a list of them, and `needed` says that it may be missing."""
+    """A value that may be skipped or withheld. `first_of` takes it, `values` a list of them, and `require` says that it may be missing."""
 
-    def __init__(self, wired: PendingExpression, *, is_list: bool = False) -> None:
-        self._expression, self._is_list = wired, is_list
+    def __init__(self, expression: PendingExpression, *, is_list: bool = False) -> None:
+        self._expression, self._is_list = expression, is_list
 
     def __repr__(self) -> str:
         return f"<{display_text(self._expression)}: {self._type()}{PLACEHOLDER_MARK}"
 
     def _type(self) -> str:
         inner = python_type(self._expression.schema)
-        return f"list[Guarded[{inner[5:-1]}]]" if self._is_list else f"Guarded[{inner}]"
+        return f"list[Maybe[{inner[5:-1]}]]" if self._is_list else f"Maybe[{inner}]"
 
     if not TYPE_CHECKING:  # for checkers it has no attributes at all, which is what they should say
 
@@ -152,30 +152,34 @@ class Maybe(Generic[R]):
             raise missing_error(self)
 
 
-def missing_error(guarded: Maybe[Any], use: str = "") -> Exception:
+def missing_error(maybe: Maybe[Any], use: str = "") -> Exception:
     """The error of using a value as if it were sure to be there."""
-    wired, text = guarded._expression, display_text(guarded._expression)
-    if guarded._is_list:
+    expression, text = maybe._expression, display_text(maybe._expression)
+    if maybe._is_list:
         return trace_error(
             "W009",
-            f"{text} is {guarded._type()}: some elements may be skipped or withheld",
+            f"{text} is {maybe._type()}: some elements may be skipped or withheld",
             hint=f"values({text}) for the list of those that are there",
         )
-    state = "withheld" if wired.node is not None and "checks" in wired.node.fields and not wired.node.own_guard_count else "skipped"
+    state = (
+        "withheld"
+        if expression.node is not None and "checks" in expression.node.fields and not expression.node.own_guard_count
+        else "skipped"
+    )
     hint = f"first_of({text}, otherwise=...){use}" if use else f"first_of({text}, otherwise=...)"
     return trace_error(
         "W009",
         f"{text} may be {state}, and here a value is needed",
-        hint=f"{hint}; or needed({text}), and what uses it is {state} with it",
+        hint=f"{hint}; or require({text}), and what uses it is {state} with it",
     )
 
 
 def _refuse(placeholder: Any, what: str, hint: str) -> NoReturn:
-    wired = placeholder._wired
-    text = display_text(wired)
+    expression = placeholder._expression
+    text = display_text(expression)
     raise trace_error(
         "W005",
-        f"{text} ({python_type(wired.schema)}) has no value yet",
+        f"{text} ({python_type(expression.schema)}) has no value yet",
         hint=errors.rewrite_hint(errors.user_location()) or hint.format(x=text),
         why=f"{TRACED_ONCE_REASON}; Python's {what} cannot wait for one",
     )
@@ -185,7 +189,7 @@ _UNSUPPORTED_METHODS: tuple[tuple[str, str, str], ...] = (
     ("format", "f-string", "'text ' + {x}; or give the agent another input, and name it in its prompt"),
     ("len", "len()", "length({x})"),
     ("contains", "in", "contains({x}, item)"),
-    ("await", "await", "leave the await out: in a workflow a call is wired, not run"),
+    ("await", "await", "leave the await out: in a workflow a call adds a node, and does not run"),
     ("int float index complex round trunc floor ceil abs pos", "conversion", "do it in a @tool(effect='pure')"),
     ("floordiv rfloordiv", "//", "do it in a @tool(effect='pure')"),
     ("mod rmod", "%", "do it in a @tool(effect='pure'); a text is put together with +"),
@@ -209,7 +213,7 @@ def _refuse_mutation(self: Placeholder, *rest: Any) -> NoReturn:
     raise trace_error(
         "W005",
         f"{display_text(self._expression)} cannot be changed: values never change",
-        hint="bind a new name, or make a new value with new(Model, field=...)",
+        hint="bind a new name, or make a new value with build(Model, field=...)",
     )
 
 
@@ -229,91 +233,93 @@ for _name, _op in {"and": "&&", "or": "||", "add": "+", "sub": "-", "mul": "*", 
     setattr(Placeholder, f"__r{_name}__", _make_operator(_op, swapped=True))
 
 
-def _select_field(wired: PendingExpression, name: str) -> PendingExpression:
+def _select_field(expression: PendingExpression, name: str) -> PendingExpression:
     """`.name` of a value. Raises `InputError` W002 where its type has none."""
-    mark_used(wired)
-    found = UNKNOWN_TYPE if wired.is_unknown else field_type(wired.schema, name)
+    mark_used(expression)
+    found = UNKNOWN_TYPE if expression.is_unknown else field_type(expression.schema, name)
     if isinstance(found, str):
-        raise _no_field_error(wired, name, found)
-    base = wired.bracketed(ATOM_PRECEDENCE)
+        raise _no_field_error(expression, name, found)
+    base = expression.bracketed(ATOM_PRECEDENCE)
     plain = name.isascii() and name.isidentifier() and name not in KEYWORDS
     cel = f"{base}.{name}" if plain else f"{base}[{to_cel_literal(name)}]"
-    return replace(wired, cel=cel, rank=ATOM_PRECEDENCE, schema=found, node=None, parts=(), made=None)
+    return replace(expression, cel=cel, precedence=ATOM_PRECEDENCE, schema=found, node=None, parts=(), template=None)
 
 
-def _no_field_error(wired: PendingExpression, name: str, reason: str) -> Exception:
-    text, have = display_text(wired), value_kinds(wired.schema)
+def _no_field_error(expression: PendingExpression, name: str, reason: str) -> Exception:
+    text, have = display_text(expression), value_kinds(expression.schema)
     python = {"str": str, "list": list, "int": int, "float": float, "map": dict}
     if len(have) == 1 and hasattr(python.get(next(iter(have)), object), name):
         hint = {"append": f"{text} + [item]", "get": f"{text}['key']"}.get(name, f"do it in a @tool(effect='pure') that takes {text}")
-        return trace_error("W002", f"{text}.{name}() cannot run: {text} is a {python_type(wired.schema)} that is not known yet", hint=hint)
+        return trace_error(
+            "W002", f"{text}.{name}() cannot run: {text} is a {python_type(expression.schema)} that is not known yet", hint=hint
+        )
     if reason.startswith("may be null"):
-        titles = [part["title"] for part in union_members(wired.schema) if part.get("title", "").isidentifier()]
+        titles = [part["title"] for part in union_members(expression.schema) if part.get("title", "").isidentifier()]
         other = f"{titles[0]}(...)" if len(titles) == 1 else "..."
         return trace_error(
             "W002",
-            f"{text} may be None ({python_type(wired.schema)}), and None has no field {name!r}",
+            f"{text} may be None ({python_type(expression.schema)}), and None has no field {name!r}",
             hint=f"or_else({text}, {other}).{name} says what stands in for None",
         )
     return trace_error("W002", f"{text}: {reason}")
 
 
-def _select_index(wired: PendingExpression, key: Any) -> PendingExpression:
+def _select_index(expression: PendingExpression, key: Any) -> PendingExpression:
     """`[key]` of a list or a mapping. Raises `InputError` W003."""
-    text = display_text(wired)
+    text = display_text(expression)
     if type(key) is slice:
         hint = f"filter_(lambda item: ..., {text}), or do it in a @tool(effect='pure')"
         raise trace_error("W003", f"{text} cannot be sliced: its length is not known yet", hint=hint)
-    mark_used(wired)
-    have = value_kinds(wired.schema)
-    base = wired.bracketed(ATOM_PRECEDENCE)
+    mark_used(expression)
+    have = value_kinds(expression.schema)
+    base = expression.bracketed(ATOM_PRECEDENCE)
     if type(key) is int and have == {"list"}:
-        found = item_type(wired.schema, key if key >= 0 else None)
+        found = item_type(expression.schema, key if key >= 0 else None)
         if isinstance(found, str):
             raise trace_error("W003", f"{text}: {found}")
-        at = str(key) if key >= 0 else f"size({wired.cel}) - {-key}"
-        return replace(wired, cel=f"{base}[{at}]", rank=ATOM_PRECEDENCE, schema=found, node=None, parts=(), made=None)
+        at = str(key) if key >= 0 else f"size({expression.cel}) - {-key}"
+        return replace(expression, cel=f"{base}[{at}]", precedence=ATOM_PRECEDENCE, schema=found, node=None, parts=(), template=None)
     if type(key) is str and have == {"map"}:
-        return _select_field(wired, key)
-    if (type(key) is Placeholder and have == {"list"}) or (have == {"map"} and not resolve(wired.schema).get("properties")):
-        return build_expression("{0}[{1}]", ATOM_PRECEDENCE, wired, lift(key))
-    if wired.is_unknown:
-        return replace(wired, cel=f"{base}[{lift(key).cel}]", rank=ATOM_PRECEDENCE, node=None)
+        return _select_field(expression, key)
+    if (type(key) is Placeholder and have == {"list"}) or (have == {"map"} and not resolve(expression.schema).get("properties")):
+        return build_expression("{0}[{1}]", ATOM_PRECEDENCE, expression, lift(key))
+    if expression.is_unknown:
+        return replace(expression, cel=f"{base}[{lift(key).cel}]", precedence=ATOM_PRECEDENCE, node=None)
     if have == {"map"}:
-        raise trace_error("W003", f"{text} is {python_type(wired.schema)}: it has fields, not keys", hint=f"write {text}.{key}")
+        raise trace_error("W003", f"{text} is {python_type(expression.schema)}: it has fields, not keys", hint=f"write {text}.{key}")
     if "null" in have:
         raise trace_error(
-            "W003", f"{text} may be None ({python_type(wired.schema)})", hint=f"or_else({text}, ...) says what stands in for None"
+            "W003", f"{text} may be None ({python_type(expression.schema)})", hint=f"or_else({text}, ...) says what stands in for None"
         )
-    raise trace_error("W003", f"{text} is {python_type(wired.schema)}: it has no [{key!r}]")
+    raise trace_error("W003", f"{text} is {python_type(expression.schema)}: it has no [{key!r}]")
 
 
-def mark_used(wired: PendingExpression) -> None:
+def mark_used(expression: PendingExpression) -> None:
     """Marks what an expression reads as used here. Raises `InputError` W006 or W009 where it cannot be."""
-    _check_accessible(wired)
-    for read in wired.reads:
+    _check_accessible(expression)
+    for read in expression.reads:
         if isinstance(read, TracedNode):
             read.is_used = True
 
 
-def _check_accessible(wired: PendingExpression) -> None:
+def _check_accessible(expression: PendingExpression) -> None:
     """Refuses an expression of another body, or of a node that may be missing here."""
     scope = current_scope()
-    if scope is None or all(wired.scope is not one for one in scope.chain()):
+    if scope is None or all(expression.scope is not one for one in scope.chain()):
         raise trace_error(
             "W006",
-            f"{display_text(wired)} belongs to another map_ body or workflow",
+            f"{display_text(expression)} belongs to another map_ body or workflow",
             hint="return it from the body, and use what map_ gives",
             why="a body runs once for each element, so outside of it there is no one value",
         )
     standing = scope.active_guards
-    for node in wired.needs:
+    for node in expression.needs:
         if any(guard is not (standing[index] if index < len(standing) else None) for index, guard in enumerate(node.guards)):
-            raise missing_error(Maybe(replace(wired, node=node)))
+            raise missing_error(Maybe(replace(expression, node=node)))
         if node.presence is NodePresence.OPTIONAL and scope.return_location is None:
             raise trace_error(
                 "W009",
-                f"{display_text(wired)} is missing where all its options are, and here a value is needed",
+                f"{display_text(expression)} is missing where all its options are, and here a value is needed",
                 hint=f"{node.name} = first_of(..., otherwise=...)",
             )
 
@@ -328,13 +334,13 @@ def peek(value: Any) -> PendingExpression:
     return lift(value)
 
 
-def rename_to_variable(wired: PendingExpression) -> Placeholder:
+def rename_to_variable(expression: PendingExpression) -> Placeholder:
     """A node's value, the node named after the present call's variable where it has no such name yet and nothing refers to it."""
-    if (node := wired.node) is not None and wired.cel in (node.name, f"{node.name}.values"):
-        rest = wired.cel[len(node.name) :]
-        wired.scope.name_after_variable(node)
-        wired = replace(wired, cel=node.name + rest)
-    return Placeholder(wired)
+    if (node := expression.node) is not None and expression.cel in (node.name, f"{node.name}.values"):
+        rest = expression.cel[len(node.name) :]
+        expression.scope.name_after_variable(node)
+        expression = replace(expression, cel=node.name + rest)
+    return Placeholder(expression)
 
 
 def lift(value: Any) -> PendingExpression:
@@ -393,20 +399,20 @@ def binary_operation(op: str, left: Any, right: Any) -> PendingExpression:
             _check_possible(b, a)
     if ka | kb <= _NUMBERS and (op == "/" or ka != kb) and not unknown:
         a, b = to_float(a, ka), to_float(b, kb)
-    rank = PRECEDENCE[op]
-    left_text = a.bracketed(rank + 1 if rank == 4 else rank)
-    right_text = b.bracketed(rank if op in ("&&", "||") else rank + 1)
+    precedence = PRECEDENCE[op]
+    left_text = a.bracketed(precedence + 1 if precedence == 4 else precedence)
+    right_text = b.bracketed(precedence if op in ("&&", "||") else precedence + 1)
     cel = f"{left_text} {op} {right_text}"
     if op == "+" and ka == kb == {"str"} and not unknown:
         # As a template it is a text with references in it, however long; as an expression it is checked where it is used.
-        return replace(combine(cel, rank, {"type": "string"}, [a, b]), parts=(*_text_parts(a, left), *_text_parts(b, right)))
-    return combine(cel, rank, infer_type(cel, (a, b)), [a, b])
+        return replace(combine(cel, precedence, {"type": "string"}, [a, b]), parts=(*_text_parts(a, left), *_text_parts(b, right)))
+    return combine(cel, precedence, infer_type(cel, (a, b)), [a, b])
 
 
-def _text_parts(wired: PendingExpression, value: Any) -> tuple[str | PendingExpression, ...]:
-    if wired.parts:
-        return wired.parts
-    return (wired,) if type(value) is Placeholder else (value,)
+def _text_parts(expression: PendingExpression, value: Any) -> tuple[str | PendingExpression, ...]:
+    if expression.parts:
+        return expression.parts
+    return (expression,) if type(value) is Placeholder else (value,)
 
 
 def _check_defined(op: str, a: PendingExpression, b: PendingExpression, ka: frozenset[str], kb: frozenset[str]) -> None:
@@ -435,23 +441,25 @@ def _check_defined(op: str, a: PendingExpression, b: PendingExpression, ka: froz
     raise trace_error("W008", message, hint=hint)
 
 
-def _operand_type(wired: PendingExpression) -> str:
+def _operand_type(expression: PendingExpression) -> str:
     """The type of an operand; of a constant without its value."""
-    return python_type({"type": wired.schema["type"]} if "const" in wired.schema and "type" in wired.schema else wired.schema)
+    return python_type(
+        {"type": expression.schema["type"]} if "const" in expression.schema and "type" in expression.schema else expression.schema
+    )
 
 
-def _check_possible(wired: PendingExpression, other: PendingExpression) -> None:
+def _check_possible(expression: PendingExpression, other: PendingExpression) -> None:
     """Refuses a comparison with a constant that the type never has."""
-    if "const" not in other.schema or other.reads or not wired.reads:
+    if "const" not in other.schema or other.reads or not expression.reads:
         return
-    value, text = other.schema["const"], display_text(wired)
+    value, text = other.schema["const"], display_text(expression)
     if value is None:
-        if not value_kinds(wired.schema) & {"null", "any"}:
-            raise trace_error("W008", f"{text} is {python_type(wired.schema)}: it is never None", hint="leave the comparison out")
+        if not value_kinds(expression.schema) & {"null", "any"}:
+            raise trace_error("W008", f"{text} is {python_type(expression.schema)}: it is never None", hint="leave the comparison out")
         return
-    if (found := allowed_values(wired.schema, value)) is not None:
+    if (found := allowed_values(expression.schema, value)) is not None:
         hint = f"did you mean {found.suggestion!r}?" if found.suggestion else ""
-        raise trace_error("W008", f"{text} is {python_type(wired.schema)}: it is never {value!r}", hint=hint)
+        raise trace_error("W008", f"{text} is {python_type(expression.schema)}: it is never {value!r}", hint=hint)
 
 
 def template_with_type(value: Any) -> tuple[Any, Schema]:
@@ -462,7 +470,7 @@ def template_with_type(value: Any) -> tuple[Any, Schema]:
     if type(value) is Maybe:
         raise missing_error(value)
     if contains_placeholder(value):
-        wired = _lift_collection(value)
-        return wired.template, wired.schema
+        expression = _lift_collection(value)
+        return expression.template, expression.schema
     plain = plain_json(value)
     return escape_references(plain), {"const": plain}

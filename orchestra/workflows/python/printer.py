@@ -39,7 +39,7 @@ def python_type(schema: Schema, *, full: bool = False) -> str:
 
 
 def cel_to_python(cel: str, lists: Mapping[str, str]) -> str:
-    """CEL in Python's words; the CEL itself where there are none. `lists` as in `spoken`."""
+    """CEL in Python's words; the CEL itself where there are none. `lists` as in `tree_to_python`."""
     try:
         return tree_to_python(parse(cel), lists)
     except (CelSyntaxError, NotExpressible):
@@ -50,7 +50,7 @@ def tree_to_python(tree: CelTree, lists: Mapping[str, str], names: Mapping[str, 
     """A tree of CEL in Python's words. Raises `NotExpressible` for what has none.
 
     `lists` are the nodes under `each`, each with what its list is called, such as `readings` or `values(readings)`; `names` are
-    the names that are said otherwise in Python, such as `needed(draft)` for `draft`.
+    the names that are said otherwise in Python, such as `require(draft)` for `draft`.
     """
     return _PythonPrinter(lists, names or {}).render(tree)
 
@@ -158,7 +158,7 @@ class _PythonPrinter:
     def binary(self, op: str, left: CelTree, right: CelTree) -> str:
         match op, right:
             case "!=", CelLiteral(None):
-                return f"present({self.render(left)})"
+                return f"has_value({self.render(left)})"
             case "in", _:
                 return f"contains({self.render(right)}, {self.render(left)})"
             case "%", _:
@@ -167,8 +167,8 @@ class _PythonPrinter:
                 return f"{self.operand(left, op, right=False)} {op} {self.operand(right, op, right=True)}"
 
     def operand(self, tree: CelTree, op: str, *, right: bool) -> str:
-        text, own, rank = self.render(tree), _precedence(tree), _PRECEDENCE[op]
-        return f"({text})" if own < rank or (own == rank and (right or rank == 4)) else text
+        text, own, precedence = self.render(tree), _precedence(tree), _PRECEDENCE[op]
+        return f"({text})" if own < precedence or (own == precedence and (right or precedence == 4)) else text
 
 
 def _precedence(tree: CelTree) -> int:
@@ -211,7 +211,7 @@ def without_positions(tree: object) -> object:
             | CelList()
             | CelMap()
         ):
-            parts = (getattr(tree, name) for name in tree.__struct_fields__ if name not in ("at", "end"))
+            parts = (getattr(tree, name) for name in tree.__struct_fields__ if name not in ("start", "end"))
             return (type(tree), *(without_positions(part) for part in parts))
         case _:
             return tree

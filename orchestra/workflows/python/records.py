@@ -26,7 +26,7 @@ def build(model: Callable[P, T], /, *args: P.args, **fields: P.kwargs) -> T:
     if not contains_placeholder(dict(fields)) and not contains_placeholder(args):
         return model(*args, **fields)
     if args:
-        raise trace_error("W010", "new() takes the fields by name", hint="new(Answer, text=..., citations=[])")
+        raise trace_error("W010", "build() takes the fields by name", hint="build(Answer, text=..., citations=[])")
     name = getattr(model, "__name__", str(model))
     written, output = _schema(model, name, "validation"), _schema(model, name, "serialization")
     known = written.get("properties", {})
@@ -37,13 +37,13 @@ def build(model: Callable[P, T], /, *args: P.args, **fields: P.kwargs) -> T:
                 "W010", f"{name} has no field {key!r}", hint=f"did you mean {near!r}?" if near else f"fields: {', '.join(known)}"
             )
     if absent := [key for key in written.get("required", ()) if key not in fields]:
-        raise trace_error("W010", f"{name} needs the field {absent[0]!r}", hint=f"new({name}, {absent[0]}=...)")
+        raise trace_error("W010", f"{name} needs the field {absent[0]!r}", hint=f"build({name}, {absent[0]}=...)")
     given: dict[str, Any] = {key: part["default"] for key, part in known.items() if "default" in part and key not in fields}
     for key, value in fields.items():
         have = template_with_type(value)[1]
         want = subschema(written, known[key])
         if reason := type_mismatch(have, want):
-            raise argument_type_error(f"new({name}, {key}=...)", value, have, want, reason)
+            raise argument_type_error(f"build({name}, {key}=...)", value, have, want, reason)
         given[key] = value
     needed = output.get("required", ())
     there = {key: part for key, part in output["properties"].items() if key in given or key in needed}
@@ -54,7 +54,7 @@ def _schema(model: Any, name: str, mode: SchemaMode) -> Schema:
     try:
         schema = resolve(schema_of(model, mode))
     except InputError as error:
-        raise trace_error("W010", f"new() takes a model: {error.message}", hint="new(Answer, text=..., citations=[])") from error
+        raise trace_error("W010", f"build() takes a model: {error.message}", hint="build(Answer, text=..., citations=[])") from error
     if "properties" not in schema:
-        raise trace_error("W010", f"new() takes a model, and {name} is none", hint="new(Answer, text=..., citations=[])")
+        raise trace_error("W010", f"build() takes a model, and {name} is none", hint="build(Answer, text=..., citations=[])")
     return schema

@@ -217,31 +217,31 @@ class TraceScope:
 
     def add_node(self, kind: type[Node], default: str, schema: Schema, **fields: Any) -> TracedNode:
         """A new node, named after the variable that its value is bound to, or else by the default."""
-        spots = errors.user_stack()
-        spot = spots[0]
-        if call_bindings(spot).has_handlers and self._is_swallowed(spot):
+        locations = errors.user_stack()
+        location = locations[0]
+        if call_bindings(location).has_handlers and self._is_swallowed(location):
             raise trace_error(
                 "W030",
                 "an `except` around this call never sees it fail",
                 hint="...options(fallback=lambda: ...)(...), or retry=3",
                 why=f"{TRACED_ONCE_REASON}; the call is only described here, and runs later",
-                location=spot,
+                location=location,
             )
-        variable = bound_name(spot)
+        variable = bound_name(location)
         name = fields.pop("name", None) or variable or default
         draft = TracedNode(
-            self.new_name(name), schema, kind, fields, bool(variable), self, self.active_guards, len(self.guards), locations=spots
+            self.new_name(name), schema, kind, fields, bool(variable), self, self.active_guards, len(self.guards), locations=locations
         )
         self.nodes.append(draft)
         self.nodes_by_name[draft.name] = draft
         return draft
 
-    def _is_swallowed(self, spot: CodeLocation) -> bool:
+    def _is_swallowed(self, location: CodeLocation) -> bool:
         """Whether an `except` around the code there takes whatever is raised, and goes on."""
-        file = spot.code.co_filename
+        file = location.code.co_filename
         if (found := self.root.try_blocks.get(file)) is None:
-            found = self.root.try_blocks[file] = errors.try_blocks_at(spot)
-        return any(is_caught(one, position_of(spot)) for one in found)
+            found = self.root.try_blocks[file] = errors.try_blocks_at(location)
+        return any(is_caught(one, position_of(location)) for one in found)
 
     def rename_node(self, draft: TracedNode, wanted: str, *, has_variable_name: bool) -> None:
         """Gives a node, which nothing refers to, another name."""
@@ -315,35 +315,35 @@ def trace_error(code: str, message: str, *, hint: str = "", why: str = "", locat
     homes = {one.file for one in chain}
     if location is None and scope is not None and (location := scope.return_location) is not None and location.offset < 0:
         why = why or "one of its returns gives this"
-    spots = [location] if location is not None else errors.caller_stack()
-    own = next((one for one in spots if not one.is_foreign or one.code.co_filename in homes), spots[0])
-    first = own is spots[0]
+    locations = [location] if location is not None else errors.caller_stack()
+    own = next((one for one in locations if not one.is_foreign or one.code.co_filename in homes), locations[0])
+    first = own is locations[0]
     error = errors.error_at(code, message, hint=hint, why=why, location=own) if first else _foreign_code_error(own, message)
     for one in chain:
         one.errors.append(error)
     return error
 
 
-def _foreign_code_error(spot: CodeLocation, reason: str) -> InputError:
+def _foreign_code_error(location: CodeLocation, reason: str) -> InputError:
     if "validation error" in reason:
-        hint = f"new({errors.called_at(spot) or 'Model'}, field=...) makes a model of values that are not known yet"
+        hint = f"build({errors.called_at(location) or 'Model'}, field=...) makes a model of values that are not known yet"
     else:
         hint = "do this step in a function under @tool(effect='pure'), and call that here"
     said = f"this line hands a value of the workflow to code that cannot wait for it: {reason}"
-    return errors.error_at("W014", said, hint=hint, why=TRACED_ONCE_REASON, location=spot)
+    return errors.error_at("W014", said, hint=hint, why=TRACED_ONCE_REASON, location=location)
 
 
-def bound_name(spot: CodeLocation) -> str | None:
+def bound_name(location: CodeLocation) -> str | None:
     """`passages = search(...)`: the name that a call's result is bound to."""
-    return call_bindings(spot).target_name(spot.offset)
+    return call_bindings(location).target_name(location.offset)
 
 
-def call_bindings(spot: CodeLocation) -> CallBindings:
+def call_bindings(location: CodeLocation) -> CallBindings:
     """What a code object binds its calls to, read once for a workflow."""
     scope = current_scope()
     known = scope.root.call_bindings if scope is not None else {}
-    if (found := known.get(id(spot.code))) is None:
-        found = known[id(spot.code)] = CallBindings(spot.code)
+    if (found := known.get(id(location.code))) is None:
+        found = known[id(location.code)] = CallBindings(location.code)
     return found
 
 
@@ -360,9 +360,9 @@ def body_effect(body: TraceScope) -> str:
     return next((node.effect for node in body.nodes if node.effect != "pure"), "pure")
 
 
-def position_of(spot: CodeLocation) -> Position:
-    """The position of a spot: of a code object that makes many calls it is looked up, and not read again."""
-    return errors.to_position(spot.code, call_bindings(spot).positions[spot.offset // 2])
+def position_of(location: CodeLocation) -> Position:
+    """The position of a location. Positions of a code object are cached: it may make many calls."""
+    return errors.to_position(location.code, call_bindings(location).positions[location.offset // 2])
 
 
 def trace(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
@@ -376,20 +376,20 @@ def trace(function: Callable[..., Any], *args: Any, **inputs: Any) -> Any:
     try:
         return function(*args, **inputs)
     except (TypeError, ValueError) as error:
-        if "Placeholder" not in (said := repr(error)) and "Guarded" not in said:
+        if "Placeholder" not in (said := repr(error)) and "Maybe[" not in said:
             raise
         raise _placeholder_misuse_error(error) from error
 
 
 def _unsupported_test_error(code: CodeType, last: int, word: str) -> InputError:
-    spot = CodeLocation(code, last)
-    usual = "present(x)" if word == "is" else "first_of(when(length(x) == 1, lambda: ...), otherwise=...)"
+    location = CodeLocation(code, last)
+    usual = "has_value(x)" if word == "is" else "first_of(when(length(x) == 1, lambda: ...), otherwise=...)"
     return trace_error(
         "W013",
         f"`{word}` looks past a placeholder, so it would be decided now",
-        hint=errors.rewrite_hint(spot) or usual,
+        hint=errors.rewrite_hint(location) or usual,
         why=f"{TRACED_ONCE_REASON}; a choice that is settled before that belongs outside of the body",
-        location=spot,
+        location=location,
     )
 
 

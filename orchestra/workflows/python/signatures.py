@@ -97,10 +97,10 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
     `key` names a parameter that is none of the inputs. Raises `InputError` W017 where it cannot be one.
     """
     name = getattr(function, "__name__", str(function))
-    spot = CodeLocation(function.__code__, -1) if hasattr(function, "__code__") else None
-    if spot is None:
+    location = CodeLocation(function.__code__, -1) if hasattr(function, "__code__") else None
+    if location is None:
         raise errors.error_at("W017", f"@{kind} stands on a function, and {name} is none", hint="def name(question: str) -> str: ...")
-    hints = _hints(function, name, spot)
+    hints = _hints(function, name, location)
     parameters = inspect.signature(function)
     keyed = key and key in parameters.parameters
     if keyed:
@@ -108,20 +108,22 @@ def signature_of_function(function: Callable[..., Any], kind: str, *, key: str =
     properties: dict[str, Any] = {}
     required: list[str] = []
     for parameter in parameters.parameters.values():
-        _check_parameter(parameter, name, spot)
+        _check_parameter(parameter, name, location)
         if parameter.name not in hints:
-            raise errors.error_at("W017", f"{name}: the input {parameter.name!r} has no type", hint=f"{parameter.name}: str", location=spot)
-        properties[parameter.name] = _type_schema(hints[parameter.name], f"{name}: the input {parameter.name!r}", "validation", spot)
+            raise errors.error_at(
+                "W017", f"{name}: the input {parameter.name!r} has no type", hint=f"{parameter.name}: str", location=location
+            )
+        properties[parameter.name] = _type_schema(hints[parameter.name], f"{name}: the input {parameter.name!r}", "validation", location)
         if parameter.default is parameter.empty:
             required.append(parameter.name)
         else:
             properties[parameter.name] = {
                 **properties[parameter.name],
-                "default": _default_value(parameter, hints[parameter.name], name, spot),
+                "default": _default_value(parameter, hints[parameter.name], name, location),
             }
     if "return" not in hints:
-        raise errors.error_at("W017", f"{name} does not say what it returns", hint=f"def {name}(...) -> str: ...", location=spot)
-    output = _type_schema(hints["return"], f"{name}: the output", "serialization", spot)
+        raise errors.error_at("W017", f"{name} does not say what it returns", hint=f"def {name}(...) -> str: ...", location=location)
+    output = _type_schema(hints["return"], f"{name}: the output", "serialization", location)
     inputs = bundle_definitions(object_type(properties, required))
     types = {name: hints[name] for name in parameters.parameters}
     return Signature(parameters, inputs, output, types, hints["return"], hints.get(key) if keyed else None)
@@ -145,50 +147,50 @@ def signature_of_models(name: str, model: Any, output: Any) -> Signature:
     )
 
 
-def _hints(function: Callable[..., Any], name: str, spot: CodeLocation) -> dict[str, Any]:
+def _hints(function: Callable[..., Any], name: str, location: CodeLocation) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(function, localns=errors.user_locals(), include_extras=True)
     except NameError as error:
         hint = "define or import the type above the function, and outside of `if TYPE_CHECKING:`"
-        raise errors.error_at("W017", f"{name}: there is no type {error.name!r} here", hint=hint, location=spot) from error
+        raise errors.error_at("W017", f"{name}: there is no type {error.name!r} here", hint=hint, location=location) from error
     except (TypeError, SyntaxError, AttributeError) as error:
-        raise errors.error_at("W017", f"{name}: an annotation is no type: {error}", hint=_SUPPORTED_TYPES, location=spot) from error
+        raise errors.error_at("W017", f"{name}: an annotation is no type: {error}", hint=_SUPPORTED_TYPES, location=location) from error
     if inspect.isfunction(function) and all(isinstance(one, str) for one in function.__annotations__.values()):
         # Resolved once, here, where local types are in sight; who calls the function needs them too.
         function.__annotations__ = dict(hints)
     return hints
 
 
-def _check_parameter(parameter: inspect.Parameter, name: str, spot: CodeLocation) -> None:
+def _check_parameter(parameter: inspect.Parameter, name: str, location: CodeLocation) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
         stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**" if parameter.kind is parameter.VAR_KEYWORD else ""
         raise errors.error_at(
             "W017",
             f"{name}: {stars}{parameter.name} cannot be an input, for inputs have names",
             hint="one parameter an input; many of a kind are a list",
-            location=spot,
+            location=location,
         )
     if parameter.name.startswith("_"):
         hint = f"call it {parameter.name.strip('_') or 'value'}"
         raise errors.error_at(
-            "W017", f"{name}: {parameter.name!r} cannot be an input: its name begins with a letter", hint=hint, location=spot
+            "W017", f"{name}: {parameter.name!r} cannot be an input: its name begins with a letter", hint=hint, location=location
         )
 
 
-def _type_schema(kind: Any, what: str, mode: Any, spot: CodeLocation | None) -> Schema:
+def _type_schema(kind: Any, what: str, mode: Any, location: CodeLocation | None) -> Schema:
     try:
         return schema_of(type(None) if kind is None else kind, mode)
     except InputError as error:
-        raise errors.error_at("W017", f"{what}: {error.message}", hint=f"types are {_SUPPORTED_TYPES}", location=spot) from error
+        raise errors.error_at("W017", f"{what}: {error.message}", hint=f"types are {_SUPPORTED_TYPES}", location=location) from error
 
 
-def _default_value(parameter: inspect.Parameter, kind: Any, name: str, spot: CodeLocation) -> Any:
+def _default_value(parameter: inspect.Parameter, kind: Any, name: str, location: CodeLocation) -> Any:
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
     try:
         return adapter.dump_python(adapter.validate_python(parameter.default), mode="json", by_alias=True)
     except ValueError as error:
         message = f"{name}: the default of {parameter.name!r} is not of its type: {parameter.default!r}"
-        raise errors.error_at("W017", message, location=spot) from error
+        raise errors.error_at("W017", message, location=location) from error
 
 
 def signature_of_contract(contract: Contract) -> Signature:
@@ -241,7 +243,7 @@ def workflow_inputs(function: Callable[..., Any], name: str, signature: Signatur
 
     Raises `InputError` W018 for a name or a type that cannot be written.
     """
-    spot = CodeLocation(function.__code__, -1)
+    location = CodeLocation(function.__code__, -1)
     known = {**project_models(), **models_in(signature.input)}
     required = signature.input["required"]
     found: dict[str, Input] = {}
@@ -250,11 +252,11 @@ def workflow_inputs(function: Callable[..., Any], name: str, signature: Signatur
     for key, part in signature.input["properties"].items():
         if not NAME_PATTERN.fullmatch(key) or key in KEYWORDS:
             hint = f"{key.lower()}_" if key.lower() in KEYWORDS else "lower case letters, digits and _, at most 64"
-            raise errors.error_at("W018", f"{name}: an input of a workflow cannot be called {key!r}", hint=hint, location=spot)
+            raise errors.error_at("W018", f"{name}: an input of a workflow cannot be called {key!r}", hint=hint, location=location)
         schema = subschema(signature.input, part)
         if schema_has_format(schema, "password"):
             message = f"{name}: the input {key!r} is a secret, and what a run is given is written down"
-            raise errors.error_at("W018", message, hint="let the tool that needs it read it from where it is kept", location=spot)
+            raise errors.error_at("W018", message, hint="let the tool that needs it read it from where it is kept", location=location)
         text, schemas[key] = declare_type(schema, key, known, types)
         description = str(part.get("description", ""))
         if key in required:
@@ -285,12 +287,12 @@ def _is_equivalent(first: Schema, second: Schema) -> bool:
     return assignability_error(first, second) is None and assignability_error(second, first) is None
 
 
-def name_conflict_error(name: str, kind: str, spot: CodeLocation | None) -> InputError:
-    """W021: two things of one name in the workflow whose function `spot` is."""
+def name_conflict_error(name: str, kind: str, location: CodeLocation | None) -> InputError:
+    """W021: two things of one name in the workflow whose function `location` is."""
     return errors.error_at(
         "W021",
         f"two different {kind}s are called {name!r}",
         hint=f"rename one: @tool(effect=..., name='another_{name}')" if kind == "tool" else "rename one",
         why="a workflow refers to what it calls by name",
-        location=spot,
+        location=location,
     )

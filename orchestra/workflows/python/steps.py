@@ -1,4 +1,4 @@
-"""Steps: agents, tools and workflows as Python sees them. A call in a workflow function is wired, not run.
+"""Steps: agents, tools and workflows as Python sees them. A call in a workflow function adds a node; it does not run.
 
     reader = agent("reader", ReaderInput, Reading)      # binds the card of that name
 
@@ -295,7 +295,7 @@ class Workflow(Step[P, R]):
     def _trace(self) -> tuple[Graph, tuple[Step[..., Any], ...], Mapping[str, Schema], NodeLines]:
         function = self.function
         if function is None:
-            raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.of(graph)")
+            raise InputError("W019", f"{self.name} has neither a function nor a graph", hint="Workflow.from_graph(graph)")
         scope = TraceScope(
             function=function, outer_trace=current_scope(), file=function.__code__.co_filename, models=models_in(self.signature.input)
         )
@@ -307,7 +307,7 @@ class Workflow(Step[P, R]):
                 for name in inputs
             }
             try:
-                returned = trace(function, **{name: Placeholder(wired) for name, wired in given.items()})
+                returned = trace(function, **{name: Placeholder(expression) for name, expression in given.items()})
             except OrchestraError:
                 raise
             except Exception as error:  # its body is the user's own code
@@ -321,7 +321,7 @@ class Workflow(Step[P, R]):
                 raise trace_error("W019", f"{self.name} calls nothing", hint=hint)
             if not contains_placeholder(returned):
                 said_so = f"{self.name} returns {returned!r:.60}, which is the same in every run"
-                raise trace_error("W019", said_so, hint="return what a call gives, or new(Model, field=...)")
+                raise trace_error("W019", said_so, hint="return what a call gives, or build(Model, field=...)")
             nodes = {draft.name: draft.freeze() for draft in scope.nodes}
         graph = Graph(
             name=self.name,
@@ -340,7 +340,7 @@ class Workflow(Step[P, R]):
     def _output(self, returned: Any) -> Any:
         if type(returned) is Maybe:
             text = display_text(returned._expression)
-            hint = f"first_of({text}, otherwise=...), or needed({text}): without it, the run has no output"
+            hint = f"first_of({text}, otherwise=...), or require({text}): without it, the run has no output"
             hint = f"values({text})" if returned._is_list else hint
             raise trace_error("W009", f"{self.name} returns a value that may be missing", hint=hint)
         output, schema = template_with_type(returned)
@@ -354,9 +354,9 @@ class Workflow(Step[P, R]):
         found: dict[tuple[str, str], Step[..., Any]] = {}
         for step in scope.steps:
             other = found.setdefault((step.kind, step.name), step)
-            if not step.same(other):
-                spot = CodeLocation(self.function.__code__, -1) if self.function is not None else None
-                raise name_conflict_error(step.name, "workflow" if step.kind == "call" else step.kind, spot)
+            if not step.is_same(other):
+                location = CodeLocation(self.function.__code__, -1) if self.function is not None else None
+                raise name_conflict_error(step.name, "workflow" if step.kind == "call" else step.kind, location)
         return tuple(found.values())
 
 
@@ -398,7 +398,7 @@ def agent(name: Any = None, input: Any = None, output: Any = None, /, **card: An
         @agent(prompt="Say in one word what this is about: {{ text }}")
         def topic(text: str) -> str:
             \"\"\"Names a topic.\"\"\"
-            return by_model()
+            return answered_by_model()
 
     A `prompt` that ends in `.md`, `.txt` or `.j2` is a file beside the function's. Raises `InputError` W017.
     """
@@ -456,13 +456,17 @@ else:
         effects, labels = get_args(Effect), get_args(Label)
         if effect not in effects or label not in labels:
             called = getattr(function, "__name__", name) or "a tool"
-            raise errors.no_effect(called, effect, effects) if effect not in effects else errors.no_label(called, label, labels)
+            raise (
+                errors.unknown_effect_error(called, effect, effects)
+                if effect not in effects
+                else errors.unknown_label_error(called, label, labels)
+            )
 
         def declare(inner):
             signature = signature_of_function(inner, "tool", key=KEY_PARAMETER if effect == "keyed" else "")
-            if effect == "keyed" and signature.key is not str:
-                spot = CodeLocation(inner.__code__, -1)
-                raise errors.mistake("T008", missing_key_message(name or inner.__name__), hint=KEY_HINT, spot=spot)
+            if effect == "keyed" and signature.key_type is not str:
+                location = CodeLocation(inner.__code__, -1)
+                raise errors.error_at("T008", missing_key_message(name or inner.__name__), hint=KEY_HINT, location=location)
             made = Tool(name or inner.__name__, signature, first_paragraph(inner))
             made.function, made.effect, made.version, made.label = inner, effect, version, label
             return made
@@ -510,7 +514,7 @@ def workflow(
             raise errors.error_at(
                 "W017",
                 f"{called} is a coroutine or a generator, and a workflow is a plain function",
-                hint=f"def {called}(...): calls in it are wired, and need no await",
+                hint=f"def {called}(...): calls in it add nodes, and need no await",
                 location=CodeLocation(function.__code__, -1),
             )
         made: Workflow[..., Any] = Workflow(called, signature, first_paragraph(function))

@@ -156,7 +156,7 @@ def _lambda(name: str | None, body: ast.expr) -> ast.Lambda:
     return ast.Lambda(ast.arguments(posonlyargs=[], args=args, kwonlyargs=[], kw_defaults=[], defaults=[]), body)
 
 
-_PURE_WORDS = frozenset(["all_of", "any_of", "as_text", "choose", "contains", "filter_", "length", "new", "not_", "or_else", "present"])
+_PURE_WORDS = frozenset(["all_of", "any_of", "as_text", "build", "choose", "contains", "filter_", "has_value", "length", "not_", "or_else"])
 """Words that compute, and call nothing."""
 
 
@@ -174,9 +174,9 @@ def _rewrite_comparison(left: ast.expr, op: ast.cmpop, right: ast.expr) -> ast.e
         case ast.NotIn():
             return _call("not_", [_call("contains", [right, left])])
         case ast.Is() if none:
-            return _call("not_", [_call("present", [left])])
+            return _call("not_", [_call("has_value", [left])])
         case ast.IsNot() if none:
-            return _call("present", [left])
+            return _call("has_value", [left])
         case ast.Is():
             return ast.Compare(left, [ast.Eq()], [right])
         case ast.IsNot():
@@ -228,8 +228,8 @@ def _negate(test: ast.expr) -> ast.expr:
 def _rewrite_none_test(test: ast.expr, then: ast.expr, otherwise: ast.expr) -> ast.expr | None:
     """`x if x is not None else y` as `or_else(x, y)`; a field of `x` as that of what stands in for None, which the user has to say."""
     match _negate(test) if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id == "not_" else test:
-        case ast.Call(func=ast.Name(id="present"), args=[ast.Name(id=name) as asked]):
-            there, other = (then, otherwise) if test.func.id == "present" else (otherwise, then)  # type: ignore[attr-defined]
+        case ast.Call(func=ast.Name(id="has_value"), args=[ast.Name(id=name) as asked]):
+            there, other = (then, otherwise) if test.func.id == "has_value" else (otherwise, then)  # type: ignore[attr-defined]
         case _:
             return None
     if ast.dump(there) == ast.dump(asked):

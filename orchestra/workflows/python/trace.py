@@ -144,13 +144,13 @@ class _BodyWriter:
 
     def _register_name(self, name: str, node: AnyNode) -> None:
         """How other nodes call this one."""
-        needed, values = self.function.word("needed"), self.function.word("values")
+        require, values = self.function.word("require"), self.function.word("values")
         missing = node.when is not None and not _is_per_element(node)
         withheld = "abstain" in node.otherwise or _is_per_element(node)
         if node.each is not None:
-            self.lists[name] = f"{needed}({name})" if missing else f"{values}({name})" if withheld else name
+            self.lists[name] = f"{require}({name})" if missing else f"{values}({name})" if withheld else name
         elif missing or "abstain" in node.otherwise:
-            self.names[name] = f"{needed}({name})"
+            self.names[name] = f"{require}({name})"
 
     def lines(self) -> list[str]:
         """One statement for each node, after those that it reads; a body of several nodes is a function before it."""

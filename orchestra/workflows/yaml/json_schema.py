@@ -113,7 +113,7 @@ def workflow_schema() -> dict[str, Any]:
     model = Graph.model_json_schema(by_alias=True)
     parts: dict[str, Any] = {name: _record_schema(part) for name, part in model.pop("$defs").items()}
     for key, means in _CHOICE_DESCRIPTIONS.items():
-        parts["Choice"]["properties"][key]["description"] = means
+        parts["AgentChoice"]["properties"][key]["description"] = means
     parts["Retry"] = {"description": _DESCRIPTIONS["retry"], "anyOf": [_attempts_schema(parts["Retry"]), parts["Retry"]]}
     parts["Input"] = {"anyOf": [{"type": "string", "description": _DESCRIPTIONS["type"]}, parts["Input"]]}
     parts["Node"] = _node_schema([name for name in parts if name.endswith("Node")], parts)

@@ -208,8 +208,8 @@ def test_what_has_effects_is_not_offered_unless_it_is_named(desk: Shell) -> None
 
 def test_a_router_of_your_own_is_no_step_of_a_plan(desk: Shell) -> None:
     Path("mine.py").write_text(
-        "from orchestra import agent, by_model\n\n@agent(prompt='{{ request }}', grammar='rules')\n"
-        "def my_router(request: str, rules: str) -> str:\n    'Says when a tower was opened, and plans.'\n    return by_model()\n"
+        "from orchestra import agent, answered_by_model\n\n@agent(prompt='{{ request }}', grammar='rules')\n"
+        "def my_router(request: str, rules: str) -> str:\n    'Says when a tower was opened, and plans.'\n    return answered_by_model()\n"
     )
     Path("orchestra.toml").write_text('fleet = "nowhere"\nmodules = ["mine"]\n')
     desk("plan", WHEN, "-d", "docs", "--json")
