@@ -84,8 +84,7 @@ def _open_in_place(path: Path) -> IO[bytes]:
 
 
 def replace_folder(new: Path, place: Path) -> None:
-    """Puts a folder in the place of another one. A writer that is killed between the two leaves the other aside, where `standing` finds
-    it. Raises `OSError`."""
+    """Replaces a folder by a new one. If the writer is killed in between, `recover_folder` restores the old one. Raises `OSError`."""
     old = _backup_path(recover_folder(place))
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():

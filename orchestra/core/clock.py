@@ -23,7 +23,7 @@ class RunIdGenerator:
     """
 
     def __init__(self, random_bits: Callable[[int], int]) -> None:
-        """`chance(bits)` gives a random integer of that many bits."""
+        """`random_bits(bits)` gives a random integer of that many bits."""
         self._random_bits = random_bits
         self._last = 0
 

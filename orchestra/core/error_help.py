@@ -1,4 +1,4 @@
-"""Explanations of error codes: what a code means, an example, how to mend it. Data lies in `load_explanations/*.toml`."""
+"""Explanations of error codes: what a code means, an example, how to mend it. Data lies in `error_texts/*.toml`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events: the closed union of facts that a run is made of, version 1.
+"""Events: the closed union of facts that a run is made of, version 2.
 
 A run is the fold of its events. `seq` counts 1, 2, 3, … without a gap; `at` is wall-clock seconds since the epoch.
 `node` is a path, as `orchestra.core.paths` has them. Events are msgspec structs: made in a tenth of a microsecond,
@@ -17,7 +17,7 @@ from orchestra.core.labels import Label
 from orchestra.core.outcomes import Evidence, Outcome
 from orchestra.core.paths import format_path
 
-VERSION = 1
+VERSION = 2
 
 # `gc=False`, here and in doors and outcomes: what these hold is JSON and other such structs, so no cycle can begin in them. Python's
 # collector, which took 0.25 of the 0.53 s of `python -m bench.idle ours`, need not look at them.
@@ -147,7 +147,7 @@ def tier_name(tiers: tuple[str, ...], tier: int) -> str:
     return "its own model" if tier < 1 else tiers[tier - 1] if tier <= len(tiers) else "the larger model"
 
 
-class RunResumed(_Event, tag="resumed", frozen=True, kw_only=True):
+class RunResumed(_Event, tag="run_resumed", frozen=True, kw_only=True):
     """Somebody took the run over: under this lease epoch. Attempts that were under way then are made again, or asked about."""
 
     epoch: int
@@ -157,7 +157,7 @@ class RunResumed(_Event, tag="resumed", frozen=True, kw_only=True):
     Older engines recorded none, and counted them."""
 
 
-class MapExpanded(_Event, tag="expanded", frozen=True, kw_only=True):
+class MapExpanded(_Event, tag="map_expanded", frozen=True, kw_only=True):
     """The list of an `each` node is known: it has `count` elements."""
 
     node: str
@@ -312,7 +312,7 @@ class ChecksStarted(_Event, tag="checks_started", frozen=True, kw_only=True):
     """Where the run has a budget for checks: what this one got some of it for."""
 
 
-class OutputJudged(_Event, tag="judged", frozen=True, kw_only=True):
+class OutputJudged(_Event, tag="output_judged", frozen=True, kw_only=True):
     """The checks have spoken on an attempt's value."""
 
     node: str
@@ -368,12 +368,12 @@ class WithheldOutput(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unk
     """Which models were asked, and which were passed over and why."""
 
 
-class QuestionAsked(_Event, tag="asked", frozen=True, kw_only=True):
-    """A person is asked. `shown` is the digest of question, options, type and what is withheld: an answer is bound to it.
+class QuestionAsked(_Event, tag="question_asked", frozen=True, kw_only=True):
+    """A person is asked. `question_digest` covers question, options, type and the withheld value; an answer is bound to it.
 
-    `about` is `answer` for an `ask` node; `effect` where nobody knows whether a call that must happen once did happen before the
-    run was interrupted: then the options are `again` and `fail`, and a value of the type `result_schema` says that it did, and gave that. It is
-    `acceptance` where a node's value was not accepted, and a person is asked for the right one (`otherwise: [ask]`).
+    `kind` is `answer` for an `ask` node. It is `effect` if it is unknown whether a call with effect `once` happened before the run was
+    interrupted: the options are `again` and `fail`, and a value of the type `result_schema` means that the call happened with this
+    result. It is `acceptance` if a node's value was not accepted and a person is asked for the right one (`otherwise: [ask]`).
     """
 
     node: str
@@ -391,8 +391,8 @@ class QuestionAsked(_Event, tag="asked", frozen=True, kw_only=True):
     """Of a question about an effect: the type of what the call gives. Older engines recorded none, and took no such answer."""
 
 
-class QuestionAnswered(_Event, tag="answered", frozen=True, kw_only=True):
-    """A person answered, or declined to. `letter` is its number in the run's inbox; 0 where it did not come through the inbox."""
+class QuestionAnswered(_Event, tag="question_answered", frozen=True, kw_only=True):
+    """A person answered, or declined to. `message_number` is its number in the run's inbox; 0 if it did not come through the inbox."""
 
     node: str
     value: Any
@@ -405,18 +405,18 @@ class QuestionAnswered(_Event, tag="answered", frozen=True, kw_only=True):
 
 
 NO_OPEN_QUESTION = "nobody asks this"
-"""Why a letter is refused that answers no question, or one that has gone."""
+"""The reason of the rejection of an inbox message that answers no open question."""
 
 
-class InboxMessageRejected(_Event, tag="letter_refused", frozen=True, kw_only=True):
-    """A letter of the inbox changed nothing: it answers what nobody asks, or what was shown otherwise, or is of another type."""
+class InboxMessageRejected(_Event, tag="inbox_message_rejected", frozen=True, kw_only=True):
+    """An inbox message was rejected: its question is not open, has another digest, or has another type."""
 
     message_number: int
     reason: str
     node: str = ""
 
 
-class TokensCounted(_Event, tag="measured", frozen=True, kw_only=True):
+class TokensCounted(_Event, tag="tokens_counted", frozen=True, kw_only=True):
     """A server counted the tokens of a call's prompt, because the bound by its bytes did not fit into the budget."""
 
     node: str
@@ -464,7 +464,7 @@ decode = msgspec.json.Decoder(Event).decode
 
 
 def last_read_message(events: Sequence[Event]) -> int:
-    """The number of the last letter that a run has opened; 0 where it has opened none."""
+    """Returns the number of the last inbox message that the run has read, or 0."""
     return max(
         (event.message_number for event in events if isinstance(event, QuestionAnswered | CancelRequested | InboxMessageRejected)),
         default=0,

@@ -28,7 +28,7 @@ class ValueOutcome(msgspec.Struct, frozen=True, gc=False, tag="value", omit_defa
 
 
 class SkippedOutcome(msgspec.Struct, frozen=True, gc=False, tag="skipped", omit_defaults=True, forbid_unknown_fields=True):
-    """Not run, because a condition was false or an input was skipped; `by` is the path of the node where it began."""
+    """Not run, because a condition was false or an input was skipped; `origin` is the path of the node where it began."""
 
     reason: str
     origin: str = ""
@@ -63,4 +63,4 @@ Outcome: TypeAlias = ValueOutcome | SkippedOutcome | AbstainedOutcome | FailedOu
 
 def inherit_outcome(outcome: Outcome, name: str) -> Outcome:
     """The outcome as its readers inherit it: a non-value that names the node where it began."""
-    return outcome if isinstance(outcome, ValueOutcome) or outcome.origin else msgspec.structs.replace(outcome, by=name)
+    return outcome if isinstance(outcome, ValueOutcome) or outcome.origin else msgspec.structs.replace(outcome, origin=name)

@@ -200,13 +200,13 @@ class InboxMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     node: str = ""
     value: Any = None
     question_digest: str = ""
-    """Of an answer: the digest of what was shown (`Asked.shown`)."""
+    """Of an answer: the digest of what was shown (`QuestionAsked.question_digest`)."""
     decline_reason: str = ""
     """Of an answer that is none: why the person does not give one."""
     call_happened: bool = False
     """Of an answer about a call in doubt: whether it happened, and gave `value`."""
     question_seq: int = 0
-    """Of such an answer: the number of the event that asked (`Asked.seq`), for the same may be asked again. Older versions wrote none."""
+    """Of such an answer: the number of the event that asked (`QuestionAsked.seq`), for the same may be asked again. Older versions wrote none."""
     at: float = 0.0
     number: int = 0
     """Its place in the run's inbox, from 1; given by `send`."""
@@ -308,7 +308,10 @@ class Journal(Protocol):
         """A blob's bytes, or None."""
 
     async def list_runs(self, limit: int = 50) -> list[RunSummary]:
-        """The latest runs, newest first. Of one that nobody has in hand its events tell the status: `orchestra.journal.summary.unheld`."""
+        """Returns the latest runs, newest first.
+
+        The status of a run without a lease is derived from its events: `orchestra.journal.summary.unleased_summary`.
+        """
 
     async def summary(self, run: str) -> RunSummary | None:
         """The row of one run, as `runs` gives it; None for a run that is not there."""
@@ -411,7 +414,7 @@ class IndexedJournal(Protocol):
         """Those of these runs that are there."""
 
     async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """What `recall` gives for each of these keys that is there."""
+        """What `get_memo` gives for each of these keys that is there."""
 
     async def delete_runs(self, runs: Sequence[str]) -> list[OrchestraError | None]:
         """Deletes runs in one transaction; for each why it is not deleted, as `delete` raises it, or None."""

@@ -34,10 +34,10 @@ _CHAT_TOKEN = re.compile(
 
 
 def neutralize(text: str) -> str:
-    """The text with every chat-template token that is known here broken by one invisible joiner, so that no server reads it as a token.
+    """Returns the text with an invisible joiner in each known chat-template token, so that no server reads it as a token.
 
-    Known are those of the model families named above, and what looks like them; the tokenizer of the server that will be asked is not, for
-    a prompt is written before a server is chosen. `original` takes the joiner away again: `original(neutralize(text)) == text` for every text.
+    Known are the tokens of the model families named above, and text of the same form. The tokenizer of the server is not known, because a
+    prompt is written before a server is chosen. `restore` removes the joiner: `restore(neutralize(text)) == text` for every text.
     """
     if "<" not in text and "[" not in text and "]" not in text:
         return text  # most texts, and every token begins with one of the three
@@ -80,7 +80,7 @@ def _prefix_pattern(name: str) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """The text, of at most `most` characters: the last of one that was cut is "…"."""
+    """The text, of at most `limit` characters: the last of one that was cut is "…"."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -90,7 +90,7 @@ def pluralize(number: int, noun: str) -> str:
 
 
 def to_storable(text: str, limit: int = 4_000) -> str:
-    """A stranger's text as a journal takes it: never more than `most` characters, and lone surrogates escaped."""
+    """A stranger's text as a journal takes it: never more than `limit` characters, and lone surrogates escaped."""
     cut = shorten(text, limit)
     return cut if cut.isascii() else cut.encode("utf-8", "backslashreplace").decode()
 

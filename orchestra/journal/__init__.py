@@ -10,7 +10,7 @@ MAX_BATCH_ENTRIES = 8_192
 SCAN_BATCH_EVENTS = 2000
 """Events that are held at once, or somewhat more, while somebody goes through all runs."""
 MAX_FOUND_RUNS = 100
-"""Ids that `find` gives at most."""
+"""Ids that `find_runs` gives at most."""
 RETRY_INTERVAL = 1.0
 """Seconds between two tries of a journal that could not write to do so again."""
 MAX_BODY_BYTES = 64 << 20

@@ -13,8 +13,8 @@ from orchestra.core.tags import TAG_PREFIX
 from orchestra.journal.usage import usage_of
 
 CostKey: TypeAlias = str
-"""What costs are summed up by: one of `COST_KEYS`, or `tag:NAME`. `agent` is whoever was asked, a tool too; `day` and `month` are those in which
-the run began, here."""
+"""The key that costs are grouped by: one of `COST_KEYS`, or `tag:NAME`. `agent` is the agent or tool of the call; `day` and `month` are
+those of the start of the run, in local time."""
 COST_KEYS: tuple[CostKey, ...] = ("workflow", "agent", "model", "server", "day", "month", "label", "status", "purpose", "run")
 CALL_KEYS = ("agent", "model", "server")
 TIME_KEYS = ("day", "month")
@@ -42,7 +42,7 @@ class CostTotal:
 
 @dataclass(frozen=True, slots=True)
 class CostRow:
-    """What the runs, or the calls, of one kind took: `of` has its name by each key, in the order of `CostReport.by`."""
+    """What the runs, or the calls, of one kind took: `group` has its name by each key, in the order of `CostReport.by`."""
 
     group: dict[str, str]
     cost: CostTotal
@@ -99,11 +99,11 @@ class CostCounter:
         self._unreadable.append(UnreadableRun(run, code, reason))
 
     def add_events(self, run: str, events: Sequence[Event], status: str = "") -> None:
-        """Counts a run, as far as it has come; `standing` is the status of one without an end, where that is known."""
+        """Counts a run, as far as it has come; `status` is the status of one without an end, where that is known."""
         self.add_usage(run, usage_of(events), status)
 
     def add_usage(self, run: str, usage: RunUsage | None, status: str = "") -> None:
-        """Counts what a run used, as `add` does; None where its first event is missing."""
+        """Counts what a run used, as `add_events` does; None where its first event is missing."""
         if usage is None:
             self.skip_run(run, "J013", "it does not begin with its beginning")
             return

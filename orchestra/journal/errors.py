@@ -45,7 +45,9 @@ def closed_error() -> JournalError:
 
 def never_appended_error(run: str, seq: int) -> JournalError:
     """The error of waiting for what nobody appended; waiting would never end."""
-    return JournalError("J003", f"event {seq} of run {run} was never appended, so it cannot become durable", hint="append before `durable`")
+    return JournalError(
+        "J003", f"event {seq} of run {run} was never appended, so it cannot become durable", hint="append before `wait_durable`"
+    )
 
 
 def not_json_error(what: str, reason: str) -> JournalError:
@@ -94,8 +96,13 @@ def this_process_name() -> str:
 
 
 def lease_held_error(run: str, holder: str = "", inaccessible_file: Path | None = None) -> JournalError:
-    """The error of taking over a run that `who` has in hand, where that is known; `barred` is the file of its process, where this user may
-    not look into it."""
+    """Returns the error of resuming a run whose lease another process holds.
+
+    Args:
+        run: The run.
+        holder: The lease holder; empty if unknown.
+        inaccessible_file: The presence file of the holder, if this user may not open it.
+    """
     if inaccessible_file is not None:
         number = inaccessible_file.name.partition("-")[0]
         return JournalError(
@@ -143,7 +150,7 @@ def undelivered_error(run: str) -> JournalError:
     return JournalError(
         "J024",
         f"run {run} has messages in the outbox that are not delivered",
-        hint="deliver them first: journal.outbox(), journal.delivered(numbers)",
+        hint="deliver them first: journal.outbox(), journal.mark_delivered(numbers)",
     )
 
 
@@ -170,7 +177,7 @@ def unknown_event_error(run: str, seq: int, reason: str) -> JournalError:
     return JournalError(
         "J021",
         f"event {seq} of run {run} is of a kind that this version does not know: {reason}",
-        hint="a newer Orchestra wrote it: pip install --upgrade orchestra-slm",
+        hint="another version of Orchestra wrote it: pip install --upgrade orchestra-slm; read an older run with the version that wrote it",
     )
 
 

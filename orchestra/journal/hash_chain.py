@@ -56,7 +56,7 @@ def verify_log(run: str, links: Iterable[ChainLink], end: tuple[int, bytes], aft
 def verify_ends(run: str, links: Sequence[ChainLink], end: tuple[int, bytes]) -> tuple[Event, Event]:
     """The first and the last event of a log that has this end. `links` are the first event, the last one, and the one before it.
 
-    Raises `JournalError` as `checked` does.
+    Raises `JournalError` as `verify_log` does.
     """
     last, chain = end
     wanted = sorted({1, last - 1, last} - {0})

@@ -499,6 +499,6 @@ def _judged_attempt(before: NodeAttempt | None, event: OutputJudged) -> NodeAtte
         verdicts=event.verdicts,
         accepted=event.accepted,
         score=event.score,
-        refused="" if event.accepted else event.reason,
-        promise=event.guarantee,
+        rejection_reason="" if event.accepted else event.reason,
+        guarantee=event.guarantee,
     )

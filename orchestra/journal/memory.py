@@ -67,8 +67,8 @@ class MemoryJournal:
     """Stands behind the `Journal` door. Everything is durable at once, as far as it ever will be."""
 
     def __init__(self, store: MemoryStore | None = None, *, max_ended_runs: int | None = None) -> None:
-        """`keep` is how many runs that have ended are remembered, the latest, with their answers; then blobs take `MAX_BLOBS` bytes at
-        most. None: all."""
+        """`max_ended_runs` is the number of ended runs to keep, the latest; None keeps all. With a number, blobs take at most
+        `MAX_BLOBS` bytes."""
         self.store = store or MemoryStore()
         self._max_ended_runs = max_ended_runs
         self._ended: deque[str] = deque()

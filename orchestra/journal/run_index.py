@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-import msgspec
-
-from orchestra.core.events import Event, decode
+from orchestra.core.events import Event
 from orchestra.journal.summary import searchable_tags, source_runs
 
 INDEX_TABLES = """
@@ -22,13 +19,6 @@ CREATE TABLE run_usage (run TEXT PRIMARY KEY, last INTEGER NOT NULL, body BLOB N
 """
 """Of a SQLite file. An index of a table without row numbers holds all of its columns, so that `tags` and `copies` are there twice: a query
 compares both. `run_usage.last` is the number of the last event that is counted; the seal includes that event's hash."""
-
-# The first events, and those that took an answer or a plan over from another run.
-_SELECT_SOURCES = """
-SELECT run, CAST(body AS BLOB) FROM events
-WHERE seq = 1 OR instr(CAST(body AS BLOB), CAST('"recalled":"' AS BLOB)) > 0
-"""
-_BATCH_ROWS = 10_000
 
 
 @dataclass(slots=True)
@@ -54,17 +44,3 @@ def write_entries(sql: sqlite3.Connection, entries: IndexEntries) -> None:
         sql.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?, ?, ?)", entries.tags)
     if entries.copies:
         sql.executemany("INSERT OR IGNORE INTO copies VALUES (?, ?)", entries.copies)
-
-
-def backfill_entries(sql: sqlite3.Connection) -> None:
-    """Writes the tags and copies of a file that had no such tables; usages are written when they are first asked for.
-
-    What an event names that cannot be decoded stays unknown, as it was.
-    """
-    found = sql.execute(_SELECT_SOURCES)
-    while rows := found.fetchmany(_BATCH_ROWS):
-        entries = IndexEntries()
-        for run, body in rows:
-            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                entries.add(run, decode(body))
-        write_entries(sql, entries)

@@ -148,10 +148,10 @@ class SummaryFold:
 
 
 def unleased_summary(summary: RunSummary, events: Sequence[Event], message_count: int) -> RunSummary:
-    """The row of a run that has no end, and that no journal holds; `letters` is how many it has got. It is `waiting` where persons are
-    asked and nothing else is under way, until the first deadline of what is asked at most, or until a letter lies there.
+    """Returns the summary of a run without an end and without a lease.
 
-    Else it was let go of in the middle, and is `interrupted`; so is one whose events are those of no run, which whoever reads them is told.
+    Its status is `waiting` if only questions are open, until the first of their deadlines, or until an inbox message arrives. Else it is
+    `interrupted`; so is a run whose events are not valid, which reading them reports. `message_count` is the number of its inbox messages.
     """
     try:
         from orchestra.journal.history import History

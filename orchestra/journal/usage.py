@@ -94,7 +94,7 @@ class UsageFold:
 
     def _calls_of(self, name: str, model: str, server: str, usage: Usage) -> _Calls:
         # Whether a call has a price depends on which kinds of tokens it took, and on whether it cost money
-        # (`orchestra.app.costs.unpriced`):
+        # (`orchestra.app.costs.unpriced_server`):
         # calls that differ in that are not summed up, so that the sum is priced as each of them.
         cached, prompt = usage.cached_tokens, usage.prompt_tokens
         kind = (name, model, server, prompt > cached, cached > 0 < prompt, usage.output_tokens > 0, usage.money != 0)

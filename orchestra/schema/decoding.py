@@ -28,7 +28,8 @@ _SCHEMA_MAP_KEYS: Final = frozenset({"fields", "choices"})
 def decode_value(adapter: TypeAdapter[T], value: Any, *, copy_first: bool = False) -> T:
     """A JSON value as its type. Raises pydantic's `ValidationError` for one of another type.
 
-    `kept` is what `may_alias_input` says of the type: then it is read from a copy, so that nobody who changes what was read changes the value.
+    `copy_first` is the result of `may_alias_input` for the type: the value is then decoded from a copy, so that a change of the result does
+    not change the value.
 
     Read as Python first, which is faster and leaves a text a text in `Decimal | str`; a strict model, which takes a date from JSON as a
     text and from Python as a date alone, is read as JSON.

@@ -112,7 +112,7 @@ def _child_subschemas(schema: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def count_evaluations(schema: Mapping[str, Any], value: Any, limit: int) -> int:
-    """How many parts of a schema are tried on how many parts of a value, if nothing is remembered; counting ends after `most`."""
+    """How many parts of a schema are tried on how many parts of a value, if nothing is remembered; counting ends after `limit`."""
     line: list[tuple[Any, Any]] = [(schema, value)]
     count = 0
     while line and count <= limit:

@@ -47,7 +47,7 @@ class YamlPosition(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """The data of a file; `place` says where a piece of it stands."""
+    """The data of a file; `location` says where a piece of it stands."""
 
     value: Any
     file: str

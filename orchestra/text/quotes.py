@@ -172,9 +172,9 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def match_ratio(quote: str, sources: tuple[EvidenceSource, ...]) -> float:
-    """The share of a quote's words that stand, in their order, in one stretch of a source half as long again: 0 to 1.
+    """Returns the share of a quote's words that occur, in their order, in one window of a source 1.5 times as long: 0 to 1.
 
-    Word-level longest common subsequence over windows; 0 where it cannot reach `NEAR_THRESHOLD`, or where the comparison would be too large.
+    Word-level longest common subsequence over windows; 0 if it cannot reach `NEAR_THRESHOLD`, or if the comparison would be too large.
     """
     wanted = _WORD.findall(fold(quote).text)
     if not wanted:

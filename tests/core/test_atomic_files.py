@@ -15,11 +15,11 @@ from orchestra.core.atomic_files import open_private_file, recover_folder, repla
 KILLED = """
 import os, sys
 from pathlib import Path
-from orchestra.core.atomic_files import swap_folder
+from orchestra.core.atomic_files import replace_folder
 
 replace, place = os.replace, Path(sys.argv[2])
 os.replace = lambda source, target: os._exit(9) if Path(target) == place else replace(source, target)
-swap_folder(Path(sys.argv[1]), place)
+replace_folder(Path(sys.argv[1]), place)
 """
 
 
@@ -79,8 +79,8 @@ def test_a_device_is_written_to_as_it_stands() -> None:
 def test_a_link_to_stdout_is_written_through_and_stays(tmp_path: Path) -> None:
     link, target = tmp_path / "stdout", tmp_path / "out"
     link.symlink_to("/proc/self/fd/1")  # what /dev/stdout is
-    write = "import sys; from pathlib import Path; from orchestra.core.atomic_files import private_file\n"
-    write += "with private_file(Path(sys.argv[1])) as file: file.write(b'run')"
+    write = "import sys; from pathlib import Path; from orchestra.core.atomic_files import open_private_file\n"
+    write += "with open_private_file(Path(sys.argv[1])) as file: file.write(b'run')"
     target.write_text("before ")
     with target.open("ab") as file:
         subprocess.run([sys.executable, "-c", write, str(link)], stdout=file, check=True)

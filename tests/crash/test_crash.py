@@ -61,7 +61,7 @@ import asyncio
 from orchestra.journal.sqlite.journal import SqliteJournal
 async def look():
     async with SqliteJournal.open({str(file)!r}) as journal:
-        await journal.runs()
+        await journal.list_runs()
 asyncio.run(look())
 """
     async with SqliteJournal.open(file) as journal:

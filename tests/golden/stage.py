@@ -1,9 +1,9 @@
-"""Golden journals: runs of every released version of the events, written once, resumed and replayed for ever.
+"""Golden journals: runs of the current version of the events, written once, then resumed and replayed by every later change.
 
     python -m tests.golden.stage        writes those of this version, where they are not there yet
 
-Each is a file of JSON lines: the run's events, then its blobs in base64. Never change one: a version that cannot read them loses
-its users' runs.
+Each is a file of JSON lines: the run's events, then its blobs in base64. Do not change a file: a change of Orchestra that cannot read them
+breaks the users' runs, and needs a new `VERSION` of the events. `events-1` has one run of version 1, which is refused.
 """
 
 from __future__ import annotations

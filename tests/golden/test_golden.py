@@ -1,4 +1,4 @@
-"""Journals of every version of the events are read, replayed and resumed by this one."""
+"""Journals of this version of the events are read, replayed and resumed; events of version 1 are refused."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from orchestra.app.orchestra import Orchestra
 from orchestra.core.events import AttemptFinished, Event, QuestionAsked, RunFinished, RunStarted
 from orchestra.core.protocols import InboxMessage
 from orchestra.core.settings import Settings
+from orchestra.journal.errors import JournalError
+from orchestra.journal.hash_chain import decode_event
 from orchestra.journal.memory import MemoryJournal, MemoryStore
-from tests.golden.stage import HERE, OUTPUT, loaded, project, workers
+from tests.golden.stage import FOLDER, HERE, OUTPUT, loaded, project, workers
 
-FILES = sorted(HERE.glob("events-*/*.jsonl"))
+FILES = sorted(FOLDER.glob("*.jsonl"))
+VERSION_1 = HERE / "events-1" / "whole.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ async def test_a_golden_run_is_replayed_and_taken_to_its_end(path: Path, setting
         left.put_blob(blob)
     left.append(first.run, events)
     if not isinstance(events[-1], RunFinished):
-        for _ in range(max(getattr(event, "letter", 0) for event in events)):
+        for _ in range(max(getattr(event, "message_number", 0) for event in events)):
             await left.send(first.run, InboxMessage(kind="answer", node="sure", value="opened long ago"))
     await left.close()
     again = workers()
@@ -61,3 +64,16 @@ def done(events: Sequence[Event]) -> list[tuple[str, int]]:
 
 def test_the_golden_runs_ask_a_person() -> None:
     assert any(isinstance(event, QuestionAsked) for path in FILES for event in loaded(path)[0])
+
+
+def test_events_of_version_1_are_refused_with_a_clear_error() -> None:
+    refused = []
+    for seq, line in enumerate(VERSION_1.read_bytes().splitlines(), 1):
+        if not line.startswith(b'{"blob"'):
+            try:
+                decode_event("golden", seq, line)
+            except JournalError as error:
+                refused.append(error)
+    assert {error.code for error in refused} == {"J021"}
+    assert "`settled`" in refused[0].message
+    assert "read an older run with the version that wrote it" in refused[0].hint

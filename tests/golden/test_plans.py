@@ -1,8 +1,9 @@
 """Runs of older engines with plans are replayed and resumed, at every event, as they began.
 
-`plans-1` is of engines that ran a plan only once it was whole (`PlanDraft.version` 0), written by that of commit 2c6d2a7: a plan with a line
-that was repaired, one that was refused, one of which a step failed. `plans-2` is of engines that made the samples of a vote one after the
-other (`PlanDraft.beside` false), by that of commit fc20942: three samples, and two in each of two versions.
+`plans-1` is from the engine of commit 2c6d2a7, which ran a plan only once it was complete (`PlanDraft.version` 0): a plan with a repaired
+line, a refused plan, and a plan with a failed step. `plans-2` is from the engine of commit fc20942, which made the samples of a vote one
+after the other (`PlanDraft.parallel` false): three samples, and two in each of two versions. The names of fields and types were rewritten
+to version 2 of the events.
 """
 
 from __future__ import annotations

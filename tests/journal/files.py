@@ -19,7 +19,7 @@ def sql(file: Path, *statements: str) -> list[tuple[object, ...]]:
 
 
 class Holder:
-    """A process of `matching_rows.py`: `ask` tells it to go on and gives what it says then."""
+    """A process of `holding.py`: `ask` tells it to go on and gives what it says then."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process

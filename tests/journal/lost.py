@@ -130,7 +130,7 @@ async def answered(file: Path) -> Answers:
     """What a journal answers, or the code of the error for each question; of an opening that fails, that alone."""
     answers: Answers = {}
     try:
-        async with SqliteJournal.open(file, busy=1.0) as journal:
+        async with SqliteJournal.open(file, busy_timeout=1.0) as journal:
             runs = await coded(journal.list_runs(1000))
             answers["runs"] = runs if isinstance(runs, str) else {one.run: one for one in runs}
             answers["outbox"] = await coded(journal.outbox())

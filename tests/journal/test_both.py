@@ -96,7 +96,7 @@ async def test_a_lease_or_a_letter_of_a_run_that_has_ended_is_refused_with_what_
 
 
 def test_of_what_is_too_large_the_size_is_said_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "MAX_BODY", 1 << 16)
+    monkeypatch.setattr(encoding, "MAX_BODY_BYTES", 1 << 16)
     event = AttemptFinished(seq=2, at=1.0, node="a", attempt=1, value="x" * 100_000)
     for keep, what in (
         (partial(encoding.encode_value, "answer m"), "answer m"),

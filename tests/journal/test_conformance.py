@@ -71,7 +71,7 @@ def test_a_law_needs_no_plugin_of_pytest() -> None:
 
 
 class LosesALetter(MemoryJournal):
-    async def letters(self, run: str, after: int = 0) -> list[InboxMessage]:
+    async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
         return (await super().inbox(run, after))[:2]
 
 

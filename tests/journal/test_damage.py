@@ -131,7 +131,7 @@ def coded(error: JournalError) -> str:
 
 async def lived_in(file: Path) -> None:
     """A journal is opened, written and closed."""
-    async with SqliteJournal.open(file, busy=0.05) as journal:
+    async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
         journal.append("new", [begun("new")])
         await journal.wait_durable("new", 1)
         for run in RUNS[1:]:

@@ -106,13 +106,13 @@ def test_the_body_of_a_call_has_no_turns() -> None:
 
 
 def test_what_happened_from_outside_is_kept_in_order_and_open_questions_stand_apart() -> None:
-    asked = {"question": "Well?", "schema": {}, "shown": "d"}
+    asked = {"question": "Well?", "schema": {}, "question_digest": "d"}
     facts: list[Fact] = [
         (QuestionAsked, {"node": "a", **asked}),
         (QuestionAsked, {"node": "b", **asked}),
-        (InboxMessageRejected, {"letter": 1, "reason": "nobody asks this"}),
+        (InboxMessageRejected, {"message_number": 1, "reason": "nobody asks this"}),
         (RunResumed, {"epoch": 2, "by": "ada"}),
-        (QuestionAnswered, {"node": "a", "value": "yes", "letter": 2}),
+        (QuestionAnswered, {"node": "a", "value": "yes", "message_number": 2}),
     ]
     history = History.of(numbered(*facts))
     assert [type(event) for event in history.external_events] == [InboxMessageRejected, RunResumed, QuestionAnswered]
@@ -120,7 +120,7 @@ def test_what_happened_from_outside_is_kept_in_order_and_open_questions_stand_ap
 
 
 def test_nobody_is_asked_any_more_in_what_has_come_to_its_end() -> None:
-    asked = {"question": "Well?", "schema": {}, "shown": "d"}
+    asked = {"question": "Well?", "schema": {}, "question_digest": "d"}
     failed = FailedOutcome(code="E034", reason="all elements are needed", origin="got")
     facts: list[Fact] = [
         (MapExpanded, {"node": "got", "count": 3}),
@@ -138,12 +138,12 @@ def test_nobody_is_asked_any_more_in_what_has_come_to_its_end() -> None:
 
 
 def test_nobody_is_asked_any_more_by_a_plan_that_another_one_follows() -> None:
-    asked = {"question": "Well?", "schema": {}, "shown": "d"}
+    asked = {"question": "Well?", "schema": {}, "question_digest": "d"}
     facts: list[Fact] = [
-        (TurnStarted, {"node": "solve", "turn": 1, "drafted": PlanDraft(graph={}, version=1)}),
+        (TurnStarted, {"node": "solve", "turn": 1, "draft": PlanDraft(graph={}, version=1)}),
         (QuestionAsked, {"node": "solve@1/s1", **asked}),
-        (TurnStarted, {"node": "solve", "turn": 2, "drafted": PlanDraft(graph={}, version=1)}),
-        (TurnStarted, {"node": "solve", "turn": 3, "drafted": PlanDraft(graph={}, version=2)}),
+        (TurnStarted, {"node": "solve", "turn": 2, "draft": PlanDraft(graph={}, version=1)}),
+        (TurnStarted, {"node": "solve", "turn": 3, "draft": PlanDraft(graph={}, version=2)}),
         (QuestionAsked, {"node": "solve@2/s1", **asked}),
     ]
     assert [event.node for event in History.of(numbered(*facts[:3])).open_questions] == ["solve@1/s1"]
@@ -151,7 +151,7 @@ def test_nobody_is_asked_any_more_by_a_plan_that_another_one_follows() -> None:
 
 
 def test_an_attempt_says_which_run_its_answer_was_recalled_from() -> None:
-    history = History.of(numbered(*call("a", recalled="older")))
+    history = History.of(numbered(*call("a", reused_from="older")))
     assert [tried.reused_from for tried in history.rows[0].attempts] == ["older"]
 
 

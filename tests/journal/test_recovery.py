@@ -101,7 +101,7 @@ async def test_an_answer_that_was_lost_is_not_remembered(file: Path) -> None:
 
 async def test_a_lock_that_was_held_too_long_is_told_while_it_lasts(file: Path) -> None:
     heard: list[str | None] = []
-    async with SqliteJournal.open(file, busy=0.05, alarm=lambda fault: heard.append(fault.code if fault else None)) as journal:
+    async with SqliteJournal.open(file, busy_timeout=0.05, alarm=lambda fault: heard.append(fault.code if fault else None)) as journal:
         other = sqlite3.connect(file, isolation_level=None)
         for _ in range(2):
             other.execute("BEGIN IMMEDIATE")
@@ -124,7 +124,7 @@ async def test_a_disk_that_fails_is_trusted_no_more(file: Path) -> None:
 
 
 async def test_it_closes_while_nothing_can_be_written(file: Path) -> None:
-    async with SqliteJournal.open(file, busy=0.05) as journal:
+    async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         assert await error_code(journal.check_writable()) == "J012"
@@ -231,7 +231,7 @@ async def test_a_database_that_stayed_away_is_written_again(postgres: PostgresSe
         before(postgres) as proxy,
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
         PostgresJournal.open(
-            proxy.dsn, schema=schema, patience=0.2, alarm=lambda fault: heard.append(fault.code if fault else None)
+            proxy.dsn, schema=schema, retry_timeout=0.2, alarm=lambda fault: heard.append(fault.code if fault else None)
         ) as journal,
     ):
         await append_durably(journal, "r0", [run_started("r0")])
@@ -257,7 +257,7 @@ async def test_a_database_that_stayed_away_is_written_again(postgres: PostgresSe
 
 async def test_a_server_that_was_away_for_longer_than_it_was_waited_for(schema: str, caplog: pytest.LogCaptureFixture) -> None:
     with running() as server:
-        async with PostgresJournal.open(server.dsn, schema=schema, patience=0.5) as journal:
+        async with PostgresJournal.open(server.dsn, schema=schema, retry_timeout=0.5) as journal:
             await append_durably(journal, "r1", [run_started("r1")])
             waiting = asyncio.ensure_future(journal.wait_for_messages())
             server.stop(signal.SIGQUIT)

@@ -96,14 +96,14 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Places:
 
 async def logs(journal: Any) -> dict[str, list[Event]]:
     """All runs, newest first, with their events."""
-    return {run.run: await journal.read(run.run) for run in await journal.runs(NO_LIMIT)}
+    return {run.run: await journal.read(run.run) for run in await journal.list_runs(NO_LIMIT)}
 
 
 async def check(journal: Any, ask: Callable[[str], Awaitable[Sequence[Sequence[Any]]]], chance: Random) -> None:
     """The indexes say what the events say; twice, for what is missing is stored by the first to ask."""
     runs = await logs(journal)
     for _ in range(2):
-        used = [one async for one in journal.usages(RunSelection())]
+        used = [one async for one in journal.query_usages(RunSelection())]
         assert used == [RunUsageResult(run, float(events[0].at), usage_of(events)) for run, events in runs.items()]
     for run, last, body in await ask("SELECT run, last, body FROM run_usage"):
         assert decode_usage(body) == usage_of(runs[run][:last])
@@ -111,13 +111,13 @@ async def check(journal: Any, ask: Callable[[str], Awaitable[Sequence[Sequence[A
         assert {row[0] for row in await ask(f"SELECT run FROM {table}")} <= runs.keys()
     for tags in TAGS[1:-1]:
         found = [run for run, events in runs.items() if has_tags(first(events).tags, tags)]
-        assert [run.run for run in await journal.page(NO_LIMIT, RunSelection(tags=tags))] == found
+        assert [run.run for run in await journal.query_runs(NO_LIMIT, RunSelection(tags=tags))] == found
         await check_pages(journal, runs, found, tags, chance)
     for gone in ([chance.choice([*runs, "nowhere"]) for _ in range(3)], [*runs][:2], []):
         heirs = {run for run, events in runs.items() if not copied(events).isdisjoint(gone)}
-        assert await journal.copies(gone) == sorted(heirs - set(gone))
-    assert await journal.known([*runs, "nowhere"]) == runs.keys()
-    ends = await journal.ends([*runs, "nowhere"])
+        assert await journal.derived_runs(gone) == sorted(heirs - set(gone))
+    assert await journal.existing_runs([*runs, "nowhere"]) == runs.keys()
+    ends = await journal.first_and_last_events([*runs, "nowhere"])
     assert {run: (one.seq, last) for run, (one, last) in ends.items()} == {run: (1, ends[run][1]) for run in runs}
     assert all(type(ends[run][1]) is type(events[-1]) and ends[run][1].seq == len(events) for run, events in runs.items())
     model: Any = MemoryJournal(MemoryStore())
@@ -139,7 +139,7 @@ def copied(events: Sequence[Event]) -> set[str]:
     """The runs of which these events have something: found as any JSON is searched, and not by the code that writes the index."""
     told = [msgspec.json.decode(encode(event)) for event in events]
     found = {told[0].get("parent", ""), told[0].get("options", {}).get("planned", {}).get("run", "")}
-    found |= {one.get("recalled", "") for one in told} | {one.get("drafted", {}).get("recalled", "") for one in told}
+    found |= {one.get("reused_from", "") for one in told} | {one.get("draft", {}).get("reused_from", "") for one in told}
     return found - {""}
 
 
@@ -149,8 +149,8 @@ def first(events: Sequence[Event]) -> RunStarted:
 
 
 async def test_indexes_say_what_the_events_say(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "USAGES", 7)
-    monkeypatch.setattr(run_index, "USAGES", 7)
+    monkeypatch.setattr(reader, "USAGE_BATCH_RUNS", 7)
+    monkeypatch.setattr(run_index, "USAGE_BATCH_RUNS", 7)
     for seed in range(HISTORIES):
         place, history = places(), History(seed)
         await history.play(place.open, STEPS)
@@ -203,34 +203,6 @@ async def test_a_commit_that_is_tried_again_counts_nothing_twice(tmp_path: Path,
     monkeypatch.undo()
     async with SqliteJournal.open(file) as journal:
         await check(journal, ask, Random(0))
-
-
-async def test_a_file_of_version_2_is_migrated(tmp_path: Path) -> None:
-    file, history = tmp_path / "j.db", History(1)
-    await history.play(lambda: SqliteJournal.open(file), STEPS * 3)
-    sql(file, *(f"DROP TABLE {table}" for table in ("tags", "copies", "run_usage")), "UPDATE schema_version SET version = 2")
-
-    async def ask(statement: str) -> Sequence[Sequence[Any]]:
-        return sql(file, statement)
-
-    async with SqliteJournal.open(file) as journal:
-        await check(journal, ask, history.chance)
-
-
-async def test_tables_of_version_1_in_postgres_are_migrated(postgres: PostgresServer, schema: str) -> None:
-    async def ask(statement: str) -> Sequence[Sequence[Any]]:
-        connection = await asyncpg.connect(postgres.dsn, server_settings={"search_path": schema})
-        try:
-            return [tuple(row) for row in await connection.fetch(statement)]
-        finally:
-            await connection.close()
-
-    history = History(1)
-    await history.play(lambda: PostgresJournal.open(postgres.dsn, schema=schema), STEPS * 3)
-    for statement in ("DROP TABLE tags, copies, run_usage", "UPDATE schema_version SET version = 1"):
-        await ask(statement)
-    async with PostgresJournal.open(postgres.dsn, schema=schema) as journal:
-        await check(journal, ask, history.chance)
 
 
 async def test_runs_that_can_go_are_deleted_and_the_others_say_why_not(places: Places) -> None:

@@ -86,9 +86,9 @@ async def test_only_those_come_that_began_since(open_journal: Open, since: float
 
 
 async def test_pages_join_without_a_gap(open_journal: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "AT_ONCE", 6)
-    monkeypatch.setattr(tables, "AT_ONCE", 6)
-    monkeypatch.setattr(tables, "RUNS_AT_ONCE", 3)
+    monkeypatch.setattr(reader, "SCAN_BATCH_EVENTS", 6)
+    monkeypatch.setattr(tables, "SCAN_BATCH_EVENTS", 6)
+    monkeypatch.setattr(tables, "SCAN_BATCH_RUNS", 3)
     async with open_journal() as journal:
         for number in range(20):
             await write(journal, f"r{number:02}", whole(f"r{number:02}", float(number // 4)))
@@ -96,7 +96,7 @@ async def test_pages_join_without_a_gap(open_journal: Open, monkeypatch: pytest.
 
 
 async def test_a_page_holds_no_more_runs_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "AT_ONCE", 6)
+    monkeypatch.setattr(reader, "SCAN_BATCH_EVENTS", 6)
     async with SqliteJournal.open(tmp_path / "j.db") as journal:
         for number in range(5):
             await write(journal, f"r{number}", whole(f"r{number}", float(number)))

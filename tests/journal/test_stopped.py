@@ -87,7 +87,7 @@ async def test_a_process_stopped_within_a_transaction_is_named(file: Path) -> No
     with inside_a_transaction(file, "plain") as process:
         process.send_signal(signal.SIGSTOP)
         wait_until_stopped(process)
-        async with SqliteJournal.open(file, busy=0.05) as journal:
+        async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
             with pytest.raises(JournalError) as caught:
                 await journal.check_writable()
             assert caught.value.code == "J012"

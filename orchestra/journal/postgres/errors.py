@@ -112,10 +112,12 @@ def foreign_schema_error(schema: str, where: str) -> JournalError:
     )
 
 
-def newer_schema_error(found: int, known: int, where: str) -> JournalError:
-    """The error of tables that a newer Orchestra made."""
+def schema_version_error(found: int, known: int, where: str) -> JournalError:
+    """The error of tables of another version, older or newer."""
+    older = "name another schema or database; read this one with the version of Orchestra that wrote it"
+    newer = "pip install --upgrade orchestra-slm, or name another schema or database"
     return JournalError(
         "J020",
-        f"the journal has schema version {found}, this Orchestra knows {known}: {where}",
-        hint="pip install --upgrade orchestra-slm, or name another schema or database",
+        f"the journal has schema version {found}, this Orchestra reads version {known}: {where}",
+        hint=older if found < known else newer,
     )

@@ -326,7 +326,7 @@ class PostgresJournal(PostgresQueries):
         return fresh[0], msgspec.json.decode(fresh[1])
 
     async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """What `recall` gives for each of these keys that is there."""
+        """What `get_memo` gives for each of these keys that is there."""
         names = {hash_key(memo): memo for memo in memos}
         fresh = {name: self._pending_memos[name] for name in names if name in self._pending_memos}
         found = await self._query(lambda sql, _: self._tables.get_memos(sql, names))

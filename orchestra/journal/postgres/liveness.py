@@ -19,7 +19,7 @@ HEARTBEAT_INTERVAL = 10.0
 
 
 class PostgresPresence:
-    """Others take the runs of a journal over once its `number` is locked no more.
+    """Others take the runs of a journal over once its `lock_number` is locked no more.
 
     Where the session is lost, a new one takes the same lock. Until then others may have taken runs; what they took they have under
     another epoch, which each commit looks at.
@@ -58,7 +58,7 @@ class PostgresPresence:
         return sql
 
     async def watch(self, on_restored: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
-        """Finds out that the session is lost, also where the network does not say so, and begins a new one, which `back` is told of.
+        """Finds out that the session is lost, also where the network does not say so, and begins a new one, which `on_restored` is told of.
 
         Ends with what asyncpg raises once the database stays away for too long.
         """

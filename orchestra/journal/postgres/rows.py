@@ -37,7 +37,7 @@ class LogTail:
 
 @dataclass(slots=True)
 class RunRowUpdate:
-    """What a batch does to one run's row: from event `before` to event `last`."""
+    """What a batch does to one run's row: from event `before` to event `last_seq`."""
 
     epoch: int
     previous_seq: int

@@ -28,7 +28,7 @@ FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[]) AS u (run, last,
 JOIN @runs r ON r.run = u.run AND r.last = u.last AND r.chain = u.chain ORDER BY r.run FOR SHARE OF r
 ON CONFLICT (run) DO UPDATE SET last = excluded.last, chain = excluded.chain, body = excluded.body
 """
-"""The lock is for a `delete` at the same time: nothing may come behind it."""
+"""The lock is for a `delete_runs` at the same time: nothing may come behind it."""
 
 
 class PostgresUsages(NamedTuple):
@@ -146,7 +146,7 @@ class IndexedTables(PostgresTables):
             ]
             for table in ("events", "letters", "outbox", "memo", "named", "tags", "copies", "run_usage", "runs"):
                 await sql.execute(self._qualify(f"DELETE FROM @{table} WHERE run = ANY($1::text[])"), gone)  # noqa: S608  # constants
-            # Whoever writes one of these blobs again locks its row (see `_commit`). So first the locks, then a look, with a new
+            # Whoever writes one of these blobs again locks its row (see `_commit_statement`). So first the locks, then a look, with a new
             # snapshot, whether another run names them.
             await sql.execute(self._qualify("SELECT FROM @blobs WHERE digest = ANY($1::text[]) ORDER BY digest FOR UPDATE"), names)
             await sql.execute(

@@ -1,19 +1,13 @@
-"""The schema of a journal in a Postgres database: its tables, how they are made, and how those of an older version are migrated."""
+"""The schema of a journal in a Postgres database: its tables and their version."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import asyncpg
-import msgspec
 
-from orchestra.core.events import decode
-from orchestra.journal.postgres.errors import foreign_schema_error, newer_schema_error, no_create_error
-from orchestra.journal.postgres.rows import is_storable, restore_body
-from orchestra.journal.run_index import IndexEntries
+from orchestra.journal.postgres.errors import foreign_schema_error, no_create_error, schema_version_error
 from orchestra.schema.strict_json import digest
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the tables below."""
 MIGRATION_LOCK = 0x4F726368
 """The advisory lock of whoever makes the tables."""
@@ -45,8 +39,6 @@ CREATE INDEX outbox_run ON outbox (run);
 CREATE INDEX outbox_open ON outbox (number) WHERE NOT delivered;
 CREATE TABLE counters (messages bigint NOT NULL);
 INSERT INTO counters VALUES (0);
-"""
-_SINCE_2 = """
 CREATE TABLE tags (
   name text COLLATE "C" NOT NULL, value text COLLATE "C" NOT NULL, started double precision NOT NULL, run text COLLATE "C" NOT NULL,
   PRIMARY KEY (name, value, started, run)
@@ -56,9 +48,6 @@ CREATE TABLE copies (source text COLLATE "C" NOT NULL, run text COLLATE "C" NOT 
 CREATE INDEX copies_run ON copies (run);
 CREATE TABLE run_usage (run text COLLATE "C" PRIMARY KEY, last bigint NOT NULL, chain bytea NOT NULL, body bytea NOT NULL);
 """
-# The first events, and those that took an answer or a plan over from another run.
-_SELECT_SOURCES = """SELECT run, body, cut FROM @events WHERE seq = 1 OR position('"recalled":"'::bytea IN body) > 0"""
-_BATCH_ROWS = 10_000
 
 
 class PostgresSchema:
@@ -77,21 +66,17 @@ class PostgresSchema:
     # Making
 
     async def prepare(self, sql: asyncpg.Connection) -> None:
-        """Makes schema and tables where they are not there, and migrates those of an older version.
+        """Creates schema and tables if they are missing.
 
-        Raises `JournalError`: J018 for a stranger's schema, J020 for the future.
+        Raises:
+            JournalError: J018 if the schema holds other tables, J020 if its tables have another version.
         """
-        if await self._read_version(sql) != SCHEMA_VERSION:
+        if await self._read_version(sql) is None:
             # Held by the session, not by a transaction: only a new transaction is sure to see what another has made meanwhile.
             await sql.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
             try:
-                match await self._read_version(sql):
-                    case None:
-                        await self._create(sql)
-                    case version if version < SCHEMA_VERSION:
-                        await self._migrate(sql)
-                    case _:
-                        pass
+                if await self._read_version(sql) is None:
+                    await self._create(sql)
             finally:
                 await sql.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK)
 
@@ -108,33 +93,14 @@ class PostgresSchema:
                 except asyncpg.InsufficientPrivilegeError as error:
                     raise no_create_error(self.schema, database, role, self.display_name) from error
             await sql.execute(f"SET LOCAL search_path TO {self._name}")
-            await sql.execute(_TABLES + _SINCE_2)
+            await sql.execute(_TABLES)
             await sql.execute(self._qualify("INSERT INTO @schema_version VALUES ($1)"), SCHEMA_VERSION)
 
-    async def _migrate(self, sql: asyncpg.Connection) -> None:
-        async with sql.transaction():
-            await sql.execute(f"SET LOCAL search_path TO {self._name}")
-            await sql.execute(_SINCE_2)
-            await self._backfill(sql)
-            await sql.execute(self._qualify("UPDATE @schema_version SET version = $1"), SCHEMA_VERSION)
-
-    async def _backfill(self, sql: asyncpg.Connection) -> None:
-        """Writes the tags and copies of tables of version 1; usages are written when they are first asked for."""
-        cursor = await sql.cursor(self._qualify(_SELECT_SOURCES))
-        while rows := await cursor.fetch(_BATCH_ROWS):
-            entries = IndexEntries()
-            for row in rows:
-                with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # what it names stays unknown, as it was
-                    entries.add(row["run"], decode(restore_body(row["body"], row["cut"], b"null")))
-            copies = sorted(copy for copy in entries.copies if is_storable(copy[0]))
-            await sql.executemany(self._qualify("INSERT INTO @tags VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"), entries.tags)
-            await sql.executemany(self._qualify("INSERT INTO @copies VALUES ($1, $2) ON CONFLICT DO NOTHING"), copies)
-
     async def _read_version(self, sql: asyncpg.Connection) -> int | None:
-        """The version of the tables; None where there are none."""
+        """Returns the version of the tables, or None if there are none. Raises J020 for another version."""
         if await sql.fetchval("SELECT to_regclass($1)::text", f"{self._name}.schema_version") is None:
             return None
         version: int | None = await sql.fetchval(self._qualify("SELECT max(version) FROM @schema_version"))
-        if version is not None and version > SCHEMA_VERSION:
-            raise newer_schema_error(version, SCHEMA_VERSION, self.display_name)
+        if version is not None and version != SCHEMA_VERSION:
+            raise schema_version_error(version, SCHEMA_VERSION, self.display_name)
         return version

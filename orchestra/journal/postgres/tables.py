@@ -58,7 +58,7 @@ WITH given AS (
   SELECT e.* FROM unnest(?::text[], ?::bigint[], ?::bytea[], ?::bytea[], ?::text[], ?::integer[]) AS e (run, seq, body, chain, big, cut)
   WHERE e.run IN (SELECT run FROM held)
 )"""
-# Blobs: an update that changes nothing locks the row, so that `delete` does not take away what this batch names.
+# Blobs: an update that changes nothing locks the row, so that `delete_runs` does not take away what this batch names.
 # Messages: the counter's row stays locked until the commit, so that numbers grow by the order of commit.
 _OPTIONAL_WRITES = (
     """, kept AS (
@@ -109,7 +109,7 @@ class AcquiredLease(NamedTuple):
 
 
 class PostgresTables(PostgresSchema):
-    """Statements over one schema. `again` in a method says that an earlier try may have gone through: each is safe to repeat."""
+    """Statements over one schema. `is_retry` in a method says that an earlier try may have gone through: each is safe to repeat."""
 
     # Writing
 
@@ -292,7 +292,9 @@ class PostgresTables(PostgresSchema):
         return found
 
     async def scan(self, sql: asyncpg.Connection, since: float, before: tuple[float, str] | None) -> list[ScannedRun]:
-        """The latest runs that began at `since` or later, and before that one, newest first: `AT_ONCE` events of them, or one run more.
+        """Returns the latest runs that began at `since` or later and before `before`, newest first.
+
+        They have at most `SCAN_BATCH_EVENTS` events, or are one run.
 
         Of a run that is damaged, its row says so. Large values are left where they are, and so are no part of what is checked.
         """

@@ -111,7 +111,7 @@ class PostgresCommitReport:
 
 
 class PostgresWriter:
-    """Commits in order of arrival, at once where somebody waits, else after at most `GATHER` seconds.
+    """Commits in order of arrival, at once where somebody waits, else after at most `GROUP_COMMIT_DELAY` seconds.
 
     Where the connection is lost during a commit, nobody knows whether it went through. The writer then connects again and repeats
     the batch: its statement does nothing twice, and finds what is there. Only then it tells anybody anything.
@@ -127,7 +127,7 @@ class PostgresWriter:
         one_by_one: bool,
         retry_timeout: float,
     ) -> None:
-        """`one_by_one` makes each append a commit of its own; `patience` is how many seconds a lost connection may take to come back."""
+        """`one_by_one` makes each append a separate commit; `retry_timeout` is the time limit in seconds to restore a lost connection."""
         self._tables, self._connect, self._presence, self._report = tables, connect, presence, report
         self._one_by_one, self._retry_timeout = one_by_one, retry_timeout
         self._sql: asyncpg.Connection | None = None

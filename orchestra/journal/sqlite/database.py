@@ -1,4 +1,4 @@
-"""The file: one connection to a journal's SQLite file, its tables, and the way from an older version of them."""
+"""One connection to a journal's SQLite file, and its tables."""
 
 from __future__ import annotations
 
@@ -19,35 +19,30 @@ from orchestra.journal.sqlite.wal import WalFile, log_path
 
 Durability: TypeAlias = Literal["strict", "group", "off"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of the tables below."""
 APPLICATION_ID = 0x4F726368
 """Marks the file as ours: `Orch` in ASCII (`PRAGMA application_id`)."""
 
-# `row_checksum` is a checksum of the row's other columns (the function below); NULL where version 1 wrote the row. `events.chain` is theirs.
-_SINCE_1 = """
+_FIND_FOREIGN_OBJECT = "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
+# `seal` is the `row_checksum` of the row's other columns; `events.chain` is the checksum of an event.
+# `runs.writer` is the presence name of the lease holder; empty without a lease.
+# `events.big` is the digest of the blob that holds the event's value; empty if the value is in the body.
+# `blobs.run` is one run that uses the blob, or empty. It comes before the bytes, which may be many.
+# `blob_uses` has the other runs that use a blob; `blob_pins` the writers that stored a blob before any run used it.
+# `mail` has one row for each run with inbox messages: their count, and a place that increases with every message of any run.
+_TABLES = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE runs (
   run TEXT PRIMARY KEY, workflow TEXT NOT NULL, status TEXT NOT NULL, started REAL NOT NULL, finished REAL,
-  nodes INTEGER NOT NULL, usage BLOB NOT NULL, last INTEGER NOT NULL, chain BLOB NOT NULL, writer TEXT NOT NULL
+  nodes INTEGER NOT NULL, usage BLOB NOT NULL, last INTEGER NOT NULL, chain BLOB NOT NULL, writer TEXT NOT NULL,
+  epoch INTEGER NOT NULL DEFAULT 1, seal INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX runs_started ON runs (started, run);
 CREATE TABLE events (
-  run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, PRIMARY KEY (run, seq)
-) WITHOUT ROWID
-"""
-# `run` is one that names the blob, or empty. It stands before the bytes, which may be many; but not so in files that version 1 made.
-_FIND_FOREIGN_OBJECT = "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
-_BLOBS = "CREATE TABLE blobs (digest TEXT PRIMARY KEY, run TEXT NOT NULL, data BLOB NOT NULL)"
-_BLOBS_OF_1 = "ALTER TABLE blobs ADD COLUMN run TEXT NOT NULL DEFAULT ''"
-# `runs.writer` is the presence name of the one who holds the lease; empty where nobody does.
-# `events.big` is the digest of the blob that holds the event's value; empty where the value stands in the body.
-# `blob_uses` has the runs that name a blob beside the one that stands in its row; `blob_pins` the writers who stored one that nobody
-# names yet. `mail` has one row for each run with letters: how many, and a place that grows with every letter, of whichever run.
-_SINCE_2 = """
-ALTER TABLE runs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 1;
-ALTER TABLE runs ADD COLUMN seal INTEGER;
-ALTER TABLE events ADD COLUMN big TEXT NOT NULL DEFAULT '';
+  run TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, chain BLOB NOT NULL, big TEXT NOT NULL DEFAULT '', PRIMARY KEY (run, seq)
+) WITHOUT ROWID;
+CREATE TABLE blobs (digest TEXT PRIMARY KEY, run TEXT NOT NULL, data BLOB NOT NULL);
 CREATE TABLE blob_uses (digest TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (digest, run)) WITHOUT ROWID;
 CREATE TABLE blob_pins (digest TEXT NOT NULL, writer TEXT NOT NULL, PRIMARY KEY (digest, writer)) WITHOUT ROWID;
 CREATE TABLE inbox (
@@ -67,24 +62,7 @@ CREATE INDEX outbox_open ON outbox (number) WHERE delivered = 0;
 CREATE INDEX outbox_open_run ON outbox (run) WHERE delivered = 0
 """
 COMMITS_TABLE = "CREATE TABLE commits (journal BLOB NOT NULL, number INTEGER NOT NULL, inverse INTEGER NOT NULL)"
-"""One row: the journal's identity, and how many commits there were; `inverse` is -1 - `number`. Files of earlier versions get it at the
-first opening; those versions ignore it."""
-# What version 1 did not write down: which run names which blob. A body that is no JSON names none; reading it says J013.
-_FROM_1 = """
-CREATE TEMP VIEW bodies AS
-  SELECT run, seq, CASE WHEN json_valid(CAST(body AS TEXT)) THEN CAST(body AS TEXT) ELSE '{}' END AS body FROM events;
-CREATE TEMP TABLE names AS
-  SELECT run, json_extract(body, '$.graph') AS digest FROM bodies WHERE seq = 1
-  UNION SELECT run, json_extract(body, '$.sent') FROM bodies WHERE json_extract(body, '$.type') = 'attempt_finished'
-  UNION SELECT run, json_extract(body, '$.received') FROM bodies WHERE json_extract(body, '$.type') = 'attempt_finished'
-  UNION SELECT bodies.run, each.value FROM bodies, json_each(bodies.body, '$.versions') AS each WHERE bodies.seq = 1;
-CREATE INDEX temp.names_digest ON names (digest, run);
-UPDATE blobs SET run = coalesce((SELECT min(names.run) FROM names WHERE names.digest = blobs.digest), '');
-INSERT INTO blob_uses SELECT names.digest, names.run FROM names, blobs WHERE names.digest = blobs.digest AND names.run <> blobs.run;
-DROP TABLE names;
-DROP VIEW bodies;
-UPDATE runs SET writer = '' WHERE status <> 'running'
-"""
+"""One row: the journal's identity, and how many commits there were; `inverse` is -1 - `number`."""
 MAX_LOG_FRAMES = 1000
 """Frames of the log after which it is written back into the database, as SQLite does by default."""
 _SYNCHRONOUS: dict[Durability, str] = {"strict": "EXTRA", "group": "FULL", "off": "NORMAL"}
@@ -109,7 +87,7 @@ class SqliteFile:
         mark: CommitMark | None = None,
     ) -> None:
         """Opens the file, and makes it where it is not there, readable by its owner only. What stands there and is neither a journal nor an
-        empty file is left as it is; so is all where the file is `frozen`: it is only read. Checkpoints are noted in the `mark`. Raises
+        empty file is left as it is; so is all where the file is `read_only`: it is only read. Checkpoints are noted in the `mark`. Raises
         `JournalError`."""
         self.path = path
         self.mark = mark
@@ -202,7 +180,7 @@ class SqliteFile:
         sql.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
         sql.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` notes in the mark that it is under way
         sql.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten: the default of some builds of SQLite alone
-        if version is None or version < SCHEMA_VERSION or not has_commit_counter(sql):
+        if version is None or not has_commit_counter(sql):
             self._make_tables()
         if max_bytes is not None:
             page = sql.execute("PRAGMA page_size").fetchone()[0]
@@ -218,7 +196,7 @@ class SqliteFile:
             raise from_os(error, str(self.path)) from error
 
     def _read_version(self) -> int | None:
-        """The version of the tables in the file, or None where it is empty; refuses strangers and the future."""
+        """Returns the version of the tables, or None for an empty file. Raises J018 for other databases, J020 for other versions."""
         if not self.sql.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             return None
         if self.sql.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
@@ -230,32 +208,25 @@ class SqliteFile:
         version: int | None = self.sql.execute("SELECT CAST(max(version) AS INTEGER) FROM schema_version").fetchone()[0]
         if version is None or version < 1:
             raise JournalError("J013", f"the journal has no schema version: {self.path}", hint="restore the file from a copy")
-        if version > SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
+            older = f"move {self.path}* away to begin a new journal; read the old one with the version of Orchestra that wrote it"
+            newer = "pip install --upgrade orchestra-slm, or name another file with `journal:`"
             raise JournalError(
                 "J020",
-                f"the journal has schema version {version}, this Orchestra knows {SCHEMA_VERSION}: {self.path}",
-                hint="pip install --upgrade orchestra-slm, or name another file with `journal:`",
+                f"the journal has schema version {version}, this Orchestra reads version {SCHEMA_VERSION}: {self.path}",
+                hint=older if version < SCHEMA_VERSION else newer,
             )
         return version
 
     def _make_tables(self) -> None:
-        """Makes the tables, or migrates those of an older version, in one transaction; another process may have done so meanwhile."""
+        """Creates the tables in one transaction, unless another process has created them meanwhile."""
         sql = self.sql
         sql.execute("BEGIN IMMEDIATE")
         try:
-            match self._read_version():
-                case None:
-                    sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    self._execute(_SINCE_1, _BLOBS, _SINCE_2, run_index.INDEX_TABLES)
-                    sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
-                case version if version < SCHEMA_VERSION:
-                    if version == 1:
-                        self._execute(_BLOBS_OF_1, _SINCE_2, _FROM_1)
-                    self._execute(run_index.INDEX_TABLES)
-                    run_index.backfill_entries(sql)
-                    sql.execute("UPDATE schema_version SET version = ?", (SCHEMA_VERSION,))
-                case _:
-                    pass
+            if self._read_version() is None:
+                sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self._execute(_TABLES, run_index.INDEX_TABLES)
+                sql.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
             if not has_commit_counter(sql):
                 sql.execute(COMMITS_TABLE)
                 sql.execute("INSERT INTO commits VALUES (?, 0, -1)", (os.urandom(16),))

@@ -23,7 +23,7 @@ def encode_value(what: str, value: object) -> bytes:
 
 
 def encode_event(run: str, event: Event) -> bytes:
-    """As `bounded`, of an event, which is named only where it must be."""
+    """As `encode_value`, of an event, which is named only where it must be."""
     try:
         body = encode(event)
     except ENCODING_ERRORS as error:

@@ -54,9 +54,9 @@ class SqliteJournal(SqliteQueries):
     `append` checks and encodes on the loop's thread; a writer thread hashes, folds the run's row and commits; a reader thread
     answers questions; each has a connection of its own.
 
-    A fault of the store reaches everyone who waits in `wait_durable`, and every `append` while it lasts. The runs that were in hand then fail
-    with it: their leases are given back, and they go on from what is on disk, once somebody takes them over. A fault that may pass, as
-    of a disk that is full, is over as soon as the file can be written again, which is tried each second.
+    A fault of the store is raised by each pending `wait_durable`, and by every `append` while it lasts. The open runs then fail with it:
+    their leases are released, and a process that resumes them continues from the events on disk. A transient fault, such as a full disk,
+    ends as soon as the file can be written again, which is tried each second.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class SqliteJournal(SqliteQueries):
         """The journal of a file, made where it is not there, for its owner's eyes only.
 
         `group` commits many events at once, at most 5 ms later; `strict` gives each append a commit of its own; `off` waits for no
-        disk: a power cut may take the last seconds, the end of the process takes at most what was in line. `busy` is how many
+        disk: a power cut may take the last seconds, the end of the process takes at most what was in line. `busy_timeout` is how many
         seconds other processes may hold the file; `max_bytes` is how large it may grow; `alarm` hears of its faults. Raises `JournalError`.
         """
         # A thread of our own, for SQLite blocks; what it opens, it also reads with.
@@ -236,7 +236,7 @@ class SqliteJournal(SqliteQueries):
         return fresh[0], msgspec.json.decode(fresh[1])
 
     async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """What `recall` gives for each of these keys that is there."""
+        """What `get_memo` gives for each of these keys that is there."""
         fresh = {memo: self._pending_memos[memo] for memo in memos if memo in self._pending_memos}
         found = await super().get_memos(memos)
         return {memo: (run, msgspec.json.decode(body)) for memo, (run, body) in fresh.items()} | found
@@ -269,7 +269,7 @@ class SqliteJournal(SqliteQueries):
     async def compact(self) -> None:
         """Gives the room of deleted runs back to the disk, in steps between which others write.
 
-        A file that version 1 made is written anew the first time, which keeps writers waiting: about a second for 200 MB.
+        A file without incremental vacuum is rewritten once, which blocks writers: about a second for 200 MB.
         """
         await self._submit("", operations.remove_orphans, is_last=True)
         if not await self._query(self._sqlite.has_incremental_vacuum):

@@ -39,7 +39,7 @@ class SqliteQueries:
         return (await self._query(lambda: self._sqlite.get_memos((memo,)))).get(memo)
 
     async def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
-        """What `recall` gives for each of these keys that is there."""
+        """What `get_memo` gives for each of these keys that is there."""
         return await self._query(lambda: self._sqlite.get_memos(memos))
 
     async def outbox(self, after: int = 0, limit: int = 100) -> list[OutboxMessage]:

@@ -91,7 +91,7 @@ class SqliteReader(SqliteFile):
         return self._read_log(run, after, end or (0, run.encode()), with_values=True)
 
     def _read_log(self, run: str, after: int, end: tuple[int, bytes], *, with_values: bool) -> list[Event]:
-        """The events with `seq > after` of a log that has this end; `whole` with the values that are kept apart."""
+        """The events with `seq > after` of a log that has this end; `with_values` with the values that are kept apart."""
         rows = self.sql.execute(
             "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
             " WHERE run = ? AND seq >= ? ORDER BY seq",
@@ -104,7 +104,9 @@ class SqliteReader(SqliteFile):
         return [self._restore_value(run, event, big) if big else event for event, big in zip(found, values, strict=True)]
 
     def scan(self, since: float, before: tuple[Any, str] | None) -> list[ScannedRun]:
-        """The latest runs that began at `since` or later, and before that one, newest first: `AT_ONCE` events of them, or one run more.
+        """Returns the latest runs that began at `since` or later and before `before`, newest first.
+
+        They have at most `SCAN_BATCH_EVENTS` events, or are one run.
 
         Raises `JournalError` J013 where the list of runs is damaged; of a run that is damaged, its row says so.
         """
@@ -325,7 +327,7 @@ class SqliteReader(SqliteFile):
             return [_outbox_message(self._undelivered_columns(number)) for (number,) in numbers]
 
     def has_incremental_vacuum(self) -> bool:
-        """Whether the file gives pages back step by step; one that version 1 made does after its first `compact` only."""
+        """Returns whether the file gives unused pages back step by step."""
         return bool(self.sql.execute("PRAGMA auto_vacuum").fetchone()[0] == 2)
 
     def vacuum(self) -> None:

@@ -202,7 +202,7 @@ class SqliteStore(SqliteFile):
 
     def accept_loss(self, number: int) -> list[str]:
         """Counts up to the mark's number, and gives the runs without an end. Each may have lost its last events: its lease is refused
-        until `operations.confirm`."""
+        until `operations.confirm_loss`."""
         found = list[str]()
         with self._transaction():
             for (run,) in self.sql.execute("SELECT CAST(run AS TEXT) FROM runs WHERE status = 'running' ORDER BY run").fetchall():
@@ -283,7 +283,7 @@ class SqliteStore(SqliteFile):
                     fold.add(event)
                 if kind is AttemptFinished or kind is RunStarted or kind is TurnStarted:
                     _index_event(run, event, change, delivered)
-                chain = sha256(chain + body + big.encode() if big else chain + body).digest()  # as `link`, without a call
+                chain = sha256(chain + body + big.encode() if big else chain + body).digest()  # as `next_hash`, without a call
                 rows.append((run, event.seq, body, chain, big))
             last = events[-1].seq
         if fold is not None and tally.status != "running" and (used := fold.result()) is not None:
@@ -317,7 +317,7 @@ class SqliteStore(SqliteFile):
     def _write_blobs(self, change: _RowChanges) -> set[str]:
         """Stores blobs, each with a run that names it, and notes the other runs that do; gives the blobs that are pinned then.
 
-        One that nobody names yet is pinned, so that no `delete` takes it away before somebody does.
+        One that nobody names yet is pinned, so that no `delete_runs` takes it away before somebody does.
         """
         sql, owners = self.sql, {name: run for run, name in change.blob_uses}
         rows = [(name, owners.get(name, ""), data) for name, data in change.blobs.items()]

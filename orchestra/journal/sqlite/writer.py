@@ -50,7 +50,7 @@ class SqliteCommitReport:
 
 
 class SqliteWriter(threading.Thread):
-    """Commits in order of arrival, at once where somebody waits, else after at most `GATHER` seconds.
+    """Commits in order of arrival, at once where somebody waits, else after at most `GROUP_COMMIT_DELAY` seconds.
 
     Tells `report`, on this thread, what each commit did. After a fault it commits nothing of what was in line, and after one that does
     not pass nothing more at all.

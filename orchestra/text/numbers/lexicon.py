@@ -32,7 +32,7 @@ COMPOUNDS: Final = {
     "diciotto diciannove venti vent trenta trent quaranta quarant cinquanta cinquant sessanta sessant settanta settant "
     "ottanta ottant novanta novant cento mille mila milione milioni miliardo miliardi",
 }
-"""Languages that write number words together; each word is one or more of these, with what `_JOINTS` and `_ENDINGS` have."""
+"""Languages that write number words together; each word is one or more of these, with what `_JOINTS` and `_SUFFIXES` have."""
 _JOINTS = {"de": "und|ein", "nl": "en|ën|een", "sv": "ett|en", "da": "og|en|et|to|ni|ti", "hu": "egy", "tr": "bir", "fi": "", "it": ""}
 _ENDINGS = {
     "de": "(?:zig|ßig)?(?:en|n)?(?:s?t?e[rsnm]?|fach|mal)?", "nl": "(?:tien|tig)?(?:de|ste|en|voud)?", "sv": "(?:er|de|te|nde)?",

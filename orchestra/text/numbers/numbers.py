@@ -203,7 +203,7 @@ def find_figures(text: str) -> Iterator[tuple[Number, int]]:
         key = (shown, minus, dashed, listed[0] if listed else "", behind[0] if behind else "", told, headed)
         if (number := known.get(key)) is None:
             number = _number(match, shown, listed, minus=minus, dashed=dashed)
-            number = known[key] = replace(number, headed=True) if headed else number
+            number = known[key] = replace(number, has_percent_header=True) if headed else number
         yield number, start
 
 

@@ -141,7 +141,7 @@ def parse_numeral(run: str, *, decimal_comma: bool = False) -> tuple[Fraction, i
 
 
 def plain_decimal(run: str, *, decimal_comma: bool = False) -> str:
-    """The digits of a run with at most one point, the decimal one. `points` is as for `worth`. A third has 28 of them."""
+    """The digits of a run with at most one point, the decimal one. `points` is as for `parse_numeral`. A third has 28 of them."""
     run = to_ascii_digits(run)
     if _VULGAR_FRACTION.fullmatch(run) is None and _POWER_OF_TEN.search(run) is None:
         return _plain_decimal(run, decimal_comma=decimal_comma)

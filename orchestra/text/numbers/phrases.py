@@ -33,8 +33,10 @@ _DENOMINATOR_PATTERN = "|".join(sorted(_DENOMINATORS, key=len, reverse=True))
 _SMALL_NUMBERS = "|".join(sorted(UNIT_WORDS[1:], key=len, reverse=True))
 _PHRASE = re.compile(
     rf"""\b(?=[aefhmnostz])(?:(?:(?P<dozens>an?|{_SMALL_NUMBERS})\s|(?P<six>(?:an?\s)?half(?:\s|-)an?\s))dozen
-    |(?:(?P<many>{_SMALL_NUMBERS})[\s-](?P<parts>{_DENOMINATOR_PATTERN})s?|(?P<article>an?)\s(?P<part>{_DENOMINATOR_PATTERN})|(?P<half>half))\b(?P<of>\s(?:of|the|its|their|an?)\b)?
-    |(?:(?P<tens>{"|".join(TENS_WORDS)})[\s-])?(?P<word>{"|".join(sorted({**_UNIT_ORDINALS, **_TENS_ORDINALS}, key=len, reverse=True))}))\b""",
+    |(?:(?P<many>{_SMALL_NUMBERS})[\s-](?P<parts>{_DENOMINATOR_PATTERN})s?|(?P<article>an?)\s(?P<part>{_DENOMINATOR_PATTERN})|(?P<half>half))
+    \b(?P<of>\s(?:of|the|its|their|an?)\b)?
+    |(?:(?P<tens>{"|".join(TENS_WORDS)})[\s-])?
+    (?P<word>{"|".join(sorted({**_UNIT_ORDINALS, **_TENS_ORDINALS}, key=len, reverse=True))}))\b""",
     re.VERBOSE | re.IGNORECASE,
 )
 _SLASH_FRACTION = re.compile(

@@ -80,7 +80,8 @@ _DATE_TIME = re.compile(
 """A date with a time of the day, and how far its clock is from that of Greenwich."""
 _DATE_IN_TEXT = re.compile(
     rf"(?<![\w.,/-])(?:\d{{4}}([-/.])\d{{1,2}}\1\d{{1,2}}|\d{{1,2}}([-/.])\d{{1,2}}\2\d{{4}}"
-    rf"|\d{{1,2}}(?:st|nd|rd|th)?\.? (?:{MONTH_PATTERN})\.?,? \d{{4}}|(?:{MONTH_PATTERN})\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\d/-])",
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?\.? (?:{MONTH_PATTERN})\.?,? \d{{4}}"
+    rf"|(?:{MONTH_PATTERN})\.? \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}})(?![\d/-])",
     re.IGNORECASE | re.ASCII,
 )
 """A date among words, whose first digits are no number."""
@@ -119,7 +120,7 @@ def detect_format(texts: Sequence[str], *, is_other_column: bool = False) -> Num
 def column_sort_keys(column: Sequence[str], number_format: NumberFormat | None = None) -> list[float | None]:
     """What each text of a column is put in order by, None for one that has no measure. All None where no kind reads half of them.
 
-    `spelt` is how it is written, where more than these texts tell that.
+    `number_format` is how it is written, where more than these texts tell that.
     """
     return _read_column(column, number_format or detect_format(column))[1]
 
@@ -147,8 +148,8 @@ def filter_by_limit(
 ) -> list[bool] | None:
     """Which texts of a column are on the right side of a limit; one that has no measure is not.
 
-    `bound` is one of `BOUNDS`, `head` the column's, which may tell a unit (`Duration (min)`), `spelt` as for `measures`. None where the
-    limit is no measure of the column's kind: a time of the day beside prices.
+    `bound` is one of `BOUNDS`; `head` is the column's header, which may contain a unit (`Duration (min)`); `number_format` is as for
+    `column_sort_keys`. None if the limit is not of the column's kind, such as a time of day with prices.
     """
     column = [to_ascii_digits(one) for one in column]
     kind, read = _read_column(column, number_format := number_format or detect_format(column))

@@ -99,7 +99,7 @@ def strip_ignorable(text: str) -> str:
 
 
 def find_unparsed(text: str, parsed_spans: Iterable[tuple[int, int]]) -> Iterator[UnparsedNumeral]:
-    """The numerals of a text without ignorable characters that are not among those that were `read`, in no order."""
+    """The numerals of a text without ignorable characters that are not among those that were `parsed_spans`, in no order."""
     if match := _REVERSED.search(text):
         yield UnparsedNumeral(text, match.start(), match.end(), is_literal=True)
     known = _ParsedText(to_ascii_digits(text), parsed_spans)

@@ -23,7 +23,7 @@ POWER_WORDS: Final = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "
 _POWER = "|".join(POWER_WORDS)
 _WORD = rf"(?:{'|'.join(sorted((*SMALL_NUMBERS, *POWER_WORDS), key=len, reverse=True))})\b"
 NUMBER_WORDS_PATTERN: Final = rf"{_WORD}(?:[\s-](?:and[\s-])?{_WORD})*"
-"""A row of number words, as a pattern; `written` says how many numbers it is."""
+"""A row of number words, as a pattern; `find_written_numbers` says how many numbers it is."""
 _SMALL = (
     rf"(?:(?P<tens>{'|'.join(TENS_WORDS)})(?:[\s-](?P<unit>{'|'.join(UNIT_WORDS[1:10])}))?|(?P<word>{'|'.join(reversed(UNIT_WORDS))}))\b"
 )

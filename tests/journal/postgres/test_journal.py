@@ -123,7 +123,7 @@ async def test_a_lease_whose_connection_is_lost_is_taken_once(loss: Loss, postgr
 
 
 async def test_a_database_that_stays_away_is_an_error_with_a_code(postgres: PostgresServer, schema: str) -> None:
-    async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema, patience=0.2) as journal:
+    async with before(postgres) as proxy, PostgresJournal.open(proxy.dsn, schema=schema, retry_timeout=0.2) as journal:
         await append_durably(journal, "r0", [run_started("r0")])
         proxy.lose = lambda use, request: "request" if use != "presence" else None
         assert await error_code(append_durably(journal, "r1", [run_started("r1")])) == "J032"
@@ -150,7 +150,7 @@ async def test_who_loses_his_presence_for_good_writes_no_more_and_others_take_ov
     async with (
         before(postgres) as proxy,
         PostgresJournal.open(postgres.dsn, schema=schema) as other,
-        PostgresJournal.open(proxy.dsn, schema=schema, patience=0.5) as journal,
+        PostgresJournal.open(proxy.dsn, schema=schema, retry_timeout=0.5) as journal,
     ):
         await append_durably(journal, "r1", [run_started("r1")])
         mail = asyncio.ensure_future(journal.wait_for_messages())
@@ -297,7 +297,7 @@ async def test_what_was_durable_outlives_the_server(how: signal.Signals) -> None
                     await asyncio.to_thread(server.stop, how)
 
         with suppress(JournalError):
-            async with PostgresJournal.open(server.dsn, patience=1.0) as journal:
+            async with PostgresJournal.open(server.dsn, retry_timeout=1.0) as journal:
                 codes = await asyncio.gather(*(error_code(one_run(journal, f"r{number}")) for number in range(10)))
         assert set(codes) <= {"J031", "J032"}
         server.start()
@@ -353,11 +353,13 @@ async def test_tables_are_made_once_by_many_who_open_at_once(postgres: PostgresS
     assert await sql(postgres, f"SELECT version FROM {schema}.schema_version") == [(SCHEMA_VERSION,)]
 
 
-async def test_a_future_version_is_refused(postgres: PostgresServer, schema: str) -> None:
+@pytest.mark.parametrize(("version", "hint"), [(99, "pip install --upgrade"), (SCHEMA_VERSION - 1, "read this one with the version")])
+async def test_another_version_is_refused(postgres: PostgresServer, schema: str, version: int, hint: str) -> None:
     async with PostgresJournal.open(postgres.dsn, schema=schema):
         pass
-    await sql(postgres, f"UPDATE {schema}.schema_version SET version = 99")
-    assert (await refusal(PostgresJournal.open(postgres.dsn, schema=schema).__aenter__())).code == "J020"
+    await sql(postgres, f"UPDATE {schema}.schema_version SET version = {version}")
+    error = await refusal(PostgresJournal.open(postgres.dsn, schema=schema).__aenter__())
+    assert (error.code, hint in error.hint) == ("J020", True)
 
 
 async def test_a_strangers_schema_is_left_alone(postgres: PostgresServer, schema: str) -> None:
@@ -369,7 +371,7 @@ async def test_a_strangers_schema_is_left_alone(postgres: PostgresServer, schema
 
 @pytest.mark.parametrize("dsn", ["postgresql://ann:secret@localhost:1/x", "postgresql://ann:secret@/x?host=/nowhere", "no address"])
 async def test_an_address_where_nobody_answers_is_an_error_without_the_password(dsn: str) -> None:
-    error = await refusal(PostgresJournal.open(dsn, patience=2.0).__aenter__())
+    error = await refusal(PostgresJournal.open(dsn, retry_timeout=2.0).__aenter__())
     assert error.code == "J030"
     assert "secret" not in str(error)
 

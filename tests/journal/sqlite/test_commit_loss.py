@@ -49,7 +49,7 @@ def replace(file: Path, data: bytes | None) -> None:
 async def opening(file: Path) -> str | None:
     """The code with which a journal does not open."""
     try:
-        async with SqliteJournal.open(file, busy=0.05):
+        async with SqliteJournal.open(file, busy_timeout=0.05):
             return None
     except JournalError as error:
         return error.code if error.hint else "no hint"

@@ -258,7 +258,7 @@ async def test_close_does_not_hide_the_error_of_the_block(file: Path) -> None:
 
 
 async def test_a_locked_file_reaches_who_waits(file: Path) -> None:
-    async with SqliteJournal.open(file, busy=0.05) as journal:
+    async with SqliteJournal.open(file, busy_timeout=0.05) as journal:
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         journal.append("r1", [begun("r1")])

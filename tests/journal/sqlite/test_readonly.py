@@ -74,13 +74,6 @@ async def test_what_another_process_has_written_to_the_log_is_seen(file: Path) -
     assert (caught.value.code, "-wal" in caught.value.hint) == ("J011", True)
 
 
-async def test_one_of_an_earlier_version_is_not_brought_up_to_date(tmp_path: Path) -> None:
-    old = shutil.copy(Path(__file__).with_name("version1.db"), tmp_path / "old.db")
-    with pytest.raises(JournalError, match=r"J011.*brought up to date"):
-        async with ReadOnlyJournal.open(Path(old)):
-            pass
-
-
 def test_the_verbs_that_look_say_that_they_only_read(file: Path) -> None:
     if subprocess.run(["unshare", "-m", "sh", "-c", READ_ONLY, str(file.parent), "true"], capture_output=True).returncode:
         pytest.skip("nothing can be mounted here")
