@@ -1,7 +1,7 @@
 """Processes that may die at any step, and a journal that loses what was not on disk when its process died.
 
-A `SimulatedProcess` counts its steps: each event that its engine records, and each use of a protocol, before and after. At its fatal step it is
-dead: nothing that its tasks still do reaches the world. `CrashingJournal` stands over a `MemoryStore` as a journal stands over a file:
+A `SimulatedProcess` counts its steps: each event that its engine records, and each use of a protocol, before and after. At its fatal
+step it is dead: nothing that its tasks still do reaches the world. `CrashingJournal` uses a `MemoryStore` as a journal uses a file:
 what is appended waits in line until a commit, and at a crash some of the line, from its beginning, is on disk, and the rest is lost.
 """
 
