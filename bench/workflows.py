@@ -3,7 +3,7 @@
     python -m bench.workflows --data FOLDER [NAME ...] [--part train] [--rows 200] [--fleet NAME] [--dry]
 
 FOLDER has one folder a set, as for `bench.evaluate`. A file names the workflow, and evaluations as an agent's `evaluation.yaml` has
-them; `expect` says which further values are right, made of those that the rows have; with `untuned: assert_true` the same workflow is asked with
+them; `expect` says which further values are right, made of those that the rows have; with `untuned: true` the same workflow is asked with
 agents that have no adapters, too. The tables are written into docs/workflows.md, and a line a measure into the README; with `--part`,
 `--rows` or `--dry` they are only printed. It needs the fleet where a workflow asks a language model.
 """
@@ -89,7 +89,7 @@ def test_of(asked: Asked, data: Path, part: str, rows: int | None) -> Evaluation
     where = asked.rows.model_copy(update={"file": asked.rows.file.replace("dev.", f"{part}."), "train": ""})
     test = sample_rows(read_selected_rows(data, where), where.sample if rows is None else rows, where.seed)
     questions = [replaced(one, {key: value.made(one.expected) for key, value in asked.expect.items()}) for one in test.rows]
-    return replace(test, questions=questions)
+    return replace(test, rows=questions)
 
 
 def replaced(question: EvaluationRow, more: Mapping[str, str]) -> EvaluationRow:

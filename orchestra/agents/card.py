@@ -43,7 +43,7 @@ class Card(CardFile):
     it is made."""
     folder: Path | None = None
     member_cards: tuple[Card, ...] = ()
-    """The members of an ensemble, once they are known (`orchestra.agents.ensemble.joined`)."""
+    """The members of an ensemble, once they are loaded (`orchestra.agents.ensemble.join_members`)."""
     digest: str = ""
 
     @classmethod
@@ -69,7 +69,7 @@ class Card(CardFile):
     def declare(cls, name: str, *, input: Schema, output: Schema, prompt: str, **settings: Any) -> Card:
         """A card made in Python: schemas of input (an object) and output, the prompt's text, and the other keys of `agent.yaml`.
 
-        Raises `InputError` A002 for a setting that is not one, and what `orchestra.agents.card_file.check` raises.
+        Raises `InputError` A002 for a setting that is not one, and what `orchestra.agents.card_file.check_card` raises.
         """
         place = SourceLocation(f"the agent {name!r}", 1)
         try:
@@ -107,10 +107,10 @@ class Card(CardFile):
         )  # cards of before keep their digests; and where else its prompt may be asked changes no answer of its own
         mark = digest(msgspec.json.encode([said, inputs, outputs, text, data]))
         made = {"input_schema": inputs, "output_schema": outputs, "template": text, "data_digest": data, "folder": folder, "digest": mark}
-        return cls.model_validate({**dict(file), **made, "parts": parts})
+        return cls.model_validate({**dict(file), **made, "member_cards": parts})
 
     def with_members(self, parts: Sequence[Card]) -> Card:
-        """An ensemble with its members; `orchestra.agents.ensemble.joined` finds them, and looks whether they fit."""
+        """An ensemble with its members; `orchestra.agents.ensemble.join_members` finds and checks them."""
         return self._build(
             self._file, self.input_schema, self.output_schema, self.template, _members_digest(parts), self.folder, tuple(parts)
         )
@@ -315,7 +315,7 @@ class Card(CardFile):
 
     def served_contract(self, models: Mapping[str, Sequence[str]]) -> Contract:
         """Its face in a fleet where these are the models that are served under each name: it has a mind for each of those under its own."""
-        return replace(self.contract, mind=self._model_identity(models)) if models else self.contract
+        return replace(self.contract, model_identity=self._model_identity(models)) if models else self.contract
 
     def _model_identity(self, models: Mapping[str, Sequence[str]]) -> str:
         """Of what its answers come from: model, adapter and prompt; of an agent without a prompt, its data. Neither its name is in it nor
@@ -349,7 +349,7 @@ class Card(CardFile):
 
 
 class _AdapterManifest(msgspec.Struct):
-    """What is read of an adapter's manifest (`orchestra.learn.lora_adapter.Made`)."""
+    """The keys that are read of an adapter's manifest (`orchestra.learn.lora_adapter.AdapterTrainingRecord`)."""
 
     sha256: str = ""
 

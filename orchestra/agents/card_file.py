@@ -49,7 +49,7 @@ class SamplingParameters(_FrozenModel):
 
 
 class ToolLimits(_FrozenModel):
-    """How far an agent may go with its tools; see `orchestra.agents.contract.Kit`."""
+    """Limits of an agent's tool use; see `orchestra.agents.contract.ToolUse`."""
 
     steps: Annotated[int, Field(ge=1, le=50)] = 8
     width: Annotated[int, Field(ge=1, le=100)] = 8

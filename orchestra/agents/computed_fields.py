@@ -144,7 +144,7 @@ class OutputForm:
         return {name: value for name, value in output.items() if name not in self.rules} if isinstance(output, Mapping) else output
 
     def fill(self, written: Any, probabilities: Mapping[str, float] | None) -> Any:
-        """The output: what was written, and the computed fields, in the order of the type; `odds` are the choices' probabilities."""
+        """Returns the output: the written and the computed fields in the order of the type. `probabilities` are those of the choices."""
         if not self.rules or not isinstance(written, Mapping):
             return written
         made = dict(written)
@@ -157,8 +157,11 @@ class OutputForm:
         return {name: made[name] for name in (*self.field_order, *made) if name in made}
 
     def confidence(self, value: Any, probabilities: Mapping[str, float] | None, text_probability: float | None) -> float | None:
-        """How sure a model is of an output that stands now, in [0, 1]: `whole`, that of its text, or the probability of the choice, where
-        choices' probabilities are read. The lower one where it wrote more than a choice; None where nothing is known."""
+        """Returns the model's confidence in an output, in [0, 1], or None if it is unknown.
+
+        It is `text_probability`, or the probability of the choice if the choices' probabilities are read. It is the lower of
+        the two if the model wrote more than a choice.
+        """
         chosen = probabilities.get(str(value.get(self.choice_field))) if probabilities is not None else None
         if chosen is None:
             return text_probability

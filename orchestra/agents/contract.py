@@ -33,7 +33,7 @@ class Contract:
     checks: tuple[str, ...] = ()
     """Default acceptance, used where a node states none."""
     digest: str = ""
-    """Of an agent's card, or of what `sealed` puts in; what a run resumes on."""
+    """Digest of an agent's card, or the one that `with_digest` sets. A run resumes only with the same digest."""
     evidence: str = ""
     """The input that fields of type `Quote` quote from; what a node is judged against where it states no `against`."""
     accept: float | Literal["certified"] | None = None

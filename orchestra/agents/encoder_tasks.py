@@ -20,7 +20,7 @@ TASK_FORMATS: Final[Mapping[EncoderTask, str]] = {
     "deduction": solver.FORMAT,
     "committee": text_classifier.FORMAT,
 }
-"""What `model.json_rule` says that its arrays are."""
+"""What `model.json` says that its arrays are."""
 TASK_CONFIGS: Final[Mapping[EncoderTask, type[EncoderModelConfig]]] = {
     "tables": reader.TableReaderConfig,
     "spans": span_extraction.SpanExtractionConfig,
@@ -28,7 +28,7 @@ TASK_CONFIGS: Final[Mapping[EncoderTask, type[EncoderModelConfig]]] = {
     "deduction": solver.WordProblemConfig,
     "committee": text_classifier.TextClassifierConfig,
 }
-"""What `model.json_rule` says of them."""
+"""What `model.json` says of them."""
 
 
 def encoder_task(card: Card) -> EncoderTask:

@@ -34,12 +34,15 @@ def identity(value: Any) -> Any:
 
 
 def pool_answers(answers: Sequence[EnsembleAnswer], weights: Sequence[float] = (), key: AnswerKey = identity) -> EnsembleAnswer:
-    """The likeliest of the members' answers, with its probability; of answers that are as likely the first, and of those that say the
-    same, which `told` tells, the surest.
+    """Returns the most probable of the members' answers, with its probability.
 
-    `weights` say what each counts, and may be more than there are answers: those of members that were not asked. Of a member that cannot
-    tell how sure it is the answer counts nothing, nor of one whose confidence is no finite number. Where none can tell, the first one's
-    answer, without a confidence.
+    Ties go to the first answer. Of equal answers, the one with the highest confidence is returned.
+
+    Args:
+        answers: The members' answers. An answer without a finite confidence does not count. If no answer has one, the
+            first answer is returned without a confidence.
+        weights: One weight a member. There may be more weights than answers: those of members that were not asked.
+        key: Maps a value to a hashable key. Answers with equal keys are equal.
     """
     answers = [answer if _is_finite(answer.confidence) else replace(answer, confidence=None) for answer in answers]
     counts = weights[: len(answers)] or [1.0] * len(answers)

@@ -59,39 +59,45 @@ class OutputParser:
         *,
         with_adapter: bool = True,
     ) -> ParsedOutput | InvalidOutput:
-        """The value of a model's text; `finish` is why the server stopped (`length` where it ran out of tokens), `tokens` are what the text
-        is made of, where they are known.
+        """Parses and checks a model's text.
 
-        Where the card has a calibration, the likeliest choice after it stands in the place of the one that was written; not where it was
-        not `adapted`, which is to say that another base wrote without the adapter that the calibration is of. An agent that
-        calls functions is held to those in `inputs`; raises `InputError` A016 where these are none.
+        If the card has a calibration, the most probable choice after it replaces the written one. A calibration belongs to
+        an adapter, so it is not used without `with_adapter` (another base model wrote the text). An agent that calls
+        functions may call only those in `inputs`.
+
+        Args:
+            finish_reason: Why the server stopped; `length` if the limit of tokens was reached.
+            tokens: The tokens of the text, if they are known.
+
+        Raises:
+            InputError: A016 if `inputs` hold no valid functions.
         """
         written = self.parse_written(text, finish_reason, inputs)
         if isinstance(written, InvalidOutput):
             return written
-        sure = text_probability(text, tokens) if self._has_confidence else None
+        confidence = text_probability(text, tokens) if self._has_confidence else None
         if not self._form.rules:
-            return ParsedOutput(written.value, sure)
-        odds = self._form.choice_probabilities(text, tokens) if self._form.needs_logprobs else None
+            return ParsedOutput(written.value, confidence)
+        probabilities = self._form.choice_probabilities(text, tokens) if self._form.needs_logprobs else None
         value = written.value
-        if odds is not None and with_adapter and self._calibration is not None:
-            odds = self._calibration.calibrate(odds, inputs)
-            value = {**value, self._form.choice_field: max(odds, key=lambda choice: odds[choice])}
-        sure = self._form.confidence(value, odds, sure)
-        value = self._form.fill(value, odds)
+        if probabilities is not None and with_adapter and self._calibration is not None:
+            probabilities = self._calibration.calibrate(probabilities, inputs)
+            value = {**value, self._form.choice_field: max(probabilities, key=lambda choice: probabilities[choice])}
+        confidence = self._form.confidence(value, probabilities, confidence)
+        value = self._form.fill(value, probabilities)
         if self._output_validator is None:
             self._output_validator = Validator(self._card.output_schema)
         found = self._validate(value, self._output_validator)
-        return found if isinstance(found, InvalidOutput) else ParsedOutput(found.value, sure)
+        return found if isinstance(found, InvalidOutput) else ParsedOutput(found.value, confidence)
 
     def parse_written(self, text: str, finish_reason: str = "stop", inputs: Mapping[str, Any] = NO_INPUTS) -> ParsedOutput | InvalidOutput:
         """What a model wrote, without the fields that are computed."""
         card, alone = self._card, self._form.single_field
         if (
             finish_reason == "length"
-            and (whole := self._form.choice_from_prefix(text) if card.grammar is None else _complete_lines(text)) is not None
+            and (complete := self._form.choice_from_prefix(text) if card.grammar is None else _complete_lines(text)) is not None
         ):
-            text = whole
+            text = complete
         elif finish_reason == "length" and (alone or not self._is_text or card.grammar is not None):
             reason = f"{card.name} was cut off after max_output tokens, in {_preview(text)}"
             return InvalidOutput("M003", reason, f"raise max_output ({card.max_output}) of the card, or ask for less")
@@ -131,7 +137,7 @@ def _complete_lines(text: str) -> str | None:
 
 
 def _restore_text(value: Any, names: list[str]) -> Any:
-    """The value with the data's own spelling: what `Script.render` neutralised, and the model copied, is turned back."""
+    """The value with the data's own spelling: what `CompiledPrompt.render` neutralised, and the model copied, is turned back."""
     match value:
         case str():
             return unfence(restore(value), names) if "\u2060" in value else value

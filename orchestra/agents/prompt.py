@@ -40,7 +40,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 
 class Constraint(msgspec.Struct, frozen=True):
-    """What the output must be, in the words of vLLM's `structured_outputs`: `json_rule` with a schema, `grammar` with a Lark grammar for
+    """What the output must be, in the words of vLLM's `structured_outputs`: `json` with a schema, `grammar` with a Lark grammar for
     llguidance, or, of a text that is written without JSON, `choice` or `regex`."""
 
     kind: Literal["json", "grammar", "choice", "regex"]

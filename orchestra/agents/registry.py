@@ -78,7 +78,7 @@ class Registry:
         return replace(
             self,
             tools={**self.tools, **{tool.name: tool for tool in made if tool.contract.kind == "tool"}},
-            code={**self.python_agents, **{tool.name: tool for tool in made if tool.contract.kind == "agent"}},
+            python_agents={**self.python_agents, **{tool.name: tool for tool in made if tool.contract.kind == "agent"}},
         )
 
     def with_models(self, models: Mapping[str, Schema]) -> Registry:

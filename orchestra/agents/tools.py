@@ -58,8 +58,7 @@ class ToolError(Exception):
     """A call of a tool that gave no value: T002 wrong input, T003 it raised, T004 wrong output, F202 data that it is not cleared for."""
 
     def __init__(self, code: str, reason: str, hint: str = "", frames: tuple[str, ...] = (), *, permanent: bool = False) -> None:
-        """`frames` are the lines of code through which the tool's own exception came, the outermost first; `lasting` says whether it would
-        come again."""
+        """`frames` are the lines of user code in the traceback, the outermost first; `permanent` if a repeated call would fail alike."""
         reason = to_storable(reason)  # what tools say may hold anything, also what no journal takes
         self.code, self.reason, self.hint, self.frames, self.permanent = code, reason, hint, frames, permanent
         super().__init__(f"{code}: {reason}")

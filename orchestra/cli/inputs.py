@@ -85,7 +85,7 @@ class InputType:
 def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: StdinReader | None = None) -> dict[str, Any]:
     """The inputs that `-i` options state; `fields` has the type of each input.
 
-    An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (the text on stdin), `@file.json_rule` or `-` (a whole
+    An option is `key=value`, `key=@file`, `key=@folder` (documents), `key=-` (the text on stdin), `@file.json` or `-` (a whole
     JSON object); `@-` is stdin too. `@@` begins a value with one `@`. A key that is a list may be given many times, an element each. Raises
     `InputError` C010 (an option of another form, or a second one that reads stdin), C011 (no such input), C012 (not of the type),
     C013 (no JSON object) or C014 (unreadable file).
@@ -111,7 +111,7 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: Stdin
 
 def read_node_values(given: Sequence[str], type_of: Callable[[str], Schema], stdin: StdinReader | None = None) -> dict[str, Any]:
     """What `--set` options state: `node=value`, `node=@file`, `node=-` (stdin), a text as it is where the node gives a text, else JSON;
-    `@file.json_rule` or `-`, a whole JSON object by node. `@@` begins a value with one `@`. Raises `InputError` C010, C012, C013 or C014, and
+    `@file.json` or `-`, a whole JSON object by node. `@@` begins a value with one `@`. Raises `InputError` C010, C012, C013 or C014, and
     what `type_of` raises for a node that is none."""
     stdin = stdin or StdinReader()
     found: dict[str, Any] = {}

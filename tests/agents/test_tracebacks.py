@@ -55,7 +55,7 @@ async def test_of_a_library_only_the_line_that_raised_is_told_and_the_message_na
 
 async def test_a_tool_that_is_installed_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     here = f"{Path(__file__).parent}/"
-    monkeypatch.setattr(module, "_folders", lambda: ((f"{Path(json.__file__).parent.parent}/",), (here,)))
+    monkeypatch.setattr(module, "_library_folders", lambda: ((f"{Path(json.__file__).parent.parent}/",), (here,)))
     assert (await fault(parsed, "{}")).reason.endswith(f" (test_tracebacks.py:{NAMED + 2} in named)")
 
 

@@ -288,7 +288,7 @@ class Drawing:
     def node(self, names: list[str]) -> dict[str, Any]:
         """One node that has a value in any case."""
         text, own = self.ref(names)
-        kind = self.random.choice(["tool", "tool", "agent", "check", "verify", "call", "block", "each", "plan", "kit"])
+        kind = self.random.choice(["tool", "tool", "agent", "check", "verify", "call", "block", "each", "plan", "tool_use"])
         self.kinds[kind] += 1
         made: dict[str, Any] = getattr(self, f"_{kind}")(text, own)
         return {**made, "fallback": "${''}"}
@@ -357,7 +357,7 @@ class Drawing:
         made = {"plan": goal, "with": {"text": text}, "router": "planner", "tools": offered or ["say_internal"]}
         return {**made, "returns": "str", "repairs": 0}
 
-    def _kit(self, text: str, own: bool) -> dict[str, Any]:
+    def _tool_use(self, text: str, own: bool) -> dict[str, Any]:
         chosen = self.random.choice(callable_tools())
         self._reach(own, "s_restricted", chosen)
         return {

@@ -111,7 +111,7 @@ def _load_array(name: str, data: bytes) -> NDArray[Any]:
 
 
 def pack_arrays(layout: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> tuple[str, bytes]:
-    """The texts of `model.json_rule` and of its arrays, for a trainer: the layout without its digest, and the arrays."""
+    """The texts of `model.json` and of its arrays, for a trainer: the layout without its digest, and the arrays."""
     import numpy
 
     buffer = io.BytesIO()

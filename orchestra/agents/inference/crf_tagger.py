@@ -4,7 +4,7 @@ A conditional random field (Lafferty, McCallum, Pereira 2001, *Conditional Rando
 and `I-slot`; features of the word and its neighbours speak for labels, and labels for those that follow. The likeliest sequence is
 Viterbi's; its probability, by the forward sums, is the confidence of the call. Offsets are characters of the text: every value is a quote.
 
-`model.json_rule` is the layout; the arrays beside it are `vocabulary` (features, as UTF-8 lines), `weights` (float32, features by labels) and
+`model.json` is the layout; the arrays beside it are `vocabulary` (features, as UTF-8 lines), `weights` (float32, features by labels) and
 `transitions` (float32, labels by labels).
 """
 
@@ -31,7 +31,7 @@ _OFFSETS = (-3, -2, -1, 0, 1, 2, 3)
 
 
 class TaggerConfig(ModelConfig):
-    """What `model.json_rule` says."""
+    """What `model.json` says."""
 
     format: Literal["orchestra/tagger/v1"]
     input: str

@@ -65,7 +65,7 @@ class EncoderShape:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> EncoderShape:
-        """The shape that `config.json_rule` states. Raises `ValueError` or `KeyError` for another kind of model than BERT and MPNet."""
+        """The shape that `config.json` states. Raises `ValueError` or `KeyError` for another kind of model than BERT and MPNet."""
         kind, places = config["model_type"], config.get("position_embedding_type", "absolute")
         if kind not in ("bert", "mpnet") or config["hidden_act"] != "gelu" or places != "absolute":
             raise ValueError("the encoder is no BERT or MPNet with GELU and absolute positions")
@@ -133,7 +133,7 @@ class Encoder:
         return cls(shape, map_safetensors(folder / WEIGHTS_FILE), tokenizer, threads)
 
     def tokenize(self, text: str, limit: int) -> list[int]:
-        """The tokens of a text, the first and the last mark among them. Of a long text the beginning counts: `most` tokens."""
+        """The tokens of a text, the first and the last mark among them. A long text is cut after `limit` tokens."""
         clean = text.encode("utf-8", "replace").decode("utf-8")  # the tokenizer refuses a lone surrogate
         first, *rest = self._tokenizer.encode(clean[: limit * CHARACTERS_PER_TOKEN]).ids
         return [first, *rest[:-1][: limit - 2], rest[-1]]
@@ -151,7 +151,7 @@ class Encoder:
         return EncodedPair(made.ids[:start], made.ids[start:end], made.offsets[start:end], made.ids[end:])
 
     def truncate_pair(self, first: str, second: str, limit: int) -> list[int]:
-        """The tokens of two texts as one input, `most` of them: of each the beginning counts, and of the first at most half of that."""
+        """The tokens of two texts as one input, at most `limit`: the beginning of each, and of the first at most half of the limit."""
         pair = self.tokenize_pair(first[: limit * CHARACTERS_PER_TOKEN], second[: limit * CHARACTERS_PER_TOKEN])
         marks = len(self.tokenize_pair("", "").head) - 1  # behind the first text
         head = pair.head if len(pair.head) <= limit // 2 else [*pair.head[: max(1, limit // 2 - marks)], *pair.head[-marks:]]

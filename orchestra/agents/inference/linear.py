@@ -1,6 +1,6 @@
 """Classical agents: a linear model over n-grams of a text, read from plain arrays. No pickle, no scikit-learn, numpy only.
 
-`model.json_rule` says which features were used, how the labels are called, and the SHA-256 of the arrays beside it (`.npz`):
+`model.json` says which features were used, how the labels are called, and the SHA-256 of the arrays beside it (`.npz`):
 `vocabulary` (UTF-8 lines as bytes), `idf`, `weights` (int8, features by labels) with one `scale` a label, and `intercept`.
 Where the output is a number there is one column of weights, and `lengths`: what each step of the text's length adds.
 """
@@ -47,7 +47,7 @@ class NgramFeatures(FrozenModel):
 
 
 class LinearClassifierConfig(ModelConfig):
-    """What `model.json_rule` says."""
+    """What `model.json` says."""
 
     format: Literal["orchestra/linear-text/v1"]
     input: str
@@ -60,7 +60,7 @@ class LinearClassifierConfig(ModelConfig):
 
 
 class LinearRegressorConfig(ModelConfig):
-    """What `model.json_rule` says where the output is a number."""
+    """What `model.json` says where the output is a number."""
 
     format: Literal["orchestra/linear-number/v1"]
     input: str
@@ -122,14 +122,14 @@ class LinearClassifier:
 
         logits = self._tfidf.scores(text)
         powers = numpy.exp(logits - logits.max())
-        chances: NDArray[numpy.float32] = (powers / powers.sum()).astype(numpy.float32)
-        return chances
+        probabilities: NDArray[numpy.float32] = (powers / powers.sum()).astype(numpy.float32)
+        return probabilities
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The output, and its probability."""
-        chances = self.probabilities(str(inputs[self.config.input]))
-        best = int(chances.argmax())
-        return {self.config.output: self.config.labels[best]}, float(chances[best])
+        probabilities = self.probabilities(str(inputs[self.config.input]))
+        best = int(probabilities.argmax())
+        return {self.config.output: self.config.labels[best]}, float(probabilities[best])
 
 
 class LinearRegressor:

@@ -1,4 +1,4 @@
-"""Layouts: what `model.json_rule` says of an agent's arrays. What all kinds of agents say is here; each says more in the module of its kind."""
+"""Layouts: what `model.json` says of an agent's arrays. What all kinds of agents say is here; each says more in the module of its kind."""
 
 from __future__ import annotations
 

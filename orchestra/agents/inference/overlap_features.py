@@ -42,7 +42,7 @@ FEATURE_NAMES = (
     "exclamation mark",
     "opens as a reply does",
 )
-"""What the numbers of `wording` are, in their order."""
+"""Names of the numbers that `wording_features` returns, in their order."""
 
 
 def wording_features(claim: str, evidence: str) -> tuple[float, ...]:

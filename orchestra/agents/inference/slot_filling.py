@@ -1,6 +1,6 @@
 """Slots: a fine-tuned encoder that reads a text, and says of each word whether the value of a slot begins there, goes on, or neither.
 
-`model.json_rule` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each
 linear layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (labels, width) and `bias`
 (labels). A word has the logits of its first token (Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 5.3). Words, labels and
 values are those of taggers (`orchestra.agents.inference.crf_tagger`), and so is what is given: the likeliest sequence
@@ -36,7 +36,7 @@ IMPOSSIBLE_LOGIT = -1e9
 
 
 class SlotFillingConfig(EncoderModelConfig):
-    """What `model.json_rule` says."""
+    """What `model.json` says."""
 
     format: Literal["orchestra/slots/v1"]
     input: str

@@ -1,6 +1,6 @@
 """Spans: a fine-tuned encoder that reads a question beside a passage, and points at the words of the passage that answer it.
 
-`model.json_rule` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each
 linear layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (2, width) and `bias` (2).
 The head gives each token of the passage two logits, of an answer that begins there and of one that ends there, and the first mark of the
 input the same for "no answer here" (Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 4.3). An answer's logit is the sum of
@@ -35,7 +35,7 @@ MAX_WINDOWS = 32
 
 
 class SpanExtractionConfig(EncoderModelConfig):
-    """What `model.json_rule` says."""
+    """What `model.json` says."""
 
     format: Literal["orchestra/spans/v1"]
     question: str
@@ -143,22 +143,22 @@ class SpanExtractor:
         """
         import numpy as np
 
-        layout = self.config
+        config = self.config
         silence = math.inf
         weighed: list[tuple[NDArray[Any], Window]] = []
         for window, logits in scored_windows:
             inside = logits[window.start : window.start + len(window.offsets)]
             sums = inside[:, None, 0] + inside[None, :, 1]
             ends = np.arange(len(inside))
-            allowed = (ends[None, :] >= ends[:, None]) & (ends[None, :] < ends[:, None] + layout.longest)
+            allowed = (ends[None, :] >= ends[:, None]) & (ends[None, :] < ends[:, None] + config.longest)
             weighed.append((np.where(allowed, sums, -np.inf), window))
-            silence = min(silence, float(logits[0].sum()) + layout.silence)
+            silence = min(silence, float(logits[0].sum()) + config.silence)
         tops = [float(sums.max(initial=-np.inf)) for sums, _ in weighed]
         at = int(np.argmax(tops))
         top = max(tops[at], silence)
-        total = sum(float(np.exp((sums - top) / layout.heat).sum()) for sums, _ in weighed) + math.exp((silence - top) / layout.heat)
+        total = sum(float(np.exp((sums - top) / config.heat).sum()) for sums, _ in weighed) + math.exp((silence - top) / config.heat)
         if silence >= tops[at]:
-            return None, math.exp((silence - top) / layout.heat) / total
+            return None, math.exp((silence - top) / config.heat) / total
         sums, window = weighed[at]
         first, last = divmod(int(sums.argmax()), sums.shape[1])
         return (window.offsets[first][0], window.offsets[last][1]), 1 / total

@@ -1,6 +1,6 @@
 """Committees: fine-tuned sentence encoders and a linear classifier over n-grams, which tell the label of a text, or of a pair, together.
 
-`model.json_rule` says how the labels are called, on what base the encoders stand, and the SHA-256 of the arrays beside it (`.npz`): for each
+`model.json` says how the labels are called, on what base the encoders stand, and the SHA-256 of the arrays beside it (`.npz`): for each
 linear layer of the base the adapters of all members, `down.NAME` and `up.NAME`, and for each member its `prototypes` (one direction a
 label) and its `sharpness`. A member's logits are its sharpness times the cosines of the text with the prototypes. The linear classifier
 stands in files of its own, as in a card of kind `sklearn`. What the committee says are the shares of what its parts say, each as the
@@ -55,7 +55,7 @@ class OutOfScopeLabel(FrozenModel):
 
 
 class TextClassifierConfig(EncoderModelConfig):
-    """What `model.json_rule` says."""
+    """What `model.json` says."""
 
     format: Literal["orchestra/committee/v1"]
     input: str
@@ -107,8 +107,8 @@ class TextClassifier:
     def load(cls, card: Card, encoder: Encoder) -> TextClassifier:
         """The committee of a card's folder, on its base. Raises `InputError` A011 where its files are missing, damaged or do not fit."""
         with array_errors(card):
-            layout, arrays = TextClassifierConfig.read(card)
-            return cls(layout, arrays, encoder, _load_linear(card, layout.linear), card.output_form, card.current_calibration)
+            config, arrays = TextClassifierConfig.read(card)
+            return cls(config, arrays, encoder, _load_linear(card, config.linear), card.output_form, card.current_calibration)
 
     def logits(self, text: str, beside: str = "") -> NDArray[Any]:
         """What the committee gives each label: logarithms of weights that need not sum to one."""
@@ -134,17 +134,17 @@ class TextClassifier:
         """The output, and the probability of its label."""
         import numpy as np
 
-        layout = self.config
-        chances = np.exp(log_softmax(self.logits(str(inputs[layout.input]), str(inputs[layout.beside]) if layout.beside else "")))
-        if layout.outside is None:
-            return self._calibrated_output(dict(zip(layout.labels, map(float, chances), strict=True)), inputs)
-        at = layout.labels.index(layout.outside.label)
-        outside = _logistic(layout.outside.bias + layout.outside.slope * _logit(float(chances[at])))
-        chances[at] = 0
-        best = int(chances.argmax())
-        sure = (1 - outside) * float(chances[best] / max(chances.sum(), MIN_PROBABILITY))
-        label, probability = (layout.outside.label, outside) if outside >= OUT_OF_SCOPE_THRESHOLD else (layout.labels[best], sure)
-        return {layout.output: label, layout.outside.output: outside}, probability
+        config = self.config
+        probabilities = np.exp(log_softmax(self.logits(str(inputs[config.input]), str(inputs[config.beside]) if config.beside else "")))
+        if config.outside is None:
+            return self._calibrated_output(dict(zip(config.labels, map(float, probabilities), strict=True)), inputs)
+        at = config.labels.index(config.outside.label)
+        outside = _logistic(config.outside.bias + config.outside.slope * _logit(float(probabilities[at])))
+        probabilities[at] = 0
+        best = int(probabilities.argmax())
+        confidence = (1 - outside) * float(probabilities[best] / max(probabilities.sum(), MIN_PROBABILITY))
+        label, probability = (config.outside.label, outside) if outside >= OUT_OF_SCOPE_THRESHOLD else (config.labels[best], confidence)
+        return {config.output: label, config.outside.output: outside}, probability
 
     def _calibrated_output(self, chances: Mapping[str, float], inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The likeliest label, and the fields of probabilities, after the calibration where there is one."""

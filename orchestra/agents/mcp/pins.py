@@ -1,7 +1,7 @@
 """Pins: what the tools of an MCP server were when somebody looked at them. A tool that says otherwise today is refused.
 
 A server may change what its tools say of themselves at any time, and what they say is read by models. So the project keeps, in
-`mcp/SERVER.json_rule`, the name, description and types of each tool that it uses; their digest is what the server is held to.
+`mcp/SERVER.json`, the name, description and types of each tool that it uses; their digest is what the server is held to.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ToolPin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PinFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `mcp/SERVER.json_rule` holds."""
+    """What `mcp/SERVER.json` holds."""
 
     format: str
     server: str

@@ -51,7 +51,7 @@ class McpClient:
         folder: Path | None = None,
         on_stderr: Callable[[str, str], None] | None = None,
     ) -> None:
-        """`heard` gets the server's name and each line of its standard error."""
+        """`on_stderr` is called with the server's name and each line of its standard error."""
         self.name, self.config, self.pins = name, config, dict(pins)
         self._folder, self._on_stderr = folder, on_stderr
         self._task: asyncio.Task[None] | None = None

@@ -76,7 +76,7 @@ class StdioConnection:
 
 @asynccontextmanager
 async def connect(launch: McpLaunchSpec, on_stderr: Callable[[str], None]) -> AsyncIterator[StdioConnection]:
-    """A server under way; leaving it ends the whole process group. `heard` gets the lines of its standard error.
+    """A running server; leaving the context ends the whole process group. `on_stderr` is called with each line of its standard error.
 
     Raises `OSError` where it cannot be started.
     """

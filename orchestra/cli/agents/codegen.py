@@ -81,7 +81,7 @@ def _generate_model(
 
 
 def _default_arguments(value: object) -> tuple[str, ...]:
-    """The arguments of `ValueField` for a default. What is no constant is read as its type says: a record becomes one of its class."""
+    """The arguments of `Field` for a default. What is no constant is read as its type says: a record becomes one of its class."""
     return (repr(value),) if value is None or isinstance(value, str | int) else (repr(value), "validate_default=True")
 
 

@@ -73,7 +73,7 @@ class MetricConfig(BaseModel):
     """The field of the output; the whole output where it is left out."""
     expected: str = ""
     """The key of what was expected; the field's name where it is left out, and all that was expected where both are.
-    Of `apgr` also `strong-is_weak`, the difference of two."""
+    Of `apgr` also `strong-weak`, the difference of two."""
     positive: str = ""
     """Of `auroc`: the expected value whose probability the field gives; the others are negative."""
     without: tuple[str, ...] = Field(default=(), strict=False)

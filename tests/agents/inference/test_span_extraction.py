@@ -16,7 +16,7 @@ from orchestra.agents.card import Card  # noqa: E402
 from orchestra.agents.inference.array_files import pack_arrays  # noqa: E402
 from orchestra.agents.inference.encoder import RELATIVE_BIAS, EncodedPair, Encoder, map_safetensors, relative_position_buckets  # noqa: E402
 from orchestra.agents.inference.model_file import base_encoder  # noqa: E402
-from orchestra.agents.inference.span_extraction import (
+from orchestra.agents.inference.span_extraction import (  # noqa: E402
     FORMAT,
     MAX_QUESTION,
     MAX_WINDOWS,
@@ -205,7 +205,7 @@ class Chosen(SpanExtractor):
 
     span: tuple[int, int] | None = None
 
-    def choose(self, read: Any) -> tuple[tuple[int, int] | None, float]:
+    def decode(self, read: Any) -> tuple[tuple[int, int] | None, float]:
         return self.span, 0.5
 
 

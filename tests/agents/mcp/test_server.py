@@ -135,7 +135,7 @@ async def test_a_call_that_takes_too_long_is_given_up_and_the_server_kept() -> N
 
 @pytest.mark.parametrize("text", ["", "x" * 900_000])
 async def test_a_server_that_hears_nothing_any_more_is_ended(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "DOUBT", 0.3)
+    monkeypatch.setattr(server, "PING_TIMEOUT", 0.3)
     async with opened(configured(timeout=1.0)) as tools:
         pid = int((await tools["act"].call({"how": "where"}, "internal")).split()[0])
         async with asyncio.timeout(HANG):
@@ -219,7 +219,7 @@ async def test_a_server_that_does_not_start_says_why(
     command: tuple[str, ...], vice: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VICE", vice)
-    monkeypatch.setattr(server, "START", 1.0 if vice == "silent" else 20.0)
+    monkeypatch.setattr(server, "START_TIMEOUT", 1.0 if vice == "silent" else 20.0)
     known = {"act": ToolPin.from_tool("act", "", {"type": "object"}, None)}
     async with opened(configured(command=command, tools={"act": "pure"}), known=known) as tools:
         found = await fault(tools["act"])
@@ -369,20 +369,20 @@ async def test_what_changes_while_the_tools_are_listed_is_seen_before_the_next_c
 
 async def test_calls_that_wait_for_one_start_fail_with_it_and_the_next_one_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VICE", "silent")
-    monkeypatch.setattr(server, "START", 1.0)
+    monkeypatch.setattr(server, "START_TIMEOUT", 1.0)
     started, launch = list[McpClient](), McpClient._launch_spec
 
     def counted(one: McpClient) -> Any:
         started.append(one)
         return launch(one)
 
-    monkeypatch.setattr(McpClient, "_launch", counted)
+    monkeypatch.setattr(McpClient, "_launch_spec", counted)
     async with opened() as tools:
         found = await asyncio.gather(*(fault(tools["act"], how="say") for _ in range(4)))
         assert {one.code for one in found} == {"T011"}
         assert len(started) == 1
         monkeypatch.setenv("VICE", "")
-        monkeypatch.setattr(server, "START", 20.0)
+        monkeypatch.setattr(server, "START_TIMEOUT", 20.0)
         assert await tools["act"].call({"how": "say", "text": "again"}, "internal") == "again"
 
 

@@ -42,4 +42,4 @@ def test_the_folder_of_an_ensemble_has_its_members(registry: Registry, tmp_path:
     card = registry.card("reader")
     assert card.folder is not None
     (tmp_path / "agent.yaml").write_text((card.folder / "agent.yaml").read_text().replace("enough:", "# enough:"))
-    assert getattr(parse_variant(registry, f"reader@{tmp_path}").replacement, "parts", ()) == card.member_cards
+    assert getattr(parse_variant(registry, f"reader@{tmp_path}").replacement, "member_cards", ()) == card.member_cards

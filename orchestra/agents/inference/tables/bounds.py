@@ -28,7 +28,8 @@ _WORDS_BEFORE: Final = (
     (BELOW, rf"\b(?:(?:{_LESS_WORDS})(?: \w+)? than|under|below|before|short of|beneath)|<"),
     (
         ABOVE,
-        rf"\b(?:(?:{_MORE_WORDS}|expensive|in excess|upwards?)(?: \w+)? (?:than|of)|over|above|after|exceed(?:s|ed|ing)?|past|beyond|beats?)|>",
+        rf"\b(?:(?:{_MORE_WORDS}|expensive|in excess|upwards?)(?: \w+)? (?:than|of)"
+        r"|over|above|after|exceed(?:s|ed|ing)?|past|beyond|beats?)|>",
     ),
     (FROM, r"\b(?:at (?:the )?least|minimum(?: of)?|since|starting(?: at| in| from)?|min\.?)"),
     (UP_TO, r"\b(?:at (?:the )?most|maximum(?: of)?|max\.?|up to|within|until|till|limit of|at the latest)"),

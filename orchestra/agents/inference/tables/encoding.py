@@ -1,8 +1,8 @@
-"""Sheets: a question, a table and the text around it as an encoder reads them, with the places in them that may be pointed at.
+"""Table encodings: a question, a table and the text around it as token windows, with the locations that an answer may use.
 
-The table is read once, row by row, its head on top; what is longer than the encoder reads at once is read in windows, each of which begins
-with the question and the head. A place (`TableLocation`) is a cell, a figure of the text, or one of the question, in words too, for a sum may
-need it.
+The table is read once, row by row, with its header rows first. A text longer than the limit of the encoder is split into
+windows. Each window begins with the question and the header rows. A location (`TableLocation`) is a cell, a figure of
+the text, or a figure of the question (also as words, because a sum may need it).
 """
 
 from __future__ import annotations
@@ -190,21 +190,21 @@ class TableEncoding:
         for window in self.windows:
             starts[0, at] = 1 / len(self.windows)
             at += len(window)
-        spots = np.zeros((count, tokens), np.float32)
+        locations = np.zeros((count, tokens), np.float32)
         for token, owner in enumerate(self._token_locations):
             if owner >= 0:
-                spots[owner, token] = 1
+                locations[owner, token] = 1
         in_row, in_column = np.zeros((count, len(self.table)), np.float32), np.zeros((count, wide), np.float32)
         label, body = np.zeros((len(self.table), count), np.float32), np.zeros((len(self.table), count), np.float32)
         head, below = np.zeros((wide, count), np.float32), np.zeros((wide, count), np.float32)
-        for number, spot in enumerate(self.locations):
-            if spot.row >= 0:
-                in_row[number, spot.row] = in_column[number, spot.column] = 1
-                (body if label[spot.row].any() else label)[spot.row, number] = 1
-                (head if spot.row < self.header_rows else below)[spot.column, number] = 1
+        for number, location in enumerate(self.locations):
+            if location.row >= 0:
+                in_row[number, location.row] = in_column[number, location.column] = 1
+                (body if label[location.row].any() else label)[location.row, number] = 1
+                (head if location.row < self.header_rows else below)[location.column, number] = 1
         return PoolingMatrices(
             starts,
-            _normalize_rows(spots),
+            _normalize_rows(locations),
             _normalize_rows(label),
             _normalize_rows(body),
             _normalize_rows(head),

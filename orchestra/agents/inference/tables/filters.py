@@ -1,9 +1,9 @@
 """Conditions: which rows count, where a question bounds them by a figure of its own (“larger than 90 square metres”).
 
 What bounds them is one of the question's figures, in one of four ways, or there is no condition: these are chosen among together. Then the
-column is chosen, and code compares its cells with the figure (`orchestra.text.numbers.sort_keys.within`), as a query
-would. Where there is one
-there may be another, by a figure that stands behind the first (“between 10 and 20”, “over 90 square metres and under 800 a month”).
+column is chosen, and code compares its cells with the figure (`orchestra.text.numbers.sort_keys.filter_by_limit`), as a
+query would. After a first condition there may be a second one, by a figure behind the first (“between 10 and 20”,
+“over 90 square metres and under 800 a month”).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Condition(NamedTuple):
 
 def condition_locations(encoding: TableEncoding) -> list[int]:
     """The places of a sheet that a condition may take its figure from."""
-    return [at for at, spot in enumerate(encoding.locations) if spot.question_figure is not None]
+    return [at for at, location in enumerate(encoding.locations) if location.question_figure is not None]
 
 
 def condition_choices(encoding: TableEncoding) -> list[tuple[int, int]]:
@@ -73,19 +73,24 @@ def matching_rows(encoding: TableEncoding, column: int, bound: str, location: in
 def choose_condition(
     encoding: TableEncoding, choice_probabilities: NDArray[Any], column_probabilities: NDArray[Any], other: Condition | None = None
 ) -> tuple[Condition | None, float]:
-    """The likeliest condition, or none, and how probable that is.
+    """Returns the most probable condition, or None, and its probability.
 
-    `choice` is how probable each of `choices` is, behind that there is none; `columns` how probable each column is. A condition that can be
-    compared with no column is none. Of a second one, `beside` another, the likeliest column is that in which a row holds both, if there is
-    one: nobody asks for what contradicts itself.
+    A condition that can be compared with no column is dropped.
+
+    Args:
+        encoding: The encoded table.
+        choice_probabilities: Probability of no condition, followed by those of `condition_choices`.
+        column_probabilities: Probability of each column.
+        other: The first condition, if this is the second one. Columns with a row that meets both conditions come first,
+            because a question does not contradict itself.
     """
     best = int(choice_probabilities.argmax())
     if best > 0:
-        spot, bound = condition_choices(encoding)[best - 1]
+        location, bound = condition_choices(encoding)[best - 1]
         every = [
-            Condition(int(column), BOUNDS[bound], spot, holds)
+            Condition(int(column), BOUNDS[bound], location, holds)
             for column in column_probabilities.argsort()[::-1]
-            if (holds := matching_rows(encoding, int(column), BOUNDS[bound], spot)) is not None
+            if (holds := matching_rows(encoding, int(column), BOUNDS[bound], location)) is not None
         ]
         if every:
             both = (one for one in every if other is None or any(map(min, one.row_mask, other.row_mask)))

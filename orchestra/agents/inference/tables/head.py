@@ -61,12 +61,12 @@ class TableLogits(NamedTuple, Generic[A]):
 
 
 def table_logits(read: Any, pooling: PoolingMatrices[Any], log_sum_exp: Callable[[Any], Any]) -> TableLogits[Any]:
-    """The logits of a sheet from the head's outputs, (tokens, outputs); of arrays of numpy and of torch alike.
+    """The logits of an encoded table from the head's outputs, (tokens, outputs); for arrays of numpy and of torch.
 
-    `together` is the logarithm of the sum of exponentials over the first axis: any token may tell that there is a scale, as `%` does.
+    `log_sum_exp` works over the first axis, because any token may state that there is a scale, as `%` does.
     """
     places = pooling.locations @ read
-    marks = (pooling.starts @ read)[0]
+    start_outputs = (pooling.starts @ read)[0]
 
     def of(name: str) -> Any:
         return places[:, OUTPUT_INDEX[name]]
@@ -80,15 +80,15 @@ def table_logits(read: Any, pooling: PoolingMatrices[Any], log_sum_exp: Callable
     def role(name: str) -> Any:
         return of(f"{name}.own") + pooling.in_row @ rows(name) + pooling.in_column @ columns(name)
 
-    bounds, also, ways, scales = (
+    bounds, also, operations, scales = (
         OUTPUT_INDEX["bound.none"],
         OUTPUT_INDEX["also.bound.none"],
         OUTPUT_INDEX[f"way.{OPERATIONS[0]}"],
         OUTPUT_INDEX[f"scale.{SCALES[0]}"],
     )
     return TableLogits(
-        operations=marks[ways:scales],
-        scales=marks[scales:] + log_sum_exp(read[:, scales:]),
+        operations=start_outputs[operations:scales],
+        scales=start_outputs[scales:] + log_sum_exp(read[:, scales:]),
         cells=role("cells"),
         first=role("first"),
         second=role("second"),
@@ -99,8 +99,8 @@ def table_logits(read: Any, pooling: PoolingMatrices[Any], log_sum_exp: Callable
         end=read[:, OUTPUT_INDEX["end"]],
         condition_columns=columns("bounded"),
         limits=of("limit"),
-        bounds=marks[bounds:also],
+        bounds=start_outputs[bounds:also],
         extra_columns=columns("also"),
         extra_limits=of("also.limit"),
-        extra_bounds=marks[also:ways],
+        extra_bounds=start_outputs[also:operations],
     )

@@ -208,9 +208,9 @@ def parse_expression(text: str) -> tuple[str, list[str]] | None:
         return (MEAN, figures) if int(found["count"]) == len(figures) else None
     if (found := _SUM_PATTERN.fullmatch(text)) is not None:
         return SUM, found["all"].split(" + ")
-    for way, form in _PAIR_PATTERNS.items():
+    for operation, form in _PAIR_PATTERNS.items():
         if (found := form.fullmatch(text)) is not None and found.groupdict().get("c", found["b"]) == found["b"]:
-            return way, [found["a"], found["b"]]
+            return operation, [found["a"], found["b"]]
     return None
 
 

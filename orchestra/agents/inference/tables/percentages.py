@@ -59,13 +59,13 @@ def find_percentage(question: str) -> Percentage | None:
     question = question[:MAX_CHARACTERS]
     if _SELECTING_QUESTION.search(question):
         return None
-    found = ((way, match) for way, pattern in _PATTERNS for match in pattern.finditer(question))
+    found = ((operation, match) for operation, pattern in _PATTERNS for match in pattern.finditer(question))
     here = (
-        (way, match)
-        for way, match in found
+        (operation, match)
+        for operation, match in found
         if not _BOUND_BEFORE.search(question[max(0, match.start("figure") - 80) : match.start("figure")])
     )
-    return next((Percentage(way, match["figure"]) for way, match in here), None)
+    return next((Percentage(operation, match["figure"]) for operation, match in here), None)
 
 
 def add_percentage_logits(encoding: TableEncoding, logits: TableLogits[Any]) -> TableLogits[Any]:
@@ -76,11 +76,11 @@ def add_percentage_logits(encoding: TableEncoding, logits: TableLogits[Any]) -> 
         rf"(?<![\w.,]){re.escape(told.figure)}{_PERCENT}", " ".join(cell for row in encoding.table for cell in row)
     ):
         return logits
-    given = [(at, spot.question_figure) for at, spot in enumerate(encoding.locations) if spot.question_figure is not None]
+    given = [(at, location.question_figure) for at, location in enumerate(encoding.locations) if location.question_figure is not None]
     places = [at for at, one in given if one.figure == told.figure and one.bound is None]
     if not places:
         return logits
-    ways, second = logits.operations.copy(), logits.second.copy()
-    ways[OPERATIONS.index(told.operation)] += WORD_BONUS
+    operations, second = logits.operations.copy(), logits.second.copy()
+    operations[OPERATIONS.index(told.operation)] += WORD_BONUS
     second[places] += WORD_BONUS
-    return logits._replace(ways=ways, second=second)
+    return logits._replace(operations=operations, second=second)

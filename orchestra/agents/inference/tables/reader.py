@@ -7,7 +7,7 @@ rest: it reads off, counts, compares and writes the expression. Rows may be boun
 2021, https://arxiv.org/abs/2105.07624) and TAPAS' (Herzig et al. 2020, https://arxiv.org/abs/2004.02349); that a comparison names a column
 and is then computed, as a query would, is ours.
 
-`model.json_rule` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): the adapters
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): the adapters
 `down.NAME` and `up.NAME`, each of one member, and the head: `weight` (outputs, width) and `bias` (outputs).
 """
 
@@ -69,7 +69,7 @@ A = TypeVar("A")
 
 
 class TableReaderConfig(EncoderModelConfig):
-    """What `model.json_rule` says."""
+    """What `model.json` says."""
 
     format: Literal["orchestra/table/v3"]
     question: str
@@ -147,17 +147,19 @@ class TableReader:
 
     def predict(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The answer and its probability. Raises `InputError` A023 for a table and a text that are too long."""
-        sheet = self.encode_inputs(inputs)
-        if len(sheet.windows) > MAX_WINDOWS:
-            reason = f"{self.config.table} and {self.config.paragraphs} have about {len(sheet.chars):,} tokens, which is too long to read"
+        encoding = self.encode_inputs(inputs)
+        if len(encoding.windows) > MAX_WINDOWS:
+            reason = (
+                f"{self.config.table} and {self.config.paragraphs} have about {len(encoding.chars):,} tokens, which is too long to read"
+            )
             raise InputError("A023", reason, hint="give the rows and the paragraphs that matter")
-        found, scale = self.decode(sheet, self.logits(sheet))
-        return self._card.output_form.fill(answer_fields(found, scale, sheet), None), found.probability**self.config.sharpen
+        found, scale = self.decode(encoding, self.logits(encoding))
+        return self._card.output_form.fill(answer_fields(found, scale, encoding), None), found.probability**self.config.sharpen
 
     def encode_inputs(self, inputs: Mapping[str, Any]) -> TableEncoding:
         """What is read of a call's inputs."""
-        layout = self.config
-        return TableEncoding(self.encoder, str(inputs[layout.question]), inputs[layout.table], inputs[layout.paragraphs], layout.tokens)
+        config = self.config
+        return TableEncoding(self.encoder, str(inputs[config.question]), inputs[config.table], inputs[config.paragraphs], config.tokens)
 
     def logits(self, encoding: TableEncoding) -> TableLogits[NDArray[Any]]:
         """What the head says of a sheet."""
@@ -167,29 +169,29 @@ class TableReader:
         found = add_percentage_logits(encoding, table_logits(read + self._bias, encoding.pooling(), _log_sum_exp))
         if self.config.units is None:
             return found
-        told = self.config.units.logits(
+        unit_logits = self.config.units.logits(
             unit_signs(
                 encoding.question, encoding.table[: encoding.header_rows], encoding.table[encoding.header_rows :], encoding.paragraphs
             )
         )
         rest = len(SCALES) - len(UNITS)
-        return found._replace(scales=np.concatenate([found.scales[:rest], _log_sum_exp(found.scales[rest:]) + np.array(told)]))
+        return found._replace(scales=np.concatenate([found.scales[:rest], _log_sum_exp(found.scales[rest:]) + np.array(unit_logits)]))
 
     def decode(self, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> tuple[TableAnswer, str]:
         """The likeliest way in which there is an answer that can be computed at all, with its places, and the scale."""
         logits = logits._replace(cells=logits.cells + self.config.cells)
-        chances, scales = softmax(logits.operations), softmax(logits.scales)
+        probabilities, scales = softmax(logits.operations), softmax(logits.scales)
         scale = int(scales.argmax())
         best, value = TableAnswer(CELLS, 0.0), -math.inf
-        for number in chances.argsort()[::-1]:
-            chance = float(chances[number])
+        for number in probabilities.argsort()[::-1]:
+            chance = float(probabilities[number])
             if _safe_log(chance) <= value:
                 break
             found = self._answer_by(OPERATIONS[int(number)], encoding, logits)
             if found is None or _answer_figures(found, encoding) is None or not can_evaluate(_answer_expression(found, encoding)):
                 continue
             if (worth := _safe_log(chance) + self.config.regard * _safe_log(found.probability)) > value:
-                best, value = found._replace(sure=found.probability * chance * float(scales[scale])), worth
+                best, value = found._replace(probability=found.probability * chance * float(scales[scale])), worth
         return best, SCALES[scale] if value > -math.inf else ""
 
     def _answer_by(self, operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> TableAnswer | None:
@@ -197,7 +199,7 @@ class TableReader:
             return self._text_answer(encoding, logits)
         if operation in PAIR_OPERATIONS:
             return _best_pair(operation, encoding, logits, self.config.apart)
-        conditions, sure = _choose_conditions(encoding, logits)
+        conditions, probability = _choose_conditions(encoding, logits)
         rows = _select_rows(encoding, logits.rows + (self.config.held if conditions else self.config.rows), conditions, self.config.groups)
         if operation in (MOST, LEAST):
             found = _extreme_cell(operation, encoding, logits, rows)
@@ -209,7 +211,7 @@ class TableReader:
             found = _location_set(operation, encoding, logits, self.config.groups)
         else:
             found = _column_cells(operation, encoding, logits, rows)
-        return None if found is None else found._replace(sure=found.probability * sure, conditions=conditions)
+        return None if found is None else found._replace(probability=found.probability * probability, conditions=conditions)
 
     def _text_answer(self, encoding: TableEncoding, logits: TableLogits[NDArray[Any]]) -> TableAnswer | None:
         """The likeliest words of one paragraph."""
@@ -230,8 +232,8 @@ class TableReader:
                 best, span = begin[start] + sums[last], (int(start), int(start) + last)
         if best == -math.inf:
             return None
-        sure = float(softmax(begin)[span[0]] * softmax(end)[span[1]])
-        return TableAnswer(TEXT, sure, text=_text_between(encoding, *span))
+        probability = float(softmax(begin)[span[0]] * softmax(end)[span[1]])
+        return TableAnswer(TEXT, probability, text=_text_between(encoding, *span))
 
 
 def answer_fields(found: TableAnswer, scale: str, encoding: TableEncoding) -> dict[str, Any]:
@@ -240,10 +242,10 @@ def answer_fields(found: TableAnswer, scale: str, encoding: TableEncoding) -> di
     quotes = (
         [] if said is not None else [found.text] if found.operation == TEXT else [encoding.locations[at].text for at in found.locations]
     )
-    told: dict[str, Any] = {"way": found.operation, "quotes": quotes, "expression": said, "scale": scale}
-    told |= {"cells": list(map(list, _supporting_cells(found, encoding))), "rows": list(found.rows), "column": found.column}
+    output: dict[str, Any] = {"way": found.operation, "quotes": quotes, "expression": said, "scale": scale}
+    output |= {"cells": list(map(list, _supporting_cells(found, encoding))), "rows": list(found.rows), "column": found.column}
     named = [{"column": one.column, "bound": one.bound, "limit": encoding.locations[one.location].text} for one in found.conditions]
-    return told | dict(zip(("condition", "also"), [*named, None, None], strict=False))
+    return output | dict(zip(("condition", "also"), [*named, None, None], strict=False))
 
 
 def _answer_expression(found: TableAnswer, encoding: TableEncoding) -> str | None:
@@ -260,12 +262,12 @@ def _answer_expression(found: TableAnswer, encoding: TableEncoding) -> str | Non
 
 def _answer_figures(found: TableAnswer, encoding: TableEncoding) -> list[str] | None:
     """The figures that are computed with; None where those of cells are in different units. A share may be of different columns' kinds."""
-    spots = [encoding.locations[at] for at in found.locations]
-    figures, columns = [str(spot.figure) for spot in spots], {spot.column for spot in spots}
+    locations = [encoding.locations[at] for at in found.locations]
+    figures, columns = [str(location.figure) for location in locations], {location.column for location in locations}
     spelt = {encoding.spelling_of(column) for column in columns if column >= 0}
     if -1 in columns or len(spelt) != 1 or (len(columns) > 1 and found.operation in ("share", "ratio")):
         return figures
-    return harmonize_figures(found.operation, [spot.text for spot in spots], figures, *spelt)
+    return harmonize_figures(found.operation, [location.text for location in locations], figures, *spelt)
 
 
 def _safe_log(chance: float) -> float:
@@ -275,12 +277,12 @@ def _safe_log(chance: float) -> float:
 def _supporting_cells(found: TableAnswer, encoding: TableEncoding) -> list[tuple[int, int]]:
     """Rows and columns of the cells that an answer rests on: those that were pointed at, the one that was compared, those of conditions,
     and of each row that was counted without one the first filled one."""
-    cells = [(spot.row, spot.column) for spot in (encoding.locations[at] for at in found.locations) if spot.row >= 0]
+    cells = [(location.row, location.column) for location in (encoding.locations[at] for at in found.locations) if location.row >= 0]
     if found.conditions:
         counted = found.rows if found.operation == COUNT else dict.fromkeys(row for row, _ in cells)
         cells += [(row, one.column) for one in found.conditions for row in counted]
     elif found.operation == COUNT:
-        first = {spot.row: spot.column for spot in reversed(encoding.locations) if spot.row >= 0}
+        first = {location.row: location.column for location in reversed(encoding.locations) if location.row >= 0}
         cells = [(row, first[row]) for row in found.rows if row in first]
     return list(dict.fromkeys([*cells, *([found.compared_cell] if found.compared_cell else [])]))
 
@@ -288,8 +290,8 @@ def _supporting_cells(found: TableAnswer, encoding: TableEncoding) -> list[tuple
 def _location_set(operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], groups: float) -> TableAnswer | None:
     """Those of the places that are likeliest together in the answer; two at least where they are summed up."""
     sums = operation in (SUM, MEAN)
-    given = ((at, spot) for at, spot in enumerate(encoding.locations) if spot.question_figure is None)
-    fit = [at for at, spot in given if (spot.figure is not None if sums else spot.row >= 0)]
+    given = ((at, location) for at, location in enumerate(encoding.locations) if location.question_figure is None)
+    fit = [at for at, location in given if (location.figure is not None if sums else location.row >= 0)]
     at_least = 2 if sums else 1
     if len(fit) < at_least:
         return None
@@ -298,26 +300,26 @@ def _location_set(operation: str, encoding: TableEncoding, logits: TableLogits[N
         for number, at in enumerate(fit)
         if encoding.locations[at].row >= 0
     }
-    taken, sure = most_probable_set(logits.cells[fit], [*column_groups(encoding, cells)], groups, at_least)
-    spots = tuple(fit[at] for at in taken)
-    if not sums or not mixes_counts_and_prices(encoding, spots):
-        return TableAnswer(operation, sure, locations=spots)
-    both = count_price_pairs(encoding, spots) if operation == SUM else []
-    return TableAnswer(operation if len(both) > 1 else PRODUCT, sure, tuple(chain(*both)), multiplied=True) if both else None
+    taken, probability = most_probable_set(logits.cells[fit], [*column_groups(encoding, cells)], groups, at_least)
+    locations = tuple(fit[at] for at in taken)
+    if not sums or not mixes_counts_and_prices(encoding, locations):
+        return TableAnswer(operation, probability, locations=locations)
+    both = count_price_pairs(encoding, locations) if operation == SUM else []
+    return TableAnswer(operation if len(both) > 1 else PRODUCT, probability, tuple(chain(*both)), multiplied=True) if both else None
 
 
 def _best_pair(operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], apart: float) -> TableAnswer | None:
     """The likeliest two figures."""
     import numpy as np
 
-    fit = [at for at, spot in enumerate(encoding.locations) if spot.figure is not None]
+    fit = [at for at, location in enumerate(encoding.locations) if location.figure is not None]
     if len(fit) < 2:
         return None
     rows, wide = (np.array([getattr(encoding.locations[at], name) for at in fit]) for name in ("row", "column"))
     cells = (rows >= 0)[:, None] & (rows >= 0)[None, :]
     away = cells & (rows[:, None] != rows[None, :]) & (wide[:, None] != wide[None, :])
-    first, second, sure = most_probable_pair(logits.first[fit], logits.second[fit], away, apart, unordered=operation == GAP)
-    return TableAnswer(operation, sure, locations=(fit[first], fit[second]))
+    first, second, probability = most_probable_pair(logits.first[fit], logits.second[fit], away, apart, unordered=operation == GAP)
+    return TableAnswer(operation, probability, locations=(fit[first], fit[second]))
 
 
 class _SelectedRows(NamedTuple):
@@ -338,7 +340,7 @@ def _choose_conditions(encoding: TableEncoding, logits: TableLogits[NDArray[Any]
     """The likeliest conditions, none to two, and how probable that is."""
     import numpy as np
 
-    found, sure, after = list[Condition](), 1.0, -1
+    found, probability, after = list[Condition](), 1.0, -1
     first, second = (
         (logits.condition_columns, logits.limits, logits.bounds),
         (logits.extra_columns, logits.extra_limits, logits.extra_bounds),
@@ -348,12 +350,12 @@ def _choose_conditions(encoding: TableEncoding, logits: TableLogits[NDArray[Any]
             break
         choice = softmax(np.array([bounds[0], *choice_logits(encoding, limits, bounds, after)]))
         one, chance = choose_condition(encoding, choice, softmax(which), found[-1] if found else None)
-        sure *= chance
+        probability *= chance
         if one is None:
             break
         found.append(one)
         after = one.location
-    return tuple(found), sure
+    return tuple(found), probability
 
 
 def _select_rows(encoding: TableEncoding, logits: NDArray[Any], conditions: Sequence[Condition], groups: float) -> _SelectedRows:
@@ -361,20 +363,20 @@ def _select_rows(encoding: TableEncoding, logits: NDArray[Any], conditions: Sequ
     every = tuple(row for row in range(encoding.header_rows, len(encoding.table)) if all(one.row_mask[row] for one in conditions))
     place = {row: at for at, row in enumerate(every)}
     some = [inside for rows in row_groups(encoding) if (inside := [place[row] for row in rows if row in place])]
-    taken, sure = most_probable_set(logits[list(every)], some, groups)
-    return _SelectedRows(tuple(every[at] for at in taken), sure, every)
+    taken, probability = most_probable_set(logits[list(every)], some, groups)
+    return _SelectedRows(tuple(every[at] for at in taken), probability, every)
 
 
 def _column_cells(operation: str, encoding: TableEncoding, logits: TableLogits[NDArray[Any]], rows: _SelectedRows) -> TableAnswer | None:
     """The cells of the column that is asked for in rows that count."""
     import numpy as np
 
-    cells = {(spot.row, spot.column): at for at, spot in enumerate(encoding.locations) if spot.row >= 0}
+    cells = {(location.row, location.column): at for at, location in enumerate(encoding.locations) if location.row >= 0}
     for column in np.argsort(-logits.answer_columns):
         here = [cells[row, int(column)] for row in rows.selected if (row, int(column)) in cells]
-        spots = tuple(at for at in here if operation == CELLS or encoding.locations[at].figure is not None)
-        if spots:
-            return TableAnswer(operation, float(softmax(logits.answer_columns)[column]) * rows.probability, spots, rows.selected)
+        locations = tuple(at for at in here if operation == CELLS or encoding.locations[at].figure is not None)
+        if locations:
+            return TableAnswer(operation, float(softmax(logits.answer_columns)[column]) * rows.probability, locations, rows.selected)
     return None
 
 
@@ -383,7 +385,7 @@ def _extreme_cell(operation: str, encoding: TableEncoding, logits: TableLogits[N
     import numpy as np
 
     rows = counted.comparable
-    cells = {(spot.row, spot.column): at for at, spot in enumerate(encoding.locations) if spot.row >= 0}
+    cells = {(location.row, location.column): at for at, location in enumerate(encoding.locations) if location.row >= 0}
     for column in np.argsort(-logits.order_columns):
         tops = find_extremes(
             _column_texts(encoding, cells, rows, int(column)), largest=operation == MOST, number_format=encoding.spelling_of(int(column))
@@ -393,8 +395,8 @@ def _extreme_cell(operation: str, encoding: TableEncoding, logits: TableLogits[N
         top = rows[tops[0]]
         for asked in np.argsort(-logits.answer_columns):
             if (top, int(asked)) in cells:
-                sure = float(softmax(logits.order_columns)[column] * softmax(logits.answer_columns)[asked]) * counted.probability
-                return TableAnswer(operation, sure, (cells[top, int(asked)],), rows, int(column), (top, int(column)))
+                probability = float(softmax(logits.order_columns)[column] * softmax(logits.answer_columns)[asked]) * counted.probability
+                return TableAnswer(operation, probability, (cells[top, int(asked)],), rows, int(column), (top, int(column)))
     return None
 
 
@@ -403,12 +405,12 @@ def _column_range(encoding: TableEncoding, logits: TableLogits[NDArray[Any]], co
     import numpy as np
 
     rows = counted.comparable
-    cells = {(spot.row, spot.column): at for at, spot in enumerate(encoding.locations) if spot.row >= 0}
+    cells = {(location.row, location.column): at for at, location in enumerate(encoding.locations) if location.row >= 0}
     for column in np.argsort(-logits.order_columns):
         ends = range_ends(_column_texts(encoding, cells, rows, int(column)), encoding.spelling_of(int(column)))
         if ends is not None:
-            spots = tuple(cells[rows[at], int(column)] for at in ends)
-            return TableAnswer(RANGE, float(softmax(logits.order_columns)[column]) * counted.probability, spots, rows, int(column))
+            locations = tuple(cells[rows[at], int(column)] for at in ends)
+            return TableAnswer(RANGE, float(softmax(logits.order_columns)[column]) * counted.probability, locations, rows, int(column))
     return None
 
 

@@ -98,17 +98,20 @@ def most_probable_set(
 def most_probable_pair(
     first: NDArray[Any], second: NDArray[Any], apart: NDArray[Any], factor: float, *, unordered: bool
 ) -> tuple[int, int, float]:
-    """The likeliest two, and their probability: the logits of each as the first and as the second, less `factor` where they are `apart`;
-    `either` where their order says nothing."""
+    """Returns the most probable pair and its probability.
+
+    The logit of a pair is that of its first plus that of its second member, less `factor` if they are `apart`. `unordered`
+    counts both orders of a pair as one.
+    """
     import numpy as np
 
     both = first[:, None] + second[None, :] - factor * apart
     if unordered:
         both = np.where(np.tri(len(first), dtype=bool), -np.inf, np.logaddexp(both, both.T))
     np.fill_diagonal(both, -np.inf)
-    chances = softmax(both)
-    one, other = divmod(int(chances.argmax()), len(first))
-    return one, other, float(chances[one, other])
+    probabilities = softmax(both)
+    one, other = divmod(int(probabilities.argmax()), len(first))
+    return one, other, float(probabilities[one, other])
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:

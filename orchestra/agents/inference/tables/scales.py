@@ -65,7 +65,7 @@ class UnitWeights(BaseModel):
 
 
 def unit_signs(question: str, head: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], text: Sequence[str]) -> list[list[bool]]:
-    """Which of `UNIT_SIGNS` are seen of each of `UNITS`: in a question, in the head and the other rows of a table, in the text beside it."""
+    """For each of `UNITS`, which of `UNIT_SIGNS` occur: in the question, the header rows, the other rows, and the text."""
     cells = ([cell for row in part for cell in row] for part in (head, rows))
     places = ["\n".join(" ".join(one.split()) for one in part) for part in ([question], *cells, text)]
     return [[pattern.search(place) is not None for place in places for pattern in _PATTERNS[unit]] for unit in UNITS]

@@ -34,7 +34,9 @@ def count_price_pairs(encoding: TableEncoding, locations: Sequence[int]) -> list
 
 def _column_figures(encoding: TableEncoding, column: int) -> list[str]:
     return [
-        spot.figure for spot in encoding.locations if spot.column == column and spot.row >= encoding.header_rows and spot.figure is not None
+        location.figure
+        for location in encoding.locations
+        if location.column == column and location.row >= encoding.header_rows and location.figure is not None
     ]
 
 

@@ -4,8 +4,8 @@ After Jie, Li and Lu 2022 (https://arxiv.org/abs/2203.10316): each quantity is a
 a new one, and the likeliest step is taken until one is said to be the last. So no number can be made up, nothing can be ill-formed, and
 what comes out is exact. Several steps are followed at once (a beam), and what comes to the same value counts together.
 
-`model.json_rule` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each linear
-layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and those of the head (`shapes`). The head is written
+`model.json` says what is read and given, on what base the encoder stands, and the SHA-256 of the arrays beside it (`.npz`): for each linear
+layer of the base that was tuned `down.NAME` and `up.NAME`, each of one member, and those of the head (`head_shapes`). The head is written
 once, for numpy here and for torch where it is trained.
 """
 
@@ -46,7 +46,7 @@ IMPOSSIBLE_LOGIT: Final = -1e9
 
 
 class WordProblemConfig(EncoderModelConfig):
-    """What `model.json_rule` says."""
+    """What `model.json` says."""
 
     format: Literal["orchestra/deduction/v1"]
     input: str
@@ -286,24 +286,24 @@ class WordProblemSolver:
         places = np.zeros((1, len(encoded.quantities), len(encoded.tokens)), dtype=np.float32)
         for at, tokens in enumerate(encoded.token_positions):
             places[0, at, tokens] = 1 / len(tokens)
-        board = self._head.initial_state(hidden, places, np.array(encoded.kinds, dtype=np.int64)[None])
-        ways = [_Hypothesis([*self._known, *(Term(one.value, decimal_text(one.value)) for one in encoded.quantities)], 0.0)]
+        solver_state = self._head.initial_state(hidden, places, np.array(encoded.kinds, dtype=np.int64)[None])
+        hypotheses = [_Hypothesis([*self._known, *(Term(one.value, decimal_text(one.value)) for one in encoded.quantities)], 0.0)]
         done: list[tuple[Term, float]] = []
         for step in range(MAX_STEPS):
-            pairs = self._head.pair_vectors(board)
+            pairs = self._head.pair_vectors(solver_state)
             logits = self._head.step_logits(pairs)
-            alone = self._head.single_logits(board)[0] if step == 0 else np.empty(0, dtype=np.float32)
-            taken = self._expand(ways, logits, alone, done)
+            alone = self._head.single_logits(solver_state)[0] if step == 0 else np.empty(0, dtype=np.float32)
+            taken = self._expand(hypotheses, logits, alone, done)
             if not taken:
                 break
             rows, lefts, rights, operations = (np.array(column) for column in zip(*(one[:4] for one in taken), strict=True))
-            board = SolverState(board.vectors[rows], board.state[rows])
-            board = self._head.next_state(board, pairs[rows, lefts, rights], operations)
-            ways = [one[4] for one in taken]
+            solver_state = SolverState(solver_state.vectors[rows], solver_state.state[rows])
+            solver_state = self._head.next_state(solver_state, pairs[rows, lefts, rights], operations)
+            hypotheses = [one[4] for one in taken]
             best, second = sorted([0.0, 0.0, *_value_probabilities(done).values()])[:-3:-1]
-            if best - second > sum(math.exp(way.log_probability) for way in ways):
+            if best - second > sum(math.exp(hypothesis.log_probability) for hypothesis in hypotheses):
                 break  # whatever comes of the others, this one is the likeliest
-        return done or [(ways[0].terms[-1], 0.0)]
+        return done or [(hypotheses[0].terms[-1], 0.0)]
 
     def _expand(
         self, hypotheses: Sequence[_Hypothesis], logits: NDArray[Any], alone: NDArray[Any], done: list[tuple[Term, float]]
@@ -316,16 +316,19 @@ class WordProblemSolver:
         going, last = logits[:, left, right, operation], logits[:, left, right, operation + len(OPERATIONS)]
         every = np.concatenate([going, last, np.broadcast_to(alone, (len(hypotheses), len(alone)))], axis=1)
         top = every.max(axis=1, keepdims=True)
-        chances = (
-            every - top - np.log(np.exp(every - top).sum(axis=1, keepdims=True)) + np.array([[way.log_probability] for way in hypotheses])
+        probabilities = (
+            every
+            - top
+            - np.log(np.exp(every - top).sum(axis=1, keepdims=True))
+            + np.array([[hypothesis.log_probability] for hypothesis in hypotheses])
         )
         found: list[tuple[int, int, int, int, _Hypothesis]] = []
         finished = 0
-        for flat in np.argsort(-chances, axis=None)[: 64 * BEAM_WIDTH]:
+        for flat in np.argsort(-probabilities, axis=None)[: 64 * BEAM_WIDTH]:
             if len(found) >= BEAM_WIDTH <= finished:
                 break
-            row, at = divmod(int(flat), chances.shape[1])
-            chance, terms = float(chances[row, at]), hypotheses[row].terms
+            row, at = divmod(int(flat), probabilities.shape[1])
+            chance, terms = float(probabilities[row, at]), hypotheses[row].terms
             if at >= 2 * len(left):
                 done.append((terms[at - 2 * len(left)], math.exp(chance)))
                 finished += 1

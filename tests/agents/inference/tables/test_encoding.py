@@ -179,34 +179,34 @@ def test_a_sheet_without_a_table_and_without_a_text_has_one_window(encoder: Enco
 
 def test_a_frame_says_what_stands_in_a_row_and_in_a_column(encoder: Encoder) -> None:
     sheet = TableEncoding(encoder, "Twice?", TABLE, TEXT, 64)
-    frame, count = sheet.pooling(), len(sheet.locations)
+    pooling, count = sheet.pooling(), len(sheet.locations)
     numbers = {(row, column): number for number, (row, column, *_) in enumerate(FILLED)}
 
     def places(array: object) -> list[set[int]]:
         return [set(np.flatnonzero(row).tolist()) for row in np.asarray(array)]
 
-    assert places(frame.row_label) == [{numbers[0, 0]}, {numbers[1, 0]}, {numbers[2, 1]}, {numbers[3, 0]}]
-    assert places(frame.row_body) == [{numbers[0, 1], numbers[0, 2]}, {numbers[1, 2]}, {numbers[2, 2]}, {numbers[3, 1], numbers[3, 2]}]
-    assert places(frame.column_header) == [{numbers[0, 0]}, {numbers[0, 1]}, {numbers[0, 2]}]
-    assert places(frame.column_body) == [{numbers[1, 0], numbers[3, 0]}, {numbers[2, 1], numbers[3, 1]}, {4, 6, 9}]
-    assert frame.in_row.shape == (count, 4)
-    assert frame.in_column.shape == (count, 3)
+    assert places(pooling.row_label) == [{numbers[0, 0]}, {numbers[1, 0]}, {numbers[2, 1]}, {numbers[3, 0]}]
+    assert places(pooling.row_body) == [{numbers[0, 1], numbers[0, 2]}, {numbers[1, 2]}, {numbers[2, 2]}, {numbers[3, 1], numbers[3, 2]}]
+    assert places(pooling.column_header) == [{numbers[0, 0]}, {numbers[0, 1]}, {numbers[0, 2]}]
+    assert places(pooling.column_body) == [{numbers[1, 0], numbers[3, 0]}, {numbers[2, 1], numbers[3, 1]}, {4, 6, 9}]
+    assert pooling.in_row.shape == (count, 4)
+    assert pooling.in_column.shape == (count, 3)
     for number, spot in enumerate(sheet.locations):
-        assert set(np.flatnonzero(frame.in_row[number])) == ({spot.row} if spot.row >= 0 else set())
-        assert set(np.flatnonzero(frame.in_column[number])) == ({spot.column} if spot.row >= 0 else set())
+        assert set(np.flatnonzero(pooling.in_row[number])) == ({spot.row} if spot.row >= 0 else set())
+        assert set(np.flatnonzero(pooling.in_column[number])) == ({spot.column} if spot.row >= 0 else set())
 
 
 @given(st.lists(st.lists(CELL, min_size=1, max_size=3), max_size=5), st.lists(WORDED, max_size=2))
 def test_rows_of_a_frame_average_or_say_nothing(encoder: Encoder, table: list[list[str]], paragraphs: list[str]) -> None:
     sheet = TableEncoding(encoder, "twice ?", table, paragraphs, 64)
-    frame = sheet.pooling()
-    for name in ("starts", "spots", "label", "body", "head", "below"):
-        sums = getattr(frame, name).sum(axis=1)
+    pooling = sheet.pooling()
+    for name in ("starts", "locations", "row_label", "row_body", "column_header", "column_body"):
+        sums = getattr(pooling, name).sum(axis=1)
         assert np.all(np.isclose(sums, 1) | (sums == 0)), name
-    assert np.isclose(frame.starts.sum(), 1)
-    assert np.all(frame.locations.sum(axis=1) > 0), "every place has a token"
+    assert np.isclose(pooling.starts.sum(), 1)
+    assert np.all(pooling.locations.sum(axis=1) > 0), "every place has a token"
     firsts = np.cumsum([0, *map(len, sheet.windows)])[:-1]
-    assert np.flatnonzero(frame.starts[0]).tolist() == firsts.tolist()
+    assert np.flatnonzero(pooling.starts[0]).tolist() == firsts.tolist()
 
 
 def test_a_figure_of_the_text_is_quoted_with_the_rest_of_its_word(encoder: Encoder) -> None:

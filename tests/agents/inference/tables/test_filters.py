@@ -12,7 +12,7 @@ pytest.importorskip("tokenizers")
 
 from orchestra.agents.inference.encoder import Encoder  # noqa: E402
 from orchestra.agents.inference.tables.encoding import TableEncoding  # noqa: E402
-from orchestra.agents.inference.tables.filters import (
+from orchestra.agents.inference.tables.filters import (  # noqa: E402
     WORD_BONUS,
     Condition,
     choice_logits,

@@ -119,8 +119,8 @@ def test_a_problem_without_numbers_is_answered_by_what_everybody_knows_and_hardl
 def test_all_ways_together_have_a_probability_of_one(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the beam is wide and there is one number, every end of the first step is found, and what goes on has the rest."""
     module = sys.modules[WordProblemSolver.__module__]
-    monkeypatch.setattr(module, "BEAM", 10_000)
-    monkeypatch.setattr(module, "STEPS", 1)
+    monkeypatch.setattr(module, "BEAM_WIDTH", 10_000)
+    monkeypatch.setattr(module, "MAX_STEPS", 1)
     solver = WordProblemSolver.load(card, encoder)
     seen: list[float] = []
     taken = solver._expand
@@ -130,7 +130,7 @@ def test_all_ways_together_have_a_probability_of_one(encoder: Encoder, card: Car
         seen.extend(np.exp(one[4].log_probability) for one in found)
         return found
 
-    monkeypatch.setattr(solver, "_taken", spied)
+    monkeypatch.setattr(solver, "_expand", spied)
     ended = [chance for _, chance in solver.beam_search(encode_problem(encoder, "Ann has 7 pears."))]
     assert sum(ended) + sum(seen) == pytest.approx(1.0, abs=1e-4)
 
@@ -145,7 +145,7 @@ def test_what_is_left_to_follow_may_still_change_the_answer(encoder: Encoder, ca
         terms = [*ways[0].terms, fifteen]
         return [(0, 0, 1, 0, type(ways[0])(terms, np.log(0.28)))] if len(found) == 2 else []
 
-    monkeypatch.setattr(solver, "_taken", taken)
+    monkeypatch.setattr(solver, "_expand", taken)
     text, sure = solver.best_expression(solver.beam_search(encode_problem(encoder, TEXT)))
     assert text == "12-3"
     assert sure == pytest.approx(0.53)
@@ -153,7 +153,7 @@ def test_what_is_left_to_follow_may_still_change_the_answer(encoder: Encoder, ca
 
 def test_where_no_way_ends_nothing_is_sure(encoder: Encoder, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     solver = WordProblemSolver.load(card, encoder)
-    monkeypatch.setattr(solver, "_taken", lambda *given: [])
+    monkeypatch.setattr(solver, "_expand", lambda *given: [])
     assert solver.best_expression(solver.beam_search(encode_problem(encoder, TEXT)))[1] == 0.0
 
 
