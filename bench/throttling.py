@@ -85,11 +85,11 @@ class Aimd:
         """Requests at once."""
         return int(self._limit)
 
-    def sent(self, in_flight: int) -> InFlightRequest:
+    def record_sent(self, in_flight: int) -> InFlightRequest:
         """Nothing is kept of it."""
         return InFlightRequest()
 
-    def finished(self, flight: InFlightRequest, outcome: RequestOutcome) -> None:
+    def record_finished(self, request: InFlightRequest, outcome: RequestOutcome) -> None:
         """Half for each rejection."""
         if outcome == "rejected":
             self._limit = max(1.0, self._limit / 2)
@@ -103,11 +103,11 @@ class Fixed:
     def __init__(self, most: int) -> None:
         self.limit = most
 
-    def sent(self, in_flight: int) -> InFlightRequest:
+    def record_sent(self, in_flight: int) -> InFlightRequest:
         """Nothing is kept of it."""
         return InFlightRequest()
 
-    def finished(self, flight: InFlightRequest, outcome: RequestOutcome) -> None:
+    def record_finished(self, request: InFlightRequest, outcome: RequestOutcome) -> None:
         """Makes no difference."""
 
 
@@ -189,7 +189,7 @@ async def engine(place: Place, name: str) -> AsyncIterator[Client]:
             async def client(tally: Tally) -> None:
                 run = await orchestra.start(step, text="yes")
                 ends = [e async for e in run.events()]
-                tally.calls += [time.perf_counter() - (ends[-1].at - e.at) for e in ends if getattr(e, "settled", False)]
+                tally.calls += [time.perf_counter() - (ends[-1].at - e.at) for e in ends if getattr(e, "final", False)]
                 good = (await run.wait()).status == "done"
                 tally.done, tally.failed = tally.done + good, tally.failed + (not good)
 

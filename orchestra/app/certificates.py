@@ -151,7 +151,7 @@ def read_certificate(path: Path, agent: str) -> Certificate:
 
 
 def read_claims_certificate(path: Path, agent: str) -> ClaimsCertificate:
-    """The certificate of claims of a file. Raises as `read`."""
+    """The certificate of claims of a file. Raises as `read_certificate`."""
     from orchestra.verification.certificates.claims_file import ClaimsCertificate
 
     place = SourceLocation(str(path), 1)

@@ -66,10 +66,10 @@ def verification_request(
     combined: str | Path,
     back_off: bool,
 ) -> tuple[VerificationRequest, Mapping[str, Step[..., Any]]]:
-    """The situation of an answer, as `Orchestra.check` is told of it, and the agents that its checks name by themselves.
+    """The verification request of an answer for `Orchestra.check`, and the agents that its checks name themselves.
 
-    Raises `InputError` V014 for an `accept` or a confidence that is not in [0, 1], V036 for an empty list of checks, and what `alone` and
-    `weighed` raise.
+    Raises `InputError` V014 for an `accept` or a confidence that is not in [0, 1], V036 for an empty list of checks, and the errors of
+    `plain_request` and `combined_request`.
     """
     names, own = _check_names(project, checks)
     for name, number in (("accept", accept), ("confidence", answer.confidence)):

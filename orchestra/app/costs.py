@@ -99,7 +99,7 @@ def unpriced_server(fleet: Mapping[str, LocalServer | Endpoint]) -> Callable[[st
 
 
 def cost_keys(names: Iterable[str]) -> tuple[CostKey, ...]:
-    """What to sum up by, each once. Raises `InputError` C043 where there is none, or one that is neither among `KEYS` nor `tag:NAME`."""
+    """The keys to sum up by, each once. Raises `InputError` C043 for none, or for one that is neither in `COST_KEYS` nor `tag:NAME`."""
     known: dict[str, CostKey] = {**{key: key for key in COST_KEYS}, "tool": "agent"}  # one column has both
     asked = tuple(names) or ("",)
     known |= {one: one for one in asked if one.startswith(TAG_PREFIX) and is_tag_name(one.removeprefix(TAG_PREFIX))}

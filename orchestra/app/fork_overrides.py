@@ -73,7 +73,8 @@ def _inherited_overrides(first: RunStarted) -> dict[str, Override]:
     """What a run was given by persons beside answers, each with the run in which that was said."""
     before = {name: one for name, one in (first.overrides or {}).items() if not one.question_digest}
     return {
-        name: msgspec.structs.replace(one, given=OverrideSource(one.source.by, one.source.run or first.run)) for name, one in before.items()
+        name: msgspec.structs.replace(one, source=OverrideSource(one.source.by, one.source.run or first.run))
+        for name, one in before.items()
     }
 
 

@@ -87,7 +87,7 @@ def open_questions(events: Sequence[Event]) -> list[QuestionAsked]:
 
 
 def unanswered_questions(asked: Sequence[QuestionAsked], messages: Sequence[InboxMessage]) -> list[QuestionAsked]:
-    """The questions to which no answer lies in the inbox, of which these are the letters that nobody has opened."""
+    """The questions without an answer among these unread inbox messages."""
     return [one for one in asked if not any(map(_answer_message(one).answers_same_question, messages))]
 
 
@@ -153,7 +153,7 @@ def answer_error(asked: QuestionAsked, run: str, why: str, *, late: bool, call_h
 
 
 async def send_answer(journal: Journal, run: str, message: InboxMessage, since: int) -> None:
-    """Puts an answer into a run's inbox, where none lies there since the letter of this number: of several in the same moment the first
+    """Puts an answer into a run's inbox, where none lies there since the message of this number: of several in the same moment the first
     counts. Raises `InputError` E021 for the others."""
     from orchestra.journal.errors import JournalError
 

@@ -121,14 +121,14 @@ class Orchestra:
         async with AsyncExitStack() as stack:
             if journal is None:
                 journal = await stack.enter_async_context(open_journal(settings))
-            troupe: ProjectWorkers | None = None
+            project_workers: ProjectWorkers | None = None
             if workers is None:
-                workers = troupe = await stack.enter_async_context(ProjectWorkers.open(loaded, mode=fleet, progress=progress))
+                workers = project_workers = await stack.enter_async_context(ProjectWorkers.open(loaded, mode=fleet, progress=progress))
             strict = settings.durability == "strict"
             observe = create_observer(settings.log, form=settings.log_as, reasons=settings.log_reasons)
             engine = Engine(clock or SystemClock(), journal, workers, concurrency=settings.concurrency, strict=strict, observe=observe)
             stack.push_async_callback(engine.close)
-            yield cls(loaded, engine, troupe, LoopAffinity())
+            yield cls(loaded, engine, project_workers, LoopAffinity())
 
     @property
     def registry(self) -> Registry:
@@ -375,35 +375,36 @@ class Orchestra:
         decline_reason: str = "",
         call_happened: bool = False,
     ) -> None:
-        """Answers what a run asks, or says why nobody does (`declined`): the node is withheld then. The letter lies in the run's inbox when
-        this returns: who has the run, or resumes it, takes it. Of a call in doubt, `gave` says that it happened, and that `value` is what
-        it gave.
+        """Answers a question of a run, or declines it (`decline_reason`): the node is withheld then. The message is in the run's inbox
+        when this returns: the process that holds the run, or the one that resumes it, reads it. For a call in doubt, `call_happened` says
+        that the call happened, and that `value` is its result.
 
-        `node` may be left out where one question is open. `shown` is the digest of what the person saw (`Asked.shown`), and `asked` the
-        number of the event (`Asked.seq`): of a call in doubt the same may be asked again. They are left out only where nobody has read
-        a question: the answer is to that of now then, whatever it says. Raises `InputError` E020 for a run that is not there, E021 where
-        nobody asks or an answer lies there already, E022 for an answer that is none, or to a question that has changed, E037 to one that
-        is asked no more, or again where `asked` does not say which, E031 late, T009 where a tool that may yet be called has changed.
+        `node` may be left out if one question is open. `question_digest` is the digest of the question that the person saw
+        (`QuestionAsked.question_digest`), and `question_seq` the number of its event (`QuestionAsked.seq`): a call in doubt may be asked
+        about twice. Without them the answer is to the question that is open now. Raises `InputError` E020 for an unknown run, E021 if no
+        question is open or an answer is already in the inbox, E022 for an invalid answer or a question that has changed, E037 for a
+        question that is closed, or asked again if `question_seq` is missing, E031 for a late answer, T009 if a tool that may yet be called
+        has changed.
         """
         events, now = await self._read_events(run), self._engine.clock.now()
         one = find_question(events, run, await self.journal.inbox(run, last_read_message(events)), node, question_digest, question_seq)
         told: dict[str, Any] = {
-            "shown": question_digest or one.question_digest,
-            "asked": question_number(one),
+            "question_digest": question_digest or one.question_digest,
+            "question_seq": question_number(one),
             "at": now,
-            "declined": decline_reason or "",
-            "gave": call_happened,
+            "decline_reason": decline_reason or "",
+            "call_happened": call_happened,
         }
-        letter = InboxMessage(
+        message = InboxMessage(
             kind="answer", node=one.node, value=None if decline_reason else to_jsonable(value), by=by or self._options.by, **told
         )
-        if refusal := self._engine.rejection_reason(one, letter):
+        if refusal := self._engine.rejection_reason(one, message):
             raise answer_error(one, run, refusal, late=0 < one.due <= now, call_happened=call_happened)
         if (handle := self._engine.find_run(run)) is None:
             from orchestra.app.code_changes import require_resumable
 
             await require_resumable(self._project, self.journal, events)
-        await send_answer(self.journal, run, letter, last_read_message(events))
+        await send_answer(self.journal, run, message, last_read_message(events))
         if handle is not None:
             handle.mark_answered(one)
 
@@ -493,11 +494,11 @@ class Orchestra:
 
         `combined` names the agent whose answer it is, or the file of a combination: its checks are asked, and what they say becomes one
         score, as with `score: combined`. It is accepted from `accept` on; where that is not said, by the agent's certificate over the
-        combined score (`ruling.promise`), or from 0.5 on. With `back_off` the parts that `entailment` does not pass are left out of the
-        judgement: `ruling.dropped` are these, and `ruling.rest(answer)` is the answer as JSON without them.
+        combined score (`ruling.guarantee`), or from 0.5 on. With `back_off` the parts that `entailment` does not pass are left out of the
+        judgement: `ruling.dropped` are these, and `ruling.remaining(answer)` is the answer as JSON without them.
 
         Raises `InputError` V010 for what is no check, V011 for an agent or a tool that is not there, V014 for an `accept` or a `confidence`
-        that is none, and with `combined` what `orchestra.app.check_answer.weighed` does."""
+        that is none, and with `combined` what `orchestra.app.check_answer.combined_request` does."""
         from orchestra.app import check_answer
         from orchestra.verification.session import ChecksPending, advance, start
 
@@ -523,7 +524,7 @@ class Orchestra:
         workflow: str = "",
         tags: Tags | None = None,
     ) -> CostReport:
-        """What the journal's runs cost, summed up by one key or several (`orchestra.app.costs.KEYS`, `tag:NAME`):
+        """What the journal's runs cost, summed up by one key or several (`orchestra.app.costs.COST_KEYS`, `tag:NAME`):
         those of `runs` with the same
         `since`, `until`, `workflow` and `tags`. Runs that cannot be read are named, and left out. Raises `InputError` C043 for what is no
         key, E040 for tags that are none, F100 where the fleet's file, which has the prices, cannot be read."""

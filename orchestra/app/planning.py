@@ -1,7 +1,7 @@
 """Planning: a request as a workflow of one `plan` node, which `orchestra ask` runs; and the router alone, for `orchestra plan`.
 
 The router itself (`orchestra.router`) is pure. In a run the engine carries its questions to the router's agent, and steps of the plan run
-while it is being written (`orchestra.engine.kinds.plan`); what came of the planning is read off the run's journal (`drafted`). `plan`
+while it is being written (`orchestra.engine.kinds.plan`); what came of the planning is read off the run's journal (`plan_result`). `plan`
 asks the same questions in runs of their own, and runs nothing of the plan. Plans that served are kept in the journal's memo, under keys of
 intent and shape (`orchestra.router.plan_cache`), which are the same for both.
 """
@@ -63,7 +63,7 @@ _NODE_KEYS = (
     *("repairs", "replans", "stepwise", "shortlist", "copied", "literals", "confirm", "grounded", "each_part", "hearsay", "anyway"),
     *("cache", "votes"),
 )
-"""Of a wish: the keys that a `plan` node has too."""
+"""Of plan options: the keys that a `plan` node has too."""
 NODE = "answer"
 """The one node of what a request becomes."""
 MAX_BROADEST = 5
@@ -181,7 +181,7 @@ def request_workflow(
 ) -> Workflow[..., Any]:
     """A request as a workflow of one `plan` node, over the request and the values at hand as its inputs.
 
-        run = await orchestra.start(asking(orchestra, request, values), request=request, **values)
+        run = await orchestra.start(request_workflow(orchestra, request, values), request=request, **values)
 
     It is the same workflow for all requests over values of the same types. Raises `InputError` C004 for a skill or a router that is not
     there, R022 for a request that is empty.
@@ -271,7 +271,7 @@ def _has_effects(orchestra: Orchestra, name: str) -> bool:
 
 
 async def recorded_request(orchestra: Orchestra, started: RunStarted) -> Workflow[..., Any] | None:
-    """What `asking` made for a run, over what its node names today; None for a run of another workflow. Raises `OrchestraError` E019."""
+    """The request workflow of a run, over what its node names today; None for a run of another workflow. Raises `OrchestraError` E019."""
     if started.workflow != ASK_WORKFLOW:
         return None
     graph = await stored_graph(orchestra.journal, started)
@@ -279,12 +279,12 @@ async def recorded_request(orchestra: Orchestra, started: RunStarted) -> Workflo
 
 
 def plan_node(orchestra: Orchestra, asked: Workflow[..., Any]) -> CompiledNode:
-    """The node that plans of what `asking` made."""
+    """The `plan` node of a request workflow."""
     return orchestra.program(asked).nodes[0]
 
 
 async def plan_result(orchestra: Orchestra, asked: Workflow[..., Any], request: str, events: Sequence[Event]) -> PlanResult:
-    """What came of the planning in a run of what `asking` made, as far as its events go."""
+    """The plan result of a run of a request workflow, as far as its events go."""
     started = next((event for event in events if isinstance(event, RunStarted)), None)
     program = orchestra.program(asked)
     node = (program if started is None else apply_run_options(program, started)).nodes[0]
@@ -304,12 +304,12 @@ async def plan_result(orchestra: Orchestra, asked: Workflow[..., Any], request: 
         won = None if last.agreement is None else VoteResult(0, round(last.agreement * sampled), sampled)
         recalled = await _recalled_from(orchestra, last) if last.reused_from else None
         made = build_plan([parse_line(line) for line in last.lines])
-        return replace(draft, plan=made, recalled=recalled, votes=won, told=last.graph)
+        return replace(draft, plan=made, recalled=recalled, vote=won, recorded_graph=last.graph)
     ended = next((event.outcome for event in events if isinstance(event, NodeFinished) and event.node == NODE), None)
     if not isinstance(ended, FailedOutcome) or ended.code != NO_PLAN:
         return draft
     unplanned, won = _unplanned_reason(wanted, turns, votes, events)
-    return replace(draft, rejections=_rejections_with_hint(orchestra, node, wanted, unplanned), votes=won)
+    return replace(draft, rejections=_rejections_with_hint(orchestra, node, wanted, unplanned), vote=won)
 
 
 async def _recalled_from(orchestra: Orchestra, known: PlanDraft) -> RecalledPlan:
@@ -347,7 +347,7 @@ def _unplanned_reason(
 
 
 async def plan(orchestra: Orchestra, request: str, values: Mapping[str, Any], options: PlanOptions | None = None) -> PlanResult:
-    """A plan for a request over the values at hand: one that has served (`keep`), or else one by the router's agent. Only that is asked.
+    """A plan for a request over the given values: one from the cache (`keep_plan`), or one by the router's agent. No other is called.
 
     Raises `InputError` C004 for a skill or a router that is not there, and what a call of the agent raises.
     """
@@ -370,7 +370,7 @@ async def plan(orchestra: Orchestra, request: str, values: Mapping[str, Any], op
     else:
         made = await _ask_router(orchestra.options(idempotency_key="", purpose="planning"), asked, agent, larger)
     rejections = _rejections_with_hint(orchestra, node, asked, PlanNotFound(made.rejections)) if made.declined else made.rejections
-    return replace(made, rejections=rejections, remarks=remarks, shape=shape)
+    return replace(made, rejections=rejections, remarks=remarks, cache_shape=shape)
 
 
 async def _ask_router(router: Orchestra, request: PlanRequest, agent: Step[..., Any], larger: Step[..., Any] | None) -> PlanResult:
@@ -413,7 +413,7 @@ async def _vote(orchestra: Orchestra, request: PlanRequest, agent: Step[..., Any
     chosen = drafts[0] if won is None else ended[won.winner]
     assert isinstance(chosen, PlanResult), "a sample that failed has no votes"
     usage = sum((one.usage for one in drafts), NO_USAGE)
-    return replace(chosen, lines=sum(one.question_count for one in drafts), usage=usage, votes=won)
+    return replace(chosen, question_count=sum(one.question_count for one in drafts), usage=usage, vote=won)
 
 
 def _candidate(draft: PlanResult) -> Plan | None:
@@ -461,7 +461,7 @@ def _rejections_with_hint(orchestra: Orchestra, node: CompiledNode, request: Pla
         request.capabilities.request_parts, unplanned.steps, PlanAnswer(tuple(PlanReference(step.name) for step in unplanned.steps))
     )
     wanted = " ".join(left.parts) if left is not None and unplanned.steps else request.text
-    hint = f"{_nearest(orchestra, node, plan_module.all_capabilities(node, request.text), wanted)}; --anyway plans what can be done"
+    hint = f"{_nearest(orchestra, node, plan_module.all_capabilities(node, request.text), wanted)}; --partial plans what can be done"
     return tuple(replace(one, hint=hint) for one in unplanned.rejections)
 
 
@@ -483,7 +483,7 @@ def _nearest(orchestra: Orchestra, node: CompiledNode, offer: Capabilities, requ
 
 
 def nearest_capability(orchestra: Orchestra, asked: Workflow[..., Any], request: str, without: str) -> str:
-    """What comes nearest to a request of what `asking` offers, and of what has effects, `without` a skill that could do nothing with it."""
+    """The capability nearest to a request, of those a request workflow offers and those with effects; `without` one that cannot use it."""
     node = plan_node(orchestra, asked)
     offer = plan_module.all_capabilities(node, request)
     return _nearest(orchestra, node, offer.restricted_to([name for name in offer.by_name if name != without]), request)

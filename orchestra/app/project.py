@@ -74,7 +74,7 @@ class CompiledWorkflow:
     models: Mapping[str, Schema]
     """The types that its step was written with."""
     file_stamps: tuple[Any, ...]
-    """Of the files that it rests on (`orchestra.app.certificates.stamps`)."""
+    """Of the files that it rests on (`orchestra.app.certificates.dependency_stamps`)."""
     snapshot: WorkflowSnapshot | None = None
     """What a run stores, once one has begun."""
 
@@ -190,7 +190,7 @@ class Project:
             raise ambiguous_name_error(step)
 
     def keep_card(self, card: Card) -> None:
-        """Makes a card known to calls that ask for its digest (`Call.version`); the current one of its name stays what it is."""
+        """Makes a card known to calls that ask for its digest (`CallRequest.version`); the current one of its name stays what it is."""
         self.cards_by_digest[card.digest] = card
         self._keep_members(card)
         self._keep_forms(card)
@@ -410,8 +410,13 @@ class Project:
         if shared := self.served_names:
             faces = {name: card.served_contract(shared) for name, card in registry().cards.items()}
             known = replace(known, agents={**known.agents, **faces})
-        held = replace(known, certificates=_LazyMapping(certificates), claims=_LazyMapping(claims), combinations=_LazyMapping(combinations))
-        return replace(held, wholes=_LazyMapping(wholes))
+        held = replace(
+            known,
+            certificates=_LazyMapping(certificates),
+            claims_certificates=_LazyMapping(claims),
+            combinations=_LazyMapping(combinations),
+        )
+        return replace(held, workflow_certificates=_LazyMapping(wholes))
 
     def file_of(self, graph: Graph) -> Path | None:
         """Where a workflow is written, whatever it accepts by; None for one of Python."""

@@ -90,7 +90,7 @@ class Result(Generic[R]):
 
     @property
     def unsupported(self) -> tuple[OutputClaim, ...]:
-        """The claims without evidence, or that no check passed: `Claim.unsupported` says why. Of an output that nothing checked, all.
+        """The claims without evidence, or that no check passed: `OutputClaim.unsupported` says why. Of an output that nothing checked, all.
         What was dropped comes last."""
         return (*(claim for claim in self.claims if claim.unsupported), *self.dropped)
 

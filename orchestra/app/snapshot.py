@@ -1,4 +1,4 @@
-"""A parcel: the bytes that all runs of one workflow store."""
+"""A workflow snapshot: the bytes that all runs of one workflow store."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class WorkflowSnapshot:
     graph: bytes
     parts: Mapping[str, bytes]
     graph_digest: str
-    """The digest of the graph; `marks` has those of the parts. All runs of the workflow share them."""
+    """The digest of the graph; `part_digests` has those of the parts. All runs of the workflow share them."""
     part_digests: dict[str, str]
     workflows: Mapping[str, bytes]
     """The frozen workflows: its own under an empty name, called ones under `workflow/NAME`."""
 
     @classmethod
     def of(cls, graph: bytes, parts: Mapping[str, bytes]) -> WorkflowSnapshot:
-        """The parcel of these bytes."""
+        """The snapshot of these bytes."""
         called = {name: data for name, data in parts.items() if name.startswith(f"{WORKFLOW}/")}
         return cls(graph, parts, digest(graph), {name: digest(data) for name, data in parts.items()}, {"": graph, **called})
 

@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 CARD, CONTRACT, TYPES, CODE, SERVED = "card", "contract", "types", "code", "served"
 T = TypeVar("T")
-CERTIFICATE, CLAIMS, COMBINATION, WORKFLOW_CERTIFICATE = "certificate", "claims", "combination", "whole"
+CERTIFICATE, CLAIMS, COMBINATION, WORKFLOW_CERTIFICATE = "certificate", "claims", "combination", "workflow_certificate"
 MAX_SAMPLE = 1 << 31
 
 
 async def stored_workflows(journal: Journal, started: RunStarted) -> dict[str, bytes]:
-    """The frozen workflows that a run stored, as `WorkflowSnapshot.workflows` gives them; those that are not there any more are left out."""
+    """The frozen workflows that a run stored, in the form of `WorkflowSnapshot.workflows`; those that are gone are left out."""
     marks = {"": started.graph, **{name: mark for name, mark in started.versions.items() if name.startswith(f"{WORKFLOW}/")}}
     found = {name: await journal.get_blob(mark) for name, mark in marks.items() if mark}
     return {name: data for name, data in found.items() if data is not None}
 
 
 def get_snapshot(project: Project, made: CompiledWorkflow) -> WorkflowSnapshot:
-    """A program's parcel, the same for all of its runs."""
+    """A program's snapshot, the same for all of its runs."""
     if made.snapshot is None:
         made.snapshot = _build_snapshot(project, made.program, made.models)
     return made.snapshot
@@ -125,7 +125,7 @@ async def restore_program(
 ) -> Program:
     """The program that a run began with; its cards are made known to the project under their digests.
 
-    Without `asking` no call will be made: what agents have learnt since is no fault then, and no card is made known. `instead` has
+    Without `will_call` no call will be made: what agents have learnt since is no fault then, and no card is made known. `replacements` has
     other agents, by the names that the workflow knows them by; what `held` has of these, by kind and name, is what they are accepted by.
     Other certificates are taken over, and promise nothing of them. A tool that only got inputs that can be left out is today's. What plans
     and agents with tools may do in it was asked when it began (L123).
@@ -184,7 +184,7 @@ async def _catalog(
                 workflows[rest] = _decode_graph(run, data)
             case "certificate":
                 certificates[rest] = Certificate.from_bytes(data)  # a run goes on with the threshold that it began with
-            case "whole":
+            case "workflow_certificate":
                 wholes[rest] = Certificate.from_bytes(data)
             case "claims":
                 claims[rest] = ClaimsCertificate.from_bytes(data)
@@ -203,7 +203,7 @@ async def _catalog(
         agents[name] = other.served_contract(shared) if other is not None else contract
     _transfer_certificates({CERTIFICATE: certificates, CLAIMS: claims, COMBINATION: combinations}, replacements, held)
     found = Catalog(agents, tools, workflows, models, certificates=certificates, claims_certificates=claims, combinations=combinations)
-    return replace(found, wholes=wholes, stored=True)
+    return replace(found, workflow_certificates=wholes, stored=True)
 
 
 def _transfer_certificates(

@@ -71,7 +71,7 @@ class StoppedNode:
 
     node: str
     name: str
-    """The tool, or `a person_answer`."""
+    """The tool, or `a person`."""
     inputs: Any
     """What it would be called with, or the question."""
 
@@ -241,7 +241,12 @@ class RecordedWorkers:
             server, model, usage = then.server, then.model, record.usage
             if then.error:  # once more would be the same again: nobody waits for it
                 return CallError(code=then.error, reason=then.reason, hint=then.hint, server=server, model=model, usage=usage)
-            said = {"value": then.value, "confidence": then.confidence, "recalled": then.reused_from, "given": then.overridden_by}
+            said = {
+                "value": then.value,
+                "confidence": then.confidence,
+                "reused_from": then.reused_from,
+                "overridden_by": then.overridden_by,
+            }
             return CallResult(**said, server=server, model=model, usage=usage)
         if (call.kind, call.name) in self.allowed_calls:
             self.new_calls.add((call.node, call.attempt))
@@ -301,8 +306,8 @@ async def whatif(
     if workers is not None and asks:
         await workers.prepare(program)
     found = await simulate_run(engine, RecordedRun(old, first, events), program, given, replacements or (), code.changed, label=label)
-    after = replace(found.after, accepted=0) if rests.uncertified else found.after
-    return replace(found, after=after, altered=code.changed, unsure=code.unknown, uncovered=rests.uncertified)
+    after = replace(found.after, accepted_nodes=0) if rests.uncertified else found.after
+    return replace(found, after=after, changed_tools=code.changed, unknown_tools=code.unknown, uncertified=rests.uncertified)
 
 
 def _current_step(project: Project, first: RunStarted, named: str) -> Step[..., Any]:
@@ -402,10 +407,10 @@ async def _replay_answers(stage: Engine, run: Execution, recorded: Sequence[Even
         for one, answer in told:
             posted.add((one.question_digest, one.node))
             at, value, declined, by = stage.clock.now(), answer.value, answer.decline_reason, answer.by
-            letter = InboxMessage(
+            message = InboxMessage(
                 kind="answer", node=one.node, at=at, value=value, decline_reason=declined, by=by, question_digest=one.question_digest
             )
-            await stage.journal.send(run.id, letter)
+            await stage.journal.send(run.id, message)
         patience = ANSWER_TIMEOUT if told else patience - POLL_INTERVAL
         if (fresh and not told) or patience < 0:
             open_ = fresh or run.questions

@@ -125,9 +125,10 @@ def _current_certificate(project: Project, kind: str, other: Card | Contract, be
         hint = f"orchestra certify {other.name}{option} --data FILE"
         raise InputError("L119", f"there is no certificate for {other.name!r}", hint=hint)
     if kind == CLAIMS and found.check != before.check:
-        raise InputError("V005", f"the certificate of {other.name!r} is about claims that {found.check} scores", hint=found.command)
+        raise InputError("V005", f"the certificate of {other.name!r} is about claims that {found.check} scores", hint=found.renew_command)
     if kind != CLAIMS and frozenset(found.checks) != frozenset(before.checks):
-        said = f"the {found.what} of {other.name!r} is about the checks {join_names(found.checks)}, and this node has {join_names(before.checks)}"
+        wrong, right = join_names(found.checks), join_names(before.checks)
+        reason = f"the {found.title} of {other.name!r} is about the checks {wrong}, and this node has {right}"
         makes = "learn combine" if kind == COMBINATION else "certify"
-        raise InputError("V005", said, hint=f"orchestra {makes} {other.name} --data FILE --checks '{','.join(before.checks)}'")
+        raise InputError("V005", reason, hint=f"orchestra {makes} {other.name} --data FILE --checks '{','.join(before.checks)}'")
     return found

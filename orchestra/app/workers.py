@@ -33,7 +33,7 @@ THREAD_PREFIX = "orchestra-tool"
 
 
 class ProjectWorkers:
-    """Stands behind the `Workers` door. The fleet, with its connections and imports, is opened when a call first needs it."""
+    """Implements `Workers`. The fleet, with its connections and imports, is opened when a call first needs it."""
 
     def __init__(self, project: Project, mode: FleetMode, progress: Callable[[Progress], None] | None, stack: AsyncExitStack) -> None:
         self._project, self._mode, self._progress, self._stack = project, mode, progress, stack
@@ -135,21 +135,21 @@ class ProjectWorkers:
             if self._fleet is None:
                 from orchestra.fleet.dispatch import Fleet, FleetOptions
 
-                gauge = self._get_estimator()
+                estimator = self._get_estimator()
                 opened = Fleet.open(
-                    gauge.config,
-                    cards=gauge.cards,
-                    kept=gauge.cards_by_digest,
+                    estimator.config,
+                    cards=estimator.cards,
+                    cards_by_digest=estimator.cards_by_digest,
                     mode=self._mode,
                     progress=self._progress,
-                    pantry=gauge.model_store,
-                    options=FleetOptions(constraint=gauge.constraint),
+                    model_store=estimator.model_store,
+                    options=FleetOptions(constraint=estimator.constraint),
                 )
                 self._fleet = await self._stack.enter_async_context(opened)
             return self._fleet
 
     def _get_estimator(self) -> CallEstimator:
-        """The gauge of the settings' fleet, whose file is read once. Raises `InputError` for a faulty one."""
+        """The estimator of the settings' fleet; the file is read once. Raises `InputError` for a faulty one."""
         if self._estimator is None:
             from orchestra.fleet import config
             from orchestra.fleet.call_estimates import CallEstimator

@@ -1,7 +1,7 @@
 """The certificates of workflows as wholes: where they lie, and what they are bound to. Asks no server.
 
 A workflow is looked at as an agent is: it has a face of types, a folder of its own name beside its file (`workflows/NAME/`) with
-`certificate.json_rule`, `attempts.jsonl` and `evaluation.yaml`, and folders of the user's own before the packaged one.
+`certificate.json`, `attempts.jsonl` and `evaluation.yaml`, and folders of the user's own before the packaged one.
 """
 
 from __future__ import annotations

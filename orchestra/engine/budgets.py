@@ -1,4 +1,4 @@
-"""Purses: what a budget has left. They nest: a called workflow with a budget of its own spends from its caller's as well."""
+"""Budget accounts: what a budget has left. They nest: a called workflow with its own budget also spends from its caller's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BudgetAccount:
     def __init__(self, budget: Budget, outer: BudgetAccount | None) -> None:
         self.budget = budget
         self.ancestors: tuple[BudgetAccount, ...] = (self,) if outer is None else (self, *outer.ancestors)
-        """This purse, and those around it: what goes into it goes into all of them."""
+        """This account and those around it: a charge goes to all of them."""
         self.tokens = self.calls = 0
         self.money = 0.0
         self.reserved_tokens = self.pending_calls = 0
@@ -33,39 +33,39 @@ class BudgetAccount:
 
     def reserve(self, tokens: int, money: float = 0.0) -> None:
         """A call goes out that may cost so much."""
-        for purse in self.ancestors:
-            purse.reserved_tokens += tokens
-            purse.reserved_money += money
-            purse.pending_calls += 1
+        for account in self.ancestors:
+            account.reserved_tokens += tokens
+            account.reserved_money += money
+            account.pending_calls += 1
 
     def release(self, tokens: int, money: float = 0.0) -> None:
         """That call is over, or was given up."""
-        for purse in self.ancestors:
-            purse.reserved_tokens -= tokens
-            purse.pending_calls -= 1
-            purse.reserved_money = (
-                purse.reserved_money - money if purse.pending_calls else 0.0
+        for account in self.ancestors:
+            account.reserved_tokens -= tokens
+            account.pending_calls -= 1
+            account.reserved_money = (
+                account.reserved_money - money if account.pending_calls else 0.0
             )  # sums of fractions do not come back to nothing
 
     def spend(self, tokens: int, calls: int, money: float = 0.0) -> None:
         """What a call has cost."""
-        for purse in self.ancestors:
-            purse.tokens += tokens
-            purse.calls += calls
-            purse.money += money
+        for account in self.ancestors:
+            account.tokens += tokens
+            account.calls += calls
+            account.money += money
 
     def remaining(self) -> tuple[int | None, int | None, float | None]:
         """Calls, tokens and money that may still be reserved, here and around; None without a limit. Negative where a call cost more
         than was thought."""
         calls, tokens, money = None, None, None
-        for purse in self.ancestors:
-            budget = purse.budget
+        for account in self.ancestors:
+            budget = account.budget
             if budget.calls is not None:
-                calls = _least(calls, budget.calls - purse.calls - purse.pending_calls)
+                calls = _least(calls, budget.calls - account.calls - account.pending_calls)
             if budget.tokens is not None:
-                tokens = _least(tokens, budget.tokens - purse.tokens - purse.reserved_tokens)
+                tokens = _least(tokens, budget.tokens - account.tokens - account.reserved_tokens)
             if budget.money is not None:
-                money = _least(money, budget.money - purse.money - purse.reserved_money)
+                money = _least(money, budget.money - account.money - account.reserved_money)
         return calls, tokens, money
 
     @property
@@ -75,16 +75,16 @@ class BudgetAccount:
 
     def exhausted_limit(self) -> str:
         """The limit that is reached, in words."""
-        for purse in self.ancestors:
-            budget = purse.budget
-            if budget.calls is not None and purse.calls >= budget.calls:
-                return f"{purse.calls:,} of {budget.calls:,} calls are spent"
-            if budget.tokens is not None and purse.tokens >= budget.tokens:
-                return f"{purse.tokens:,} of {budget.tokens:,} tokens are spent"
-            if budget.money is not None and purse.money >= budget.money:
-                return f"{purse.money:.6g} of {budget.money:.6g} are spent"
-        purse = next((purse for purse in self.ancestors if purse.budget.tokens is not None), purse)
-        return f"{purse.tokens:,} of {purse.budget.tokens or 0:,} tokens are spent"
+        for account in self.ancestors:
+            budget = account.budget
+            if budget.calls is not None and account.calls >= budget.calls:
+                return f"{account.calls:,} of {budget.calls:,} calls are spent"
+            if budget.tokens is not None and account.tokens >= budget.tokens:
+                return f"{account.tokens:,} of {budget.tokens:,} tokens are spent"
+            if budget.money is not None and account.money >= budget.money:
+                return f"{account.money:.6g} of {budget.money:.6g} are spent"
+        account = next((account for account in self.ancestors if account.budget.tokens is not None), account)
+        return f"{account.tokens:,} of {account.budget.tokens or 0:,} tokens are spent"
 
 
 def _least(found: N | None, left: N) -> N:
@@ -92,5 +92,5 @@ def _least(found: N | None, left: N) -> N:
 
 
 def has_limits(budget: Budget | None) -> bool:
-    """Whether a budget limits tokens, calls or money, and so needs a purse."""
+    """Whether a budget limits tokens, calls or money, and so needs an account."""
     return budget is not None and (budget.tokens is not None or budget.calls is not None or budget.money is not None)

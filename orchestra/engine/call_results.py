@@ -21,7 +21,7 @@ async def call_streaming(workers: Workers, call: CallRequest, stream: TextStream
     """The last reply of a stream. Its chunks are for those who read the run live; else nobody does."""
     if stream is not None and call.kind == "agent":
         with stream.open_text(call) as text:
-            return await _last_reply(workers, msgspec.structs.replace(call, live=True), text)
+            return await _last_reply(workers, msgspec.structs.replace(call, stream=True), text)
     return await _last_reply(workers, call, None)
 
 

@@ -1,5 +1,5 @@
 """Allotting: the budget for checks as the engine keeps it. What is spent and reserved follows from facts; who gets some of it is decided
-here, and recorded with the numbers that decided it: `ChecksStarted.stake`, `Judged.unasked`."""
+here, and recorded with the numbers that decided it: `ChecksStarted.priority`, `OutputJudged.skipped_checks`."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def _refusal_reason(allotment: CheckBudget, stake: CheckPriority, expected: Iter
         return ""
     return (
         f"the budget for checks goes to values that are expected and worth more: {max(0, allotment.limit - allotment.spent):,} of {limit} "
-        f"are left; here the doubt is {stake.uncertainty:.2f}, the influence {stake.influence:.2f}, the cost about {stake.expected_tokens:,.0f} tokens"
+        f"are left; here the doubt is {stake.uncertainty:.2f}, the influence {stake.influence:.2f}, "
+        f"the cost about {stake.expected_tokens:,.0f} tokens"
     )
 
 
@@ -161,11 +162,11 @@ def _upcoming_values(state: RunState, scope: ExecutionScope, weight: float, wait
         if not asks and (node.body is None or not node.body.check_weights):
             continue
         unit = state.units.get(scope.path + node.name)
-        spreading = unit.map_progress if unit is not None else None
+        map_progress = unit.map_progress if unit is not None else None
         count, each = 1, share * weight
-        if spreading is not None and spreading.items:
+        if map_progress is not None and map_progress.items:
             here = sum(one.proposal.unit.owner is unit for one in waiting)
-            count, each = spreading.pending - spreading.check_budget_decided - here, each / len(spreading.items)
+            count, each = map_progress.pending - map_progress.check_budget_decided - here, each / len(map_progress.items)
         elif unit is not None and (unit.check_budget_decided or unit.phase is Phase.CHECKS_QUEUED):
             count = 0
         if asks and count > 0:

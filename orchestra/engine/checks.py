@@ -70,7 +70,7 @@ def allocate_budget(driver: Driver) -> bool:
             from orchestra.verification.session import finish_without_asking
 
             ruling = finish_without_asking(one.proposal.request, one.pending, why)
-            _record_judgement(driver, one.proposal, ruling, msgspec.structs.replace(one.priority, why=why))
+            _record_judgement(driver, one.proposal, ruling, msgspec.structs.replace(one.priority, skip_reason=why))
         else:
             _record_checks_started(driver, one.proposal, one.pending, one.priority)
     return happened

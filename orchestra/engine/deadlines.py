@@ -58,7 +58,7 @@ def can_sleep(driver: Driver) -> bool:
 
 async def _recheck_sleep(driver: Driver) -> None:
     await driver.clock.sleep(MIN_SLEEP)
-    driver.sleep_timer = None  # what it was is over: `done` looks again
+    driver.sleep_timer = None  # what it was is over: `on_task_done` looks again
 
 
 def timers(driver: Driver) -> Iterator[asyncio.Task[None]]:

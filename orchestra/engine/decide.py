@@ -91,7 +91,7 @@ def _begin(state: RunState, unit: WorkItem) -> Proposal | None:
         return FinishNode(unit, inherited)
     if node.when is not None and _filters_elements(unit) == (unit.owner is not None) and not node.when.evaluate(unit.bindings):
         return FinishNode(unit, SkippedOutcome("its condition is false", unit.path))
-    if node.each is not None and unit.owner is None:  # `unit.spread`, without the call: every node comes here
+    if node.each is not None and unit.owner is None:  # `unit.is_map`, without the call: every node comes here
         return _expand_map(unit)
     match node.kind:
         case "agent" | "tool":

@@ -104,7 +104,7 @@ class Driver:
         self.program, self.run, self.state = program, run, state
         self.loop = asyncio.get_running_loop()
         self.queue: list[Invoke] = []
-        """Calls that wait for a task: those from `head` on."""
+        """Calls that wait for a task: those from `queue_head` on."""
         self.queue_head = 0
         self.tasks: dict[asyncio.Task[None], Invoke | None] = {}
         """The tasks of the run, each with the call that it does now."""
@@ -375,7 +375,7 @@ class Driver:
                 task.cancel()
 
     def begin(self, messages: Sequence[InboxMessage] = (), alarm_time: float = 0.0) -> None:
-        """Sets the clocks of what waits for a time, opens the letters that lie there, and starts what may start. An alarm for the time `up`
+        """Sets the clocks of what waits for a time, handles the messages of the inbox, and starts what may start. A timer for `alarm_time`
         has rung, whatever the wall's clock says."""
         with self._stop_on_error():
             self._begin(messages, alarm_time)
@@ -400,8 +400,8 @@ class Driver:
             ):
                 most = 0.0 if unit.due <= alarm_time else deadlines.max_wait(unit)  # the wall's clock may have been set back since
                 deadlines.set_timer(self, unit, most, late=unit.due <= max(alarm_time, now))
-        for letter in messages:
-            self._handle_message(letter)
+        for message in messages:
+            self._handle_message(message)
         if self.state.cancelled and not self.ending:
             self._finish_cancelled()  # whoever had the run was cut off between the two facts
         self._continue()
@@ -411,7 +411,7 @@ class Driver:
             self.dispatch()
             self.start_tasks()
 
-    # Letters
+    # Inbox messages
 
     def cancel(self, by: str = "", message_number: int = 0) -> None:
         """Ends the run: its calls are cancelled up to the servers."""
@@ -419,7 +419,7 @@ class Driver:
             self.record(CancelRequested(**self.stamp(), by=by, message_number=message_number))
             self._finish_cancelled()
         elif self.state.finished is None:
-            self.engine.cancel(self.run.id, by)  # it is going to sleep: a letter wakes it
+            self.engine.cancel(self.run.id, by)  # it is going to sleep: a message wakes it
 
     def _finish_cancelled(self) -> None:
         by = self.state.cancelled_by
@@ -428,7 +428,7 @@ class Driver:
         )
 
     def _handle_message(self, message: InboxMessage) -> None:
-        """Does what a letter of the inbox wants; one that changes nothing is noted as well, so that each is opened once."""
+        """Handles an inbox message. One that changes nothing is recorded too, so that each is handled once."""
         if self.ending or message.number <= self.state.last_message:
             return
         if message.kind == "cancel":
@@ -440,15 +440,21 @@ class Driver:
             self.record(InboxMessageRejected(**self.stamp(), message_number=message.number, node=message.node, reason=refusal))
         else:
             value, number, why = None if message.decline_reason else message.value, message.number, message.decline_reason
-            said: dict[str, Any] = {"value": value, "by": message.by, "letter": number, "declined": why, "gave": message.call_happened}
+            said: dict[str, Any] = {
+                "value": value,
+                "by": message.by,
+                "message_number": number,
+                "decline_reason": why,
+                "call_happened": message.call_happened,
+            }
             self.record(QuestionAnswered(**self.stamp(), node=message.node, **said))
 
     async def read_inbox(self) -> None:
-        """Opens the letters that have come."""
-        letters = await self.journal.inbox(self.run.id, self.state.last_message)
+        """Handles the inbox messages that have arrived."""
+        messages = await self.journal.inbox(self.run.id, self.state.last_message)
         with self._stop_on_error():
-            for letter in letters:
-                self._handle_message(letter)
+            for message in messages:
+                self._handle_message(message)
             self._continue()
 
     # The end

@@ -1,4 +1,4 @@
-"""The engine: any number of runs on one event loop, through three doors."""
+"""The engine: any number of runs on one event loop, behind three protocols."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class _SleepingRun:
 
 
 class Engine:
-    """Runs programs through the doors. A run that waits for persons is let go of, and taken up again when a letter comes."""
+    """Runs programs over the three protocols. A run that waits for a person is released, and resumed when a message arrives."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Engine:
         `graph` is the digest of its source in the journal, `versions` those of what it calls; `run` is an id that nobody has, a
         new one where it is empty; `parent` is the run that it is forked from; `options` are kept for a resumption; `workers` do its
         calls instead of the engine's own; `tiers` are the fleet's larger models, in the order in which they are asked;
-        with `live` the text of models can be read while it is written; `values` are what persons gave in the place of what steps
+        with `stream_text` the text of models can be read while it is written; `values` are what persons gave in the place of what steps
         would come to, by path.
         """
         handle = Execution(run or self.clock.new_id(), self.journal).enable_text_stream(stream_text)
@@ -142,7 +142,7 @@ class Engine:
     async def resume(
         self, program: Program, run: str, *, by: str = "", workers: Workers | None = None, stream_text: bool = False
     ) -> Execution:
-        """Takes a run over that nobody has in hand, and goes on with it, `live` as in `start`. `program` is the one that it began with.
+        """Takes over a run without a live holder and continues it; `stream_text` as in `start`. `program` is the one that it began with.
 
         Calls that had an end are not made again. Raises `JournalError` J022 where somebody alive has it, J023 where it is not
         there, J006 where it has ended; `OrchestraError` E018 where its events are not of this program.
@@ -154,7 +154,7 @@ class Engine:
         return self.find_run(run) or handle
 
     async def _resume_once(self, sleeper: _SleepingRun, by: str, alarm_time: float = 0.0) -> None:
-        """Takes a run over; whoever wants the same run meanwhile waits for the same task. Of an alarm for the time `up`."""
+        """Takes a run over; whoever wants the same run meanwhile waits for the same task. Of an alarm for the time `alarm_time`."""
         run = sleeper.run
         if run.id not in self._resuming:
             task = asyncio.get_running_loop().create_task(self._acquire(sleeper, by, alarm_time))
@@ -178,12 +178,12 @@ class Engine:
         program, run = sleeper.program, sleeper.run
         events = await self.journal.read(run.id)
         state = self.fold(program, events, sleeper.workers)
-        letters = await self.journal.inbox(run.id, state.last_message)
+        messages = await self.journal.inbox(run.id, state.last_message)
         first = events[0]
         run.started = first if isinstance(first, RunStarted) else None
         run.log_offset, run.log, run.flushed = len(events), [], 0
         late = (waits := deadlines.next_due(state)) is not None and waits.due <= max(alarm_time, self.clock.now())
-        if state.is_idle and not letters and not state.cancelled and not late:
+        if state.is_idle and not messages and not state.cancelled and not late:
             await self.journal.release(run.id)
             await self._sleep(sleeper, state)
             return
@@ -193,7 +193,7 @@ class Engine:
         now = self.clock.now()
         driver.record(RunResumed(seq=state.seq + 1, at=now, epoch=epoch, by=by, idle_seconds=max(0.0, now - events[-1].at)))
         state.prune()
-        driver.begin(letters, alarm_time)
+        driver.begin(messages, alarm_time)
 
     async def terminate(self, run: str, by: str) -> None:
         """Ends a run that nobody has in hand, without its workflow. Raises `JournalError` J022, J023, J006 as `resume` does."""
@@ -207,12 +207,12 @@ class Engine:
 
     async def _write_cancellation(self, run: str, by: str) -> None:
         events = await self.journal.read(run)
-        letters = await self.journal.inbox(run)
+        messages = await self.journal.inbox(run)
         seq, at = events[-1].seq, self.clock.now()
         usage = sum((event.usage for event in events if isinstance(event, AttemptFinished)), NO_USAGE)
         outcome = FailedOutcome("E008", f"cancelled{f' by {by}' if by else ''}", hint=f"orchestra runs show {run}")
         last = (
-            CancelRequested(seq=seq + 1, at=at, by=by, message_number=letters[-1].number if letters else 0),
+            CancelRequested(seq=seq + 1, at=at, by=by, message_number=messages[-1].number if messages else 0),
             RunFinished(seq=seq + 2, at=at, status="cancelled", outcome=outcome, usage=usage),
         )
         self.journal.append(run, last)
@@ -240,7 +240,7 @@ class Engine:
         return driver
 
     def _ensure_inbox_task(self) -> None:
-        """Sees to it that somebody waits for letters."""
+        """Starts the task that waits for messages, if there is none."""
         if self._inbox_task is None or self._inbox_task.done():
             self._inbox_task = asyncio.get_running_loop().create_task(self._deliver_messages(), name="inbox")
 
@@ -284,7 +284,7 @@ class Engine:
             return f"nobody else can say it: {' or '.join(question.options)}" if question.kind == "effect" else ""
         if question.options and message.value not in question.options:
             return f"the answer is none of {', '.join(question.options)}"
-        # Not `fault`: that keeps the schema, and questions come and go.
+        # Not `validation_error`: that keeps the schema, and questions come and go.
         return (Validator(question.schema).check(message.value) if question.schema else None) or ""
 
     def finish(self, driver: Driver, last: Coroutine[Any, Any, None]) -> None:
@@ -316,7 +316,7 @@ class Engine:
             await self._sleep(_SleepingRun(driver.program, run, driver.workers), driver.state)
 
     async def _sleep(self, sleeper: _SleepingRun, state: RunState) -> None:
-        """Lets a run wait for persons; takes it up again at once where a letter came meanwhile, and when the first time is up."""
+        """Lets a run wait for persons; resumes it at once if a message has arrived, and when its first timer is due."""
         run = sleeper.run
         if self._closed:
             run.end(None, _closed_error(run.id))
@@ -349,7 +349,7 @@ class Engine:
         return self._sleeping.pop(run, None) is not None
 
     def cancel(self, run: str, by: str) -> None:
-        """Cancels a run that waits for a person, or is about to, by a letter."""
+        """Cancels a run that waits for a person, or is about to, by a message."""
         self._create_task(self._cancel(run, by))
 
     async def _cancel(self, run: str, by: str) -> None:
@@ -369,10 +369,10 @@ class Engine:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # Letters
+    # Inbox messages
 
     async def _deliver_messages(self) -> None:
-        """Hands letters to the runs that they are for. Where the journal breaks, runs that wait for persons hear of it here."""
+        """Delivers messages to their runs. Where the journal breaks, runs that wait for persons hear of it here."""
         try:
             while True:
                 for run in await self.journal.wait_for_messages():
@@ -384,14 +384,14 @@ class Engine:
             self._sleeping.clear()
 
     async def _notify(self, run: str) -> None:
-        """There is a letter for a run: whoever has it opens it; one that sleeps is woken."""
+        """There is a message for a run: its driver handles it; a sleeping run is resumed."""
         try:
             while run in self._resuming:
                 await asyncio.wait({self._resuming[run][0]})
             if run in self._drivers:
                 await self._drivers[run].read_inbox()
             elif run in self._sleeping:
-                await self._wake(self._sleeping[run], "a letter")
+                await self._wake(self._sleeping[run], "a message")
         except OrchestraError as error:
             if (handle := self.find_run(run)) is not None:
                 self._remove_sleeping(run)
@@ -411,7 +411,7 @@ class Engine:
                 run.end(None, error)
             elif asleep and self._closed:
                 run.end(None, _closed_error(run.id))
-            elif asleep:  # else another letter woke it too, and whoever brought it has seen to the rest
+            elif asleep:  # else another message resumed it too, and its task did the rest
                 follower = asyncio.get_running_loop().create_task(self._follow(sleeper))
                 self._followers[run.id] = (follower, run)
                 follower.add_done_callback(lambda _: self._followers.pop(run.id, None))
@@ -451,7 +451,7 @@ class Engine:
         return run.is_over or run.id in self._drivers or run.id in self._sleeping
 
     def _stop_inbox_task(self) -> None:
-        """Without runs there is nobody to deliver letters to."""
+        """Without runs there are no messages to deliver."""
         if not self._drivers and not self._sleeping and not self._resuming and self._inbox_task is not None:
             self._inbox_task.cancel()
             self._inbox_task = None

@@ -280,48 +280,48 @@ def _enter_body(state: RunState, unit: WorkItem, event: TurnStarted, path: str, 
     unit.body = state.open_scope(path, body, bindings, unit)
 
 
-def _tool_turn_started(state: RunState, unit: WorkItem, event: TurnStarted, drafted: PlanDraft) -> None:
+def _tool_turn_started(state: RunState, unit: WorkItem, event: TurnStarted, draft: PlanDraft) -> None:
     """An agent that uses tools is asked for its next line or for its answer, or what its line calls is called."""
-    unit.tool_results = kinds.tool_use.collect_results(unit, drafted)
-    unit.draft = drafted
-    body = kinds.tool_use.program(unit, drafted)
+    unit.tool_results = kinds.tool_use.collect_results(unit, draft)
+    unit.draft = draft
+    body = kinds.tool_use.program(unit, draft)
     _enter_body(state, unit, event, f"{unit.path}#{event.turn}/", body, kinds.tool_use.bindings(unit, body))
 
 
-def _plan_drafted(state: RunState, unit: WorkItem, event: TurnStarted, drafted: PlanDraft) -> None:
+def _plan_drafted(state: RunState, unit: WorkItem, event: TurnStarted, draft: PlanDraft) -> None:
     """A plan goes on: its scope grows by the lines that were accepted, and the next question is open, if there is one.
 
     Where a version follows one that failed, what is under way of that is abandoned, and what it has finished is at hand.
     """
-    writing = unit.plan_progress
-    if writing is None:
-        writing = unit.plan_progress = PlanProgress(drafted)
+    progress = unit.plan_progress
+    if progress is None:
+        progress = unit.plan_progress = PlanProgress(draft)
         unit.due = event.at + unit.node.timeout if unit.node.timeout is not None else unit.due
-    elif writing.draft.version != drafted.version:
+    elif progress.draft.version != draft.version:
         abandon(state, paths_within(state, unit.path, "#@"))
-        kinds.plan.carry_over(writing, drafted)
-    if not drafted.sample:
-        writing.samples, writing.answered = {}, []
-    writing.draft, unit.turn, unit.phase = drafted, event.turn, Phase.IN_BODY
-    whole = kinds.plan.is_complete(drafted)
-    grown = drafted.graph if whole and drafted.version else drafted.plan
+        kinds.plan.carry_over(progress, draft)
+    if not draft.sample:
+        progress.samples, progress.answered = {}, []
+    progress.draft, unit.turn, unit.phase = draft, event.turn, Phase.IN_BODY
+    whole = kinds.plan.is_complete(draft)
+    grown = draft.graph if whole and draft.version else draft.plan
     if grown is not None:
         program = kinds.plan.program(unit, grown)
         given = kinds.plan.bindings(unit, program)
-        if writing.plan_scope is None:
-            writing.plan_scope = ExecutionScope(
-                f"{unit.path}@{drafted.version}/", program, given, unit, unit.scope.account, state.nearest_deadline(unit)
+        if progress.plan_scope is None:
+            progress.plan_scope = ExecutionScope(
+                f"{unit.path}@{draft.version}/", program, given, unit, unit.scope.account, state.nearest_deadline(unit)
             )
-        writing.plan_scope.bindings.update(given)
+        progress.plan_scope.bindings.update(given)
         if whole:
-            writing.unused_values = kinds.plan.finished_values(writing)
-        extend(state, writing.plan_scope, program, complete=whole)
-    if not (whole and drafted.version):
-        body = kinds.plan.program(unit, drafted.graph, drafted.sample)
+            progress.unused_values = kinds.plan.finished_values(progress)
+        extend(state, progress.plan_scope, program, complete=whole)
+    if not (whole and draft.version):
+        body = kinds.plan.program(unit, draft.graph, draft.sample)
         unit.body = state.open_scope(f"{unit.path}#{event.turn}/", body, kinds.plan.bindings(unit, body), unit)
-        if drafted.parallel:
-            writing.samples[drafted.sample] = PlanSample(drafted, unit.body)
-            writing.answered = [number for number in writing.answered if number != drafted.sample]
+        if draft.parallel:
+            progress.samples[draft.sample] = PlanSample(draft, unit.body)
+            progress.answered = [number for number in progress.answered if number != draft.sample]
             if kinds.plan_voting.has_pending_samples(unit):
                 state.request_decision(unit, Phase.BODY_DONE)
 
@@ -361,18 +361,18 @@ def _set_outcome(state: RunState, unit: WorkItem, outcome: Outcome) -> None:
     if unit.scope.finished_items is not None:
         unit.scope.finished_items.units[unit.path] = unit
     if (owner := unit.owner) is not None:
-        spreading = owner.map_progress
-        if spreading is not None and spreading.failures_left >= 0:
-            spreading.outcomes[unit.index] = outcome
-            spreading.pending -= 1
-            spreading.running -= 1
-            spreading.check_budget_decided -= unit.check_budget_decided
+        map_progress = owner.map_progress
+        if map_progress is not None and map_progress.failures_left >= 0:
+            map_progress.outcomes[unit.index] = outcome
+            map_progress.pending -= 1
+            map_progress.running -= 1
+            map_progress.check_budget_decided -= unit.check_budget_decided
             if type(outcome) is not ValueOutcome and not (type(outcome) is SkippedOutcome and unit.node.at_least == "all"):
-                spreading.failures_left -= 1
-            if spreading.failures_left < 0:
+                map_progress.failures_left -= 1
+            if map_progress.failures_left < 0:
                 state.request_decision(owner, Phase.MAPPING)  # it fails, whatever comes of the others
             else:
-                _start_elements(state, owner, spreading)
+                _start_elements(state, owner, map_progress)
         return
     scope, node = unit.scope, unit.node
     scope.outcomes[node.index] = outcome

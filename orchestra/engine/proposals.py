@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Invoke(msgspec.Struct, frozen=True, gc=False):
     """Make an attempt.
 
-    `certain` says that the world must not see it before the journal has it: a tool with an effect. `plain` says that its value,
+    `write_ahead` says that the world must not see it before the journal has it: a tool with an effect. `unchecked` says that its value,
     where it gives one, is the unit's outcome: nothing judges it.
     """
 
@@ -35,7 +35,7 @@ class Invoke(msgspec.Struct, frozen=True, gc=False):
 
 
 class RunChecks(msgspec.Struct, frozen=True):
-    """Let the checks speak on a value; after they have asked agents (`asked`), given the `replies`."""
+    """Let the checks speak on a value; after they have asked agents (`pending`), given the `replies`."""
 
     unit: WorkItem
     attempt: int
@@ -45,7 +45,7 @@ class RunChecks(msgspec.Struct, frozen=True):
 
 
 class ScheduleRetry(msgspec.Struct, frozen=True):
-    """Wait between `low` and `high` seconds, then make attempt number `attempt`."""
+    """Wait between `min_delay` and `max_delay` seconds, then make attempt number `attempt`."""
 
     unit: WorkItem
     attempt: int
@@ -55,7 +55,7 @@ class ScheduleRetry(msgspec.Struct, frozen=True):
 
 
 class CountTokens(msgspec.Struct, frozen=True):
-    """Let a server count the tokens of a call's prompt; `bound` holds where nobody can."""
+    """Let a server count the tokens of a call's prompt; `upper_bound` holds where nobody can."""
 
     unit: WorkItem
     call: CallRequest

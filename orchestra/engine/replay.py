@@ -75,7 +75,7 @@ class ReplayResult:
 
 
 def replay(program: Program, events: Iterable[Event]) -> ReplayResult:
-    """Goes through a run's events. Raises nothing for a run that differs: `ReplayResult.different` tells it."""
+    """Goes through a run's events. Raises nothing for a run that differs: `ReplayResult.first_difference` tells it."""
     state, found = RunState(keep_budgets=False), ReplayResult()
     pending: dict[str, Proposal] = {}
     for event in events:
@@ -164,7 +164,7 @@ def _mismatch(state: RunState, pending: dict[str, Proposal], event: Event, found
         case QuestionAnswered() if event.call_happened:
             attempt = state.units[node].attempt
             if (open_ := found.calls.get((node, attempt))) is not None:
-                said = {"name": open_[0].name, "value": event.value, "given": OverrideSource(event.by)}
+                said = {"name": open_[0].name, "value": event.value, "overridden_by": OverrideSource(event.by)}
                 found.calls[node, attempt] = (open_[0], AttemptFinished(seq=event.seq, at=event.at, node=node, attempt=attempt, **said))
             return ""
         case RetryPlanned():
@@ -192,10 +192,10 @@ def _match_turn(proposal: Proposal | None, event: TurnStarted) -> str:
         proposal = plan_cache.expected_beginning(proposal.unit, event.draft)
     if isinstance(proposal, EnterBody) and proposal.choice_reason != event.choice_reason:
         return "another agent would be asked"
-    drafted = not isinstance(proposal, EnterBody) or _without_grammar(
-        _with_legacy_sampling(proposal.draft, event.draft)
-    ) == _without_grammar(event.draft)
-    return _match_field(proposal, event.turn, EnterBody, "turn") if drafted else "the router's machine would go on otherwise"
+    draft = not isinstance(proposal, EnterBody) or _without_grammar(_with_legacy_sampling(proposal.draft, event.draft)) == _without_grammar(
+        event.draft
+    )
+    return _match_field(proposal, event.turn, EnterBody, "turn") if draft else "the router's machine would go on otherwise"
 
 
 def _legacy_proposal(proposal: Proposal | None) -> Proposal | None:
@@ -207,25 +207,25 @@ def _legacy_proposal(proposal: Proposal | None) -> Proposal | None:
     return plan_voting.on_body_done(unit) if plan_voting.is_voting(unit) else plan.on_body_done(unit)
 
 
-def _is_unversioned(drafted: PlanDraft | None) -> bool:
+def _is_unversioned(draft: PlanDraft | None) -> bool:
     """Whether it is the first question of an engine that knew no versions: it ran plans only once they were whole, and so goes on."""
-    return drafted is not None and not drafted.version and not drafted.lines and not drafted.rejections
+    return draft is not None and not draft.version and not draft.lines and not draft.rejections
 
 
-def _with_legacy_sampling(drafted: PlanDraft | None, told: PlanDraft | None) -> PlanDraft | None:
+def _with_legacy_sampling(draft: PlanDraft | None, told: PlanDraft | None) -> PlanDraft | None:
     """A first question of several samples as an engine asked it that made them one after the other, where the record is of such a one."""
-    older = drafted is not None and told is not None and told.sample and not told.parallel
-    return replace(drafted, beside=False) if older and drafted is not None else drafted
+    older = draft is not None and told is not None and told.sample and not told.parallel
+    return replace(draft, parallel=False) if older and draft is not None else draft
 
 
-def _without_grammar(drafted: PlanDraft | None) -> PlanDraft | None:
+def _without_grammar(draft: PlanDraft | None) -> PlanDraft | None:
     """A turn of a plan without the grammar of its question: that held a server to what might stand next, and a newer engine may hold it to
     less. What was let through, and what the gates said of it, are facts of their own."""
-    line = drafted.graph["nodes"].get(LINE_NODE) if drafted is not None and drafted.graph else None
-    if drafted is None or line is None:
-        return drafted
+    line = draft.graph["nodes"].get(LINE_NODE) if draft is not None and draft.graph else None
+    if draft is None or line is None:
+        return draft
     said = {name: value for name, value in line["with"].items() if name != "grammar"}
-    return replace(drafted, graph={**drafted.graph, "nodes": {**drafted.graph["nodes"], LINE_NODE: {**line, "with": said}}})
+    return replace(draft, graph={**draft.graph, "nodes": {**draft.graph["nodes"], LINE_NODE: {**line, "with": said}}})
 
 
 def _match_call(pending: dict[str, Proposal], event: AttemptStarted | AttemptFinished, found: ReplayResult) -> str:

@@ -84,7 +84,7 @@ def paths_within(state: RunState, path: str, marks: Iterable[str] = SEPARATORS) 
 def extend(state: RunState, scope: ExecutionScope, program: Program, *, complete: bool) -> None:
     """The scope of a plan has the nodes of `program` from now on, those that it had among them.
 
-    What has an outcome keeps it, what is under way goes on. Nodes with effects, and those behind them, wait until the plan is `whole`;
+    What has an outcome keeps it, what is under way goes on. Nodes with effects, and those behind them, wait until the plan is `complete`;
     then what its answer does not rest on is abandoned.
     """
     before = scope.program

@@ -167,9 +167,12 @@ class EscalationStep(msgspec.Struct, frozen=True, gc=False):
 
 
 class MapProgress:
-    """The elements of an `each` node: of those without an outcome (`pending`) `busy` have begun, and the budget for checks has met
-    `check_budget_decided`; `next_index` is the first that has not begun. So many more as `spare` may be without a value, by the node's `at_least`; below
-    zero that cannot be met any more, and what comes then changes nothing."""
+    """The elements of an `each` node.
+
+    Of those without an outcome (`pending`), `running` have started, and for `check_budget_decided` the budget for checks is decided.
+    `next_index` is the first that has not started. `failures_left` more may end without a value, by the node's `at_least`; below zero it
+    cannot be met any more, and further outcomes change nothing.
+    """
 
     __slots__ = ("check_budget_decided", "failures_left", "items", "next_index", "outcomes", "pending", "running")
 
@@ -343,7 +346,7 @@ def no_estimate(call: CallRequest) -> CallEstimate:
 
 
 class RunState:
-    """Everything that is known of a run. `limit` bounds the calls in flight; `measure` says what a call may cost."""
+    """Everything that is known of a run. `concurrency` bounds the calls in flight; `estimate` says what a call may cost."""
 
     __slots__ = (
         "abandoned",
@@ -391,7 +394,7 @@ class RunState:
         """Seconds of wall clock in which the run was under way; time in which it waited for a person or for a process is not counted."""
         self.epoch = 1
         self.last_message = 0
-        """The number of the last letter of the inbox that was opened."""
+        """The number of the last inbox message that was read."""
         self.units: dict[str, WorkItem] = {}
         self.abandoned: list[str] | None = None
         """Units that were abandoned, until somebody has seen to their alarms and calls; None where there are none."""
@@ -408,7 +411,7 @@ class RunState:
         self.check_budget: CheckBudget | None = None
         """The budget for checks, where there is one."""
         self.waiting_accounts: tuple[BudgetAccount, ...] = ()
-        """The purses in which units wait for room."""
+        """The accounts in which units wait for budget."""
         self.open_questions: dict[str, QuestionAsked] = {}
         self.usage_counter = UsageCounter()
         self.cancelled = False
@@ -422,7 +425,7 @@ class RunState:
         heapq.heappush(self.ready, (unit.scope.deadline, -unit.node.height, self.arrivals, unit))
 
     def wait_for_budget(self, unit: WorkItem, account: BudgetAccount, *, first: bool) -> None:
-        """Puts a unit in line for room in a purse; to its front where it comes from there."""
+        """Adds a unit to the queue of an account; at the front if it comes from there."""
         unit.phase = Phase.WAITING_FOR_BUDGET
         if not account.queue:
             self.waiting_accounts = (*self.waiting_accounts, account)
@@ -433,16 +436,16 @@ class RunState:
 
     def resume_waiting(self, *accounts: BudgetAccount) -> None:
         """There may be room: the first in each line may try; when it has got some, or will get none, the next."""
-        for purse in accounts or self.waiting_accounts:
-            line = purse.queue
+        for account in accounts or self.waiting_accounts:
+            line = account.queue
             while line and line[0].phase is not Phase.WAITING_FOR_BUDGET:
                 line.popleft()
             if line:
                 unit = line.popleft()
                 unit.from_queue = True
                 self.enqueue(unit)
-            if not line and purse in self.waiting_accounts:
-                self.waiting_accounts = tuple(other for other in self.waiting_accounts if other is not purse)
+            if not line and account in self.waiting_accounts:
+                self.waiting_accounts = tuple(other for other in self.waiting_accounts if other is not account)
 
     def request_decision(self, unit: WorkItem, phase: Phase) -> None:
         """Notes a phase that asks for a decision."""
@@ -453,8 +456,8 @@ class RunState:
         """A program begins: its nodes without needs may start."""
         outer = unit.scope.account if unit is not None else None
         budget = program.budget
-        purse = BudgetAccount(budget, outer) if self.keep_budgets and budget is not None and has_limits(budget) else outer
-        scope = ExecutionScope(path, program, bindings, unit, purse, self.nearest_deadline(unit))
+        account = BudgetAccount(budget, outer) if self.keep_budgets and budget is not None and has_limits(budget) else outer
+        scope = ExecutionScope(path, program, bindings, unit, account, self.nearest_deadline(unit))
         if program.time_limit is not None:
             scope.expires_at = self.active_seconds + program.time_limit
             if unit is not None:
@@ -464,8 +467,8 @@ class RunState:
         return scope
 
     def nearest_deadline(self, unit: WorkItem | None) -> float:
-        """The earliest deadline of the bodies around whatever runs inside `unit`, on the clock of `RunState.active_seconds`; `inf` without one. Units
-        are started earliest deadline first."""
+        """The earliest deadline of the bodies around `unit` and inside it, on the clock of `RunState.active_seconds`; `inf` without one.
+        Units are started earliest deadline first."""
         if unit is None:
             return inf
         if unit.due and has_body_timeout(unit.node):

@@ -55,7 +55,7 @@ def put(project: Path, threshold: float) -> None:
 
     chosen = settings(project)
     now = dependency_digests(chosen, Project.load(chosen).registry, "namer")
-    made = msgspec.structs.replace(certified("namer", ("schema", "confidence"), threshold), bonds=now).with_digest()
+    made = msgspec.structs.replace(certified("namer", ("schema", "confidence"), threshold), dependencies=now).with_digest()
     (project / "agents" / "namer" / FILE_NAME).write_bytes(made.to_bytes())
 
 

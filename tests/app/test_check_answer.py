@@ -88,7 +88,7 @@ def certify(project: Path, combination: Combination | None, threshold: float = 0
     made = certified("teller", CHECKS, threshold)
     if combination is not None:
         made = msgspec.structs.replace(made, combination=combination.digest, score=COMBINED_SCORE)
-    made = msgspec.structs.replace(made, bonds=dependency_digests(chosen, Project.load(chosen).registry, "teller")).with_digest()
+    made = msgspec.structs.replace(made, dependencies=dependency_digests(chosen, Project.load(chosen).registry, "teller")).with_digest()
     (project / "agents" / "teller" / CERTIFICATE).write_bytes(made.to_bytes())
     return made.guarantee
 

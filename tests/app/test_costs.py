@@ -108,7 +108,7 @@ async def test_a_call_that_came_back_at_once_is_that_of_the_name_beside_its_answ
 
 
 async def test_recalled_answers_are_counted_and_cost_nothing() -> None:
-    found = await summed(run_of("r1", {}, {"recalled": "r0", "usage": NO_USAGE, "server": "gateway"}))
+    found = await summed(run_of("r1", {}, {"reused_from": "r0", "usage": NO_USAGE, "server": "gateway"}))
     assert (found.total.reused, found.total.usage, found.total.unpriced) == (1, used(), {})
 
 
@@ -239,7 +239,7 @@ class Plain:
     """A user's own journal, which cannot be gone through: only what costs ask of it."""
 
     def __init__(self, inner: Journal) -> None:
-        self.runs, self.read = inner.list_runs, inner.read
+        self.list_runs, self.read = inner.list_runs, inner.read
 
 
 async def test_a_journal_of_ones_own_that_cannot_be_gone_through_gives_the_same() -> None:

@@ -232,9 +232,9 @@ class Overtaken(MemoryJournal):
         super().__init__(other.store)
         self.other = other
 
-    async def post(self, run: str, letter: InboxMessage, since: int | None = None) -> int:
+    async def send(self, run: str, message: InboxMessage, since: int | None = None) -> int:
         self.other.append(run, [RunFinished(seq=2, at=1.0, status="done", outcome=ValueOutcome("done"))])
-        return await super().send(run, letter, since)
+        return await super().send(run, message, since)
 
 
 async def test_cancelling_a_run_that_ends_at_that_moment_leaves_it_as_it_is(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ async def test_an_idempotency_key_takes_an_interrupted_run_up_again(project: Pat
 class Remembering(SimulatedWorkers):
     """Workers all of whose calls may be remembered."""
 
-    def measure(self, call: Any) -> Any:
+    def estimate(self, call: Any) -> Any:
         from orchestra.core.protocols import CallEstimate
 
         return CallEstimate(memo_key=f"{call.name}{sorted(call.inputs.items())}")
@@ -379,7 +379,7 @@ async def test_a_fork_draws_the_sample_that_it_is_told(project: Path) -> None:
 class Measuring(SimulatedWorkers):
     """Every model call may take a hundred tokens."""
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(prompt_tokens=50, max_output=50, min_output=50) if call.kind == "agent" else CallEstimate()
 
 

@@ -46,7 +46,7 @@ class Gated(MemoryJournal):
         super().__init__()
         self.gate = asyncio.Event()
 
-    async def durable(self, run: str, seq: int) -> None:
+    async def wait_durable(self, run: str, seq: int) -> None:
         await self.gate.wait()
         await super().wait_durable(run, seq)
 

@@ -59,7 +59,7 @@ async def test_a_run_counts_the_calls_of_its_plans_where_it_began_so_and_none_ca
         fork = await told(orchestra, (await orchestra.fork(first.run)).run)
         memo = await told(orchestra, await orchestra.options(memo=True).start(planned, text="a"))
         assert [one.options.get(PLANS) for one in (first, fork, memo)] == [
-            {"calls": True},
+            {"enforce_calls": True},
             None,
             None,
         ]  # nothing of a fleet that is not in use

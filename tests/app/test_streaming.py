@@ -77,16 +77,16 @@ class Hand:
                 yield reply
         yield reply
 
-    async def do(self, call: CallRequest) -> CallResult | CallError:
+    async def call(self, call: CallRequest) -> CallResult | CallError:
         self.calls.append(call)
         while isinstance(reply := await self.of(call.name, call.attempt).get(), Chunk):
             pass
         return reply
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         return NO_ESTIMATE
 
-    async def count(self, call: CallRequest) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         return None
 
 
@@ -217,7 +217,7 @@ async def test_of_what_is_not_read_there_is_a_bound_and_the_oldest_goes_first() 
 
 async def test_a_recalled_answer_was_written_by_nobody(tmp_path: Path) -> None:
     class Remembered(Hand):
-        def measure(self, call: CallRequest) -> CallEstimate:
+        def estimate(self, call: CallRequest) -> CallEstimate:
             return CallEstimate(memo_key="key")
 
     hand = Remembered()

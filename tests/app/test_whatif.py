@@ -39,7 +39,7 @@ async def ran(clock: VirtualClock, drawn: RandomWorkflow) -> RecordedRun:
             value = person_answer(1, one.node, one.question, one.options, one.schema)
             letter = InboxMessage(kind="answer", node=one.node, value=value, question_digest=one.question_digest, by="ann", at=clock.now())
             why = decline_reason(1, one.node, one.question) if one.kind != "effect" else ""
-            await stage.journal.send(run.id, msgspec.structs.replace(letter, declined=why))
+            await stage.journal.send(run.id, msgspec.structs.replace(letter, decline_reason=why))
         await clock.sleep(1)
     events = await stage.journal.read(run.id)
     await stage.close()

@@ -88,7 +88,7 @@ def test_what_if_calls_it_anew_and_says_so(run: str, shell: Shell) -> None:
 def test_a_run_that_does_not_know_its_code_is_recalled_and_that_is_said(run: str, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as earlier:
         earlier.setattr(
-            "orchestra.app.snapshot_store.uncounted", lambda contract: False
+            "orchestra.app.snapshot_store.is_unversioned_tool", lambda contract: False
         )  # as runs were kept before there were such digests
         sys.modules.pop("sum_tools", None)
         old = shell("run", "sums", "-i", "number=3", "--json").json["run"]

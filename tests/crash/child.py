@@ -83,7 +83,7 @@ class _Hasty:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
 
-    async def durable(self, run: str, seq: int) -> None:
+    async def wait_durable(self, run: str, seq: int) -> None:
         """Returns at once."""
 
 

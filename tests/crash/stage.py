@@ -203,18 +203,18 @@ class World:
         """Does one call, with a piece of text before the value of an agent."""
         if call.kind == "agent":
             yield Chunk("…")
-        yield await self._do(call)
+        yield await self._answer(call)
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         """Answers of `writer` are remembered."""
         memo = digest(canonical([call.name, call.inputs])) if call.name == "writer" else ""
         return CallEstimate(prompt_tokens=20, max_output=20, memo_key=memo) if call.kind == "agent" else CallEstimate()
 
-    async def count(self, call: CallRequest) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         """Nobody can tell."""
         return None
 
-    async def _do(self, call: CallRequest) -> CallResult | CallError:
+    async def _answer(self, call: CallRequest) -> CallResult | CallError:
         effect = CALLED.get(call.name, "pure")
         self._reach(f"before a {effect} call")
         self._write("begin", call)
@@ -238,6 +238,6 @@ class World:
 class Quick(World):
     """A world that also answers without a stream."""
 
-    async def do(self, call: CallRequest) -> CallResult | CallError:
+    async def call(self, call: CallRequest) -> CallResult | CallError:
         """Does one call."""
-        return await self._do(call)
+        return await self._answer(call)

@@ -75,13 +75,13 @@ def test_the_label_chooses_the_agent_and_no_other_is_asked(label: str, name: str
 @pytest.mark.parametrize(("label", "name"), [("lost", "card"), ("other", "writer")])
 def test_the_choice_and_its_reason_are_a_fact(label: str, name: str) -> None:
     (begun,) = answered(FLOW, label).of(TurnStarted, "reply")
-    assert begun.because == f'{name}, for intent is "{label}"'
+    assert begun.choice_reason == f'{name}, for intent is "{label}"'
 
 
 def test_a_long_label_is_cut_in_the_reason() -> None:
     flow = FLOW.replace('by: "${intent}"', 'by: "${input.text}"').replace("output:", "label: public\noutput:")
     (begun,) = answered(flow, "other " * 5000, {"intent": lambda call: "other"}).of(TurnStarted, "reply")
-    assert len(begun.because) < 300
+    assert len(begun.choice_reason) < 300
 
 
 @pytest.mark.parametrize(("given", "name"), [(True, "card"), (False, "post")])
@@ -113,7 +113,7 @@ nodes:
 """
     played = answered(flow, "lost iron lost")
     assert played.outcome == ValueOutcome(["card: lost", "writer: iron", "card: lost"])
-    assert [event.because.partition(",")[0] for event in played.of(TurnStarted)] == ["card", "writer", "card"]
+    assert [event.choice_reason.partition(",")[0] for event in played.of(TurnStarted)] == ["card", "writer", "card"]
 
 
 def test_more_labels_than_an_expression_may_be_long() -> None:
@@ -156,7 +156,7 @@ def test_each_agent_has_its_own_certificate() -> None:
     assert isinstance(answered(flow, "lost", said, known).outcome, AbstainedOutcome)
     kept = answered(flow, "late", said, known)
     assert isinstance(kept.outcome, ValueOutcome)
-    assert [event.promise for event in kept.of(OutputJudged)] == [known.certificates["post"].promise]
+    assert [event.guarantee for event in kept.of(OutputJudged)] == [known.certificates["post"].guarantee]
     with pytest.raises(InputError, match="no certificate for 'post'"):
         program(flow, replace(known, certificates={"card": known.certificates["card"]}))
 
@@ -187,7 +187,7 @@ def test_a_node_that_is_skipped_chooses_nobody() -> None:
 
 
 def test_the_larger_model_at_once_goes_with_whoever_is_chosen() -> None:
-    played = answered(f'{FLOW}    escalate: "${{size(input.text) > 6}}"\n', "lost at sea", {"card": lambda call: str(call.escalate)})
+    played = answered(f'{FLOW}    escalate: "${{size(input.text) > 6}}"\n', "lost at sea", {"card": lambda call: str(call.is_escalated)})
     assert played.outcome == ValueOutcome("True")
 
 

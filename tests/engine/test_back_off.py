@@ -140,14 +140,14 @@ def test_a_judge_that_is_gone_lets_nothing_through() -> None:
 def test_under_a_certificate_parts_are_kept_by_its_threshold_with_its_promise() -> None:
     found = made()
     assert found.threshold > 0.5
-    known = replace(WITH, claims={"teller": found})
+    known = replace(WITH, claims_certificates={"teller": found})
     acceptance = program(CERTIFIED, known).nodes[0].acceptance
     assert acceptance is not None
     assert (acceptance.accept, acceptance.certificate) == (found.threshold, found)
     just = {"It was completed in 1889.": 0.9, "It is made of wood.": found.threshold, "It stands in Paris.": found.threshold - 1e-9}
     played = told(text=CERTIFIED, catalog=known, answers={"entailment": lambda call: chance(just[call.inputs["claim"]])})
     assert value(played) == "It was completed in 1889. It is made of wood."
-    assert played.of(OutputJudged)[0].promise == found.guarantee
+    assert played.of(OutputJudged)[0].guarantee == found.guarantee
 
 
 def test_every_event_is_a_place_to_resume_from() -> None:

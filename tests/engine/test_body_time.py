@@ -207,7 +207,7 @@ def test_a_question_goes_by_the_calendar() -> None:
 
 
 def test_what_older_engines_recorded_of_a_resumption_is_replayed_as_they_decided() -> None:
-    """They counted the time in which nobody had the run, and recorded no `away`."""
+    """They counted the time in which nobody had the run, and recorded no `idle_seconds`."""
     compiled = program("output: ${a}\nnodes:\n  a: {agent: writer, with: {text: x}, retry: {attempts: 5, wait: [1, 1], within: 30}}")
     first: dict[str, Any] = {"node": "a", "attempt": 1}
     why: dict[str, Any] = {"error": "F101", "reason": "busy", "retryable": True}
@@ -222,7 +222,7 @@ def test_what_older_engines_recorded_of_a_resumption_is_replayed_as_they_decided
         RunFinished(seq=7, at=9_001.0, status="failed", outcome=failed),
     ]
     assert replay(compiled, older).reason == ""
-    again = [msgspec.structs.replace(event, away=8_999.0) if isinstance(event, RunResumed) else event for event in older]
+    again = [msgspec.structs.replace(event, idle_seconds=8_999.0) if isinstance(event, RunResumed) else event for event in older]
     assert replay(compiled, again).first_difference == older[5]
 
 
@@ -231,7 +231,7 @@ class SetBack:
 
     def __init__(self, clock: VirtualClock) -> None:
         self.monotonic, self.sleep, self.random, self.new_id = clock.monotonic, clock.sleep, clock.random, clock.new_id
-        self._now, self.work = clock.now, clock.run_in_thread
+        self._now, self.run_in_thread = clock.now, clock.run_in_thread
 
     def now(self) -> float:
         return self._now() - 3_600

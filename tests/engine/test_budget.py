@@ -51,12 +51,12 @@ class Costly(SimulatedWorkers):
         usage = Usage(self.prompt, 0, output, calls=1, money=self.prompt * self.price[0] + output * self.price[1])
         return CallResult(value=call.inputs["text"], usage=usage)
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         most, least = self.limits
         bound = self.prompt * self.loose
         return CallEstimate(prompt_tokens=bound, max_output=most, min_output=least, token_prices=self.price, unpriced_server=self.unpriced)
 
-    async def count(self, call: CallRequest) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         return self.prompt if self.counting else None
 
 

@@ -110,7 +110,7 @@ def test_the_seconds_stand_still_while_a_person_is_asked(latency: float, value: 
             assert isinstance(finished.outcome, FailedOutcome)
             assert finished.outcome.code == "E005"
         events = await theatre.journal.read(run.id)
-        assert [event.by for event in events if isinstance(event, RunResumed)] == ["a letter"]
+        assert [event.by for event in events if isinstance(event, RunResumed)] == ["a message"]
         assert replay(compiled, events).reason == ""
         await theatre.engine.close()
 

@@ -45,7 +45,7 @@ def played(*answers: Any, text: str = ONE) -> Any:
 
 
 def promises(run: Any) -> list[str]:
-    return [event.promise for event in run.of(OutputJudged)]
+    return [event.guarantee for event in run.of(OutputJudged)]
 
 
 def test_the_certificates_threshold_is_the_nodes() -> None:
@@ -66,7 +66,7 @@ def test_an_answer_that_is_not_the_first_has_no_promise(text: str) -> None:
     run = played(sure(0.2), sure(0.9), text=text)
     assert isinstance(run.outcome, ValueOutcome)
     assert promises(run) == ["", ""]
-    assert played(sure(0.9), text=text).of(OutputJudged)[0].promise == CERTIFICATE.guarantee
+    assert played(sure(0.9), text=text).of(OutputJudged)[0].guarantee == CERTIFICATE.guarantee
 
 
 def test_an_attempt_without_an_answer_takes_no_promise_away() -> None:
@@ -92,7 +92,7 @@ nodes:
 """
     confidences = {"x": 0.9, "y": 0.1, "z": 0.8}
     run = play(text, {"texts": ["x", "y", "z"]}, {"writer": lambda call: sure(confidences[call.inputs["text"]])}, catalog=KNOWN)
-    assert {event.node: bool(event.promise) for event in run.of(OutputJudged)} == {"a[0]": True, "a[1]": False, "a[2]": True}
+    assert {event.node: bool(event.guarantee) for event in run.of(OutputJudged)} == {"a[0]": True, "a[1]": False, "a[2]": True}
     rows = History.of(run.events)
     assert [row.attempts[-1].guarantee for row in rows.rows if row.attempts] == [CERTIFICATE.guarantee, "", CERTIFICATE.guarantee]
 

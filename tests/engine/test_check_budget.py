@@ -53,7 +53,7 @@ SUPPORTED = {"label": "supported", "p_supported": 0.9, "p_refute": 0.0}
 class Measured(SimulatedWorkers):
     """Workers that say what a call may cost: a question 100 tokens."""
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(prompt_tokens=90, max_output=10) if call.kind == "agent" else NO_ESTIMATE
 
 
@@ -106,7 +106,7 @@ def asked(played: Played) -> list[str]:
 
 
 def unasked(played: Played) -> list[OutputJudged]:
-    return [event for event in played.of(OutputJudged) if event.unasked is not None]
+    return [event for event in played.of(OutputJudged) if event.skipped_checks is not None]
 
 
 def texts(*doubts: float) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def test_a_tool_of_ones_own_takes_nothing_of_it() -> None:
 class Beside(Measured):
     """Workers of this process: the judge is an encoder, and what it reads no server counts."""
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(uses_local_encoder=call.name == "entailment")
 
 
@@ -156,8 +156,8 @@ def test_what_gets_nothing_is_unknown_with_the_reason_and_never_passes() -> None
 
 def test_numbers_that_decided_it_are_on_record() -> None:
     (one,) = spent(MAP, texts(0.25), 400).of(ChecksStarted)
-    assert one.stake is not None
-    assert (one.stake.doubt, one.stake.influence, one.stake.bound) == (0.25, 1.0, 100)
+    assert one.priority is not None
+    assert (one.priority.uncertainty, one.priority.influence, one.priority.max_tokens) == (0.25, 1.0, 100)
 
 
 def test_a_value_on_which_more_rests_goes_first() -> None:
@@ -165,7 +165,7 @@ def test_a_value_on_which_more_rests_goes_first() -> None:
     assert asked(played) == ["first"]
     (one,) = unasked(played)
     assert one.node == "aside"
-    assert one.skipped_checks.influence < played.of(ChecksStarted)[0].stake.influence  # type: ignore[union-attr]
+    assert one.skipped_checks.influence < played.of(ChecksStarted)[0].priority.influence  # type: ignore[union-attr]
 
 
 def test_a_sure_value_does_not_take_what_doubtful_ones_will_need() -> None:
@@ -181,7 +181,7 @@ def test_without_a_budget_for_checks_all_are_asked() -> None:
     flow = MAP.replace("budget: {check_tokens: LIMIT}\n", "").replace("OTHERWISE", "abstain")
     played = play(flow, texts(0.1, 0.9), ANSWERS, catalog=CHECKED)
     assert asked(played) == ["read[0]", "read[1]"]
-    assert all(event.stake is None for event in played.of(ChecksStarted))
+    assert all(event.priority is None for event in played.of(ChecksStarted))
 
 
 @pytest.mark.parametrize("otherwise", ["retry, abstain", "retry, escalate, abstain"])

@@ -131,8 +131,8 @@ def test_a_check_that_cannot_tell_for_nothing_ends_it_too_for_the_value_is_not_a
 
 
 def test_the_agent_that_is_judged_does_not_judge() -> None:
-    own = replace(JUDGE, name="own", mind="m")
-    catalog = replace(WITH, agents={**WITH.agents, "own": own, "entailment": replace(JUDGE, mind="m")})
+    own = replace(JUDGE, name="own", model_identity="m")
+    catalog = replace(WITH, agents={**WITH.agents, "own": own, "entailment": replace(JUDGE, model_identity="m")})
     text = """
 input: {text: str}
 output: ${a}
@@ -356,7 +356,7 @@ nodes:
 class Priced(SimulatedWorkers):
     """Workers whose calls are known to cost up to sixty tokens, and cost twenty."""
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(prompt_tokens=10, max_output=50, min_output=5)
 
 

@@ -103,7 +103,7 @@ def test_a_plan_whose_step_is_not_supported_is_followed_by_another() -> None:
     played = planned("", *CHAIN, judge=chance(0.1, 0.9))
     assert not isinstance(played.outcome, ValueOutcome)
     assert [event.accepted for event in played.of(OutputJudged)] == [False]
-    assert [event.drafted.version for event in played.of(TurnStarted) if event.drafted is not None][-1] == 2
+    assert [event.draft.version for event in played.of(TurnStarted) if event.draft is not None][-1] == 2
     sound(played, PLAN % "", SKILLED)
 
 
@@ -158,7 +158,7 @@ def test_what_it_says_that_nothing_supports_is_withheld() -> None:
 
 
 def test_an_agent_with_tools_judges_nothing_for_a_question_is_one_call() -> None:
-    known = replace(WITH, agents={**WITH.agents, "entailment": replace(JUDGE, kit=helper().contract.tool_use)})
+    known = replace(WITH, agents={**WITH.agents, "entailment": replace(JUDGE, tool_use=helper().contract.tool_use)})
     text = WORK.replace("helper", "writer") % 'checks: [entailment], against: "${input.text}"'
     with pytest.raises((InputError, InputErrors), match="L071"):
         program(text, known)

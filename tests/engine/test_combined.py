@@ -43,7 +43,7 @@ def combination(**weights: float) -> Combination:
         *(CheckWeight(check, weight=weight) for check, weight in weights.items()),
         CheckWeight("rederive(second)", passed=1.0, failed=-1.0),
     )
-    data, told = CombinationData("rows", "d" * 32, 300, 200, 0), {"made": "2026-11-26", "bonds": BONDS}
+    data, told = CombinationData("rows", "d" * 32, 300, 200, 0), {"created_at": "2026-11-26", "dependencies": BONDS}
     made = Combination(agent="reader", method="regression", checks=tuple(sorted(CHECKS)), bias=0.0, weights=voices, data=data, **told)  # type: ignore[arg-type]
     return made.with_digest()
 
@@ -77,7 +77,7 @@ def test_what_agents_doubt_is_weighed(sure: float, supported: float, second: str
     assert isinstance(run.outcome, ValueOutcome if accepted else AbstainedOutcome)
     assert len(said(run)) == 4  # all were asked, for each may still outweigh the others
     found = run.of(OutputJudged)[-1].score
-    assert found == KNOWN.combinations["reader"].of(run.of(OutputJudged)[-1].verdicts)
+    assert found == KNOWN.combinations["reader"].score(run.of(OutputJudged)[-1].verdicts)
     assert found is not None
     assert (found >= 0.7) == accepted
     if isinstance(run.outcome, ValueOutcome):

@@ -186,8 +186,8 @@ def test_the_seconds_of_a_budget_stand_still_while_a_question_with_a_deadline_is
     async def scene(clock: VirtualClock) -> None:
         async with opened(clock, MemoryStore()) as orchestra:
             run = await orchestra.start(deadline, text="x")
-            assert await run.pause() is None
-            assert (await orchestra.look(run.id)).status == "waiting"
+            assert await run.wait_until_blocked() is None
+            assert (await orchestra.view(run.id)).status == "waiting"
             await clock.sleep(1800)
             await orchestra.answer(run.id, "yes")
             assert (await run.wait()).value == "yes"
@@ -200,12 +200,12 @@ def test_a_run_whose_deadline_has_passed_while_nobody_had_it_is_interrupted_and_
         store = MemoryStore()
         async with opened(clock, store) as orchestra:
             run = await orchestra.start(deadline, text="x")
-            await run.pause()
+            await run.wait_until_blocked()
         async with opened(clock, store) as orchestra:
             orchestra.program(deadline)
             assert [seen.status for seen in await orchestra.runs()] == ["waiting"]
             await clock.sleep(3600)
-            assert (await orchestra.look(run.id)).status == "interrupted"
+            assert (await orchestra.view(run.id)).status == "interrupted"
             (seen,) = await orchestra.runs(status="interrupted")
             with pytest.raises(InputError) as told:
                 await orchestra.answer(run.id, "yes")
@@ -233,10 +233,10 @@ def test_the_default_of_a_question_that_nobody_answered_is_no_word_of_a_person()
         async with opened(clock, MemoryStore()) as orchestra:
             silent = await orchestra.run(deadline, text="x")
             declining = await orchestra.start(deadline, text="y")
-            await declining.pause()
-            await orchestra.answer(declining.id, None, declined="I was not there", by="ada")
+            await declining.wait_until_blocked()
+            await orchestra.answer(declining.id, None, decline_reason="I was not there", by="ada")
             declined, answered = await declining.wait(), await orchestra.start(deadline, text="z")
-            await answered.pause()
+            await answered.wait_until_blocked()
             await orchestra.answer(answered.id, "no")
             said = [[claim.unsupported for claim in result.claims] for result in (silent, declined, await answered.wait())]
             assert said == [

@@ -121,7 +121,7 @@ def test_under_strict_every_call_waits_until_what_led_to_it_is_on_disk() -> None
             super().__init__()
             self.clock = clock
 
-        async def durable(self, run: str, seq: int) -> None:
+        async def wait_durable(self, run: str, seq: int) -> None:
             await self.clock.sleep(1)
 
     async def scene(clock: VirtualClock) -> None:

@@ -261,7 +261,7 @@ def test_a_retry_is_told_why_the_first_answer_was_not_accepted() -> None:
 
 
 def test_an_escalation_asks_the_larger_model_once() -> None:
-    played = play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": lambda call: GOOD if call.escalate else BAD})
+    played = play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": lambda call: GOOD if call.is_escalated else BAD})
     assert isinstance(played.outcome, ValueOutcome)
     assert isinstance(play(ACCEPT % "[escalate, abstain]", TEXT, {"reader": BAD}).outcome, AbstainedOutcome)
 

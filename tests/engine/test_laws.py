@@ -137,7 +137,7 @@ def test_no_outcome_depends_on_the_order_in_which_calls_come_back(graph: list[Pi
 def test_no_call_goes_out_before_all_that_it_needs_or_comes_after_has_ended(graph: list[Piece], seed: int) -> None:
     played = play(whole(graph), NO, {"writer": fated({piece.name: piece.fate for piece in graph})}, seed=seed, **SLOW)
     ends = {event.node: event.seq for event in played.events if isinstance(event, NodeFinished)}
-    ends |= {event.node: event.seq for event in played.of(AttemptFinished) if event.settled}
+    ends |= {event.node: event.seq for event in played.of(AttemptFinished) if event.final}
     starts = {event.node: event.seq for event in played.attempts}
     early = [(name, piece.name) for piece in graph for name in (*piece.reads, *piece.after) if starts.get(piece.name, 1e9) < ends[name]]
     assert early == []

@@ -31,7 +31,7 @@ class Costly(SimulatedWorkers):
         value = self.answers[call.node](call) if call.node in self.answers else "w"
         return CallResult(value=value, usage=Usage(prompt_tokens=1, output_tokens=1, calls=1))
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         return CallEstimate(prompt_tokens=10, max_output=20, min_output=20)
 
 
@@ -122,5 +122,5 @@ nodes:
   w: {agent: writer, with: {text: x}}
   r: {agent: writer, with: {text: x}, checks: [numbers], against: none, otherwise: [escalate, abstain]}
 """
-    played = spend(text, {"w": 5.0}, answers={"r": lambda call: "fine" if call.escalate else "17"})
+    played = spend(text, {"w": 5.0}, answers={"r": lambda call: "fine" if call.is_escalated else "17"})
     assert [(call.attempt, call.is_escalated) for call in played.workers.calls if call.node == "r"] == [(1, False), (2, True)]

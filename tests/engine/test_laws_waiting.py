@@ -48,7 +48,7 @@ class Slow(MemoryJournal):
         await asyncio.sleep(0.01)
         return found
 
-    async def letters(self, run: str, after: int = 0) -> list[InboxMessage]:
+    async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
         found = list(await super().inbox(run, after))
         await asyncio.sleep(0.01)
         return found
@@ -64,7 +64,7 @@ def start(on: Engine, text: str = ASK, **more: Any) -> Execution:
 
 async def answer(journal: MemoryJournal, run: Execution, value: str = "yes") -> None:
     """Posts an answer to the one question of a run."""
-    (asked,) = (event for event in journal.store.logs[run.id].events if type(event).__name__ == "Asked")
+    (asked,) = (event for event in journal.store.logs[run.id].events if type(event).__name__ == "QuestionAsked")
     await journal.send(run.id, InboxMessage(kind="answer", node="sure", value=value, question_digest=asked.question_digest))  # type: ignore[union-attr]  # it is an Asked
 
 
@@ -316,7 +316,7 @@ class Odd(SimulatedWorkers):
 
     odd = False
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         if self.odd:
             raise ValueError("a fault of the measure")
         return CallEstimate(prompt_tokens=1, max_output=1)
@@ -352,13 +352,13 @@ class Breaks(MemoryJournal):
             raise OrchestraError("J009", "the disk is gone")
         super().append(run, events, delivered)
 
-    async def mail(self) -> set[str]:
+    async def wait_for_messages(self) -> set[str]:
         found = await super().wait_for_messages()
         if self.gone:
             raise OrchestraError("J009", "the disk is gone")
         return found
 
-    async def letters(self, run: str, after: int = 0) -> list[InboxMessage]:
+    async def inbox(self, run: str, after: int = 0) -> list[InboxMessage]:
         if run == self.bad:
             raise OrchestraError("J009", "this one cannot be read")
         return await super().inbox(run, after)

@@ -67,10 +67,10 @@ def test_the_second_run_asks_the_router_nothing_and_says_what_that_saved() -> No
         assert (outcome, asked(theatre)) == (ValueOutcome("C"), 2)
         (drafted,) = turns(second)
         assert isinstance(first[0], RunStarted)
-        assert (drafted.lines, drafted.recalled, drafted.saved.calls) == (LOUD, first[0].run, 2)
-        assert drafted.saved.prompt_tokens > 0
+        assert (drafted.lines, drafted.reused_from, drafted.saved_usage.calls) == (LOUD, first[0].run, 2)
+        assert drafted.saved_usage.prompt_tokens > 0
         assert [(saved.run, saved.node, saved.usage) for saved in History.of(second).reused_plans] == [
-            (drafted.recalled, "solve", drafted.saved)
+            (drafted.reused_from, "solve", drafted.saved_usage)
         ]
         assert History.of(first).reused_plans == ()
 
@@ -103,7 +103,7 @@ def test_another_intent_or_shape_or_no_cache_asks_the_router(goal: str, more: st
         before = asked(theatre)
         _, events = await one(theatre, goal, more)
         assert asked(theatre) > before
-        assert turns(events)[-1].recalled == ""
+        assert turns(events)[-1].reused_from == ""
 
     staged(scene)
 
@@ -123,7 +123,7 @@ def test_a_plan_that_failed_or_whose_fallback_spoke_is_not_kept() -> None:
             outcome, events = await one(theatre, more=more)
             assert isinstance(outcome, FailedOutcome) if "fallback" not in more else outcome == ValueOutcome("quiet")
             assert turns(events)[-1].lines == LOUD
-            assert turns(events)[-1].recalled == ""
+            assert turns(events)[-1].reused_from == ""
 
     gone = CallError(code="F210", reason="it is gone")
     staged(scene, {"router": router(*LOUD), "shout": lambda call: gone})
@@ -157,20 +157,22 @@ def test_a_replay_judges_a_cached_plan_again() -> None:
         turn = next(event for event in events if isinstance(event, TurnStarted))
         assert turn.draft is not None
         wrong = structs.replace(turn.draft, lines=("s1 = send(text=input.text)", "return s1"))
-        changed = [structs.replace(turn, drafted=wrong) if event is turn else event for event in events]
+        changed = [structs.replace(turn, draft=wrong) if event is turn else event for event in events]
         assert replay(compiled, changed).reason == "the router's machine would go on otherwise"
 
     staged(scene)
 
 
-@pytest.mark.parametrize("stored", [None, 7, {"lines": ["import os"]}, {"format": FORMAT, "shape": "", "request": "", "lines": []}])
+@pytest.mark.parametrize(
+    "stored", [None, 7, {"lines": ["import os"]}, {"format": FORMAT, "context_digest": "", "request": "", "lines": []}]
+)
 def test_what_is_no_stored_plan_is_ignored_and_stands_in_the_journal(stored: Any) -> None:
     async def scene(theatre: Theatre) -> None:
         await one(theatre)
         theatre.store.memos.update({key: (run, stored) for key, (run, _) in theatre.store.memos.items()})
         outcome, events = await one(theatre)
         assert (outcome, asked(theatre)) == (ValueOutcome("A B"), 4)
-        assert turns(events)[0].remark.startswith("R011: a stored plan is ignored: ")
+        assert turns(events)[0].warning.startswith("R011: a stored plan is ignored: ")
         assert replay(program(TEXT % ("Make it loud.", "")), events).reason == ""
 
     staged(scene)
@@ -179,7 +181,7 @@ def test_what_is_no_stored_plan_is_ignored_and_stands_in_the_journal(stored: Any
 class Damaged(MemoryJournal):
     """A journal whose memo cannot be read."""
 
-    async def recall(self, memo: str) -> tuple[str, Any] | None:
+    async def get_memo(self, memo: str) -> tuple[str, Any] | None:
         raise damaged_rows_error("an answer", "it is not what was stored")
 
 
@@ -188,7 +190,7 @@ def test_a_memo_that_cannot_be_read_stops_nobody() -> None:
         theatre.engine = Engine(theatre.clock, Damaged(theatre.store), theatre.workers)
         outcome, events = await one(theatre)
         assert outcome == ValueOutcome("A B")
-        assert "R011: a stored plan is ignored: J" in turns(events)[0].remark
+        assert "R011: a stored plan is ignored: J" in turns(events)[0].warning
 
     staged(scene)
 
@@ -215,7 +217,7 @@ def test_a_skill_with_effects_that_the_node_lists_is_called_by_a_cached_plan_too
             assert (await run.wait()).outcome == ValueOutcome("sent")
         assert (asked(theatre), theatre.workers.counts["send"]) == (2, 2)
         _, events = await one(theatre, "Send it.", more=", confirm: false")
-        assert turns(events)[-1].recalled == ""
+        assert turns(events)[-1].reused_from == ""
 
     staged(scene, {"router": router("s1 = send(text=input.text)", "return s1")})
 
@@ -225,7 +227,7 @@ def test_votes_are_kept_with_the_plan() -> None:
         await one(theatre, more=", votes: 3")
         _, events = await one(theatre, more=", votes: 3")
         (drafted,) = turns(events)
-        assert (drafted.agreement, drafted.saved.calls) == (1.0, 6)
+        assert (drafted.agreement, drafted.saved_usage.calls) == (1.0, 6)
 
     staged(scene)
 
@@ -262,8 +264,8 @@ def test_a_cached_plan_that_fails_is_planned_around_and_what_follows_is_asked_of
         outcome, events = await one(gone)
         assert outcome == ValueOutcome("A B")
         first, *others = turns(events)
-        assert (first.lines, first.version, first.recalled != "") == (QUIET, 1, True)
-        assert {(drafted.version, drafted.recalled) for drafted in others} == {(2, "")}
+        assert (first.lines, first.version, first.reused_from != "") == (QUIET, 1, True)
+        assert {(drafted.version, drafted.reused_from) for drafted in others} == {(2, "")}
         assert (asked(gone), gone.store.memos) == (2, kept)
         found = replay(program(TEXT % ("Make it loud.", "")), events)
         assert (found.first_difference, found.reason) == (None, "")
@@ -319,7 +321,7 @@ def test_return_nothing_is_never_kept_and_never_taken_from_the_memo() -> None:
         nothing = {key: (run, {**entry, "lines": ["return nothing"]}) for key, (run, entry) in theatre.store.memos.items()}
         theatre.store.memos.update(nothing)
         outcome, events = await one(theatre)
-        assert (outcome, turns(events)[0].remark) == (
+        assert (outcome, turns(events)[0].warning) == (
             ValueOutcome("A B"),
             "R011: a stored plan is ignored: it is no plan: it returns nothing",
         )

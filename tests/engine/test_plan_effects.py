@@ -137,7 +137,7 @@ def test_what_an_earlier_plan_finished_is_none_in_the_next() -> None:
     assert isinstance(played.outcome, FailedOutcome)
     assert "input.s1 may be the words of a tool" in played.outcome.reason
     assert played.workers.counts["wire"] == 0
-    last = [one.drafted for one in played.of(TurnStarted) if one.drafted is not None][-1]
+    last = [one.draft for one in played.of(TurnStarted) if one.draft is not None][-1]
     assert last.version == 2
 
 
@@ -375,7 +375,7 @@ def test_a_person_is_asked_before_the_effects_of_a_plan_and_without_a_yes_no_pla
         (question,) = run.questions
         assert (question.node, question.question) == ("done@1/confirm", 'Make 1 call with effects?\nwire(to="Ada")')
         assert (theatre.workers.counts["pick"], theatre.workers.counts["wire"]) == (1, 0)
-        said: dict[str, Any] = {"value": answer} if answer is not None else {"declined": "not now"}
+        said: dict[str, Any] = {"value": answer} if answer is not None else {"decline_reason": "not now"}
         await theatre.journal.send(
             run.id, InboxMessage(kind="answer", node=question.node, question_digest=question.question_digest, **said)
         )

@@ -36,7 +36,7 @@ def test_at_once_the_router_is_asked_one_question_and_nothing_starts_before_its_
     line_by_line = questions(planned('"list[str]"', *PLAN))[0]
     assert ['"s7"' in call.inputs["grammar"] for call in (asked, line_by_line)] == [True, False]
     assert began(played)["solve@1/s1"] == 1.0
-    assert [event.drafted.lines for event in played.of(TurnStarted) if event.drafted] == [(), PLAN]
+    assert [event.draft.lines for event in played.of(TurnStarted) if event.draft] == [(), PLAN]
 
 
 def test_of_a_plan_at_once_the_good_beginning_stands_and_the_rest_is_asked_for_line_by_line() -> None:
@@ -139,9 +139,9 @@ def test_a_sample_whose_question_fails_counts_and_has_no_plan(lost: set[int]) ->
 
     played = planned("str, votes: 3", answer=answer)
     assert played.outcome == ValueOutcome("A B")
-    decided = played.of(TurnStarted)[-1].drafted
+    decided = played.of(TurnStarted)[-1].draft
     assert decided is not None
-    assert decided.plans == tuple(() if number in lost else LOUD for number in (1, 2, 3))
+    assert decided.sampled_plans == tuple(() if number in lost else LOUD for number in (1, 2, 3))
     assert decided.agreement == (3 - len(lost)) / 3
 
 

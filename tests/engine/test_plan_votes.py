@@ -38,14 +38,14 @@ def voted(*plans: tuple[str, ...], more: str = "", **options: Any) -> Played:
 
 
 def decided(played: Played) -> Any:
-    return played.of(TurnStarted)[-1].drafted
+    return played.of(TurnStarted)[-1].draft
 
 
 def test_most_samples_decide_whatever_their_steps_are_called() -> None:
     played = voted(QUIET, LOUD, LOUD_AGAIN)
     assert played.outcome == ValueOutcome("A B")
     assert (decided(played).lines, decided(played).agreement) == (LOUD, 2 / 3)
-    assert decided(played).plans == (QUIET, LOUD, LOUD_AGAIN)
+    assert decided(played).sampled_plans == (QUIET, LOUD, LOUD_AGAIN)
 
 
 def test_ties_go_to_the_first_and_samples_without_a_plan_count() -> None:
@@ -65,7 +65,7 @@ def test_samples_are_made_side_by_side(votes: int) -> None:
     assert played.outcome == ValueOutcome("A B")
     last = played.of(TurnStarted)[-1]
     assert last.at - played.events[0].at == pytest.approx(2.0)  # two lines, however many samples
-    begun = [event.drafted.sample for event in played.of(TurnStarted)]
+    begun = [event.draft.sample for event in played.of(TurnStarted)]
     assert begun[:votes] == [*range(1, votes + 1)]
     assert [*sorted(begun[votes:-1]), begun[-1]] == [*range(1, votes + 1), 0]
 
@@ -75,9 +75,9 @@ def test_a_sample_that_is_slow_holds_up_no_other() -> None:
         return {1: 10.0, 2: 1.0, 3: 1.5}.get(call.sample, 0.0)
 
     played = voted(QUIET, LOUD, LOUD_AGAIN, latency=seconds)
-    turns = [(event.drafted.sample, event.at - played.events[0].at) for event in played.of(TurnStarted)]
+    turns = [(event.draft.sample, event.at - played.events[0].at) for event in played.of(TurnStarted)]
     assert turns == [(1, 0.0), (2, 0.0), (3, 0.0), (2, 1.0), (3, 1.5), (3, 3.0), (1, 10.0), (0, 20.0)]
-    assert decided(played).plans == (QUIET, LOUD, LOUD_AGAIN)
+    assert decided(played).sampled_plans == (QUIET, LOUD, LOUD_AGAIN)
 
 
 def test_calls_of_samples_that_nobody_waits_for_end_with_the_node() -> None:
@@ -154,7 +154,7 @@ def test_after_the_repairs_the_larger_planner_goes_on_from_the_lines_that_stand(
     first = next(call for call in played.workers.calls if call.name == "planner")
     assert first.inputs["plan"] == PLAN[0]
     assert "Not accepted, write another line:" in first.inputs["request"]
-    asked = [(event.drafted.larger, event.drafted.lines) for event in played.of(TurnStarted)]
+    asked = [(event.draft.escalated, event.draft.lines) for event in played.of(TurnStarted)]
     assert asked == [(False, ()), (False, PLAN[:1]), (False, PLAN[:1]), (True, PLAN[:1]), (True, PLAN[:2]), (True, PLAN)]
 
 
@@ -227,12 +227,12 @@ def test_return_nothing_is_a_vote() -> None:
     assert isinstance(played.outcome, FailedOutcome)
     assert "nothing that is offered serves the request" in played.outcome.reason
     assert voted(LOUD, nothing, LOUD_AGAIN).outcome == ValueOutcome("A B")
-    assert decided(voted(LOUD, nothing, LOUD_AGAIN)).plans == (LOUD, nothing, LOUD_AGAIN)
+    assert decided(voted(LOUD, nothing, LOUD_AGAIN)).sampled_plans == (LOUD, nothing, LOUD_AGAIN)
 
 
 def test_nothing_starts_before_the_votes_are_counted() -> None:
     played = voted(LOUD_AGAIN, LOUD_AGAIN)
-    assert [event.drafted.plan for event in played.of(TurnStarted)] == [None] * 7
+    assert [event.draft.plan for event in played.of(TurnStarted)] == [None] * 7
     last = played.of(TurnStarted)[-1].seq
     assert all(event.seq > last for event in played.of(AttemptFinished) if event.node.startswith("solve@"))
 
@@ -246,7 +246,7 @@ def test_another_version_is_voted_on_as_well() -> None:
         text, {"text": "a b"}, answers={"router": written, "writer": lambda call: CallError(code="T009", reason="the pen is dry")}
     )
     assert played.outcome == ValueOutcome("A B")
-    whole = [event.drafted for event in played.of(TurnStarted) if event.drafted.agreement is not None]
-    assert [(drafted.version, drafted.plans) for drafted in whole] == [(1, (QUIET, QUIET)), (2, (LOUD, LOUD))]
+    whole = [event.draft for event in played.of(TurnStarted) if event.draft.agreement is not None]
+    assert [(drafted.version, drafted.sampled_plans) for drafted in whole] == [(1, (QUIET, QUIET)), (2, (LOUD, LOUD))]
     found = replay(program(text), played.events)
     assert (found.first_difference, found.reason) == (None, "")

@@ -50,7 +50,7 @@ def begins(played: Played) -> list[PlanDraft]:
     """The first turn of each version."""
     found: dict[int, PlanDraft] = {}
     for event in played.of(TurnStarted):
-        found.setdefault(event.drafted.version, event.drafted)
+        found.setdefault(event.draft.version, event.draft)
     return list(found.values())
 
 
@@ -90,7 +90,7 @@ def test_a_router_that_may_plan_effects_reads_the_code_of_a_failure_and_not_its_
 
 def test_no_more_lines_are_asked_for_once_a_step_has_failed() -> None:
     played = replanned("repairs: 0", FIRST, SECOND, latency=paced(writer=0.1))
-    lines = [event.drafted.lines for event in played.of(TurnStarted)]
+    lines = [event.draft.lines for event in played.of(TurnStarted)]
     assert lines == [(), FIRST[:1], FIRST[:2], (), SECOND[:1], SECOND]
     assert [call.node for call in played.workers.cancelled] == ["solve#3/line"]
 
@@ -141,7 +141,7 @@ def test_the_same_call_is_refused_whether_it_failed_or_gave_a_value() -> None:
         assert said in played.outcome.reason
     mended = replanned("repairs: 1", FIRST, (same[0],), answers={"router": _mends(same[0])})
     assert mended.outcome == ValueOutcome("A")
-    assert [event.drafted.rejected[0][0] for event in mended.of(TurnStarted) if event.drafted.rejected] == ["R009"]
+    assert [event.draft.rejections[0][0] for event in mended.of(TurnStarted) if event.draft.rejections] == ["R009"]
 
 
 def _mends(first: str) -> Callable[[CallRequest], Any]:

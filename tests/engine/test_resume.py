@@ -125,7 +125,7 @@ def test_a_person_says_what_a_call_in_doubt_gave_and_the_run_goes_on_with_it() -
         before = InboxMessage(kind="answer", node="a", value="again", question_digest=asked.question_digest, question_seq=asked.seq - 1)
         assert "asked again" in theatre.engine.rejection_reason(asked, before)
         for number in (0, asked.seq):  # older versions wrote none
-            assert theatre.engine.rejection_reason(asked, msgspec.structs.replace(before, asked=number)) == ""
+            assert theatre.engine.rejection_reason(asked, msgspec.structs.replace(before, question_seq=number)) == ""
         await theatre.journal.send(run.id, wrong)
         await clock.sleep(1)
         said = InboxMessage(kind="answer", node="a", value="sent then", question_digest=asked.question_digest, call_happened=True, by="ann")

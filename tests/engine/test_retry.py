@@ -51,7 +51,7 @@ def test_a_tool_that_must_happen_once_has_one_attempt_whatever_the_file_says() -
 
 
 @pytest.mark.parametrize(
-    ("head", "retry", "lasting", "attempts"),
+    ("head", "retry", "permanent", "attempts"),
     [
         ("", "", False, 3),
         ("", "", True, 1),
@@ -60,9 +60,9 @@ def test_a_tool_that_must_happen_once_has_one_attempt_whatever_the_file_says() -
         ("defaults: {timeout: 60}\n", "", True, 1),
     ],
 )
-def test_what_would_come_again_is_tried_again_only_where_the_file_says_so(head: str, retry: str, lasting: bool, attempts: int) -> None:
+def test_what_would_come_again_is_tried_again_only_where_the_file_says_so(head: str, retry: str, permanent: bool, attempts: int) -> None:
     text = f"{head}output: ${{a}}\nnodes:\n  a: {{tool: shout, with: {{text: x}}{retry}}}"
-    played = play(text, answers={"shout": CallError(code="T003", reason="shout raised KeyError: 'n'", retryable=True, permanent=lasting)})
+    played = play(text, answers={"shout": CallError(code="T003", reason="shout raised KeyError: 'n'", retryable=True, permanent=permanent)})
     assert len(played.attempts) == attempts
     assert replay(program(text), played.events).first_difference is None
 
@@ -70,7 +70,7 @@ def test_what_would_come_again_is_tried_again_only_where_the_file_says_so(head: 
 def test_a_run_that_was_stored_before_it_was_told_apart_decides_as_it_did() -> None:
     text = "output: ${a}\nnodes:\n  a: {tool: shout, with: {text: x}}"
     stored = play(text, answers={"shout": CallError(code="T003", reason="shout raised KeyError: 'n'", retryable=True)})
-    assert b"lasting" not in msgspec.json.encode(stored.events)
+    assert b"permanent" not in msgspec.json.encode(stored.events)
     assert replay(program(text), stored.events).first_difference is None
 
 

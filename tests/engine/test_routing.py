@@ -29,7 +29,7 @@ CHECKED = FLOW.replace("agent: writer", "agent: reader").replace(
     'with: {text: "${input.text}"}, escalate',
     'with: {question: when, context: "${input.text}"}, checks: [quote], against: "${input.text}", escalate',
 )
-TIER: dict[str, Any] = {"writer": lambda call: "large" if call.escalate else "small"}
+TIER: dict[str, Any] = {"writer": lambda call: "large" if call.is_escalated else "small"}
 LONG = "a b c"
 
 
@@ -57,18 +57,18 @@ def test_the_condition_chooses_the_model_of_the_first_attempt(text: str, answer:
 @pytest.mark.parametrize(("text", "said"), [(LONG, 'true, with length = ["a","b","c"]'), ("a b", 'false, with length = ["a","b"]')])
 def test_the_choice_and_its_reason_are_facts_either_way(text: str, said: str) -> None:
     (begun,) = answered(FLOW, text).of(AttemptStarted, "reply")
-    assert (begun.escalated, begun.because) == (said.startswith("true"), f"size(length) > 2 is {said}")
+    assert (begun.escalated, begun.escalation_reason) == (said.startswith("true"), f"size(length) > 2 is {said}")
 
 
 def test_what_a_reason_quotes_is_cut() -> None:
     (begun,) = answered(FLOW, "word " * 5000).of(AttemptStarted, "reply")
-    assert len(begun.because) < 300
+    assert len(begun.escalation_reason) < 300
 
 
 @pytest.mark.parametrize("code", ["F202", "F220"])
 def test_a_larger_model_that_is_forbidden_or_not_there_is_not_needed(code: str) -> None:
     def writer(call: Any) -> Any:
-        return CallError(code=code, reason="not cleared", hint="") if call.escalate else "small"
+        return CallError(code=code, reason="not cleared", hint="") if call.is_escalated else "small"
 
     played = answered(FLOW, LONG, {"writer": writer})
     assert isinstance(played.outcome, ValueOutcome)
@@ -151,7 +151,9 @@ nodes:
 
 def test_the_choice_is_made_once_where_the_budget_makes_it_wait() -> None:
     played = answered(FLOW.replace("output:", "budget: {tokens: 4000}\noutput:"), LONG)
-    assert [begun.because for begun in played.of(AttemptStarted, "reply")] == ['size(length) > 2 is true, with length = ["a","b","c"]']
+    assert [begun.escalation_reason for begun in played.of(AttemptStarted, "reply")] == [
+        'size(length) > 2 is true, with length = ["a","b","c"]'
+    ]
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ class Narrow(MemoryJournal):
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(size_limits, "MOST", 3_000)
-    monkeypatch.setattr(size_limits, "SURE", 500)
+    monkeypatch.setattr(size_limits, "MAX_VALUE_BYTES", 3_000)
+    monkeypatch.setattr(size_limits, "SAFE_TEXT_LENGTH", 500)
 
 
 @pytest.mark.usefixtures("small")
@@ -62,9 +62,9 @@ def test_a_list_that_no_journal_takes_fails_its_node(output: str) -> None:
 @pytest.mark.parametrize("value", [["é" * 100] * 30, {"é" * 100: 1}, {f"{'é' * 100}{number}": number for number in range(30)}])
 def test_a_value_is_kept_up_to_its_size_as_json_keys_included(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     size = len(encode(value))
-    monkeypatch.setattr(size_limits, "MOST", size)
+    monkeypatch.setattr(size_limits, "MAX_VALUE_BYTES", size)
     assert size_limits.limit_size(ValueOutcome(value), "n") == ValueOutcome(value)
-    monkeypatch.setattr(size_limits, "MOST", size - 2)
+    monkeypatch.setattr(size_limits, "MAX_VALUE_BYTES", size - 2)
     assert isinstance(size_limits.limit_size(ValueOutcome(value), "n"), FailedOutcome)
 
 
@@ -94,7 +94,7 @@ nodes:
     assert play(text % ("both", "${['x', 'y']}"), {"word": "x" * 1_600}).outcome == ValueOutcome(2)
     played = play(text % ("both", "${[input.word, input.word]}"), {"word": "x" * 1_600})
     outcome = played.outcome
-    assert [event.instead for event in played.of(NodeFinished)] == [None] * len(played.of(NodeFinished)), "there was none"
+    assert [event.original_outcome for event in played.of(NodeFinished)] == [None] * len(played.of(NodeFinished)), "there was none"
     assert isinstance(outcome, FailedOutcome)
     assert outcome.code == "E026"
     assert outcome.reason.startswith("its fallback: ")
@@ -151,7 +151,7 @@ def test_a_value_that_is_not_kept_beside_the_end_of_its_run_says_so() -> None:
 
 
 def test_inputs_that_are_too_large_together_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "MOST", 3_000)
+    monkeypatch.setattr(inputs, "MAX_INPUT_BYTES", 3_000)
     compiled = program('input: {a: str, b: str}\noutput: ${a}\nnodes:\n  a: {tool: shout, with: {text: "${input.a}"}}')
     assert inputs.bind_arguments(compiled, (), {"a": "x" * 1_000, "b": "y" * 1_000})
     with pytest.raises(InputError) as caught:

@@ -52,7 +52,7 @@ class Quick:
     def __init__(self) -> None:
         self.count_of_calls = 0
 
-    async def do(self, call: CallRequest) -> CallResult:
+    async def call(self, call: CallRequest) -> CallResult:
         """The value, with the bytes that went over the wire."""
         self.count_of_calls += 1
         if not self.count_of_calls % 3:
@@ -62,13 +62,13 @@ class Quick:
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         """The same as a stream."""
-        yield await self.do(call)
+        yield await self.call(call)
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         """Nothing is known."""
         return NO_ESTIMATE
 
-    async def count(self, call: CallRequest) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         """Nobody counts."""
         return None
 

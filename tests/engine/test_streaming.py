@@ -198,7 +198,7 @@ def test_a_plan_cut_off_at_any_event_goes_on_from_there(name: str, pace: float) 
 def again(asked: Any) -> Any:
     from orchestra.core.protocols import InboxMessage
 
-    return InboxMessage(kind="answer", node=asked.node, value="again", question_digest=asked.shown, by="ann")
+    return InboxMessage(kind="answer", node=asked.node, value="again", question_digest=asked.question_digest, by="ann")
 
 
 def ended(events: Any) -> set[str]:

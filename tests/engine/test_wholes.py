@@ -23,7 +23,7 @@ from tests.verification.samples import certified
 TEXT = {"type": "string"}
 CERTIFICATE = certified("staged", ("confidence",), 0.8)
 PICK = tool("pick", record(readings={"type": "array", "items": READING}), {"anyOf": [TEXT, {"type": "null"}]})
-KNOWN = replace(CATALOG, tools={**CATALOG.tools, "pick": PICK}, wholes={"staged": CERTIFICATE})
+KNOWN = replace(CATALOG, tools={**CATALOG.tools, "pick": PICK}, workflow_certificates={"staged": CERTIFICATE})
 LIST = """
 input: {pages: "list[str]"}
 output: {text: "${picked}"}
@@ -91,7 +91,7 @@ def pick_of(pages: list[str], pick: Any) -> Any:
 
 def test_the_promise_is_about_the_output_and_what_scores_less_is_withheld_with_its_score() -> None:
     run = played(["first 1889"], "certified")
-    assert [event.promise for event in run.of(OutputJudged, "staged")] == [CERTIFICATE.guarantee]
+    assert [event.guarantee for event in run.of(OutputJudged, "staged")] == [CERTIFICATE.guarantee]
     run = played(["other 1889"], "certified")
     assert isinstance(run.outcome, AbstainedOutcome)
     assert run.outcome.score == 0.6
@@ -163,7 +163,7 @@ def test_where_nobody_says_how_sure_he_is_it_is_withheld() -> None:
 def test_without_a_certificate_it_is_refused_at_its_line() -> None:
     source = read("schema: orchestra/v1\nname: staged\n" + LIST.replace("ACCEPT", "certified"), "staged.yaml")
     with pytest.raises(InputError, match="no certificate for the workflow 'staged'") as caught:
-        compile_graph(source.graph, replace(KNOWN, wholes={}), source.places)
+        compile_graph(source.graph, replace(KNOWN, workflow_certificates={}), source.places)
     assert (caught.value.code, caught.value.hint) == ("L119", "orchestra certify staged --data FILE")
     assert caught.value.location is not None
     assert caught.value.location.text.strip() == "accept: certified"

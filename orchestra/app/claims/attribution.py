@@ -32,12 +32,12 @@ class BaseOrigins:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attribution:
-    """Who speaks for a part: the chorus, and those that say the same, each with the path of it in its value."""
+    """The origins of a part: the base group, and nodes with the same content, each with its path in the value."""
 
     base: BaseOrigins
     agreeing: Mapping[int, str]
     additional: tuple[int, ...]
-    """Those that say the same and are not of the chorus."""
+    """Nodes with the same content that are not in the base group."""
 
     def origins(self) -> list[NodeOrigin]:
         """All of them, in the order of their group."""
@@ -89,8 +89,8 @@ class Attributor:
                 agree |= dict.fromkeys(known.positions.get(node, ()), path)
         if not agree:
             return known.no_agreement
-        chorus = known.without_agents if any(known.group.origins[at].kind == "agent" for at in agree) else known.with_agents
-        return Attribution(chorus, agree, tuple(sorted(agree.keys() - chorus.members)))
+        base = known.without_agents if any(known.group.origins[at].kind == "agent" for at in agree) else known.with_agents
+        return Attribution(base, agree, tuple(sorted(agree.keys() - base.members)))
 
     def _index_group(self, group: OriginGroup) -> _GroupIndex:
         places: dict[str, list[int]] = {}

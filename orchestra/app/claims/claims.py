@@ -292,13 +292,13 @@ class _ClaimExtractor:
             if at not in apart and statement is not None and (found := self.arithmetic.computation(statement, "", value)) is not None:
                 yield at, found
 
-    def _base_evidence(self, chorus: BaseOrigins) -> _BaseEvidence:
-        if (known := self._evidence_cache.get(chorus)) is not None:
+    def _base_evidence(self, base: BaseOrigins) -> _BaseEvidence:
+        if (known := self._evidence_cache.get(base)) is not None:
             return known
         places: list[tuple[int, EvidenceLocation]] = []
         results: list[tuple[Fraction, int]] = []
-        for at in chorus.positions:
-            if (statement := self._statement(chorus.group.origins[at].node)) is not None:
+        for at in base.positions:
+            if (statement := self._statement(base.group.origins[at].node)) is not None:
                 places += ((at, one) for one in statement.places(""))
                 if (expression := statement.expression("")) is not None:
                     results += ((one, at) for one in self.arithmetic.results(expression))
@@ -306,7 +306,7 @@ class _ClaimExtractor:
         for at, one in places:
             once.setdefault(one, at)
         first = [(at, one) for one, at in islice(once.items(), MAX_EVIDENCE)]
-        known = self._evidence_cache[chorus] = _BaseEvidence(places, first, sorted(results))
+        known = self._evidence_cache[base] = _BaseEvidence(places, first, sorted(results))
         return known
 
     def _statement(self, node: str) -> Statement | None:

@@ -93,7 +93,7 @@ class _TemplateScope:
     outer: _TemplateScope | None = None
     """Whose names are seen too: of a block, a loop, an element."""
     arguments: Mapping[str, Any] | None = None
-    """The inputs of a called workflow, as templates of the scope `giver`."""
+    """The inputs of a called workflow, as templates of the scope `caller`."""
     caller: _TemplateScope | None = None
     element: tuple[str, str, int] | None = None
     """An element's variable, the template of the list, and its index in it."""

@@ -32,7 +32,7 @@ def ask(state: RunState, unit: WorkItem) -> Proposal:
         state.overrides
         and not checked
         and (known := state.overrides.get(unit.path)) is not None
-        and known.question_digest == question_fields(asked)["shown"]
+        and known.question_digest == question_fields(asked)["question_digest"]
     ):
         return FinishNode(unit, ValueOutcome(known.value), overridden_by=known.source)
     return asked
@@ -93,11 +93,11 @@ def question_fields(ask: AskPerson) -> dict[str, Any]:
     return {
         "question": ask.question,
         "schema": ask.schema,
-        "shown": digest(canonical(shown)),
+        "question_digest": digest(canonical(shown)),
         "options": ask.options,
-        "about": ask.kind,
+        "kind": ask.kind,
         "withheld": ask.withheld,
-        "gives": ask.result_schema,
+        "result_schema": ask.result_schema,
     }
 
 

@@ -74,7 +74,7 @@ def tiers_text(state: RunState, unit: WorkItem) -> str:
     """Which larger models were asked, and which were passed over and why; empty where none was, or none has a name."""
     if not unit.escalations or not state.tiers:
         return ""
-    found = [f"{tier_name(state.tiers, rung.tier)} {_step_text(rung)}" for rung in {rung.tier: rung for rung in unit.escalations}.values()]
+    found = [f"{tier_name(state.tiers, step.tier)} {_step_text(step)}" for step in {step.tier: step for step in unit.escalations}.values()]
     return f"its own model, then {', '.join(found)}"
 
 

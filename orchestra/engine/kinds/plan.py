@@ -3,7 +3,7 @@
 Each question is a body of its own, as the turns of loops are: `solve#3/line`. The steps stand in one scope beside it, `solve@1/s1`, which
 grows by the lines that were accepted; those without effects start as soon as what they read is there, those with effects once the plan
 is whole. A plan that fails is followed by another version, `solve@2`, in which the values that were finished are at hand, and nothing
-runs again. What a turn asks, and what the plan's workflow is by then, stands in the journal (`TurnStarted.drafted`); so a run that is
+runs again. What a turn asks, and what the plan's workflow is by then, stands in the journal (`TurnStarted.draft`); so a run that is
 resumed by newer code goes on with the questions and the plan that it had. A plan that has served before, and comes from the memo, is such
 a fact too: whoever resumes or replays the run needs no cache. With `votes` the router makes so many plans of each version, side by
 side (`voting`), and the most frequent one runs, once it has won; a run that an older engine began makes them one after the other.
@@ -106,16 +106,16 @@ def first_question(unit: WorkItem, version: int = 1) -> Proposal:
 def on_body_done(unit: WorkItem) -> Proposal | None:
     """The router has answered, or the steps that could run have ended: the next question, another version of the plan, what the plan
     came to; or nothing for now, where one of the two is still under way."""
-    writing = require_plan_progress(unit)
-    drafted, plan = writing.draft, writing.plan_scope
-    if is_complete(drafted):
+    progress = require_plan_progress(unit)
+    draft, plan = progress.draft, progress.plan_scope
+    if is_complete(draft):
         outcome = _plan_outcome(unit)
-        if isinstance(outcome, ValueOutcome) or not drafted.version or not _may_replan(unit, outcome):
+        if isinstance(outcome, ValueOutcome) or not draft.version or not _may_replan(unit, outcome):
             return settle(unit, outcome)
         return _replan(unit, outcome)
     answer = scope_outcome(unit.body) if unit.body is not None and not unit.body.open_nodes else None
     if answer is not None and not isinstance(answer, ValueOutcome):
-        return _on_question_failed(unit, drafted, answer)
+        return _on_question_failed(unit, draft, answer)
     if plan is not None and not plan.has_all_values and all(_may_replan(unit, outcome) for outcome in _failed_outcomes(plan)):
         if not plan.open_nodes:
             return _replan(unit, None)
@@ -124,14 +124,14 @@ def on_body_done(unit: WorkItem) -> Proposal | None:
     if answer is None:
         unit.phase = Phase.IN_BODY
         return None
-    state = planner_state(plan_request(unit, plan_history(writing), declines=drafted.version > 0), drafted)
-    return next_turn(unit, *advance(state, str(answer.value)), _accepted_lines(drafted))
+    state = planner_state(plan_request(unit, plan_history(progress), declines=draft.version > 0), draft)
+    return next_turn(unit, *advance(state, str(answer.value)), _accepted_lines(draft))
 
 
-def planner_state(request: PlanRequest, drafted: PlanDraft) -> PlannerState:
+def planner_state(request: PlanRequest, draft: PlanDraft) -> PlannerState:
     """Where the router's machine stands, as a turn of the plan tells it."""
-    rejected = tuple(Rejection(*one) for one in drafted.rejections)
-    return PlannerState(request, parse_steps(drafted.lines), rejected, drafted.repaired_lines, drafted.escalated)
+    rejected = tuple(Rejection(*one) for one in draft.rejections)
+    return PlannerState(request, parse_steps(draft.lines), rejected, draft.repaired_lines, draft.escalated)
 
 
 def is_question(unit: WorkItem) -> bool:
@@ -141,33 +141,33 @@ def is_question(unit: WorkItem) -> bool:
 
 def use_legacy_rules(unit: WorkItem) -> None:
     """From here on the router's machine bounds no effects: engines before L123, and before decision 056, did not."""
-    writing = require_plan_progress(unit)
-    before, declines = plan_history(writing), writing.draft.version > 0
+    progress = require_plan_progress(unit)
+    before, declines = plan_history(progress), progress.draft.version > 0
     request = plan_request(unit, before, declines=declines)
-    unit.plan_request = (before, declines), replace(request, offer=without_effect_bounds(request.capabilities))
-    for sample in writing.samples.values():
+    unit.plan_request = (before, declines), replace(request, capabilities=without_effect_bounds(request.capabilities))
+    for sample in progress.samples.values():
         sample.result = None
 
 
 def without_effect_bounds(offer: Capabilities) -> Capabilities:
     """The offer of an engine that bounded no effects."""
-    return replace(offer, skills={name: replace(one, acts=False) for name, one in offer.by_name.items()})
+    return replace(offer, by_name={name: replace(one, has_effects=False) for name, one in offer.by_name.items()})
 
 
-def _accepted_lines(drafted: PlanDraft) -> PlanDraft:
-    return PlanDraft(None, drafted.lines, version=drafted.version, sampled_plans=drafted.sampled_plans)
+def _accepted_lines(draft: PlanDraft) -> PlanDraft:
+    return PlanDraft(None, draft.lines, version=draft.version, sampled_plans=draft.sampled_plans)
 
 
-def _on_question_failed(unit: WorkItem, drafted: PlanDraft, failure: Outcome) -> Proposal:
+def _on_question_failed(unit: WorkItem, draft: PlanDraft, failure: Outcome) -> Proposal:
     """A question whose answer could not be read is asked again, or of the larger planner. Any other that came to no answer ends the node;
     of several samples it ends only its own, which has no plan and counts all the same; where none has one, the failure is what is told."""
     poor = isinstance(failure, FailedOutcome) and failure.code == NO_BUDGET
-    state = planner_state(plan_request(unit, plan_history(require_plan_progress(unit)), declines=drafted.version > 0), drafted)
+    state = planner_state(plan_request(unit, plan_history(require_plan_progress(unit)), declines=draft.version > 0), draft)
     if (other := continue_without_answer(state, failure)) is not None:
-        return next_turn(unit, *other, _accepted_lines(drafted))
-    if not drafted.sample or poor:
+        return next_turn(unit, *other, _accepted_lines(draft))
+    if not draft.sample or poor:
         return FinishNode(unit, failure)
-    proposal = next_turn(unit, state, PlanNotFound(()), _accepted_lines(drafted))
+    proposal = next_turn(unit, state, PlanNotFound(()), _accepted_lines(draft))
     return FinishNode(unit, failure) if isinstance(proposal, FinishNode) else proposal
 
 
@@ -204,22 +204,22 @@ def input_values(unit: WorkItem) -> dict[str, Any]:
     return {GOAL: planning.goal.evaluate(unit.bindings), **given}
 
 
-def is_complete(drafted: PlanDraft) -> bool:
+def is_complete(draft: PlanDraft) -> bool:
     """Whether a plan has its answer."""
-    return bool(drafted.lines) and isinstance(parse_line(drafted.lines[-1]), PlanAnswer)
+    return bool(draft.lines) and isinstance(parse_line(draft.lines[-1]), PlanAnswer)
 
 
-def carry_over(progress: PlanProgress, drafted: PlanDraft) -> None:
+def carry_over(progress: PlanProgress, draft: PlanDraft) -> None:
     """Another version begins: it has what the one before has finished."""
     had = finished_values(progress)
-    for name, step in drafted.carried_values.items():
+    for name, step in draft.carried_values.items():
         progress.carried_values[name] = had[step]
-    progress.carried_calls += _carried_calls(progress.draft, drafted.carried_values)
+    progress.carried_calls += _carried_calls(progress.draft, draft.carried_values)
     progress.plan_scope, progress.unused_values, progress.failed_calls, progress.used_effects = (
         None,
         {},
-        drafted.failed_calls,
-        drafted.used_effects,
+        draft.failed_calls,
+        draft.used_effects,
     )
 
 
@@ -268,7 +268,7 @@ def limit_calls(request: PlanRequest, node: CompiledNode, given: Callable[[], Ma
     calls = require_node_plan_settings(node).call_limit
     if calls is None:
         return request
-    return replace(request, offer=request.capabilities.with_budget(max(0, calls - 1), given()))
+    return replace(request, capabilities=request.capabilities.with_budget(max(0, calls - 1), given()))
 
 
 def plan_capabilities(unit: WorkItem) -> Capabilities:
@@ -290,7 +290,11 @@ def all_capabilities(node: CompiledNode, goal: str, history: PlanHistory = _NO_H
     )
     said = None if planning.literals else RequestIndex(shorten_request(goal))
     offer = replace(
-        offer, derived=frozenset((*history.value_types, *planning.hearsay)), occurrences=said, confirm=planning.confirm, left_out=barred
+        offer,
+        untrusted_inputs=frozenset((*history.value_types, *planning.hearsay)),
+        request_index=said,
+        confirm_effects=planning.confirm,
+        excluded=barred,
     )
     return (
         with_request_parts(grounded(offer, planning.grounding_values), whole) if history == _NO_HISTORY else offer
@@ -315,7 +319,7 @@ def cache_shape(node: CompiledNode, goal: str, label: str) -> str:
     planning, offer = require_node_plan_settings(node), all_capabilities(node, goal)
     planners = [one.with_digest().digest for one in (planning.router, planning.larger) if one is not None]
     if GOAL not in planning.values:  # a goal that stands in the workflow has itself for its type, and is a matter of the intent
-        offer = replace(offer, values={**offer.inputs, GOAL: {"type": "string"}})
+        offer = replace(offer, inputs={**offer.inputs, GOAL: {"type": "string"}})
     return plan_cache.context_digest(offer, "/".join(planners), label, str(planning.votes))
 
 
@@ -336,7 +340,7 @@ def plan_history(progress: PlanProgress) -> PlanHistory:
 
 def _with_sampling(unit: WorkItem, first: PlanDraft) -> PlanDraft:
     """The beginning of a version: of the first of several samples, where the node votes."""
-    return structs.replace(first, sample=1, beside=True) if first.version and require_plan_settings(unit).votes > 1 else first
+    return structs.replace(first, sample=1, parallel=True) if first.version and require_plan_settings(unit).votes > 1 else first
 
 
 def next_turn(unit: WorkItem, drafting: PlannerState, wanted: PlannerAction, before: PlanDraft, won: VoteResult | None = None) -> Proposal:
@@ -348,7 +352,7 @@ def next_turn(unit: WorkItem, drafting: PlannerState, wanted: PlannerAction, bef
     if planning.votes > 1 and not isinstance(wanted, PlannerQuestion) and not before.parallel:
         plans = (*plans, sample_lines(wanted))
         if len(plans) < planning.votes:
-            return next_turn(unit, *start(drafting.request), structs.replace(before, lines=(), plans=plans))
+            return next_turn(unit, *start(drafting.request), structs.replace(before, lines=(), sampled_plans=plans))
         drafting, wanted, won = elect_plan(drafting, wanted, plans)
     match wanted:
         case PlannerQuestion():
@@ -366,7 +370,7 @@ def next_turn(unit: WorkItem, drafting: PlannerState, wanted: PlannerAction, bef
             return FinishNode(unit, _no_plan_failure(unit, drafting.request, rejections))
     rejected = tuple((one.code, one.path, one.reason, one.hint) for one in drafting.rejected)
     told = _dump_graph(graph)
-    drafted = PlanDraft(
+    draft = PlanDraft(
         graph=told,
         lines=tuple(map(str, lines)),
         rejections=rejected,
@@ -386,8 +390,8 @@ def next_turn(unit: WorkItem, drafting: PlannerState, wanted: PlannerAction, bef
     if isinstance(wanted, PlanFound):
         program(unit, told)
     elif plan is not None:
-        program(unit, drafted.plan)
-    return EnterBody(unit, unit.turn + 1, drafted)
+        program(unit, draft.plan)
+    return EnterBody(unit, unit.turn + 1, draft)
 
 
 def _dump_graph(graph: Graph) -> Any:
@@ -449,14 +453,14 @@ def _may_replan(unit: WorkItem, outcome: Outcome) -> bool:
 def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
     """The first question of the next version. The values that this one has finished become inputs of the next, under the names of their
     steps where these are free; `outcome` is what the plan came to, where it was whole."""
-    writing = require_plan_progress(unit)
-    plan, version = writing.plan_scope, writing.draft.version + 1
+    progress = require_plan_progress(unit)
+    plan, version = progress.plan_scope, progress.draft.version + 1
     if plan is None:
         raise internal_error(f"{unit.path} has no plan")
-    known = {GOAL, *require_plan_settings(unit).values, *writing.carried_values}
+    known = {GOAL, *require_plan_settings(unit).values, *progress.carried_values}
     carried: dict[str, str] = {}
-    had = finished_values(writing)
-    for step in (line.name for line in parse_steps(writing.draft.lines) if line.name in had):
+    had = finished_values(progress)
+    for step in (line.name for line in parse_steps(progress.draft.lines) if line.name in had):
         name = step
         while name in known:
             name = f"{name}_{version - 1}"
@@ -466,14 +470,14 @@ def _replan(unit: WorkItem, outcome: Outcome | None) -> Proposal:
     # The words of a failure may be those of a document or a model. Whoever may plan effects reads its code alone (DESIGN §11).
     planning = require_plan_settings(unit)
     words = all(one.effect == "pure" for one in planning.capabilities) and not any(one.has_effects for one in planning.workflows.values())
-    failed = [(str(rebase_line(line, named)), _failure_text(ended, words=words)) for line, ended in _own_failures(writing.draft, plan)]
+    failed = [(str(rebase_line(line, named)), _failure_text(ended, words=words)) for line, ended in _own_failures(progress.draft, plan)]
     if not failed and outcome is not None:
-        failed = [(str(rebase_line(parse_line(writing.draft.lines[-1]), named)), _failure_text(outcome, words=words))]
+        failed = [(str(rebase_line(parse_line(progress.draft.lines[-1]), named)), _failure_text(outcome, words=words))]
     acted = {_capability_name(node) for node in plan.program.nodes if node.has_effects and _was_called(plan, node.index)}
-    before = plan_history(writing)
+    before = plan_history(progress)
     after = PlanHistory(
         {**before.value_types, **{name: had[step][1] for name, step in carried.items()}},
-        (*before.carried_calls, *_carried_calls(writing.draft, carried)),
+        (*before.carried_calls, *_carried_calls(progress.draft, carried)),
         (*before.failed_calls, *failed),
         tuple(sorted({*before.used_effects, *acted})),
     )
@@ -495,10 +499,10 @@ def _capability_name(node: CompiledNode) -> str:
     return node.source.call if isinstance(node.source, CallNode) and isinstance(node.source.call, str) else ""
 
 
-def _own_failures(drafted: PlanDraft, plan: ExecutionScope) -> Iterator[tuple[PlanStep, Outcome]]:
+def _own_failures(draft: PlanDraft, plan: ExecutionScope) -> Iterator[tuple[PlanStep, Outcome]]:
     """The steps that failed by themselves, and not by what they read."""
     ended = {node.name: outcome for node, outcome in zip(plan.program.nodes, plan.outcomes, strict=True)}
-    for step in parse_steps(drafted.lines):
+    for step in parse_steps(draft.lines):
         outcome = ended.get(step.name)
         if outcome is not None and not isinstance(outcome, ValueOutcome) and _failed_step(plan, outcome) == step.name:
             yield step, outcome

@@ -1,7 +1,7 @@
 """Plans that have served: a `plan` node asks the memo before it asks the router, and what it finds becomes a fact of the run.
 
-The memo is looked into by the shell (`RecallPlan`); what it holds is no fact, and untrusted: it is fitted to the node's goal here, passes the
-gates, and stands in the journal as the first turn's plan (`TurnStarted.drafted`, `recalled`). A plan that gave its node's value is kept.
+The engine reads the memo (`RecallPlan`). Its content is untrusted and no fact: it is fitted to the node's goal here, passes the validation,
+and is recorded in the journal as the first turn's plan (`TurnStarted.draft`, `reused_from`). A plan that gave its node's value is kept.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def _use_cached(state: RunState, unit: WorkItem, known: Sequence[tuple[str, Any]
     return _with_remark(plan_module.first_question(unit), remark)
 
 
-def expected_beginning(unit: WorkItem, drafted: PlanDraft | None) -> Proposal:
+def expected_beginning(unit: WorkItem, draft: PlanDraft | None) -> Proposal:
     """What the engine would have begun with, had the memo held what the fact says: a plan is judged again, the first question asked."""
-    if drafted is None or not drafted.reused_from:
-        return _with_remark(plan_module.first_question(unit), "" if drafted is None else drafted.warning)
-    lines = [parse_line(line) for line in drafted.lines]
+    if draft is None or not draft.reused_from:
+        return _with_remark(plan_module.first_question(unit), "" if draft is None else draft.warning)
+    lines = [parse_line(line) for line in draft.lines]
     plan = build_plan(lines)
-    today = replace(plan_module.plan_capabilities(unit), several=None)
+    today = replace(plan_module.plan_capabilities(unit), request_parts=None)
     for offer in (today, plan_module.without_effect_bounds(today)):
         if (
             plan is None
@@ -73,8 +73,8 @@ def expected_beginning(unit: WorkItem, drafted: PlanDraft | None) -> Proposal:
             or any(validate_line(line, offer, plan.steps[:number]) for number, line in enumerate(lines))
         ):
             continue
-        proposal = plan_module.enter_recalled(unit, plan, offer, drafted.reused_from, drafted.saved_usage, drafted.agreement)
-        if isinstance(proposal, EnterBody) and proposal.draft == drafted:
+        proposal = plan_module.enter_recalled(unit, plan, offer, draft.reused_from, draft.saved_usage, draft.agreement)
+        if isinstance(proposal, EnterBody) and proposal.draft == draft:
             return proposal
     return plan_module.first_question(unit)
 
@@ -82,7 +82,7 @@ def expected_beginning(unit: WorkItem, drafted: PlanDraft | None) -> Proposal:
 def _with_remark(proposal: Proposal, remark: str) -> Proposal:
     if not remark or not isinstance(proposal, EnterBody) or proposal.draft is None:
         return proposal
-    return EnterBody(proposal.unit, proposal.turn, msgspec.structs.replace(proposal.draft, remark=remark))
+    return EnterBody(proposal.unit, proposal.turn, msgspec.structs.replace(proposal.draft, warning=remark))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +98,17 @@ def plan_to_cache(state: RunState, unit: WorkItem, outcome: Outcome) -> CachedPl
 
     A plan that follows a failed one rests on what that has finished, and is not kept.
     """
-    writing = unit.plan_progress
-    if writing is None or not isinstance(outcome, ValueOutcome) or not plan_module.require_plan_settings(unit).cache:
+    progress = unit.plan_progress
+    if progress is None or not isinstance(outcome, ValueOutcome) or not plan_module.require_plan_settings(unit).cache:
         return None
-    drafted = writing.draft
-    plan = build_plan([parse_line(line) for line in drafted.lines])
-    refused = plan_module.is_unconfirmed(writing.plan_scope)
-    if plan is None or drafted.version > 1 or drafted.reused_from or refused or not _plan_gave(require_body_scope(unit), outcome):
+    draft = progress.draft
+    plan = build_plan([parse_line(line) for line in draft.lines])
+    refused = plan_module.is_unconfirmed(progress.plan_scope)
+    if plan is None or draft.version > 1 or draft.reused_from or refused or not _plan_gave(require_body_scope(unit), outcome):
         return None
     won = None
-    if drafted.agreement is not None:
-        won = VoteResult(0, round(drafted.agreement * len(drafted.sampled_plans)), len(drafted.sampled_plans))
+    if draft.agreement is not None:
+        won = VoteResult(0, round(draft.agreement * len(draft.sampled_plans)), len(draft.sampled_plans))
     return CachedPlan(
         _cache_keys(unit, state.label),
         plan_cache.build_entry(plan, plan_module.goal_of(unit), _cache_shape(unit, state.label), unit.router_usage, won),

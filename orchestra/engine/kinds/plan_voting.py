@@ -1,7 +1,7 @@
 """Votes of a `plan` node: so many plans, each made line by line as the only one would be, side by side; the most frequent one runs.
 
 Every question of every sample is a turn of the node, with its place in the journal: `solve#4/line` is the question of the sample that its
-`TurnStarted.drafted` names. Which sample goes on next hangs on the order in which their answers came, which is the journal's; so whoever
+`TurnStarted.draft` names. Which sample goes on next hangs on the order in which their answers came, which is the journal's; so whoever
 resumes or replays a run goes on as it did. The plan that won is one more turn, and has the lines of all samples.
 """
 
@@ -31,28 +31,28 @@ def is_voting(unit: WorkItem) -> bool:
 
 def has_pending_samples(unit: WorkItem) -> bool:
     """Whether there is more to decide than the question that was just opened: a sample that has not begun, or one that has its answer."""
-    writing = plan.require_plan_progress(unit)
-    return len(writing.samples) < plan.require_plan_settings(unit).votes or bool(writing.answered)
+    progress = plan.require_plan_progress(unit)
+    return len(progress.samples) < plan.require_plan_settings(unit).votes or bool(progress.answered)
 
 
 def on_body_done(unit: WorkItem) -> Proposal | None:
     """The next question of a sample, the plan that has won, or nothing for now: the first question of each comes before any second one,
     and of those that were answered the one that was answered first."""
-    writing, votes = plan.require_plan_progress(unit), plan.require_plan_settings(unit).votes
-    request = plan.plan_request(unit, plan.plan_history(writing))
-    before = PlanDraft(None, version=writing.draft.version, parallel=True)
-    if (number := len(writing.samples) + 1) <= votes:
+    progress, votes = plan.require_plan_progress(unit), plan.require_plan_settings(unit).votes
+    request = plan.plan_request(unit, plan.plan_history(progress))
+    before = PlanDraft(None, version=progress.draft.version, parallel=True)
+    if (number := len(progress.samples) + 1) <= votes:
         return plan.next_turn(unit, *start(request), structs.replace(before, sample=number))
-    for number in writing.answered:
-        state, wanted, failure = _sample_result(request, writing.samples[number])
+    for number in progress.answered:
+        state, wanted, failure = _sample_result(request, progress.samples[number])
         if isinstance(failure, FailedOutcome) and failure.code == NO_BUDGET:
             return FinishNode(unit, failure)
         if isinstance(wanted, PlannerQuestion):
-            return plan.next_turn(unit, state, wanted, structs.replace(before, lines=writing.samples[number].draft.lines, sample=number))
-    if len(writing.answered) < votes:
+            return plan.next_turn(unit, state, wanted, structs.replace(before, lines=progress.samples[number].draft.lines, sample=number))
+    if len(progress.answered) < votes:
         unit.phase = Phase.IN_BODY
         return None
-    return _elect(unit, [_sample_result(request, writing.samples[number]) for number in range(1, votes + 1)], before)
+    return _elect(unit, [_sample_result(request, progress.samples[number]) for number in range(1, votes + 1)], before)
 
 
 def _sample_result(request: PlanRequest, sample: PlanSample) -> SampleResult:
@@ -78,4 +78,4 @@ def _elect(unit: WorkItem, ended: list[SampleResult], before: PlanDraft) -> Prop
     if isinstance(wanted, PlannerQuestion):
         raise TypeError("a sample that is not done has no vote")
     state, wanted, won = plan.elect_plan(state, wanted, plans)
-    return plan.next_turn(unit, state, wanted, structs.replace(before, plans=plans), won)
+    return plan.next_turn(unit, state, wanted, structs.replace(before, sampled_plans=plans), won)

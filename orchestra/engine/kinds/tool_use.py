@@ -42,41 +42,41 @@ def begin(unit: WorkItem) -> Proposal:
 
 def on_body_done(unit: WorkItem) -> Proposal:
     """A turn came to its end: the call of the line that was written, the next question, or the answer."""
-    drafted, outcome = unit.draft, scope_outcome(require_body_scope(unit))
-    if drafted is None:
+    draft, outcome = unit.draft, scope_outcome(require_body_scope(unit))
+    if draft is None:
         raise internal_error(f"{unit.path} has no turn")
-    steps, rejected = parse_steps(drafted.lines), tuple(Rejection(*one) for one in drafted.rejections)
-    match _turn_node(drafted):
+    steps, rejected = parse_steps(draft.lines), tuple(Rejection(*one) for one in draft.rejections)
+    match _turn_node(draft):
         case "line" if isinstance(outcome, ValueOutcome):
-            return _on_line(unit, str(outcome.value), steps, rejected, drafted.repaired_lines)
+            return _on_line(unit, str(outcome.value), steps, rejected, draft.repaired_lines)
         case "line" | "answer":
             return FinishNode(unit, outcome)
         case _:
-            return _on_call_done(unit, outcome, steps, rejected, drafted.repaired_lines)
+            return _on_call_done(unit, outcome, steps, rejected, draft.repaired_lines)
 
 
-def collect_results(unit: WorkItem, drafted: PlanDraft) -> tuple[Any, ...]:
+def collect_results(unit: WorkItem, draft: PlanDraft) -> tuple[Any, ...]:
     """What the calls of a unit gave, now that another turn begins: one more where the turn before was a call whose line stands."""
     before = unit.draft
-    if unit.node.tool_use is None or before is None or len(drafted.lines) < len(before.lines) or _turn_node(before) in (LINE, ANSWER):
+    if unit.node.tool_use is None or before is None or len(draft.lines) < len(before.lines) or _turn_node(before) in (LINE, ANSWER):
         return unit.tool_results
     outcome = scope_outcome(require_body_scope(unit))
     return (*unit.tool_results, outcome.value) if isinstance(outcome, ValueOutcome) else unit.tool_results
 
 
-def program(unit: WorkItem, drafted: PlanDraft) -> Program:
+def program(unit: WorkItem, draft: PlanDraft) -> Program:
     """The body of a turn."""
     using, contract = _require_tool_use(unit), unit.node.contract
     agents = {one.name: one for one in using.reachable if one.kind == "agent"}
     tools = {one.name: one for one in using.reachable if one.kind == "tool"}
     for judge in unit.node.acceptance.judges.values() if unit.node.acceptance is not None else ():
         (agents if judge.kind == "agent" else tools).setdefault(judge.name, judge)
-    if contract is not None and (asked := _turn_node(drafted)) in (LINE, ANSWER):
+    if contract is not None and (asked := _turn_node(draft)) in (LINE, ANSWER):
         agents[contract.name] = using.settings.step_contract if asked == LINE else using.settings.answer_contract
     combination = unit.node.acceptance.combination if unit.node.acceptance is not None else None
     combined = {combination.agent: combination} if combination is not None else {}
     catalog = Catalog(agents, tools, models=using.models, combinations=combined)
-    return compile_graph(Graph.model_validate(drafted.graph, strict=False), catalog)
+    return compile_graph(Graph.model_validate(draft.graph, strict=False), catalog)
 
 
 def bindings(unit: WorkItem, body: Program) -> ScopeBindings:
@@ -127,8 +127,8 @@ def _reason(outcome: AbstainedOutcome | SkippedOutcome) -> str:
 
 def _retry_line(unit: WorkItem, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
     """The question for a line once more, as often as the card allows."""
-    kit = _require_tool_use(unit).settings
-    if repaired < kit.repairs:
+    tool_use = _require_tool_use(unit).settings
+    if repaired < tool_use.repairs:
         return _ask_line(unit, steps, rejected, repaired + 1)
     name = unit.node.contract.name if unit.node.contract is not None else unit.path
     made = "; ".join(map(str, steps)) or "no call"
@@ -171,9 +171,9 @@ def _answer_graph(unit: WorkItem, offer: Capabilities, steps: tuple[PlanStep, ..
 def _enter_turn(unit: WorkItem, graph: Graph, steps: tuple[PlanStep, ...], rejected: tuple[Rejection, ...], repaired: int) -> Proposal:
     told = graph.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     refused = tuple((one.code, one.path, one.reason, one.hint) for one in rejected)
-    drafted = PlanDraft(told, tuple(map(str, steps)), refused, repaired)
-    program(unit, drafted)  # what the compiler refuses fails the node here; once it is a fact, it could only break the run
-    return EnterBody(unit, unit.turn + 1, drafted)
+    draft = PlanDraft(told, tuple(map(str, steps)), refused, repaired)
+    program(unit, draft)  # what the compiler refuses fails the node here; once it is a fact, it could only break the run
+    return EnterBody(unit, unit.turn + 1, draft)
 
 
 def _capabilities(
@@ -215,9 +215,9 @@ def _inputs(unit: WorkItem) -> dict[str, Any]:
     return left_out | (dict(unit.node.inputs.evaluate(unit.bindings)) if unit.node.inputs is not None else {})
 
 
-def _turn_node(drafted: PlanDraft) -> str:
+def _turn_node(draft: PlanDraft) -> str:
     """The one node of a turn's body."""
-    return str(next(iter(drafted.graph["nodes"])))
+    return str(next(iter(draft.graph["nodes"])))
 
 
 def _agent_name(unit: WorkItem) -> str:

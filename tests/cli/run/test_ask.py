@@ -103,7 +103,7 @@ def test_a_line_is_told_as_soon_as_it_is_accepted_though_no_plan_comes_of_it(des
 def test_another_plan_may_follow_one_of_which_a_step_failed(desk: Shell) -> None:
     lines = (PLAN[0], "return s1[7].text", 's1 = search(query="tower", documents=input.documents, top=1)', "return s1[0].text")
     assert planning(desk, *lines)("ask", WHEN, "-d", "docs").code == 1
-    said = planning(desk, *lines)("ask", WHEN, "-d", "docs", "--replans", "1", "--free")
+    said = planning(desk, *lines)("ask", WHEN, "-d", "docs", "--replans", "1", "--allow-literals")
     assert (said.code, said.out.partition("\n")[0]) == (0, "The tower was opened in 1889. It is made of iron.")
     assert "return input.s1[7].text failed: L" in said.err
     assert said.err.endswith(f"another plan:\n\n{lines[2]}\n{lines[3]}\n\n")
@@ -230,7 +230,7 @@ def test_an_agent_of_your_own_is_offered_though_it_has_the_name_of_a_member(desk
 
 
 def test_without_what_encoders_need_a_member_is_offered_in_the_place_of_its_ensemble(desk: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestra.app.planning.missing", lambda: ["numpy"])
+    monkeypatch.setattr("orchestra.app.planning.missing_libraries", lambda: ["numpy"])
     desk("plan", WHEN, "-d", "docs", "--json")
     skills = asked(desk)[0].inputs["skills"]
     assert "generative_reader(" in skills
@@ -374,7 +374,7 @@ def test_where_nothing_serves_the_request_it_says_so_and_names_the_nearest(desk:
     assert said.out == ""
     assert "R014  /answer: nothing that is offered serves the request" in said.err
     assert "the nearest is answer_from_documents (answers a question from documents, with quotes, or says" in said.err
-    assert "), which needs documents: list[Document]; --anyway plans what can be done" in said.err
+    assert "), which needs documents: list[Document]; --partial plans what can be done" in said.err
     assert desk("ask", WHEN, "--json").json["router"]["rejections"][0]["code"] == "R014"
 
 
@@ -421,7 +421,7 @@ def test_what_has_effects_is_named_too_and_how_it_is_used(desk: Shell) -> None:
 
 def test_anyway_the_router_may_not_decline(desk: Shell) -> None:
     planning(desk, "return nothing", *PLAN)
-    said = desk("ask", WHEN, "-d", "docs", "--anyway")
+    said = desk("ask", WHEN, "-d", "docs", "--partial")
     assert said.code == 0, said.err
     first, second, *_ = asked(desk)
     assert "nothing" not in first.inputs["grammar"]
@@ -444,10 +444,10 @@ def test_what_is_brought_along_is_read_first_unless_it_is_said_otherwise(desk: S
     said = desk("ask", WHEN, "-d", "docs")
     assert said.code == 0, said.err
     assert "it reads nothing of what was brought along; the first step reads one of input.documents" in asked(desk)[1].inputs["request"]
-    for more in (("-d", "docs", "--ungrounded"), ()):  # in the end nothing was brought along
+    for more in (("-d", "docs", "--no-grounding"), ()):  # in the end nothing was brought along
         summing(*aside)
         said = desk("ask", WHEN, *more, "--no-cache")
         assert said.code == 0, said.err
         assert len(asked(desk)) == 2
     summing(*aside)
-    assert desk("plan", WHEN, "-d", "docs", "--ungrounded", "--no-cache").code == 0
+    assert desk("plan", WHEN, "-d", "docs", "--no-grounding", "--no-cache").code == 0

@@ -123,7 +123,7 @@ def test_messages_that_were_delivered_are_open_at_no_moment(shell: Shell) -> Non
     seen: list[list[str]] = []
 
     class Watched(MemoryJournal):
-        async def durable(self, run: str, seq: int) -> None:
+        async def wait_durable(self, run: str, seq: int) -> None:
             seen.append([message.node for message in await self.outbox()])
 
     events: list[Event] = [

@@ -41,7 +41,7 @@ async def test_ctrl_c_while_servers_come_up_leaves_the_runs_as_they_were(leaving
     async def open_(*_: Any, **__: Any) -> AsyncIterator[Any]:
         yield starting
 
-    monkeypatch.setattr(resume_module, "recorded", lambda _: True)
+    monkeypatch.setattr(resume_module, "journal_exists", lambda _: True)
     task = asyncio.create_task(resume_module.resume_all(open_, "", as_json=False, stop=stop))
     await asyncio.wait_for(starting.asked.wait(), 60)
     task.cancel()
@@ -73,6 +73,6 @@ async def test_a_run_that_another_process_was_faster_with_is_no_failure(
     async def open_(*_: Any, **__: Any) -> AsyncIterator[Any]:
         yield Faster()
 
-    monkeypatch.setattr(resume_module, "recorded", lambda _: True)
+    monkeypatch.setattr(resume_module, "journal_exists", lambda _: True)
     assert await resume_module.resume_all(open_, "", as_json=False, stop=StopSignal()) == 0
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["r2  ask  done", "r1  ask  running"]

@@ -39,7 +39,7 @@ def planned(more: str, *lines: str, **options: Any) -> Played:
 
 
 def drafted(played: Played) -> list[tuple[str, ...]]:
-    return [event.drafted.lines for event in played.of(TurnStarted) if event.drafted is not None]
+    return [event.draft.lines for event in played.of(TurnStarted) if event.draft is not None]
 
 
 def test_a_plan_is_made_line_by_line_and_then_runs() -> None:
@@ -82,7 +82,7 @@ def test_a_wrong_line_goes_back_and_is_on_record() -> None:
 
     played = play(WORK % 'returns: "list[str]"', {"text": "a b"}, answers={"router": answer})
     assert played.outcome == ValueOutcome(["a", "b"])
-    rejected = [event.drafted.rejected for event in played.of(TurnStarted) if event.drafted]
+    rejected = [event.draft.rejections for event in played.of(TurnStarted) if event.draft]
     assert [len(one) for one in rejected] == [0, 1, 0, 0]
     assert rejected[1][0][0] == "R002"
 
@@ -161,7 +161,7 @@ def test_a_run_with_a_plan_is_replayed_from_its_events() -> None:
 def test_a_plan_that_todays_router_would_not_go_on_with_is_told_by_a_replay() -> None:
     played = planned('returns: "list[str]"', *PLAN)
     second = next(event for event in played.of(TurnStarted) if event.turn == 2)
-    other = structs.replace(second, drafted=structs.replace(second.drafted, lines=()))
+    other = structs.replace(second, draft=structs.replace(second.draft, lines=()))
     events = [other if event is second else event for event in played.events]
     found = replay(program(WORK % 'returns: "list[str]"'), events)
     assert found.reason == "the router's machine would go on otherwise"

@@ -62,9 +62,7 @@ def asked(played: Played) -> list[CallRequest]:
 
 
 def turned(played: Played) -> list[tuple[str, tuple[str, ...]]]:
-    return [
-        (next(iter(event.drafted.graph["nodes"])), event.drafted.lines) for event in played.of(TurnStarted) if event.drafted is not None
-    ]
+    return [(next(iter(event.draft.graph["nodes"])), event.draft.lines) for event in played.of(TurnStarted) if event.draft is not None]
 
 
 def test_the_model_calls_its_tools_one_after_the_other_and_then_answers() -> None:
