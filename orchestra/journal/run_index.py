@@ -15,10 +15,10 @@ CREATE TABLE tags (
 CREATE INDEX tags_run ON tags (run);
 CREATE TABLE copies (source TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (source, run)) WITHOUT ROWID;
 CREATE INDEX copies_run ON copies (run);
-CREATE TABLE run_usage (run TEXT PRIMARY KEY, last INTEGER NOT NULL, body BLOB NOT NULL, seal INTEGER NOT NULL) WITHOUT ROWID
+CREATE TABLE run_usage (run TEXT PRIMARY KEY, last INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID
 """
 """Of a SQLite file. An index of a table without row numbers holds all of its columns, so that `tags` and `copies` are there twice: a query
-compares both. `run_usage.last` is the number of the last event that is counted; the seal includes that event's hash."""
+compares both. `run_usage.last` is the number of the last event that is counted; the checksum includes that event's hash."""
 
 
 @dataclass(slots=True)

@@ -46,7 +46,7 @@ def events(run: str, workflow: str, at: float, *calls: tuple[str, str, Usage, st
         node = f"n{number}"
         made.append(AttemptStarted(seq=len(made) + 1, at=at, node=node, attempt=1, name=agent))
         if agent != "slow":
-            told: dict[str, Any] = {"usage": usage, "server": server, "recalled": recalled, "value": 1, "settled": True}
+            told: dict[str, Any] = {"usage": usage, "server": server, "reused_from": recalled, "value": 1, "final": True}
             made.append(AttemptFinished(seq=len(made) + 1, at=at, node=node, attempt=1, **told))
     if ended:
         made.append(RunFinished(seq=len(made) + 1, at=at + 1, status="done", outcome=ValueOutcome(1)))
@@ -192,7 +192,7 @@ def test_a_run_whose_events_are_damaged_counts_with_its_stored_usage(shell: Shel
 RAISED = "UPDATE run_usage SET body = CAST(replace(CAST(body AS TEXT), '1000', '1001') AS BLOB)"
 
 
-@pytest.mark.parametrize("change", ["DELETE FROM run_usage", "UPDATE run_usage SET body = x'00'", "UPDATE run_usage SET seal = 1", RAISED])
+@pytest.mark.parametrize("change", ["DELETE FROM run_usage", "UPDATE run_usage SET body = x'00'", "UPDATE run_usage SET checksum = 1", RAISED])
 def test_a_usage_that_is_missing_or_damaged_is_summed_up_from_the_events(shell: Shell, change: str) -> None:
     recorded(shell)
     before, stored = shell("runs", "costs").out, sql(JOURNAL, "SELECT * FROM run_usage")

@@ -245,7 +245,7 @@ async def test_who_writes_to_a_spoilt_file_goes_on_or_is_told(tmp_path: Path) ->
         ("UPDATE events SET big = '' WHERE big <> ''", "read r1"),
         ("UPDATE inbox SET number = 4 WHERE run = 'r1' AND number = 3", "letters r1"),
         ("UPDATE inbox SET run = 'r9' WHERE run = 'r1' AND number = 3", "letters r1"),
-        ("UPDATE mail SET letters = 2 WHERE run = 'r1'", "letters r1"),
+        ("UPDATE inbox_counts SET messages = 2 WHERE run = 'r1'", "letters r1"),
         ("UPDATE memo SET run = 'r2' WHERE run = 'r1'", "recall r1"),
         ("UPDATE outbox SET key = 'other' WHERE number = 1", "outbox"),
         ("UPDATE tags SET started = 9.5 WHERE run = 'r1'", "tagged"),

@@ -14,7 +14,7 @@ from orchestra.journal.sqlite.journal import SqliteJournal
 from tests.journal.files import sql
 from tests.journal.stories import begun, whole
 
-TABLES = ("runs", "events", "blobs", "inbox", "mail", "memo", "outbox")
+TABLES = ("runs", "events", "blobs", "inbox", "inbox_counts", "memo", "outbox")
 LONG = "x" * 100_000
 
 

@@ -47,7 +47,7 @@ async def test_a_run_without_an_end_is_running_waiting_or_interrupted(file: Path
         assert await statuses(watching) == {"held": "interrupted"} | let_go
 
 
-@pytest.mark.parametrize("damage", ["DELETE FROM events WHERE run = 'broken' AND seq = 1", "UPDATE mail SET letters = 7"])
+@pytest.mark.parametrize("damage", ["DELETE FROM events WHERE run = 'broken' AND seq = 1", "UPDATE inbox_counts SET messages = 7"])
 async def test_a_released_run_whose_log_or_inbox_is_damaged_is_listed_with_the_others(file: Path, damage: str) -> None:
     async with SqliteJournal.open(file) as journal:
         for run in ("sound", "broken"):

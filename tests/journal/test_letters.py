@@ -159,7 +159,7 @@ async def test_a_letter_is_on_disk_or_refused_where_the_disk_is_full(file: Path)
 
 
 @pytest.mark.parametrize(
-    "damage", ["DELETE FROM inbox WHERE number = 2", "UPDATE inbox SET body = replace(body, 'ann', 'bob')", "DELETE FROM mail"]
+    "damage", ["DELETE FROM inbox WHERE number = 2", "UPDATE inbox SET body = replace(body, 'ann', 'bob')", "DELETE FROM inbox_counts"]
 )
 async def test_an_inbox_that_was_tampered_with_is_refused(file: Path, damage: str) -> None:
     async with SqliteJournal.open(file) as journal:

@@ -206,8 +206,8 @@ async def test_a_run_that_cannot_be_read_says_so_and_can_be_deleted(fault: str, 
         await write(journal, "a", whole("a", 1.0))
         await write(journal, "b", [begun("b", 2.0)])
     await store.change("UPDATE events SET body = {body}, chain = {chain} WHERE run = 'b'", {"body": body, "chain": chain})
-    seal = ", seal = NULL" if isinstance(journal, SqliteJournal) else ""
-    await store.change(f"UPDATE runs SET chain = {{chain}}{seal} WHERE run = 'b'", {"chain": chain})
+    checksum = ", checksum = NULL" if isinstance(journal, SqliteJournal) else ""
+    await store.change(f"UPDATE runs SET chain = {{chain}}{checksum} WHERE run = 'b'", {"chain": chain})
     async with store.open() as journal:
         assert codes(await skimmed(journal)) == [("b", code), ("a", "")]
         with pytest.raises(JournalError) as caught:

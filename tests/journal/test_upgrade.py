@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ OLD_FILE = Path(__file__).parent / "sqlite" / "version1.db"
 
 @pytest.mark.parametrize("version", [1, SCHEMA_VERSION - 1])
 @pytest.mark.parametrize("journal", [SqliteJournal, ReadOnlyJournal])
-async def test_an_older_file_is_refused_with_its_version_and_stays(tmp_path: Path, version: int, journal: type) -> None:
+async def test_an_older_file_is_refused_with_its_version_and_stays(tmp_path: Path, version: int, journal: Any) -> None:
     file = Path(shutil.copy(OLD_FILE, tmp_path / "journal.db"))
     sql(file, f"UPDATE schema_version SET version = {version}")
     before = digest(file.read_bytes())  # noqa: ASYNC240  # a small local file

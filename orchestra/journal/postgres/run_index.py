@@ -142,16 +142,17 @@ class IndexedTables(PostgresTables):
             refused |= {run: lease_held_error(run, await holder_name(sql, holder)) for run, holder in rows if holder in holders}
             gone = [run for run, _ in rows if run not in refused]
             names = [
-                row["digest"] for row in await sql.fetch(self._qualify("SELECT DISTINCT digest FROM @named WHERE run = ANY($1)"), gone)
+                row["digest"] for row in await sql.fetch(self._qualify("SELECT DISTINCT digest FROM @blob_uses WHERE run = ANY($1)"), gone)
             ]
-            for table in ("events", "letters", "outbox", "memo", "named", "tags", "copies", "run_usage", "runs"):
+            for table in ("events", "inbox", "outbox", "memo", "blob_uses", "tags", "copies", "run_usage", "runs"):
                 await sql.execute(self._qualify(f"DELETE FROM @{table} WHERE run = ANY($1::text[])"), gone)  # noqa: S608  # constants
             # Whoever writes one of these blobs again locks its row (see `_commit_statement`). So first the locks, then a look, with a new
             # snapshot, whether another run names them.
             await sql.execute(self._qualify("SELECT FROM @blobs WHERE digest = ANY($1::text[]) ORDER BY digest FOR UPDATE"), names)
             await sql.execute(
                 self._qualify(
-                    "DELETE FROM @blobs b WHERE digest = ANY($1::text[]) AND NOT EXISTS (SELECT FROM @named n WHERE n.digest = b.digest)"
+                    "DELETE FROM @blobs b WHERE digest = ANY($1::text[])"
+                    " AND NOT EXISTS (SELECT FROM @blob_uses u WHERE u.digest = b.digest)"
                 ),
                 names,
             )

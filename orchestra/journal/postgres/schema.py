@@ -16,7 +16,7 @@ _TABLES = """
 CREATE TABLE schema_version (version integer NOT NULL);
 CREATE TABLE runs (
   run text COLLATE "C" PRIMARY KEY, started double precision NOT NULL, ended boolean NOT NULL, last bigint NOT NULL, chain bytea NOT NULL,
-  summary bytea NOT NULL, epoch bigint NOT NULL, holder bigint, letters bigint NOT NULL DEFAULT 0
+  summary bytea NOT NULL, epoch bigint NOT NULL, holder bigint, messages bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 60);
 CREATE INDEX runs_started ON runs (started, run);
 CREATE TABLE events (
@@ -24,9 +24,9 @@ CREATE TABLE events (
   PRIMARY KEY (run, seq)
 );
 CREATE TABLE blobs (digest text COLLATE "C" PRIMARY KEY, data bytea NOT NULL);
-CREATE TABLE named (run text COLLATE "C" NOT NULL, digest text COLLATE "C" NOT NULL, PRIMARY KEY (run, digest));
-CREATE INDEX named_digest ON named (digest);
-CREATE TABLE letters (
+CREATE TABLE blob_uses (run text COLLATE "C" NOT NULL, digest text COLLATE "C" NOT NULL, PRIMARY KEY (run, digest));
+CREATE INDEX blob_uses_digest ON blob_uses (digest);
+CREATE TABLE inbox (
   run text COLLATE "C" NOT NULL, number bigint NOT NULL, id text NOT NULL UNIQUE, body bytea NOT NULL, PRIMARY KEY (run, number)
 );
 CREATE TABLE memo (memo bytea PRIMARY KEY, run text COLLATE "C" NOT NULL, value bytea NOT NULL);
@@ -57,7 +57,7 @@ class PostgresSchema:
         """`where` is the database's name in errors."""
         self.schema, self.display_name = schema, where
         self.channel = f"orchestra_{digest(schema.encode())}"
-        """Where letters are announced."""
+        """The channel of the notifications about inbox messages."""
         self._name = '"' + schema.replace('"', '""') + '"'
 
     def _qualify(self, statement: str) -> str:

@@ -31,7 +31,7 @@ from orchestra.journal.summary import SummaryFold, unleased_summary
 from orchestra.schema.strict_json import digest
 
 SCAN_BATCH_RUNS = 500
-SELECT_RUNS = "SELECT r.run, r.last, r.summary, r.ended, r.holder, r.letters FROM @runs r "
+SELECT_RUNS = "SELECT r.run, r.last, r.summary, r.ended, r.holder, r.messages FROM @runs r "
 
 _WRITE_RUNS = """
 WITH given AS (
@@ -65,7 +65,7 @@ _OPTIONAL_WRITES = (
   INSERT INTO @blobs SELECT * FROM unnest(?::text[], ?::bytea[]) ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest
 )""",
     """, noted AS (
-  INSERT INTO @named SELECT n.* FROM unnest(?::text[], ?::text[]) AS n (run, digest) WHERE n.run IN (SELECT run FROM held)
+  INSERT INTO @blob_uses SELECT n.* FROM unnest(?::text[], ?::text[]) AS n (run, digest) WHERE n.run IN (SELECT run FROM held)
   ON CONFLICT DO NOTHING
 )""",
     """, remembered AS (
@@ -115,7 +115,7 @@ class PostgresTables(PostgresSchema):
 
     async def check_writable(self, sql: asyncpg.Connection) -> None:
         """Returns where the tables may be written; nothing is. Raises what asyncpg raises."""
-        await sql.execute(self._qualify("UPDATE @runs SET letters = letters WHERE run = ''"))
+        await sql.execute(self._qualify("UPDATE @runs SET messages = messages WHERE run = ''"))
 
     async def write(self, sql: asyncpg.Connection, batch: PostgresBatch, presence: int, *, is_retry: bool) -> set[str]:
         """Puts a batch on disk in one statement, which is one transaction; gives the runs of it that are there now.
@@ -183,8 +183,8 @@ class PostgresTables(PostgresSchema):
         return {run: (epoch, holder) for run, epoch, holder in rows}
 
     async def runs_with_messages(self, sql: asyncpg.Connection) -> set[str]:
-        """The runs that have letters, and have not ended."""
-        return {row["run"] for row in await sql.fetch(self._qualify("SELECT run FROM @runs WHERE letters > 0 AND NOT ended"))}
+        """Returns the open runs that have inbox messages."""
+        return {row["run"] for row in await sql.fetch(self._qualify("SELECT run FROM @runs WHERE messages > 0 AND NOT ended"))}
 
     async def last_seq(self, sql: asyncpg.Connection, run: str) -> int:
         """The greatest `seq` of a run; 0 where it is not there."""
@@ -196,28 +196,26 @@ class PostgresTables(PostgresSchema):
         """Puts a letter into the inbox, once for each `name`, and announces it; gives 0 where one behind number `since` answers the same
         question. Raises `JournalError` J023, J006."""
         async with sql.transaction():
-            row = await sql.fetchrow(self._qualify("SELECT ended, last, letters FROM @runs WHERE run = $1 FOR UPDATE"), run)
+            row = await sql.fetchrow(self._qualify("SELECT ended, last, messages FROM @runs WHERE run = $1 FOR UPDATE"), run)
             if row is None:
                 raise no_run_error(run)
-            number: int | None = await sql.fetchval(self._qualify("SELECT number FROM @letters WHERE id = $1"), name)
+            number: int | None = await sql.fetchval(self._qualify("SELECT number FROM @inbox WHERE id = $1"), name)
             if number is not None:
                 return number
             if row["ended"]:
                 raise run_ended_error(run)
             if since is not None and any(map(message.answers_same_question, await self.inbox(sql, run, since))):
                 return 0
-            number = row["letters"] + 1
+            number = row["messages"] + 1
             body = msgspec.json.encode(msgspec.structs.replace(message, number=number))
-            await sql.execute(self._qualify("UPDATE @runs SET letters = $2 WHERE run = $1"), run, number)
-            await sql.execute(self._qualify("INSERT INTO @letters VALUES ($1, $2, $3, $4)"), run, number, name, body)
+            await sql.execute(self._qualify("UPDATE @runs SET messages = $2 WHERE run = $1"), run, number)
+            await sql.execute(self._qualify("INSERT INTO @inbox VALUES ($1, $2, $3, $4)"), run, number, name, body)
             await sql.execute("SELECT pg_notify($1, $2)", self.channel, run)
         return number
 
     async def inbox(self, sql: asyncpg.Connection, run: str, after: int) -> list[InboxMessage]:
-        """The letters of a run with a greater number, in order."""
-        rows = await sql.fetch(
-            self._qualify("SELECT body FROM @letters WHERE run = $1 AND number > $2 ORDER BY number"), run, max(0, after)
-        )
+        """Returns the inbox messages of a run with a greater number, in order."""
+        rows = await sql.fetch(self._qualify("SELECT body FROM @inbox WHERE run = $1 AND number > $2 ORDER BY number"), run, max(0, after))
         return [msgspec.json.decode(row["body"], type=InboxMessage) for row in rows]
 
     # Memo and outbox
@@ -280,10 +278,10 @@ class PostgresTables(PostgresSchema):
         holders = {row["holder"] for row in rows if row["holder"] is not None}
         living = {holder for holder in holders if await is_alive(sql, holder)}
         found = []
-        for run, last, data, over, holder, letters in rows:
+        for run, last, data, over, holder, messages in rows:
             summary = _summary(run, last, data)
             if not over and holder is None:
-                summary = unleased_summary(summary, await self._readable_events(sql, run), letters)
+                summary = unleased_summary(summary, await self._readable_events(sql, run), messages)
             elif not over and holder not in living:
                 summary = msgspec.structs.replace(summary, status="interrupted")
             elif not over:

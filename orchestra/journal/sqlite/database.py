@@ -25,18 +25,18 @@ APPLICATION_ID = 0x4F726368
 """Marks the file as ours: `Orch` in ASCII (`PRAGMA application_id`)."""
 
 _FIND_FOREIGN_OBJECT = "SELECT type FROM sqlite_schema WHERE type NOT IN ('table', 'index') OR sql LIKE 'create virtual%' LIMIT 1"
-# `seal` is the `row_checksum` of the row's other columns; `events.chain` is the checksum of an event.
+# `checksum` is the `row_checksum` of the row's other columns; `events.chain` is the checksum of an event.
 # `runs.writer` is the presence name of the lease holder; empty without a lease.
 # `events.big` is the digest of the blob that holds the event's value; empty if the value is in the body.
 # `blobs.run` is one run that uses the blob, or empty. It comes before the bytes, which may be many.
 # `blob_uses` has the other runs that use a blob; `blob_pins` the writers that stored a blob before any run used it.
-# `mail` has one row for each run with inbox messages: their count, and a place that increases with every message of any run.
+# `inbox_counts` has one row for each run with inbox messages: their count, and a place that increases with every message of any run.
 _TABLES = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE runs (
   run TEXT PRIMARY KEY, workflow TEXT NOT NULL, status TEXT NOT NULL, started REAL NOT NULL, finished REAL,
   nodes INTEGER NOT NULL, usage BLOB NOT NULL, last INTEGER NOT NULL, chain BLOB NOT NULL, writer TEXT NOT NULL,
-  epoch INTEGER NOT NULL DEFAULT 1, seal INTEGER
+  epoch INTEGER NOT NULL DEFAULT 1, checksum INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX runs_started ON runs (started, run);
 CREATE TABLE events (
@@ -46,16 +46,16 @@ CREATE TABLE blobs (digest TEXT PRIMARY KEY, run TEXT NOT NULL, data BLOB NOT NU
 CREATE TABLE blob_uses (digest TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (digest, run)) WITHOUT ROWID;
 CREATE TABLE blob_pins (digest TEXT NOT NULL, writer TEXT NOT NULL, PRIMARY KEY (digest, writer)) WITHOUT ROWID;
 CREATE TABLE inbox (
-  run TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL, seal INTEGER NOT NULL, PRIMARY KEY (run, number)
+  run TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
-CREATE TABLE mail (
-  place INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL UNIQUE, letters INTEGER NOT NULL, seal INTEGER NOT NULL
+CREATE TABLE inbox_counts (
+  place INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL UNIQUE, messages INTEGER NOT NULL, checksum INTEGER NOT NULL
 );
-CREATE TABLE memo (memo TEXT PRIMARY KEY, run TEXT NOT NULL, value BLOB NOT NULL, seal INTEGER NOT NULL);
+CREATE TABLE memo (memo TEXT PRIMARY KEY, run TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER NOT NULL);
 CREATE INDEX memo_run ON memo (run);
 CREATE TABLE outbox (
   number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, node TEXT NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL UNIQUE,
-  value BLOB NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, seal INTEGER NOT NULL
+  value BLOB NOT NULL, delivered INTEGER NOT NULL DEFAULT 0, checksum INTEGER NOT NULL
 );
 CREATE INDEX outbox_run ON outbox (run);
 CREATE INDEX outbox_open ON outbox (number) WHERE delivered = 0;

@@ -72,13 +72,15 @@ def send(store: SqliteStore, run: str, body: bytes, since: int | None = None) ->
     _open_run(store, run)
     if since is not None:
         letter = _decode_message(body)
-        rows = store.sql.execute("SELECT number, body, seal FROM inbox WHERE run = ? AND number > ?", (run, since))
+        rows = store.sql.execute("SELECT number, body, checksum FROM inbox WHERE run = ? AND number > ?", (run, since))
         if any(letter.answers_same_question(read_message(run, *row)) for row in rows):
             return 0
     number = message_count(store.sql, run) + 1
     store.sql.execute("INSERT INTO inbox VALUES (?, ?, ?, ?)", (run, number, body, row_checksum(run, number, body)))
     # The new row stands at the end: that is how readers see that there is something new.
-    store.sql.execute("INSERT OR REPLACE INTO mail (run, letters, seal) VALUES (?, ?, ?)", (run, number, row_checksum(run, number)))
+    store.sql.execute(
+        "INSERT OR REPLACE INTO inbox_counts (run, messages, checksum) VALUES (?, ?, ?)", (run, number, row_checksum(run, number))
+    )
     return number
 
 
@@ -100,13 +102,13 @@ def read_message(run: str, number: int, body: bytes, stated: int) -> InboxMessag
 
 def message_count(sql: sqlite3.Connection, run: str) -> int:
     """How many letters a run has got. Raises `JournalError` J013."""
-    found = sql.execute("SELECT run, letters, seal FROM mail WHERE run = ?", (run,)).fetchone()
+    found = sql.execute("SELECT run, messages, checksum FROM inbox_counts WHERE run = ?", (run,)).fetchone()
     if found is None:
         return 0
-    name, letters, stated = found
-    if stated != row_checksum(name, letters) or name != run:
+    name, messages, stated = found
+    if stated != row_checksum(name, messages) or name != run:
         raise damaged_rows_error(f"the inbox of run {run}", "the count of its letters is not what was written")
-    return int(letters)
+    return int(messages)
 
 
 def mark_delivered(store: SqliteStore, numbers: Sequence[int]) -> None:
@@ -125,7 +127,7 @@ def delete_runs(store: SqliteStore, runs: Collection[str]) -> dict[str, JournalE
         else:
             names.update((name, run) for name in _blob_names(sql, run))
     gone = [(run,) for run in dict.fromkeys(runs) if run not in refused]
-    for table in ("events", "runs", "inbox", "mail", "memo", "outbox", "tags", "copies", "run_usage"):
+    for table in ("events", "runs", "inbox", "inbox_counts", "memo", "outbox", "tags", "copies", "run_usage"):
         sql.executemany(f"DELETE FROM {table} WHERE run = ?", gone)  # noqa: S608  # names from this line
     if names:
         _remove_stale_pins(store)

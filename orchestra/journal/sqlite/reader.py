@@ -32,7 +32,7 @@ USAGE_BATCH_RUNS = 1000
 ALL_RUNS = RunSelection()
 _JOIN_RUNS = "LEFT JOIN runs ON runs.run = latest.run LEFT JOIN run_usage ON run_usage.run = latest.run"
 _USAGE_COLUMNS = (
-    "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.seal"
+    "CAST(runs.last AS INTEGER), CAST(runs.chain AS BLOB), runs.status = 'running', CAST(run_usage.body AS BLOB), run_usage.checksum"
 )
 _SELECT_ENDS = (
     "SELECT seq, CAST(body AS BLOB), CAST(chain AS BLOB), ifnull(CAST(big AS TEXT), '') FROM events"
@@ -154,7 +154,7 @@ class SqliteReader(SqliteFile):
         found = []
         before: tuple[float, str] | None = None
         with self._snapshot():
-            for run, started, *values, stated, there in self._latest_runs(where, limit, f"{COLUMNS}, runs.seal, runs.run"):
+            for run, started, *values, stated, there in self._latest_runs(where, limit, f"{COLUMNS}, runs.checksum, runs.run"):
                 if there is None or started != values[2] or (before is not None and before <= (started, run)):
                     raise damaged_rows_error("the list of runs", "its order is not what was written")
                 before = started, run
@@ -274,7 +274,7 @@ class SqliteReader(SqliteFile):
         with self._snapshot() as sql:
             last, first = message_count(sql, run), max(0, after) + 1
             rows = sql.execute(
-                "SELECT number, body, seal FROM inbox WHERE run = ? AND number >= ? ORDER BY number", (run, first)
+                "SELECT number, body, checksum FROM inbox WHERE run = ? AND number >= ? ORDER BY number", (run, first)
             ).fetchall()
         if [row[0] for row in rows] != list(range(first, last + 1)):
             raise damaged_rows_error(f"the inbox of run {run}", "letters are missing")
@@ -285,15 +285,17 @@ class SqliteReader(SqliteFile):
         version: int = self.sql.execute("PRAGMA data_version").fetchone()[0]
         if version == seen.version:
             return seen._replace(runs=frozenset())
-        rows = self.sql.execute("SELECT place, run, letters, seal FROM mail WHERE place > ? ORDER BY place", (seen.place,)).fetchall()
-        for _, run, letters, stated in rows:
-            if stated != row_checksum(run, letters):
+        rows = self.sql.execute(
+            "SELECT place, run, messages, checksum FROM inbox_counts WHERE place > ? ORDER BY place", (seen.place,)
+        ).fetchall()
+        for _, run, messages, stated in rows:
+            if stated != row_checksum(run, messages):
                 raise damaged_rows_error("an inbox", "the count of its letters is not what was written")
         return InboxPosition(version, rows[-1][0] if rows else seen.place, frozenset(row[1] for row in rows))
 
     def inbox_end(self) -> InboxPosition:
         """Where the inboxes end now."""
-        found = self.sql.execute("SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'mail'").fetchone()
+        found = self.sql.execute("SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = 'inbox_counts'").fetchone()
         return InboxPosition(0, found[0] if found else 0)
 
     def get_memos(self, memos: Collection[str]) -> dict[str, tuple[str, Any]]:
@@ -301,7 +303,7 @@ class SqliteReader(SqliteFile):
         found = dict[str, tuple[str, Any]]()
         with self._snapshot() as sql:
             for memo in memos:
-                row = sql.execute("SELECT memo, run, value, seal FROM memo WHERE memo = ?", (memo,)).fetchone()
+                row = sql.execute("SELECT memo, run, value, checksum FROM memo WHERE memo = ?", (memo,)).fetchone()
                 if row is None:
                     continue
                 if row[0] != memo or row[3] != row_checksum(*row[:3]):
@@ -348,7 +350,7 @@ class SqliteReader(SqliteFile):
 
     def _undelivered_columns(self, number: int) -> Sequence[Any]:
         row = self.sql.execute(
-            "SELECT number, run, node, name, key, value, seal, delivered FROM outbox NOT INDEXED WHERE number = ?", (number,)
+            "SELECT number, run, node, name, key, value, checksum, delivered FROM outbox NOT INDEXED WHERE number = ?", (number,)
         ).fetchone()
         if row is None or row[7] or row[6] != row_checksum(*row[:6]):
             raise damaged_rows_error(f"message {number} of the outbox", "it is not what was written")

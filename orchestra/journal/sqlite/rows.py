@@ -24,12 +24,12 @@ COLUMNS = (
 LOST_WRITER = "lost"
 """The writer of a run whose last events may be missing. No opener has such a name."""
 _INSERT = (
-    "INSERT INTO runs (workflow, status, started, finished, nodes, usage, last, chain, writer, epoch, seal, run)"
+    "INSERT INTO runs (workflow, status, started, finished, nodes, usage, last, chain, writer, epoch, checksum, run)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # Neither `workflow` nor `started` ever change, and so the index of `started` is left alone.
 _UPDATE = (
-    "UPDATE runs SET status = ?, finished = ?, nodes = ?, usage = ?, last = ?, chain = ?, writer = ?, epoch = ?, seal = ?"
+    "UPDATE runs SET status = ?, finished = ?, nodes = ?, usage = ?, last = ?, chain = ?, writer = ?, epoch = ?, checksum = ?"
     " WHERE run = ? AND epoch = ? AND writer = ?"
 )
 _decode_usage = msgspec.json.Decoder(Usage).decode
@@ -46,7 +46,7 @@ class RunRow:
     epoch: int = 1
 
     def columns(self) -> tuple[object, ...]:
-        """The columns' values in the order of `COLUMNS`, then the seal, then the run. Whoever has ended holds no lease."""
+        """The columns' values in the order of `COLUMNS`, then the checksum, then the run. Whoever has ended holds no lease."""
         tally = self.summary_fold
         finished = None if tally.finished is None else float(tally.finished)
         writer = self.writer if tally.status == "running" else ""
@@ -71,7 +71,7 @@ def parse_row(run: str, values: Sequence[Any], stated: int | None) -> RunRow:
 
 def read_row(sql: sqlite3.Connection, run: str) -> RunRow | None:
     """A run's row, or None. Raises `sqlite3.Error`, or `JournalError` J013."""
-    found = sql.execute(f"SELECT {COLUMNS}, seal FROM runs WHERE run = ?", (run,)).fetchone()  # noqa: S608  # a constant
+    found = sql.execute(f"SELECT {COLUMNS}, checksum FROM runs WHERE run = ?", (run,)).fetchone()  # noqa: S608  # a constant
     return None if found is None else parse_row(run, found[:-1], found[-1])
 
 

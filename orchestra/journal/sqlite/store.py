@@ -350,7 +350,7 @@ class SqliteStore(SqliteFile):
         for number, (sent, delivered) in enumerate(messages, number + 1):  # noqa: B020  # counts on from what was there
             columns = (number, sent.run, sent.node, sent.name, sent.key, encode(sent.value))
             self.sql.execute(
-                "INSERT INTO outbox (number, run, node, name, key, value, seal, delivered) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO outbox (number, run, node, name, key, value, checksum, delivered) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (key) DO NOTHING",
                 (*columns, row_checksum(*columns), int(delivered)),
             )
