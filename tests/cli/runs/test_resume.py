@@ -27,7 +27,7 @@ class Starting:
     async def runs(self, *, limit: int, status: str) -> list[Any]:
         return [SimpleNamespace(run=run, workflow="ask", status="interrupted") for run in ("r1", "r2")]
 
-    async def resume(self, run: str, *, by: str = "", ready: bool = False) -> Any:
+    async def resume(self, run: str, *, by: str = "", require_fleet: bool = False) -> Any:
         self.asked.set()
         await asyncio.Event().wait()
 
@@ -57,7 +57,7 @@ class Faster:
     async def runs(self, *, limit: int, status: str) -> list[Any]:
         return [SimpleNamespace(run=run, workflow="ask", status="interrupted") for run in ("r1", "r2")]
 
-    async def resume(self, run: str, *, by: str = "", ready: bool = False) -> Any:
+    async def resume(self, run: str, *, by: str = "", require_fleet: bool = False) -> Any:
         if run == "r1":
             raise lease_held_error(run)
         return self
