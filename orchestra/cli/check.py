@@ -85,7 +85,7 @@ def check(context: typer.Context, arguments: CheckArguments) -> None:
     """
     ruling, given = run_checks(get_opener(context), arguments)
     more = {"rest": ruling.remaining(given) if ruling.accepted else None, "dropped": ruling.dropped} if arguments.back_off else {}
-    more |= {"promise": ruling.guarantee or None} if arguments.combined else {}
+    more |= {"guarantee": ruling.guarantee or None} if arguments.combined else {}
     if arguments.as_json:
         _print_data(ruling, more)
     else:
@@ -240,7 +240,7 @@ def _show(ruling: VerificationResult, more: dict[str, Any]) -> None:
     print_text(f"accepted{score}" if ruling.accepted else f"not accepted{score}", style="bold green" if ruling.accepted else "bold yellow")
     if ruling.guarantee:
         print_text(escape_invisible(f"certified: {ruling.guarantee}"))
-    elif "promise" in more and not ruling.accepted:
+    elif "guarantee" in more and not ruling.accepted:
         print_text(escape_invisible(ruling.reason))
     for verdict in ruling.verdicts:
         print_text(escape_invisible(f"\n{verdict.check}: {verdict.outcome} {verdict.score:.2f}  {verdict.reason}".rstrip()))

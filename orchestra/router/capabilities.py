@@ -54,7 +54,7 @@ class Capability:
         fields = {name: subschema(contract.input, one) for name, one in contract.input.get("properties", {}).items()}
         required = frozenset(contract.input.get("required", ()))
         told = contract.output, contract.description, contract.with_digest().digest, 1 if contract.kind == "agent" else 0
-        return cls(contract.name, contract.kind, fields, required, *told, acts=needs_permission(contract))
+        return cls(contract.name, contract.kind, fields, required, *told, has_effects=needs_permission(contract))
 
     @classmethod
     def from_workflow(cls, program: Program) -> Capability:
@@ -63,7 +63,9 @@ class Capability:
         required = frozenset(name for name, one in program.inputs.items() if one.required)
         said = program.graph.description if program.graph is not None else ""
         told = program.output_schema, said, digest(canonical(_workflow_identity(program)))
-        return cls(program.name, "call", fields, required, *told, min(1, len(program.required_agents)), acts=acts_before_approval(program))
+        return cls(
+            program.name, "call", fields, required, *told, min(1, len(program.required_agents)), has_effects=acts_before_approval(program)
+        )
 
 
 def _workflow_identity(program: Program) -> list[Any]:
@@ -105,7 +107,7 @@ class Capabilities:
     may_decline: bool = False
     """Whether the plan may be `return nothing`."""
     grounds: frozenset[str] = frozenset()
-    """Inputs of which the first step reads one (`orchestra.router.grounding_random`)."""
+    """Inputs of which the first step reads one (`orchestra.router.grounding`)."""
     observed_types: Mapping[str, Schema] = field(default_factory=dict)
     """The types of steps that have run, where their values tell more than their skills do."""
     untrusted_inputs: frozenset[str] = frozenset()
@@ -126,7 +128,7 @@ class Capabilities:
     @classmethod
     def of(
         cls,
-        skills: Iterable[Capability | Contract],
+        capabilities: Iterable[Capability | Contract],
         inputs: Mapping[str, Schema],
         output_type: Schema | None = None,
         *,
@@ -135,7 +137,7 @@ class Capabilities:
         may_decline: bool = False,
     ) -> Capabilities:
         """An offer of these skills."""
-        known = [one if isinstance(one, Capability) else Capability.from_contract(one) for one in skills]
+        known = [one if isinstance(one, Capability) else Capability.from_contract(one) for one in capabilities]
         return cls({one.name: one for one in known}, dict(inputs), output_type or {}, limits or PlanLimits(), request_text, may_decline)
 
     @cached_property
@@ -150,11 +152,11 @@ class Capabilities:
 
     def restricted_to(self, names: Sequence[str]) -> Capabilities:
         """The offer with these skills alone."""
-        return replace(self, skills={name: self.by_name[name] for name in names})
+        return replace(self, by_name={name: self.by_name[name] for name in names})
 
     def with_budget(self, calls: int, given: Mapping[str, Any]) -> Capabilities:
         """The offer of a plan that has so many calls left, over these values at hand."""
-        return replace(self, calls=calls, counts=dict(_list_lengths(given)))
+        return replace(self, calls_left=calls, list_lengths=dict(_list_lengths(given)))
 
 
 def _list_lengths(given: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
@@ -234,8 +236,8 @@ class PlanScope:
         if step.name in self.capabilities.observed_types:
             self.steps[step.name] = self.capabilities.observed_types[step.name]
             return
-        skill = self.capabilities.by_name.get(step.capability)
-        one = skill.output if skill is not None else {}
+        capability = self.capabilities.by_name.get(step.capability)
+        one = capability.output if capability is not None else {}
         self.steps[step.name] = bundle_definitions({"type": "array", "items": one}) if step.each else one
 
     @cached_property
@@ -305,7 +307,7 @@ class PossiblePlanScope(PlanScope):
 
     def step_values(self) -> list[tuple[PlanReference, Schema]]:
         """Each type that some skill gives, and lists of it, under each name."""
-        outputs = {canonical(skill.output): skill.output for skill in self.capabilities.by_name.values()}
+        outputs = {canonical(capability.output): capability.output for capability in self.capabilities.by_name.values()}
         found: dict[tuple[str, bytes], tuple[PlanReference, Schema]] = {}
         for name in self._names:
             for output in outputs.values():
@@ -343,5 +345,5 @@ def literal_element_type(stated: Sequence[Any]) -> Schema:
 
 
 def is_free_text(kind: Schema) -> bool:
-    """Whether a type is any text; where an offer has `words`, a plan states pieces of these only."""
+    """Whether a type is any text; where `request_text` is set, a plan states pieces of it only."""
     return kind.get("type") == "string" and not kind.keys() & {"enum", "const", "pattern", "format"}

@@ -1,6 +1,6 @@
 """Calls with effects in plans: a plan makes those that its request asks for, with constants of the request, once each (decision 056).
 
-Unless literals are allowed, the offer has the occurrences of its request, and of every call with effects:
+Unless literals are allowed, `Capabilities.request_index` indexes the request, and for every call with effects:
 
 - the request asks for something to be done; of several tools with effects it names the one that is called;
 - each constant occurs in the request (`orchestra.router.constants`); of choices that the tool declares only those that the request names,
@@ -37,7 +37,7 @@ MAX_SHOWN_LENGTH = 80
 """Characters of a constant that a rejection shows."""
 MAX_LISTED_TOKENS = 6
 """Tokens of a text that a grammar lists for a further call."""
-ALLOW_LITERALS_HINT = "allow literals (--free, `literals: true`)"
+ALLOW_LITERALS_HINT = "allow literals (--allow-literals, `literals: true`)"
 _JOIN = re.compile(
     r"(?:\s*[,;]\s*(?:(?:and|und|et|y|e|og|och|&|\+|plus)\s+)?|\s+(?:and|und|et|y|e|og|och|&|\+|plus|as well as)\s+)"
     r"(?:(?:then|also|dann|auch)\s+)?",
@@ -66,13 +66,13 @@ def effect_violations(
     for name, value in step.arguments.items():
         if isinstance(value, PlanLiteral) and not is_stated(value.value, capability.fields[name], given):
             found = True
-            said = f"{step.capability} has effects, and {shorten(str(value), MAX_SHOWN_LENGTH)} is not in the request"
-            yield UNSTATED_CONSTANT, f"/with/{name}", said, f"a number or whole words of the request; or {ALLOW_LITERALS_HINT}"
+            message = f"{step.capability} has effects, and {shorten(str(value), MAX_SHOWN_LENGTH)} is not in the request"
+            yield UNSTATED_CONSTANT, f"/with/{name}", message, f"a number or whole words of the request; or {ALLOW_LITERALS_HINT}"
     before = [one for one in steps if one.capability == step.capability]
     if not found and before and not are_requested([*before, step], given):
         calls = len(before) + 1
-        said = f"the request does not ask for {step.capability} {calls} times"
-        yield REPEATED_CALL, "", said, f"one call for each sentence that asks for it in the same words; or {ALLOW_LITERALS_HINT}"
+        message = f"the request does not ask for {step.capability} {calls} times"
+        yield REPEATED_CALL, "", message, f"one call for each sentence that asks for it in the same words; or {ALLOW_LITERALS_HINT}"
 
 
 def unrequested_effect(capability: Capability, capabilities: Capabilities) -> EffectViolation | None:
@@ -236,8 +236,8 @@ def _gaps(place: CallMention, given: RequestIndex) -> list[list[str]]:
 
 def _is_name(place: CallMention, given: RequestIndex) -> bool:
     """Whether no constant begins like a plain word, which may be a verb: `and book 7`."""
-    said = [given.text[start:end] for start, end in place.spans]
-    return all(not one[0].islower() or any(char in "@0123456789" for char in one) for one in said)
+    texts = [given.text[start:end] for start, end in place.spans]
+    return all(not one[0].islower() or any(char in "@0123456789" for char in one) for one in texts)
 
 
 def _strip_filler(text: str) -> str:

@@ -119,7 +119,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class AlignedToken:
-    """A piece of one request, or what stands between two, with its counterpart in another; `same` where they are letter for letter so."""
+    """A token or a gap of one request, aligned with its counterpart in another request.
+
+    `is_identical` is true if both are the same, letter for letter.
+    """
 
     old: RequestToken
     new: RequestToken

@@ -91,11 +91,11 @@ def split_request(text: str) -> RequestParts | None:
         return [match for match in found if not any(start < match.end() <= end for start, end in quoted)]
 
     cuts = sorted(match.span() for bound in _PART_BOUNDARIES for match in outside(bound.finditer(text)))
-    marks = outside(_LIST_MARKER.finditer(text))
-    if marks and not _introduces_list(text[: marks[0].start()]):
-        marks = []
-    if not cuts and len(marks) > 1 and "".join(mark[1] for mark in marks) in ("12345678", "abcdefgh")[marks[0][1] == "a"]:
-        cuts = [(0, marks[0].end()), *(mark.span() for mark in marks[1:])]
+    markers = outside(_LIST_MARKER.finditer(text))
+    if markers and not _introduces_list(text[: markers[0].start()]):
+        markers = []
+    if not cuts and len(markers) > 1 and "".join(marker[1] for marker in markers) in ("12345678", "abcdefgh")[markers[0][1] == "a"]:
+        cuts = [(0, markers[0].end()), *(marker.span() for marker in markers[1:])]
     spans, at = [], 0
     for start, end in [*cuts, (len(text), len(text))]:
         if len(text[at:start].split()) > 1 and not any(one.fullmatch(text, at, start) for one in (_THANKS, _STYLE_INSTRUCTION)):
@@ -128,7 +128,8 @@ def with_request_parts(capabilities: Capabilities, text: str) -> Capabilities:
     if several is None:
         return capabilities
     return replace(
-        capabilities, several=replace(several, computing=frozenset(name for name, one in capabilities.by_name.items() if one.computes))
+        capabilities,
+        request_parts=replace(several, computing=frozenset(name for name, one in capabilities.by_name.items() if one.computes)),
     )
 
 

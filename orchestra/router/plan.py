@@ -58,11 +58,11 @@ def _build_workflow(steps: Sequence[PlanStep], answer: PlanAnswer, capabilities:
     if capabilities.confirm_effects and (acting := [step for step in steps if capabilities.by_name[step.capability].has_effects]):
         nodes = _with_confirmation(nodes, acting, PlanScope(capabilities, steps))
     inputs, types = declare_inputs({key: schema for key, schema in capabilities.inputs.items() if key in read})
-    said = {"schema": "orchestra/v1", "name": name, "description": description, "input": inputs, "types": types, "nodes": nodes}
+    source = {"schema": "orchestra/v1", "name": name, "description": description, "input": inputs, "types": types, "nodes": nodes}
     answers = [_reference(value, mapped) for value in answer.values]
     names = [str(value).replace(".", "_").replace("[", "_").replace("]", "") for value in answer.values]
     output = answers[0] if len(answers) == 1 else dict(zip(names, answers, strict=True))
-    return Graph.model_validate({**said, "output": output}, strict=False)
+    return Graph.model_validate({**source, "output": output}, strict=False)
 
 
 def rebase_line(line: PlanLine, named: Mapping[str, str]) -> PlanLine:
@@ -96,7 +96,7 @@ def declare_inputs(values: Mapping[str, Schema]) -> tuple[dict[str, Any], dict[s
 
 
 _QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1""")
-"""A text that a `Literal` lists."""
+"""A text that a `Literal[...]` type lists."""
 _ANY_VALUE: Schema = {"anyOf": [{"type": name} for name in ("null", "boolean", "integer", "number", "string", "array", "object")]}
 """What takes any value, as a type that is declared must say it."""
 

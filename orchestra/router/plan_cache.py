@@ -45,7 +45,7 @@ from orchestra.schema.strict_json import canonical, digest
 from orchestra.schema.types import union_members
 from orchestra.text.quotes import fold
 
-FORMAT = "orchestra/plan/v2"
+FORMAT = "orchestra/plan/v3"
 """Of what is stored; part of every key, so that an older one is never met."""
 MAX_LINES = 128
 IGNORED_CODE = "R011"
@@ -66,7 +66,7 @@ class PlanCacheEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     lines: tuple[str, ...]
     cost: Usage = NO_USAGE
     votes: int = 0
-    """Samples that agreed on it, of `sampled`; 0 of 0 where none were drawn."""
+    """Samples that agreed on it, of `samples`; 0 of 0 where none were drawn."""
     samples: int = 0
 
     @property
@@ -76,7 +76,7 @@ class PlanCacheEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class CachedPlanError(ValueError):
-    """Why what was stored is no plan for this: `args[0]`. `foreign` says that it should not have been there at all."""
+    """Why what was stored is no plan for this: `args[0]`. `is_corrupt` says that it should not have been there at all."""
 
     def __init__(self, reason: str, *, is_corrupt: bool = False) -> None:
         super().__init__(reason)
@@ -85,7 +85,7 @@ class CachedPlanError(ValueError):
 
 def context_digest(capabilities: Capabilities, router: str, *more: str) -> str:
     """The digest of what a plan may be made of, and by whom. `more` is whatever else keeps plans apart, such as a label."""
-    skills = sorted((_capability_key(skill) for skill in capabilities.by_name.values()), key=lambda told: str(told[0]))
+    keys = sorted((_capability_key(capability) for capability in capabilities.by_name.values()), key=lambda key: str(key[0]))
     limits = [capabilities.limits.steps, capabilities.limits.width]
     switches = [
         bool(capabilities.request_text),
@@ -94,7 +94,7 @@ def context_digest(capabilities: Capabilities, router: str, *more: str) -> str:
         *(["each_part"] if capabilities.request_parts else []),
     ]
     switches += ["literals"] if capabilities.request_index is None and any(one.has_effects for one in capabilities.by_name.values()) else []
-    return digest(canonical([FORMAT, dict(capabilities.inputs), capabilities.output_type, skills, limits, *switches, router, *more]))
+    return digest(canonical([FORMAT, dict(capabilities.inputs), capabilities.output_type, keys, limits, *switches, router, *more]))
 
 
 def _capability_key(capability: Capability) -> list[Any]:
@@ -115,23 +115,23 @@ def cache_keys(request: str, context: str) -> tuple[str, ...]:
         return ()
     intent = Intent.of(request)
     return tuple(
-        digest(canonical([FORMAT, context, kind, mark])) for kind, mark in (("same", intent.exact_key), ("alike", intent.template_key))
+        digest(canonical([FORMAT, context, kind, key])) for kind, key in (("same", intent.exact_key), ("alike", intent.template_key))
     )
 
 
 def build_entry(plan: Plan, request: str, context: str, cost: Usage, won: VoteResult | None = None) -> dict[str, Any]:
     """What is stored of a plan: JSON."""
     lines = tuple(map(str, (*plan.steps, plan.answer)))
-    agree, sampled = (won.votes, won.samples) if won is not None else (0, 0)
-    kept = PlanCacheEntry(context_digest=context, request=request, lines=lines, cost=cost, votes=agree, samples=sampled)
-    made: dict[str, Any] = msgspec.to_builtins(kept)
-    return made
+    votes, samples = (won.votes, won.samples) if won is not None else (0, 0)
+    kept = PlanCacheEntry(context_digest=context, request=request, lines=lines, cost=cost, votes=votes, samples=samples)
+    data: dict[str, Any] = msgspec.to_builtins(kept)
+    return data
 
 
 def fit_cached_plan(
     stored: Any, request: str, capabilities: Capabilities, context: str, request_inputs: Collection[str] = ("request",)
 ) -> tuple[Plan, PlanCacheEntry]:
-    """The plan that was stored, fitted to a request. `whole` names the inputs that are the request itself.
+    """The plan that was stored, fitted to a request. `request_inputs` names the inputs that are the request itself.
 
     Raises `CachedPlanError` where it does not fit, or where what was stored is none of ours.
     """
@@ -146,8 +146,10 @@ def fit_cached_plan(
     if not 0 <= found.votes <= found.samples or (found.samples and not found.votes):
         raise CachedPlanError("it says that more samples agreed than there were", is_corrupt=True)
     plan = _parse_plan(found.lines)
-    said = None if capabilities.request_index is None else RequestIndex(found.request)
-    of_old = replace(capabilities, words=capabilities.request_text and found.request, several=None, occurrences=said)
+    request_index = None if capabilities.request_index is None else RequestIndex(found.request)
+    of_old = replace(
+        capabilities, request_text=capabilities.request_text and found.request, request_parts=None, request_index=request_index
+    )
     _validate(plan, of_old, is_corrupt=True)  # its texts are pieces of the request that it was for
     if normalize_request(found.request) != normalize_request(request) and any(
         capabilities.by_name[step.capability].has_effects for step in plan.steps

@@ -69,9 +69,8 @@ class NoValidStepError(ValueError):
 def step_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = (), *, step_started: bool = False) -> str:
     """What may follow these steps: another step, or the answer where one is at hand. Raises `NoValidStepError` where no step may.
 
-    Behind a step may stand what comes next: the answer, which so needs no question of its own, or `s`, the beginning of another step, and
-    all of it that is asked for now. With `begun` that `s` stands already. The last step that the limits leave room for is one that brings
-    the answer about.
+    A step may be followed by the answer, which then needs no request of its own, or by `s`, the beginning of the next
+    step. With `step_started` that `s` is already written. The last step within the limits must produce the answer.
     """
     writer = _GrammarWriter(capabilities, steps)
     scope = PlanScope(capabilities, steps)
@@ -83,20 +82,26 @@ def step_grammar(capabilities: Capabilities, steps: Sequence[PlanStep] = (), *, 
     if left > 0:
         name = f"s{len(steps) + 1}"
         demands = writer.ground_demands(scope) if not steps else []
-        skills = [skill for skill in capabilities.by_name if left > 1 or answers or capabilities.produces_output(skill, each=False)]
-        listed = [skill for skill in capabilities.by_name if left > 1 or answers or capabilities.produces_output(skill, each=True)]
+        names = [
+            capability for capability in capabilities.by_name if left > 1 or answers or capabilities.produces_output(capability, each=False)
+        ]
+        listed = [
+            capability for capability in capabilities.by_name if left > 1 or answers or capabilities.produces_output(capability, each=True)
+        ]
         calls = [
-            f"{call} {writer.step_end(answers, name, skill, False, left > 1)}" for skill, call in writer.call_rules(scope, skills, demands)
+            f"{call} {writer.step_end(answers, name, capability, False, left > 1)}"
+            for capability, call in writer.call_rules(scope, names, demands)
         ]
         over = [
-            f"{call} {writer.step_end(answers, name, skill, True, left > 1)}"
-            for skill, call in writer.map_call_rules(scope, listed, demands)
+            f"{call} {writer.step_end(answers, name, capability, True, left > 1)}"
+            for capability, call in writer.map_call_rules(scope, listed, demands)
         ]
         calls += writer.bracket_rules(over)
         if calls:
             choices.append(
                 writer.rule(
-                    f"{grammar_literal(name.removeprefix(STEP_PREFIX) if step_started else name)} {grammar_literal(' = ')} {writer.rule(' | '.join(calls))}"
+                    f"{grammar_literal(name.removeprefix(STEP_PREFIX) if step_started else name)} {grammar_literal(' = ')} "
+                    f"{writer.rule(' | '.join(calls))}"
                 )
             )
     if not choices:
@@ -186,30 +191,30 @@ class _GrammarWriter:
     def step_end(self, answers: Sequence[PlanReference], name: str, capability: str, each: bool, more: bool) -> str:
         """What comes behind a step of this name: the answer, of it or of those before it, or, where there may be `more`, another step."""
         kind = PlanScope(self.offer, [PlanStep(name, capability, each=PlanReference(ELEMENT) if each else None)]).steps[name]
-        mark = self.offer.assignability.schema_key(kind)
-        if mark not in self.step_ends:
+        type_key = self.offer.assignability.schema_key(kind)
+        if type_key not in self.step_ends:
             proof, wanted = self.offer.assignability, self.offer.output_type
             own = [found for found, inner in reachable_parts(PlanReference(name), kind) if proof.mismatch(inner, wanted) is None]
             ways = [self.answer([*answers, *own])] if answers or own else []
             ways += [grammar_literal(STEP_PREFIX)] if more else []
-            self.step_ends[mark] = f"({grammar_literal(chr(10))} {self.rule(' | '.join(ways))})?"
-        return self.step_ends[mark]
+            self.step_ends[type_key] = f"({grammar_literal(chr(10))} {self.rule(' | '.join(ways))})?"
+        return self.step_ends[type_key]
 
     def call_rules(self, scope: PlanScope, skills: Iterable[str], demands: Sequence[ValueRule] = ()) -> list[tuple[str, str]]:
         """One rule a skill that can be called with the values at hand, one of them of each of the `demands`, and not as an earlier step
         calls it."""
         values = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
         found = []
-        for skill in skills:
-            twins, one = self._matching_calls(skill, each=False), self.offer.by_name[skill]
-            if one.has_effects and self.offer.request_index is not None and (before := self._earlier_calls(skill)):
+        for capability in skills:
+            twins, one = self._matching_calls(capability, each=False), self.offer.by_name[capability]
+            if one.has_effects and self.offer.request_index is not None and (before := self._earlier_calls(capability)):
                 calls = [grammar_literal(str(call).partition(" = ")[2]) for call in further_calls(before, one, self.offer.request_index)]
-                found += [(skill, self.rule(" | ".join(calls)))] if calls else []
+                found += [(capability, self.rule(" | ".join(calls)))] if calls else []
             elif (
-                not self._is_unrequested(skill)
+                not self._is_unrequested(capability)
                 and (body := self._argument_rule(one, values[one.has_effects], demands, twins, _call_end)) is not None
             ):
-                found.append((skill, self.rule(f"{grammar_literal(skill + '(')} {body}")))
+                found.append((capability, self.rule(f"{grammar_literal(capability + '(')} {body}")))
         return found
 
     def _allowed_values(self, scope: PlanScope, *, acts: bool) -> ValueRule:
@@ -239,9 +244,12 @@ class _GrammarWriter:
         """One rule a skill, for what stands in the bracket of a call of each element of a list: of one at hand, or one that is stated."""
         chosen = list(skills)
         found: dict[str, list[str]] = {}
-        for skill, body in (*self._over_available_lists(scope, chosen, demands), *self._over_literal_lists(scope, chosen, demands)):
-            found.setdefault(skill, []).append(body)
-        return [(skill, self.rule(f"{grammar_literal(skill + '(')} {self.rule(' | '.join(bodies))}")) for skill, bodies in found.items()]
+        for capability, body in (*self._over_available_lists(scope, chosen, demands), *self._over_literal_lists(scope, chosen, demands)):
+            found.setdefault(capability, []).append(body)
+        return [
+            (capability, self.rule(f"{grammar_literal(capability + '(')} {self.rule(' | '.join(bodies))}"))
+            for capability, bodies in found.items()
+        ]
 
     def _over_available_lists(self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]) -> list[tuple[str, str]]:
         """The arguments of such calls, and their ends, by skill. Whoever goes over a ground and is given its elements has read it."""
@@ -272,60 +280,62 @@ class _GrammarWriter:
             if read:
                 whole = [one for one in every if is_whole(one[0])]
                 ways.append((self._value_rule([*at_hand, *every], constant=stated), [self._value_rule(whole, stated=False)]))
-            for skill in chosen:
-                twins = tuple(twin for twin in self._matching_calls(skill, each=True) if self.earlier_steps[twin].each in lists)
-                bodies = (self._argument_rule(self.offer.by_name[skill], values, wanted, twins, ends) for values, wanted in ways)
-                found += [(skill, body) for body in bodies if body is not None]
+            for capability in chosen:
+                twins = tuple(twin for twin in self._matching_calls(capability, each=True) if self.earlier_steps[twin].each in lists)
+                bodies = (self._argument_rule(self.offer.by_name[capability], values, wanted, twins, ends) for values, wanted in ways)
+                found += [(capability, body) for body in bodies if body is not None]
         return found
 
     def _over_literal_lists(self, scope: PlanScope, chosen: Sequence[str], demands: Sequence[ValueRule]) -> list[tuple[str, str]]:
         given = {acts: self._allowed_values(scope, acts=acts) for acts in _BOOLEANS}
         found = []
-        for skill in [one for one in chosen if not self._is_request_bound(one)] if self.offer.limits.width >= MIN_EACH_ITEMS else ():
-            one = self.offer.by_name[skill]
+        for capability in [one for one in chosen if not self._is_request_bound(one)] if self.offer.limits.width >= MIN_EACH_ITEMS else ():
+            one = self.offer.by_name[capability]
             values = given[one.has_effects]
-            for mark, sort in {mark: sort for field in one.fields.values() for mark, sort in self._element_types(field).items()}.items():
+            for type_key, sort in {
+                type_key: sort for field in one.fields.values() for type_key, sort in self._element_types(field).items()
+            }.items():
                 twins = tuple(
-                    twin for twin in self._matching_calls(skill, each=True) if self._could_iterate(self.earlier_steps[twin], mark)
+                    twin for twin in self._matching_calls(capability, each=True) if self._could_iterate(self.earlier_steps[twin], type_key)
                 )
-                wanted = [self._element_values(mark), *demands]
-                if (body := self._argument_rule(one, values, wanted, twins, self._literal_list_end(mark, sort))) is not None:
-                    found.append((skill, body))
+                wanted = [self._element_values(type_key), *demands]
+                if (body := self._argument_rule(one, values, wanted, twins, self._literal_list_end(type_key, sort))) is not None:
+                    found.append((capability, body))
         return found
 
     def _element_types(self, kind: Schema) -> Mapping[bytes, Schema]:
         """Of the constants of a type, by their marks, those that a plan may state a list of to go over."""
-        mark = self.offer.assignability.schema_key(kind)
-        if mark not in self.element_types:
-            self.element_types[mark] = {canonical(sort): sort for sort in _literal_element_types(kind)}
-        return self.element_types[mark]
+        type_key = self.offer.assignability.schema_key(kind)
+        if type_key not in self.element_types:
+            self.element_types[type_key] = {canonical(sort): sort for sort in _literal_element_types(kind)}
+        return self.element_types[type_key]
 
-    def _could_iterate(self, twin: PlanStep, mark: bytes) -> bool:
+    def _could_iterate(self, twin: PlanStep, type_key: bytes) -> bool:
         """Whether an earlier call goes over a list that was stated, and could have such constants in it."""
         given = [name for name, value in twin.arguments.items() if _is_element(value)]
         fields = self.offer.by_name[twin.capability].fields
-        return isinstance(twin.each, PlanLiteral) and all(mark in self._element_types(fields[name]) for name in given)
+        return isinstance(twin.each, PlanLiteral) and all(type_key in self._element_types(fields[name]) for name in given)
 
-    def _element_values(self, mark: bytes) -> ValueRule:
+    def _element_values(self, type_key: bytes) -> ValueRule:
         """What gives the element of such a list to the arguments that could state it themselves, and to no others."""
 
         def values(kind: Schema, but: frozenset[str] = _NONE_EXCLUDED) -> str | None:
-            return grammar_literal(ELEMENT) if mark in self._element_types(kind) and ELEMENT not in but else None
+            return grammar_literal(ELEMENT) if type_key in self._element_types(kind) and ELEMENT not in but else None
 
         return values
 
-    def _literal_list_end(self, mark: bytes, sort: Schema) -> Callable[[MatchingCalls], str | None]:
+    def _literal_list_end(self, type_key: bytes, sort: Schema) -> Callable[[MatchingCalls], str | None]:
         """How a call of each element of a list of such constants ends."""
         most = min(MAX_ITEMS, self.offer.limits.width)
         kind = {"type": "array", "items": sort, "minItems": MIN_EACH_ITEMS, "maxItems": most}
 
         def ends(twins: MatchingCalls) -> str | None:
-            said = frozenset(str(self.earlier_steps[twin].each) for twin in twins)
-            if (mark, said) not in self.list_endings:
-                lists = self._list_rules(kind, said, min(MAX_TEXT_LENGTH, MAX_ITEMS * MAX_ITEM_LENGTH // most))
+            used = frozenset(str(self.earlier_steps[twin].each) for twin in twins)
+            if (type_key, used) not in self.list_endings:
+                lists = self._list_rules(kind, used, min(MAX_TEXT_LENGTH, MAX_ITEMS * MAX_ITEM_LENGTH // most))
                 over = grammar_literal(f") for {ELEMENT} in ")
-                self.list_endings[mark, said] = f"{over} {self.rule(' | '.join(lists))} {grammar_literal(']')}" if lists else None
-            return self.list_endings[mark, said]
+                self.list_endings[type_key, used] = f"{over} {self.rule(' | '.join(lists))} {grammar_literal(']')}" if lists else None
+            return self.list_endings[type_key, used]
 
         return ends
 
@@ -354,14 +364,14 @@ class _GrammarWriter:
         proof = self.offer.assignability
 
         def values(kind: Schema, but: frozenset[str] = _NONE_EXCLUDED) -> str | None:
-            mark = proof.schema_key(kind), but
-            if mark not in known:
-                said = [str(reference) for reference, have in at_hand if proof.mismatch(have, kind) is None]
-                fitting = [grammar_literal(one) for one in said if one not in but]
+            cache_key = proof.schema_key(kind), but
+            if cache_key not in known:
+                references = [str(reference) for reference, have in at_hand if proof.mismatch(have, kind) is None]
+                fitting = [grammar_literal(one) for one in references if one not in but]
                 said_of = (constant or self._constant_rule)(kind, but) if stated else None
                 choices = list(dict.fromkeys([*fitting, *([said_of] if said_of else [])]))
-                known[mark] = self.rule(" | ".join(choices)) if choices else None
-            return known[mark]
+                known[cache_key] = self.rule(" | ".join(choices)) if choices else None
+            return known[cache_key]
 
         return values
 

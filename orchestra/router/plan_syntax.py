@@ -136,7 +136,11 @@ _LINE_ENDS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e]")
 
 
 def parse_plan(text: str) -> list[PlanLine]:
-    """The lines of a plan, empty ones and a fence around them left out. Raises `PlanSyntaxError`, its reason with the number of the line."""
+    """Parses the lines of a plan; skips empty lines and a surrounding code fence.
+
+    Raises:
+        PlanSyntaxError: The reason names the number of the line.
+    """
     found: list[PlanLine] = []
     for number, line in enumerate(split_lines(text), 1):
         if not line.strip() or line.lstrip().startswith("```"):
@@ -176,18 +180,18 @@ class _LineParser:
         self._expect_sign("=")
         self.skip_space()
         if not self._take("["):
-            skill, arguments, after = self.call()
-            return PlanStep(name, skill, arguments, None, after)
-        skill, arguments, after = self.call()
+            capability, arguments, after = self.call()
+            return PlanStep(name, capability, arguments, None, after)
+        capability, arguments, after = self.call()
         self._expect_word("for")
         self._expect_word(ELEMENT)
         self._expect_word("in")
         each = PlanLiteral(self._json(self._json_end())) if self.text.startswith("[", self.position) else self.reference()
         self._expect_sign("]")
-        return PlanStep(name, skill, arguments, each, after)
+        return PlanStep(name, capability, arguments, each, after)
 
     def call(self) -> tuple[str, dict[str, Argument], tuple[str, ...]]:
-        skill = self._expect_match(_CAPABILITY_NAME, "here stands the name of an agent or a tool")
+        capability = self._expect_match(_CAPABILITY_NAME, "here stands the name of an agent or a tool")
         self._expect_sign("(")
         found: dict[str, Argument] = {}
         after: list[str] = []
@@ -202,7 +206,7 @@ class _LineParser:
             else:
                 self.named_argument(found)
             self.skip_space()
-        return skill, found, tuple(after)
+        return capability, found, tuple(after)
 
     def named_argument(self, found: dict[str, Argument]) -> None:
         name = self._expect_match(IDENTIFIER, "here stands the name of an argument")

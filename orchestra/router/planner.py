@@ -1,11 +1,11 @@
 """The router's machine: a request goes in, questions to a model come out, and at last a plan or the reasons why there is none.
 
-Pure: `start` and `go_on` give the next state, and what is wanted now. Stepwise, the model is asked for one line at a time, under a grammar
-of exactly what may stand there; a line that was accepted is forced from then on, so that the server finds its prefix again. Behind a step
-it says whether another one follows; else the answer stands there at once, and needs no question of its own. At once, it is asked for the
-whole plan; where a line of it is wrong, those before it are kept, and the rest is asked for line by line. A wrong line goes back with its
-rejection, as often as `repairs` says; then, where there is one, to a larger planner, which goes on from the lines that stand, with as many
-repairs of its own.
+Pure: `start` and `advance` return the next state and the next request. Stepwise, the model is asked for one line at
+a time, under a grammar of exactly the valid lines. Accepted lines are forced from then on, so that the server's prefix cache
+applies. After a step the model states whether another step follows; otherwise it writes the answer in the same
+response, without a further request. At once, the model is asked for the whole plan; if a line is wrong, the lines before
+it are kept and the rest is requested line by line. A wrong line is returned with its rejection, at most `repairs` times;
+then a larger planner, if there is one, continues from the accepted lines, with as many repairs of its own.
 """
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ def start(request: PlanRequest) -> tuple[PlannerState, PlannerAction]:
 
 def advance(state: PlannerState, reply: str) -> tuple[PlannerState, PlannerAction]:
     """What a model answered to the last question, and what is wanted next."""
-    told, begun = _split_step_prefix(_plan_lines(reply))
-    if not told:
+    lines, begun = _split_step_prefix(_plan_lines(reply))
+    if not lines:
         return _reject(state, (Rejection("R001", f"/steps/{len(state.steps) + 1}", "the line is empty", "s1 = NAME(ARGUMENT=VALUE)"),))
-    said = {str(step) for step in state.steps}
-    if all(text.strip() in said for text in told):
+    earlier = {str(step) for step in state.steps}
+    if all(text.strip() in earlier for text in lines):
         return _reject(state, (Rejection("R001", f"/steps/{len(state.steps) + 1}", "this line stands already", "write the next one"),))
-    for text in told:
-        if text.strip() in said:  # a model that was not held to the next line begins anew
+    for text in lines:
+        if text.strip() in earlier:  # a model that was not held to the next line begins anew
             continue
         line = parse_or_reject(text, len(state.steps) + 1)
         if isinstance(line, Rejection):
@@ -157,22 +157,22 @@ def _fallback_plan(state: PlannerState) -> PlanFound | PlanNotFound | None:
     None where no answer was. The plan's answer has all of its steps, if that leaves nothing out, else those that no other step reads."""
     if not state.steps or all(one.code != PART_NOT_COVERED for one in state.rejected):
         return None
-    offer, steps = state.request.capabilities, state.steps
+    capabilities, steps = state.request.capabilities, state.steps
     used = {reference.root for step in steps for reference in step.references}
     every, last = (PlanAnswer(tuple(PlanReference(step.name) for step in steps if step.name not in less)) for less in ((), used))
-    if find_uncovered(offer.request_parts, steps, every) is None:
+    if find_uncovered(capabilities.request_parts, steps, every) is None:
         return PlanFound(Plan(steps, every), state.repair_count)
-    left = find_uncovered(offer.request_parts, steps, last)
+    left = find_uncovered(capabilities.request_parts, steps, last)
     return (
         PlanFound(Plan(steps, last), state.repair_count)
-        if left is None or left.unassigned_values or not offer.may_decline
+        if left is None or left.unassigned_values or not capabilities.may_decline
         else _uncovered_result(left, steps)
     )
 
 
 def _uncovered_result(left: UncoveredParts, steps: tuple[PlanStep, ...]) -> PlanNotFound:
     """That there is no plan, for what it leaves out."""
-    return PlanNotFound((Rejection(DECLINED_CODE, "/steps", str(left), "--anyway plans the rest"),), steps)
+    return PlanNotFound((Rejection(DECLINED_CODE, "/steps", str(left), "--partial plans the rest"),), steps)
 
 
 def advance_unreadable(state: PlannerState, code: str, reason: str) -> tuple[PlannerState, PlannerAction] | None:
@@ -186,12 +186,12 @@ def advance_unreadable(state: PlannerState, code: str, reason: str) -> tuple[Pla
     return None if isinstance(wanted, PlanNotFound) else (state, wanted)
 
 
-def _split_step_prefix(told: list[str]) -> tuple[list[str], bool]:
+def _split_step_prefix(lines: list[str]) -> tuple[list[str], bool]:
     """A reply without the beginning of the step that is not asked for yet, and whether there is one; a first line that goes on from such a
     beginning is made whole."""
-    if told and _CONTINUED_LINE.match(told[0]):
-        told = [STEP_PREFIX + told[0], *told[1:]]
-    return (told[:-1], True) if len(told) > 1 and told[-1].strip() == STEP_PREFIX else (told, False)
+    if lines and _CONTINUED_LINE.match(lines[0]):
+        lines = [STEP_PREFIX + lines[0], *lines[1:]]
+    return (lines[:-1], True) if len(lines) > 1 and lines[-1].strip() == STEP_PREFIX else (lines, False)
 
 
 def declined_result(request: PlanRequest) -> PlanNotFound:
@@ -240,42 +240,43 @@ def _reject(state: PlannerState, faults: tuple[Rejection, ...], *, step_started:
     if state.repair_count >= (2 * repairs + 1 if state.escalated else repairs):
         if state.escalated or not state.request.has_larger_planner:
             return state, _fallback_plan(state) or PlanNotFound(rejected, state.steps)
-        state = replace(state, larger=True)
-    return _ask(replace(state, rejected=rejected, repaired=state.repair_count + 1), step_started=step_started)
+        state = replace(state, escalated=True)
+    return _ask(replace(state, rejected=rejected, repair_count=state.repair_count + 1), step_started=step_started)
 
 
 def _ask(state: PlannerState, *, step_started: bool = False) -> tuple[PlannerState, PlannerAction]:
-    request, offer = state.request, state.request.capabilities
-    if offer.request_parts is not None and any(one.code == NOTHING_TO_COMPUTE for one in state.rejected):
-        offer = replace(
-            offer, words=next_numeric_part(offer.request_parts, state.steps) or offer.request_text
+    request, capabilities = state.request, state.request.capabilities
+    if capabilities.request_parts is not None and any(one.code == NOTHING_TO_COMPUTE for one in state.rejected):
+        capabilities = replace(
+            capabilities, request_text=next_numeric_part(capabilities.request_parts, state.steps) or capabilities.request_text
         )  # what computes gets what it can compute
     whole = not request.stepwise and not state.steps and not state.rejected
     try:
-        grammar = plan_grammar(offer) if whole else step_grammar(offer, state.steps, step_started=step_started)
+        grammar = plan_grammar(capabilities) if whole else step_grammar(capabilities, state.steps, step_started=step_started)
     except NoValidStepError as error:
         if step_started:  # every call that is left stands already
             return _ask(state)
-        reason = str(error) if len(state.steps) < offer.limits.steps else "the steps are used up, and none gives what is wanted"
-        wanted = f"wanted is {prompt.type_text(offer.output_type)}, at hand {', '.join(offer.inputs) or 'nothing'}"
-        wanted += "".join(f"; {name} {why}" for name, (code, why) in offer.excluded.items() if code == "R021")
+        reason = str(error) if len(state.steps) < capabilities.limits.steps else "the steps are used up, and none gives what is wanted"
+        wanted = f"wanted is {prompt.type_text(capabilities.output_type)}, at hand {', '.join(capabilities.inputs) or 'nothing'}"
+        wanted += "".join(f"; {name} {why}" for name, (code, why) in capabilities.excluded.items() if code == "R021")
         fault = Rejection("R006", f"/steps/{len(state.steps) + 1}", reason, wanted)
-        return state, PlanNotFound((*state.rejected, *([] if state.steps else effect_rejections(offer)), fault), state.steps)
+        return state, PlanNotFound((*state.rejected, *([] if state.steps else effect_rejections(capabilities)), fault), state.steps)
     feedback = tuple(map(str, state.rejected))
-    told = {
-        "skills": prompt.capability_lines(offer.by_name.values()),
-        "values": prompt.value_lines(offer.inputs),
+    prompt_inputs = {
+        "skills": prompt.capability_lines(capabilities.by_name.values()),
+        "values": prompt.value_lines(capabilities.inputs),
         "plan": "\n".join([*map(str, state.steps), *([STEP_PREFIX] if step_started else [])]),
     }
     rest = (
-        request.token_budget - sum(map(prompt.estimate_tokens, (*told.values(), _append_feedback("", feedback, request.failed_calls))))
+        request.token_budget
+        - sum(map(prompt.estimate_tokens, (*prompt_inputs.values(), _append_feedback("", feedback, request.failed_calls))))
         if request.token_budget
         else 0
     )
     text = prompt.truncate(
         shorten_request(request.text), max(rest, prompt.MIN_REQUEST_TOKENS) if request.token_budget else prompt.DEFAULT_REQUEST_TOKENS
     )
-    inputs = {"request": _append_feedback(text, feedback, request.failed_calls), **told, "grammar": grammar}
+    inputs = {"request": _append_feedback(text, feedback, request.failed_calls), **prompt_inputs, "grammar": grammar}
     return state, PlannerQuestion(inputs, feedback, state.escalated)
 
 
@@ -283,8 +284,8 @@ def _append_feedback(request: str, feedback: tuple[str, ...], failed: tuple[tupl
     """The request, and at its end, where a model reads it last, what failed before, and what was wrong with its lines."""
     tried = "".join(f"\n- {line}: {reason}" for line, reason in failed)
     request = f"{request}\n\nThese calls failed, plan without them:{tried}" if tried else request
-    said = "".join(f"\n- {reason}" for reason in feedback)
-    return f"{request}\n\nNot accepted, write another line:{said}" if said else request
+    text = "".join(f"\n- {reason}" for reason in feedback)
+    return f"{request}\n\nNot accepted, write another line:{text}" if text else request
 
 
 def shorten_request(text: str) -> str:

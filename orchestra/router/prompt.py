@@ -33,8 +33,8 @@ def capability_line(capability: Capability) -> str:
     taken = ", ".join(
         f"{name}{'' if name in capability.required else '?'}: {type_text(schema)}" for name, schema in capability.fields.items()
     )
-    said = first_sentence(capability.description)
-    return f"{capability.name}({taken}) -> {type_text(capability.output, inside=True)}{': ' + said if said else ''}"
+    description = first_sentence(capability.description)
+    return f"{capability.name}({taken}) -> {type_text(capability.output, inside=True)}{': ' + description if description else ''}"
 
 
 def value_lines(given: Mapping[str, Schema]) -> str:
@@ -84,7 +84,7 @@ def first_sentence(text: str) -> str:
 def estimate_tokens(text: str) -> int:
     """The tokens of a text, at most, near enough: two letters, digits or spaces of ASCII make one at least, and of all else no byte makes
     more than one. A tokenizer of bytes has no piece that is less than a byte; ours, and those of other small models, are of that kind."""
-    plain = sum(_is_plain(letter) for letter in text)
+    plain = sum(_is_plain(char) for char in text)
     return len(text.encode("utf-8", "surrogatepass")) - plain // 2
 
 
@@ -97,12 +97,12 @@ def truncate(text: str, max_tokens: int) -> str:
 
 
 def _prefix(text: str, most: float) -> str:
-    for place, letter in enumerate(text):
-        most -= 0.5 if _is_plain(letter) else len(letter.encode("utf-8", "surrogatepass"))
+    for place, char in enumerate(text):
+        most -= 0.5 if _is_plain(char) else len(char.encode("utf-8", "surrogatepass"))
         if most < 0:
             return text[:place]
     return text
 
 
-def _is_plain(letter: str) -> bool:
-    return letter.isascii() and (letter.isalnum() or letter.isspace())
+def _is_plain(char: str) -> bool:
+    return char.isascii() and (char.isalnum() or char.isspace())

@@ -112,9 +112,9 @@ def _sentence_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _trim_span(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    said = text[start:end]
-    if said.strip():
-        yield start + len(said) - len(said.lstrip()), start + len(said.rstrip())
+    piece = text[start:end]
+    if piece.strip():
+        yield start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
 
 
 def _mood(said: str) -> Mood:
@@ -133,14 +133,14 @@ def _is_retracted(text: str, found: list[Sentence]) -> bool:
     """Whether a sentence takes back what the others ask for."""
     asked = False
     for number, one in enumerate(found):
-        said = text[one.start : one.end]
-        head = FILLER.match(said)
+        piece = text[one.start : one.end]
+        head = FILLER.match(piece)
         first = head.end() if head else 0
-        if _RETRACTION.match(said, first) and len(found) > 1:
+        if _RETRACTION.match(piece, first) and len(found) > 1:
             return True
-        if one.mood is Mood.NEGATION and asked and (_NEGATION.match(said, first) or _BACK_REFERENCE.search(said)):
+        if one.mood is Mood.NEGATION and asked and (_NEGATION.match(piece, first) or _BACK_REFERENCE.search(piece)):
             return True
-        if one.mood is Mood.NEGATION and number + 1 < len(found) and _FORWARD_REFERENCE.search(said):
+        if one.mood is Mood.NEGATION and number + 1 < len(found) and _FORWARD_REFERENCE.search(piece):
             return True
         asked = asked or one.mood is Mood.COMMAND
     return False

@@ -51,7 +51,7 @@ def shortlist(capabilities: Capabilities, request: str, most: int = MAX_SHORTLIS
 def _restrict(capabilities: Capabilities, names: Sequence[str], why: str) -> Capabilities:
     """The offer with these skills alone; of the others it is known why they are left out."""
     left_out = {name: ("R002", why) for name in capabilities.by_name if name not in names}
-    return replace(capabilities.restricted_to(names), left_out={**capabilities.excluded, **left_out})
+    return replace(capabilities.restricted_to(names), excluded={**capabilities.excluded, **left_out})
 
 
 def _tie_ranks(skills: Sequence[Capability]) -> list[int]:
@@ -80,9 +80,9 @@ def reachable(capabilities: Capabilities) -> list[str]:
     waiting = dict(capabilities.by_name)
     while callable_ := [name for name, one in waiting.items() if _is_callable(capabilities, one, at_hand)]:
         for name in callable_:
-            skill = waiting.pop(name)
+            capability = waiting.pop(name)
             for each in (None, PlanReference(ELEMENT)):
-                at_hand += [kind for _, kind in PlanScope(capabilities, [PlanStep("s1", skill.name, each=each)]).step_values()]
+                at_hand += [kind for _, kind in PlanScope(capabilities, [PlanStep("s1", capability.name, each=each)]).step_values()]
         found += callable_
     return [name for name in capabilities.by_name if name in found]
 

@@ -39,9 +39,9 @@ def nearest(skills: Sequence[Capability], request: str) -> Capability | None:
     for one, told in zip(skills, all_told, strict=True):
         name = _content_words(_split_names(one.name))
         share = sum(max((degree for other, degree in alike[word].items() if other in told), default=0.0) for word in asked) / len(asked)
-        said = sum(word in asked for word in name) / len(name) if name else 0.0
-        if (share >= NEAR_THRESHOLD or said == 1) and share + said > best:
-            best, found = share + said, one
+        score = sum(word in asked for word in name) / len(name) if name else 0.0
+        if (share >= NEAR_THRESHOLD or score == 1) and share + score > best:
+            best, found = share + score, one
     return found
 
 

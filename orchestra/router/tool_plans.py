@@ -90,12 +90,12 @@ def parse_tools(tools: Sequence[Any]) -> list[RequestTool]:
     parameter_schemas([{"name": one.get("name")} for one in shaped], "tools")  # all can be told apart
     for one in shaped:
         (schema,) = parameter_schemas([one], "tools")  # each by itself: of a catalogue of thousands few are told
-        said = one.get("description")
+        description = one.get("description")
         kinds = {name: kind for name, kind in schema.get("properties", {}).items() if IDENTIFIER.fullmatch(name)}
         required = frozenset(kinds) & frozenset(schema.get("required", ()))
         written = _unique_name(_INVALID_NAME.sub("_", str(one["name"])), taken)
         taken.add(written)
-        found.append(RequestTool(str(one["name"]), written, said if isinstance(said, str) else "", kinds, required))
+        found.append(RequestTool(str(one["name"]), written, description if isinstance(description, str) else "", kinds, required))
     return found
 
 
@@ -286,10 +286,10 @@ def format_graph(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[in
     found = []
     for at, node in enumerate(nodes):
         before = [f"s{i + 1}" for i, j in edges if j == at]
-        said = node.get("arguments", {}) if "tool" in node else {DO: node["step"]}
+        node_arguments = node.get("arguments", {}) if "tool" in node else {DO: node["step"]}
         arguments: dict[str, Stated | PlanReference] = {
             name: PlanReference(value[2:-1]) if isinstance(value, str) and re.fullmatch(r"\$\{s\d+\}", value) else Stated(value)
-            for name, value in said.items()
+            for name, value in node_arguments.items()
         }
         read = {one.root for one in arguments.values() if isinstance(one, PlanReference)}
         after = tuple(dict.fromkeys(name for name in before if name not in read))
@@ -298,5 +298,5 @@ def format_graph(nodes: Sequence[Mapping[str, Any]], edges: Sequence[Sequence[in
 
 
 def _type_suffix(kind: Schema) -> str:
-    said = prompt.type_text(kind)
-    return "" if said in ("str", "object", "any") or not kind else f": {said}"
+    text = prompt.type_text(kind)
+    return "" if text in ("str", "object", "any") or not kind else f": {text}"

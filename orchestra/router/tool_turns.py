@@ -37,9 +37,9 @@ def parse_next_line(reply: str, capabilities: Capabilities, steps: Sequence[Plan
 
     Of several lines the first new one counts: what follows was written before the model could see what came of it.
     """
-    said = {str(step) for step in steps}
+    earlier = {str(step) for step in steps}
     found = [line.strip() for line in split_lines(reply) if line.strip() and not line.lstrip().startswith("```")]
-    line = next((line for line in found if line not in said), "")
+    line = next((line for line in found if line not in earlier), "")
     if not line:
         reason = "this line stands already" if found else "the line is empty"
         return (Rejection("R001", f"/steps/{len(steps) + 1}", reason, f"s{len(steps) + 1} = NAME(ARGUMENT=VALUE), or return"),)
@@ -61,24 +61,27 @@ def question_workflow(
     node_options: Mapping[str, Any],
     **values: Schema,
 ) -> Graph:
-    """A question to an agent, as the workflow that it is: its own inputs and further `values` by reference, what it is `told` as texts.
+    """A question to an agent, as the workflow that it is: its own inputs and further `values` by reference, and `texts` as literal texts.
 
-    `more` are keys of its node.
+    `node_options` are keys of its node.
     """
     known = {**capabilities.inputs, **values}
     inputs, types = declare_inputs(known)
     given = {key: f"${{input.{key}}}" for key in known if key != AGAINST}
     asked = {"agent": agent, "with": {**given, **{key: escape_references(text) for key, text in texts.items()}}, **node_options}
-    said = {"schema": "orchestra/v1", "name": name, "input": inputs, "types": types, "nodes": {node: asked}, "output": f"${{{node}}}"}
-    return Graph.model_validate(said, strict=False)
+    source = {"schema": "orchestra/v1", "name": name, "input": inputs, "types": types, "nodes": {node: asked}, "output": f"${{{node}}}"}
+    return Graph.model_validate(source, strict=False)
 
 
 def build_prompt(
     capabilities: Capabilities, steps: Sequence[PlanStep], values: Sequence[Any], rejected: Sequence[Rejection], max_length: int
 ) -> dict[str, str]:
     """What a model is told: what it may call and refer to, and its steps with what they gave."""
-    said = {TOOLS: prompt_module.capability_lines(capabilities.by_name.values()), VALUES: prompt_module.value_lines(capabilities.inputs)}
-    return {**{key: text or "none" for key, text in said.items()}, STEPS: transcript(steps, values, rejected, max_length)}
+    sections = {
+        TOOLS: prompt_module.capability_lines(capabilities.by_name.values()),
+        VALUES: prompt_module.value_lines(capabilities.inputs),
+    }
+    return {**{key: text or "none" for key, text in sections.items()}, STEPS: transcript(steps, values, rejected, max_length)}
 
 
 def build_grammar(capabilities: Capabilities, steps: Sequence[PlanStep]) -> dict[str, str]:
@@ -87,9 +90,9 @@ def build_grammar(capabilities: Capabilities, steps: Sequence[PlanStep]) -> dict
 
 
 def transcript(steps: Sequence[PlanStep], values: Sequence[Any], rejected: Sequence[Rejection], max_length: int) -> str:
-    """The steps, a line each, and behind an arrow what came of it, of which at most `shown` characters; then what was not accepted."""
-    made = [part for step, value in zip(steps, values, strict=True) for part in (str(step), f"-> {format_value(value, max_length)}")]
-    return "\n".join([*made, *(f"!! {_single_line(str(one), MAX_REASON_LENGTH)}" for one in rejected)])
+    """The steps, a line each, and behind an arrow what came of it, of which at most `max_length` characters; then what was not accepted."""
+    lines = [part for step, value in zip(steps, values, strict=True) for part in (str(step), f"-> {format_value(value, max_length)}")]
+    return "\n".join([*lines, *(f"!! {_single_line(str(one), MAX_REASON_LENGTH)}" for one in rejected)])
 
 
 def format_value(value: Any, max_length: int) -> str:
@@ -107,7 +110,7 @@ def with_observed_types(capabilities: Capabilities, steps: Sequence[PlanStep], v
     kinds = PlanScope(capabilities, steps).steps
     return replace(
         capabilities,
-        known={step.name: infer_schema(value) for step, value in zip(steps, values, strict=True) if is_untyped(kinds[step.name])},
+        observed_types={step.name: infer_schema(value) for step, value in zip(steps, values, strict=True) if is_untyped(kinds[step.name])},
     )
 
 
@@ -127,7 +130,7 @@ def step_workflow(step: PlanStep, capabilities: Capabilities, steps: Sequence[Pl
         after=(),
     )
     return to_workflow(
-        Plan((alone,), PlanAnswer((PlanReference(step.name),))), replace(capabilities, values={**capabilities.inputs, **kinds}), name
+        Plan((alone,), PlanAnswer((PlanReference(step.name),))), replace(capabilities, inputs={**capabilities.inputs, **kinds}), name
     )
 
 

@@ -66,7 +66,7 @@ def parse_or_reject(text: str, number: int) -> PlanLine | Rejection:
 
 def effect_rejections(capabilities: Capabilities) -> list[Rejection]:
     """Why the request asks for no call of the skills with effects."""
-    found = [unrequested_effect(skill, capabilities) for skill in capabilities.by_name.values() if skill.has_effects]
+    found = [unrequested_effect(capability, capabilities) for capability in capabilities.by_name.values() if capability.has_effects]
     return [Rejection(code, "/steps/1", reason, hint) for code, _, reason, hint in filter(None, found)]
 
 
@@ -105,18 +105,18 @@ def _validate_answer_value(value: PlanReference, scope: PlanScope) -> Iterator[R
 
 def _validate_step(step: PlanStep, scope: PlanScope, steps: Sequence[PlanStep]) -> Iterator[Rejection]:
     number = len(steps) + 1
-    offer, path = scope.capabilities, f"/steps/{number}"
-    if number > offer.limits.steps:
-        yield Rejection("R006", path, f"a plan has at most {offer.limits.steps} steps", "return the value of one of them")
+    capabilities, path = scope.capabilities, f"/steps/{number}"
+    if number > capabilities.limits.steps:
+        yield Rejection("R006", path, f"a plan has at most {capabilities.limits.steps} steps", "return the value of one of them")
         return
     if step.name != f"s{number}":
         yield Rejection("R001", path, f"this step is called s{number}, not {step.name}")
-    skill = offer.by_name.get(step.capability)
-    if skill is None:
-        near = closest_match(step.capability, offer.by_name)
-        code, why = offer.excluded.get(step.capability, ("R002", ""))
+    capability = capabilities.by_name.get(step.capability)
+    if capability is None:
+        near = closest_match(step.capability, capabilities.by_name)
+        code, why = capabilities.excluded.get(step.capability, ("R002", ""))
         reason = f"{step.capability} {why}" if why else f"there is no {step.capability!r}"
-        yield Rejection(code, path, reason, f"did you mean {near}?" if near else f"known: {', '.join(offer.by_name) or 'none'}")
+        yield Rejection(code, path, reason, f"did you mean {near}?" if near else f"known: {', '.join(capabilities.by_name) or 'none'}")
         return
     if (same := next((one for one in steps if replace(one, name=step.name) == step), None)) is not None:
         yield Rejection("R001", path, f"it is the same call as {same.name}", f"use {same.name}")
@@ -125,20 +125,20 @@ def _validate_step(step: PlanStep, scope: PlanScope, steps: Sequence[PlanStep]) 
     if isinstance(element, Rejection):
         yield element
         return
-    if not steps and not reads_ground(offer, step):
-        unread = ", ".join(f"{INPUT}.{name}" for name in offer.inputs if name in offer.grounds)
-        over = isinstance(step.each, PlanReference) and is_ground(offer, step.each)
+    if not steps and not reads_ground(capabilities, step):
+        unread = ", ".join(f"{INPUT}.{name}" for name in capabilities.inputs if name in capabilities.grounds)
+        over = isinstance(step.each, PlanReference) and is_ground(capabilities, step.each)
         how = f"give a skill all of {step.each}, not row by row" if over else f"the first step reads one of {unread}"
         yield Rejection("R015", path, "it reads nothing of what was brought along", how)
     for name in step.after:
         if name not in scope.steps:
             yield Rejection("R004", f"{path}/after", f"there is no {name} before this step")
-    found = list(_validate_arguments(step, skill, scope, element, path))
+    found = list(_validate_arguments(step, capability, scope, element, path))
     yield from found or (
-        Rejection(code, f"{path}{at}", reason, hint) for code, at, reason, hint in effect_violations(step, skill, offer, steps)
+        Rejection(code, f"{path}{at}", reason, hint) for code, at, reason, hint in effect_violations(step, capability, capabilities, steps)
     )
-    yield from _check_computation(step, skill, offer, path)
-    yield from _check_call_budget(step, offer, steps, path)
+    yield from _check_computation(step, capability, capabilities, path)
+    yield from _check_call_budget(step, capabilities, steps, path)
 
 
 def _check_computation(step: PlanStep, capability: Capability, capabilities: Capabilities, path: str) -> Iterator[Rejection]:
@@ -158,9 +158,9 @@ def _check_computation(step: PlanStep, capability: Capability, capabilities: Cap
 def _check_call_budget(step: PlanStep, capabilities: Capabilities, steps: Sequence[PlanStep], path: str) -> Iterator[Rejection]:
     """Whether a plan with this step makes more calls than are left, if none has to be made again. Of lists that are not there yet nobody
     knows the length: what they take is for the budget to bound."""
-    made = sum(_min_calls(one, capabilities) for one in (*steps, step))
-    if capabilities.calls_left is not None and made > capabilities.calls_left:
-        reason = f"the steps would make {made} calls at least, and {capabilities.calls_left} are left of the budget"
+    calls = sum(_min_calls(one, capabilities) for one in (*steps, step))
+    if capabilities.calls_left is not None and calls > capabilities.calls_left:
+        reason = f"the steps would make {calls} calls at least, and {capabilities.calls_left} are left of the budget"
         yield Rejection("R023", path, reason, "go over a part of the list, or give a skill all of it")
 
 
@@ -246,8 +246,10 @@ def _validate_arguments(step: PlanStep, capability: Capability, scope: PlanScope
         elif (misfit := scope.capabilities.assignability.mismatch(have, kinds[name])) is not None:
             yield Rejection("R005", where, misfit, _suggest_values(scope.available_values(), scope.capabilities, kinds[name], value.root))
         elif capability.has_effects and scope.is_untrusted(value, have, over):
-            said = f"{step.capability} has effects, and {value} may be the words of a tool, a model or a document"
-            yield Rejection("L123", where, said, "an input that is typed, or a piece of the request, or a skill that asks a person first")
+            message = f"{step.capability} has effects, and {value} may be the words of a tool, a model or a document"
+            yield Rejection(
+                "L123", where, message, "an input that is typed, or a piece of the request, or a skill that asks a person first"
+            )
 
 
 def _validate_each_constant(values: Sequence[Any], kind: Schema, scope: PlanScope, path: str, where: str) -> Iterator[Rejection]:

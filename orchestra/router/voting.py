@@ -25,7 +25,7 @@ from orchestra.text.quotes import fold
 
 @dataclass(frozen=True, slots=True)
 class VoteResult:
-    """What an election came to. `chosen` is the place of the plan that won, among all that were sampled, from 0."""
+    """What an election came to. `winner` is the index of the plan that won, among all that were sampled, from 0."""
 
     winner: int
     votes: int
@@ -40,40 +40,40 @@ class VoteResult:
 
 def count_votes(plans: Sequence[Plan | None]) -> VoteResult | None:
     """The plan that most samples agree on, of equal ones the one that came first; None where no sample came to a plan."""
-    marks = [None if plan is None else plan_digest(plan) for plan in plans]
-    counts = Counter(found for found in marks if found is not None)
+    digests = [None if plan is None else plan_digest(plan) for plan in plans]
+    counts = Counter(found for found in digests if found is not None)
     if not counts:
         return None
     won, votes = max(counts.items(), key=lambda item: item[1])  # the first of equal ones: a counter keeps the order of arrival
-    return VoteResult(marks.index(won), votes, len(plans))
+    return VoteResult(digests.index(won), votes, len(plans))
 
 
 def plan_digest(plan: Plan) -> str:
     """The digest of a plan's canonical form: equal for equal graphs."""
-    marks: dict[str, str] = {}
+    names: dict[str, str] = {}
     above: dict[str, frozenset[str]] = {}
     for step in plan.used_steps:
-        roots = {reference.root for reference in step.references if reference.root in marks}
+        roots = {reference.root for reference in step.references if reference.root in names}
         read = frozenset(roots.union(*(above[root] for root in roots)))
-        waits = sorted(marks[name] for name in step.after if name in marks and name not in read)
-        marks[step.name] = digest(canonical(_canonical_step(step, marks, waits)))
+        waits = sorted(names[name] for name in step.after if name in names and name not in read)
+        names[step.name] = digest(canonical(_canonical_step(step, names, waits)))
         above[step.name] = read.union(step.after)
-    answers = sorted(canonical(_canonical_argument(value, marks)).decode() for value in plan.answer.values)
-    return digest(canonical([sorted(marks.values()), answers]))
+    answers = sorted(canonical(_canonical_argument(value, names)).decode() for value in plan.answer.values)
+    return digest(canonical([sorted(names.values()), answers]))
 
 
-def _canonical_step(step: PlanStep, marks: Mapping[str, str], waits: Sequence[str]) -> list[Any]:
+def _canonical_step(step: PlanStep, names: Mapping[str, str], waits: Sequence[str]) -> list[Any]:
     """A step without its name; the steps that it reads are told by their marks."""
-    arguments = {name: _canonical_argument(value, marks) for name, value in step.arguments.items()}
-    return [step.capability, arguments, None if step.each is None else _canonical_argument(step.each, marks), waits]
+    arguments = {name: _canonical_argument(value, names) for name, value in step.arguments.items()}
+    return [step.capability, arguments, None if step.each is None else _canonical_argument(step.each, names), waits]
 
 
-def _canonical_argument(value: Argument, marks: Mapping[str, str]) -> list[Any]:
+def _canonical_argument(value: Argument, names: Mapping[str, str]) -> list[Any]:
     match value:
         case PlanLiteral(constant):
             return ["constant", _canonical_constant(constant)]
         case PlanReference(root, path):
-            return ["of", ["step", marks[root]] if root in marks else ["name", root], list(path)]
+            return ["of", ["step", names[root]] if root in names else ["name", root], list(path)]
 
 
 def _canonical_constant(value: Any) -> list[Any]:

@@ -1,8 +1,8 @@
-"""Acceptance: a pure machine from a situation to a ruling.
+"""Acceptance: a pure function from a `VerificationRequest` to a `VerificationResult`.
 
-`verify_without_models(situation)` gives the ruling as far as no agent need be asked: the checks of V0 (schema, quote, numbers, recompute, format)
-need no call, and those that do are `unknown` here; `orchestra.verification.session` asks them. A check that nobody knows is `unknown`, and
-`unknown` never passes.
+`verify_without_models(request)` runs the checks that need no call (schema, quote, numbers, recompute, format). Checks
+that need a call are `unknown` here; `orchestra.verification.session` makes these calls. An unregistered check is
+`unknown`, and `unknown` never passes.
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ def next_model_check(
     rules: tuple[CheckExpression, ...], known: Mapping[CheckCall, Verdict], combination: Combination | None = None
 ) -> CheckCall | None:
     """The cheapest check that is open, asks agents, and on which it still depends whether the value is accepted."""
-    said = [evaluate(rule, known, expensive=True) for rule in rules]
-    if any(one is not None and combine_verdicts.rejects(one, combination) for one in said):
+    evaluations = [evaluate(rule, known, expensive=True) for rule in rules]
+    if any(one is not None and combine_verdicts.rejects(one, combination) for one in evaluations):
         return None
     return min((check for rule in rules for check in open_checks(rule, known, expensive=True)), key=_check_cost, default=None)
 
@@ -211,14 +211,14 @@ def _single_verdicts(against: Iterable[Verdict]) -> Iterator[Verdict]:
             yield from _single_verdicts(said.parts) if said.parts else (said,)
 
 
-def _is_undetermined(said: Verdict) -> bool:
+def _is_undetermined(verdict: Verdict) -> bool:
     """Whether a check that asks, or `confidence`, could not tell."""
-    return said.outcome == UNKNOWN and said.check.partition("(")[0] not in DETERMINISTIC_CHECKS
+    return verdict.outcome == UNKNOWN and verdict.check.partition("(")[0] not in DETERMINISTIC_CHECKS
 
 
-def _has_crashed(said: Verdict) -> bool:
+def _has_crashed(verdict: Verdict) -> bool:
     """Whether the code that was asked is at fault, and not whom it reached or what it was asked of; or nobody else could be asked."""
-    return _CRASH_CODE.search(said.reason) is not None or said.reason.endswith(SAME_MODEL_REASON)
+    return _CRASH_CODE.search(verdict.reason) is not None or verdict.reason.endswith(SAME_MODEL_REASON)
 
 
 def certification_score(request: VerificationRequest) -> float | None:

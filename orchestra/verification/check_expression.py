@@ -179,8 +179,8 @@ def check_calls(rule: CheckExpression) -> Iterator[CheckCall]:
 def evaluate(rule: CheckExpression, known: Mapping[CheckCall, Verdict], *, expensive: bool = False) -> Verdict | None:
     """The verdict of a rule, given those of its checks so far; None if checks that are still open could change it.
 
-    Set `dear` when the open checks cost a call: an `&` that can no longer pass is then settled at once as `unknown`, though a further check
-    might have turned it into a `fail`.
+    Set `expensive` if the open checks cost a call: an `&` that can no longer pass is then `unknown` at once, although a
+    further check could make it a `fail`.
     """
     match rule:
         case CheckCall():
@@ -202,10 +202,10 @@ def open_checks(rule: CheckExpression, known: Mapping[CheckCall, Verdict], *, ex
         yield from open_checks(part, known, expensive=expensive)
 
 
-def _evaluate_all(rule: AllOf, said: list[Verdict | None], *, expensive: bool) -> Verdict | None:
-    have = tuple(one for one in said if one is not None)
+def _evaluate_all(rule: AllOf, verdicts: list[Verdict | None], *, expensive: bool) -> Verdict | None:
+    have = tuple(one for one in verdicts if one is not None)
     against = [one for one in have if one.outcome == FAIL] or [one for one in have if one.outcome == UNKNOWN]
-    closed = len(have) == len(said) or any(one.outcome == FAIL for one in against) or (expensive and bool(against))
+    closed = len(have) == len(verdicts) or any(one.outcome == FAIL for one in against) or (expensive and bool(against))
     if not closed:
         return None
     if not against:
@@ -214,16 +214,16 @@ def _evaluate_all(rule: AllOf, said: list[Verdict | None], *, expensive: bool) -
     return _compose(rule, against[0].outcome, score, against, have)
 
 
-def _evaluate_any(rule: AnyOf, said: list[Verdict | None]) -> Verdict | None:
-    have = tuple(one for one in said if one is not None)
+def _evaluate_any(rule: AnyOf, verdicts: list[Verdict | None]) -> Verdict | None:
+    have = tuple(one for one in verdicts if one is not None)
     good = [one for one in have if one.outcome == PASS]
     if good:
         best = max(good, key=lambda one: one.score)
         return _compose(rule, PASS, best.score, [best], have)
     # Agreement is not correctness (VERIFICATION, V3): it is not asked to overrule what all the evidence denies.
-    others = [one for part, one in zip(rule.parts, said, strict=True) if not is_agreement_only(part)]
+    others = [one for part, one in zip(rule.parts, verdicts, strict=True) if not is_agreement_only(part)]
     denied = bool(others) and all(one is not None and one.outcome == FAIL for one in others)
-    if len(have) < len(said) and not denied:
+    if len(have) < len(verdicts) and not denied:
         return None
     open_ = [one for one in have if one.outcome == UNKNOWN]
     if open_ and not denied:

@@ -163,10 +163,10 @@ def judge_replies(replies: Sequence[JudgeReply]) -> Verdict:
             return _score_verdict(score >= PASS_THRESHOLD, score)
         case {"passed": bool() | None as good} as record:
             reason, score = record.get("reason"), record.get("score")
-            told = " ".join(reason[: 4 * MAX_REASON].split())[:MAX_REASON] if isinstance(reason, str) else ""
+            text = " ".join(reason[: 4 * MAX_REASON].split())[:MAX_REASON] if isinstance(reason, str) else ""
             if good is None:
-                return unknown(TOOL, told or "it cannot tell")
-            return _score_verdict(good, score if isinstance(score, int | float) and not isinstance(score, bool) else None, told)
+                return unknown(TOOL, text or "it cannot tell")
+            return _score_verdict(good, score if isinstance(score, int | float) and not isinstance(score, bool) else None, text)
         case other:
             return unknown(TOOL, f"it said neither yes nor no, but a {type(other).__name__}")
 

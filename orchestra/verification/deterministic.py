@@ -187,15 +187,15 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSo
     Gives the first place of each number that is there, and of each operand, under the path of its field. A numeral that is not read, such
     as one in another language, is `unknown`, unless the evidence has it as it is written.
     """
-    held, wording = EvidenceIndex(evidence), TextWords([source.text for source in evidence])
+    index, wording = EvidenceIndex(evidence), TextWords([source.text for source in evidence])
     every = [_strip_invisible(field) for field in iter_fields(value, schema)]
     expressions = [field.value for field in every if _is_expression(field)]
-    computed, perhaps = (_computed_values(expressions, held, parts=parts) for parts in (False, True))
+    computed, perhaps = (_computed_values(expressions, index, parts=parts) for parts in (False, True))
     doubt = ""
     found: list[Evidence] = []
     for field in every:
         if _is_expression(field):
-            found += _operand_evidence(field, held)
+            found += _operand_evidence(field, index)
         if field.has_format(QUOTE_FORMAT) or _is_expression(field):
             continue
         for text, sure in figures.find_invalid_dates(field.value) if isinstance(field.value, str) else ():
@@ -203,28 +203,28 @@ def check_numbers(value: Any, schema: dict[str, Any], evidence: tuple[EvidenceSo
                 return failed("numbers", f"there is no {text}, as {field.path or 'the answer'} has it")
             doubt = doubt or f"there is no {text}, if {field.path or 'the answer'} has it as a date"
         for time in _times_of(field):
-            if (at := held.find_time(time)) is not None:
+            if (at := index.find_time(time)) is not None:
                 found.append(Evidence("numbers", at[0].text, at[1].name, at[0].start, at[0].end, field.path))
-            elif why := held.time_doubt(time):
+            elif why := index.time_doubt(time):
                 doubt = doubt or why
             else:
                 return failed("numbers", f"{time.text} in {field.path or 'the answer'} is not in the evidence")
-        for number in _numbers_of(field, held):
-            if (there := held.find(number)) is not None:
+        for number in _numbers_of(field, index):
+            if (there := index.find(number)) is not None:
                 found.append(_number_evidence(*there, field))
             elif not any(arithmetic.is_close(number.value, number.step, v) for v in computed):
-                why = held.number_doubt(number)
+                why = index.number_doubt(number)
                 if any(arithmetic.is_close(number.value, number.step, v) for v in perhaps):
                     why = why or f"{number.text} is computed from a number of the evidence that may be read in two ways"
                 if not why:
                     return failed("numbers", f"{number.text} in {field.path or 'the answer'} is not in the evidence")
                 doubt = doubt or why
         for day in _days_of(field):
-            if (on := held.find_day(day)) is not None:
+            if (on := index.find_day(day)) is not None:
                 found.append(Evidence("numbers", on[0].text, on[1].name, on[0].start, on[0].start + len(on[0].text), field.path))
             else:
                 doubt = doubt or f"the date {day.text} is not in the evidence, though its numbers are"
-        if (numeral := _unparsed_numeral(field, held, wording)) is not None:
+        if (numeral := _unparsed_numeral(field, index, wording)) is not None:
             doubt = doubt or f"{excerpt(numeral.text)} in {field.path or 'the answer'} may be a number, and is not read as one"
         if _is_factual_number(field) and not _is_finite(field.value):
             doubt = doubt or f"{field.path or 'the answer'} is no number that could be looked up"
@@ -236,7 +236,7 @@ def _strip_invisible(field: ValueField) -> ValueField:
     return replace(field, value=strip_ignorable(field.value)) if isinstance(field.value, str) else field
 
 
-def _unparsed_numeral(field: ValueField, held: EvidenceIndex, wording: TextWords) -> UnparsedNumeral | None:
+def _unparsed_numeral(field: ValueField, index: EvidenceIndex, wording: TextWords) -> UnparsedNumeral | None:
     """The first numeral of a field that is not read, and is not in the evidence; of a choice only one with a numeric character."""
     if not isinstance(field.value, str):
         return None
@@ -248,7 +248,7 @@ def _unparsed_numeral(field: ValueField, held: EvidenceIndex, wording: TextWords
     for one in find_unparsed(text, [*read, *number_match.non_numeric_spans(text)]):
         if field.is_enum() and not any(char.isnumeric() for char in one.text):
             continue
-        if not (wording.contains(one) or any(held.find(figures.Number(v, v, Fraction(0), text=one.text)) for v in one.values)):
+        if not (wording.contains(one) or any(index.find(figures.Number(v, v, Fraction(0), text=one.text)) for v in one.values)):
             return one
     return None
 
@@ -257,27 +257,27 @@ def _number_evidence(number: figures.Number, source: EvidenceSource, field: Valu
     return Evidence("numbers", number.text, source.name, number.begin, number.begin + len(number.text), field.path)
 
 
-def _operand_evidence(field: ValueField, held: EvidenceIndex) -> list[Evidence]:
+def _operand_evidence(field: ValueField, index: EvidenceIndex) -> list[Evidence]:
     """Where the numbers of an expression stand, those that do."""
     try:
         wanted = arithmetic.operands(field.value)
     except arithmetic.ArithmeticParseError:
         return []
-    return [_number_evidence(*one, field) for one in map(held.find_operand, wanted) if one is not None]
+    return [_number_evidence(*one, field) for one in map(index.find_operand, wanted) if one is not None]
 
 
-def _numbers_of(field: ValueField, held: EvidenceIndex | None = None) -> list[figures.Number]:
+def _numbers_of(field: ValueField, index: EvidenceIndex | None = None) -> list[figures.Number]:
     """The numbers that a field states, without those of times, of dates that the evidence has, and in words of a list of choices."""
     if not isinstance(field.value, str):
         return [figures.from_json_number(field.value)] if _is_factual_number(field) and _is_finite(field.value) else []
     text = field.value
     every = figures.find_numbers(text) if field.is_enum() else number_match.stated_numbers(text)
-    if held is None:
+    if index is None:
         return [number for number in every if not number.is_uncertain]
     clock = SpanCursor((time.start, time.end) for time in find_times(text))
-    known = [(day.start, day.start + len(day.text)) for day in figures.find_dates(text) if held.find_day(day) is not None]
+    known = [(day.start, day.start + len(day.text)) for day in figures.find_dates(text) if index.find_day(day) is not None]
     slashed = [one for one in every if number_match.has_slash(one)]
-    borne = [one for one in slashed if held.find(one) is not None]
+    borne = [one for one in slashed if index.find(one) is not None]
     known += [(one.start, one.start + len(one.text)) for one in borne]
     loose = [one for one in slashed if one not in borne and one.value < 1]  # `24/7` is no share
     plain = (one for one in every if not number_match.has_slash(one) and not clock.contains(one.start))
@@ -308,11 +308,11 @@ def _is_expression(field: ValueField) -> bool:
     return isinstance(field.value, str) and (field.has_format(EXPRESSION_FORMAT) or field.name == EXPRESSION_FORMAT)
 
 
-def _computed_values(expressions: Sequence[str], held: EvidenceIndex, *, parts: bool) -> list[Fraction]:
+def _computed_values(expressions: Sequence[str], index: EvidenceIndex, *, parts: bool) -> list[Fraction]:
     """What the attached expressions give whose operands the evidence has; with `parts`, as a number or as what else its digits may say."""
     if not expressions:
         return []
-    known = [number for number, _ in held.numbers]
+    known = [number for number, _ in index.numbers]
     plain = {form for one in known for number in (one.value, one.plain) for form in (number, abs(number))} | set(_CONSTANTS)
     if parts:
         plain |= {form for one in known if not one.identifier for form in one.other_readings}

@@ -81,8 +81,8 @@ def claim_fields(value: Any, schema: Mapping[str, Any]) -> Iterator[ValueField]:
 def _is_claim(field: ValueField) -> bool:
     if not isinstance(field.value, str) or not field.value.strip() or field.name in NON_CLAIM_FIELDS:
         return False
-    judged = (EXPRESSION_FORMAT,) if field.parent is None else (QUOTE_FORMAT, EXPRESSION_FORMAT)
-    return not field.is_enum() and not any(schema.get("format") in judged for schema in field.schemas)
+    checked_formats = (EXPRESSION_FORMAT,) if field.parent is None else (QUOTE_FORMAT, EXPRESSION_FORMAT)
+    return not field.is_enum() and not any(schema.get("format") in checked_formats for schema in field.schemas)
 
 
 def may_have_claims(schema: Mapping[str, Any]) -> bool:
@@ -130,14 +130,14 @@ def split_evidence(sources: Sequence[EvidenceSource], max_tokens: int = MAX_CHUN
     """The evidence in pieces of at most so many tokens: whole sentences as long as they fit, longer ones between words."""
     found: list[EvidenceChunk] = []
     for index, source in enumerate(sources):
-        start = end = held = 0
+        start = end = length = 0
         for low, high in _sentence_spans(source.text, max_tokens):
             size = estimate_tokens(source.text[low:high])
-            if held and held + size > max_tokens:
+            if length and length + size > max_tokens:
                 found.append(EvidenceChunk(index, start, end))
-                held = 0
-            start, end, held = (low if not held else start), high, held + size
-        if held:
+                length = 0
+            start, end, length = (low if not length else start), high, length + size
+        if length:
             found.append(EvidenceChunk(index, start, end))
     return found
 
@@ -156,24 +156,24 @@ def _sentence_spans(text: str, max_tokens: int) -> Iterator[tuple[int, int]]:
 
 def _word_spans(text: str, low: int, high: int, max_tokens: int) -> Iterator[tuple[int, int]]:
     start = end = -1
-    held = 0
+    length = 0
     for match in _WORD.finditer(text, low, high):
         for begin in range(match.start(), match.end(), max_tokens):  # a word longer than a piece is cut
             stop = min(match.end(), begin + max_tokens)
             size = estimate_tokens(text[begin:stop])
-            if held and held + size > max_tokens:
+            if length and length + size > max_tokens:
                 yield start, end
-                held = 0
-            start, end, held = (begin if not held else start), stop, held + size
-    if held:
+                length = 0
+            start, end, length = (begin if not length else start), stop, length + size
+    if length:
         yield start, end
 
 
 def build_questions(
     value: Any, schema: Mapping[str, Any], sources: Sequence[EvidenceSource], agent: str, given_claims: Sequence[AnswerClaim] | None = None
 ) -> tuple[CheckQuestion, ...] | Verdict:
-    """What is asked of the agent: each claim beside each piece; or the verdict, where nothing need be asked or nothing can. `said` are
-    the claims of the value where it is to be judged by others than its texts as they are."""
+    """What is asked of the agent: each claim beside each piece; or the verdict, where nothing need be asked or nothing can. `given_claims`
+    replace the claims that the texts of the value make."""
     given_claims = extract_claims(value, schema) if given_claims is None else given_claims
     if not given_claims:
         if may_have_claims(schema):
@@ -191,7 +191,7 @@ def build_questions(
 
 
 def judge_replies(value: Any, schema: Mapping[str, Any], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]) -> Verdict:
-    """The verdict of an agent's replies, in the order of `questions`. One that is missing or makes no sense is never for a claim."""
+    """The verdict of an agent's replies, in the order of `build_questions`. One that is missing or makes no sense is never for a claim."""
     verdicts = claim_verdicts(extract_claims(value, schema), sources, replies)
     if not verdicts:
         # a journal that was tampered with, or evidence that is cut otherwise today
@@ -203,13 +203,15 @@ def judge_replies(value: Any, schema: Mapping[str, Any], sources: Sequence[Evide
     return msgspec.structs.replace(least, evidence=tuple(evidence for one in verdicts for evidence in one.evidence))
 
 
-def claim_verdicts(said: Sequence[AnswerClaim], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]) -> list[Verdict]:
+def claim_verdicts(claims: Sequence[AnswerClaim], sources: Sequence[EvidenceSource], replies: Sequence[JudgeReply]) -> list[Verdict]:
     """The verdict on each claim by itself; none at all where the replies are not those to its questions."""
     cut = split_evidence(sources)
-    if len(replies) != len(said) * len(cut):
+    if len(replies) != len(claims) * len(cut):
         return []
-    heard = (replies[index * len(cut) : (index + 1) * len(cut)] for index in range(len(said)))
-    return [_claim_verdict(claim, cut, sources, [probabilities(reply) for reply in some]) for claim, some in zip(said, heard, strict=True)]
+    heard = (replies[index * len(cut) : (index + 1) * len(cut)] for index in range(len(claims)))
+    return [
+        _claim_verdict(claim, cut, sources, [probabilities(reply) for reply in some]) for claim, some in zip(claims, heard, strict=True)
+    ]
 
 
 def _claim_verdict(
@@ -219,8 +221,8 @@ def _claim_verdict(
     for (_, refuted), piece in known:
         if refuted > DECISION_THRESHOLD:
             name = sources[piece.source].name
-            said = f"the evidence{f' of {name}' if name else ''} contradicts {excerpt(claim.text)} (probability {refuted:.2f})"
-            return Verdict(ENTAILMENT, FAIL, 0.0, said, deterministic=False)
+            reason = f"the evidence{f' of {name}' if name else ''} contradicts {excerpt(claim.text)} (probability {refuted:.2f})"
+            return Verdict(ENTAILMENT, FAIL, 0.0, reason, deterministic=False)
     if faults := [chance for chance in heard if isinstance(chance, str)]:
         return unknown_by_model(ENTAILMENT, f"{excerpt(claim.text)}: {faults[0]}")
     (score, _), best = max(known, key=lambda one: one[0][0])

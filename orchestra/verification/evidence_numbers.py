@@ -40,8 +40,8 @@ class EvidenceIndex:
         self.numbers = list(first.values())
         self._by_value: dict[Fraction, list[int]] = {}
         for at, (number, _) in enumerate(self.numbers):
-            for worth in _lookup_values(number):
-                self._by_value.setdefault(worth, []).append(at)
+            for value in _lookup_values(number):
+                self._by_value.setdefault(value, []).append(at)
         self._plain_values = {number.plain for number, _ in self.numbers}
         self._part_values = {part for number, _ in self.numbers for part in number.other_readings}
         self._dashed_values = {abs(number.plain) for number, _ in self.numbers if number.uncertain_minus}
@@ -81,11 +81,11 @@ class EvidenceIndex:
 
     def find(self, number: Number) -> LocatedNumber | None:
         """The first place of a number that says the same as that of an answer."""
-        near = sorted({at for worth in _lookup_values(number) for at in self._by_value.get(worth, ())})
+        near = sorted({at for value in _lookup_values(number) for at in self._by_value.get(value, ())})
         if (found := next((self.numbers[at] for at in near if same_number(number, self.numbers[at][0])), None)) is not None:
             return found
         if number.alternative is not None:
-            return self.find(replace(number, value=number.alternative, plain=number.alternative, other=None))
+            return self.find(replace(number, value=number.alternative, plain=number.alternative, alternative=None))
         if not number.text.replace("-", "").replace(" ", "").isalpha():
             return None
         plain = self._hints.get((number.value, False))
@@ -107,7 +107,7 @@ class EvidenceIndex:
 
     def find_operand(self, value: Fraction) -> LocatedNumber | None:
         """The first place of a number that may be written so in an expression."""
-        near = sorted({at for worth in (value, abs(value), -abs(value)) for at in self._by_value.get(worth, ())})
+        near = sorted({at for candidate in (value, abs(value), -abs(value)) for at in self._by_value.get(candidate, ())})
         return next((one for at in near if abs(value) in (abs((one := self.numbers[at])[0].value), abs(one[0].plain))), None)
 
     def number_doubt(self, number: Number) -> str:
@@ -186,13 +186,13 @@ def _number_key(number: Number) -> tuple[object, ...]:
 
 def _lookup_values(number: Number) -> set[Fraction]:
     """What two numbers may have in common that say the same."""
-    worth = {number.value, number.plain, abs(number.value), abs(number.plain)}
+    values = {number.value, number.plain, abs(number.value), abs(number.plain)}
     if number.measure_unit is not None:
-        worth.add(number.value * number.measure_unit.factor)
+        values.add(number.value * number.measure_unit.factor)
     if number.currency:
-        worth.add(number.value / 100)
-        worth.add(number.value * 100)
-    return worth
+        values.add(number.value / 100)
+        values.add(number.value * 100)
+    return values
 
 
 def _readings(day: CalendarDate) -> Iterator[tuple[int, int | None]]:

@@ -97,7 +97,7 @@ def _checked_text(field: ValueField) -> str | None:
 def _field_kind(field: ValueField) -> tuple[str, bool]:
     """What a field is, and whether nothing but that may stand in it."""
     for schema in field.schemas:
-        if isinstance(said := schema.get("format"), str) and (kind := _KIND_BY_FORMAT.get(said.lower())):
+        if isinstance(format_name := schema.get("format"), str) and (kind := _KIND_BY_FORMAT.get(format_name.lower())):
             return kind, True
     name = _CAMEL_CASE.sub("_", next((step for step in reversed(field.steps) if isinstance(step, str)), "")).lower()
     if not field.name:  # one of several

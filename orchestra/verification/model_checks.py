@@ -55,8 +55,8 @@ class _EntailmentCheck:
         judge = _find_independent_judge(check, request)
         if isinstance(judge, Verdict):
             return judge
-        said = partial_answers.part_claims(request) if request.back_off else None
-        return entailment.build_questions(request.value, request.schema, request.evidence, self.judge_name(check), said)
+        given_claims = partial_answers.part_claims(request) if request.back_off else None
+        return entailment.build_questions(request.value, request.schema, request.evidence, self.judge_name(check), given_claims)
 
     def judge_replies(self, check: CheckCall, request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
         if request.back_off:

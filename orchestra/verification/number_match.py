@@ -34,8 +34,8 @@ _CONJUNCTION = re.compile(r"[\s-](?:and[\s-])?", re.IGNORECASE)
 def stated_numbers(text: str) -> list[Number]:
     """The numbers that a text states, in their order."""
     nothing = non_numeric_spans(text)
-    said = (one for one in _worded_numbers(text) if not any(start <= one.start < end for start, end in nothing))
-    return sorted((*find_numbers(text), *said), key=attrgetter("start"))
+    numbers = (one for one in _worded_numbers(text) if not any(start <= one.start < end for start, end in nothing))
+    return sorted((*find_numbers(text), *numbers), key=attrgetter("start"))
 
 
 def non_numeric_spans(text: str) -> list[tuple[int, int]]:
@@ -53,7 +53,7 @@ def candidate_numbers(text: str) -> Iterator[Number]:
     for number in _worded_numbers(text):
         yield number
         if number.alternative is not None:
-            yield replace(number, value=number.alternative, plain=number.alternative, other=None)
+            yield replace(number, value=number.alternative, plain=number.alternative, alternative=None)
     for one, end in find_unit_articles(text):
         yield replace(_phrase_number(text, one), text=text[one.start : end])
 
@@ -101,7 +101,7 @@ def _phrase_number(text: str, one: NumberPhrase) -> Number:
     if one.ordinal and text[one.end : one.end + len(" quarter")].lower() == " quarter":
         shown = text[one.start : one.end + len(" quarter")]
     found = Number(one.value, one.value, Fraction(0), text=shown, start=one.start, begin=one.start)
-    return replace(found, measure=unit_at(text, one.end), small=one.is_uncertain, other=one.alternative)
+    return replace(found, measure_unit=unit_at(text, one.end), is_uncertain=one.is_uncertain, alternative=one.alternative)
 
 
 def _written_number(text: str, one: WrittenNumber) -> Number:
@@ -113,4 +113,4 @@ def _written_number(text: str, one: WrittenNumber) -> Number:
         return replace(found, currency=currency_code(money["after"]))
     measure, _, counts = number_context(text, one.start, one.end)
     known = one.value <= MAX_BACK_REFERENCE and _DETERMINER.search(text, max(0, one.start - _DETERMINER_WINDOW), one.start) is not None
-    return replace(found, measure=measure, counts=counts, small=measure is None and (one.value in (0, 1) or known))
+    return replace(found, measure_unit=measure, counts_noun=counts, is_uncertain=measure is None and (one.value in (0, 1) or known))

@@ -46,10 +46,10 @@ def part_claims(request: VerificationRequest) -> list[AnswerClaim]:
 def judge_replies(request: VerificationRequest, replies: Sequence[JudgeReply]) -> Verdict:
     """The verdict of an agent's replies to the claims of a value's parts, on what is left of it."""
     found = split_answer(request.value, request.schema)
-    said = claim_verdicts([claim for part in found for claim in part.claims], request.evidence, replies)
-    if not said:
+    claim_results = claim_verdicts([claim for part in found for claim in part.claims], request.evidence, replies)
+    if not claim_results:
         return unknown_by_model(ENTAILMENT, "its questions were others")
-    verdicts = weakest_verdicts(found, said)
+    verdicts = weakest_verdicts(found, claim_results)
     if all(one.outcome == UNKNOWN for one in verdicts):
         return verdicts[0]
     kept, dropped = _split_by_threshold(found, verdicts, request.accept)

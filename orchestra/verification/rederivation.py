@@ -81,10 +81,10 @@ def judge_agreement(value: Any, schema: Mapping[str, Any], replies: Sequence[Jud
     score = _agreement_score([len(cluster) for cluster in cluster_equivalent(heard)], len(heard))
     mine = answer_content(value, schema)
     with_it = sum(is_equivalent(mine, other) for other in heard)
-    said = f"{with_it} of {len(replies)} samples say the same"
+    reason = f"{with_it} of {len(replies)} samples say the same"
     if 2 * with_it > len(replies):
-        return Verdict(AGREE, PASS, score, said, deterministic=False)
-    return unknown_by_model(AGREE, said, score)
+        return Verdict(AGREE, PASS, score, reason, deterministic=False)
+    return unknown_by_model(AGREE, reason, score)
 
 
 def _agreement_score(sizes: Sequence[int], count: int) -> float:

@@ -1,7 +1,7 @@
 """The examination: verification as a machine, for checks that ask agents. Pure: who runs it makes the calls.
 
-    state = start(situation)                    # an `ChecksPending` with questions, or the `VerificationResult`
-    state = go_on(situation, state, replies)    # as often as there are questions
+    state = start(request)                    # `ChecksPending` with questions, or the `VerificationResult`
+    state = advance(request, state, replies)  # as often as there are questions
 
 Checks go by cost. What asks nobody goes first; then, of the checks on which it still depends whether the value is accepted, one after
 the other. What a check asks goes out at once; what does not come back, or makes no sense, is `unknown`, and `unknown` never passes.
@@ -66,7 +66,7 @@ def advance(request: VerificationRequest, pending: ChecksPending, replies: Seque
     check = parse_check(pending.check)
     if isinstance(check, CheckCall):
         found[check] = _with_check_name(check, MODEL_CHECKS[check.check].judge_replies(check, request, replies))
-    known = {one: said for one, said in found.items() if isinstance(one, CheckCall)}
+    known = {one: verdict for one, verdict in found.items() if isinstance(one, CheckCall)}
     if request.back_off:
         known |= run_deterministic(_remaining_request(request, known))
     return _next_state(request, known)
@@ -98,9 +98,9 @@ def _remaining_request(request: VerificationRequest, known: Mapping[CheckCall, V
     return msgspec.structs.replace(request, value=remaining_value(request.value, known.values())) if request.back_off else request
 
 
-def _with_check_name(check: CheckCall, said: Verdict) -> Verdict:
+def _with_check_name(check: CheckCall, verdict: Verdict) -> Verdict:
     """A verdict under the check's whole name, with the agent in it."""
-    return msgspec.structs.replace(said, check=str(check))
+    return msgspec.structs.replace(verdict, check=str(check))
 
 
 def judge_names(checks: tuple[str, ...]) -> list[str]:
@@ -109,7 +109,7 @@ def judge_names(checks: tuple[str, ...]) -> list[str]:
 
 
 def find_judge(name: str, agents: Mapping[str, Contract], own_tools: Mapping[str, Contract]) -> Contract | None:
-    """The agent, or of one's `own` tools the one, that is asked under a name; None where there is none."""
+    """The agent, or the tool in `own_tools`, that a check asks under this name; None where there is none."""
     return own_tools.get(tool) if (tool := custom_checks.tool_name(name)) else agents.get(name)
 
 

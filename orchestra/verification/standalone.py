@@ -27,10 +27,10 @@ def verify_answer(
     """What the checks that ask nobody say of an answer as JSON. `accept` is the score in [0, 1] that it must reach, `confidence` how sure
     its producer was, in [0, 1]."""
     schema = infer_schema(answer, check_names(tuple(checks)))
-    situation = VerificationRequest(
+    request = VerificationRequest(
         value=answer, schema=schema, evidence=evidence, checks=tuple(checks), accept=accept, confidence=confidence
     )
-    return verify_without_models(situation)
+    return verify_without_models(request)
 
 
 def infer_schema(answer: Any, checks: Collection[str]) -> dict[str, Any]:

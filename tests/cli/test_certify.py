@@ -145,7 +145,7 @@ def test_the_served_agent_and_its_recorded_answers_come_to_the_same(shell: Shell
         certified.errors,
         certified.held_out,
     )
-    assert said.json["promise"] == asked.guarantee
+    assert said.json["guarantee"] == asked.guarantee
     assert said.json["outcome"]["kind"] == "Certified"
     assert said.json["least_accepted"] == 63
 
@@ -302,7 +302,7 @@ def test_an_agent_that_is_always_wrong_gets_none(shell: Shell) -> None:
     said = certify(shell, *PREDICTED, "--json")
     assert said.code == 3
     assert said.json["outcome"]["kind"] == "Infeasible"
-    assert (said.json["file"], said.json["promise"]) == (None, None)
+    assert (said.json["file"], said.json["guarantee"]) == (None, None)
     assert "More rows would not mend that" in certify(shell, *PREDICTED).out
 
 
@@ -432,7 +432,7 @@ def test_answers_that_were_never_asked_for_are_not_called_wrong(shell: Shell) ->
     shell.opener = Simulated(lambda call: pytest.fail("somebody was asked"))
     said = certify(shell, "--json")
     assert said.code == 3
-    assert (said.json["outcome"]["kind"], said.json["outcome"]["rows"]) == ("TooLittle", 1050)
+    assert (said.json["outcome"]["kind"], said.json["outcome"]["rows_needed"]) == ("InsufficientData", 1050)
     assert "bound" not in said.json
 
 

@@ -172,7 +172,7 @@ def test_of_answers_about_one_text_one_is_drawn(shell: Shell) -> None:
     assert certify(shell).code == 0
     made = ClaimsCertificate.from_bytes(FILE.read_bytes())
     assert (made.data.grouped, made.data.calibration + made.data.held_out) == (150, 50)
-    assert certify(shell, "--json").json["left_out"] == {"copies": 0, "grouped": 150}
+    assert certify(shell, "--json").json["left_out"] == {"duplicates": 0, "grouped": 150}
     assert "V026: teller has no input 'page' to group by" in certify(shell, "--group", "page").err
 
 
@@ -268,7 +268,7 @@ def test_a_threshold_that_was_moved_and_a_promise_that_is_not_carried_are_refuse
     import msgspec
 
     FILE.write_bytes(
-        msgspec.structs.replace(forged, calibrated=msgspec.structs.replace(forged.calibrated, broken=60)).with_digest().to_bytes()
+        msgspec.structs.replace(forged, calibrated=msgspec.structs.replace(forged.calibrated, violations=60)).with_digest().to_bytes()
     )
     assert "V003" in run(shell).err
     FILE.write_bytes(forged.mark_void("an audit").to_bytes())

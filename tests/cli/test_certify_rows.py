@@ -47,7 +47,7 @@ def test_an_input_can_be_what_groups(shell: Shell) -> None:
     Path("agents/sorter/agent.yaml").write_text(AGENT.replace("{text: str}", "{text: str, passage: str}"))
     written(1000, lambda n: {"input": {"text": f"{n}", "passage": f"{n % 100}"}})
     said = certify(shell, *PREDICTED, "--group", "passage", "--json")
-    assert (said.code, said.json["left_out"]) == (3, {"copies": 0, "grouped": 900})
+    assert (said.code, said.json["left_out"]) == (3, {"duplicates": 0, "grouped": 900})
     said = certify(shell, *PREDICTED, "--group", "pasage")
     assert (said.code, said.err[:4], "--group passage" in said.err) == (2, "V026", True)
 
@@ -56,7 +56,7 @@ def test_rows_of_one_passage_are_a_group_where_the_card_names_it_as_evidence(she
     card = AGENT.replace("{text: str}", "{text: str, passage: str}") + "evidence: passage\n"
     Path("agents/sorter/agent.yaml").write_text(card)
     written(1000, lambda n: {"input": {"text": f"{n}", "passage": f"{n % 100}"}})
-    assert certify(shell, *PREDICTED, "--json").json["left_out"] == {"copies": 0, "grouped": 900}
+    assert certify(shell, *PREDICTED, "--json").json["left_out"] == {"duplicates": 0, "grouped": 900}
 
 
 EVALUATION = "schema: orchestra/evaluation/v1\nmetrics: {in scope: {of: accuracy, field: label, without: [other]}}\n"
@@ -105,7 +105,7 @@ def test_attempts_on_the_same_rows_have_delta_together(shell: Shell) -> None:
     made = Certificate.from_bytes(FILE.read_bytes())
     assert (made.attempt, made.delta) == (3, 0.05)
     assert "number 3 on these rows, tested at 0.167 % of 5 %" in shell("certify", "sorter").out
-    assert [json.loads(line)["came"] for line in ATTEMPTS.read_text().splitlines()] == ["too little", "too little", "certified"]
+    assert [json.loads(line)["outcome"] for line in ATTEMPTS.read_text().splitlines()] == ["insufficient data", "insufficient data", "certified"]
     rows(500, 500)
     predictions(500, first=500)
     assert certify(shell, *PREDICTED, "--json", "--out", "other.json").json["attempt"] == 1, "other rows"

@@ -209,7 +209,7 @@ def test_an_answer_alone_has_the_combined_score_that_a_node_gives_it(shell: Shel
         assert (said.code, said.json["accepted"]) == (node.code, node.code == 0), number
         assert [one["check"] for one in said.json["verdicts"]] == ["confidence", "entailment(checker)"]
         assert node.code == 3 or said.json["score"] == node.json["confidence"]
-        assert said.json["promise"] is None
+        assert said.json["guarantee"] is None
 
 
 def test_an_answer_alone_is_accepted_as_the_certificate_says(shell: Shell, combined: Combination) -> None:
@@ -305,7 +305,7 @@ def test_recorded_answers_are_combined_without_the_agent(shell: Shell) -> None:
     offline = shell(
         "learn", "combine", "teller", "--data", "rows.jsonl", "--checks", "confidence", "--predictions", "answers.jsonl", "--json"
     )
-    assert [voice["check"] for voice in offline.json["voices"]] == ["confidence"]
+    assert [voice["check"] for voice in offline.json["weights"]] == ["confidence"]
 
 
 def test_too_few_rows_are_refused_with_how_many_more(shell: Shell) -> None:

@@ -134,7 +134,7 @@ def test_deleting_the_run_forgets_its_plan(desk: Shell) -> None:
 def test_a_row_that_was_tampered_with_is_ignored_and_said(desk: Shell) -> None:
     desk("ask", WHEN, "-d", "docs")
     with sqlite3.connect(".orchestra/journal.db") as journal:
-        journal.execute("UPDATE memo SET value = ?", (b'{"format":"orchestra/plan/v2","lines":["import os"]}',))
+        journal.execute("UPDATE memo SET value = ?", (b'{"format":"orchestra/plan/v3","lines":["import os"]}',))
     journal.close()
     said = desk("ask", WHEN, "-d", "docs")
     assert said.code == 0

@@ -39,7 +39,7 @@ LOUD = tool("loud", record(text=TEXT), TEXT)
 
 def offer(request: str, *tools: Any, literals: bool = False, confirm: bool = False) -> Capabilities:
     made = Capabilities.of(tools or (PAY, LOUD), {"request": TEXT, "people": {"type": "array", "items": TEXT}})
-    return Capabilities(**{**made.__dict__, "occurrences": None if literals else RequestIndex(request), "confirm": confirm})
+    return Capabilities(**{**made.__dict__, "request_index": None if literals else RequestIndex(request), "confirm_effects": confirm})
 
 
 def codes(request: str, *lines: str, tools: tuple[Any, ...] = (), literals: bool = False) -> list[str]:

@@ -197,7 +197,7 @@ STORED = build_entry(plan(READ), "find it", SHAPE, COST)
     "change",
     [
         {"format": "orchestra/plan/v0"},
-        {"shape": "0" * 32},
+        {"context_digest": "0" * 32},
         {"lines": ["s1 = search(query=input.request, documents=input.documents)"]},
         {"lines": ["import os", "return s1"]},
         {"lines": ["s1 = __import__(name=input.request)", "return s1"]},
@@ -210,9 +210,9 @@ STORED = build_entry(plan(READ), "find it", SHAPE, COST)
         {"cost": {"calls": -1}},
         {"cost": {"module": "os"}},
         {"more": 1},
-        {"agree": 2, "sampled": 1},
-        {"agree": 0, "sampled": 1},
-        {"agree": -1, "sampled": 0},
+        {"votes": 2, "samples": 1},
+        {"votes": 0, "samples": 1},
+        {"votes": -1, "samples": 0},
     ],
 )
 def test_what_is_corrupt_or_foreign_is_none_of_ours(change: dict[str, Any]) -> None:

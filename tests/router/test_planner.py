@@ -66,7 +66,7 @@ def test_where_no_other_step_can_be_the_answer_is_asked_for_though_one_was_begun
 
 
 def declining() -> PlanRequest:
-    return replace(request(), offer=replace(offer(), declines=True))
+    return replace(request(), capabilities=replace(offer(), may_decline=True))
 
 
 @pytest.mark.parametrize("stepwise", [True, False])
@@ -188,7 +188,7 @@ def test_a_long_request_is_shown_by_its_beginning_and_its_end() -> None:
 @pytest.mark.parametrize("text", ["塔" * 4_000, "塔在哪里。" * 2_000, "#!%&" * 25_000, "🙂" * 5_000, "Where is it? " * 5_000])
 @pytest.mark.parametrize("room", [0, 1_500, 7_000])
 def test_a_request_is_cut_to_what_its_planner_has_room_for(text: str, room: int) -> None:
-    _, wanted = start(replace(request(text=text), room=room))
+    _, wanted = start(replace(request(text=text), token_budget=room))
     assert isinstance(wanted, PlannerQuestion)
     shown = wanted.inputs["request"]
     assert (shown[:4], shown[-4:]) == (text[:4], text[-4:])
@@ -202,7 +202,7 @@ def test_a_request_is_cut_to_what_its_planner_has_room_for(text: str, room: int)
 
 
 def test_a_request_in_words_is_shown_as_long_as_before() -> None:
-    _, wanted = start(replace(request(text="Where is it " * 600), room=7_000))
+    _, wanted = start(replace(request(text="Where is it " * 600), token_budget=7_000))
     assert isinstance(wanted, PlannerQuestion)
     assert "[…]" not in wanted.inputs["request"]
 
@@ -231,7 +231,7 @@ def test_a_model_that_knows_nothing_ends_with_a_plan(seed: int) -> None:
 @pytest.mark.parametrize("of", ["failed", "made"])
 def test_a_call_of_before_is_not_made_again_in_whatever_order_its_arguments_stand(of: str, line: str) -> None:
     call = ((PLAN[0], "gone"),)
-    wish = replace(request(), failed=call) if of == "failed" else replace(request(), made=call)
+    wish = replace(request(), failed_calls=call) if of == "failed" else replace(request(), completed_calls=call)
     state, _ = talk(wish, line)
     assert [fault.code for fault in state.rejected] == ["R009"]
     assert not state.steps

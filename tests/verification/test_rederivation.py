@@ -82,8 +82,8 @@ def test_a_probability_by_any_of_its_names_is_no_part_of_an_answer(name: str) ->
 @pytest.mark.parametrize(
     ("reply", "outcome"),
     [
-        (JudgeReply("1889"), "pass"), (JudgeReply({"answer": "1889", "quote": "q"}), "pass"), (JudgeReply("1890"), "fail"), (JudgeReply(None), "unknown"),
-        (JudgeReply(error="E006 late"), "unknown"), (JudgeReply({"a": 1, "b": 2}), "unknown"),
+        (JudgeReply("1889"), "pass"), (JudgeReply({"answer": "1889", "quote": "q"}), "pass"), (JudgeReply("1890"), "fail"),
+        (JudgeReply(None), "unknown"), (JudgeReply(error="E006 late"), "unknown"), (JudgeReply({"a": 1, "b": 2}), "unknown"),
     ],
 )  # fmt: skip
 def test_another_agent_that_comes_to_another_answer_fails_it_and_one_without_leaves_it_open(reply: JudgeReply, outcome: str) -> None:

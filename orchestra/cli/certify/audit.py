@@ -276,7 +276,7 @@ def _watch_data(case: _AuditedCertificate, watch: AuditState, doubled: float, wi
     drift, certificate = watch.drift, case.certificate
     return {
         "agent": certificate.agent,
-        "promise": certificate.guarantee,
+        "guarantee": certificate.guarantee,
         "void": certificate.void_reason or None,
         "audited": drift.audited,
         "wrong": drift.wrong,

@@ -119,7 +119,7 @@ def _with_left_out(origin: ClaimsData, sample: IndependentRows) -> ClaimsData:
 
     group = (sample.group_input if sample.group_duplicates else "") or msgspec.UNSET
     return msgspec.structs.replace(
-        origin, copies=sample.duplicates or msgspec.UNSET, grouped=sample.group_duplicates or msgspec.UNSET, group=group
+        origin, duplicates=sample.duplicates or msgspec.UNSET, grouped=sample.group_duplicates or msgspec.UNSET, group=group
     )
 
 
@@ -216,6 +216,6 @@ def show_data(arguments: CertifyArguments, result: ClaimsCertificationResult) ->
         return
     promise = result.certificate.guarantee if result.certificate is not None else None
     file = str(result.file) if result.file is not None else None
-    left_out = {"copies": result.sample.duplicates, "grouped": result.sample.group_duplicates} if result.sample is not None else {}
-    more = {"attempt": result.attempt, "left_out": left_out, "promise": promise, "file": file}
+    left_out = {"duplicates": result.sample.duplicates, "grouped": result.sample.group_duplicates} if result.sample is not None else {}
+    more = {"attempt": result.attempt, "left_out": left_out, "guarantee": promise, "file": file}
     print_json({"agent": arguments.agent, **msgspec.to_builtins(result.calibration), **more})

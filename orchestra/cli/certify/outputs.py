@@ -389,10 +389,10 @@ def show_data(arguments: CertifyArguments, result: CertificationResult) -> None:
             "least_accepted": terms.min_accepted,
             "attempt": terms.attempt,
             "tested_at": terms.spent_delta,
-            "right": result.correctness.description,
-            "left_out": {"copies": result.sample.duplicates, "grouped": result.sample.group_duplicates},
+            "metrics": result.correctness.description,
+            "left_out": {"duplicates": result.sample.duplicates, "grouped": result.sample.group_duplicates},
             **({"outcome": outcome_to_json(found)} if isinstance(found, InsufficientData) else certification_to_json(found)),
-            "promise": result.certificate.guarantee if result.certificate is not None else None,
+            "guarantee": result.certificate.guarantee if result.certificate is not None else None,
             "file": str(result.file) if result.file is not None else None,
             "replaced": result.replaced_promise or None,
         }

@@ -32,7 +32,7 @@ def show_certificate(settings: Settings, agent: str, *, claims: bool, as_json: b
     if one is None:
         raise missing_certificate(agent, claims=claims)
     if as_json:
-        print_json({"file": str(file), "promise": one.guarantee, "certificate": one})
+        print_json({"file": str(file), "guarantee": one.guarantee, "certificate": one})
         return
     print_text(f"{agent}: {one.guarantee}", style="green")
     print_text(f"\n  threshold  {one.threshold:.6g}, {one.score}")

@@ -101,7 +101,7 @@ def _promise_parts(history: History, certificates: Sequence[StoredCertificate]) 
 
 def _promise_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What stands behind a promise, in words."""
-    rows, seen, rest, data = terms["rows"], terms["calibrated"], terms["judged"], terms["data"]
+    rows, seen, rest, data = terms["rows"], terms["calibrated"], terms["held_out"], terms["data"]
     delta = f", delta {terms['delta']:g}" if "delta" in terms else ""
     yield "terms", f"alpha {terms['alpha']:g}{delta}; from a score of {terms['threshold']:.6g}"
     if attempt := terms.get("attempt"):
@@ -110,15 +110,15 @@ def _promise_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"number {attempt:,} on these rows, tested at {format_percent(terms['tested_at'])} of {format_percent(terms['delta'])}",
         )
     yield "coverage", format_percent(terms["coverage"])
-    yield "rows", f"{sum(rows.values()):,} of {data['name']}: " + ", ".join(f"{count:,} {part}" for part, count in rows.items())
+    yield "rows", f"{sum(rows.values()):,} of {data['name']}: " + ", ".join(f"{count:,} {part.replace('_', ' ')}" for part, count in rows.items())
     if any((left := terms.get("left_out", {})).values()):
-        yield "left out", f"{left['copies']:,} rows with the input of another, {left['grouped']:,} of one group with another"
+        yield "left out", f"{left['duplicates']:,} rows with the input of another, {left['grouped']:,} of one group with another"
     yield "rows' digest", data["digest"]
     low, high = map(format_percent, rest["interval"])
     yield "calibrated", f"{seen['wrong']:,} wrong of {seen['accepted']:,} accepted"
     yield "on the rest", f"{rest['wrong']:,} wrong of {rest['accepted']:,} accepted, 95 % from {low} to {high}"
-    yield "right by", ", ".join(terms["right"])
-    yield "made", terms["made"]
+    yield "right by", ", ".join(terms["metrics"])
+    yield "made", terms["created_at"]
     yield "assumed", terms["assumed"]
     yield "certificate", terms["certificate"]
 

@@ -34,7 +34,7 @@ MAX_SMALL_DOMAIN = 50
 class TrainingProvenance(msgspec.Struct, frozen=True, kw_only=True):
     """The record beside what an agent has learnt."""
 
-    format: Literal["orchestra/learnt-from/v1"] = "orchestra/learnt-from/v1"
+    format: Literal["orchestra/learnt-from/v2"] = "orchestra/learnt-from/v2"
     weights_digest: str
     """Digest of what came of it: a record beside something else is none."""
     data: str

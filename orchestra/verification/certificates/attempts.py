@@ -18,9 +18,9 @@ from orchestra.verification.certificates.row_fingerprints import RowFingerprints
 
 FILE_NAME, CLAIMS_FILE_NAME = "attempts.jsonl", "claims_attempts.jsonl"
 MAX_BYTES = 64 << 20
-FORMAT = "orchestra/attempts/v1"
+FORMAT = "orchestra/attempts/v2"
 """Where the chain of digests begins."""
-AttemptOutcome: TypeAlias = Literal["certified", "too little", "infeasible"]
+AttemptOutcome: TypeAlias = Literal["certified", "insufficient data", "infeasible"]
 
 
 class CertificationAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,7 +82,7 @@ class AttemptLog:
 def attempt_outcome(found: Certification) -> AttemptOutcome:
     """What a test came to."""
     outcome = found.outcome
-    return "certified" if isinstance(outcome, Certified) else "too little" if isinstance(outcome, InsufficientData) else "infeasible"
+    return "certified" if isinstance(outcome, Certified) else "insufficient data" if isinstance(outcome, InsufficientData) else "infeasible"
 
 
 def _with_digest(before: list[CertificationAttempt] | tuple[CertificationAttempt, ...], line: CertificationAttempt) -> CertificationAttempt:

@@ -22,7 +22,7 @@ from orchestra.verification.certificates.row_fingerprints import RowFingerprints
 
 FILE_NAME = "audits.jsonl"
 MAX_BYTES = 64 << 20
-FORMAT = "orchestra/audits/v1"
+FORMAT = "orchestra/audits/v2"
 """Where the chain of digests begins."""
 
 AuditVerdict: TypeAlias = Literal["right", "wrong", "unclear"]
@@ -132,8 +132,8 @@ class AuditState:
         if not drift.is_violated:
             return ""
         more = f", no more than {format_percent(drift.tested_rate)} of this very threshold" if drift.tested_rate > drift.promised else ""
-        said = f"of audited answers {drift.summary}, and {format_percent(drift.promised)} was promised{more}"
-        return f"{said} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
+        observed = f"of audited answers {drift.summary}, and {format_percent(drift.promised)} was promised{more}"
+        return f"{observed} (evidence {drift.max_evidence:.3g}, and {drift.evidence_limit:.3g} voids)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +163,18 @@ class AuditLog:
 
     def with_digests(self, lines: Iterable[AuditEntry]) -> list[AuditEntry]:
         """The lines with their digests, as they follow on these."""
-        before, made = self.entries[-1].digest if self.entries else FORMAT, list[AuditEntry]()
+        before, entries = self.entries[-1].digest if self.entries else FORMAT, list[AuditEntry]()
         for line in lines:
-            made.append(msgspec.structs.replace(line, digest=_chain_digest(before, line)))
-            before = made[-1].digest
-        return made
+            entries.append(msgspec.structs.replace(line, digest=_chain_digest(before, line)))
+            before = entries[-1].digest
+        return entries
 
     def audit_state(self, certificate: AuditedCertificate) -> AuditState:
         """What it says of a certificate."""
-        mark = certificate.original.digest
+        certificate_digest = certificate.original.digest
         drift, drawn, audits, voided = certificate.drift, dict[OutputKey, SampledOutput](), dict[OutputKey, OutputAudited](), False
         for line in self.entries:
-            if line.certificate != mark:
+            if line.certificate != certificate_digest:
                 continue
             if isinstance(line, OutputsSampled):
                 drawn |= {output.key: output for output in line.outputs}
@@ -193,34 +193,43 @@ class AuditLog:
         )
 
 
-def in_sampling_order(state: AuditState, said: Sequence[tuple[SampledOutput, AuditVerdict]]) -> list[tuple[SampledOutput, AuditVerdict]]:
+def in_sampling_order(
+    state: AuditState, verdicts: Sequence[tuple[SampledOutput, AuditVerdict]]
+) -> list[tuple[SampledOutput, AuditVerdict]]:
     """Verdicts in the order of drawing, with those on withheld answers, which are right, between them: were these told first, the bets
     would know beforehand which answers are the doubtful ones. Behind the last open answer they are told as well."""
-    told = {output.key: verdict for output, verdict in said}
+    verdict_by_key = {output.key: verdict for output, verdict in verdicts}
     found, pending = list[tuple[SampledOutput, AuditVerdict]](), list[tuple[SampledOutput, AuditVerdict]]()
     for output in state.pending:
         if output.withheld:
             pending.append((output, "right"))
-        elif output.key in told:
-            found += [*pending, (output, told[output.key])]
+        elif output.key in verdict_by_key:
+            found += [*pending, (output, verdict_by_key[output.key])]
             pending = []
-    waits = any(not output.withheld and output.key not in told for output in state.pending)
+    waits = any(not output.withheld and output.key not in verdict_by_key for output in state.pending)
     return found if waits else found + pending
 
 
 def audit_entries(
-    certificate: AuditedCertificate, state: AuditState, said: Sequence[tuple[SampledOutput, AuditVerdict]], by: str, at: str
+    certificate: AuditedCertificate, state: AuditState, verdicts: Sequence[tuple[SampledOutput, AuditVerdict]], by: str, at: str
 ) -> list[OutputAudited]:
     """The lines that verdicts on drawn outputs make, in their order. Nobody has to look at what was withheld."""
     lines: list[OutputAudited] = []
     drift = state.drift
-    for output, verdict in said:
+    for output, verdict in verdicts:
         drift = drift if verdict == "unclear" else drift.with_audit(wrong=verdict == "wrong")
-        against, mark = min(drift.evidence, _MAX_EVIDENCE), certificate.original.digest
+        against, certificate_digest = min(drift.evidence, _MAX_EVIDENCE), certificate.original.digest
         who = "" if output.withheld else by
         lines.append(
             OutputAudited(
-                certificate=mark, at=at, by=who, run=output.run, node=output.node, verdict=verdict, alpha=drift.alpha, evidence=against
+                certificate=certificate_digest,
+                at=at,
+                by=who,
+                run=output.run,
+                node=output.node,
+                verdict=verdict,
+                alpha=drift.alpha,
+                evidence=against,
             )
         )
     return lines

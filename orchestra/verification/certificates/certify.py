@@ -23,7 +23,7 @@ START_COVERAGE = 0.15
 """Share of answers that the strictest threshold accepts."""
 COVERAGE_STEP = 0.05
 """Share by which each threshold accepts more than the one before."""
-NO_PASS_HINT = "look at what they say of some answers (orchestra run AGENT --json, orchestra check), or certify by others (--checks)"
+NONE_ACCEPTED_HINT = "look at what they say of some answers (orchestra run AGENT --json, orchestra check), or certify by others (--checks)"
 """What mends that no answer passes its checks."""
 SAFETY_FACTOR = 1.25
 """How many times the fewest possible answers the first test shall accept, as far as that can be foreseen."""
@@ -254,7 +254,7 @@ class RankedAnswers:
 def certify(
     items: Iterable[ScoredAnswer], terms: CertificationTerms, rounds: int = RESPLIT_ROUNDS, on_round: Callable[[], None] = lambda: None
 ) -> Certification:
-    """The certification of some answers; `between` is called before each round. Raises `InputError` V006 for items that are none."""
+    """The certification of some answers; `on_round` is called before each round. Raises `InputError` V006 for items that are none."""
     rows = validate(items)
     parts = split(rows, terms, terms.seed)
     calibration, rest = RankedAnswers(parts.calibration), RankedAnswers(parts.held_out)
@@ -349,7 +349,7 @@ def fixed_sequence(calibration: RankedAnswers, grid: Sequence[float], terms: Cer
     for threshold in grid:
         found = calibration.result_at(threshold)
         steps.append(ThresholdTest(threshold, found.accepted, found.errors, binomial_tail(found.errors, found.accepted, terms.alpha)))
-        if steps[-1].p > terms.spent_delta:
+        if steps[-1].p_value > terms.spent_delta:
             break
     return steps
 
@@ -379,18 +379,19 @@ def _explain_failure(calibration: RankedAnswers, rows: int, terms: Certification
     best = min(seen, key=lambda found: (found.errors / found.accepted, -found.accepted), default=None)
     if best is None:
         if (1 - START_COVERAGE) ** size <= terms.delta:  # beyond chance fewer pass than the strictest threshold is to accept
-            return Infeasible(f"none of {size:,} answers passes its checks", NO_PASS_HINT)
+            return Infeasible(f"none of {size:,} answers passes its checks", NONE_ACCEPTED_HINT)
         return InsufficientData(_rows_needed(after.min_calibration, rows, terms), f"of {size:,} answers none passes its checks")
-    said = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
+    observed = f"of the {best.accepted:,} surest of {size:,} answers {best.errors:,} {'is' if best.errors == 1 else 'are'} wrong"
     if size >= terms.min_calibration and all(found.refutes(terms.alpha) for found in seen):
-        return Infeasible(f"{said}, {format_percent(best.errors / best.accepted)}")
+        return Infeasible(f"{observed}, {format_percent(best.errors / best.accepted)}")
     if best.exceeds(terms.alpha) or best.errors == terms.alpha * best.accepted:
-        told = f"{said}, which neither carries nor refutes {format_percent(terms.alpha)}"
+        reason = f"{observed}, which neither carries nor refutes {format_percent(terms.alpha)}"
         return InsufficientData(
-            _rows_needed(max(after.min_calibration, 2 * size, SAFETY_FACTOR * after.min_accepted * size / best.accepted), rows, terms), told
+            _rows_needed(max(after.min_calibration, 2 * size, SAFETY_FACTOR * after.min_accepted * size / best.accepted), rows, terms),
+            reason,
         )
     wanted = min((_calibration_needed(found, size, after) for found in seen), default=math.inf)
-    return InsufficientData(_rows_needed(wanted if wanted < math.inf else 2 * size, rows, terms), said)
+    return InsufficientData(_rows_needed(wanted if wanted < math.inf else 2 * size, rows, terms), observed)
 
 
 def _calibration_needed(seen: ThresholdResult, size: int, terms: CertificationTerms) -> float:
@@ -427,11 +428,11 @@ def resplit(
     return ResplitResult(
         rounds=rounds,
         certified=len(certified),
-        violations=sum(found.breaks(terms.alpha) for found in certified),
+        violations=sum(found.exceeds(terms.alpha) for found in certified),
         significant_violations=sum(found.refutes(terms.alpha) for found in certified),
         coverage=_mean([found.coverage for found in certified]),
         naive=len(naive),
-        naive_violations=sum(found.breaks(terms.alpha) for found in naive),
+        naive_violations=sum(found.exceeds(terms.alpha) for found in naive),
         naive_significant_violations=sum(found.refutes(terms.alpha) for found in naive),
         naive_coverage=_mean([found.coverage for found in naive]),
     )

@@ -1,4 +1,4 @@
-"""The file `claims.json_rule`: from which score parts of an agent's answers are kept, what is promised of them, and what that is bound to.
+"""The file `claims.json`: from which score parts of an agent's answers are kept, what is promised of them, and what that is bound to.
 
 As `orchestra.verification.certificates.file` of a threshold for whole answers; this one is bound to the agent that
 judges the claims as well.
@@ -48,7 +48,7 @@ class ClaimsData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RetentionCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the threshold keeps of some answers: see `orchestra.verification.certificates.conformal.Kept`."""
+    """What the threshold keeps of some answers: see `orchestra.verification.certificates.conformal.RetentionResult`."""
 
     answers: Count
     parts: Count
@@ -72,7 +72,7 @@ class ClaimsCertificate(BaseCertificate, frozen=True, kw_only=True, forbid_unkno
     title: ClassVar[str] = "certificate of claims"
     create_command: ClassVar[str] = "orchestra certify AGENT --claims --data FILE"
 
-    format: Literal["orchestra/claims/v1"] = "orchestra/claims/v1"
+    format: Literal["orchestra/claims/v2"] = "orchestra/claims/v2"
     check: str
     """The check that scores claims, such as `entailment`, with the agent that it asks."""
     judge: str
@@ -93,7 +93,7 @@ class ClaimsCertificate(BaseCertificate, frozen=True, kw_only=True, forbid_unkno
     """Which attempt on these answers it is, or on many of them; not there where it is the first."""
     dependencies: DependencyDigests
     judge_dependencies: DependencyDigests
-    """What the scores follow from: the agent that judges, as `bonds` are of the one that answers."""
+    """What the scores follow from: the agent that judges, as `dependencies` are of the one that answers."""
     created_at: str
     """UTC, ISO 8601."""
 
@@ -102,25 +102,26 @@ class ClaimsCertificate(BaseCertificate, frozen=True, kw_only=True, forbid_unkno
         """What is promised, in one line."""
         share = self.calibrated.kept / self.calibrated.parts if self.calibrated.parts else 0.0
         again = f"; attempt {self.attempt:,} on its answers" if self.attempt else ""
-        return f"all that is kept is right in at least {format_percent(1 - self.alpha)} of answers; keeps {format_percent(share)} of their parts{again}"
+        right = format_percent(1 - self.alpha)
+        return f"all that is kept is right in at least {right} of answers; keeps {format_percent(share)} of their parts{again}"
 
     @property
     def summary(self) -> dict[str, Any]:
         """The promise with what an auditor asks of it, as plain JSON; it is over the draw of the answers too, and has no delta."""
-        seen, judged, data = self.calibrated, self.held_out, self.data
+        seen, held_out, data = self.calibrated, self.held_out, self.data
         return {
             "agent": self.agent,
-            "promise": self.guarantee,
+            "guarantee": self.guarantee,
             "alpha": self.alpha,
             **({"attempt": self.attempt} if self.attempt else {}),
             "threshold": self.threshold,
             "coverage": seen.kept / seen.parts if seen.parts else 0.0,
-            "rows": {"calibration": data.calibration, "judged": data.held_out},
+            "rows": {"calibration": data.calibration, "held_out": data.held_out},
             "calibrated": {"accepted": seen.answers, "wrong": seen.violations},
-            "judged": {"accepted": judged.answers, "wrong": judged.violations, "interval": [self.low, self.high]},
+            "held_out": {"accepted": held_out.answers, "wrong": held_out.violations, "interval": [self.low, self.high]},
             "data": {"name": data.name, "digest": data.digest},
-            "right": [f"each part, as somebody judged it; {self.check} by {self.judge} scores it"],
-            "made": self.created_at,
+            "metrics": [f"each part, as somebody judged it; {self.check} by {self.judge} scores it"],
+            "created_at": self.created_at,
             "assumed": ASSUMPTION,
             "certificate": self.digest,
         }
@@ -172,7 +173,12 @@ def build_claims_certificate(
     *,
     attempt: int = 1,
 ) -> ClaimsCertificate:
-    """The certificate of a calibration that came to a threshold; `made` is the time, UTC, ISO 8601; `attempt` counts those on its data."""
+    """Builds the certificate of a calibration that found a threshold.
+
+    Args:
+        created_at: UTC, ISO 8601.
+        attempt: Number of the attempt on this data, from 1.
+    """
     assert found.threshold is not None, "only of what came to a threshold"
     assert found.calibrated is not None, "what came to a threshold was calibrated"
     assert found.held_out is not None, "and judged"

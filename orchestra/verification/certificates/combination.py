@@ -1,4 +1,4 @@
-"""The file `combination.json_rule`: what several checks say as one probability that the value is right, fitted to rows of one agent. Pure.
+"""The file `combination.json`: what several checks say as one probability that the value is right, fitted to rows of one agent. Pure.
 
     z = bias + Σ weight · log(p / (1 - p)) + (passed where the check passes, failed where it does not),  p the score of a check
 
@@ -64,7 +64,7 @@ class CombinationData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: tuple[str, ...] = ()
     """What told right answers from wrong ones; none where nobody said so."""
     fingerprints: RowFingerprints | msgspec.UnsetType = msgspec.UNSET
-    """Of their inputs, a sample: by which they are known again among others. Not there in files of before."""
+    """Of their inputs, a sample: by which they are known again among others."""
 
 
 class Combination(SealedFile, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,7 +74,7 @@ class Combination(SealedFile, frozen=True, kw_only=True, forbid_unknown_fields=T
     title: ClassVar[str] = "combination"
     create_command: ClassVar[str] = "orchestra learn combine AGENT --data FILE"
 
-    format: Literal["orchestra/combination/v1"] = "orchestra/combination/v1"
+    format: Literal["orchestra/combination/v2"] = "orchestra/combination/v2"
     method: Literal["regression", "dawid-skene"]
     checks: tuple[str, ...]
     """The checks of the node, in their order of names. Those without a voice must pass, or not fail, and count no further."""
@@ -92,16 +92,16 @@ class Combination(SealedFile, frozen=True, kw_only=True, forbid_unknown_fields=T
         """The score in [0, 1]: 0 where a deterministic check fails, None where one cannot tell, or was not asked."""
         if any(map(is_veto, verdicts)):
             return 0.0
-        said = {one.check: one for one in verdicts if one.outcome in (PASS, FAIL)}
-        if len(said) < len(verdicts) or not said.keys() >= set(self.checks):
+        by_check = {one.check: one for one in verdicts if one.outcome in (PASS, FAIL)}
+        if len(by_check) < len(verdicts) or not by_check.keys() >= set(self.checks):
             return None
-        total = self.bias + sum(voice.contribution(said[voice.check]) for voice in self.weights)
+        total = self.bias + sum(weight.contribution(by_check[weight.check]) for weight in self.weights)
         return interpolate(self.isotonic_points, total) if self.isotonic_points else logistic(total)
 
     def describe(self, verdicts: Sequence[Verdict]) -> str:
         """What each check that has a voice says, in words."""
-        said = {one.check: one for one in verdicts}
-        return ", ".join(f"{voice.check} {said[voice.check].score:.3g}" for voice in self.weights if voice.check in said)
+        by_check = {one.check: one for one in verdicts}
+        return ", ".join(f"{weight.check} {by_check[weight.check].score:.3g}" for weight in self.weights if weight.check in by_check)
 
     @property
     def renew_command(self) -> str:
@@ -120,7 +120,7 @@ class Combination(SealedFile, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def find_inconsistency(self) -> str:
         """Why it is no combination of its checks; empty where it is one."""
-        if not {voice.check for voice in self.weights} <= set(self.checks):
+        if not {weight.check for weight in self.weights} <= set(self.checks):
             return "it weighs a check that is none of its own"
         places, shares = [step.total for step in self.isotonic_points], [step.share for step in self.isotonic_points]
         if sorted(places) != places or sorted(shares) != shares or not all(0 <= share <= 1 for share in shares):

@@ -130,7 +130,7 @@ def keep_threshold(dropped: float, floor: float) -> float:
 
 def apply_threshold(answers: Iterable[CalibrationAnswer], threshold: float) -> RetentionResult:
     """What a threshold keeps."""
-    count = parts = left = broken = empty = wrong = 0
+    count = parts = left = violations = empty = wrong = 0
     for answer in answers:
         there = [part for part in answer.parts if part.score is not None and part.score >= threshold]
         false = sum(part.wrong for part in there)
@@ -138,9 +138,9 @@ def apply_threshold(answers: Iterable[CalibrationAnswer], threshold: float) -> R
         parts += len(answer.parts)
         left += len(there)
         wrong += false
-        broken += false > 0
+        violations += false > 0
         empty += bool(answer.parts) and not there
-    return RetentionResult(count, parts, left, broken, empty, wrong)
+    return RetentionResult(count, parts, left, violations, empty, wrong)
 
 
 def calibrate(

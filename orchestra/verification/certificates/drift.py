@@ -73,7 +73,7 @@ class DriftMonitor:
         audited, errors = self.audited + 1, self.wrong + wrong
         alpha = min(self.promised, max(0.0, self.alpha + gamma * (self.promised - wrong)))
         highest = max(self.max_evidence, e_value(audited, errors, self.tested_rate))
-        return replace(self, audited=audited, wrong=errors, alpha=alpha, highest=highest)
+        return replace(self, audited=audited, wrong=errors, alpha=alpha, max_evidence=highest)
 
     @property
     def evidence(self) -> float:
@@ -103,9 +103,12 @@ class DriftMonitor:
 
 
 def claims_bound(answers: int, violations: int, delta: float) -> float:
-    """The rate of answers with something wrong kept that a threshold stays under, but for a chance of `delta` over the draw of the answers
-    that calibrated it: `broken` of so many have a risk above it, so the rate has Beta(broken + 1, answers - broken) at worst (Vovk 2012,
-    *Conditional validity of inductive conformal predictors*, https://arxiv.org/abs/1209.2673, proposition 2b)."""
+    """Upper bound of the rate of answers in which something wrong is kept, with probability `1 - delta`.
+
+    The probability is over the draw of the calibration answers: `violations` of them have a risk above the threshold, so
+    the rate has Beta(violations + 1, answers - violations) at worst (Vovk 2012, *Conditional validity of inductive
+    conformal predictors*, https://arxiv.org/abs/1209.2673, proposition 2b).
+    """
     return confidence_interval(violations, answers, 1 - 2 * delta)[1]
 
 

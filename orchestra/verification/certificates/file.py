@@ -1,4 +1,4 @@
-"""The file `certificate.json_rule`: a certified threshold, what it promises, on which figures, and what it is bound to."""
+"""The file `certificate.json`: a certified threshold, what it promises, on which figures, and what it is bound to."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class DependencyDigests(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         """What is not what it was, in words."""
         its = "its card or prompt" if self.parts is msgspec.UNSET else "what it says itself"
         words = {"card": its, "model": "the model", "adapter": "its adapter or arrays", "checks": "the code of the checks"}
-        found = [said for field, said in words.items() if getattr(self, field) != getattr(now, field)]
+        found = [text for field, text in words.items() if getattr(self, field) != getattr(now, field)]
         before, after = self.parts or {}, now.parts or {}
         return found + [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
 
@@ -77,7 +77,7 @@ class CertificateData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows_digest: str | msgspec.UnsetType = msgspec.UNSET
     """The digest of the rows alone; not there where nobody recorded answers, for it is `digest`."""
     fingerprints: RowFingerprints | msgspec.UnsetType = msgspec.UNSET
-    """Of their inputs, a sample: by which they are known again among others. Not there in files of before."""
+    """Of their inputs, a sample: by which they are known again among others."""
     duplicates: Count | msgspec.UnsetType = msgspec.UNSET
     """Rows that were left out, for another one has the same input; not there where there was none."""
     grouped: Count | msgspec.UnsetType = msgspec.UNSET
@@ -121,13 +121,13 @@ class Certificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fie
     title: ClassVar[str] = "certificate"
     create_command: ClassVar[str] = "orchestra certify AGENT --data FILE"
 
-    format: Literal["orchestra/certificate/v1"] = "orchestra/certificate/v1"
+    format: Literal["orchestra/certificate/v2"] = "orchestra/certificate/v2"
     alpha: RiskLevel
     """At most this share of what is accepted is wrong …"""
     delta: RiskLevel
     """… but for a chance of so much, over the draw of the rows that calibrated it."""
     attempt: Count | msgspec.UnsetType = msgspec.UNSET
-    """Which test of these rows came to it. Not there where that had all of delta, as in files of before."""
+    """The number of this test of the rows. Not present if that test had all of delta."""
     threshold: Proportion
     score: str = NODE_SCORE
     checks: tuple[str, ...]
@@ -158,9 +158,9 @@ class Certificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def guarantee(self) -> str:
         """What is promised, in one line."""
-        said = f"at most {format_percent(self.alpha)} of what is accepted is wrong, with {format_percent(1 - self.delta)} confidence"
+        promise = f"at most {format_percent(self.alpha)} of what is accepted is wrong, with {format_percent(1 - self.delta)} confidence"
         once = "; each group counts once" if self.data.grouped else "; each input counts once" if self.data.duplicates else ""
-        return f"{said}; covers {format_percent(self.coverage)}{once}"
+        return f"{promise}; covers {format_percent(self.coverage)}{once}"
 
     @property
     def spent_delta(self) -> float:
@@ -173,24 +173,24 @@ class Certificate(BaseCertificate, frozen=True, kw_only=True, forbid_unknown_fie
         data = self.data
         return {
             self.subject_kind or "agent": self.agent,
-            "promise": self.guarantee,
+            "guarantee": self.guarantee,
             "alpha": self.alpha,
             "delta": self.delta,
             "attempt": self.attempt or None,
             "tested_at": self.spent_delta,
             "threshold": self.threshold,
             "coverage": self.coverage,
-            "rows": {"tuning": data.tuning, "calibration": data.calibration, "judged": data.held_out},
-            "left_out": {"copies": data.duplicates or 0, "grouped": data.grouped or 0},
+            "rows": {"tuning": data.tuning, "calibration": data.calibration, "held_out": data.held_out},
+            "left_out": {"duplicates": data.duplicates or 0, "grouped": data.grouped or 0},
             "calibrated": {"accepted": self.accepted, "wrong": self.errors},
-            "judged": {
+            "held_out": {
                 "accepted": self.held_out.accepted,
                 "wrong": self.held_out.errors,
                 "interval": [self.held_out.low, self.held_out.high],
             },
             "data": {"name": data.name, "digest": data.digest},
-            "right": list(data.metrics),
-            "made": self.created_at,
+            "metrics": list(data.metrics),
+            "created_at": self.created_at,
             "assumed": ASSUMPTION,
             "certificate": self.digest,
         }
@@ -239,12 +239,16 @@ def build_certificate(
     created_at: str,
     combination: str = "",
 ) -> Certificate:
-    """The certificate of a certification that came to one; `made` is the time, UTC, ISO 8601; `combination` the digest of the one that
-    makes the score, where one does."""
-    outcome, judged, splits = found.outcome, found.held_out, found.resplits
+    """Builds the certificate of a certification with the outcome `Certified`.
+
+    Args:
+        created_at: UTC, ISO 8601.
+        combination: Digest of the combination that computes the score; empty if none does.
+    """
+    outcome, held_out, splits = found.outcome, found.held_out, found.resplits
     assert isinstance(outcome, Certified), "only of what was certified"
-    assert judged is not None, "what was certified was judged"
-    low, high = confidence_interval(judged.errors, judged.accepted, CONFIDENCE_LEVEL)
+    assert held_out is not None, "what was certified was judged"
+    low, high = confidence_interval(held_out.errors, held_out.accepted, CONFIDENCE_LEVEL)
     return Certificate(
         agent=agent,
         alpha=found.terms.alpha,
@@ -264,7 +268,7 @@ def build_certificate(
             digest=origin.digest,
             tuning=found.tuning,
             calibration=found.calibration,
-            held_out=judged.rows,
+            held_out=held_out.rows,
             seed=found.terms.seed,
             metrics=origin.metrics,
             predictions=origin.predictions,
@@ -274,7 +278,7 @@ def build_certificate(
             grouped=origin.grouped or msgspec.UNSET,
             group=origin.group or msgspec.UNSET,
         ),
-        held_out=HeldOutResult(judged.rows, judged.accepted, judged.errors, low, high),
+        held_out=HeldOutResult(held_out.rows, held_out.accepted, held_out.errors, low, high),
         resplits=ResplitSummary(
             splits.rounds,
             splits.certified,

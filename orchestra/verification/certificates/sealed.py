@@ -45,9 +45,9 @@ class SealedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def to_bytes(self) -> bytes:
         """As a file. Journals keep the digest of these bytes, so that their order is one for all time: what seals it comes last."""
-        said = msgspec.to_builtins(self)
-        last = {name: said.pop(name) for name in ("void", "digest") if name in said}
-        return msgspec.json.format(msgspec.json.encode(said | last)) + b"\n"
+        fields = msgspec.to_builtins(self)
+        last = {name: fields.pop(name) for name in ("void_reason", "digest") if name in fields}
+        return msgspec.json.format(msgspec.json.encode(fields | last)) + b"\n"
 
     @classmethod
     def from_bytes(cls, data: bytes, place: SourceLocation | None = None) -> Self:
@@ -87,9 +87,9 @@ class BaseCertificate(SealedFile, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def mark_void(self, why: str) -> Self:
         """The same, void for this reason."""
-        return msgspec.structs.replace(self, void=why).with_digest()
+        return msgspec.structs.replace(self, void_reason=why).with_digest()
 
     @property
     def original(self) -> Self:
         """As it was made: before it was voided."""
-        return self if self.void_reason is msgspec.UNSET else msgspec.structs.replace(self, void=msgspec.UNSET).with_digest()
+        return self if self.void_reason is msgspec.UNSET else msgspec.structs.replace(self, void_reason=msgspec.UNSET).with_digest()

@@ -1,4 +1,4 @@
-"""What stands behind the promises of a run: in `run --json_rule`, and on its page."""
+"""What stands behind the promises of a run: in `run --json`, and on its page."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_a_run_says_what_stands_behind_its_promise(shell: Shell, certified: Cert
     terms = said["certificates"]["sorted"]
     assert terms == certified.summary
     assert (terms["alpha"], terms["delta"], terms["coverage"]) == (0.05, 0.05, certified.coverage)
-    assert terms["rows"] == {"tuning": 200, "calibration": 500, "judged": 300}
-    assert (terms["data"], terms["made"]) == ({"name": "rows.jsonl", "digest": certified.data.digest}, certified.created_at)
-    assert (terms["attempt"], terms["tested_at"], terms["left_out"]) == (1, certified.spent_delta, {"copies": 0, "grouped": 0})
-    assert (terms["right"], terms["assumed"], terms["certificate"]) == (["label same"], ASSUMPTION, certified.digest)
+    assert terms["rows"] == {"tuning": 200, "calibration": 500, "held_out": 300}
+    assert (terms["data"], terms["created_at"]) == ({"name": "rows.jsonl", "digest": certified.data.digest}, certified.created_at)
+    assert (terms["attempt"], terms["tested_at"], terms["left_out"]) == (1, certified.spent_delta, {"duplicates": 0, "grouped": 0})
+    assert (terms["metrics"], terms["assumed"], terms["certificate"]) == (["label same"], ASSUMPTION, certified.digest)
     assert run(shell, above(certified) - 1).json["certificates"] == {}
 
 
@@ -47,7 +47,7 @@ def test_the_page_of_a_run_has_the_promise_and_what_it_rests_on(shell: Shell, ce
         certified.guarantee,
         "alpha 0.05, delta 0.05",
         "number 1 on these rows, tested at 4 % of 5 %",
-        "1,000 of rows.jsonl: 200 tuning, 500 calibration, 300 judged",
+        "1,000 of rows.jsonl: 200 tuning, 500 calibration, 300 held out",
         data.digest,
         "label same",
         certified.created_at,

@@ -53,7 +53,7 @@ def _verdicts(sure: float, supported: float, other: bool, quote: str = PASS) -> 
 
 def scores(fit: CombinationFit, held: Sequence[CombinationRow]) -> list[float]:
     data = CombinationData("", "", 0, 0, 0)
-    told = {"agent": "a", "method": "regression", "checks": CHECKS, "data": data, "bonds": BONDS, "made": ""}
+    told = {"agent": "a", "method": "regression", "checks": CHECKS, "data": data, "dependencies": BONDS, "created_at": ""}
     made = Combination(bias=fit.bias, weights=fit.weights, isotonic_points=fit.isotonic_points, **told)  # type: ignore[arg-type]
     return [score if (score := made.score(row.verdicts)) is not None else math.nan for row in held]
 

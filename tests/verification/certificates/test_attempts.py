@@ -109,7 +109,7 @@ def line(*names: str, tested: str = "a") -> CertificationAttempt:
         alpha=0.05,
         delta=0.05,
         number=1,
-        outcome="too little",
+        outcome="insufficient data",
     )
 
 
@@ -132,7 +132,7 @@ def test_the_log_is_read_as_it_was_written_and_a_changed_line_is_noticed() -> No
     assert [one.test_digest for one in AttemptLog.from_bytes(both + b'{"at', PLACE).lines] == ["a", "b"]
     assert log.find_test("a") is not None
     assert log.find_test("b") is None
-    for changed in (both[len(first) :], both.replace(b'"too little"', b'"infeasible"'), b"{}\n", b"\xff\n"):
+    for changed in (both[len(first) :], both.replace(b'"insufficient data"', b'"infeasible"'), b"{}\n", b"\xff\n"):
         with pytest.raises(InputError) as caught:
             AttemptLog.from_bytes(changed, PLACE)
         assert caught.value.code == "V025"

@@ -21,7 +21,7 @@ TWO = (CheckWeight("confidence", weight=1.0), CheckWeight("entailment", weight=2
 
 
 def combination(**more: Any) -> Combination:
-    made: dict[str, Any] = {"method": "regression", "checks": CHECKS, "bias": 0.0, "voices": TWO, "made": "2026-11-26"}
+    made: dict[str, Any] = {"method": "regression", "checks": CHECKS, "bias": 0.0, "weights": TWO, "created_at": "2026-11-26"}
     return Combination(agent="reader", data=CombinationData("rows", "d" * 32, 300, 200, 0), dependencies=BONDS, **made | more).with_digest()
 
 
@@ -68,7 +68,7 @@ def test_a_check_that_was_not_asked_is_no_score() -> None:
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_it_is_a_probability_and_rises_with_each_voice(one: float, other: float, more: float) -> None:
     low, high = sorted((other, more))
-    made = combination(steps=(IsotonicPoint(-4.0, 0.1), IsotonicPoint(0.0, 0.4), IsotonicPoint(3.0, 0.95)))
+    made = combination(isotonic_points=(IsotonicPoint(-4.0, 0.1), IsotonicPoint(0.0, 0.4), IsotonicPoint(3.0, 0.95)))
     for each in (made, combination()):
         first, second = each.score(said(one, low)), each.score(said(one, high))
         assert first is not None
@@ -83,13 +83,13 @@ def test_between_two_steps_it_goes_straight_and_beyond_them_it_stays(total: floa
 
 def test_without_labels_a_check_says_pass_or_not_pass() -> None:
     voices = tuple(CheckWeight(check, passed=1.0, failed=-2.0) for check in CHECKS)
-    made = combination(method="dawid-skene", voices=voices, bias=0.5)
+    made = combination(method="dawid-skene", weights=voices, bias=0.5)
     assert made.score(said(0.9, 0.9)) == pytest.approx(1 / (1 + 2.718281828459045**-3.5))
     assert made.score(said(0.9, 0.2)) == pytest.approx(1 / (1 + 2.718281828459045**-0.5))
 
 
 def test_the_file_is_read_as_it_was_written_and_notices_an_edit() -> None:
-    made = combination(judges={"entailment": BONDS})
+    made = combination(judge_dependencies={"entailment": BONDS})
     assert Combination.from_bytes(made.to_bytes()) == made
     with pytest.raises(InputError) as caught:
         Combination.from_bytes(made.to_bytes().replace(b'"weight": 2.0', b'"weight": 9.0'))
@@ -103,10 +103,10 @@ def test_it_promises_nothing_and_so_cannot_be_voided() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"voices": (CheckWeight("numbers", weight=1.0),)}, "none of its own"),
-        ({"steps": (IsotonicPoint(0.0, 0.5), IsotonicPoint(1.0, 0.4))}, "do not rise"),
-        ({"steps": (IsotonicPoint(1.0, 0.4), IsotonicPoint(0.0, 0.5))}, "do not rise"),
-        ({"steps": (IsotonicPoint(0.0, 0.5), IsotonicPoint(1.0, 1.4))}, "do not rise"),
+        ({"weights": (CheckWeight("numbers", weight=1.0),)}, "none of its own"),
+        ({"isotonic_points": (IsotonicPoint(0.0, 0.5), IsotonicPoint(1.0, 0.4))}, "do not rise"),
+        ({"isotonic_points": (IsotonicPoint(1.0, 0.4), IsotonicPoint(0.0, 0.5))}, "do not rise"),
+        ({"isotonic_points": (IsotonicPoint(0.0, 0.5), IsotonicPoint(1.0, 1.4))}, "do not rise"),
     ],
 )
 def test_what_is_no_combination_of_its_checks_is_refused(change: dict[str, Any], says: str) -> None:
@@ -117,7 +117,7 @@ def test_what_is_no_combination_of_its_checks_is_refused(change: dict[str, Any],
 
 @pytest.mark.parametrize("part", ["card", "model", "adapter"])
 def test_it_says_what_changed_of_the_agent_and_of_the_judges(part: str) -> None:
-    made, other = combination(judges={"entailment": BONDS}), msgspec.structs.replace(BONDS, **{part: "another"})
+    made, other = combination(judge_dependencies={"entailment": BONDS}), msgspec.structs.replace(BONDS, **{part: "another"})
     assert made.changes(BONDS, {"entailment": BONDS}) == []
     (mine,) = made.changes(other, {"entailment": BONDS})
     assert "entailment" not in mine

@@ -281,6 +281,6 @@ def test_any_bytes_are_a_log_or_refused(data: bytes) -> None:
 
 def test_an_output_that_is_judged_twice_counts_once() -> None:
     log = AuditLog.from_bytes(logged("r"), PLACE)
-    again: list[AuditEntry] = [msgspec.structs.replace(line, said="wrong") for line in log.entries if isinstance(line, OutputAudited)]
-    doubled = replace(log, lines=(*log.entries, *log.with_digests(again)))
+    again: list[AuditEntry] = [msgspec.structs.replace(line, verdict="wrong") for line in log.entries if isinstance(line, OutputAudited)]
+    doubled = replace(log, entries=(*log.entries, *log.with_digests(again)))
     assert doubled.audit_state(certified()).drift.wrong == 0

@@ -46,7 +46,7 @@ def test_a_voided_certificate_has_the_keys_of_the_original_in_their_order_and_gi
     void = MADE.mark_void("4 of 20 were wrong")
     keys, more = (list(json.loads(one.to_bytes())) for one in (MADE, void))
     assert (keys[:2], keys[-1]) == (["agent", "format"], "digest")
-    assert more == [*keys[:-1], "void", "digest"]
+    assert more == [*keys[:-1], "void_reason", "digest"]
     assert Certificate.from_bytes(void.to_bytes()) == void
     assert void.original == MADE
 
@@ -96,7 +96,7 @@ def test_figures_that_do_not_carry_the_promise_are_refused(change: dict[str, Any
         b"\xff\xfe",
         b"[" * 100_000,
         b" " * (1 << 20) + b"{}",
-        MADE.to_bytes().replace(b"orchestra/certificate/v1", b"orchestra/certificate/v9"),
+        MADE.to_bytes().replace(b"orchestra/certificate/v2", b"orchestra/certificate/v9"),
         MADE.to_bytes().replace(b'"alpha": 0.05', b'"alpha": NaN'),
         MADE.to_bytes().replace(b'"alpha": 0.05', b'"alpha": 1.5'),
         MADE.to_bytes().replace(b'"alpha": 0.05', b'"alpha": "a lot"'),
@@ -106,6 +106,13 @@ def test_figures_that_do_not_carry_the_promise_are_refused(change: dict[str, Any
 )
 def test_what_is_no_certificate_is_refused(data: bytes) -> None:
     assert refused(data).code == "V003"
+
+
+def test_certificate_of_the_previous_format_is_refused() -> None:
+    previous = MADE.to_bytes().replace(b"orchestra/certificate/v2", b"orchestra/certificate/v1").replace(b"held_out", b"judged")
+    error = refused(previous)
+    assert (error.code, error.hint) == ("V003", Certificate.create_command)
+    assert "orchestra/certificate/v1" in str(error)
 
 
 def test_counts_that_cannot_be_are_refused() -> None:
