@@ -154,7 +154,7 @@ def test_a_record_beside_something_else_is_none(shell: Shell) -> None:
     card = Card.load(Path("agents/coin"))
     assert provenance.read_provenance(card, Path("agents/coin")) is not None
     told = json.loads(RECORD.read_text())
-    RECORD.write_text(json.dumps({**told, "learnt": "of another"}))
+    RECORD.write_text(json.dumps({**told, "weights_digest": "of another"}))
     assert provenance.read_provenance(card, Path("agents/coin")) is None
 
 
@@ -177,7 +177,7 @@ def marks(data: str) -> list[str]:
 
 
 def test_of_many_rows_a_sample_is_kept_and_the_same_sample_is_held_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_fingerprints, "MOST", 50)
+    monkeypatch.setattr(row_fingerprints, "MAX_KEPT", 50)
     many = [fingerprint(number)[: row_fingerprints.FINGERPRINT_LENGTH] for number in range(1_000)]
     part = row_fingerprints.RowFingerprints.of(many)
     assert (part.count, len(part.lowest)) == (1_000, 50)
