@@ -29,7 +29,9 @@ def parse_budget(given: Sequence[str]) -> Budget | None:
         try:
             value = float(number.replace("_", ""))
         except ValueError:
-            raise InputError("C008", f"--budget {part}: {number!r} is no number", hint="write --budget tokens=20000") from None
+            raise InputError(
+                "C008", f"--budget {part}: {number!r} is no number", hint="write --budget tokens=20000"
+            ) from None
         limits[name] = value if name == "seconds" or not value.is_integer() else int(value)
     try:
         return Budget.model_validate(limits) if limits else None

@@ -32,35 +32,50 @@ FORWARDED_OPTIONS = ("accept", "combined", "confidence", "back_off")
 class CheckArguments:
     """An answer, what it is held against, and how, as it was typed."""
 
-    answer: Annotated[str, typer.Argument(help="A text, JSON, @file.txt or @file.json; @@ is a plain @.", show_default=False)]
+    answer: Annotated[
+        str, typer.Argument(help="A text, JSON, @file.txt or @file.json; @@ is a plain @.", show_default=False)
+    ]
     against: Annotated[
-        list[Path], typer.Option("--against", "-a", metavar="FILE", help="What it must rest on: a text, JSON, or a folder of texts.")
+        list[Path],
+        typer.Option(
+            "--against", "-a", metavar="FILE", help="What it must rest on: a text, JSON, or a folder of texts."
+        ),
     ]
     checks: Annotated[
         str | None,
         typer.Option(
-            metavar="CHECKS", help="Which checks, with commas between, or put together.", show_default="quote, or those of the combination"
+            metavar="CHECKS",
+            help="Which checks, with commas between, or put together.",
+            show_default="quote, or those of the combination",
         ),
     ] = None
     accept: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="The score that it must reach.", show_default="0.5, or as certified with --combined"),
+        typer.Option(
+            min=0.0, max=1.0, help="The score that it must reach.", show_default="0.5, or as certified with --combined"
+        ),
     ] = None
     combined: Annotated[
         str,
         typer.Option(
-            metavar="AGENT|FILE", help="Whose answer it is: what the checks of its combination say becomes one score.", show_default=False
+            metavar="AGENT|FILE",
+            help="Whose answer it is: what the checks of its combination say becomes one score.",
+            show_default=False,
         ),
     ] = ""
     confidence: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="How sure its producer was, for confidence.", show_default=False)
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="How sure its producer was, for confidence.", show_default=False),
     ] = None
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME) and agree(N)."),
+        typer.Option(
+            "--input", "-i", metavar="KEY=VALUE", help="What it was made from, for rederive(NAME) and agree(N)."
+        ),
     ] = None
     back_off: Annotated[
-        bool, typer.Option("--back-off", help="Take out the parts that entailment does not pass, and print what is left.")
+        bool,
+        typer.Option("--back-off", help="Take out the parts that entailment does not pass, and print what is left."),
     ] = False
     fleet: FleetOption = None
     as_json: JsonOption = False
@@ -84,7 +99,11 @@ def check(context: typer.Context, arguments: CheckArguments) -> None:
     Exits with 0 where the answer is accepted, with 3 where it is not.
     """
     ruling, given = run_checks(get_opener(context), arguments)
-    more = {"rest": ruling.remaining(given) if ruling.accepted else None, "dropped": ruling.dropped} if arguments.back_off else {}
+    more = (
+        {"rest": ruling.remaining(given) if ruling.accepted else None, "dropped": ruling.dropped}
+        if arguments.back_off
+        else {}
+    )
     more |= {"guarantee": ruling.guarantee or None} if arguments.combined else {}
     if arguments.as_json:
         _print_data(ruling, more)
@@ -100,14 +119,21 @@ def run_checks(open_: Opener, arguments: CheckArguments) -> tuple[VerificationRe
     from orchestra.cli.signals import run_with_signals
     from orchestra.verification.standalone import DEFAULT_THRESHOLD, verify_answer
 
-    told = {"inputs": read_values((), arguments.inputs or ()), **{name: getattr(arguments, name) for name in FORWARDED_OPTIONS}}
+    told = {
+        "inputs": read_values((), arguments.inputs or ()),
+        **{name: getattr(arguments, name) for name in FORWARDED_OPTIONS},
+    }
     chosen = load_settings(fleet=arguments.fleet)
     named, asking = _parse_checks(arguments)
     given, evidence = _read_answer(arguments.answer), _read_evidence(arguments.against)
     if asking:
         return run_with_signals(lambda _: _ask_agents(open_, chosen, given, evidence, {"checks": named, **told})), given
     return verify_answer(
-        given, evidence, named or (), DEFAULT_THRESHOLD if arguments.accept is None else arguments.accept, arguments.confidence
+        given,
+        evidence,
+        named or (),
+        DEFAULT_THRESHOLD if arguments.accept is None else arguments.accept,
+        arguments.confidence,
     ), given
 
 
@@ -127,7 +153,9 @@ def _parse_checks(arguments: CheckArguments) -> tuple[list[str] | None, bool]:
     """
     if arguments.combined and arguments.checks is None:
         return None, True
-    found, asking = _split_checks("quote" if arguments.checks is None else arguments.checks, _available_checks(arguments))
+    found, asking = _split_checks(
+        "quote" if arguments.checks is None else arguments.checks, _available_checks(arguments)
+    )
     if arguments.back_off and "entailment" not in (text.partition("(")[0] for text in found):
         raise InputError("C037", "--back-off needs the check 'entailment' by itself", hint="--checks entailment")
     return found, asking or bool(arguments.combined)
@@ -147,7 +175,9 @@ def _split_checks(told: str, known: list[str]) -> tuple[list[str], bool]:
         try:
             names = [check.check for check in check_calls(parse_check(text))]
         except CheckSyntaxError as error:
-            raise InputError("V010", f"{text!r} is no check: {error.reason}", hint="--checks 'quote | entailment'") from error
+            raise InputError(
+                "V010", f"{text!r} is no check: {error.reason}", hint="--checks 'quote | entailment'"
+            ) from error
         for name in names:
             if name not in known:
                 hint = (
@@ -200,7 +230,11 @@ def _read_evidence(paths: Sequence[Path]) -> tuple[EvidenceSource, ...]:
 
     found: list[EvidenceSource] = []
     for path in paths:
-        value = _parse_json(path, read_text(path)) if path.suffix == ".json" and not os.path.isdir(path) else read_documents(path)
+        value = (
+            _parse_json(path, read_text(path))
+            if path.suffix == ".json" and not os.path.isdir(path)
+            else read_documents(path)
+        )
         found += collect_sources(value)
     return tuple(found)
 
@@ -211,7 +245,9 @@ def _parse_json(path: Path, text: str) -> Any:
     try:
         return parse_untrusted(text)
     except StrictJsonError as error:
-        raise InputError("C038", f"{path} is no JSON: {error}", hint="a file of another name is read as a text") from error
+        raise InputError(
+            "C038", f"{path} is no JSON: {error}", hint="a file of another name is read as a text"
+        ) from error
 
 
 def _print_data(ruling: VerificationResult, more: dict[str, Any]) -> None:
@@ -237,17 +273,24 @@ def _show(ruling: VerificationResult, more: dict[str, Any]) -> None:
     from orchestra.core.untrusted_text import escape_invisible
 
     score = "" if ruling.score is None else f", score {ruling.score:.2f}"
-    print_text(f"accepted{score}" if ruling.accepted else f"not accepted{score}", style="bold green" if ruling.accepted else "bold yellow")
+    print_text(
+        f"accepted{score}" if ruling.accepted else f"not accepted{score}",
+        style="bold green" if ruling.accepted else "bold yellow",
+    )
     if ruling.guarantee:
         print_text(escape_invisible(f"certified: {ruling.guarantee}"))
     elif "guarantee" in more and not ruling.accepted:
         print_text(escape_invisible(ruling.reason))
     for verdict in ruling.verdicts:
-        print_text(escape_invisible(f"\n{verdict.check}: {verdict.outcome} {verdict.score:.2f}  {verdict.reason}".rstrip()))
+        print_text(
+            escape_invisible(f"\n{verdict.check}: {verdict.outcome} {verdict.score:.2f}  {verdict.reason}".rstrip())
+        )
         for found in verdict.evidence[:MAX_PLACES]:
             at = f" [{found.start}:{found.end}]" if found.start is not None else ""
             source = escape_invisible(found.source or "the evidence", keep="")
-            print_text(Text.assemble(("  “", "dim"), (escape_invisible(found.quote), "green"), ("”", "dim"), f"  {source}{at}"))
+            print_text(
+                Text.assemble(("  “", "dim"), (escape_invisible(found.quote), "green"), ("”", "dim"), f"  {source}{at}")
+            )
         if len(verdict.evidence) > MAX_PLACES:
             print_text(f"  and {len(verdict.evidence) - MAX_PLACES} more", style="dim")
     for part in ruling.dropped:

@@ -52,9 +52,10 @@ def get_opener(context: typer.Context) -> Opener:
 
 
 @asynccontextmanager
-async def open_orchestra(open_: Opener, settings: Settings, status_line: StatusLine | None = None) -> AsyncIterator[Orchestra]:
-    """An open `Orchestra` whose fleet comes up when it is asked for, which stderr tells meanwhile; through `waiting`, where somebody else
-    writes there, too."""
+async def open_orchestra(
+    open_: Opener, settings: Settings, status_line: StatusLine | None = None
+) -> AsyncIterator[Orchestra]:
+    """An open `Orchestra`, whose fleet starts at the first request. `status_line` shows the progress on stderr; the default is a new one."""
     from orchestra.cli.progress import StatusLine
     from orchestra.cli.signals import suspend_between_commits
 

@@ -37,6 +37,8 @@ def describe_cpu(*, measure: bool = False) -> str:
     """The same in one line."""
     told = cpu_as_data(measure=measure)
     precision = f"{told['dtype']} with linear layers in int8" if told["quantization"] else told["dtype"]
-    line = f"{told['model']}, {pluralize(told['cores'], 'core')}, {told['instructions']}: servers compute in {precision}"
+    line = (
+        f"{told['model']}, {pluralize(told['cores'], 'core')}, {told['instructions']}: servers compute in {precision}"
+    )
     expected = told["expected_tokens_per_second"]
     return line if expected is None else f"{line}, about {expected} tokens/s (135M model, 32 requests at once)"

@@ -31,4 +31,8 @@ def _format_row(cells: list[object]) -> str:
 
 def escape_formula(cell: object) -> object:
     """A cell that no spreadsheet computes: a text that begins as a formula does, with a single quote in front; all others as they are."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_PREFIXES) and not NUMBER.fullmatch(cell) else cell
+    return (
+        f"'{cell}"
+        if isinstance(cell, str) and cell.startswith(FORMULA_PREFIXES) and not NUMBER.fullmatch(cell)
+        else cell
+    )

@@ -33,7 +33,9 @@ def doctor(
     screen = make_console()
     told: list[dict[str, str]] = []
     for finding in run_checks(load_settings_to_inspect(fleet=fleet), deep=deep):
-        told.append({"what": finding.subject, "state": finding.state, "says": finding.message, "type": finding.remedy})
+        told.append(
+            {"subject": finding.subject, "state": finding.state, "message": finding.message, "remedy": finding.remedy}
+        )
         if as_json:
             continue
         mark, colour = STATE_MARKS[finding.state]
@@ -44,6 +46,10 @@ def doctor(
     if as_json:
         print_json({"findings": told, "problems": problems})
     else:
-        print_text(f"\n{pluralize(problems, 'problem')} to mend, from the top" if problems else "\nEverything that is needed is there.")
+        print_text(
+            f"\n{pluralize(problems, 'problem')} to mend, from the top"
+            if problems
+            else "\nEverything that is needed is there."
+        )
     if problems:
         raise typer.Exit(1)

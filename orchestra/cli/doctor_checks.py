@@ -37,7 +37,7 @@ IMPORT_TIMEOUT = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `type` is what to type where something is to be done."""
+    """The result of one check. `remedy` is the command to type, empty if there is none."""
 
     subject: str
     state: FindingState
@@ -66,7 +66,9 @@ def run_checks(settings: Settings, *, deep: bool = False) -> Iterator[Finding]:
 def _check_python() -> Finding:
     here = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     return (
-        Finding("Python", "ok", here) if sys.version_info >= (3, 11) else Finding("Python", "problem", f"{here}; 3.11 or later is needed")
+        Finding("Python", "ok", here)
+        if sys.version_info >= (3, 11)
+        else Finding("Python", "problem", f"{here}; 3.11 or later is needed")
     )
 
 
@@ -88,7 +90,12 @@ def _check_extras() -> Iterator[Finding]:
         if _is_installed(module):
             yield Finding(extra, "ok", f"{module} {_installed_version(module)}")
         else:
-            yield Finding(extra, "warning", f"{module} is not installed, and wanted for {use}", f"pip install 'orchestra-slm[{extra}]'")
+            yield Finding(
+                extra,
+                "warning",
+                f"{module} is not installed, and wanted for {use}",
+                f"pip install 'orchestra-slm[{extra}]'",
+            )
 
 
 def _check_fleet(settings: Settings) -> Generator[Finding, None, FleetConfig | None]:
@@ -124,11 +131,18 @@ def _check_vllm(deep: bool) -> Iterator[Finding]:
 
 def _check_torch() -> Iterator[Finding]:
     torch = _installed_version("torch")
-    yield Finding("torch", "ok" if torch else "problem", torch or "not installed", "" if torch else "pip install 'orchestra-slm[cpu]'")
+    yield Finding(
+        "torch",
+        "ok" if torch else "problem",
+        torch or "not installed",
+        "" if torch else "pip install 'orchestra-slm[cpu]'",
+    )
     if "+cpu" not in torch:
         return
     # pip takes CUDA builds of these beside a CPU torch, and then `transformers` fails at import (SERVING).
-    trap = [name for name in ("torchaudio", "torchcodec") if (found := _installed_version(name)) and "+cpu" not in found]
+    trap = [
+        name for name in ("torchaudio", "torchcodec") if (found := _installed_version(name)) and "+cpu" not in found
+    ]
     if trap:
         says = f"{' and '.join(trap)} beside the CPU build of torch make transformers fail at import; nothing here needs them"
         yield Finding("torch", "problem", says, f"pip uninstall -y {' '.join(trap)}")
@@ -156,7 +170,10 @@ def _check_weights(settings: Settings, fleet: FleetConfig) -> Iterator[Finding]:
         if sources:
             wanted = format_size(getattr(sources[0], "download_bytes", 0))
             yield Finding(
-                "weights", "warning", f"{server.model} of the server {name} is not here yet: {wanted} to fetch", "orchestra fleet start"
+                "weights",
+                "warning",
+                f"{server.model} of the server {name} is not here yet: {wanted} to fetch",
+                "orchestra fleet start",
             )
         else:
             says = f"{server.model} of the server {name} comes from the hub only, which is not allowed"
@@ -172,7 +189,9 @@ def _check_memory() -> Finding:
     free = int(fields["MemAvailable"].split()[0]) * 1024
     if free < MIN_FREE_MEMORY:
         return Finding(
-            "memory", "warning", f"{format_size(free)} free; one local server wants {format_size(MIN_FREE_MEMORY)}, unless it runs already"
+            "memory",
+            "warning",
+            f"{format_size(free)} free; one local server wants {format_size(MIN_FREE_MEMORY)}, unless it runs already",
         )
     return Finding("memory", "ok", f"{format_size(free)} free")
 
@@ -182,7 +201,10 @@ def _check_disk(cache: Path) -> Finding:
     free = shutil.disk_usage(folder).free
     if free < MIN_FREE_DISK:
         return Finding(
-            "disk", "warning", f"{format_size(free)} free at {folder}; weights want {format_size(MIN_FREE_DISK)}", "export XDG_CACHE_HOME=…"
+            "disk",
+            "warning",
+            f"{format_size(free)} free at {folder}; weights want {format_size(MIN_FREE_DISK)}",
+            "export XDG_CACHE_HOME=…",
         )
     return Finding("disk", "ok", f"{format_size(free)} free at {folder}")
 
@@ -206,7 +228,12 @@ def _check_journal(settings: Settings) -> Finding:
     if nearest.is_dir() and place.exists():
         return Finding("journal", "problem", f"{place} is a folder", "export ORCHESTRA_JOURNAL=…/journal.db")
     if not nearest.is_dir() and nearest != place:
-        return Finding("journal", "problem", f"{nearest} is no folder, so {place} cannot be made", "export ORCHESTRA_JOURNAL=…/journal.db")
+        return Finding(
+            "journal",
+            "problem",
+            f"{nearest} is no folder, so {place} cannot be made",
+            "export ORCHESTRA_JOURNAL=…/journal.db",
+        )
     if not os.access(nearest, os.W_OK):
         return Finding("journal", "problem", f"{place} cannot be written", f"ls -ld {nearest}")
     return Finding("journal", "ok", f"{place}" + ("" if place.exists() else ", made by the first run"))
@@ -228,7 +255,9 @@ def _check_servers(fleet: FleetConfig) -> Iterator[Finding]:
     if not fleet.local_servers:
         return
     if open_ := [name for name, server in fleet.local_servers.items() if not closes_internal_ports(server)]:
-        said = f"users of this machine can connect to internal ports of {', '.join(open_)}, and use up their descriptors"
+        said = (
+            f"users of this machine can connect to internal ports of {', '.join(open_)}, and use up their descriptors"
+        )
         yield Finding("ports", "warning", said, "# docs/fleet.md: who may ask the servers")
     try:
         status = asyncio.run(SupervisorClient(fleet, Folders.from_environment()).status())
@@ -239,7 +268,9 @@ def _check_servers(fleet: FleetConfig) -> Iterator[Finding]:
         yield Finding("servers", "ok", "not running; the first run starts them, or: orchestra fleet start")
     for server in status.servers if status else ():
         state: FindingState = "problem" if server.phase == "failed" else "ok"
-        yield Finding(server.name, state, f"{server.phase}, {server.model}", "orchestra fleet logs" if state == "problem" else "")
+        yield Finding(
+            server.name, state, f"{server.phase}, {server.model}", "orchestra fleet logs" if state == "problem" else ""
+        )
 
 
 def _check_endpoints(fleet: FleetConfig) -> Iterator[Finding]:

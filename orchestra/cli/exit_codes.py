@@ -82,7 +82,9 @@ class OrchestraCommand(TyperCommand):
 def _show_disk_full(error: OSError, *, as_json: bool) -> int:
     """Shows that a disk is full, be it the one that stdout goes to; gives the exit code."""
     fault = OrchestraError(
-        "C023", f"{error.filename or 'the output'} cannot be written: {error.strerror}", hint="make room, or write to another place"
+        "C023",
+        f"{error.filename or 'the output'} cannot be written: {error.strerror}",
+        hint="make room, or write to another place",
     )
     if error.filename is None:
         _drop_stdout()  # a write, which does not know what it wrote to: what is still buffered must not raise again

@@ -12,7 +12,15 @@ import typer
 from orchestra.cli.context import load_settings, load_settings_to_inspect
 from orchestra.cli.cpu_report import cpu_as_data, describe_cpu
 from orchestra.cli.endpoints import connection_error
-from orchestra.cli.output import format_duration, format_size, make_console, make_table, print_json, print_note, print_text
+from orchestra.cli.output import (
+    format_duration,
+    format_size,
+    make_console,
+    make_table,
+    print_json,
+    print_note,
+    print_text,
+)
 from orchestra.cli.progress import StatusLine
 from orchestra.core.child_process import last_lines
 from orchestra.core.errors import FleetError
@@ -44,7 +52,9 @@ async def start(name: str | None, wait: bool, as_json: bool) -> None:
         if config.local_servers:
             vllm_launch.vllm_version()
             for server in config.local_servers.values():
-                await weights.ensure_weights(server.weights, weights.ModelStore.from_environment(hub=chosen.hub), waiting)
+                await weights.ensure_weights(
+                    server.weights, weights.ModelStore.from_environment(hub=chosen.hub), waiting
+                )
             await supervision.start()
             if wait:
                 await supervision.wait_until_ready(waiting)
@@ -92,14 +102,20 @@ class _FleetStatus(msgspec.Struct, frozen=True):
     def as_data(self) -> dict[str, Any]:
         told = msgspec.to_builtins(self.report) if self.report is not None else {}
         common = {"fleet": self.config.name, "running": self.running, "servers": []}
-        cpu = {"cpu": cpu_as_data()} if any(server.device == "cpu" for server in self.config.local_servers.values()) else {}
+        cpu = (
+            {"cpu": cpu_as_data()}
+            if any(server.device == "cpu" for server in self.config.local_servers.values())
+            else {}
+        )
         return {**common, **told, **cpu, "endpoints": msgspec.to_builtins(self.endpoints)}
 
 
 async def _fetch_status(config: FleetConfig, supervision: SupervisorClient) -> _FleetStatus:
     report = await supervision.status() if config.local_servers else None
     known = {server: endpoint for server, endpoint in config.servers.items() if isinstance(endpoint, Endpoint)}
-    reasons = await asyncio.gather(*(asyncio.to_thread(connection_error, endpoint.endpoint) for endpoint in known.values()))
+    reasons = await asyncio.gather(
+        *(asyncio.to_thread(connection_error, endpoint.endpoint) for endpoint in known.values())
+    )
     keys = [error.message if (error := missing_key_error(endpoint)) else "" for endpoint in known.values()]
     endpoints = [
         _EndpointStatus(server, end.endpoint, end.model, end.external, why, key)
@@ -174,7 +190,9 @@ async def stop(name: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"fleet": config.name, "stopped": stopped})
     else:
-        print_text(f"the fleet {config.name!r} has stopped" if stopped else f"the fleet {config.name!r} was not running")
+        print_text(
+            f"the fleet {config.name!r} has stopped" if stopped else f"the fleet {config.name!r} was not running"
+        )
 
 
 async def key(name: str | None, header: bool, as_json: bool) -> None:
@@ -185,7 +203,9 @@ async def key(name: str | None, header: bool, as_json: bool) -> None:
         raise FleetError("F008", f"the fleet {config.name!r} has no servers here that want a key", hint=hint)
     found = await supervision.key()
     if not found:
-        print_note("its servers want no key, for an earlier version of Orchestra started them: orchestra fleet stop ends them")
+        print_note(
+            "its servers want no key, for an earlier version of Orchestra started them: orchestra fleet stop ends them"
+        )
     if as_json:
         print_json({"fleet": config.name, "key": found})
     elif found:

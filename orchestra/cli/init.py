@@ -51,13 +51,22 @@ def show(as_json: JsonOption = False) -> None:
     values = found.model_dump(mode="json", include=set(SETTING_NAMES))
     if as_json:
         project = str(found.project) if found.project else None
-        print_json({"project": project, "settings": {k: {"value": values[k], "source": found.sources[k]} for k in SETTING_NAMES}})
+        print_json(
+            {
+                "project": project,
+                "settings": {k: {"value": values[k], "source": found.sources[k]} for k in SETTING_NAMES},
+            }
+        )
         return
     rows = [
-        (key, _format_value(values[key]), found.sources[key], str(found.__class__.model_fields[key].description)) for key in SETTING_NAMES
+        (key, _format_value(values[key]), found.sources[key], str(found.__class__.model_fields[key].description))
+        for key in SETTING_NAMES
     ]
     make_console().print(make_table(("setting", "value", "set by", "what it is"), rows))
-    print_text(f"\nproject: {found.project}" if found.project else "\nno project here; `orchestra init` begins one", style="dim")
+    print_text(
+        f"\nproject: {found.project}" if found.project else "\nno project here; `orchestra init` begins one",
+        style="dim",
+    )
 
 
 def create_project(folder: Path) -> list[Path]:
@@ -67,12 +76,15 @@ def create_project(folder: Path) -> list[Path]:
     """
     sources = sorted(path for path in STARTER_FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     targets = {
-        path: path.relative_to(STARTER_FOLDER).with_name(".gitignore" if path.name == "gitignore" else path.name) for path in sources
+        path: path.relative_to(STARTER_FOLDER).with_name(".gitignore" if path.name == "gitignore" else path.name)
+        for path in sources
     }
     taken = [str(folder / target) for target in targets.values() if os.path.exists(folder / target)]
     if taken:
         more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
-        raise InputError("C016", f"{taken[0]}{more}: already there, and nothing is overwritten", hint="orchestra init another_folder")
+        raise InputError(
+            "C016", f"{taken[0]}{more}: already there, and nothing is overwritten", hint="orchestra init another_folder"
+        )
     try:
         for source, target in targets.items():
             (folder / target).parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,14 @@ TEXT_FILES = (".txt", ".md")
 STDIN = ("-", "@-")
 
 
-_EXAMPLE_BY_TYPE = {"integer": "3", "number": "0.5", "boolean": "true", "array": '["…"]', "object": '{"key": "…"}', "null": "null"}
+_EXAMPLE_BY_TYPE = {
+    "integer": "3",
+    "number": "0.5",
+    "boolean": "true",
+    "array": '["…"]',
+    "object": '{"key": "…"}',
+    "null": "null",
+}
 
 
 @dataclass(frozen=True)
@@ -50,15 +57,22 @@ class InputType:
     @property
     def allowed_texts(self) -> frozenset[str]:
         """The texts that it lists: each is taken as it is, also one such as `-` or `@home`."""
-        listed = [one for branch in union_members(self.schema) for one in (*branch.get("enum", ()), branch.get("const"))]
+        listed = [
+            one for branch in union_members(self.schema) for one in (*branch.get("enum", ()), branch.get("const"))
+        ]
         return frozenset(one for one in listed if isinstance(one, str))
 
     def normalize(self, text: str) -> str:
         """What a text that was read stands for: where the type lists its texts, without the line's end that editors and `echo` write."""
         free = any(
-            branch.get("type") == "string" and "enum" not in branch and "const" not in branch for branch in union_members(self.schema)
+            branch.get("type") == "string" and "enum" not in branch and "const" not in branch
+            for branch in union_members(self.schema)
         )
-        return text if free or not self.allowed_texts or text in self.allowed_texts else text.removesuffix("\n").removesuffix("\r")
+        return (
+            text
+            if free or not self.allowed_texts or text in self.allowed_texts
+            else text.removesuffix("\n").removesuffix("\r")
+        )
 
     @property
     def items(self) -> InputType | None:
@@ -100,7 +114,9 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: Stdin
         key, equals, value = option.partition("=")
         if not equals or not key:
             raise InputError(
-                "C010", f"-i {option}: what is it the value of?", hint="write -i key=value, -i key=@file, -i @inputs.json or -i -"
+                "C010",
+                f"-i {option}: what is it the value of?",
+                hint="write -i key=value, -i key=@file, -i @inputs.json or -i -",
             )
         texts.setdefault(key.strip(), []).append(value)
     for key in (*objects, *texts):
@@ -109,7 +125,9 @@ def read_inputs(given: Sequence[str], fields: Mapping[str, Schema], stdin: Stdin
     return objects | {key: _parse_input(key, values, InputType(fields[key]), stdin) for key, values in texts.items()}
 
 
-def read_node_values(given: Sequence[str], type_of: Callable[[str], Schema], stdin: StdinReader | None = None) -> dict[str, Any]:
+def read_node_values(
+    given: Sequence[str], type_of: Callable[[str], Schema], stdin: StdinReader | None = None
+) -> dict[str, Any]:
     """What `--set` options state: `node=value`, `node=@file`, `node=-` (stdin), a text as it is where the node gives a text, else JSON;
     `@file.json` or `-`, a whole JSON object by node. `@@` begins a value with one `@`. Raises `InputError` C010, C012, C013 or C014, and
     what `type_of` raises for a node that is none."""
@@ -127,7 +145,9 @@ def read_node_values(given: Sequence[str], type_of: Callable[[str], Schema], std
         for node, value in values.items():
             type_of(node)
             if node in found:
-                raise InputError("C010", f"--set gives {node} twice", hint="give it one value; the list of all where it has elements")
+                raise InputError(
+                    "C010", f"--set gives {node} twice", hint="give it one value; the list of all where it has elements"
+                )
             found[node] = value
     return found
 
@@ -148,7 +168,13 @@ def resolve_text(text: str, option: str, stdin: StdinReader, type_: InputType) -
         return text
     if text in STDIN:
         return type_.normalize(stdin.read(option))
-    return text[1:] if text.startswith("@@") else type_.normalize(read_text(Path(text[1:]))) if text.startswith("@") else text
+    return (
+        text[1:]
+        if text.startswith("@@")
+        else type_.normalize(read_text(Path(text[1:])))
+        if text.startswith("@")
+        else text
+    )
 
 
 def _is_object_option(option: str) -> bool:
@@ -171,7 +197,9 @@ def parse_json_object(text: str, source: str) -> dict[str, Any]:
         raise InputError("C013", f"{source}: {error}", hint='a JSON object is wanted: {"key": value, …}') from error
     if not isinstance(value, dict):
         raise InputError(
-            "C013", f"{source} has a JSON {_json_type(value)}, not an object", hint='a JSON object is wanted: {"key": value, …}'
+            "C013",
+            f"{source} has a JSON {_json_type(value)}, not an object",
+            hint='a JSON object is wanted: {"key": value, …}',
         )
     return value
 
@@ -203,7 +231,9 @@ class StdinReader:
         """The whole text, for this option. Raises `InputError` C010 where another one has it, and C014."""
         if self._reader_option:
             hint = "give one of them as a file: @FILE in the place of -"
-            raise InputError("C010", f"{self._reader_option} has read stdin, and nothing is left of it for {option}", hint=hint)
+            raise InputError(
+                "C010", f"{self._reader_option} has read stdin, and nothing is left of it for {option}", hint=hint
+            )
         self._reader_option = option
         if sys.stdin is None:
             raise InputError("C014", f"stdin is closed, and {option} reads it")
@@ -218,12 +248,16 @@ def _read_limited(file: IO[bytes], name: str) -> str:
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise InputError(
-            "C014", f"{name} is larger than 1 MiB", hint="where documents are wanted, split it into several files, and give their folder"
+            "C014",
+            f"{name} is larger than 1 MiB",
+            hint="where documents are wanted, split it into several files, and give their folder",
         )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError("C014", f"{name} is not UTF-8: byte {error.start}", hint="convert it: iconv -t UTF-8") from error
+        raise InputError(
+            "C014", f"{name} is not UTF-8: byte {error.start}", hint="convert it: iconv -t UTF-8"
+        ) from error
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
@@ -237,7 +271,9 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     if len(files) > MAX_FILES:
         raise InputError("C014", f"{path} has {len(files)} files; at most {MAX_FILES} are read")
     if outside := next((file for file in files if not file.resolve().is_relative_to(root)), None):
-        raise InputError("C014", f"{outside} is a link to a file outside of {path}", hint="copy the file into the folder")
+        raise InputError(
+            "C014", f"{outside} is a link to a file outside of {path}", hint="copy the file into the folder"
+        )
     return [{"source": file.relative_to(path).as_posix(), "text": read_text(file)} for file in files]
 
 
@@ -275,7 +311,13 @@ def _parse_single(key: str, text: str, type_: InputType, stdin: StdinReader) -> 
             raise InputError("C012", f"the input {key!r} is one document, and stdin has {len(found)}")
         return found[0]
     path = Path(text[1:])
-    if text.startswith("@") and not text.startswith("@@") and type_.is_document and path.suffix != ".json" and text not in STDIN:
+    if (
+        text.startswith("@")
+        and not text.startswith("@@")
+        and type_.is_document
+        and path.suffix != ".json"
+        and text not in STDIN
+    ):
         return {"source": path.name, "text": read_text(path)}
     text = resolve_text(text, f"-i {key}={text}", stdin, type_)
     return text if type_.accepts_text else _parse_json(key, text, type_)
@@ -286,7 +328,9 @@ def _read_stdin_documents(key: str, stdin: StdinReader) -> list[Any]:
     text = stdin.read(f"-i {key}=-")
     if not text.strip():
         raise InputError(
-            "C014", f"stdin is empty, and the input {key!r} is read from it", hint=f"cat notes.txt | orchestra run … -i {key}=-"
+            "C014",
+            f"stdin is empty, and the input {key!r} is read from it",
+            hint=f"cat notes.txt | orchestra run … -i {key}=-",
         )
     try:
         found = parse_untrusted(text)

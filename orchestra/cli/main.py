@@ -57,7 +57,8 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
     def root(
         context: typer.Context,
         version: Annotated[
-            bool, typer.Option(VERSION_FLAG, help="Print the version and leave.", callback=_print_version, is_eager=True)
+            bool,
+            typer.Option(VERSION_FLAG, help="Print the version and leave.", callback=_print_version, is_eager=True),
         ] = False,
     ) -> None:
         context.obj = opener
@@ -71,7 +72,9 @@ def build_app(opener: Opener | None = None, first: str = "") -> typer.Typer:
 def main() -> None:
     """`orchestra` in the shell."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a box or an accent that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a box or an accent that the terminal cannot show is no reason to fail
     try:
         build_app(first="".join(sys.argv[1:2]))(prog_name="orchestra")
     except SystemExit as end:

@@ -39,7 +39,9 @@ def json_line(encoded: bytes) -> str:
 MAX_RICH_ROWS = 200
 """Rows of a table that is long."""
 _NON_ASCII = re.compile("[^\x00-\x7f]")
-_CONTROL_CHARACTERS = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]")
+_CONTROL_CHARACTERS = re.compile(
+    "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
 """Control, bidi and invisible characters that JSON leaves as they are; outside of strings it has none of them."""
 
 
@@ -87,9 +89,14 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right
         widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
         if sum(widths) + 2 * len(widths) <= screen.width and not any("\n" in cell for row in shown for cell in row):
             numbers = set(right)
-            blanks = ([" " * (width - cell_len(cell)) for width, cell in zip(widths, row, strict=True)] for row in shown)
+            blanks = (
+                [" " * (width - cell_len(cell)) for width, cell in zip(widths, row, strict=True)] for row in shown
+            )
             lines = [
-                "  ".join(blank + cell if at in numbers else cell + blank for at, (cell, blank) in enumerate(zip(row, empty, strict=True)))
+                "  ".join(
+                    blank + cell if at in numbers else cell + blank
+                    for at, (cell, blank) in enumerate(zip(row, empty, strict=True))
+                )
                 for row, empty in zip(shown, blanks, strict=True)
             ]
             screen.print(Text(lines[0].rstrip(), style="bold"))
@@ -125,7 +132,9 @@ def terminal_width(stream: TextIO, otherwise: int = 80) -> int:
         return otherwise
     told = os.environ.get("COLUMNS", "")
     try:
-        return int(told) if told.isdecimal() and int(told) else os.get_terminal_size(stream.fileno()).columns or otherwise
+        return (
+            int(told) if told.isdecimal() and int(told) else os.get_terminal_size(stream.fileno()).columns or otherwise
+        )
     except OSError:
         return otherwise
 

@@ -33,12 +33,16 @@ class ProgressMeter:
 
             from orchestra.cli.output import make_console
 
-            self._bar = Progress(BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=make_console(stderr=True))
+            self._bar = Progress(
+                BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), console=make_console(stderr=True)
+            )
             self._bar.start()
             self._bar.add_task("", total=self._total, completed=self._done)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -68,7 +72,7 @@ class ProgressMeter:
 
 
 class StatusLine:
-    """Shows what the fleet is doing while one waits for it; a `Report` of `orchestra.fleet.progress`."""
+    """Shows what the fleet is doing while one waits for it; a `ProgressCallback` of `orchestra.fleet.progress`."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic

@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    code: Annotated[str, typer.Argument(help="Such as L003; without one, all codes are listed.", show_default=False)] = "",
+    code: Annotated[
+        str, typer.Argument(help="Such as L003; without one, all codes are listed.", show_default=False)
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Explain an error: what its code means, an example, and how to mend it."""

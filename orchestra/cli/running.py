@@ -41,7 +41,9 @@ async def run(open_: Opener, settings: Settings, request: RunSpec, stop: StopSig
         step = orchestra.find(request.name)
         orchestra = orchestra.options(accept=request.accept)
         given = read_program_inputs(request.inputs, orchestra.program(step))
-        told = orchestra.options(idempotency_key=request.key, budget=request.budget, memo=request.memo or None, live=request.display.live)
+        told = orchestra.options(
+            idempotency_key=request.key, budget=request.budget, memo=request.memo or None, live=request.display.live
+        )
         run = await told.options(tags=request.tags).start(step, **given)
         ending = await RunWatcher(orchestra, run, stop, waiting, request.display).wait_for_end()
     ending.show(request.display)
@@ -50,7 +52,9 @@ async def run(open_: Opener, settings: Settings, request: RunSpec, stop: StopSig
 
 def read_program_inputs(inputs: Sequence[str], program: Program) -> dict[str, Any]:
     """The inputs of a program from the command line, checked. Raises `InputError`."""
-    return bind_arguments(program, (), read_inputs(inputs, {name: field.schema for name, field in program.inputs.items()}))
+    return bind_arguments(
+        program, (), read_inputs(inputs, {name: field.schema for name, field in program.inputs.items()})
+    )
 
 
 def dry_run(settings: Settings, request: RunSpec) -> None:

@@ -84,7 +84,11 @@ def suspend_between_commits(journal: Journal) -> Iterator[None]:
     """While it lasts, Ctrl-Z (SIGTSTP) stops the process after the transaction of the journal that is under way: a process that is stopped
     inside of one keeps all others from writing. SIGSTOP cannot be handled."""
     number = getattr(signal, "SIGTSTP", None)
-    if number is None or threading.current_thread() is not threading.main_thread() or signal.getsignal(number) is not signal.SIG_DFL:
+    if (
+        number is None
+        or threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(number) is not signal.SIG_DFL
+    ):
         yield
         return
     from orchestra.journal.sqlite.journal import SqliteJournal

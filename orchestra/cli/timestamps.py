@@ -16,7 +16,9 @@ def parse_age(text: str, option: str = "--older") -> float:
     """The seconds that an age stands for, such as `30d`, `12h` or `2w`. Raises `InputError` C010."""
     if found := re.fullmatch(r"([0-9]{1,6})([hdw])", text):
         return float(found[1]) * _SECONDS[found[2]]
-    raise InputError("C010", f"{text!r} is no age", hint=f"write hours, days or weeks: {option} 12h, {option} 30d, {option} 2w")
+    raise InputError(
+        "C010", f"{text!r} is no age", hint=f"write hours, days or weeks: {option} 12h, {option} 30d, {option} 2w"
+    )
 
 
 def parse_time(text: str, option: str) -> float:
@@ -37,5 +39,7 @@ def parse_period(since: str | None, until: str | None) -> tuple[float, float]:
     begin = -inf if since is None else max(0.0, parse_time(since, "--since"))  # weeks may reach before all dates
     end = inf if until is None else max(0.0, parse_time(until, "--until"))
     if begin >= end:
-        raise InputError("C010", f"no run began since {since} and before {until}", hint="--since yesterday --until today")
+        raise InputError(
+            "C010", f"no run began since {since} and before {until}", hint="--since yesterday --until today"
+        )
     return begin, end

@@ -42,15 +42,27 @@ def trust(
     if list_:
         _list_records(records, as_json)
     elif revoke:
-        place = folder if folder.is_dir() and records.find(folder) else _load_guard(folder).folder if folder.is_dir() else folder
+        place = (
+            folder
+            if folder.is_dir() and records.find(folder)
+            else _load_guard(folder).folder
+            if folder.is_dir()
+            else folder
+        )
         records.remove(place)
-        _print_result({"folder": os.path.realpath(place), "trusted": False}, f"{os.path.realpath(place)} is not trusted any more", as_json)
+        _print_result(
+            {"folder": os.path.realpath(place), "trusted": False},
+            f"{os.path.realpath(place)} is not trusted any more",
+            as_json,
+        )
     else:
         guard = _load_guard(folder)
         records.add(guard)
         needs = [{"kind": need.kind, "text": need.text} for need in guard.requirements]
         _print_result(
-            {"folder": str(guard.folder), "trusted": True, "allowed": needs}, f"{_describe_needs(guard)}\nIt is trusted now.", as_json
+            {"folder": str(guard.folder), "trusted": True, "allowed": needs},
+            f"{_describe_needs(guard)}\nIt is trusted now.",
+            as_json,
         )
 
 
@@ -96,7 +108,9 @@ def _load_guard(folder: Path) -> ProjectGuard:
 def _describe_needs(guard: ProjectGuard) -> str:
     if not guard.requirements:
         return escape_invisible(f"{guard.folder} asks for nothing that needs trust.")
-    return escape_invisible("\n".join([f"Trust in {guard.folder} allows it to", *(f"  - {need}" for need in guard.requirements)]))
+    return escape_invisible(
+        "\n".join([f"Trust in {guard.folder} allows it to", *(f"  - {need}" for need in guard.requirements)])
+    )
 
 
 def _print_result(data: dict[str, object], text: str, as_json: bool) -> None:
@@ -111,7 +125,9 @@ def _list_records(records: TrustStore, as_json: bool) -> None:
     if as_json:
         print_json([{"folder": folder, "state": state} for folder, state in rows])
     elif rows:
-        make_console().print(make_table(("folder", "state"), [(escape_invisible(folder), state) for folder, state in rows]))
+        make_console().print(
+            make_table(("folder", "state"), [(escape_invisible(folder), state) for folder, state in rows])
+        )
     else:
         print_text("no project is trusted")
 

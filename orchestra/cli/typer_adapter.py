@@ -16,7 +16,12 @@ CommandFunction = Callable[..., None]
 
 
 def add_command(
-    group: typer.Typer, function: CommandFunction, name: str | None = None, *, panel: str | None = None, epilog: str | None = None
+    group: typer.Typer,
+    function: CommandFunction,
+    name: str | None = None,
+    *,
+    panel: str | None = None,
+    epilog: str | None = None,
 ) -> None:
     """Enters a function as a command, under its own name where none is given."""
     group.command(name, cls=OrchestraCommand, rich_help_panel=panel, epilog=epilog)(expand_arguments(function))
@@ -34,7 +39,9 @@ def expand_arguments(function: CommandFunction) -> CommandFunction:
 
     update_wrapper(command, function, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
     command.__annotations__ = {}  # Typer reads them beside the signature, which says all
-    parameters = [each for own in signature(function).parameters.values() for each in _expand_parameter(own, hints[own.name])]
+    parameters = [
+        each for own in signature(function).parameters.values() for each in _expand_parameter(own, hints[own.name])
+    ]
     vars(command)["__signature__"] = Signature(parameters)
     return command
 

@@ -51,7 +51,9 @@ def register(app: typer.Typer) -> None:
 def validate(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Workflows by name; or files of workflows, fleets, agents. All of the project where none is named."),
+        typer.Argument(
+            help="Workflows by name; or files of workflows, fleets, agents. All of the project where none is named."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -154,14 +156,21 @@ class ProjectValidator:
             found += [self.validate_one(_display_path(path)) for path in self._settings.own_resources("agents")]
             told = {str(error) for one in found for error in one.errors}
             for name, error in self._project.registry.broken.items():
-                if new := [part for part in split_error(error) if str(part) not in told]:  # such as a name that two have
+                if new := [
+                    part for part in split_error(error) if str(part) not in told
+                ]:  # such as a name that two have
                     found.append(FileReport(name, errors=[*new]))
             names = {*self._project.workflow_names()} - {*self._settings.resources("workflows")}
-            found += [self.validate_one(name) for name in (*map(_display_path, self._settings.own_resources("workflows")), *sorted(names))]
+            found += [
+                self.validate_one(name)
+                for name in (*map(_display_path, self._settings.own_resources("workflows")), *sorted(names))
+            ]
         if modules.errors:
             found.insert(0, modules)
         if not found:
-            raise InputError("C004", "there is nothing of your own to check here", hint="go to the project's folder, or name files")
+            raise InputError(
+                "C004", "there is nothing of your own to check here", hint="go to the project's folder, or name files"
+            )
         return found
 
     def _validate_agent(self, folder: Path, report: FileReport) -> None:

@@ -37,7 +37,12 @@ NOT_TO_LIST = {
     "orchestra.app.project",
     "orchestra.router",
 }
-NOT_TO_RUN = {"orchestra.cli.run.explain", "orchestra.fleet.config", "orchestra.router.planner", "orchestra.verification.acceptance"}
+NOT_TO_RUN = {
+    "orchestra.cli.run.explain",
+    "orchestra.fleet.config",
+    "orchestra.router.planner",
+    "orchestra.verification.acceptance",
+}
 CALC = """
 schema: orchestra/v1
 name: calc
@@ -96,9 +101,13 @@ def test_the_first_run_of_one_tool_loads_what_it_takes() -> None:
         (("validate", "calc"), NOT_TO_RUN | {"asyncio", "orchestra.engine", "orchestra.journal"}),
     ],
 )
-def test_a_command_loads_neither_other_verbs_nor_what_it_does_not_do(elsewhere: Path, words: tuple[str, ...], idle: set[str]) -> None:
+def test_a_command_loads_neither_other_verbs_nor_what_it_does_not_do(
+    elsewhere: Path, words: tuple[str, ...], idle: set[str]
+) -> None:
     loaded = loaded_at_the_prompt(elsewhere, *words)
-    others = {f"orchestra.cli.{module}" for module in COMMAND_MODULES.values()} - {f"orchestra.cli.{COMMAND_MODULES.get(words[0])}"}
+    others = {f"orchestra.cli.{module}" for module in COMMAND_MODULES.values()} - {
+        f"orchestra.cli.{COMMAND_MODULES.get(words[0])}"
+    }
     assert loaded & (idle | others | HEAVY) == set()
 
 

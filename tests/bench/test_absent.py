@@ -35,7 +35,7 @@ def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
         ("all", draft("s1 = support_desk(message=input.request)\nreturn s1"), (EmptyStep("", "support_desk", BOTH),), AFTERWARDS),
         ([FLIGHT], draft("", NAMED), (), SAID),
         ([FLIGHT], draft("", "nothing that is offered serves the request"), (), WHOLE),
-        ([FLIGHT], draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), AFTERWARDS),  # with --anyway
+        ([FLIGHT], draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), AFTERWARDS),  # with --partial
         ([FLIGHT], draft("s1 = support_desk(message=input.request)\nreturn s1"), (), UNSAID),
         ([FLIGHT], draft(ON_BOTH), (), UNSAID),
         ([FLIGHT], draft(ON_BOTH), (EmptyStep("", "calculator", PENS),), UNSAID),

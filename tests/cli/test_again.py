@@ -92,7 +92,8 @@ def test_a_fork_whose_workflow_is_not_in_the_project_asks_for_its_file(shell: Sh
 
 def test_a_run_with_the_memo_says_so_in_its_journal(shell: Shell) -> None:
     options = [
-        shell("runs", "show", ran(shell, "When?", *more), "--json").json["events"][0].get("options", {}) for more in ((), ("--memo",))
+        shell("runs", "show", ran(shell, "When?", *more), "--json").json["events"][0].get("options", {})
+        for more in ((), ("--memo",))
     ]
     assert options == [{}, {"memo": True}]
 
@@ -195,7 +196,9 @@ def test_gc_lists_first_then_deletes_all_but_the_newest_that_are_to_be_kept(shel
 
 
 def test_gc_spares_runs_that_wait(shell: Shell) -> None:
-    Path("workflows/wait.yaml").write_text('schema: orchestra/v1\nname: wait\noutput: ${a}\nnodes: {a: {ask: "Well?"}}\n')
+    Path("workflows/wait.yaml").write_text(
+        'schema: orchestra/v1\nname: wait\noutput: ${a}\nnodes: {a: {ask: "Well?"}}\n'
+    )
     assert shell("run", "wait").code == 5
     ran(shell)
     shell("runs", "gc", "--older", "0d", "--yes")

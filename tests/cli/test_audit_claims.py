@@ -63,7 +63,9 @@ def ran(shell: Shell) -> Shell:
     rows(200, scored=True)
     assert certify(shell).code == 0
     shell.opener = Simulated(answer)
-    Path("texts.jsonl").write_text("".join(json.dumps({"id": f"{n}", "input": {"text": f"{n}"}}) + "\n" for n in range(RUNS)))
+    Path("texts.jsonl").write_text(
+        "".join(json.dumps({"id": f"{n}", "input": {"text": f"{n}"}}) + "\n" for n in range(RUNS))
+    )
     assert shell("batch", "tell", "--input", "texts.jsonl", "--output", "told.jsonl").code in (0, 3)
     return shell
 
@@ -122,7 +124,9 @@ def test_a_broken_promise_is_voided_and_the_node_refuses(ran: Shell) -> None:
     assert said.code == 3
     assert "The certificate is void: of audited answers 18 of 24 wrong" in said.out
     bound = ClaimsCertificate.from_bytes(FILE.read_bytes()).drift.tested_rate
-    assert f"and 20 % was promised, no more than {format_percent(bound)} of this very threshold" in " ".join(said.out.split())
+    assert f"and 20 % was promised, no more than {format_percent(bound)} of this very threshold" in " ".join(
+        said.out.split()
+    )
     assert 0.2 < bound < 0.3
     refused = ran("run", "tell", "-i", "text=1")
     assert (refused.code, "V002" in refused.err, "18 of 24 wrong" in refused.err) == (2, True, True)
@@ -144,7 +148,13 @@ def test_only_nodes_that_keep_parts_by_it_count_wherever_they_stand(ran: Shell) 
     since = ran("run", "twice", "-i", f"text={RUNS + 3}", "--json")
     assert since.code in (0, 3), since.err
     said = ran(*WATCH, "--audit", "100")
-    mine = [output for line in written() if isinstance(line, OutputsSampled) for output in line.outputs if output.run == since.json["run"]]
+    mine = [
+        output
+        for line in written()
+        if isinstance(line, OutputsSampled)
+        for output in line.outputs
+        if output.run == since.json["run"]
+    ]
     assert {(output.node, output.withheld) for output in mine} == {("again[0]/told", True), ("again[1]/told", True)}
     assert f"{RUNS + 2} judged answers in {RUNS + 1} runs" in said.err
 
@@ -159,13 +169,21 @@ def test_those_of_a_workflow_that_a_plan_called_count_too(ran: Shell) -> None:
     since = ran("run", "planned", "-i", f"text={RUNS + 3}", "--json")
     assert since.json["status"] == "failed", "what a step withholds is planned around, and there is no other plan"
     assert ran(*WATCH, "--audit", "100").code == 0
-    mine = [output for line in written() if isinstance(line, OutputsSampled) for output in line.outputs if output.run == since.json["run"]]
+    mine = [
+        output
+        for line in written()
+        if isinstance(line, OutputsSampled)
+        for output in line.outputs
+        if output.run == since.json["run"]
+    ]
     assert [(output.node, output.withheld) for output in mine] == [("p@1/s1/told", True)]
 
 
 def test_what_was_expected_tells_nothing_of_parts(ran: Shell) -> None:
     line = drawn(ran, 4)[0]
-    Path("verdicts.jsonl").write_text(json.dumps({"run": line["run"], "node": line["node"], "expected": {"facts": []}}) + "\n")
+    Path("verdicts.jsonl").write_text(
+        json.dumps({"run": line["run"], "node": line["node"], "expected": {"facts": []}}) + "\n"
+    )
     said = ran(*WATCH, "--labels", "verdicts.jsonl")
     assert (said.code, "V021" in said.err, "no metric tells" in said.err) == (2, True, True)
 

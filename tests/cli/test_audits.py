@@ -254,10 +254,19 @@ def again(shell: Shell, *more: str) -> Said:
 
 def test_the_rows_of_a_voided_certificate_make_no_other(ran: Shell) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
-    for more in (PREDICTED, (*PREDICTED, "--alpha", "0.5"), (*PREDICTED, "--seed", "1"), (), ("--out", "elsewhere.json", *PREDICTED)):
+    for more in (
+        PREDICTED,
+        (*PREDICTED, "--alpha", "0.5"),
+        (*PREDICTED, "--seed", "1"),
+        (),
+        ("--out", "elsewhere.json", *PREDICTED),
+    ):
         said = again(ran, *more)
         assert said.code == 2, more
-        assert "V023: audits have voided the certificate of 'sorter' that was made on many of these rows, rows.jsonl" in said.err
+        assert (
+            "V023: audits have voided the certificate of 'sorter' that was made on many of these rows, rows.jsonl"
+            in said.err
+        )
     assert Certificate.from_bytes(FILE.read_bytes()).void_reason
 
 
@@ -275,7 +284,9 @@ def test_nor_do_they_once_another_certificate_has_taken_its_place(ran: Shell) ->
 
 
 @pytest.mark.parametrize("made_anew", [False, True])
-def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_among_others(ran: Shell, made_anew: bool) -> None:
+def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_among_others(
+    ran: Shell, made_anew: bool
+) -> None:
     labelled(ran, drawn(ran, 6), "wrong")
     refuted = Path("rows.jsonl").read_text()
     if made_anew:
@@ -283,7 +294,9 @@ def test_nor_do_they_with_an_empty_line_with_one_taken_away_under_other_ids_or_a
         predictions(1000, first=1000)
         assert again(ran, *PREDICTED).code == 0
     few = "".join(refuted.splitlines(True)[1:])
-    others = "".join(json.dumps({"id": f"x{n}", "input": {"text": f"x{n}"}, "expected": {}}) + "\n" for n in range(2000))
+    others = "".join(
+        json.dumps({"id": f"x{n}", "input": {"text": f"x{n}"}, "expected": {}}) + "\n" for n in range(2000)
+    )
     for text in (f"{refuted}\n", few, refuted.replace('"id": "', '"id": "a'), refuted + others):
         Path("rows.jsonl").write_text(text)
         assert again(ran).err[:4] == "V023"
@@ -347,8 +360,12 @@ def test_a_person_is_asked_at_the_terminal_and_what_was_said_stands(ran: Shell) 
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process is set by tzset")
-@pytest.mark.parametrize("now", ["2026-10-25 12:00", "2026-10-26 12:00", "2026-03-29 12:00", "2026-03-30 12:00", "2026-11-24 12:00"])
-def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(now: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "now", ["2026-10-25 12:00", "2026-10-26 12:00", "2026-03-29 12:00", "2026-03-30 12:00", "2026-11-24 12:00"]
+)
+def test_a_day_begins_at_its_midnight_also_where_clocks_were_changed_since(
+    now: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Then(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Then:
@@ -372,7 +389,10 @@ def test_an_input_is_bet_on_once_however_often_it_was_answered(ran: Shell) -> No
     texts = [json.loads(line)["input"]["text"].strip() for line in said.out.splitlines()]
     assert len(set(texts)) == len(texts)
     assert "975" in texts
-    assert f"{len(texts)} accepted outputs in 43 runs to draw from; 3 more with an input or of a group that counts already" in said.err
+    assert (
+        f"{len(texts)} accepted outputs in 43 runs to draw from; 3 more with an input or of a group that counts already"
+        in said.err
+    )
     assert labelled(ran, [json.loads(line) for line in said.out.splitlines()], "right").code == 0
     assert run(ran, 975).code == 0
     assert "V022" in ran(*WATCH, "--audit", "100").err, "what was judged once is not judged again"
@@ -383,7 +403,9 @@ def test_what_was_drawn_before_by_its_name_alone_is_known_by_its_input(ran: Shel
     drawn(ran, 100)
     found = AuditLog.from_bytes(LOG.read_bytes(), SourceLocation("", 1)).entries
     old = [
-        msgspec.structs.replace(one, outputs=[msgspec.structs.replace(two, input_fingerprint=msgspec.UNSET) for two in one.outputs])
+        msgspec.structs.replace(
+            one, outputs=[msgspec.structs.replace(two, input_fingerprint=msgspec.UNSET) for two in one.outputs]
+        )
         for one in found
         if isinstance(one, OutputsSampled)
     ]
@@ -398,7 +420,10 @@ def test_of_a_group_one_is_bet_on_where_the_certificate_was_made_of_groups(shell
     edited("input: {text: str}", "input: {text: str, about: str}\nevidence: about")
     edited("input: {text: str}", "input: {text: str, about: str}", "workflows/sort.yaml")
     edited('text: "${input.text}"', 'text: "${input.text}", about: "${input.about}"', "workflows/sort.yaml")
-    made = [{"id": f"{n}", "input": {"text": f"{n}", "about": f"{n // 2}"}, "expected": {"label": "yes"}} for n in range(2000)]
+    made = [
+        {"id": f"{n}", "input": {"text": f"{n}", "about": f"{n // 2}"}, "expected": {"label": "yes"}}
+        for n in range(2000)
+    ]
     lines("rows.jsonl", made)
     predictions(2000)
     assert certify(shell, *PREDICTED).code == 0

@@ -16,7 +16,8 @@ def test_limits_are_read_together_and_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["tokens", "tokens=", "tokens=many", "tokens=0", "tokens=-1", "tokens=1.5", "token=3", "seconds=nan", "", "x=1"]
+    "text",
+    ["tokens", "tokens=", "tokens=many", "tokens=0", "tokens=-1", "tokens=1.5", "token=3", "seconds=nan", "", "x=1"],
 )
 def test_limits_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:

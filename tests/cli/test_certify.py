@@ -66,12 +66,17 @@ def lines(file: str, made: list[dict[str, Any]]) -> None:
 
 
 def rows(count: int, first: int = 0) -> None:
-    lines("rows.jsonl", [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}} for n in range(first, first + count)])
+    lines(
+        "rows.jsonl",
+        [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}} for n in range(first, first + count)],
+    )
 
 
 def predictions(count: int, change: Callable[[int], dict[str, Any]] = lambda n: {}, first: int = 0) -> None:
     numbers = range(first, first + count)
-    lines("answers.jsonl", [{"id": f"{n}", "output": {"label": label(n)}, "score": sure(n), **change(n)} for n in numbers])
+    lines(
+        "answers.jsonl", [{"id": f"{n}", "output": {"label": label(n)}, "score": sure(n), **change(n)} for n in numbers]
+    )
 
 
 @pytest.fixture
@@ -107,14 +112,21 @@ def run(shell: Shell, number: int) -> Said:
 
 
 def test_recorded_answers_come_to_a_certificate_beside_the_card(shell: Shell, certified: Certificate) -> None:
-    assert (certified.agent, certified.alpha, certified.delta, certified.checks) == ("sorter", 0.05, 0.05, ("confidence", "schema"))
+    assert (certified.agent, certified.alpha, certified.delta, certified.checks) == (
+        "sorter",
+        0.05,
+        0.05,
+        ("confidence", "schema"),
+    )
     assert (certified.data.tuning, certified.data.calibration, certified.data.held_out) == (200, 500, 300)
     assert (certified.data.metrics, certified.data.predictions) == (("label same",), True)
     assert certified.held_out.errors <= 0.05 * certified.held_out.accepted
     assert all(getattr(certified.dependencies, part) for part in ("card", "model", "adapter", "checks"))
 
 
-def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_the_naive_threshold(shell: Shell) -> None:
+def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_the_naive_threshold(
+    shell: Shell,
+) -> None:
     rows(1000)
     predictions(1000)
     said = certify(shell, *PREDICTED)
@@ -130,7 +142,9 @@ def test_the_least_is_told_before_anybody_is_asked_then_the_bound_the_walk_and_t
     places = [said.out.index(text) for text in wanted]
     assert places == sorted(places)
     assert "30 % of all answers are wrong: whatever the score, 26.3 % must be withheld at least." in said.out
-    assert re.search(r"wrong in \d+ of 200 that came to a certificate \(in \d+ a test at 5 % rejects chance\)", said.out)
+    assert re.search(
+        r"wrong in \d+ of 200 that came to a certificate \(in \d+ a test at 5 % rejects chance\)", said.out
+    )
 
 
 def test_the_served_agent_and_its_recorded_answers_come_to_the_same(shell: Shell, certified: Certificate) -> None:
@@ -160,7 +174,10 @@ def test_a_node_accepts_from_the_threshold_on_and_says_what_is_promised(shell: S
     shown = shell("runs", "show", good.json["run"])
     assert f"sorted: {certified.guarantee}" in shown.out
     assert f"certified: {certified.guarantee}" in shell("runs", "show", good.json["run"], "sorted").out
-    assert "at most 5 % of what is accepted is wrong, with 95 % confidence; covers" in shell("run", "sort", "-i", "text=999").out
+    assert (
+        "at most 5 % of what is accepted is wrong, with 95 % confidence; covers"
+        in shell("run", "sort", "-i", "text=999").out
+    )
 
 
 def test_an_answer_whose_check_fails_is_never_accepted(shell: Shell, certified: Certificate) -> None:
@@ -214,12 +231,16 @@ def test_what_does_not_change_an_answer_does_not_void_it(shell: Shell, certified
 
 
 def test_the_code_of_the_checks_voids_it(shell: Shell, certified: Certificate) -> None:
-    other = msgspec.structs.replace(certified, bonds=msgspec.structs.replace(certified.dependencies, checks="of last year")).with_digest()
+    other = msgspec.structs.replace(
+        certified, bonds=msgspec.structs.replace(certified.dependencies, checks="of last year")
+    ).with_digest()
     FILE.write_bytes(other.to_bytes())
     assert "the code of the checks changed since it was made" in run(shell, 999).err
 
 
-def test_a_moved_threshold_another_agents_file_and_a_broken_one_are_refused(shell: Shell, certified: Certificate) -> None:
+def test_a_moved_threshold_another_agents_file_and_a_broken_one_are_refused(
+    shell: Shell, certified: Certificate
+) -> None:
     whole = FILE.read_bytes()
     FILE.write_bytes(whole.replace(f'"threshold": {certified.threshold}'.encode(), b'"threshold": 0.0'))
     assert "V004" in run(shell, 999).err
@@ -235,13 +256,23 @@ def test_a_moved_threshold_another_agents_file_and_a_broken_one_are_refused(shel
 def test_a_node_with_other_checks_is_refused(shell: Shell, certified: Certificate) -> None:
     edited("[schema, confidence]", "[confidence]", "workflows/sort.yaml")
     said = run(shell, 999)
-    assert "V005: the certificate of 'sorter' is about the checks confidence, schema, and this node has confidence" in said.err
+    assert (
+        "V005: the certificate of 'sorter' is about the checks confidence, schema, and this node has confidence"
+        in said.err
+    )
 
 
 def test_only_first_answers_are_promised(shell: Shell, certified: Certificate) -> None:
-    edited("otherwise: [abstain]", "otherwise: [retry, abstain]\n    retry: {attempts: 2, wait: [0, 0]}", "workflows/sort.yaml")
+    edited(
+        "otherwise: [abstain]",
+        "otherwise: [retry, abstain]\n    retry: {attempts: 2, wait: [0, 0]}",
+        "workflows/sort.yaml",
+    )
     assert "without the promise of the certificate" in shell("validate", "workflows/sort.yaml").err
-    unsure, at_last = CallResult(value={"label": "yes"}, confidence=0.1), CallResult(value={"label": "yes"}, confidence=0.999)
+    unsure, at_last = (
+        CallResult(value={"label": "yes"}, confidence=0.1),
+        CallResult(value={"label": "yes"}, confidence=0.999),
+    )
     shell.opener = Simulated({"sorter": answer_sequence(unsure, at_last)})
     said = run(shell, 1)
     assert (said.code, said.json["promises"]) == (0, {})
@@ -249,7 +280,9 @@ def test_only_first_answers_are_promised(shell: Shell, certified: Certificate) -
 
 def test_a_node_that_asks_no_agent_can_have_none(shell: Shell, certified: Certificate) -> None:
     edited("output: ${sorted}", "output: ${held}", "workflows/sort.yaml")
-    edited("nodes:", 'nodes:\n  held: {verify: "${sorted}", checks: [schema], accept: certified}', "workflows/sort.yaml")
+    edited(
+        "nodes:", 'nodes:\n  held: {verify: "${sorted}", checks: [schema], accept: certified}', "workflows/sort.yaml"
+    )
     said = run(shell, 999)
     assert "L119: there is no certificate for 'held'" in said.err
     assert "certificates are of agents" in said.err
@@ -331,7 +364,9 @@ def test_an_abstention_and_a_missing_answer_are_wrong_and_accepted_nowhere(shell
 
 def test_rows_that_fail_are_wrong_and_told(shell: Shell) -> None:
     rows(1000)
-    shell.opener = Simulated(lambda call: answer(call) if int(call.inputs["text"]) % 10 else CallError(code="M001", reason="not JSON"))
+    shell.opener = Simulated(
+        lambda call: answer(call) if int(call.inputs["text"]) % 10 else CallError(code="M001", reason="not JSON")
+    )
     said = certify(shell)
     assert said.code == 0
     assert "100 rows failed, and count as wrong and not accepted; the first: not JSON" in said.err
@@ -419,7 +454,9 @@ def test_a_run_that_began_goes_on_with_the_threshold_that_it_began_with(shell: S
 
 def test_a_new_certificate_says_which_one_it_replaces(shell: Shell, certified: Certificate) -> None:
     said = certify(shell, *PREDICTED)
-    assert f"It replaces one of {certified.created_at[:10]} on rows.jsonl: {certified.guarantee}" in " ".join(said.out.split())
+    assert f"It replaces one of {certified.created_at[:10]} on rows.jsonl: {certified.guarantee}" in " ".join(
+        said.out.split()
+    )
     FILE.write_text("{}")
     again = json.loads(certify(shell, *PREDICTED, "--json").out)
     assert again["replaced"].startswith("one that does not hold:")
@@ -441,7 +478,9 @@ def test_a_certificate_for_other_nodes_says_who_accepts_by_it_no_more(shell: She
     assert "nodes with `checks: [confidence, schema]` accept by this one no more (V005)" in " ".join(said.out.split())
 
 
-def test_explain_sees_the_certificates_that_nodes_accept_by_and_no_void_one(shell: Shell, certified: Certificate) -> None:
+def test_explain_sees_the_certificates_that_nodes_accept_by_and_no_void_one(
+    shell: Shell, certified: Certificate
+) -> None:
     def seen() -> Any:
         return shell("run", "sorter", "-i", "text=1", "--dry-run", "--json").json["nodes"][0]["certificate"]
 
@@ -460,7 +499,9 @@ def test_a_table_whose_columns_are_the_fields_does_as_well(shell: Shell, certifi
     assert Certificate.from_bytes(FILE.read_bytes()).threshold == certified.threshold
 
 
-@pytest.mark.parametrize("more", [("--alpha", "0.2"), ("--delta", "0.1"), ("--checks", "confidence"), ("--rows", "3"), ("--combined",)])
+@pytest.mark.parametrize(
+    "more", [("--alpha", "0.2"), ("--delta", "0.1"), ("--checks", "confidence"), ("--rows", "3"), ("--combined",)]
+)
 @pytest.mark.parametrize("watch", [(), ("--watch",)])
 def test_terms_where_nothing_is_made_are_refused(
     shell: Shell, certified: Certificate, watch: tuple[str, ...], more: tuple[str, ...]
@@ -470,7 +511,9 @@ def test_terms_where_nothing_is_made_are_refused(
     assert f"C010: {more[0]} says nothing where" in said.err
 
 
-@pytest.mark.parametrize("more", [("--seed", "1"), ("--metric", "EM"), ("--evaluation", "one"), ("--since", "today"), ("--by", "ada")])
+@pytest.mark.parametrize(
+    "more", [("--seed", "1"), ("--metric", "EM"), ("--evaluation", "one"), ("--since", "today"), ("--by", "ada")]
+)
 def test_options_that_a_certificate_that_is_shown_does_not_take_are_refused(
     shell: Shell, certified: Certificate, more: tuple[str, str]
 ) -> None:
@@ -484,7 +527,9 @@ def test_options_of_audits_are_refused_where_a_certificate_is_made(shell: Shell)
     assert "C010: --since says nothing where answers are certified" in certify(shell, "--since", "today").err
 
 
-def test_a_signal_while_figures_are_made_ends_it_without_a_certificate(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_figures_are_made_ends_it_without_a_certificate(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from orchestra.cli.signals import StopSignal
 
     rows(1000)

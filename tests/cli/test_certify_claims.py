@@ -67,9 +67,15 @@ def rows(count: int, *, judged: bool = True, scored: bool = False) -> None:
     lines = []
     for number in range(count):
         parts = facts(number)
-        row: dict[str, Any] = {"id": f"{number}", "input": {"text": f"Text {number}."}, "output": {"facts": [text for text, _ in parts]}}
+        row: dict[str, Any] = {
+            "id": f"{number}",
+            "input": {"text": f"Text {number}."},
+            "output": {"facts": [text for text, _ in parts]},
+        }
         if judged:
-            row["claims"] = [{"claim": text, "right": right} | ({"score": score(text)} if scored else {}) for text, right in parts]
+            row["claims"] = [
+                {"claim": text, "right": right} | ({"score": score(text)} if scored else {}) for text, right in parts
+            ]
         lines.append(json.dumps(row) + "\n")
     Path("rows.jsonl").write_text("".join(lines))
 
@@ -116,7 +122,9 @@ def test_judged_answers_come_to_a_certificate_and_a_node_keeps_parts_by_it(shell
     told = run(shell, "--json").json
     assert told["output"] == {"facts": ["fact 990 of 0", "fact 700 of 0"]}
     assert told["promises"] == {"told": made.guarantee}
-    assert [(one["path"], one["value"], one["score"]) for one in told["dropped"]] == [("facts[1]", "fact 400 of 0", 0.4)]
+    assert [(one["path"], one["value"], one["score"]) for one in told["dropped"]] == [
+        ("facts[1]", "fact 400 of 0", 0.4)
+    ]
     shown = run(shell)
     assert "dropped from told: fact 400 of 0: the evidence does not state 'fact 400 of 0'" in shown.out
     assert "all that is kept is right in at least 80 % of answers; keeps" in shown.out
@@ -179,7 +187,9 @@ def test_of_answers_about_one_text_one_is_drawn(shell: Shell) -> None:
 def test_an_id_that_stands_there_twice_is_refused_before_anybody_is_asked(shell: Shell) -> None:
     rows(200)
     lines = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
-    Path("rows.jsonl").write_text("".join(json.dumps(line | {"id": "a book", "group": "a book"}) + "\n" for line in lines))
+    Path("rows.jsonl").write_text(
+        "".join(json.dumps(line | {"id": "a book", "group": "a book"}) + "\n" for line in lines)
+    )
     said = certify(shell)
     assert (said.code, said.out) == (2, "")
     assert "V006: two rows have the id 'a book'" in said.err
@@ -227,11 +237,16 @@ def test_too_few_answers_ask_nobody_and_say_how_many_are_needed(shell: Shell) ->
     ("change", "says"),
     [
         ({"claims": [{"claim": "fact 950 of 0", "right": True}]}, "has 2 parts, and 1 are judged"),
-        ({"claims": [{"claim": "another", "right": True}, {"claim": "b", "right": True}]}, "judges 'another', where its output says"),
+        (
+            {"claims": [{"claim": "another", "right": True}, {"claim": "b", "right": True}]},
+            "judges 'another', where its output says",
+        ),
         ({"claims": "none"}, "no judged answer"),
     ],
 )
-def test_labels_that_do_not_fit_the_answer_are_refused_at_their_line(shell: Shell, change: dict[str, Any], says: str) -> None:
+def test_labels_that_do_not_fit_the_answer_are_refused_at_their_line(
+    shell: Shell, change: dict[str, Any], says: str
+) -> None:
     rows(1)
     Path("rows.jsonl").write_text(json.dumps(json.loads(Path("rows.jsonl").read_text()) | change) + "\n")
     said = certify(shell)
@@ -268,7 +283,9 @@ def test_a_threshold_that_was_moved_and_a_promise_that_is_not_carried_are_refuse
     import msgspec
 
     FILE.write_bytes(
-        msgspec.structs.replace(forged, calibrated=msgspec.structs.replace(forged.calibrated, violations=60)).with_digest().to_bytes()
+        msgspec.structs.replace(forged, calibrated=msgspec.structs.replace(forged.calibrated, violations=60))
+        .with_digest()
+        .to_bytes()
     )
     assert "V003" in run(shell).err
     FILE.write_bytes(forged.mark_void("an audit").to_bytes())
@@ -292,6 +309,8 @@ def test_without_one_a_node_says_how_to_make_it(shell: Shell) -> None:
         (("--data", "rows.jsonl", "--by", "me"), "--watch"),
     ],
 )
-def test_an_option_that_says_nothing_here_is_told_with_the_command_that_takes_it(shell: Shell, given: tuple[str, ...], hint: str) -> None:
+def test_an_option_that_says_nothing_here_is_told_with_the_command_that_takes_it(
+    shell: Shell, given: tuple[str, ...], hint: str
+) -> None:
     said = shell("certify", "AGENT", *given)
     assert (said.code, f"= help: orchestra certify AGENT {hint}" in map(str.strip, said.err.splitlines())) == (2, True)

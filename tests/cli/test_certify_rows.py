@@ -20,7 +20,10 @@ ATTEMPTS = Path("agents/sorter/attempts.jsonl")
 
 def written(count: int, change: Callable[[int], dict[str, Any]]) -> None:
     """Rows, and answers to them that are all right."""
-    lines("rows.jsonl", [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}, **change(n)} for n in range(count)])
+    lines(
+        "rows.jsonl",
+        [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"label": "yes"}, **change(n)} for n in range(count)],
+    )
     lines("answers.jsonl", [{"id": f"{n}", "output": {"label": "yes"}, "score": 0.9} for n in range(count)])
 
 
@@ -68,7 +71,10 @@ def test_rows_that_a_metric_leaves_out_count_for_the_promise(shell: Shell) -> No
     said = certify(shell, *PREDICTED)
     assert said.code == 3, "a tenth of what is accepted is wrong"
     assert "1,000 rows" in said.out
-    assert "100 rows that the metric leaves out of its figure are in: the promise is about all that is accepted" in said.out
+    assert (
+        "100 rows that the metric leaves out of its figure are in: the promise is about all that is accepted"
+        in said.out
+    )
     assert certify(shell, *PREDICTED, "--alpha", "0.3").code == 0
     assert Certificate.from_bytes(FILE.read_bytes()).data.metrics == ("in scope, of all rows",)
 
@@ -105,7 +111,11 @@ def test_attempts_on_the_same_rows_have_delta_together(shell: Shell) -> None:
     made = Certificate.from_bytes(FILE.read_bytes())
     assert (made.attempt, made.delta) == (3, 0.05)
     assert "number 3 on these rows, tested at 0.167 % of 5 %" in shell("certify", "sorter").out
-    assert [json.loads(line)["outcome"] for line in ATTEMPTS.read_text().splitlines()] == ["insufficient data", "insufficient data", "certified"]
+    assert [json.loads(line)["outcome"] for line in ATTEMPTS.read_text().splitlines()] == [
+        "insufficient data",
+        "insufficient data",
+        "certified",
+    ]
     rows(500, 500)
     predictions(500, first=500)
     assert certify(shell, *PREDICTED, "--json", "--out", "other.json").json["attempt"] == 1, "other rows"

@@ -85,7 +85,12 @@ def test_each_row_is_run_through_the_workflow_and_the_promise_is_about_its_answe
     assert "200 resplits" in said.out
     assert f"orchestra run {NAME} --accept certified accepts by it" in said.out
     made = Certificate.from_bytes(FILE.read_bytes())
-    assert (made.agent, made.subject_kind, made.checks, made.data.metrics) == (NAME, "workflow", ("confidence",), ("text same",))
+    assert (made.agent, made.subject_kind, made.checks, made.data.metrics) == (
+        NAME,
+        "workflow",
+        ("confidence",),
+        ("text same",),
+    )
     assert (FOLDER / "attempts.jsonl").read_text().count("\n") == 1
     towers.predictions("answers.jsonl", range(400))
     FILE.unlink()
@@ -95,7 +100,9 @@ def test_each_row_is_run_through_the_workflow_and_the_promise_is_about_its_answe
 
 
 def test_the_promise_is_kept_on_rows_that_had_no_part_in_it(certified: Certificate) -> None:
-    fresh = [n for n in range(10_000, 14_000) if (given := towers.told(n)) is not None and given[1] >= certified.threshold]
+    fresh = [
+        n for n in range(10_000, 14_000) if (given := towers.told(n)) is not None and given[1] >= certified.threshold
+    ]
     wrong = sum(towers.told(n)[0] != towers.expected(n) for n in fresh)  # type: ignore[index]
     assert len(fresh) > 1_000
     assert wrong <= certified.alpha * len(fresh)
@@ -116,7 +123,9 @@ def test_a_run_states_the_promise_and_what_stands_behind_it(shell: Shell, certif
     assert run(shell, number, "--json").json["promises"] == {}, "without the option nothing is promised"
 
 
-def test_what_scores_less_and_what_says_nothing_is_withheld_under_the_certificate(shell: Shell, certified: Certificate) -> None:
+def test_what_scores_less_and_what_says_nothing_is_withheld_under_the_certificate(
+    shell: Shell, certified: Certificate
+) -> None:
     unsure, hidden = one(known=True, below=certified.threshold), one(known=False, above=0.6)
     said = run(shell, unsure, "--accept", "certified")
     assert said.code == 3
@@ -147,7 +156,9 @@ def test_a_node_that_calls_the_workflow_accepts_from_a_score_on(shell: Shell) ->
     assert run(shell, unsure, of="./desk.yaml").code == 3
 
 
-def test_an_agent_that_takes_the_place_of_one_in_it_is_not_accepted_by_its_certificate(shell: Shell, certified: Certificate) -> None:
+def test_an_agent_that_takes_the_place_of_one_in_it_is_not_accepted_by_its_certificate(
+    shell: Shell, certified: Certificate
+) -> None:
     name = run(shell, one(known=True, above=certified.threshold), "--accept", "certified", "--json").json["run"]
     Path("other.md").write_text("Read: {{ question }} {{ context }}\n")
     (found,) = shell("whatif", name, "--agent", "generative_reader@other.md", "--json").json["runs"]
@@ -174,14 +185,19 @@ def test_a_batch_withholds_what_the_certificate_does_not_accept(shell: Shell, ce
     assert all(line["abstained"] for line in done if line["id"] not in wanted)
 
 
-def test_what_a_batch_wrote_that_nobody_certified_is_no_answer_of_one_that_is(shell: Shell, certified: Certificate) -> None:
+def test_what_a_batch_wrote_that_nobody_certified_is_no_answer_of_one_that_is(
+    shell: Shell, certified: Certificate
+) -> None:
     towers.rows("some.jsonl", range(5_000, 5_003))
     batch = ("batch", NAME, "-i", "some.jsonl", "-o", "out.jsonl")
     assert shell(*batch).code == 0
     before = Path("out.jsonl").read_bytes()
     said = shell(*batch, "--accept", "certified")
     assert said.code == 2
-    assert "C022: the result of '5000' is of another input than the row has now, or was accepted by another --accept" in said.err
+    assert (
+        "C022: the result of '5000' is of another input than the row has now, or was accepted by another --accept"
+        in said.err
+    )
     assert Path("out.jsonl").read_bytes() == before
     assert shell(*batch).code == 0
     Path("out.jsonl").unlink()
@@ -286,7 +302,10 @@ def test_what_is_about_agents_is_refused(shell: Shell) -> None:
     assert "C010: --checks is about an agent" in certify(shell, "--checks", "quote").err
     watched = " ".join(shell("certify", NAME, "--watch").err.split())
     assert "V032: a watch is of agents" in watched
-    assert f"orchestra certify {NAME} --data ROWS_OF_TODAY --out ANOTHER_FILE tells whether its promise is still kept" in watched
+    assert (
+        f"orchestra certify {NAME} --data ROWS_OF_TODAY --out ANOTHER_FILE tells whether its promise is still kept"
+        in watched
+    )
     assert "V032: --claims are of agents" in certify(shell, "--claims").err
     assert "V029: --accept 2 is no score" in run(shell, 1, "--accept", "2").err
     assert "L119: there is no certificate for the workflow" in run(shell, 1, "--accept", "certified").err
@@ -295,7 +314,9 @@ def test_what_is_about_agents_is_refused(shell: Shell) -> None:
 def test_a_workflow_that_acts_is_certified_by_recorded_answers_alone(shell: Shell) -> None:
     asks = "name: {0}\nschema: orchestra/v1\ninput: {{question: str}}\noutput: ${{said}}\nnodes:\n  said: {{ask: '${{input.question}}'}}\n"
     Path("desk.yaml").write_text(asks.format("desk"))
-    Path("rows.jsonl").write_text(json.dumps({"id": "1", "input": {"question": "?"}, "expected": {"output": "!"}}) + "\n")
+    Path("rows.jsonl").write_text(
+        json.dumps({"id": "1", "input": {"question": "?"}, "expected": {"output": "!"}}) + "\n"
+    )
     said = certify(shell, of="./desk.yaml")
     assert said.code == 2
     assert "V030: desk would act once for each row: said asks a person" in said.err

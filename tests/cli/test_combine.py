@@ -74,7 +74,10 @@ def answer(call: CallRequest) -> Any:
 
 
 def rows(count: int, first: int = 0) -> None:
-    made = [{"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"fact": f"fact {n} holds"}} for n in range(first, first + count)]
+    made = [
+        {"id": f"{n}", "input": {"text": f"{n}"}, "expected": {"fact": f"fact {n} holds"}}
+        for n in range(first, first + count)
+    ]
     Path("rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
 
 
@@ -139,7 +142,15 @@ def test_both_checks_are_asked_of_every_row_and_both_count(shell: Shell) -> None
 def test_what_each_check_brings_is_printed(shell: Shell) -> None:
     rows(320)
     said = combine(shell)
-    wanted = ("combined on 320 rows", "weight", "AURC", "all checks", "the lowest score", "without confidence", "written")
+    wanted = (
+        "combined on 320 rows",
+        "weight",
+        "AURC",
+        "all checks",
+        "the lowest score",
+        "without confidence",
+        "written",
+    )
     places = [said.out.index(text) for text in wanted]
     assert places == sorted(places)
 
@@ -159,11 +170,15 @@ def test_what_stays_under_the_score_is_withheld_with_what_each_check_says(shell:
     said = run(shell, doubtful)
     assert said.code == 3
     reason = shell("runs", "show", said.json["run"], "told").out
-    assert f"of confidence {sure(doubtful):.3g}, entailment(checker) {supported(doubtful):.3g} together" in " ".join(reason.split())
+    assert f"of confidence {sure(doubtful):.3g}, entailment(checker) {supported(doubtful):.3g} together" in " ".join(
+        reason.split()
+    )
 
 
 def test_what_the_judge_cannot_tell_never_passes(shell: Shell, combined: Combination) -> None:
-    shell.opener = Simulated(lambda call: {"p_supported": None, "p_refute": None} if call.name == "checker" else answer(call))
+    shell.opener = Simulated(
+        lambda call: {"p_supported": None, "p_refute": None} if call.name == "checker" else answer(call)
+    )
     assert run(shell, next(n for n in range(400) if sure(n) > 0.95)).code == 3
 
 
@@ -181,7 +196,9 @@ def test_the_combined_score_is_certified_and_the_node_accepts_by_that(shell: She
     assert "about a combination of checks that is not the one of today" in run(shell, good).err
     edited("    score: combined\n", "")
     refused = run(shell, good)
-    assert "V005: the certificate of 'teller' is about what a combination makes of the scores of the checks" in refused.err
+    assert (
+        "V005: the certificate of 'teller' is about what a combination makes of the scores of the checks" in refused.err
+    )
 
 
 def test_rows_that_the_combination_was_fitted_to_make_no_promise(shell: Shell, combined: Combination) -> None:
@@ -190,7 +207,9 @@ def test_rows_that_the_combination_was_fitted_to_make_no_promise(shell: Shell, c
         rows(count, first)
         said = shell(*certify)
         assert (said.code, said.err[:4]) == (2, "V028")
-    older = msgspec.structs.replace(combined, data=msgspec.structs.replace(combined.data, marks=msgspec.UNSET)).with_digest()
+    older = msgspec.structs.replace(
+        combined, data=msgspec.structs.replace(combined.data, marks=msgspec.UNSET)
+    ).with_digest()
     FILE.write_bytes(older.to_bytes())
     rows(320)
     assert shell(*certify).err[:4] == "V028", "by the digest of its file, as in a combination of before"
@@ -200,7 +219,9 @@ def check(shell: Shell, number: int, *more: str) -> Said:
     """The answer to a row held against its text alone, as the teller's."""
     Path("text.txt").write_text(f"{number}")
     given = json.dumps({"fact": f"fact {number} holds"})
-    return shell("check", given, "--against", "text.txt", "--combined", "teller", "--confidence", f"{sure(number)}", *more)
+    return shell(
+        "check", given, "--against", "text.txt", "--combined", "teller", "--confidence", f"{sure(number)}", *more
+    )
 
 
 def test_an_answer_alone_has_the_combined_score_that_a_node_gives_it(shell: Shell, combined: Combination) -> None:
@@ -221,11 +242,15 @@ def test_an_answer_alone_is_accepted_as_the_certificate_says(shell: Shell, combi
     doubtful = next(n for n in range(400) if sure(n) < 0.3 and supported(n) < 0.3)
     poor = check(shell, doubtful)
     assert poor.code == 3
-    assert f"entailment(checker) {supported(doubtful):.3g} together, does not reach {found.threshold:.6g}" in " ".join(poor.out.split())
+    assert f"entailment(checker) {supported(doubtful):.3g} together, does not reach {found.threshold:.6g}" in " ".join(
+        poor.out.split()
+    )
     assert check(shell, doubtful, "--accept", "0").code == 0
 
 
-def test_an_answer_alone_without_what_a_check_wants_to_know_says_how_to_say_it(shell: Shell, combined: Combination) -> None:
+def test_an_answer_alone_without_what_a_check_wants_to_know_says_how_to_say_it(
+    shell: Shell, combined: Combination
+) -> None:
     Path("text.txt").write_text("1")
     said = shell("check", '{"fact": "fact 1 holds"}', "--against", "text.txt", "--combined", str(FILE))
     assert said.code == 2
@@ -298,12 +323,24 @@ def test_a_fork_says_that_it_is_another(shell: Shell, combined: Combination) -> 
 
 def test_recorded_answers_are_combined_without_the_agent(shell: Shell) -> None:
     rows(320)
-    given = [{"id": f"{n}", "output": {"fact": f"fact {n} {'holds' if right(n) else 'fails'}"}, "score": sure(n)} for n in range(320)]
+    given = [
+        {"id": f"{n}", "output": {"fact": f"fact {n} {'holds' if right(n) else 'fails'}"}, "score": sure(n)}
+        for n in range(320)
+    ]
     Path("answers.jsonl").write_text("".join(json.dumps(one) + "\n" for one in given))
     assert combine(shell, "--predictions", "answers.jsonl").code == 0
     assert set(calls(shell)) == {"checker"}
     offline = shell(
-        "learn", "combine", "teller", "--data", "rows.jsonl", "--checks", "confidence", "--predictions", "answers.jsonl", "--json"
+        "learn",
+        "combine",
+        "teller",
+        "--data",
+        "rows.jsonl",
+        "--checks",
+        "confidence",
+        "--predictions",
+        "answers.jsonl",
+        "--json",
     )
     assert [voice["check"] for voice in offline.json["weights"]] == ["confidence"]
 
@@ -335,7 +372,9 @@ def plausible(value: dict[str, Any], text: str) -> float:
 '''
 
 
-def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def said(call: CallRequest) -> Any:
         return 0.5 + supported(int(call.inputs["text"])) / 2 if call.name == "plausible" else answer(call)
 
@@ -362,7 +401,9 @@ def test_a_tool_of_ones_own_has_a_voice_and_a_combination_is_bound_to_its_code(s
     assert "types or code of tool(plausible)" in changed.json["error"]["message"]
 
 
-def test_a_rehearsal_with_another_judge_or_teller_says_that_the_combination_is_not_about_these(shell: Shell, combined: Combination) -> None:
+def test_a_rehearsal_with_another_judge_or_teller_says_that_the_combination_is_not_about_these(
+    shell: Shell, combined: Combination
+) -> None:
     made = run(shell, next(n for n in range(400) if sure(n) > 0.8 and supported(n) > 0.8)).json["run"]
     for name, text in (("teller", AGENT), ("checker", JUDGE)):
         furnish(files={f"agents/{name}_2/agent.yaml": text.replace(f"name: {name}", f"name: {name}_2")})
@@ -373,4 +414,7 @@ def test_a_rehearsal_with_another_judge_or_teller_says_that_the_combination_is_n
     assert [(node["agent"], node["code"]) for node in one["uncovered"]] == [("teller_2", "L076")]
     (one,) = shell("whatif", made, "--agent", "checker@checker_2", "--json").json["runs"]
     assert [(node["agent"], node["code"]) for node in one["uncovered"]] == [("checker_2", "V002")]
-    assert one["uncovered"][0]["why"] == "what 'teller' is accepted by is about checks that checker makes, and not checker_2"
+    assert (
+        one["uncovered"][0]["why"]
+        == "what 'teller' is accepted by is about checks that checker makes, and not checker_2"
+    )

@@ -54,6 +54,8 @@ def test_all_csv_of_the_package_is_written_in_one_place() -> None:
         path.relative_to(root).as_posix()
         for path in root.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Attribute) and node.attr in ("writer", "DictWriter") and getattr(node.value, "id", "") == "csv"
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("writer", "DictWriter")
+        and getattr(node.value, "id", "") == "csv"
     ]
     assert writes == ["cli/csv_text.py"]

@@ -203,7 +203,9 @@ async def test_a_fork_whose_parent_is_gone_pays_nothing(shop: Path) -> None:
     async with opened(shop) as orchestra:
         program = orchestra.program(orchestra.find("buy"))
     left = EffectHistory(program, unknown_tools=effect_tools(program))
-    call = CallRequest(run="r", node="paid[0]", attempt=1, kind="tool", name="pay", inputs={"item": "desk", "amount": 1.0})
+    call = CallRequest(
+        run="r", node="paid[0]", attempt=1, kind="tool", name="pay", inputs={"item": "desk", "amount": 1.0}
+    )
     assert isinstance(refused := left.recorded_reply(call), CallError)
     assert refused.code == "E024"
     assert left.recorded_reply(msgspec.structs.replace(call, name="mail")) is None
@@ -227,7 +229,10 @@ def test_a_fallback_does_not_hide_that_a_payment_was_not_made(shop: Path, shell:
     file = shop / "workflows" / "buy.yaml"
     file.write_text(
         file.read_text()
-        .replace('each: "${input.items}", as: item, after: [ready], with: {item: "${item}"', 'fallback: none, with: {item: "${ready}"')
+        .replace(
+            'each: "${input.items}", as: item, after: [ready], with: {item: "${item}"',
+            'fallback: none, with: {item: "${ready}"',
+        )
         .replace("${paid.values[0]}", "${paid}")
     )
     run = shell("run", "buy", "-i", 'items=["desk"]', "--json").json["run"]

@@ -38,7 +38,9 @@ async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depe
             "lines": OverrideSource("bob"),
         }
         assert await fork.run.wait_until_blocked() is None
-        assert [asked.node for asked in fork.run.questions] == ["sure"]  # it depends on the lines; whether it is allowed does not
+        assert [asked.node for asked in fork.run.questions] == [
+            "sure"
+        ]  # it depends on the lines; whether it is allowed does not
         assert fork.run.questions[0].question == "Send no tea, no milk; tea 1?"
     # its process is gone; another one goes on
     async with opened(shop) as orchestra:
@@ -74,7 +76,9 @@ async def test_a_fork_takes_a_nodes_value_from_a_person_and_makes_anew_what_depe
         ({"allowed": "perhaps"}, "the value of allowed"),
     ],
 )
-async def test_a_value_that_no_node_takes_is_refused_before_anything_begins(shop: Path, values: dict[str, Any], why: str) -> None:
+async def test_a_value_that_no_node_takes_is_refused_before_anything_begins(
+    shop: Path, values: dict[str, Any], why: str
+) -> None:
     run = await ended(shop, "tea")
     async with opened(shop) as orchestra:
         with pytest.raises(InputError, match=why) as caught:
@@ -106,18 +110,24 @@ async def test_a_value_whose_node_was_renamed_is_not_dropped_and_its_tool_not_ca
     (shop / "workflows" / "other.yaml").write_text(renamed.replace("name: order", "name: other"))
     async with opened(shop) as orchestra:
         for values in ({}, {"letter": "x"}, {"reciept": receipt}):
-            with pytest.raises(InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in order") as caught:
+            with pytest.raises(
+                InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in order"
+            ) as caught:
                 await orchestra.options(values=values).fork(fork.run.id)
             assert (caught.value.code, "--set receipt=VALUE" in caught.value.hint) == ("E033", True)
         anew = await orchestra.options(values={"receipt": receipt}, by="ada").fork(fork.run.id)
         assert (await anew.run).output == "about cake; cake 3"
-        with pytest.raises(InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in other"):
+        with pytest.raises(
+            InputError, match=f"the value of paid, given in run {fork.run.id}, has no node any more in other"
+        ):
             await orchestra.fork(fork.run.id, orchestra.find("other"))
     assert (shop / "paid.txt").read_text() == "tea\n"
 
 
 async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_fork_too(shop: Path) -> None:
-    (shop / "workflows" / "order.yaml").write_text(WORKFLOW + '  note: {tool: draft, with: {topic: "${input.topics[0]}"}}\n')
+    (shop / "workflows" / "order.yaml").write_text(
+        WORKFLOW + '  note: {tool: draft, with: {topic: "${input.topics[0]}"}}\n'
+    )
     run = await ended(shop, "tea")
     async with opened(shop) as orchestra:
         told = orchestra.options(values={"lines": ["one"]}, by="bob")
@@ -144,7 +154,11 @@ async def test_an_answer_that_depends_on_nothing_changed_is_kept_in_a_fork_of_a_
     [
         (APPROVED, {"chosen": "gold"}, set()),
         (APPROVED.replace("when: \"${allowed == 'yes'}\"", "after: [allowed]"), {"chosen": "gold"}, set()),
-        (APPROVED.replace("{when: \"${allowed == 'yes'}\",", "{").replace("{item", "{item"), {"chosen": "gold"}, {"allowed"}),
+        (
+            APPROVED.replace("{when: \"${allowed == 'yes'}\",", "{").replace("{item", "{item"),
+            {"chosen": "gold"},
+            {"allowed"},
+        ),
         (APPROVED, {"note": "other"}, {"allowed"}),
         (APPROVED, {"chosen": "gold", "paid": {"number": 7, "item": "gold"}}, {"allowed"}),
     ],
@@ -177,7 +191,10 @@ async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(sh
     run = await ended(shop, "tea", "milk")
     rule("limit: 3, at_least: 2")
     async with opened(shop) as orchestra:
-        for values, why in ((["a"], "1 element, and 2 are needed"), (["a", "b", "c", "d"], "4 elements, and the limit is 3")):
+        for values, why in (
+            (["a"], "1 element, and 2 are needed"),
+            (["a", "b", "c", "d"], "4 elements, and the limit is 3"),
+        ):
             with pytest.raises(InputError, match=f"the value of lines: {why}") as caught:
                 await orchestra.options(values={"lines": values}).fork(run)
             assert caught.value.code == "E033"
@@ -185,22 +202,33 @@ async def test_a_list_that_is_given_has_as_many_elements_as_its_node_may_have(sh
         assert (await taken.run).output == "x"
     rule("limit: 2")
     async with opened(shop) as orchestra:
-        with pytest.raises(InputError, match=f"the value of lines, given in run {taken.run.id}: 3 elements, and the limit is 2"):
+        with pytest.raises(
+            InputError, match=f"the value of lines, given in run {taken.run.id}: 3 elements, and the limit is 2"
+        ):
             await orchestra.fork(taken.run.id)
-    for keys, wrong in (("at_least: all", (["a"], ["a", "b", "c"])), ('at_least: all, when: "${topic != input.topics[0]}"', (["a"] * 3,))):
+    for keys, wrong in (
+        ("at_least: all", (["a"], ["a", "b", "c"])),
+        ('at_least: all, when: "${topic != input.topics[0]}"', (["a"] * 3,)),
+    ):
         rule(keys)
         async with opened(shop) as orchestra:
             for values in wrong:
-                with pytest.raises(InputError, match=f"{len(values)} elements? given for the 2 that it goes over, and all are needed"):
+                with pytest.raises(
+                    InputError, match=f"{len(values)} elements? given for the 2 that it goes over, and all are needed"
+                ):
                     await orchestra.options(values={"lines": values, "sure": "yes"}).fork(run)
-            right = await orchestra.options(values={"lines": ["a", "b"][: len(wrong)], "letter": "x", "sure": "yes"}).fork(run)
+            right = await orchestra.options(
+                values={"lines": ["a", "b"][: len(wrong)], "letter": "x", "sure": "yes"}
+            ).fork(run)
             assert (await right.run).output == "x"
             assert (await orchestra.replay(right.run.id)).reason == ""
 
 
 async def test_where_the_list_that_all_are_needed_of_has_no_value_a_persons_word_stands(shop: Path) -> None:
     (shop / "workflows" / "order.yaml").write_text(
-        WORKFLOW.replace("as: topic,", "as: topic, at_least: all,").replace('"${input.topics}"', '"${[input.topics[5]]}"')
+        WORKFLOW.replace("as: topic,", "as: topic, at_least: all,").replace(
+            '"${input.topics}"', '"${[input.topics[5]]}"'
+        )
     )
     async with opened(shop) as orchestra:
         run = await orchestra.start(orchestra.find("order"), topics=["tea"])

@@ -65,7 +65,9 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
     assert "C024: paid gives a value of type Receipt" in text.err
     both = await asyncio.to_thread(shell, "runs", "answer", run, "again", "--node", "paid", "--gave", "7")
     assert both.code == 2
-    done = await asyncio.to_thread(shell, "runs", "answer", run, "--node", "paid", "--gave", "@receipt.json", "--by", "ada")
+    done = await asyncio.to_thread(
+        shell, "runs", "answer", run, "--node", "paid", "--gave", "@receipt.json", "--by", "ada"
+    )
     assert done.code == 5, done.err  # the letter is asked about
     assert "Send about tea; tea 7?" in done.out
     assert (await asyncio.to_thread(shell, "runs", "answer", run, "yes", "--node", "sure")).code == 0
@@ -89,7 +91,9 @@ async def test_what_a_call_in_doubt_gave_is_said_by_a_person_and_stands_in_forks
         result = await forked
         assert result.output == "about tea; tea 7"
         recalled = [
-            event for event in await orchestra.journal.read(forked.id) if isinstance(event, AttemptFinished) and event.overridden_by
+            event
+            for event in await orchestra.journal.read(forked.id)
+            if isinstance(event, AttemptFinished) and event.overridden_by
         ]
         assert [(event.node, event.overridden_by) for event in recalled] == [("paid", OverrideSource("ada", run))]
         assert rows(list(await orchestra.journal.read(forked.id)))["paid"][0] == "given"
@@ -215,7 +219,12 @@ async def test_who_says_it_is_told_once_for_values_answers_resumptions_and_cance
         events = [*await orchestra.journal.read(run.id), *await orchestra.journal.read(fork.id)]
     found = [event for event in events if isinstance(event, QuestionAnswered | RunResumed | CancelRequested)]
     said = [(event.by, type(event).__name__) for event in found if event.by != "a message"]  # which woke the run
-    assert said == [("eve", "Resumed"), ("eve", "Answered"), ("ada", "Answered"), ("eve", "CancelRequested")]
+    assert said == [
+        ("eve", "RunResumed"),
+        ("eve", "QuestionAnswered"),
+        ("ada", "QuestionAnswered"),
+        ("eve", "CancelRequested"),
+    ]
 
 
 async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: Path, shell: Shell) -> None:
@@ -233,7 +242,14 @@ async def test_values_of_a_fork_are_one_object_too_and_stdin_is_read_once(shop: 
 
 @pytest.mark.parametrize(
     ("typed", "value"),
-    [("@none.json", None), ("@none.txt", "null\n"), ("null", "null"), ("@@ada", "@ada"), ("-", "piped"), ("@-", "piped")],
+    [
+        ("@none.json", None),
+        ("@none.txt", "null\n"),
+        ("null", "null"),
+        ("@@ada", "@ada"),
+        ("-", "piped"),
+        ("@-", "piped"),
+    ],
 )
 def test_an_answer_is_read_as_inputs_are_and_null_is_one_in_a_file(shell: Shell, typed: str, value: str | None) -> None:
     (shell.project / "workflows").mkdir()
@@ -250,18 +266,42 @@ async def asked_twice(shop: Path, shell: Shell) -> tuple[str, dict[str, Any], di
     """A run whose process died at the first payment and at the second, and what was asked after each."""
     run = await doubtful(shop)
     await asyncio.to_thread(shell, "runs", "resume", run)
-    (first,) = [one for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"] if one["node"] == "paid"]
+    (first,) = [
+        one
+        for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"]
+        if one["node"] == "paid"
+    ]
     (shop / "die").touch()
-    command = (sys.executable, "-m", "orchestra.cli", "runs", "answer", run, "again", "--to", first["to"], "--by", "ann")
-    assert (await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False, timeout=60)).returncode == 9
+    command = (
+        sys.executable,
+        "-m",
+        "orchestra.cli",
+        "runs",
+        "answer",
+        run,
+        "again",
+        "--to",
+        first["to"],
+        "--by",
+        "ann",
+    )
+    assert (
+        await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False, timeout=60)
+    ).returncode == 9
     (shop / "die").unlink()
     await asyncio.to_thread(shell, "runs", "resume", run)
-    (second,) = [one for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"] if one["node"] == "paid"]
+    (second,) = [
+        one
+        for one in (await asyncio.to_thread(shell, "runs", "show", run, "--json")).json["asked"]
+        if one["node"] == "paid"
+    ]
     assert (first["question"], first["shown"]) == (second["question"], second["shown"])
     return run, first, second
 
 
-async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_asked_again(shop: Path, shell: Shell) -> None:
+async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_asked_again(
+    shop: Path, shell: Shell
+) -> None:
     run, first, second = await asked_twice(shop, shell)
     for told in (("--to", first["to"]), ("--node", "paid")):
         said = await asyncio.to_thread(shell, "runs", "answer", run, "again", *told)
@@ -273,19 +313,38 @@ async def test_a_command_that_was_shown_before_does_not_answer_when_the_same_is_
 async def test_nor_does_what_was_read_before_in_python(shop: Path, shell: Shell) -> None:
     run, first, _ = await asked_twice(shop, shell)
     async with opened(shop) as orchestra:
-        one, two = (event for event in await orchestra.journal.read(run) if isinstance(event, QuestionAsked) and event.node == "paid")
+        one, two = (
+            event
+            for event in await orchestra.journal.read(run)
+            if isinstance(event, QuestionAsked) and event.node == "paid"
+        )
         assert one.question_digest == first["shown"]
-        for told in ({"shown": one.question_digest}, {"shown": one.question_digest, "asked": one.seq}, {"asked": one.seq}):
+        for told in (
+            {"shown": one.question_digest},
+            {"shown": one.question_digest, "asked": one.seq},
+            {"asked": one.seq},
+        ):
             with pytest.raises(InputError) as caught:
                 await orchestra.answer(run, "again", node="paid", by="bob", **told)
             assert caught.value.code == "E037"
         # Posted before the question was asked again, it is no answer to that either.
-        late = InboxMessage(kind="answer", node="paid", value="again", question_digest=one.question_digest, question_seq=one.seq, by="bob")
+        late = InboxMessage(
+            kind="answer",
+            node="paid",
+            value="again",
+            question_digest=one.question_digest,
+            question_seq=one.seq,
+            by="bob",
+        )
         await orchestra.journal.send(run, late)
         receipt = {"number": 7, "item": "tea"}
-        await orchestra.answer(run, receipt, node="paid", question_digest=two.question_digest, question_seq=two.seq, call_happened=True)
+        await orchestra.answer(
+            run, receipt, node="paid", question_digest=two.question_digest, question_seq=two.seq, call_happened=True
+        )
         going = await orchestra.resume(run)
         assert await going.wait_until_blocked() is None
-        reasons = [event.reason for event in await orchestra.journal.read(run) if isinstance(event, InboxMessageRejected)]
+        reasons = [
+            event.reason for event in await orchestra.journal.read(run) if isinstance(event, InboxMessageRejected)
+        ]
         assert reasons == ["it was asked again since it was shown"]
     assert (shop / "paid.txt").read_text() == "tea\ntea\n"

@@ -22,14 +22,18 @@ models: {base: one}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="local servers run on Linux only")
-@pytest.mark.parametrize(("device", "version", "open_"), [("cpu", "0.32.0", False), ("cpu", "0.99.0", True), ("gpu", "0.32.0", True)])
+@pytest.mark.parametrize(
+    ("device", "version", "open_"), [("cpu", "0.32.0", False), ("cpu", "0.99.0", True), ("gpu", "0.32.0", True)]
+)
 def test_a_server_with_open_internal_ports_is_named(
     device: str, version: str, open_: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugin, "installed", lambda: version)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "it.yaml").write_text(FLEET.replace("DEVICE", device))
-    found = run_checks(Settings.load({"fleet": str(tmp_path / "it.yaml"), "journal": "off"}, start=tmp_path, environ={}))
+    found = run_checks(
+        Settings.load({"fleet": str(tmp_path / "it.yaml"), "journal": "off"}, start=tmp_path, environ={})
+    )
     said = [(one.state, one.message) for one in found if one.subject == "ports"]
     assert [state for state, _ in said] == (["warning"] if open_ else [])
     assert all("internal ports of one" in text for _, text in said)

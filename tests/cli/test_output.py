@@ -81,7 +81,9 @@ def test_a_tab_of_a_text_without_style_reaches_a_terminal(monkeypatch: pytest.Mo
         ("short", "short"),
     ],
 )
-def test_the_line_that_is_rewritten_is_never_wider_than_the_terminal(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_that_is_rewritten_is_never_wider_than_the_terminal(
+    text: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     terminal = at_terminal(monkeypatch)
     StatusLine().show_line(text)
     assert terminal.getvalue() == f"\r\x1b[2K{shown}"
@@ -128,20 +130,29 @@ def test_json_is_json_in_every_encoding(encoding: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("cp1252", "\\u2502"), ("utf-8", "│")])
-def test_what_the_encoding_of_the_output_cannot_say_is_no_reason_to_fail(encoding: str, shown: str, shell: Shell) -> None:
+def test_what_the_encoding_of_the_output_cannot_say_is_no_reason_to_fail(
+    encoding: str, shown: str, shell: Shell
+) -> None:
     assert shell("init", "begun").code == 0
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-m", "orchestra.cli", "graph", "hello"], cwd="begun", env=environment, capture_output=True, check=False
+        [sys.executable, "-m", "orchestra.cli", "graph", "hello"],
+        cwd="begun",
+        env=environment,
+        capture_output=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert shown in done.stdout.decode(encoding)
 
 
 def test_a_long_table_is_that_of_rich(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [(f"r{number}", "wörkflow 日本" * (number % 3), "\x1b[1m", str(number)) for number in range(output.MAX_RICH_ROWS + 1)]
+    rows = [
+        (f"r{number}", "wörkflow 日本" * (number % 3), "\x1b[1m", str(number))
+        for number in range(output.MAX_RICH_ROWS + 1)
+    ]
     output.print_table(("run", "workflow", "status", "nodes"), rows, right=[3])
     quick = capsys.readouterr().out.splitlines()
-    monkeypatch.setattr(output, "LONG", len(rows))
+    monkeypatch.setattr(output, "MAX_RICH_ROWS", len(rows))
     output.print_table(("run", "workflow", "status", "nodes"), rows, right=[3])
     assert quick == [line.rstrip() for line in capsys.readouterr().out.splitlines()]

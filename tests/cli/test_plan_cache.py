@@ -79,7 +79,9 @@ def test_literals_are_filled_anew(desk: Shell) -> None:
 
 def test_plan_says_that_a_plan_comes_from_the_cache_and_what_is_saved_serves(desk: Shell) -> None:
     assert "from the cache" not in desk("plan", WHEN, "-d", "docs").err
-    assert "from the cache" not in desk("plan", WHEN, "-d", "docs", "--save", "one.yaml").err  # shown only, and so not kept before
+    assert (
+        "from the cache" not in desk("plan", WHEN, "-d", "docs", "--save", "one.yaml").err
+    )  # shown only, and so not kept before
     said = desk("plan", WHEN, "-d", "docs")
     assert "from the cache: 4 calls of the router" in said.err
     assert said.out.startswith("\n".join(PLAN))
@@ -120,7 +122,9 @@ def test_a_skill_that_has_changed_is_another_shape(desk: Shell) -> None:
 
 
 def test_a_plan_whose_run_came_to_nothing_is_not_kept(desk: Shell) -> None:
-    writing(desk, "s1 = calculator(question=input.request)", "return s1")  # what the reader says is no answer of a calculator
+    writing(
+        desk, "s1 = calculator(question=input.request)", "return s1"
+    )  # what the reader says is no answer of a calculator
     assert desk("ask", WHEN, "--json").json["status"] != "done"
     assert desk("ask", WHEN, "--json").json["cached"] is None
 

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from orchestra.cli.task_window import WINDOW_SLACK, map_in_order
 
 
-@given(turns=st.lists(st.integers(min_value=0, max_value=9), max_size=40), concurrency=st.integers(min_value=1, max_value=8))
+@given(
+    turns=st.lists(st.integers(min_value=0, max_value=9), max_size=40),
+    concurrency=st.integers(min_value=1, max_value=8),
+)
 def test_results_keep_the_order_whatever_each_row_takes(turns: list[int], concurrency: int) -> None:
     async def ask(row: tuple[int, int]) -> int:
         for _ in range(row[1]):

@@ -109,7 +109,10 @@ CHANGES: dict[str, Callable[[], object]] = {
     "a harmless setting": lambda: Path("orchestra.toml").write_text('modules = ["canary_tools"]\nthreads = 5\n'),
     "a link": lambda: Path("workflows/other.yaml").symlink_to("/etc/hostname"),
     "the target of a link": lambda: os.replace(Path("workflows/other_target"), Path("workflows/first.yaml")),
-    "the file": lambda: (Path("orchestra.toml").rename("x"), Path("pyproject.toml").write_text('[tool.orchestra]\nmodules = ["x"]\n')),
+    "the file": lambda: (
+        Path("orchestra.toml").rename("x"),
+        Path("pyproject.toml").write_text('[tool.orchestra]\nmodules = ["x"]\n'),
+    ),
 }
 
 
@@ -152,7 +155,9 @@ def test_trust_is_listed_and_taken_away(shell: Shell) -> None:
 
 def test_a_folder_is_trusted_and_revoked_by_its_path(shell: Shell, tmp_path: Path) -> None:
     os.chdir(tmp_path)
-    assert shell("trust", "project", "--json").json["allowed"] == [{"kind": "modules", "text": "import the modules canary_tools"}]
+    assert shell("trust", "project", "--json").json["allowed"] == [
+        {"kind": "modules", "text": "import the modules canary_tools"}
+    ]
     assert shell("trust", "--list", "--json").json[0]["folder"] == str(shell.project)
     assert shell("trust", "project", "--revoke").code == 0
     assert shell("trust", "absent").err.startswith("C045")
@@ -216,7 +221,8 @@ def test_a_person_at_the_terminal_is_asked_once(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "journal", ["../x.db", "/x/y.db", "postgresql://elsewhere/x", "env:DATABASE", "file:/etc/passwd", "a/../../x.db", "out/x.db"]
+    "journal",
+    ["../x.db", "/x/y.db", "postgresql://elsewhere/x", "env:DATABASE", "file:/etc/passwd", "a/../../x.db", "out/x.db"],
 )
 def test_a_journal_outside_of_the_project_needs_trust(journal: str, shell: Shell) -> None:
     Path("out").symlink_to(shell.home)
@@ -309,7 +315,11 @@ def test_no_child_process_of_python_imports_from_the_current_folder() -> None:
         for path in sorted(library.rglob("*.py"))
         if "sys.executable" in (text := path.read_text("utf-8"))
         for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Tuple | ast.List) and len(node.elts) > 1 and ast.unparse(node.elts[0]) == "sys.executable"
+        if isinstance(node, ast.Tuple | ast.List)
+        and len(node.elts) > 1
+        and ast.unparse(node.elts[0]) == "sys.executable"
     ]
     assert len(commands) >= 6
-    assert [name for name, flag in commands if not (isinstance(flag, ast.Constant) and flag.value in ("-P", "-I"))] == []
+    assert [
+        name for name, flag in commands if not (isinstance(flag, ast.Constant) and flag.value in ("-P", "-I"))
+    ] == []

@@ -99,6 +99,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
         f"{path.stem}.{node.name}": size
         for path in sorted(ROOM.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (size := (node.end_lineno or 0) - node.lineno + 1) > SCREEN
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (size := (node.end_lineno or 0) - node.lineno + 1) > SCREEN
     }
     assert long == {}

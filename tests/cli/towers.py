@@ -35,13 +35,19 @@ def known(number: int) -> bool:
 
 def document(number: int) -> dict[str, Any]:
     """What is said of a tower."""
-    return {"source": f"tower {number}", "text": f"Tower {number} was opened in the year {3000 + number}, and painted in {7000 + number}."}
+    return {
+        "source": f"tower {number}",
+        "text": f"Tower {number} was opened in the year {3000 + number}, and painted in {7000 + number}.",
+    }
 
 
 def inputs(number: int) -> dict[str, Any]:
     """A question about one tower, and documents: its own, where there is one, and others."""
     others = [document(one) for one in (number + 1, number + 2)]
-    return {"question": f"When was the tower {number} opened?", "documents": [*([document(number)] if known(number) else []), *others]}
+    return {
+        "question": f"When was the tower {number} opened?",
+        "documents": [*([document(number)] if known(number) else []), *others],
+    }
 
 
 def expected(number: int) -> dict[str, Any]:
@@ -79,6 +85,9 @@ def told(number: int) -> tuple[dict[str, Any], float] | None:
 def predictions(file: str, numbers: range) -> None:
     """A file of what it came to."""
     made = [
-        {"id": f"{n}", "output": given[0], "score": given[1]} if (given := told(n)) else {"id": f"{n}", "abstained": True} for n in numbers
+        {"id": f"{n}", "output": given[0], "score": given[1]}
+        if (given := told(n))
+        else {"id": f"{n}", "abstained": True}
+        for n in numbers
     ]
     Path(file).write_text("".join(json.dumps(one) + "\n" for one in made))

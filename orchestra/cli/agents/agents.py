@@ -40,7 +40,10 @@ def list_(as_json: JsonOption = False) -> None:
         print_json([_agent_data(name, contract, registry.cards.get(name)) for name, contract in found])
         return
     for name, error in sorted(registry.broken.items()):
-        print(escape_invisible(f"warning: {name} is left out, for its card is broken: {error.code}: {error.message}"), file=sys.stderr)
+        print(
+            escape_invisible(f"warning: {name} is left out, for its card is broken: {error.code}: {error.message}"),
+            file=sys.stderr,
+        )
     rows = [
         (
             name,
@@ -76,7 +79,9 @@ def show(
 
 
 def bind(
-    names: Annotated[list[str] | None, typer.Argument(help="Which agents; all, where none is named.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which agents; all, where none is named.", show_default=False)
+    ] = None,
 ) -> None:
     """Print Python that binds agents with static types: orchestra agents bind > my_agents.py."""
     from orchestra.cli.agents.codegen import generate_source
@@ -111,7 +116,11 @@ def _format_output(contract: Contract) -> str:
     fields: dict[str, Any] = contract.output.get("properties", {})
     if not fields or "title" in contract.output:
         return format_type(contract.output)
-    return "{" + ", ".join(f"{name}: {format_type(subschema(contract.output, schema))}" for name, schema in fields.items()) + "}"
+    return (
+        "{"
+        + ", ".join(f"{name}: {format_type(subschema(contract.output, schema))}" for name, schema in fields.items())
+        + "}"
+    )
 
 
 def _agent_data(name: str, contract: Contract, card: Card | None) -> dict[str, Any]:
@@ -135,7 +144,9 @@ def _agent_data(name: str, contract: Contract, card: Card | None) -> dict[str, A
 
 def _show_agent(contract: Contract, card: Card | None) -> None:
     print_text(escape_invisible(f"{contract.name}: {contract.description}"), style="bold")
-    print_text(f"\n  takes   {_format_inputs(contract)}\n  gives   {_format_output(contract)}\n  label   sees data up to {contract.label}")
+    print_text(
+        f"\n  takes   {_format_inputs(contract)}\n  gives   {_format_output(contract)}\n  label   sees data up to {contract.label}"
+    )
     if contract.checks:
         print_text(f"  checks  {', '.join(contract.checks)}")
     if card is None:
@@ -143,14 +154,18 @@ def _show_agent(contract: Contract, card: Card | None) -> None:
     if card.kind == "model":
         adapter = f" with the adapter {card.adapter}" if card.adapter else ""
         print_text(f"  asks    the fleet's model {card.model!r}{adapter}, for at most {card.max_output} tokens")
-    if (kit := contract.tool_use) is not None:
+    if (tool_use := contract.tool_use) is not None:
         print_text(
-            f"  uses    {', '.join((*kit.tools, *kit.agents))}; at most {kit.steps} calls, {kit.shown:,} characters of each are read"
+            f"  uses    {', '.join((*tool_use.tools, *tool_use.agents))}; at most {tool_use.steps} calls, {tool_use.shown:,} characters of each are read"
         )
     if card.member_cards:
         weights = card.weights or (1.0,) * len(card.member_cards)
         named = ", ".join(f"{part.name} × {weight:g}" for part, weight in zip(card.member_cards, weights, strict=True))
-        order = "side by side" if card.enough is None else f"in this order, until an answer has a probability of {card.enough:g}"
+        order = (
+            "side by side"
+            if card.enough is None
+            else f"in this order, until an answer has a probability of {card.enough:g}"
+        )
         print_text(f"  asks    {named}, {order}; the likeliest of their answers is its own")
     if card.kind == "encoder":
         print_text(f"  stands  on the encoder {card.model!r}, in this process")

@@ -24,10 +24,19 @@ def generate_source(cards: Sequence[Card]) -> str:
     bodies = [_generate_agent(card) for card in cards]
     text = "\n".join(bodies)
     words = set(re.findall(r"\b[A-Z]\w*\b", text))
-    models = [name for name in sorted(project_models()) if name in words and not re.search(rf"^class {name}\(", text, re.MULTILINE)]
+    models = [
+        name
+        for name in sorted(project_models())
+        if name in words and not re.search(rf"^class {name}\(", text, re.MULTILINE)
+    ]
     typing = sorted(name for name in ("Any", "Literal") if re.search(rf"\b{name}\b", text))
     fields = "BaseModel, ConfigDict, Field" if "Field(" in text else "BaseModel, ConfigDict"
-    lines = ['"""Agents, bound by `orchestra agents bind`: do not edit, bind again."""', "", "from __future__ import annotations", ""]
+    lines = [
+        '"""Agents, bound by `orchestra agents bind`: do not edit, bind again."""',
+        "",
+        "from __future__ import annotations",
+        "",
+    ]
     if typing:
         lines += [f"from typing import {', '.join(typing)}", ""]
     lines += [f"from pydantic import {fields}", "", "from orchestra import agent"]
@@ -70,13 +79,19 @@ def _generate_type(name: str, body: Mapping[str, object], renamed: Mapping[str, 
 
 
 def _generate_model(
-    name: str, fields: Mapping[str, str], renamed: Mapping[str, str], docstring: str = "", defaults: Mapping[str, object] | None = None
+    name: str,
+    fields: Mapping[str, str],
+    renamed: Mapping[str, str],
+    docstring: str = "",
+    defaults: Mapping[str, object] | None = None,
 ) -> str:
     lines = [f"class {name}(_Record):"]
     if docstring:
         lines += [f'    """{docstring}"""', ""]
     given = {field: _default_arguments(value) for field, value in (defaults or {}).items()}
-    lines += [_generate_field(field, _python_type(text, renamed), given.get(field, ())) for field, text in fields.items()]
+    lines += [
+        _generate_field(field, _python_type(text, renamed), given.get(field, ())) for field, text in fields.items()
+    ]
     return "\n".join(lines if fields or docstring else [*lines, "    pass"]).rstrip()
 
 
@@ -110,7 +125,9 @@ def _python_type(text: str, renamed: Mapping[str, str]) -> str:
     def word(match: re.Match[str]) -> str:
         found = match[0]
         if found[0] in "'\"":
-            return repr(parse_type(f"Literal[{found}]", {})["enum"][0])  # the language's own escapes, and line breaks within quotes
+            return repr(
+                parse_type(f"Literal[{found}]", {})["enum"][0]
+            )  # the language's own escapes, and line breaks within quotes
         return {"null": "None", "true": "True", "false": "False", **renamed}.get(found, found)
 
     return _TYPE_TOKEN.sub(word, text)

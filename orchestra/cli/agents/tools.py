@@ -64,7 +64,9 @@ def pin(
     found = _fetch_pins(chosen, server)
     before = _StoredPins.load(chosen, server)
     rows = [_tool_data(chosen, server, name, one, before) for name, one in sorted(found.items())]
-    kept = {name: one for name, one in found.items() if name in chosen.mcp[server].tools and not isinstance(one, InputError)}
+    kept = {
+        name: one for name, one in found.items() if name in chosen.mcp[server].tools and not isinstance(one, InputError)
+    }
     path = None if dry_run else _write_pins(chosen, server, kept)
     if as_json:
         print_json({"server": server, "file": str(path) if path else None, "tools": rows})
@@ -96,7 +98,7 @@ class _StoredPins:
         except InputError as error:
             if error.code != "T012":
                 raise
-            return cls({}, unread=True)
+            return cls({}, unreadable=True)
 
     def state(self, name: str, current: ToolPin) -> str:
         """How a tool stands to its pin."""
@@ -135,12 +137,24 @@ def _fetch_pins(settings: Settings, name: str) -> dict[str, ToolPin | InputError
         raise InputError(fault.code, fault.reason, hint=fault.hint) from fault
 
 
-def _tool_data(settings: Settings, server: str, name: str, pin: ToolPin | InputError, stored: _StoredPins) -> dict[str, Any]:
+def _tool_data(
+    settings: Settings, server: str, name: str, pin: ToolPin | InputError, stored: _StoredPins
+) -> dict[str, Any]:
     effect = settings.mcp[server].tools.get(name)
     if isinstance(pin, InputError):
-        return {"name": f"{server}.{escape_invisible(name, keep='')}", "state": "unusable", "description": pin.message, "digest": ""}
+        return {
+            "name": f"{server}.{escape_invisible(name, keep='')}",
+            "state": "unusable",
+            "description": pin.message,
+            "digest": "",
+        }
     state = "not declared, and not used" if effect is None else stored.state(name, pin)
-    return {"name": f"{server}.{escape_invisible(name, keep='')}", "state": state, "description": pin.summary, "digest": pin.digest}
+    return {
+        "name": f"{server}.{escape_invisible(name, keep='')}",
+        "state": state,
+        "description": pin.summary,
+        "digest": pin.digest,
+    }
 
 
 def _write_pins(settings: Settings, server: str, new_pins: dict[str, ToolPin]) -> Any:
@@ -148,5 +162,9 @@ def _write_pins(settings: Settings, server: str, new_pins: dict[str, ToolPin]) -
     from orchestra.agents.mcp import pins
 
     if missing := [name for name in settings.mcp[server].tools if name not in new_pins]:
-        raise InputError("T019", f"{server} has no usable tool {missing[0]!r}, which the configuration declares", hint="take it out there")
+        raise InputError(
+            "T019",
+            f"{server} has no usable tool {missing[0]!r}, which the configuration declares",
+            hint="take it out there",
+        )
     return pins.write(settings.project, server, new_pins)

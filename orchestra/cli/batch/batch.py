@@ -21,20 +21,31 @@ class BatchArguments:
 
     name: Annotated[str, typer.Argument(help="A workflow or an agent; or a workflow's file.", show_default=False)]
     source: Annotated[
-        Path, typer.Option("--input", "-i", help='Rows {"id", "input"}: .jsonl, .jsonl.gz; or .csv, of inputs.', show_default=False)
+        Path,
+        typer.Option(
+            "--input", "-i", help='Rows {"id", "input"}: .jsonl, .jsonl.gz; or .csv, of inputs.', show_default=False
+        ),
     ]
     target: Annotated[
-        Path, typer.Option("--output", "-o", help="Results in the rows' order; goes on by the ids in it.", show_default=False)
+        Path,
+        typer.Option(
+            "--output", "-o", help="Results in the rows' order; goes on by the ids in it.", show_default=False
+        ),
     ]
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", min=1, max=10_000, help="Rows at once.", show_default="as configured")
+        int | None,
+        typer.Option("--concurrency", "-c", min=1, max=10_000, help="Rows at once.", show_default="as configured"),
     ] = None
-    checks: Annotated[list[str] | None, typer.Option(help="Of an agent: its checks, instead of those of its card.", show_default=False)] = (
-        None
+    checks: Annotated[
+        list[str] | None,
+        typer.Option(help="Of an agent: its checks, instead of those of its card.", show_default=False),
+    ] = None
+    no_checks: Annotated[bool, typer.Option("--no-checks", help="Of an agent: accept every output of its type.")] = (
+        False
     )
-    no_checks: Annotated[bool, typer.Option("--no-checks", help="Of an agent: accept every output of its type.")] = False
     constraint: Annotated[
-        Literal["evidence", "schema", "none"] | None, typer.Option(help="What models decode over.", show_default="as configured")
+        Literal["evidence", "schema", "none"] | None,
+        typer.Option(help="What models decode over.", show_default="as configured"),
     ] = None
     budget: Annotated[
         list[str] | None,
@@ -85,7 +96,11 @@ def batch(context: typer.Context, arguments: BatchArguments) -> None:
 
     checks = arguments.check_names
     chosen = load_settings(fleet=arguments.fleet, concurrency=arguments.concurrency, constraint=arguments.constraint)
-    limits, tags, accept = parse_budget(arguments.budget or ()), parse_tags(arguments.tags or ()), parse_accept(arguments.accept)
+    limits, tags, accept = (
+        parse_budget(arguments.budget or ()),
+        parse_tags(arguments.tags or ()),
+        parse_accept(arguments.accept),
+    )
     with rereadable_file(arguments.source) as file:
         job = BatchJob(
             arguments.name,

@@ -92,7 +92,10 @@ async def run_batch(open_: Opener, settings: Settings, job: BatchJob) -> BatchSu
             again = results.waiting.keys() | (results.failed if job.retry_failed else set())
             summary = BatchSummary(len(ids), len(results.done) - len(again))
             marks = BatchMarks(orchestra.journal)
-            written, ask = WrittenMarks(marks, results), RowRunner(view, step, job.target, again, results.waiting, marks)
+            written, ask = (
+                WrittenMarks(marks, results),
+                RowRunner(view, step, job.target, again, results.waiting, marks),
+            )
             try:
                 async with written.sync_in_background():
                     await _write_all(_BatchProgress(job, ids, results, summary, ask, written))
@@ -249,5 +252,10 @@ class InputValidator:
             if fault := self._validators[name].check(value):
                 return f"{name}: {fault}"
         return next(
-            (f"the input {name!r} is missing" for name, field in self._fields.items() if field.required and name not in given), None
+            (
+                f"the input {name!r} is missing"
+                for name, field in self._fields.items()
+                if field.required and name not in given
+            ),
+            None,
         )

@@ -50,11 +50,11 @@ class _RowRuns:
     deleted: list[str] = field(default_factory=list)
     """Those that were deleted."""
     lost_result: bool = False
-    """Whether one that is newer than `head` was deleted before its result was written."""
+    """Whether one that is newer than `latest` was deleted before its result was written."""
 
     @property
     def reference_run(self) -> str:
-        """The run that the row is told by: `head`, or the first one."""
+        """The run that the row is known by: `latest`, or the first one."""
         return self.latest.run if self.latest is not None else next(iter(self.keys))
 
 
@@ -76,7 +76,13 @@ class RowRunner:
         waiting: Mapping[str, RowResult],
         marks: BatchMarks,
     ) -> None:
-        self._orchestra, self._step, self._target, self._waiting, self._marks = orchestra, step, str(target.resolve()), waiting, marks
+        self._orchestra, self._step, self._target, self._waiting, self._marks = (
+            orchestra,
+            step,
+            str(target.resolve()),
+            waiting,
+            marks,
+        )
         self._program = orchestra.program(step)
         self._effect_tools = effect_tools(self._program)
         self._lineage = ForkLineage(orchestra.journal)
@@ -117,7 +123,9 @@ class RowRunner:
         if row.id in self.rerun_rows:
             self.unchanged_rows.add(row.id)
             print_note(f"row {row.id} keeps its line: {error.code}: {error.message}; {error.hint}")
-        return RowResult(id=row.id, error={"code": error.code, "message": f"{error.message}; {error.hint}"}, inputs=row.digest)
+        return RowResult(
+            id=row.id, error={"code": error.code, "message": f"{error.message}; {error.hint}"}, inputs=row.digest
+        )
 
     async def _get_run(self, row: BatchRow) -> Run[Any]:
         """The run of a row: one that is there, or another. Raises `OrchestraError` C059."""
@@ -171,7 +179,12 @@ class RowRunner:
         if last.succeeded:
             answers = last.started.workflow == self._program.name and (again or written is False)
         else:
-            answers = not again and written is False and last.finished.status != "cancelled" and not _is_fleet_error(last.finished.outcome)
+            answers = (
+                not again
+                and written is False
+                and last.finished.status != "cancelled"
+                and not _is_fleet_error(last.finished.outcome)
+            )
         if answers:
             return await self._take_existing(row, row_runs, last)
         if written and not again and not (self._effect_tools and await self._marks.follow_state(last.run) == "lost"):
@@ -189,7 +202,9 @@ class RowRunner:
             row, lambda: self._orchestra.options(idempotency_key=row_runs.keys[name]).start(self._step, **row.input)
         )
 
-    async def _start_over(self, row: BatchRow, row_runs: _RowRuns, last: LineageRun, runs: Sequence[LineageRun]) -> Run[Any]:
+    async def _start_over(
+        self, row: BatchRow, row_runs: _RowRuns, last: LineageRun, runs: Sequence[LineageRun]
+    ) -> Run[Any]:
         """A new run; it repeats nothing that an earlier try of the row did in the world. Raises `OrchestraError` C059."""
         if not self._effect_tools:
             return await self._start_run(row, row_runs, runs)
@@ -203,7 +218,9 @@ class RowRunner:
                 return await self._wait_for_lease(row, partial(self._fork_run, view, before))
             except OrchestraError as error:
                 if error.code in NOT_FORKABLE_CODES:
-                    raise _unknown_outcome_error(f"the record of run {before} cannot be read: {error.message}") from error
+                    raise _unknown_outcome_error(
+                        f"the record of run {before} cannot be read: {error.message}"
+                    ) from error
                 if error.code not in NOT_RESUMABLE_CODES:
                     raise
             await view.cancel(name, by=COMMAND_LINE_AUTHOR)
@@ -229,7 +246,9 @@ class RowRunner:
     async def _open_existing(self, row: BatchRow, row_runs: _RowRuns, existing: LineageRun) -> Run[Any]:
         """By its key, where it has one: then its workflow is that of today."""
         parent = existing.started.parent
-        key = row_runs.keys.get(existing.run, "") or (next_key(parent) if parent and existing.run == next_run(parent) else "")
+        key = row_runs.keys.get(existing.run, "") or (
+            next_key(parent) if parent and existing.run == next_run(parent) else ""
+        )
         view = self._orchestra.options(idempotency_key=key)
         if key and not parent:
             return await view.start(self._step, **row.input)
@@ -261,13 +280,17 @@ class RowRunner:
             run = await self._orchestra.resume(waiting, by=COMMAND_LINE_AUTHOR)
         except OrchestraError as error:  # it lies in another journal, or another process has it in hand
             message = f"its run waited for a person, and cannot be taken up: {error.message}"
-            return RowResult(id=row.id, error={"code": error.code, "message": message}, waiting=waiting, inputs=row.digest)
+            return RowResult(
+                id=row.id, error={"code": error.code, "message": message}, waiting=waiting, inputs=row.digest
+            )
         return self._record_result(row, run, await run.wait_until_blocked())
 
 
 def _unknown_outcome_error(why: str) -> OrchestraError:
     hint = "see what it has done; to do it anew, put the row into a file of its own, with an --output of its own"
-    return OrchestraError(UNKNOWN_OUTCOME_CODE, f"nobody knows what the row has done, so it is not begun again: {why}", hint=hint)
+    return OrchestraError(
+        UNKNOWN_OUTCOME_CODE, f"nobody knows what the row has done, so it is not begun again: {why}", hint=hint
+    )
 
 
 def _waiting_or_result(row: BatchRow, run: Run[Any], result: Result[Any] | None) -> RowResult:

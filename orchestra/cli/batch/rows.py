@@ -25,7 +25,15 @@ from orchestra.core.file_locks import lock_file
 from orchestra.core.outcomes import Evidence
 from orchestra.core.suggestions import closest_match
 from orchestra.learn.data.sources import is_table, parse_cell, read_lines
-from orchestra.schema.strict_json import MAX_BYTES, JsonDecodingError, StrictJsonError, canonical, decode_json, digest, parse_untrusted
+from orchestra.schema.strict_json import (
+    MAX_BYTES,
+    JsonDecodingError,
+    StrictJsonError,
+    canonical,
+    decode_json,
+    digest,
+    parse_untrusted,
+)
 from orchestra.workflows.program import InputField
 from orchestra.workflows.python.acceptance import AcceptThreshold
 
@@ -81,7 +89,10 @@ def rereadable_file(path: Path) -> Iterator[Path]:
 
     Raises `InputError` C014 for a pipe that cannot be read to its end, or kept.
     """
-    under_dev = path.parts[:2] == ("/", "dev")  # some systems go on reading /dev/stdin where they stopped, whatever stands behind it
+    under_dev = path.parts[:2] == (
+        "/",
+        "dev",
+    )  # some systems go on reading /dev/stdin where they stopped, whatever stands behind it
     if os.path.isdir(path) or not os.path.exists(path) or (os.path.isfile(path) and not under_dev):  # these never raise
         yield path
         return
@@ -97,10 +108,13 @@ def rereadable_file(path: Path) -> Iterator[Path]:
 
 
 def read_rows(
-    path: Path, name: str = "", fields: Mapping[str, InputField] | None = None, warn: Callable[[str], None] = lambda _: None
+    path: Path,
+    name: str = "",
+    fields: Mapping[str, InputField] | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Iterator[BatchRow]:
     """The rows of a `.jsonl` or `.jsonl.gz` file, or of a table whose columns are `fields`, one by one; `name` is what the user calls it,
-    where that is not its path, and `tell` hears of columns that may be meant for an input, and are not read.
+    where that is not its path, and `warn` is called for columns that may be meant for an input, and are not read.
 
     Raises `InputError` C014 where it cannot be read, N010 where a table cannot, and C020 with the row's place.
     """
@@ -128,23 +142,38 @@ def read_rows(
         raise InputError("C014", f"{name} cannot be read: {reason}") from error
 
 
-def _read_table(path: Path, name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]) -> Iterator[BatchRow]:
+def _read_table(
+    path: Path, name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]
+) -> Iterator[BatchRow]:
     """The rows of a table: its columns are the inputs, cells become values of their types, and an empty one leaves out an input that is not
     required; ids are those of a column `id`, else the rows' numbers."""
-    for number, line in enumerate(read_lines(path, Path(name), lambda columns: _check_columns(columns, name, fields, warn)), 1):
+    for number, line in enumerate(
+        read_lines(path, Path(name), lambda columns: _check_columns(columns, name, fields, warn)), 1
+    ):
         cells = {field: line.values[field] for field in fields if field in line.values}
-        given = {field: parse_cell(cell, fields[field].schema) for field, cell in cells.items() if cell or fields[field].required}
+        given = {
+            field: parse_cell(cell, fields[field].schema)
+            for field, cell in cells.items()
+            if cell or fields[field].required
+        }
         yield BatchRow(line.values.get("id") or str(number), given, line.number)
 
 
-def _check_columns(columns: Sequence[str], name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]) -> None:
+def _check_columns(
+    columns: Sequence[str], name: str, fields: Mapping[str, InputField], warn: Callable[[str], None]
+) -> None:
     """Tells of a column that is called nearly as an input that is none. Raises `InputError` C020 where that is required."""
     unread = [column for column in columns if column not in fields and column != "id"]
     for field in (field for field in fields if field not in columns):
         near = closest_match(field, unread)
         if fields[field].required:
             hint = f"did you mean {near!r}? call it {field}" if near else f"columns: {', '.join(list(columns)[:12])}"
-            raise InputError("C020", f"there is no column {field!r} for the input {field!r}", location=SourceLocation(name, 1), hint=hint)
+            raise InputError(
+                "C020",
+                f"there is no column {field!r} for the input {field!r}",
+                location=SourceLocation(name, 1),
+                hint=hint,
+            )
         if near:
             warn(f"{name}: the column {near!r} is not read; for the input {field!r} call it that")
 
@@ -158,7 +187,7 @@ def scan_rows(
 ) -> Mapping[str, str]:
     """The ids of all rows, in order, with digests of their inputs and of `accept`, after a look at each row, before anything starts.
 
-    `check` gives what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
+    `check` returns what is wrong with an input, or None. Raises `InputErrors`: C020 for a bad row, C021 for an id that stands twice.
     """
     name = name or str(path)
     seen: dict[str, int] = {}
@@ -181,7 +210,11 @@ def scan_rows(
 
 
 def reread_rows(
-    path: Path, ids: Collection[str], name: str = "", fields: Mapping[str, InputField] | None = None, accept: AcceptThreshold | None = None
+    path: Path,
+    ids: Collection[str],
+    name: str = "",
+    fields: Mapping[str, InputField] | None = None,
+    accept: AcceptThreshold | None = None,
 ) -> Iterator[BatchRow]:
     """The rows of a file, whose ids a survey gave. Raises what `read_rows` does, and `InputError` C014 where it has others by now."""
     expected = iter(ids)
@@ -255,7 +288,9 @@ class ResultFile:
         """Holds the file, and only then looks at what stands in it: the last line may be one that another batch is writing."""
         try:
             lock_file(self._file.fileno())
-            held = os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())  # else another batch has put a new one in its place
+            held = os.path.samestat(
+                os.fstat(self._file.fileno()), self.path.stat()
+            )  # else another batch has put a new one in its place
         except OSError as error:
             held = error.errno in LOCKING_UNSUPPORTED
         if not held:
@@ -306,7 +341,9 @@ class ResultFile:
         except JsonDecodingError as error:
             raise InputError("C022", f"a line that is no result: {error}", location=place, hint=hint) from error
         if result.id not in self._ids:
-            raise InputError("C022", f"a result of {result.id!r}, which is no row of the input", location=place, hint=hint)
+            raise InputError(
+                "C022", f"a result of {result.id!r}, which is no row of the input", location=place, hint=hint
+            )
         if result.id in self.done:
             hint = "keep one of its lines, or name another file with --output"
             raise InputError("C022", f"a second result of {result.id!r}", location=place, hint=hint)
@@ -371,7 +408,11 @@ def check_files(source: Path, target: Path, name: str = "") -> None:
     Raises `InputError` C010, C014 and C020, and `OrchestraError` C023.
     """
     if is_table(target):
-        raise InputError("C010", f"results are JSON lines, and {target} would be a table", hint=f"--output {target.with_suffix('.jsonl')}")
+        raise InputError(
+            "C010",
+            f"results are JSON lines, and {target} would be a table",
+            hint=f"--output {target.with_suffix('.jsonl')}",
+        )
     next(read_rows(source, name), None)
     with _open_existing(target):
         pass

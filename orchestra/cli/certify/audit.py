@@ -41,7 +41,14 @@ if TYPE_CHECKING:
 
 MAX_AUDITS_SHOWN = 10
 """Audits that are printed."""
-VERDICT_BY_WORD: dict[str, AuditVerdict] = {"y": "right", "yes": "right", "n": "wrong", "no": "wrong", "u": "unclear", "unclear": "unclear"}
+VERDICT_BY_WORD: dict[str, AuditVerdict] = {
+    "y": "right",
+    "yes": "right",
+    "n": "wrong",
+    "no": "wrong",
+    "u": "unclear",
+    "unclear": "unclear",
+}
 QUIT_WORDS = ("q", "quit")
 
 
@@ -55,9 +62,13 @@ class AuditRange:
 
 def parse_period(since: str | None, until: str | None) -> AuditRange:
     """The time that `--since` and `--until` say. Raises `InputError` C010."""
-    wanted = AuditPeriod(parse_time(since, "--since") if since else 0.0, parse_time(until, "--until") if until else float("inf"))
+    wanted = AuditPeriod(
+        parse_time(since, "--since") if since else 0.0, parse_time(until, "--until") if until else float("inf")
+    )
     if wanted.since >= wanted.until:
-        raise InputError("C010", f"no run began since {since} and before {until}", hint="--since yesterday --until today")
+        raise InputError(
+            "C010", f"no run began since {since} and before {until}", hint="--since yesterday --until today"
+        )
     return AuditRange(wanted, (since or "", until or ""))
 
 
@@ -88,7 +99,9 @@ class _AuditedCertificate:
             missing = missing_certificate(agent, claims=claims)
             raise NotCertifiedError(missing.code, missing.message, hint=missing.hint)
         certificate: AuditedCertificate = (
-            certificates.read_claims_certificate(found, agent) if claims else certificates.read_certificate(found, agent)
+            certificates.read_claims_certificate(found, agent)
+            if claims
+            else certificates.read_certificate(found, agent)
         )
         if not certificate.void_reason:
             held = certificates.ClaimsCertificates if claims else certificates.AgentCertificates
@@ -115,7 +128,11 @@ async def watch_certificate(settings: Settings, arguments: CertifyArguments, per
     if (arguments.audit or arguments.labels is not None) and not case.certificate.void_reason:
         async with open_existing_journal() as journal:
             if journal is None:
-                raise InputError("V022", "nothing has been recorded yet, so nothing was accepted", hint="begin with: orchestra run NAME")
+                raise InputError(
+                    "V022",
+                    "nothing has been recorded yet, so nothing was accepted",
+                    hint="begin with: orchestra run NAME",
+                )
             if arguments.labels is not None:
                 await _record_verdicts(case, arguments, journal, arguments.labels)
             if arguments.audit:
@@ -131,12 +148,18 @@ async def watch_certificate(settings: Settings, arguments: CertifyArguments, per
     return STATUS_CODES["abstained"] if why or case.certificate.void_reason else 0
 
 
-async def _record_verdicts(case: _AuditedCertificate, arguments: CertifyArguments, journal: Journal, path: Path) -> None:
+async def _record_verdicts(
+    case: _AuditedCertificate, arguments: CertifyArguments, journal: Journal, path: Path
+) -> None:
     """Records a file's verdicts."""
 
     def right() -> Correctness:
         if arguments.claims:
-            raise InputError("V021", "whether all that was kept is right, no metric tells", hint='"verdict": "right", "wrong" or "unclear"')
+            raise InputError(
+                "V021",
+                "whether all that was kept is right, no metric tells",
+                hint='"verdict": "right", "wrong" or "unclear"',
+            )
         return correctness_of(case.card, arguments.evaluation, arguments.metric)
 
     said, again = await audit_module.read_verdicts(path, case.log.audit_state(), journal, case.project, right)
@@ -145,7 +168,9 @@ async def _record_verdicts(case: _AuditedCertificate, arguments: CertifyArgument
     print_note(f"{path.name}: {pluralize(len(said), 'verdict')} recorded{known}")
 
 
-async def _draw_and_ask(case: _AuditedCertificate, arguments: CertifyArguments, period: AuditRange, journal: Journal) -> bool:
+async def _draw_and_ask(
+    case: _AuditedCertificate, arguments: CertifyArguments, period: AuditRange, journal: Journal
+) -> bool:
     """Draws outputs, and asks about them at the terminal, or prints them as lines of JSON; whether it did the latter."""
     shown = await _draw_outputs(case, arguments, period, journal)
     if arguments.as_json or not questions.is_interactive():
@@ -163,13 +188,19 @@ async def _draw_and_ask(case: _AuditedCertificate, arguments: CertifyArguments, 
     return False
 
 
-async def _draw_outputs(case: _AuditedCertificate, arguments: CertifyArguments, period: AuditRange, journal: Journal) -> list[AuditView]:
+async def _draw_outputs(
+    case: _AuditedCertificate, arguments: CertifyArguments, period: AuditRange, journal: Journal
+) -> list[AuditView]:
     """Outputs to audit: those that were drawn before and are still open, then others. Raises `InputError` V022 where there is none."""
     before = case.log.audit_state()
     waiting = [output for output in before.pending if not output.withheld]
-    shown = [one for output in waiting if (one := await audit_module.view_output(case.project, journal, output)) is not None]
+    shown = [
+        one for output in waiting if (one := await audit_module.view_output(case.project, journal, output)) is not None
+    ]
     if gone := len(waiting) - len(shown):
-        print_note(f"{pluralize(gone, 'output')} drawn before cannot be shown any more: the journal has lost their runs")
+        print_note(
+            f"{pluralize(gone, 'output')} drawn before cannot be shown any more: the journal has lost their runs"
+        )
     if len(shown) < arguments.audit:
         found = await audit_module.find_accepted_outputs(case.project, journal, case.certificate, period.run_filter)
         draw = audit_module.draw_sample(found, before, arguments.audit - len(shown), arguments.seed)
@@ -177,7 +208,11 @@ async def _draw_outputs(case: _AuditedCertificate, arguments: CertifyArguments, 
         case.log.record_sample(fresh, draw.population, arguments.seed, period.option_texts)
         case.log.record_verdicts((), arguments.by)  # where all of them were withheld, nobody need say anything
         withheld = sum(bool(output.withheld) for output in fresh)
-        shown += [one for output in fresh if not output.withheld and (one := await audit_module.view_output(case.project, journal, output))]
+        shown += [
+            one
+            for output in fresh
+            if not output.withheld and (one := await audit_module.view_output(case.project, journal, output))
+        ]
         _report_draw(found, draw)
         if withheld:
             print_note(f"of {pluralize(withheld, 'drawn answer')} nothing was kept, and so nothing wrong")
@@ -187,7 +222,9 @@ async def _draw_outputs(case: _AuditedCertificate, arguments: CertifyArguments, 
         if not shown and withheld:
             return []
     if not shown:
-        raise InputError("V022", f"no accepted output of {arguments.agent} is left to audit", hint="orchestra explain V022")
+        raise InputError(
+            "V022", f"no accepted output of {arguments.agent} is left to audit", hint="orchestra explain V022"
+        )
     return shown[: arguments.audit]
 
 
@@ -200,7 +237,14 @@ def _report_draw(found: audit_module.AcceptedOutputs, draw: audit_module.AuditSa
 
 def _output_data(drawn: AuditView) -> dict[str, Any]:
     output = drawn.output
-    line = {"run": output.run, "node": output.node, "score": output.score, "input": drawn.inputs, "output": drawn.value, "verdict": None}
+    line = {
+        "run": output.run,
+        "node": output.node,
+        "score": output.score,
+        "input": drawn.inputs,
+        "output": drawn.value,
+        "verdict": None,
+    }
     return line | ({"dropped": drawn.dropped_parts} if drawn.dropped_parts else {})
 
 
@@ -217,7 +261,9 @@ async def _ask_person(case: _AuditedCertificate, drawn: AuditView, count: str) -
     if drawn.dropped_parts:
         print_text(f"{pluralize(drawn.dropped_parts, 'part')} of it dropped", style="dim")
     while True:
-        sys.stderr.write(f"{'all of it ' * isinstance(case.certificate, ClaimsCertificate)}right? [y]es, [n]o, [u]nclear, [q]uit: ")
+        sys.stderr.write(
+            f"{'all of it ' * isinstance(case.certificate, ClaimsCertificate)}right? [y]es, [n]o, [u]nclear, [q]uit: "
+        )
         sys.stderr.flush()
         line = await questions.read_terminal_line()
         word = "q" if line is None else line.strip().lower()
@@ -236,7 +282,10 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     if as_json:
         print_json(_watch_data(case, watch, doubled, within))
         return
-    print_text(escape_invisible(f"{certificate.agent}: {certificate.guarantee}"), style="yellow" if certificate.void_reason else "green")
+    print_text(
+        escape_invisible(f"{certificate.agent}: {certificate.guarantee}"),
+        style="yellow" if certificate.void_reason else "green",
+    )
     unclear = f"; {watch.unclear_count:,} unclear" if watch.unclear_count else ""
     print_text(f"\n  audited   {drift.summary}{unclear}; {len(watch.pending):,} drawn and still open")
     against = (
@@ -255,7 +304,9 @@ def _show_watch(case: _AuditedCertificate, *, as_json: bool) -> None:
     rows = [_audit_row(audit) for audit in list(watch.audits.values())[-MAX_AUDITS_SHOWN:]]
     if rows:
         print_text()
-        make_console().print(make_table(("audited", "run", "node", "said", "working alpha", "evidence", "by"), rows, right=(4, 5)))
+        make_console().print(
+            make_table(("audited", "run", "node", "said", "working alpha", "evidence", "by"), rows, right=(4, 5))
+        )
     print_text()
     if certificate.void_reason:
         print_text(escape_invisible(f"The certificate is void: {certificate.void_reason}."), style="bold red")
@@ -314,19 +365,35 @@ def _show_all(settings: Settings, project: Project, *, as_json: bool) -> int:
         code = STATUS_CODES["abstained"] if void else code
         about = {"claims": True} if claims else {}
         told.append(
-            {"agent": agent, **about, "audited": drift and drift.audited, "wrong": drift and drift.wrong, "void": void or None}
-            | {"evidence": drift and min(drift.evidence, sys.float_info.max), "standing": drift.status if drift else None}
+            {
+                "agent": agent,
+                **about,
+                "audited": drift and drift.audited,
+                "wrong": drift and drift.wrong,
+                "void": void or None,
+            }
+            | {
+                "evidence": drift and min(drift.evidence, sys.float_info.max),
+                "standing": drift.status if drift else None,
+            }
         )
         figures, standing = ("", "", "", ""), ""
         if drift is not None:
-            figures = (f"{drift.audited}", f"{drift.wrong}", f"{drift.evidence:.3g}", f"{drift.alpha:.4g} of {drift.promised:g}")
+            figures = (
+                f"{drift.audited}",
+                f"{drift.wrong}",
+                f"{drift.evidence:.3g}",
+                f"{drift.alpha:.4g} of {drift.promised:g}",
+            )
             standing = drift.status
         rows.append((f"{agent}, claims" if claims else agent, *figures, f"void: {void}" if void else standing))
     if as_json:
         print_json(told)
     elif rows:
         make_console().print(
-            make_table(("agent", "audited", "wrong", "evidence", "working alpha", "its promise"), rows, right=(1, 2, 3, 4))
+            make_table(
+                ("agent", "audited", "wrong", "evidence", "working alpha", "its promise"), rows, right=(1, 2, 3, 4)
+            )
         )
     else:
         print_text("no agent has a certificate: orchestra certify AGENT --data FILE")

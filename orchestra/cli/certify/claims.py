@@ -41,7 +41,9 @@ class ClaimsCertificationResult:
         return STATUS_CODES["abstained"] if self.calibration is not None and self.certificate is None else 0
 
 
-async def certify_claims(open_: Opener, settings: Settings, arguments: CertifyArguments, data: Path) -> ClaimsCertificationResult:
+async def certify_claims(
+    open_: Opener, settings: Settings, arguments: CertifyArguments, data: Path
+) -> ClaimsCertificationResult:
     """Reads the answers, asks the judge where they have no scores, calibrates, and writes the file. Raises `OrchestraError` C023 where
     it cannot be written, before anybody is asked."""
     from datetime import UTC, datetime
@@ -53,8 +55,18 @@ async def certify_claims(open_: Opener, settings: Settings, arguments: CertifyAr
     from orchestra.learn.certification.claims import read
     from orchestra.learn.data.deduplication import fingerprint
     from orchestra.verification.certificates import attempts, conformal
-    from orchestra.verification.certificates.claims_file import FILE_NAME, ClaimScorer, ClaimsData, build_claims_certificate
-    from orchestra.verification.certificates.row_fingerprints import FINGERPRINT_LENGTH, SAMPLE_SIZE, RowFingerprints, RowSet
+    from orchestra.verification.certificates.claims_file import (
+        FILE_NAME,
+        ClaimScorer,
+        ClaimsData,
+        build_claims_certificate,
+    )
+    from orchestra.verification.certificates.row_fingerprints import (
+        FINGERPRINT_LENGTH,
+        SAMPLE_SIZE,
+        RowFingerprints,
+        RowSet,
+    )
     from orchestra.verification.entailment import DECISION_THRESHOLD
 
     project = Project.load(settings)
@@ -63,13 +75,21 @@ async def certify_claims(open_: Opener, settings: Settings, arguments: CertifyAr
     rows = read(data, card)
     if not rows.is_labelled:
         return _print_unlabelled(rows, arguments.agent)
-    marked = RowSet(frozenset({rows.digest}), frozenset(fingerprint([row.input, row.output])[:FINGERPRINT_LENGTH] for row in rows.rows))
+    marked = RowSet(
+        frozenset({rows.digest}),
+        frozenset(fingerprint([row.input, row.output])[:FINGERPRINT_LENGTH] for row in rows.rows),
+    )
     refuse_refuted_rows(settings, project.registry, arguments.agent, marked, claims=True)
-    bound, theirs = dependency_digests(settings, project.registry, arguments.agent), dependency_digests(settings, project.registry, judge)
+    bound, theirs = (
+        dependency_digests(settings, project.registry, arguments.agent),
+        dependency_digests(settings, project.registry, judge),
+    )
     file = arguments.out or default_path(settings, project.registry, arguments.agent).with_name(FILE_NAME)
     check_replaceable(file, "--out")
     rows, drawn = rows.select_independent(card, arguments.seed, arguments.group)
-    book = AttemptLogFile(writable_path(settings, project.registry, arguments.agent, FILE_NAME).with_name(attempts.CLAIMS_FILE_NAME))
+    book = AttemptLogFile(
+        writable_path(settings, project.registry, arguments.agent, FILE_NAME).with_name(attempts.CLAIMS_FILE_NAME)
+    )
     book.check_writable()
     count = len(rows.rows)
     if not arguments.as_json:
@@ -81,16 +101,23 @@ async def certify_claims(open_: Opener, settings: Settings, arguments: CertifyAr
     answers = [conformal.CalibrationAnswer(row.id, ()) for row in rows.rows] if few else rows.scored_answers(replies)
     found = conformal.calibrate(answers, arguments.alpha, arguments.seed, DECISION_THRESHOLD)
     attempt = (
-        book.record_claims_calibration(rows.name, marked, answers, found) if found.calibration >= found.min_answers else 1
+        book.record_claims_calibration(rows.name, marked, answers, found)
+        if found.calibration >= found.min_answers
+        else 1
     )  # fewer test nothing
     if found.threshold is None or found.held_out is None:
         return ClaimsCertificationResult(found, attempt=attempt, sample=drawn)
     sketch = RowFingerprints.of(marked.fingerprints, SAMPLE_SIZE)
     origin = _with_left_out(
-        ClaimsData(rows.name, rows.digest, found.calibration, found.held_out.answers, arguments.seed, rows.is_scored, sketch), drawn
+        ClaimsData(
+            rows.name, rows.digest, found.calibration, found.held_out.answers, arguments.seed, rows.is_scored, sketch
+        ),
+        drawn,
     )
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    made = build_claims_certificate(arguments.agent, bound, ClaimScorer(check, judge, theirs), found, origin, now, attempt=attempt)
+    made = build_claims_certificate(
+        arguments.agent, bound, ClaimScorer(check, judge, theirs), found, origin, now, attempt=attempt
+    )
     replace_file(file, made.to_bytes())
     return ClaimsCertificationResult(found, made, file, attempt, drawn)
 
@@ -99,7 +126,9 @@ def _print_unlabelled(rows: JudgedAnswerFile, agent: str) -> ClaimsCertification
     """Prints the rows for somebody to judge."""
     for line in rows.label_template():
         sys.stdout.write(json_line(line))
-    print_note(f'write true or false for each "right": null, and name the file: orchestra certify {agent} --claims --data FILE')
+    print_note(
+        f'write true or false for each "right": null, and name the file: orchestra certify {agent} --claims --data FILE'
+    )
     return ClaimsCertificationResult(None)
 
 
@@ -108,7 +137,9 @@ def _report_rows(agent: str, rows: JudgedAnswerFile, check: str, sample: Indepen
     from orchestra.cli.certify.outputs import describe_left_out
 
     parts = sum(len(row.parts) for row in rows.rows)
-    print_text(escape_invisible(f"{agent} on {rows.name}: {len(rows.rows):,} answers of {parts:,} parts, scored by {check}"))
+    print_text(
+        escape_invisible(f"{agent} on {rows.name}: {len(rows.rows):,} answers of {parts:,} parts, scored by {check}")
+    )
     for said in (*describe_left_out(sample), ""):
         print_text(escape_invisible(said))
 
@@ -119,7 +150,10 @@ def _with_left_out(origin: ClaimsData, sample: IndependentRows) -> ClaimsData:
 
     group = (sample.group_input if sample.group_duplicates else "") or msgspec.UNSET
     return msgspec.structs.replace(
-        origin, duplicates=sample.duplicates or msgspec.UNSET, grouped=sample.group_duplicates or msgspec.UNSET, group=group
+        origin,
+        duplicates=sample.duplicates or msgspec.UNSET,
+        grouped=sample.group_duplicates or msgspec.UNSET,
+        group=group,
     )
 
 
@@ -130,7 +164,11 @@ def _find_judge(project: Project, arguments: CertifyArguments, checks: tuple[str
     from orchestra.verification.entailment import ENTAILMENT
     from orchestra.verification.model_checks import judge_name
 
-    named = [one for one in parse_checks(arguments.check_names or checks) if isinstance(one, CheckCall) and one.check == ENTAILMENT]
+    named = [
+        one
+        for one in parse_checks(arguments.check_names or checks)
+        if isinstance(one, CheckCall) and one.check == ENTAILMENT
+    ]
     if arguments.check_names and not named:
         said = f"claims are scored by the check {ENTAILMENT!r}, not by {', '.join(arguments.check_names)}"
         raise InputError("V006", said, hint="--checks entailment, or --checks 'entailment(NAME)'")
@@ -142,18 +180,27 @@ def _find_judge(project: Project, arguments: CertifyArguments, checks: tuple[str
     return str(check), judge
 
 
-async def _ask_judge(open_: Opener, settings: Settings, project: Project, judge: str, rows: JudgedAnswerFile) -> list[Any]:
+async def _ask_judge(
+    open_: Opener, settings: Settings, project: Project, judge: str, rows: JudgedAnswerFile
+) -> list[Any]:
     """What the judge says to each question."""
     from orchestra.cli.learn.evaluate import ask_arm
     from orchestra.verification.entailment import JudgeReply
     from orchestra.workflows.python.steps import Agent
 
     card = project.registry.cards.get(judge)
-    step = Agent.from_card(card.with_settings(checks=(), accept=None, otherwise=())) if card is not None else project.agent(judge)
+    step = (
+        Agent.from_card(card.with_settings(checks=(), accept=None, otherwise=()))
+        if card is not None
+        else project.agent(judge)
+    )
     async with open_orchestra(open_, settings) as orchestra:
         what = "questions failed, and what they are about is never kept"
         arm = await ask_arm(orchestra, judge, step, rows.judge_inputs(), settings.concurrency, what)
-    return [JudgeReply(case.output) if case.output is not None else JudgeReply(error=arm.reason or "it was withheld") for case in arm.cases]
+    return [
+        JudgeReply(case.output) if case.output is not None else JudgeReply(error=arm.reason or "it was withheld")
+        for case in arm.cases
+    ]
 
 
 def show(_: CertifyArguments, result: ClaimsCertificationResult) -> None:
@@ -164,7 +211,9 @@ def show(_: CertifyArguments, result: ClaimsCertificationResult) -> None:
     if found is None:
         return
     promise = f"All that is kept shall be right in at least {format_percent(1 - found.alpha)} of answers"
-    print_text(f"{promise}: that takes {found.min_answers:,} answers at the very least; {found.calibration:,} calibrate here.")
+    print_text(
+        f"{promise}: that takes {found.min_answers:,} answers at the very least; {found.calibration:,} calibrate here."
+    )
     whole = found.unfiltered
     if whole.parts:
         said = f"{whole.wrong_kept:,} of {whole.parts:,} parts {'is' if whole.wrong_kept == 1 else 'are'} wrong"
@@ -186,7 +235,9 @@ def show(_: CertifyArguments, result: ClaimsCertificationResult) -> None:
     )
     low, high = confidence_interval(found.held_out.violations, found.held_out.answers)
     wrong = f"something wrong was kept in {found.held_out.violations:,}, {format_percent(found.held_out.violation_rate)} [{format_percent(low)}, {format_percent(high)}]"
-    print_text(f"On the {found.held_out.answers:,} answers that had no part in it: {_format_kept(found.held_out)}; {wrong}.")
+    print_text(
+        f"On the {found.held_out.answers:,} answers that had no part in it: {_format_kept(found.held_out)}; {wrong}."
+    )
     if (splits := found.resplits) is not None:
         mean = f"something wrong was kept in {format_percent(splits.violation_rate)} of the rest on average"
         print_text(
@@ -216,6 +267,10 @@ def show_data(arguments: CertifyArguments, result: ClaimsCertificationResult) ->
         return
     promise = result.certificate.guarantee if result.certificate is not None else None
     file = str(result.file) if result.file is not None else None
-    left_out = {"duplicates": result.sample.duplicates, "grouped": result.sample.group_duplicates} if result.sample is not None else {}
+    left_out = (
+        {"duplicates": result.sample.duplicates, "grouped": result.sample.group_duplicates}
+        if result.sample is not None
+        else {}
+    )
     more = {"attempt": result.attempt, "left_out": left_out, "guarantee": promise, "file": file}
     print_json({"agent": arguments.agent, **msgspec.to_builtins(result.calibration), **more})

@@ -28,14 +28,33 @@ if TYPE_CHECKING:
     from orchestra.verification.certificates.certify import CertificationTerms
 
 WhenOption = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="Of runs that began then: 12h, 30d, today, yesterday, 2026-11-24.", show_default=False)
+    str | None,
+    typer.Option(
+        metavar="WHEN", help="Of runs that began then: 12h, 30d, today, yesterday, 2026-11-24.", show_default=False
+    ),
 ]
 MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "answers are certified": (
         "--data FILE",
-        ("data", "alpha", "delta", "predictions", "checks", "metric", "evaluation", "rows", "seed", "out", "combined", "group"),
+        (
+            "data",
+            "alpha",
+            "delta",
+            "predictions",
+            "checks",
+            "metric",
+            "evaluation",
+            "rows",
+            "seed",
+            "out",
+            "combined",
+            "group",
+        ),
     ),
-    "parts of answers are certified": ("--claims --data FILE", ("claims", "data", "alpha", "checks", "seed", "out", "group")),
+    "parts of answers are certified": (
+        "--claims --data FILE",
+        ("claims", "data", "alpha", "checks", "seed", "out", "group"),
+    ),
     "a certificate is shown": ("--data FILE", ("claims",)),
     "a promise is watched": (
         "--watch",
@@ -52,7 +71,10 @@ class CertifyArguments:
 
     agent: Annotated[
         str,
-        typer.Argument(help="An agent with a card, or a workflow; with --watch all agents that have a certificate.", show_default=False),
+        typer.Argument(
+            help="An agent with a card, or a workflow; with --watch all agents that have a certificate.",
+            show_default=False,
+        ),
     ] = ""
     data: Annotated[
         Path | None,
@@ -64,10 +86,14 @@ class CertifyArguments:
         ),
     ] = None
     alpha: Annotated[float, typer.Option(help="At most this share of what is accepted is wrong.")] = 0.05
-    delta: Annotated[float, typer.Option(help="The chance that this is not kept, however often these rows are tested.")] = 0.05
+    delta: Annotated[
+        float, typer.Option(help="The chance that this is not kept, however often these rows are tested.")
+    ] = 0.05
     predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help='Recorded answers {"id", "output", "score"}: nobody is asked.', show_default=False),
+        typer.Option(
+            metavar="FILE", help='Recorded answers {"id", "output", "score"}: nobody is asked.', show_default=False
+        ),
     ] = None
     checks: ChecksOption = ""
     metric: MetricOption = ""
@@ -75,15 +101,26 @@ class CertifyArguments:
     rows: MaxRowsOption = 0
     seed: Annotated[int, typer.Option("--seed", help="Of how rows are divided; another one is another attempt.")] = 0
     group: Annotated[
-        str, typer.Option(metavar="INPUT", help="Rows alike in this input are one.", show_default="the rows' `group`, or the evidence")
+        str,
+        typer.Option(
+            metavar="INPUT", help="Rows alike in this input are one.", show_default="the rows' `group`, or the evidence"
+        ),
     ] = ""
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="certificate.json in the agent's folder")] = None
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The file.", show_default="certificate.json in the agent's folder"),
+    ] = None
     combined: Annotated[
-        bool, typer.Option("--combined", help="The score is what the agent's combination makes of its checks: `score: combined`.")
+        bool,
+        typer.Option(
+            "--combined", help="The score is what the agent's combination makes of its checks: `score: combined`."
+        ),
     ] = False
     claims: Annotated[
         bool,
-        typer.Option("--claims", help="Certify parts of answers, which somebody has judged in --data, and not whole ones."),
+        typer.Option(
+            "--claims", help="Certify parts of answers, which somebody has judged in --data, and not whole ones."
+        ),
     ] = False
     watch: Annotated[bool, typer.Option("--watch", help="Say how the promise stands by the audits so far.")] = False
     audit: Annotated[
@@ -91,11 +128,14 @@ class CertifyArguments:
         typer.Option("--audit", min=0, metavar="N", help="Draw N accepted outputs of the journal; are they right?"),
     ] = 0
     labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help='Verdicts on drawn outputs: {"run", "node", "verdict"}.', show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help='Verdicts on drawn outputs: {"run", "node", "verdict"}.', show_default=False),
     ] = None
     since: WhenOption = None
     until: WhenOption = None
-    by: Annotated[str, typer.Option(metavar="NAME", help="Who audits; the log of audits keeps it.", show_default=False)] = ""
+    by: Annotated[
+        str, typer.Option(metavar="NAME", help="Who audits; the log of audits keeps it.", show_default=False)
+    ] = ""
     concurrency: ConcurrencyOption = None
     fleet: FleetOption = None
     as_json: JsonOption = False
@@ -133,7 +173,9 @@ def certify(context: typer.Context, arguments: CertifyArguments) -> None:
         exit_with(_run_watch(chosen, arguments))
         return
     if not arguments.agent:
-        raise InputError("C010", "which agent?", hint="orchestra certify AGENT --data FILE, or orchestra certify --watch")
+        raise InputError(
+            "C010", "which agent?", hint="orchestra certify AGENT --data FILE, or orchestra certify --watch"
+        )
     if arguments.claims:
         _refuse_workflows(chosen, arguments)
     if arguments.data is None:
@@ -142,7 +184,9 @@ def certify(context: typer.Context, arguments: CertifyArguments) -> None:
         _check_options(context, "a certificate is shown", arguments.agent)
         show.show_certificate(chosen, arguments.agent, claims=arguments.claims, as_json=arguments.as_json)
         return
-    _check_options(context, "parts of answers are certified" if arguments.claims else "answers are certified", arguments.agent)
+    _check_options(
+        context, "parts of answers are certified" if arguments.claims else "answers are certified", arguments.agent
+    )
     exit_with((_run_certify_claims if arguments.claims else _run_certify)(context, chosen, arguments, arguments.data))
 
 
@@ -153,9 +197,13 @@ def _refuse_workflows(settings: Settings, arguments: CertifyArguments) -> None:
 
     if arguments.agent and target.find_workflow(Project.load(settings), arguments.agent) is not None:
         what = "--claims are" if arguments.claims else "a watch is"
-        rows = "FILE" if arguments.claims else "ROWS_OF_TODAY --out ANOTHER_FILE tells whether its promise is still kept"
+        rows = (
+            "FILE" if arguments.claims else "ROWS_OF_TODAY --out ANOTHER_FILE tells whether its promise is still kept"
+        )
         raise InputError(
-            "V032", f"{what} of agents, and {arguments.agent} is a workflow", hint=f"orchestra certify {arguments.agent} --data {rows}"
+            "V032",
+            f"{what} of agents, and {arguments.agent} is a workflow",
+            hint=f"orchestra certify {arguments.agent} --data {rows}",
         )
 
 

@@ -25,7 +25,13 @@ from orchestra.core.untrusted_text import escape_invisible, pluralize
 from orchestra.learn.certification import audit_log
 from orchestra.learn.certification.attempt_log import AttemptLogFile
 from orchestra.learn.certification.independent import IndependentRows, select_independent
-from orchestra.learn.certification.labelled_answers import Correctness, Predictions, certification_items, certified_checks, correctness_of
+from orchestra.learn.certification.labelled_answers import (
+    Correctness,
+    Predictions,
+    certification_items,
+    certified_checks,
+    correctness_of,
+)
 from orchestra.learn.data.provenance import fingerprints_of
 from orchestra.learn.evaluation.metrics import Case
 from orchestra.learn.evaluation.rows import EvaluationSet
@@ -110,9 +116,13 @@ class _CertificationJob:
         terms, project = arguments.terms, Project.load(project_settings)
         subject = target.find_subject(project, arguments.agent)
         card, agent = subject.card, subject.card.name
-        subject.check_supported(named=bool(arguments.check_names), combined=arguments.combined, recorded=arguments.predictions is not None)
+        subject.check_supported(
+            named=bool(arguments.check_names), combined=arguments.combined, recorded=arguments.predictions is not None
+        )
         whole = evaluate.load_unseen_rows(card, data, arguments.rows, arguments.seed, arguments.evaluation)
-        right = correctness_of(card, arguments.evaluation, arguments.metric, whole.rows if subject.workflow is not None else ())
+        right = correctness_of(
+            card, arguments.evaluation, arguments.metric, whole.rows if subject.workflow is not None else ()
+        )
         checks = certified_checks(card, arguments.check_names)
         combination = _load_combination(project, arguments) if arguments.combined else None
         marked = RowSet(frozenset({whole.digest}), frozenset(fingerprints_of(whole)))
@@ -127,7 +137,11 @@ class _CertificationJob:
         audit_log.refuse_refuted_rows(settings, registry, agent, marked)
         validate(certification_items(whole, _unanswered_cases(whole), right))
         drawn = select_independent(whole, card, arguments.seed, arguments.group)
-        recorded = Predictions.read(arguments.predictions).restricted_to(whole, drawn.test) if arguments.predictions is not None else None
+        recorded = (
+            Predictions.read(arguments.predictions).restricted_to(whole, drawn.test)
+            if arguments.predictions is not None
+            else None
+        )
         book = AttemptLogFile(certificates.writable_path(settings, registry, agent).with_name(attempts.FILE_NAME))
         terms = book.next_terms(marked, terms)
         return cls(project, subject, marked, drawn, right, checks, combination, bonds, file, recorded, book, terms)
@@ -169,7 +183,9 @@ class _CertificationJob:
             from orchestra.cli.learn import combine
 
             card = self.subject.card
-            said = await combine.answer_and_rule(open_, settings, self.project, card, self.combination, self.test, self.recorded)
+            said = await combine.answer_and_rule(
+                open_, settings, self.project, card, self.combination, self.test, self.recorded
+            )
             return [case for case, _ in said]
         if self.recorded is not None:
             return self.subject.recorded_cases(self.recorded, self.checks, self.test)
@@ -220,7 +236,10 @@ async def certify_outputs(
         print_text(f"These are the answers of an attempt before. {_describe_attempt(found.terms)}")
     if not isinstance(found.outcome, Certified):
         return CertificationResult(found, None, None, found.terms, drawn, right, tested=few is None)
-    mark, now = matter.combination.digest if matter.combination is not None else "", datetime.now(UTC).isoformat(timespec="seconds")
+    mark, now = (
+        matter.combination.digest if matter.combination is not None else "",
+        datetime.now(UTC).isoformat(timespec="seconds"),
+    )
     made = build_certificate(matter.subject.card.name, matter.checks, found, matter.origin, matter.bonds, now, mark)
     before = _replaced_promise(matter.file, made)
     go_on()
@@ -232,7 +251,9 @@ def describe_left_out(sample: IndependentRows) -> list[str]:
     """What is to be said of rows that are not taken, for others like them are."""
     said = []
     if sample.duplicates:
-        said.append(f"{pluralize(sample.duplicates, 'row')} left out: each input counts once, however often it is written down")
+        said.append(
+            f"{pluralize(sample.duplicates, 'row')} left out: each input counts once, however often it is written down"
+        )
     if sample.group_duplicates:
         said.append(
             f"{pluralize(sample.group_duplicates, 'row')} left out: rows of one group are not independent, and one of each is drawn"
@@ -254,9 +275,13 @@ def _refuse_fitted(combination: Combination, rows: RowSet) -> None:
     data = combination.data
     if rows.overlaps(() if data.fingerprints else (data.digest,), data.fingerprints):
         said = f"the combination of {combination.agent!r} was fitted to many of these rows ({data.name})"
-        raise InputError("V028", said, hint="rows that had no part in it: orchestra certify NAME --combined --data OTHER_ROWS")
+        raise InputError(
+            "V028", said, hint="rows that had no part in it: orchestra certify NAME --combined --data OTHER_ROWS"
+        )
     if data.fingerprints and (few := data.fingerprints.count_matches(rows.fingerprints)[1]):
-        print_note(f"the combination was fitted to {few:,} of these rows and more; up to a tenth may be there by chance")
+        print_note(
+            f"the combination was fitted to {few:,} of these rows and more; up to a tenth may be there by chance"
+        )
 
 
 def _replaced_promise(file: Path, certificate_: Certificate) -> str:
@@ -335,23 +360,33 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
     print_text(
         f"{format_percent(bound.base_error)} of all answers are wrong: whatever the score, {format_percent(bound.min_withheld)} must be withheld at least.\n"
     )
-    rows = [(f"{one.threshold:.6g}", f"{one.accepted:,}", f"{one.errors:,}", f"{one.p_value:.4f}") for one in found.threshold_tests]
+    rows = [
+        (f"{one.threshold:.6g}", f"{one.accepted:,}", f"{one.errors:,}", f"{one.p_value:.4f}")
+        for one in found.threshold_tests
+    ]
     if rows:
         make_console().print(make_table(("threshold", "accepted", "wrong", "p"), rows, right=(0, 1, 2, 3)))
         print_text()
     match found.outcome:
         case Certified(step, coverage):
             said = f"{step.accepted:,} of {found.calibration:,} calibration rows, {step.errors:,} of them wrong"
-            print_text(f"Certified: a score of {step.threshold:.6g} accepts {said}; it covers {format_percent(coverage)}.", style="green")
+            print_text(
+                f"Certified: a score of {step.threshold:.6g} accepts {said}; it covers {format_percent(coverage)}.",
+                style="green",
+            )
         case InsufficientData():
             _show_too_little(found.outcome, result)
         case other:
-            print_text(f"No certificate: {other.reason}. More rows would not mend that: {other.remedy}.", style="yellow")
+            print_text(
+                f"No certificate: {other.reason}. More rows would not mend that: {other.remedy}.", style="yellow"
+            )
     if found.held_out is not None:
         print_text(f"On the {found.held_out.rows:,} rows that had no part in it: {_format_accepted(found.held_out)}.")
     if found.naive is not None:
         naive = found.naive
-        print_text(f"The naive threshold, {naive.threshold:.6g}, promises nothing: {_format_accepted(naive.held_out)} of the same rows.")
+        print_text(
+            f"The naive threshold, {naive.threshold:.6g}, promises nothing: {_format_accepted(naive.held_out)} of the same rows."
+        )
     over = f"more than {format_percent(arguments.alpha)} of the rest was wrong in {splits.violations} of {splits.certified} that came to a certificate"
     print_text(
         f"{splits.rounds} resplits: {over} (in {splits.significant_violations} a test at {format_percent(1 - CONFIDENCE_LEVEL)} rejects chance),"
@@ -367,16 +402,23 @@ def show(arguments: CertifyArguments, result: CertificationResult) -> None:
 
 
 def _show_too_little(found: InsufficientData, result: CertificationResult, more: str = "") -> None:
-    print_text(f"No certificate, too little data: {found.reason}. About {found.rows_needed:,} rows would be needed{more}.", style="yellow")
+    print_text(
+        f"No certificate, too little data: {found.reason}. About {found.rows_needed:,} rows would be needed{more}.",
+        style="yellow",
+    )
     if result.tested:
         terms = result.terms
         left = f"{format_percent(terms.next_attempt.spent_delta)} of the {format_percent(terms.delta)}, and takes {terms.next_attempt.min_accepted:,} accepted answers at the least"
-        print_text(f"Who tests these rows again, among others or not, has another chance to be lucky: the next attempt has {left}.")
+        print_text(
+            f"Who tests these rows again, among others or not, has another chance to be lucky: the next attempt has {left}."
+        )
 
 
 def _format_accepted(found: ThresholdResult) -> str:
     low, high = confidence_interval(found.errors, found.accepted)
-    share = "" if found.risk is None else f", {format_percent(found.risk)} [{format_percent(low)}, {format_percent(high)}]"
+    share = (
+        "" if found.risk is None else f", {format_percent(found.risk)} [{format_percent(low)}, {format_percent(high)}]"
+    )
     return f"{found.accepted:,} accepted, {found.errors:,} wrong{share}"
 
 
@@ -391,7 +433,11 @@ def show_data(arguments: CertifyArguments, result: CertificationResult) -> None:
             "tested_at": terms.spent_delta,
             "metrics": result.correctness.description,
             "left_out": {"duplicates": result.sample.duplicates, "grouped": result.sample.group_duplicates},
-            **({"outcome": outcome_to_json(found)} if isinstance(found, InsufficientData) else certification_to_json(found)),
+            **(
+                {"outcome": outcome_to_json(found)}
+                if isinstance(found, InsufficientData)
+                else certification_to_json(found)
+            ),
             "guarantee": result.certificate.guarantee if result.certificate is not None else None,
             "file": str(result.file) if result.file is not None else None,
             "replaced": result.replaced_promise or None,

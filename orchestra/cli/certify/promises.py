@@ -31,15 +31,23 @@ async def read_certificates(journal: Journal, events: Sequence[Event]) -> list[S
     return found
 
 
-def iter_promises(history: History, certificates: Sequence[StoredCertificate]) -> Iterator[tuple[str, str, StoredCertificate | None]]:
+def iter_promises(
+    history: History, certificates: Sequence[StoredCertificate]
+) -> Iterator[tuple[str, str, StoredCertificate | None]]:
     """The nodes with a promise, its sentence, and the certificate that promises it; None where that is not known."""
     for row in history.rows:
         said = next((tried.guarantee for tried in reversed(row.attempts) if tried.guarantee), "")
         same = [one for one in certificates if one.guarantee == said]
         if said:
-            yield row.path, said, next((one for one in same if one.agent == row.name), same[0] if len(same) == 1 else None)
+            yield (
+                row.path,
+                said,
+                next((one for one in same if one.agent == row.name), same[0] if len(same) == 1 else None),
+            )
 
 
-def certificates_by_node(history: History, certificates: Sequence[StoredCertificate]) -> Mapping[str, Mapping[str, Any]]:
+def certificates_by_node(
+    history: History, certificates: Sequence[StoredCertificate]
+) -> Mapping[str, Mapping[str, Any]]:
     """What stands behind each promise, by the path of its node."""
     return {path: one.summary for path, _, one in iter_promises(history, certificates) if one is not None}

@@ -27,7 +27,9 @@ def show_certificate(settings: Settings, agent: str, *, claims: bool, as_json: b
     else:
         registry = project.registry
         registry.card(agent)
-        held = ClaimsCertificates(settings, lambda: registry) if claims else AgentCertificates(settings, lambda: registry)
+        held = (
+            ClaimsCertificates(settings, lambda: registry) if claims else AgentCertificates(settings, lambda: registry)
+        )
         one, file = held.get(agent), find_certificate(settings, registry, agent, CLAIMS if claims else FILE_NAME)
     if one is None:
         raise missing_certificate(agent, claims=claims)

@@ -41,7 +41,9 @@ class CertificationSubject:
             return
         if named or combined:
             said = f"--{'checks' if named else 'combined'} is about an agent, and {self.card.name} is a workflow"
-            raise InputError("C010", said, hint="leave it out: its score is how sure the least sure is that its output follows from")
+            raise InputError(
+                "C010", said, hint="leave it out: its score is how sure the least sure is that its output follows from"
+            )
         if not recorded and (acts := self.workflow.effect_reason):
             hint = "run it where that is meant, and give what came of it: --predictions FILE"
             raise InputError("V030", f"{self.card.name} would act once for each row: {acts}", hint=hint)
@@ -65,13 +67,17 @@ class CertificationSubject:
             raise InputError("V006", f"no answer of {given.name} says how sure it is", hint=hint)
         return [_recorded_case(question.expected, said) for question, said in zip(test.rows, answers, strict=True)]
 
-    async def ask_cases(self, orchestra: Orchestra, checks: tuple[str, ...], test: EvaluationSet, concurrency: int) -> list[Case]:
+    async def ask_cases(
+        self, orchestra: Orchestra, checks: tuple[str, ...], test: EvaluationSet, concurrency: int
+    ) -> list[Case]:
         """Its answers, asked for once each, with how sure it is of them. Raises `FleetError` where no server can be had."""
         if self.step is None:
             step = Agent.from_card(certification_card(self.card, checks))
             arm = await evaluate.ask_arm(orchestra, self.card.name, step, test, concurrency, FAILED_ROWS_NOTE)
         else:
-            arm = await evaluate.ask_arm(orchestra.options(accept=0.0), self.card.name, self.step, test, concurrency, FAILED_ROWS_NOTE)
+            arm = await evaluate.ask_arm(
+                orchestra.options(accept=0.0), self.card.name, self.step, test, concurrency, FAILED_ROWS_NOTE
+            )
         return list(arm.cases)
 
 

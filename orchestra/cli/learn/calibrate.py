@@ -44,9 +44,15 @@ async def run_calibration(open_: Opener, settings: Settings, arguments: Calibrat
         check_contract(card, held_back.manifest)
         strange = next((name for name in words or () if name not in card.input_schema.get("properties", {})), None)
         if strange is not None:
-            raise InputError("N011", f"{agent} has no input {strange!r}", hint=f"inputs: {', '.join(card.input_schema['properties'])}")
+            raise InputError(
+                "N011",
+                f"{agent} has no input {strange!r}",
+                hint=f"inputs: {', '.join(card.input_schema['properties'])}",
+            )
         questions = [EvaluationRow(row.id, row.input, as_record(row.output)) for row in rows]
-        test = EvaluationSet(held_back.manifest.name, held_back.manifest.digest, questions, label=held_back.manifest.label)
+        test = EvaluationSet(
+            held_back.manifest.name, held_back.manifest.digest, questions, label=held_back.manifest.label
+        )
         refuse_training_rows(card, test, arguments.data, ("train",))
         arm = await ask_arm(orchestra, agent, Agent.from_card(without_calibration(card)), test, settings.concurrency)
     made = fit_calibration(card, held_back, calibration_rows(card, rows, arm.cases), words)

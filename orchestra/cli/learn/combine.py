@@ -24,7 +24,13 @@ from orchestra.core.settings import Settings
 from orchestra.core.untrusted_text import escape_invisible
 from orchestra.learn.certification import rulings
 from orchestra.learn.certification.audit_log import replace_file
-from orchestra.learn.certification.combination import PACKAGES, CombinationFit, CombinationRow, empty_combination, fit_combination
+from orchestra.learn.certification.combination import (
+    PACKAGES,
+    CombinationFit,
+    CombinationRow,
+    empty_combination,
+    fit_combination,
+)
 from orchestra.learn.certification.labelled_answers import Predictions, certified_checks, correctness_of
 from orchestra.learn.data.provenance import fingerprints_of
 from orchestra.learn.evaluation.evaluation import EVALUATION_PURPOSE
@@ -64,7 +70,10 @@ async def run_combination(open_: Opener, settings: Settings, arguments: CombineA
     checks = resolve_checks(project, card, arguments.check_names)
     right = None if arguments.unlabelled else correctness_of(card, arguments.evaluation, arguments.metric)
     bound = certificates.dependency_digests(settings, project.registry, arguments.agent)
-    judges = {name: certificates.judge_dependency_digests(settings, project.registry, name) for name in _judge_contracts(project, checks)}
+    judges = {
+        name: certificates.judge_dependency_digests(settings, project.registry, name)
+        for name in _judge_contracts(project, checks)
+    }
     recorded = Predictions.read(arguments.predictions) if arguments.predictions is not None else None
     said = await answer_and_rule(open_, settings, project, card, empty_combination(card.name, checks), test, recorded)
     rows = [
@@ -83,7 +92,13 @@ async def run_combination(open_: Opener, settings: Settings, arguments: CombineA
         weights=fit.weights,
         isotonic_points=fit.isotonic_points,
         data=CombinationData(
-            test.name, mark, fit.row_count, fit.correct_count, arguments.seed, right.metrics if right is not None else (), marks
+            test.name,
+            mark,
+            fit.row_count,
+            fit.correct_count,
+            arguments.seed,
+            right.metrics if right is not None else (),
+            marks,
         ),
         dependencies=bound,
         judge_dependencies=judges,
@@ -124,7 +139,9 @@ async def answer_and_rule(
             return await _run_checks(runs, settings, project, card, combination, test, recorded.outputs_for(test))
         step = Agent.from_card(rulings.without_checks(card))
         arm = await evaluate.ask_arm(orchestra, card.name, step, test, settings.concurrency)
-        given = [(rulings.plain_output(card, one.output), one.score) if one.output is not None else None for one in arm.cases]
+        given = [
+            (rulings.plain_output(card, one.output), one.score) if one.output is not None else None for one in arm.cases
+        ]
         return await _run_checks(runs, settings, project, card, combination, test, given)
 
 
@@ -151,7 +168,9 @@ async def _run_checks(
     for row, said in zip(test.rows, given, strict=True):
         ruling = next(found) if said is not None else None
         output = as_record(said[0]) if said is not None else None
-        made.append((Case(row.expected, output, ruling.score if ruling is not None and ruling.accepted else None), ruling))
+        made.append(
+            (Case(row.expected, output, ruling.score if ruling is not None and ruling.accepted else None), ruling)
+        )
     return made
 
 
@@ -169,16 +188,26 @@ def _judge_step(project: Project, name: str) -> Step[..., Any]:
 def show(arguments: CombineArguments, result: CombinationResult) -> None:
     """Prints what was found out."""
     fit = result.fit
-    told = f", {fit.correct_count:,} of them right" if result.combination.data.metrics else ", by each other: nobody said what is right"
+    told = (
+        f", {fit.correct_count:,} of them right"
+        if result.combination.data.metrics
+        else ", by each other: nobody said what is right"
+    )
     print_text(
-        escape_invisible(f"{arguments.agent}: checks {', '.join(result.combination.checks)}, combined on {fit.row_count:,} rows{told}")
+        escape_invisible(
+            f"{arguments.agent}: checks {', '.join(result.combination.checks)}, combined on {fit.row_count:,} rows{told}"
+        )
     )
     for why, count in fit.left_out.items():
         print_text(escape_invisible(f"  {count:,} rows left out: {why}"), style="dim")
     print_text()
     if fit.method == "regression":
         make_console().print(
-            make_table(("check", "weight"), [(escape_invisible(one.check), f"{one.weight:+.3f}") for one in fit.weights], right=(1,))
+            make_table(
+                ("check", "weight"),
+                [(escape_invisible(one.check), f"{one.weight:+.3f}") for one in fit.weights],
+                right=(1,),
+            )
         )
     else:
         rows = [(escape_invisible(one.check), f"{one.passed:+.3f}", f"{one.failed:+.3f}") for one in fit.weights]

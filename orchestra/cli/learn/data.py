@@ -17,7 +17,12 @@ from orchestra.core.errors import InputError
 from orchestra.core.settings import Settings
 from orchestra.core.untrusted_text import escape_invisible, pluralize, shorten
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.collection import CollectedRows, collect_from_escalations, collect_from_files, collect_from_runs
+from orchestra.learn.data.collection import (
+    CollectedRows,
+    collect_from_escalations,
+    collect_from_files,
+    collect_from_runs,
+)
 from orchestra.learn.data.dataset import Dataset, DatasetRow, check_overwrite, check_unique_ids
 from orchestra.learn.data.deduplication import deduplicate, fingerprint, is_empty
 from orchestra.learn.data.sources import ColumnMapping
@@ -86,11 +91,15 @@ async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) ->
     if teacher is not None and gathered.unanswered:
         check_unique_ids(spec.name, (*deduplicate(gathered.rows).rows, *(one.row for one in gathered.unanswered)))
         gathered += await _ask_teacher(open_, settings, card, teacher, gathered, spec.licence)
-        gathered = replace(gathered, open=())
+        gathered = replace(gathered, unanswered=())
     gathered = gathered.drop_unanswered()
     if not gathered.rows:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in gathered.left_out.items())
-        raise InputError("N008", f"no answer of {card.name} is there to learn from: {reasons}", hint="--teacher NAME answers what failed")
+        raise InputError(
+            "N008",
+            f"no answer of {card.name} is there to learn from: {reasons}",
+            hint="--teacher NAME answers what failed",
+        )
     kept = deduplicate(gathered.rows)
     same = {
         "the same": kept.exact_duplicates,
@@ -99,7 +108,15 @@ async def build_dataset(open_: Opener, settings: Settings, spec: DatasetSpec) ->
     }
     left = {reason: count + gathered.left_out.pop(reason, 0) for reason, count in same.items()}
     parts = split(kept.rows, spec.shares)
-    made = Dataset.build(spec.name, spec.agent, contract_digest(card), spec.licence, gathered.origins, parts, {**left, **gathered.left_out})
+    made = Dataset.build(
+        spec.name,
+        spec.agent,
+        contract_digest(card),
+        spec.licence,
+        gathered.origins,
+        parts,
+        {**left, **gathered.left_out},
+    )
     if not spec.replace:
         check_overwrite(spec.out, made.manifest.digest)
     pairs = [
@@ -117,7 +134,9 @@ def _exclude_test_rows(gathered: CollectedRows, data: Dataset) -> CollectedRows:
     """The same without what the test part of a data set asks, and without what belongs together with that."""
     tested = data.rows["test"]
     marks, groups = {fingerprint(row.input) for row in tested}, {row.group for row in tested}
-    return gathered.exclude(lambda row: row.group in groups or fingerprint(row.input) in marks, f"of the test part of {data.manifest.name}")
+    return gathered.exclude(
+        lambda row: row.group in groups or fingerprint(row.input) in marks, f"of the test part of {data.manifest.name}"
+    )
 
 
 async def _rows_of_runs(project: Project, card: Card, spec: DatasetSpec) -> CollectedRows:
@@ -141,7 +160,9 @@ async def _ask_teacher(
 ) -> CollectedRows:
     async with open_orchestra(open_, settings) as orchestra:
         with ProgressMeter(len(gathered.unanswered), 0) as meter:
-            made = await ask_teacher(orchestra, teacher, card, gathered.unanswered, licence, settings.concurrency, meter.advance)
+            made = await ask_teacher(
+                orchestra, teacher, card, gathered.unanswered, licence, settings.concurrency, meter.advance
+            )
     count, answered = len(gathered.unanswered), len(made.rows)
     print_text(
         f"{teacher.description} was asked {count:,} inputs: {answered:,} accepted, {count - answered:,} ({1 - answered / count:.1%}) not"

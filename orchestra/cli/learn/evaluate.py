@@ -24,7 +24,12 @@ from orchestra.learn.certification import rulings
 from orchestra.learn.certification.labelled_answers import correctness_of
 from orchestra.learn.compatibility import check_trainable
 from orchestra.learn.data.dataset import MANIFEST_FILE, Split
-from orchestra.learn.data.provenance import TRAINING_SPLITS, TrainingSplit, find_training_overlap, refuse_training_overlap
+from orchestra.learn.data.provenance import (
+    TRAINING_SPLITS,
+    TrainingSplit,
+    find_training_overlap,
+    refuse_training_overlap,
+)
 from orchestra.learn.evaluation import evaluation
 from orchestra.learn.evaluation.bootstrap import IntervalEstimate
 from orchestra.learn.evaluation.classification import ClassificationReport, classification_report, label_field
@@ -125,7 +130,10 @@ async def compare(open_: Opener, settings: Settings, spec: ComparisonSpec) -> Co
     if spec.candidate is not None:
         other = evaluation.candidate_card(check_trainable(card), spec.candidate).with_settings(name=card.name)
         learnt += find_training_overlap(other, test, spec.data, display_name=CANDIDATE)
-    judged = {ANSWERED: answer_rate_interval(arms[-1], spec.seed or 0), **report.estimates(CANDIDATE if spec.candidate else INCUMBENT)}
+    judged = {
+        ANSWERED: answer_rate_interval(arms[-1], spec.seed or 0),
+        **report.estimates(CANDIDATE if spec.candidate else INCUMBENT),
+    }
     labels = classification_report(card, spec.evaluation, arms[-1].cases) if spec.classes else None
     said = [one.message for one in learnt]
     predictions = _prediction_rows(card, spec.evaluation, test, arms[-1]) if spec.predictions else []
@@ -136,7 +144,9 @@ def adapter_warnings(settings: Settings, card: Card, folder: Path) -> list[str]:
     """What an adapter says of itself and is not so here, and may be meant. Raises `FleetError` F222 for one that no server could apply."""
     if card.kind != "model":
         return []
-    return check_servable(card, folder, read_config(settings.find_resource("configs", settings.fleet)), ModelStore.from_environment())
+    return check_servable(
+        card, folder, read_config(settings.find_resource("configs", settings.fleet)), ModelStore.from_environment()
+    )
 
 
 def _refuse_checked(card: Card) -> None:
@@ -144,7 +154,9 @@ def _refuse_checked(card: Card) -> None:
     sure it is itself, and not of what they have withheld and of their score."""
     if card.checks or card.accept is not None:
         said = f"--predictions are an agent's answers as it gives them, and {card.name} says them only after its checks"
-        raise InputError("C010", said, hint="--no-checks, and `orchestra certify --predictions` has them judge each answer")
+        raise InputError(
+            "C010", said, hint="--no-checks, and `orchestra certify --predictions` has them judge each answer"
+        )
 
 
 def _prediction_rows(card: Card, evaluation: str, test: EvaluationSet, arm: Arm) -> list[Mapping[str, Any]]:
@@ -155,7 +167,14 @@ def _prediction_rows(card: Card, evaluation: str, test: EvaluationSet, arm: Arm)
         right = lambda case: None  # noqa: E731
     plain = [None if case.output is None else rulings.plain_output(card, case.output) for case in arm.cases]
     return [
-        {"id": row.id, "input": row.input, "expected": row.expected, "output": output, "right": right(case), "score": case.score}
+        {
+            "id": row.id,
+            "input": row.input,
+            "expected": row.expected,
+            "output": output,
+            "right": right(case),
+            "score": case.score,
+        }
         for row, case, output in zip(test.rows, arm.cases, plain, strict=True)
     ]
 
@@ -206,7 +225,9 @@ def load_rows(
         count = named.sample if max_rows is None else max_rows
         test = evaluation.sample_rows(read_selected_rows(data, named), count, named.seed if seed is None else seed)
     if trained and not card.is_trained:
-        raise InputError("N305", f"{card.name} is not trained yet", hint=f"orchestra learn train {card.name} --data DATA")
+        raise InputError(
+            "N305", f"{card.name} is not trained yet", hint=f"orchestra learn train {card.name} --data DATA"
+        )
     known = set(card.input_schema.get("properties", {}))
     strange = next((key for question in test.rows for key in question.input if key not in known), None)
     if strange is not None:
@@ -215,14 +236,16 @@ def load_rows(
 
 
 def load_unseen_rows(card: Card, data: Path, max_rows: int, seed: int, name: str) -> EvaluationSet:
-    """The rows of a test part, at most so many. Raises as `rows` does, and N205 for those that the agent was trained on; says of which the
+    """The rows of a test part, at most so many. Raises as `load_rows` does, and N205 for those that the agent was trained on; says of which the
     agent knows some."""
     test = load_rows(card, data, "test", max_rows, seed, name)
     refuse_training_rows(card, test, data)
     return test
 
 
-def refuse_training_rows(card: Card, test: EvaluationSet, data: Path, parts: tuple[TrainingSplit, ...] = TRAINING_SPLITS) -> None:
+def refuse_training_rows(
+    card: Card, test: EvaluationSet, data: Path, parts: tuple[TrainingSplit, ...] = TRAINING_SPLITS
+) -> None:
     """Says of which rows the agent knows some. Raises `InputError` N205 where it was trained on them."""
     refuse_training_overlap(learnt := find_training_overlap(card, test, data, parts))
     for one in learnt:
@@ -235,11 +258,16 @@ def _evaluation_rows(card: Card, evaluation: str) -> RowSelection | None:
     return find_evaluation(file, evaluation)[1].rows if file is not None and file.is_file() else None
 
 
-async def ask_arms(orchestra: Orchestra, card: Card, test: EvaluationSet, spec: ComparisonSpec, concurrency: int) -> list[Arm]:
+async def ask_arms(
+    orchestra: Orchestra, card: Card, test: EvaluationSet, spec: ComparisonSpec, concurrency: int
+) -> list[Arm]:
     """The answers of all arms: floors, the untuned base, an ensemble's members, the agent, a candidate."""
     cards = {INCUMBENT: card} if card.is_trained else {}
     if card.is_trained and spec.members:
-        cards = {**{part.name: part.with_settings(checks=(), otherwise=(), accept=None) for part in card.member_cards}, **cards}
+        cards = {
+            **{part.name: part.with_settings(checks=(), otherwise=(), accept=None) for part in card.member_cards},
+            **cards,
+        }
     if spec.untuned and card.adapter is not None:
         cards = {UNTUNED: evaluation.untuned_card(card), **cards}
     if spec.candidate is not None:

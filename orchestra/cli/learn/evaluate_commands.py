@@ -60,14 +60,22 @@ class MeasurementArguments:
     rows: Annotated[
         int | None,
         typer.Option(
-            "--rows", min=0, help="At most so many rows, drawn by the seed; 0 for all.", show_default="as evaluation.yaml, or all"
+            "--rows",
+            min=0,
+            help="At most so many rows, drawn by the seed; 0 for all.",
+            show_default="as evaluation.yaml, or all",
         ),
     ] = None
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Of the rows drawn, and of the intervals.", show_default="as evaluation.yaml, or 0")
+        int | None,
+        typer.Option(
+            "--seed", help="Of the rows drawn, and of the intervals.", show_default="as evaluation.yaml, or 0"
+        ),
     ] = None
     evaluation: EvaluationOption = ""
-    no_checks: Annotated[bool, typer.Option("--no-checks", help="Measure what it writes, without the checks of its card.")] = False
+    no_checks: Annotated[
+        bool, typer.Option("--no-checks", help="Measure what it writes, without the checks of its card.")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +99,12 @@ class EvaluateArguments:
     agent: AgentArgument
     data: DataOption
     part: Annotated[Literal["train", "tune", "test"], typer.Option(help="Of a data set.")] = "test"
-    train: Annotated[Path | None, typer.Option(help="Rows that floors are made of; a data set brings its own.", show_default=False)] = None
-    candidate: Annotated[Path | None, typer.Option(help="An adapter to hold beside the agent's own.", show_default=False)] = None
+    train: Annotated[
+        Path | None, typer.Option(help="Rows that floors are made of; a data set brings its own.", show_default=False)
+    ] = None
+    candidate: Annotated[
+        Path | None, typer.Option(help="An adapter to hold beside the agent's own.", show_default=False)
+    ] = None
     untuned: Annotated[bool, typer.Option(help="Ask the base model without an adapter too.")] = True
     members: Annotated[bool, typer.Option(help="Ask an ensemble's members alone too.")] = True
     require: Annotated[
@@ -100,13 +112,20 @@ class EvaluateArguments:
         typer.Option(metavar="TEXT", help="Such as 'EM >= 0.65'; exits with 1 if missed.", show_default=False),
     ] = None
     junit: Annotated[
-        Path | None, typer.Option(help="Write what is required and whether it is met, for a CI service.", show_default=False)
+        Path | None,
+        typer.Option(help="Write what is required and whether it is met, for a CI service.", show_default=False),
     ] = None
     predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write each row's answer as a line of JSON, and whether it is right.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Write each row's answer as a line of JSON, and whether it is right.",
+            show_default=False,
+        ),
     ] = None
-    classes: Annotated[bool, typer.Option("--classes", help="Precision, recall and F1 of each label that it tells.")] = False
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Precision, recall and F1 of each label that it tells.")
+    ] = False
 
     def to_spec(self, measurement: MeasurementArguments) -> ComparisonSpec:
         """What is to be compared."""
@@ -135,10 +154,14 @@ class PromoteArguments:
     """Which adapter is to take an agent's place, and by which rows, as it was typed."""
 
     agent: AgentArgument
-    candidate: Annotated[Path, typer.Argument(help="The adapter's folder, as orchestra learn train leaves it.", show_default=False)]
+    candidate: Annotated[
+        Path, typer.Argument(help="The adapter's folder, as orchestra learn train leaves it.", show_default=False)
+    ]
     data: DataOption
     part: Annotated[Literal["tune", "test"], typer.Option(help="Of a data set.")] = "test"
-    force: Annotated[bool, typer.Option("--force", help="Take it even where it is not surely better, or knows the rows.")] = False
+    force: Annotated[
+        bool, typer.Option("--force", help="Take it even where it is not surely better, or knows the rows.")
+    ] = False
 
     def to_spec(self, measurement: MeasurementArguments) -> ComparisonSpec:
         """What is to be compared."""
@@ -164,9 +187,14 @@ class CalibrateArguments:
 
     agent: AgentArgument
     data: Annotated[Path, typer.Option("--data", "-d", help="The folder of a data set.", show_default=False)]
-    part: Annotated[list[HeldOutPart] | None, typer.Option(help="Whose rows are asked; may be given twice.", show_default="tune")] = None
+    part: Annotated[
+        list[HeldOutPart] | None, typer.Option(help="Whose rows are asked; may be given twice.", show_default="tune")
+    ] = None
     words: Annotated[
-        str, typer.Option(metavar="CLAIM,EVIDENCE", help="Two inputs whose common words vote beside the model.", show_default=False)
+        str,
+        typer.Option(
+            metavar="CLAIM,EVIDENCE", help="Two inputs whose common words vote beside the model.", show_default=False
+        ),
     ] = ""
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="as the card says")] = None
 
@@ -189,16 +217,25 @@ class CombineArguments:
     agent: AgentArgument
     data: DataOption
     checks: ChecksOption = ""
-    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Weigh checks by each other, where nobody says what is right.")] = False
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Weigh checks by each other, where nobody says what is right.")
+    ] = False
     predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help='Recorded answers {"id", "output", "score"}: the agent is not asked.', show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help='Recorded answers {"id", "output", "score"}: the agent is not asked.',
+            show_default=False,
+        ),
     ] = None
     metric: MetricOption = ""
     evaluation: EvaluationOption = ""
     rows: MaxRowsOption = 0
     seed: Annotated[int, typer.Option("--seed", help="Of the rows drawn, and of the folds.")] = 0
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file.", show_default="combination.json in the agent's folder")] = None
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The file.", show_default="combination.json in the agent's folder"),
+    ] = None
 
     @property
     def check_names(self) -> tuple[str, ...]:
@@ -215,7 +252,9 @@ def register(learn: typer.Typer) -> None:
     add_command(learn, combine)
 
 
-def evaluate(context: typer.Context, arguments: EvaluateArguments, measurement: MeasurementArguments, serving: ServingArguments) -> None:
+def evaluate(
+    context: typer.Context, arguments: EvaluateArguments, measurement: MeasurementArguments, serving: ServingArguments
+) -> None:
     """Measure an agent through the served model, beside floors without a model and its untuned base.
 
     Exits with 0, with 1 where a requirement is missed or no server can be had, 2 for bad input.
@@ -276,7 +315,9 @@ def _show_classes(found: ClassificationReport) -> None:
         print_text(escape_invisible(f"{expected} told as {told}: {pluralize(count, 'row')}"))
 
 
-def promote(context: typer.Context, arguments: PromoteArguments, measurement: MeasurementArguments, serving: ServingArguments) -> None:
+def promote(
+    context: typer.Context, arguments: PromoteArguments, measurement: MeasurementArguments, serving: ServingArguments
+) -> None:
     """Give an agent a new adapter, if it is surely better than what it has, on rows that neither was trained on.
 
     A paired test on the first metric of evaluation.yaml decides; the more candidates these rows have judged, the surer it must be.
@@ -287,7 +328,9 @@ def promote(context: typer.Context, arguments: PromoteArguments, measurement: Me
     from orchestra.cli.signals import run_with_signals
 
     chosen = serving.settings
-    result = run_with_signals(lambda _: run_promotion(get_opener(context), chosen, arguments.to_spec(measurement), force=arguments.force))
+    result = run_with_signals(
+        lambda _: run_promotion(get_opener(context), chosen, arguments.to_spec(measurement), force=arguments.force)
+    )
     if serving.as_json:
         print_json(result.as_data())
     else:
@@ -299,7 +342,9 @@ def promote(context: typer.Context, arguments: PromoteArguments, measurement: Me
         raise typer.Exit(1)
 
 
-def rollback(context: typer.Context, agent: AgentArgument, fleet: FleetOption = None, as_json: JsonOption = False) -> None:
+def rollback(
+    context: typer.Context, agent: AgentArgument, fleet: FleetOption = None, as_json: JsonOption = False
+) -> None:
     """Give an agent back what it had before its last promotion."""
     from orchestra.cli.learn.promote import run_rollback
     from orchestra.cli.signals import run_with_signals
@@ -322,7 +367,13 @@ def calibrate(context: typer.Context, arguments: CalibrateArguments, serving: Se
     made = done.calibration
     if serving.as_json:
         print_json(
-            {"file": str(done.file), "rows": made.rows, "asked": done.rows_asked, "model": made.trust.model, "words": made.trust.wording}
+            {
+                "file": str(done.file),
+                "rows": made.rows,
+                "asked": done.rows_asked,
+                "model": made.trust.model,
+                "words": made.trust.wording,
+            }
         )
     else:
         print_text(f"{done.file}: fitted on {made.rows:,} of {done.rows_asked:,} rows")

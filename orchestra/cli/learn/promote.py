@@ -20,7 +20,13 @@ from orchestra.core.settings import Settings
 from orchestra.fleet.supervisor.folders import Folders
 from orchestra.fleet.weights.adapter_checks import mismatch_error
 from orchestra.learn.compatibility import check_trainable
-from orchestra.learn.data.provenance import TRAINING_SPLITS, TrainingSplit, find_training_overlap, refuse_training_overlap, row_set_of
+from orchestra.learn.data.provenance import (
+    TRAINING_SPLITS,
+    TrainingSplit,
+    find_training_overlap,
+    refuse_training_overlap,
+    row_set_of,
+)
 from orchestra.learn.evaluation import evaluation
 from orchestra.learn.evaluation.evaluation import CANDIDATE, INCUMBENT, Arm, EvaluationReport
 from orchestra.learn.evaluation.rows import EvaluationSet
@@ -48,10 +54,15 @@ class PromotionResult:
     def as_data(self) -> dict[str, Any]:
         """As plain JSON."""
         differences = {
-            name: {"value": one.value, "low": one.low, "high": one.high, "chance": one.p_value} for name, one in self.judgement.differences
+            name: {"value": one.value, "low": one.low, "high": one.high, "chance": one.p_value}
+            for name, one in self.judgement.differences
         }
-        judged = {"better": self.judgement.is_better, "tries": self.judgement.tries, "level": significance_level(self.judgement.tries)}
-        return {**self.report.as_data(), **judged, "taken": self.promoted, "differences": differences}
+        judged = {
+            "better": self.judgement.is_better,
+            "tries": self.judgement.tries,
+            "level": significance_level(self.judgement.tries),
+        }
+        return {**self.report.as_data(), **judged, "promoted": self.promoted, "differences": differences}
 
 
 async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec, *, force: bool) -> PromotionResult:
@@ -80,20 +91,26 @@ async def run_promotion(open_: Opener, settings: Settings, spec: ComparisonSpec,
 
         def told(tries: int) -> tuple[CandidateComparison, PromotionRecord]:
             judgement = compare_candidate(metrics, old, new, spec.seed or 0, tries)
-            return judgement, promotion_record(shelf, mark, _timestamp(), judgement, figures, test, marked, training_overlap=known)
+            return judgement, promotion_record(
+                shelf, mark, _timestamp(), judgement, figures, test, marked, training_overlap=known
+            )
 
         judgement, made = told(shelf.count_candidates(marked) + 1)
         if again := shelf.earlier_number(made, marked):
             judgement, made = told(again)
         if not (judgement.is_better or force):
             shelf.record_try(msgspec.structs.replace(made, verb=TRY))
-            return PromotionResult(report, judgement, False, f"{spec.agent} stays as it is; --force takes the candidate all the same.")
+            return PromotionResult(
+                report, judgement, False, f"{spec.agent} stays as it is; --force takes the candidate all the same."
+            )
         calibrated = own.current_calibration is not None
         shelf.promote(spec.candidate, made)
         loaded = await _reload_servers(open_, settings, spec.agent)
     said = f"{spec.agent} has {mark[:12]} now{loaded}. orchestra learn rollback {spec.agent}"
     if calibrated:
-        said += f"\nIts calibration was made for the adapter before, and is void: orchestra learn calibrate {spec.agent}"
+        said += (
+            f"\nIts calibration was made for the adapter before, and is void: orchestra learn calibrate {spec.agent}"
+        )
     if certificates.find_certificate(settings, Project.load(settings).registry, spec.agent) is not None:
         said += f"\nIts certificate was made for the adapter before, and is void: orchestra certify {spec.agent} --data FILE"
     return PromotionResult(report, judgement, True, said)
@@ -103,11 +120,16 @@ def _training_overlap(own_card: Card, spec: ComparisonSpec, test: EvaluationSet,
     """What is to be said of rows that the agent or its candidate was trained on: a few, those of the tune part where that is asked for, or
     whatever they are where it is forced. Raises `InputError` N205 for others."""
     assert spec.candidate is not None, "the verb demands one"
-    each = ((own_card, ""), (evaluation.candidate_card(own_card, spec.candidate).with_settings(name=own_card.name), CANDIDATE))
+    each = (
+        (own_card, ""),
+        (evaluation.candidate_card(own_card, spec.candidate).with_settings(name=own_card.name), CANDIDATE),
+    )
     parts: tuple[TrainingSplit, ...] = ("train",) if spec.part == "tune" and spec.data.is_dir() else TRAINING_SPLITS
     for card, who in () if force else each:
         refuse_training_overlap(find_training_overlap(card, test, spec.data, parts, who))
-    said = tuple(one.message for card, who in each for one in find_training_overlap(card, test, spec.data, display_name=who))
+    said = tuple(
+        one.message for card, who in each for one in find_training_overlap(card, test, spec.data, display_name=who)
+    )
     for one in said:
         print_note(one)
     return said
@@ -120,16 +142,18 @@ def current_arm(arms: Sequence[Arm]) -> Arm:
     """
     found = next((arm for arm in arms if arm.name == INCUMBENT), arms[0])
     if found.name == CANDIDATE:
-        raise InputError("N305", "there is nothing that the candidate could be better than", hint="a data set has rows for floors")
+        raise InputError(
+            "N305", "there is nothing that the candidate could be better than", hint="a data set has rows for floors"
+        )
     return found
 
 
 async def run_rollback(open_: Opener, settings: Settings, agent: str) -> PromotionRecord:
     """Gives an agent back what it had, in the running fleet too."""
     async with open_(settings, fleet="adopt") as orchestra:
-        line = AdapterStore.for_agent(check_trainable(orchestra.registry.card(agent)), Folders.from_environment().adapters).roll_back(
-            _timestamp()
-        )
+        line = AdapterStore.for_agent(
+            check_trainable(orchestra.registry.card(agent)), Folders.from_environment().adapters
+        ).roll_back(_timestamp())
     await _reload_servers(open_, settings, agent)
     return line
 

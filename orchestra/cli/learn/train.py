@@ -65,7 +65,9 @@ class _AdapterSettings:
         """As options say. Raises `InputError` N107."""
         if arguments.minutes is not None and arguments.epochs is not None:
             raise _invalid_option("--minutes and --epochs", "both", ("one of them",))
-        shape = AdapterShape(arguments.rank, 2 * arguments.rank, _validate_choice("--targets", arguments.targets, TARGET_LAYERS))
+        shape = AdapterShape(
+            arguments.rank, 2 * arguments.rank, _validate_choice("--targets", arguments.targets, TARGET_LAYERS)
+        )
         course = TrainingHyperparameters(
             epochs=3.0 if arguments.minutes is None and arguments.epochs is None else arguments.epochs,
             minutes=arguments.minutes,
@@ -79,8 +81,8 @@ class _AdapterSettings:
 
 
 def train(arguments: TrainArguments, given_options: Iterable[str]) -> None:
-    """Trains an agent; `said` are the options that were given. Raises `InputError` N107 for those that are not for such an agent."""
-    manner = _AdapterSettings.from_arguments(arguments)
+    """Trains an agent; `given_options` are the options that were given. Raises `InputError` N107 for those that are not for such an agent."""
+    adapter_settings = _AdapterSettings.from_arguments(arguments)
     card = check_trainable(Project.load(load_settings()).registry.card(arguments.agent))
     _check_supported(card, given_options)
     target = arguments.out or arguments.data / f"{arguments.agent}-{'adapter' if card.kind == 'model' else 'trained'}"
@@ -88,7 +90,7 @@ def train(arguments: TrainArguments, given_options: Iterable[str]) -> None:
     if card.kind == "encoder":
         _train_encoder(card, arguments, target)
     elif card.kind == "model":
-        _train_adapter(card, arguments, manner, target)
+        _train_adapter(card, arguments, adapter_settings, target)
     else:
         _train_classical(card, arguments.data, target)
 
@@ -123,7 +125,9 @@ def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _Ada
         device=adapter_settings.device,
         command=_adapter_command(arguments, adapter_settings, taught),
         teacher=taught,
-        start=StartingAdapter.from_folder(arguments.start, adapter_settings.shape) if arguments.start is not None else None,
+        start=StartingAdapter.from_folder(arguments.start, adapter_settings.shape)
+        if arguments.start is not None
+        else None,
     )
     before = _initial_provenance(card, arguments)
     prepared = prepare_examples(training)
@@ -141,7 +145,9 @@ def _train_adapter(card: Card, arguments: TrainArguments, adapter_settings: _Ada
     )
 
 
-def _adapter_command(arguments: TrainArguments, adapter_settings: _AdapterSettings, distillation: DistillationSettings | None) -> str:
+def _adapter_command(
+    arguments: TrainArguments, adapter_settings: _AdapterSettings, distillation: DistillationSettings | None
+) -> str:
     """The command that makes the same adapter of the same data set; it names no folder of this machine."""
     course, shape = adapter_settings.hyperparameters, adapter_settings.shape
     ends = f"--epochs {course.epochs:g}" if course.epochs is not None else f"--minutes {course.minutes:g}"
@@ -165,7 +171,11 @@ def _train_encoder(card: Card, arguments: TrainArguments, out: Path) -> None:
         raise InputError("N107", reason, hint="--epochs 3 instead of --minutes")
     rows, base = Dataset.load(arguments.data), _encoder_weights(card.model)
     before = _initial_provenance(card, arguments)
-    training = _label_training(card, rows, base, arguments) if course is None else _head_training(course, card, rows, base, arguments)
+    training = (
+        _label_training(card, rows, base, arguments)
+        if course is None
+        else _head_training(course, card, rows, base, arguments)
+    )
     with lock_training(training.checkpoint_folder):
         made = (intents if course is None else course).run(training, _step_reporter(), fresh=arguments.fresh)
     with writing_output(out, "--out"):
@@ -174,7 +184,9 @@ def _train_encoder(card: Card, arguments: TrainArguments, out: Path) -> None:
         record.write_training_record(training, out, _encoder_command(arguments, training))
     shares = ", ".join(f"{name} {value:.3f}" for name, value in made.metrics.items())
     judged = "on the texts that were left out" if course is None else "of the tune part"
-    print_text(f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {arguments.data}")
+    print_text(
+        f"{out}: right {judged}: {shares or 'not known'}; orchestra learn promote {card.name} {out} --data {arguments.data}"
+    )
 
 
 def _label_training(card: Card, rows: Dataset, base: Path, arguments: TrainArguments) -> ClassifierTraining:
@@ -194,8 +206,10 @@ def _label_training(card: Card, rows: Dataset, base: Path, arguments: TrainArgum
     )
 
 
-def _head_training(trainer: ModuleType, card: Card, rows: Dataset, base: Path, arguments: TrainArguments) -> HeadTraining:
-    """How an encoder with one head is trained, which `course` does."""
+def _head_training(
+    trainer: ModuleType, card: Card, rows: Dataset, base: Path, arguments: TrainArguments
+) -> HeadTraining:
+    """How an encoder with one head is trained."""
     from orchestra.learn.encoders.training import LEARNING_RATE, HeadTraining
 
     return HeadTraining(
@@ -214,7 +228,11 @@ def _head_training(trainer: ModuleType, card: Card, rows: Dataset, base: Path, a
 def _encoder_command(arguments: TrainArguments, training: ClassifierTraining | HeadTraining) -> str:
     """The command that makes the same encoder of the same data set, but for a budget of minutes; it names no folder of this machine."""
     ends = (
-        f" --minutes {arguments.minutes:g}" if arguments.minutes is not None else f" --epochs {training.epochs}" if training.epochs else ""
+        f" --minutes {arguments.minutes:g}"
+        if arguments.minutes is not None
+        else f" --epochs {training.epochs}"
+        if training.epochs
+        else ""
     )
     rate = f" --rate {training.learning_rate:g}" if training.learning_rate is not None else ""
     start = " --start ENCODER" if arguments.start is not None else ""
@@ -238,7 +256,9 @@ def _encoder_weights(model: str) -> Path:
 
     waiting = StatusLine()
     try:
-        return asyncio.run(EncoderStore(ModelStore.from_environment(hub=load_settings().hub or None), waiting).folder(model))
+        return asyncio.run(
+            EncoderStore(ModelStore.from_environment(hub=load_settings().hub or None), waiting).folder(model)
+        )
     finally:
         waiting.close()
 
@@ -284,7 +304,9 @@ def _find_weights(config: FleetConfig, model: str) -> tuple[str, Path]:
             if (folder := find_weights(server.weights, ModelStore.from_environment())) is None:
                 raise missing_error(server.weights)
             return server.model, folder
-    raise InputError("N106", f"no server of this fleet that serves {model!r} has its weights here", hint="orchestra explain N106")
+    raise InputError(
+        "N106", f"no server of this fleet that serves {model!r} has its weights here", hint="orchestra explain N106"
+    )
 
 
 def _load_teacher(arguments: TrainArguments) -> DistillationSettings | None:
@@ -347,4 +369,6 @@ def format_tick(tick: TrainingProgress) -> str:
     steps = f"{tick.step}/{tick.total_steps}" if tick.total_steps else str(tick.step)
     left = "" if math.isnan(tick.seconds_left) else f", {format_duration(max(0.0, tick.seconds_left))} left"
     line = f"step {steps}, epoch {tick.epoch:.2f}, loss {tick.loss:.3f}, {tick.tokens_per_second:.0f} tokens/s{left}"
-    return f"{line} | tune: loss {tick.point.tune:.4f}, exact {tick.point.exact:.3f}" if tick.point is not None else line
+    return (
+        f"{line} | tune: loss {tick.point.tune:.4f}, exact {tick.point.exact:.3f}" if tick.point is not None else line
+    )

@@ -25,10 +25,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 class PlannerArguments:
     """A request, and how it is planned, as it was typed."""
 
-    request: Annotated[str, typer.Argument(metavar="REQUEST", help="What is wanted, in your words.", show_default=False)]
+    request: Annotated[
+        str, typer.Argument(metavar="REQUEST", help="What is wanted, in your words.", show_default=False)
+    ]
     documents: Annotated[
         list[Path] | None,
-        typer.Option("--documents", "-d", metavar="PATH", help="A folder of .txt and .md files, or one of them.", show_default=False),
+        typer.Option(
+            "--documents",
+            "-d",
+            metavar="PATH",
+            help="A folder of .txt and .md files, or one of them.",
+            show_default=False,
+        ),
     ] = None
     inputs: Annotated[
         list[str] | None,
@@ -41,25 +49,48 @@ class PlannerArguments:
     ] = None
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="NAME", help="An agent, a tool or a workflow that may be used.", show_default="all without effects"),
+        typer.Option(
+            "--only",
+            metavar="NAME",
+            help="An agent, a tool or a workflow that may be used.",
+            show_default="all without effects",
+        ),
     ] = None
     router: Annotated[str, typer.Option(metavar="AGENT", help="The agent that plans.")] = "router"
     steps: Annotated[int, typer.Option(min=1, max=100, help="Steps of a plan at most.")] = 8
     repairs: Annotated[int, typer.Option(min=0, max=10, help="How often a line that was refused is handed back.")] = 2
-    one_shot: Annotated[bool, typer.Option("--whole", help="Let the router write the whole plan at once, not line by line.")] = False
+    one_shot: Annotated[
+        bool, typer.Option("--one-shot", help="Let the router write the whole plan at once, not line by line.")
+    ] = False
     allow_literals: Annotated[
         bool,
-        typer.Option("--free", help="Let it state texts of its own, also for calls with effects; else they are pieces of the request."),
+        typer.Option(
+            "--allow-literals",
+            help="Let it state texts of its own, also for calls with effects; else they are pieces of the request.",
+        ),
     ] = False
     no_grounding: Annotated[
-        bool, typer.Option("--ungrounded", help="Let a plan begin without what is brought along; else its first step reads some of it.")
+        bool,
+        typer.Option(
+            "--no-grounding",
+            help="Let a plan begin without what is brought along; else its first step reads some of it.",
+        ),
     ] = False
     partial: Annotated[
-        bool, typer.Option("--anyway", help="Plan what can be done, even where the router finds that nothing here serves the request.")
+        bool,
+        typer.Option(
+            "--partial", help="Plan what can be done, even where the router finds that nothing here serves the request."
+        ),
     ] = False
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Take a plan that has served a request like this one.")] = True
-    larger: Annotated[str | None, typer.Option(metavar="AGENT", help="The agent that goes on when the repairs are used up.")] = None
-    votes: Annotated[int, typer.Option(min=1, max=16, help="Plans that are sampled; the one that most of them agree on is taken.")] = 1
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Take a plan that has served a request like this one.")
+    ] = True
+    larger: Annotated[
+        str | None, typer.Option(metavar="AGENT", help="The agent that goes on when the repairs are used up.")
+    ] = None
+    votes: Annotated[
+        int, typer.Option(min=1, max=16, help="Plans that are sampled; the one that most of them agree on is taken.")
+    ] = 1
 
     def to_request(self, replans: int = 0, *, confirm: bool = True) -> AskRequest:
         """What is to be planned. Raises `InputError` C010, C013 or C014 for values that cannot be read, R022 for an empty request."""
@@ -67,7 +98,7 @@ class PlannerArguments:
         from orchestra.cli.run.plan import AskRequest, keys_from_files, read_values
         from orchestra.workflows.model import PlanLimits
 
-        wish = PlanOptions(
+        options = PlanOptions(
             only=tuple(self.only or ()),
             router=self.router,
             limits=PlanLimits(steps=self.steps, width=MAX_WIDTH),
@@ -84,20 +115,25 @@ class PlannerArguments:
             replans=replans,
             hearsay=keys_from_files(self.inputs or ()),
         )
-        return AskRequest(require_request(self.request), read_values(self.documents or (), self.inputs or ()), wish)
+        return AskRequest(require_request(self.request), read_values(self.documents or (), self.inputs or ()), options)
 
 
 @dataclass(frozen=True, slots=True)
 class AskArguments(PlannerArguments):
     """A request that is carried out, and how that is shown."""
 
-    replans: Annotated[int, typer.Option(min=0, max=10, help="How often another plan may follow one of which a step failed.")] = 0
+    replans: Annotated[
+        int, typer.Option(min=0, max=10, help="How often another plan may follow one of which a step failed.")
+    ] = 0
     budget: Annotated[
-        list[str] | None, typer.Option(metavar="LIMITS", help="Of the run, its planning included: tokens=20000,seconds=60.")
+        list[str] | None,
+        typer.Option(metavar="LIMITS", help="Of the run, its planning included: tokens=20000,seconds=60."),
     ] = None
     tags: TagsOption = None
     yes: Annotated[bool, typer.Option("--yes", help="Make calls with effects without asking a person before.")] = False
-    explain: Annotated[bool, typer.Option("--explain", help="Show what each step took beside what it might have taken.")] = False
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what each step took beside what it might have taken.")
+    ] = False
     fleet: FleetOption = None
     as_json: JsonOption = False
     live: LiveOption = False
@@ -107,7 +143,9 @@ class AskArguments(PlannerArguments):
 class PlanArguments(PlannerArguments):
     """A request that is only planned, and how the plan is shown."""
 
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the plan as a workflow file.", show_default=False)] = None
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the plan as a workflow file.", show_default=False)
+    ] = None
     force: Annotated[bool, typer.Option("--force", help="Write it over a file that is there.")] = False
     fleet: FleetOption = None
     as_json: JsonOption = False
@@ -133,11 +171,16 @@ def ask(context: typer.Context, arguments: AskArguments) -> None:
     from orchestra.cli.signals import run_with_signals
     from orchestra.core.tags import parse_tags
 
-    manner = DisplayOptions.from_flags(as_json=arguments.as_json, stream=False, live=arguments.live)
+    display = DisplayOptions.from_flags(as_json=arguments.as_json, stream=False, live=arguments.live)
     wanted = arguments.to_request(arguments.replans, confirm=not arguments.yes)
     chosen = load_settings(fleet=arguments.fleet)
-    wanted = replace(wanted, budget=parse_budget(arguments.budget or ()), explain=arguments.explain, tags=parse_tags(arguments.tags or ()))
-    exit_with(run_with_signals(partial(plan_module.run_request, get_opener(context), chosen, wanted, manner)))
+    wanted = replace(
+        wanted,
+        budget=parse_budget(arguments.budget or ()),
+        explain=arguments.explain,
+        tags=parse_tags(arguments.tags or ()),
+    )
+    exit_with(run_with_signals(partial(plan_module.run_request, get_opener(context), chosen, wanted, display)))
 
 
 def plan(context: typer.Context, arguments: PlanArguments) -> None:
@@ -153,6 +196,12 @@ def plan(context: typer.Context, arguments: PlanArguments) -> None:
         plan_module.refuse_existing(arguments.save)
     exit_with(
         run_with_signals(
-            partial(plan_module.plan_request, get_opener(context), load_settings(fleet=arguments.fleet), wanted, arguments.as_json)
+            partial(
+                plan_module.plan_request,
+                get_opener(context),
+                load_settings(fleet=arguments.fleet),
+                wanted,
+                arguments.as_json,
+            )
         )
     )

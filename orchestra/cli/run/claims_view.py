@@ -101,10 +101,16 @@ def _format_evidence(evidence: Support) -> Any:
             )
         case TableCell():
             return Text.assemble(
-                "  ", (escape_invisible(evidence.text, keep=""), "green"), f"  {escape_invisible(_format_location(evidence), keep='')}"
+                "  ",
+                (escape_invisible(evidence.text, keep=""), "green"),
+                f"  {escape_invisible(_format_location(evidence), keep='')}",
             )
         case Computation():
-            places = [place.text if isinstance(place, TableCell) else place.quote for one in evidence.operands for place in one.places]
+            places = [
+                place.text if isinstance(place, TableCell) else place.quote
+                for one in evidence.operands
+                for place in one.places
+            ]
             rests = f"  from {', '.join(places)}" if places else ""
             said = f"{evidence.expression} = {evidence.result}"
             return Text.assemble("  ", (escape_invisible(said, keep=""), "green"), escape_invisible(rests, keep=""))
@@ -125,7 +131,9 @@ def _is_within(one: TextSpan, other: TextSpan) -> bool:
     if one.start is None or one.end is None or other.start is None or other.end is None:
         return False
     same = (one.source, one.where) == (other.source, other.where)
-    return same and other.start <= one.start and one.end <= other.end and (one.start, one.end) != (other.start, other.end)
+    return (
+        same and other.start <= one.start and one.end <= other.end and (one.start, one.end) != (other.start, other.end)
+    )
 
 
 def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
@@ -140,7 +148,9 @@ def _show_unsupported(claims: Sequence[OutputClaim]) -> None:
         print_text()
     for reason, paths in why.items():
         more = f" and {len(paths) - MAX_CLAIMS} more" if len(paths) > MAX_CLAIMS else ""
-        print_text(escape_invisible(f"not supported: {', '.join(paths[:MAX_CLAIMS])}{more}: {reason}", keep=""), style="yellow")
+        print_text(
+            escape_invisible(f"not supported: {', '.join(paths[:MAX_CLAIMS])}{more}: {reason}", keep=""), style="yellow"
+        )
 
 
 def _claim_path(claim: OutputClaim) -> str:

@@ -40,20 +40,33 @@ def find_empty_steps(draft: PlanResult, history: History, settings: Settings) ->
     """
     if draft.plan is None:
         return
-    packaged = settings.resources("workflows").get(DESK_WORKFLOW) == builtin_folder("workflows") / f"{DESK_WORKFLOW}.yaml"
+    packaged = (
+        settings.resources("workflows").get(DESK_WORKFLOW) == builtin_folder("workflows") / f"{DESK_WORKFLOW}.yaml"
+    )
     for step in draft.plan.steps:
         row = history.row(f"{NODE}@{draft.version}/{step.name}")
         if row is None or not isinstance(row.outcome, ValueOutcome):
             continue
-        skill = draft.capabilities.by_name.get(step.capability)  # a plan from the cache, or a later one, may have been made of others
-        returned = [() if step.each is not None else value.path for value in draft.plan.answer.values if value.root == step.name]
+        skill = draft.capabilities.by_name.get(
+            step.capability
+        )  # a plan from the cache, or a later one, may have been made of others
+        returned = [
+            () if step.each is not None else value.path for value in draft.plan.answer.values if value.root == step.name
+        ]
         for words, value in _step_calls(step, row.outcome.value, draft.request):
             if step.capability == DESK_WORKFLOW and packaged:
                 if said := _describe_sorting(value):
                     yield EmptyStep(said, DESK_WORKFLOW, words or draft.request)
-            elif words and skill is not None and not skill.has_effects and any(_is_empty(_value_at(value, path)) for path in returned):
+            elif (
+                words
+                and skill is not None
+                and not skill.has_effects
+                and any(_is_empty(_value_at(value, path)) for path in returned)
+            ):
                 yield EmptyStep(
-                    f'{step.name} is empty: {step.capability} found nothing in "{shorten(words, MAX_WORDS_LENGTH)}"', step.capability, words
+                    f'{step.name} is empty: {step.capability} found nothing in "{shorten(words, MAX_WORDS_LENGTH)}"',
+                    step.capability,
+                    words,
                 )
 
 

@@ -78,7 +78,9 @@ class ExplainedStep:
     @property
     def barred_targets(self) -> tuple[CallTarget, ...]:
         """Those of the targets that are asked first that its data may not go to."""
-        return tuple(target for target in self.targets if not target.escalated and not is_allowed(self.label, target.clearance))
+        return tuple(
+            target for target in self.targets if not target.escalated and not is_allowed(self.label, target.clearance)
+        )
 
     @property
     def is_allowed(self) -> bool:
@@ -124,45 +126,66 @@ def explain(
     """
     label = label or program.label
     fleet = read_config(project.settings.find_resource("configs", project.settings.fleet))
-    planned = {row.node: row for row in compute_bounds(program, given, context_lengths(project, fleet), len(fleet.tiers))}
+    planned = {
+        row.node: row for row in compute_bounds(program, given, context_lengths(project, fleet), len(fleet.tiers))
+    }
     critical = frozenset(_critical_paths(program, ""))
     rows = _rows_by_step(history) if history is not None else {}
     found: list[ExplainedStep] = []
-    only: dict[str, str] = {}
+    choice_labels: dict[str, str] = {}
     for path, node in _walk_nodes(program, ""):
         if path not in planned and node.body is None:
             continue  # it calls nothing
         goes_to, certificate = node_targets(project, fleet, node) if path in planned else ((), None)
-        asks = planned[path].callee if path in planned else "one of them" if choice_of(node.source) else callee_name(node)
-        at_once = node.source.escalate or "" if isinstance(node.source, AgentNode) else ""
+        asks = (
+            planned[path].callee if path in planned else "one of them" if choice_of(node.source) else callee_name(node)
+        )
+        escalation_condition = node.source.escalate or "" if isinstance(node.source, AgentNode) else ""
         choice = choice_of(node.source)
-        step = ExplainedStep(path, asks, planned.get(path), path in critical, label, goes_to, certificate, escalation_condition=at_once)
-        step = replace(step, choice=choice.by if choice is not None else "", only=only.get(path, ""))
-        only |= {f"{path}/{inner.name}": inner.source.when or "" for inner in (node.body.nodes if choice is not None and node.body else ())}
+        step = ExplainedStep(
+            path,
+            asks,
+            planned.get(path),
+            path in critical,
+            label,
+            goes_to,
+            certificate,
+            escalation_condition=escalation_condition,
+        )
+        step = replace(step, choice=choice.by if choice is not None else "", choice_labels=choice_labels.get(path, ""))
+        choice_labels |= {
+            f"{path}/{inner.name}": inner.source.when or ""
+            for inner in (node.body.nodes if choice is not None and node.body else ())
+        }
         if node.plan_settings is not None and history is not None:
             # What it asked stands behind it: the router, and then what the plan was made of.
-            found.append(replace(step, asks="", planned=None, targets=(), certificate=None))
+            found.append(replace(step, callee="", planned=None, targets=(), certificate=None))
             found += _plan_steps(step, rows, project, fleet)
         else:
             found.append(step)
     if history is not None:
         found = [replace(step, actual=_step_actuals(rows.get(step.path, []))) for step in found]
     return ProgramExplanation(
-        tuple(found), tuple(critical_path(program)), budget.with_defaults(program.budget) if budget else program.budget, history
+        tuple(found),
+        tuple(critical_path(program)),
+        budget.with_defaults(program.budget) if budget else program.budget,
+        history,
     )
 
 
 def explain_planned_run(
     explanation: ProgramExplanation, project: Project, request_program: Program, planner_row: NodeRow
 ) -> ProgramExplanation:
-    """A plan that has run, explained, with what the questions to its planner took before it. `asked` is the request that they were asked
+    """A plan that has run, explained, with what the questions to its planner took before it. `request_program` is the request that they were asked
     for, a workflow of one `plan` node."""
     (node,) = request_program.nodes
     fleet = read_config(project.settings.find_resource("configs", project.settings.fleet))
     most = next(iter(compute_bounds(request_program, {}, context_lengths(project, fleet), len(fleet.tiers))))
     goes_to, certificate = node_targets(project, fleet, node)
     label = explanation.steps[0].label if explanation.steps else request_program.label
-    step = ExplainedStep(planner_row.path, most.callee, most, False, label, goes_to, certificate, _step_actuals([planner_row]))
+    step = ExplainedStep(
+        planner_row.path, most.callee, most, False, label, goes_to, certificate, _step_actuals([planner_row])
+    )
     return replace(explanation, steps=(step, *explanation.steps))
 
 
@@ -199,7 +222,9 @@ def _critical_paths(program: Program, prefix: str) -> Iterator[str]:
             yield from _critical_paths(body, f"{prefix}{name}/")
 
 
-def _plan_steps(step: ExplainedStep, rows: Mapping[str, list[NodeRow]], project: Project, fleet: FleetConfig) -> Iterator[ExplainedStep]:
+def _plan_steps(
+    step: ExplainedStep, rows: Mapping[str, list[NodeRow]], project: Project, fleet: FleetConfig
+) -> Iterator[ExplainedStep]:
     """The steps of a plan that was written at run time, the questions to its router first."""
     for path, inside in rows.items():
         name = next((row.name for row in inside if row.name), "")
@@ -210,7 +235,9 @@ def _plan_steps(step: ExplainedStep, rows: Mapping[str, list[NodeRow]], project:
             continue
         card = project.registry.cards.get(name)
         certificate = None if card is None else has_valid_certificate(project, name)
-        yield ExplainedStep(path, name, None, step.critical, step.label, model_targets(fleet, card, escalates=False), certificate)
+        yield ExplainedStep(
+            path, name, None, step.critical, step.label, model_targets(fleet, card, escalates=False), certificate
+        )
 
 
 def _rows_by_step(history: History) -> dict[str, list[NodeRow]]:
@@ -233,7 +260,14 @@ def _step_actuals(rows: list[NodeRow]) -> StepActuals:
         sum(call.usage.prompt_tokens for call in calls),
         sum(call.usage.output_tokens for call in calls),
         took if rows and None not in ended else None,
-        tuple(dict.fromkeys(THIS_PROCESS if name == LOCAL else name for call in calls if call.server for name in call.server.split("+"))),
+        tuple(
+            dict.fromkeys(
+                THIS_PROCESS if name == LOCAL else name
+                for call in calls
+                if call.server
+                for name in call.server.split("+")
+            )
+        ),
         sum(call.usage.money for call in calls),
     )
 
@@ -242,8 +276,12 @@ def _format_outcomes(rows: list[NodeRow]) -> str:
     """`done`, or how many came to what; elements count, and not the list that they are in."""
     if not rows:
         return "not run"
-    counts = Counter(_OUTCOME_WORDS.get(row.status, row.status) for row in ([row for row in rows if row.elements is None] or rows))
-    return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count} {status}" for status, count in counts.items())
+    counts = Counter(
+        _OUTCOME_WORDS.get(row.status, row.status) for row in ([row for row in rows if row.elements is None] or rows)
+    )
+    return (
+        next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count} {status}" for status, count in counts.items())
+    )
 
 
 def show_explanation(explanation: ProgramExplanation) -> None:
@@ -254,7 +292,11 @@ def show_explanation(explanation: ProgramExplanation) -> None:
     while _table_width(columns, explanation) > screen.width and any(column.drop_priority for column in columns):
         columns.remove(max(columns, key=lambda column: column.drop_priority))
     rows = [[column.cell(step) for column in columns] for step in explanation.steps]
-    screen.print(make_table([column.heading for column in columns], rows, right=[at for at, one in enumerate(columns) if one.is_number]))
+    screen.print(
+        make_table(
+            [column.heading for column in columns], rows, right=[at for at, one in enumerate(columns) if one.is_number]
+        )
+    )
     print_text()
     headings = {column.heading for column in columns}
     for text in _omitted_details(explanation, headings):
@@ -299,7 +341,9 @@ def _show_total(explanation: ProgramExplanation) -> None:
     both = sum(actual.prompt_tokens for actual in took) + out
     paid = format_money(sum(actual.money for actual in took))
     cost = f", {paid} of money" if paid else ""
-    print_text(f"in all {sum(actual.calls for actual in took):,} calls, {out:,} tokens written, {both:,} tokens read and written{cost}")
+    print_text(
+        f"in all {sum(actual.calls for actual in took):,} calls, {out:,} tokens written, {both:,} tokens read and written{cost}"
+    )
     print_text(f"at most {most}", style="dim")
 
 
@@ -311,9 +355,9 @@ def _remarks(explanation: ProgramExplanation) -> Iterator[str]:
             continue
         cleared = " or ".join(dict.fromkeys(target.clearance for target in step.barred_targets))
         why = f"the inputs are {step.label}, and {_format_targets(step)} is cleared for {cleared}: refused (F202)"
-        refused.setdefault(why if step.barred_targets else f"the fleet has no model for {step.callee}: refused (F201)", []).append(
-            step.path
-        )
+        refused.setdefault(
+            why if step.barred_targets else f"the fleet has no model for {step.callee}: refused (F201)", []
+        ).append(step.path)
     yield from (f"{', '.join(paths)}: {why}" for why, paths in refused.items())
     over: dict[str, list[str]] = {}
     for step in explanation.steps:
@@ -389,7 +433,11 @@ def _format_time(step: ExplainedStep) -> str:
 
 
 def _format_calls(step: ExplainedStep) -> str:
-    return _format_used(step.actual.calls, step.planned.calls if step.planned is not None else None) if step.actual is not None else ""
+    return (
+        _format_used(step.actual.calls, step.planned.calls if step.planned is not None else None)
+        if step.actual is not None
+        else ""
+    )
 
 
 def _format_output_tokens(step: ExplainedStep) -> str:
@@ -430,7 +478,11 @@ def _format_max_calls(step: ExplainedStep) -> str:
     planned = step.planned
     if planned is None:
         return ""
-    return f"{planned.calls:,}" if 1 in (planned.elements, planned.attempts) else f"{planned.elements:,} × {planned.attempts}"
+    return (
+        f"{planned.calls:,}"
+        if 1 in (planned.elements, planned.attempts)
+        else f"{planned.elements:,} × {planned.attempts}"
+    )
 
 
 def _format_max_output_tokens(step: ExplainedStep) -> str:
@@ -484,13 +536,19 @@ def _step_data(step: ExplainedStep) -> dict[str, Any]:
         **{name: None if planned is None else getattr(planned, name) for name in most},
         "critical": step.critical,
         "servers": [
-            {"name": one.name, "external": one.external, "cleared_for": one.clearance, "escalated": one.escalated, "tier": one.tier}
+            {
+                "name": one.name,
+                "external": one.external,
+                "cleared_for": one.clearance,
+                "escalated": one.escalated,
+                "tier": one.tier,
+            }
             for one in step.targets
         ],
         "label": step.label,
         "allowed": step.is_allowed,
         "certificate": step.certificate,
-        "at_once": step.escalation_condition,
-        "only": step.choice_labels,
+        "escalation_condition": step.escalation_condition,
+        "choice_labels": step.choice_labels,
     }
     return found if step.actual is None else {**found, "actual": step.actual}

@@ -14,8 +14,8 @@ AttemptKey: TypeAlias = tuple[str, int]
 
 
 class LiveText:
-    """The texts of a run: the one that is shown, and those that have to wait for its end. `called` says what a node is called, and
-    nothing of one whose text is not shown."""
+    """The texts of a run: the one that is shown, and those that have to wait for its end. `display_name` maps a node to the name that is
+    shown; it is empty for a node whose text is not shown."""
 
     def __init__(self, status_line: StatusLine, display_name: Callable[[str], str] = str) -> None:
         self._status_line, self._display_name = status_line, display_name
@@ -52,7 +52,9 @@ class LiveText:
     def end(self, node: str = "", attempt: float = inf) -> None:
         """The text of a node's attempt goes on no more, nor those of what is within the node; without a node none does."""
         known = {*self._pending, *((self._current,) if self._current is not None else ())}
-        self._finished |= {key for key in known if not node or (is_within(key[0], node) and (key[1] <= attempt or key[0] != node))}
+        self._finished |= {
+            key for key in known if not node or (is_within(key[0], node) and (key[1] <= attempt or key[0] != node))
+        }
         self.show()
 
     def show(self) -> None:

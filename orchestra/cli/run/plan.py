@@ -9,7 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestra.app.planning import NODE, PlanOptions, PlanResult, keep_plan, nearest_capability, plan, plan_result, request_workflow
+from orchestra.app.planning import (
+    NODE,
+    PlanOptions,
+    PlanResult,
+    keep_plan,
+    nearest_capability,
+    plan,
+    plan_result,
+    request_workflow,
+)
 from orchestra.app.project import Project
 from orchestra.cli.context import Opener, open_orchestra
 from orchestra.cli.inputs import read_documents, read_text
@@ -73,7 +82,11 @@ def read_values(documents: Sequence[Path], inputs: Sequence[str]) -> dict[str, A
             raise InputError("C010", f"-i {option}: what is it the value of?", hint=hint)
         if key in found:
             said = "by --documents already" if key == "documents" and documents else "twice"
-            raise InputError("C010", f"-i {option}: {key} is given {said}", hint="several texts are a JSON list, or are called otherwise")
+            raise InputError(
+                "C010",
+                f"-i {option}: {key} is given {said}",
+                hint="several texts are a JSON list, or are called otherwise",
+            )
         found[key] = _parse_value(key, text)
     return found
 
@@ -100,7 +113,9 @@ def _parse_value(key: str, text: str) -> Any:
     try:
         return parse_untrusted(said)
     except StrictJsonError as error:
-        raise InputError("C013", f"{key} is no JSON: {error}", hint=f"-i {key}=@file.json, or @@ before a text that begins so") from error
+        raise InputError(
+            "C013", f"{key} is no JSON: {error}", hint=f"-i {key}=@file.json, or @@ before a text that begins so"
+        ) from error
 
 
 async def plan_request(open_: Opener, settings: Settings, request: AskRequest, as_json: bool, stop: StopSignal) -> int:
@@ -129,11 +144,13 @@ async def plan_request(open_: Opener, settings: Settings, request: AskRequest, a
     return REFUSED_EXIT_CODE if found.has_refused_steps else 0
 
 
-async def run_request(open_: Opener, settings: Settings, request: AskRequest, display: DisplayOptions, stop: StopSignal) -> int:
+async def run_request(
+    open_: Opener, settings: Settings, request: AskRequest, display: DisplayOptions, stop: StopSignal
+) -> int:
     """Runs a request, whose plan runs while it is being written, and shows what came of it; gives the exit code."""
     waiting = StatusLine()
     as_json = display.as_json
-    display = replace(display, seen=_ignore_event if as_json else PlanPrinter(waiting), called=_step_path)
+    display = replace(display, on_event=_ignore_event if as_json else PlanPrinter(waiting), display_name=_step_path)
     given = {REQUEST: request.request, **request.values}
     async with open_orchestra(open_, settings, waiting) as orchestra:
         step = request_workflow(orchestra, request.request, request.values, request.options)
@@ -150,12 +167,18 @@ async def run_request(open_: Opener, settings: Settings, request: AskRequest, di
             _report_plan(draft)
         history = History.of(ending.events)
         for one in find_empty_steps(draft, history, settings):
-            print_note(escape_invisible(f"{one.message}; {nearest_capability(orchestra, step, one.request_text, one.capability)}"))
+            print_note(
+                escape_invisible(
+                    f"{one.message}; {nearest_capability(orchestra, step, one.request_text, one.capability)}"
+                )
+            )
         found = None
         if request.explain and draft.plan is not None:
             project, program = Project.load(settings), orchestra.program(Workflow.from_graph(draft.graph))
             steps = history.subtree(f"{NODE}@{draft.version}")
-            found = explained(project, program, _plan_inputs(request, draft.graph), budget=request.budget, history=steps)
+            found = explained(
+                project, program, _plan_inputs(request, draft.graph), budget=request.budget, history=steps
+            )
             if (questions := planner_row(history)) is not None:
                 found = explain_planned_run(found, project, orchestra.program(step), questions)
     if found is None:
@@ -265,11 +288,19 @@ def _report_no_plan(draft: PlanResult, as_json: bool, run: str = "") -> int:
 
 def _plan_data(draft: PlanResult) -> dict[str, Any]:
     """A plan as JSON."""
-    rejections = [{"code": one.code, "path": one.path, "reason": one.reason, "hint": one.hint} for one in draft.rejections]
+    rejections = [
+        {"code": one.code, "path": one.path, "reason": one.reason, "hint": one.hint} for one in draft.rejections
+    ]
     router = {"calls": draft.question_count, "repaired": draft.repairs, "rejections": rejections}
     left = draft.unserved_parts
     undone = {} if left is None else {"perhaps_undone" if left.unassigned_values else "undone": list(left.parts)}
-    return {"plan": _plan_lines(draft.plan), "router": router, "cached": _cache_data(draft), **_vote_data(draft), **undone}
+    return {
+        "plan": _plan_lines(draft.plan),
+        "router": router,
+        "cached": _cache_data(draft),
+        **_vote_data(draft),
+        **undone,
+    }
 
 
 def _vote_data(draft: PlanResult) -> dict[str, Any]:
@@ -283,7 +314,11 @@ def _cache_data(draft: PlanResult) -> dict[str, Any] | None:
     """Where a plan comes from that nobody was asked for, and what was saved, as JSON; None for one that was made now."""
     if (known := draft.recalled) is None:
         return None
-    saved = {"calls": known.saved.calls, "prompt_tokens": known.saved.prompt_tokens, "output_tokens": known.saved.output_tokens}
+    saved = {
+        "calls": known.saved.calls,
+        "prompt_tokens": known.saved.prompt_tokens,
+        "output_tokens": known.saved.output_tokens,
+    }
     return {"run": known.run, "request": known.request, "saved": saved}
 
 
@@ -293,7 +328,9 @@ def _report_plan(draft: PlanResult) -> None:
     _report_votes(draft)
     if (left := draft.unserved_parts) is not None:
         done = (
-            "some of them may be left out" if left.unassigned_values else f"nothing is done about {'them' if len(left.parts) > 1 else 'it'}"
+            "some of them may be left out"
+            if left.unassigned_values
+            else f"nothing is done about {'them' if len(left.parts) > 1 else 'it'}"
         )
         print_note(escape_invisible(f"{left}; {done}"))
 
@@ -301,7 +338,9 @@ def _report_plan(draft: PlanResult) -> None:
 def _report_saving(draft: PlanResult) -> None:
     if (known := draft.recalled) is not None:
         calls, tokens = known.saved.calls, known.saved.prompt_tokens + known.saved.output_tokens
-        print_note(f"from the cache: {pluralize(calls, 'call')} of the router and {tokens} tokens saved; made for run {known.run}")
+        print_note(
+            f"from the cache: {pluralize(calls, 'call')} of the router and {tokens} tokens saved; made for run {known.run}"
+        )
 
 
 def _report_votes(draft: PlanResult) -> None:
@@ -321,7 +360,9 @@ def _plan_lines(found: Plan | None) -> list[str] | None:
 def refuse_existing(path: Path) -> None:
     """Raises `InputError` C016 for a file that is there."""
     if os.path.lexists(path):
-        raise InputError("C016", f"{path}: already there, and nothing is overwritten", hint="--save another file, or --force")
+        raise InputError(
+            "C016", f"{path}: already there, and nothing is overwritten", hint="--save another file, or --force"
+        )
 
 
 def _save_workflow(path: Path, graph: Graph) -> None:

@@ -59,7 +59,11 @@ def _format_withheld(withheld: WithheldOutput) -> Iterator[str]:
     if withheld.tiers:
         yield f"  asked: {withheld.tiers}"
     for text in withheld.evidence:
-        yield from ("", f"{' '.join(text.source.split()) or 'evidence'}:", *(f"{QUOTE_PREFIX}{line}" for line in _split_lines(text.text)))
+        yield from (
+            "",
+            f"{' '.join(text.source.split()) or 'evidence'}:",
+            *(f"{QUOTE_PREFIX}{line}" for line in _split_lines(text.text)),
+        )
     yield ""
 
 
@@ -73,7 +77,9 @@ def question_token(question: QuestionAsked) -> str:
     return digest(canonical([question.node, question.question_digest, question.seq]))[:12]
 
 
-def find_question(questions: Sequence[QuestionAsked], run: str, node: str, token: str, messages: Sequence[InboxMessage]) -> QuestionAsked:
+def find_question(
+    questions: Sequence[QuestionAsked], run: str, node: str, token: str, messages: Sequence[InboxMessage]
+) -> QuestionAsked:
     """The open question that an answer is to, where none lies in the inbox yet. Raises `InputError` E021, E037."""
     if not token:
         return select_question(questions, run, node, messages)
@@ -88,9 +94,15 @@ def _answer_command_prefix(run: str, question: QuestionAsked) -> str:
     return f"orchestra runs answer {run} --to {question_token(question)}"
 
 
-def repeat_command(run: str, question: QuestionAsked, value: str | None, declined: str | None, call_result: str | None) -> str:
+def repeat_command(
+    run: str, question: QuestionAsked, value: str | None, declined: str | None, call_result: str | None
+) -> str:
     """What to type in order to give this question what was given to whichever there is."""
-    given = [f"--{name} {shlex.quote(said)}" for name, said in (("decline", declined), ("gave", call_result)) if said is not None]
+    given = [
+        f"--{name} {shlex.quote(said)}"
+        for name, said in (("decline", declined), ("gave", call_result))
+        if said is not None
+    ]
     if value is not None:
         given.append(f"{'-- ' if value.startswith('-') else ''}{shlex.quote(value)}")
     return " ".join((_answer_command_prefix(run, question), *given))
@@ -98,7 +110,13 @@ def repeat_command(run: str, question: QuestionAsked, value: str | None, decline
 
 def answer_command(run: str, question: QuestionAsked) -> str:
     """What to type in order to answer: with the first of the options, or with an example of the type."""
-    value = question.options[0] if question.options else "your text" if _accepts_text(question) else InputType(question.schema).example
+    value = (
+        question.options[0]
+        if question.options
+        else "your text"
+        if _accepts_text(question)
+        else InputType(question.schema).example
+    )
     if question.withheld is not None and not _accepts_text(question):
         value = canonical(question.withheld.value).decode("utf-8", "replace")  # to be mended
     return f"{_answer_command_prefix(run, question)} {'-- ' if value.startswith('-') else ''}{shlex.quote(value)}"
@@ -111,7 +129,9 @@ def format_open_questions(run: str, questions: Sequence[QuestionAsked]) -> str:
 
 def _format_open_question(run: str, question: QuestionAsked) -> str:
     gave = call_result_command(run, question)
-    return f"{format_question(question)}\nanswer with: {answer_command(run, question)}" + (f"\n         or: {gave}" if gave else "")
+    return f"{format_question(question)}\nanswer with: {answer_command(run, question)}" + (
+        f"\n         or: {gave}" if gave else ""
+    )
 
 
 def question_data(run: str, questions: Sequence[QuestionAsked]) -> list[dict[str, Any]]:
@@ -150,17 +170,26 @@ def call_result_command(run: str, question: QuestionAsked) -> str | None:
 
 
 def read_value(text: str, schema: dict[str, Any], option: str) -> tuple[str, bool]:
-    """The text that a value on the command line stands for (`told`), and whether it is JSON though its type takes texts: where it is that
+    """The text that a value on the command line stands for, and whether it is JSON though its type takes texts: where it is that
     of a .json file, and the type takes more, such as null. Raises `InputError` C014."""
     wanted = InputType(schema)
-    named = text.startswith("@") and not text.startswith("@@") and text.endswith(".json") and text not in wanted.allowed_texts
-    return resolve_text(text, f"{option} {text}".strip(), StdinReader(), wanted), named and wanted.json_types != ["string"]
+    named = (
+        text.startswith("@")
+        and not text.startswith("@@")
+        and text.endswith(".json")
+        and text not in wanted.allowed_texts
+    )
+    return resolve_text(text, f"{option} {text}".strip(), StdinReader(), wanted), named and wanted.json_types != [
+        "string"
+    ]
 
 
 def parse_call_result(question: QuestionAsked, text: str, *, as_json: bool = False) -> Any:
     """What a call in doubt gave, as it was typed, and with `as_json` as JSON in any case. Raises `InputError` C024."""
     if question.kind != "effect":
-        raise InputError("C024", f"{question.node} asks for an answer, and not for what a call gave", hint="leave out --gave")
+        raise InputError(
+            "C024", f"{question.node} asks for an answer, and not for what a call gave", hint="leave out --gave"
+        )
     if question.result_schema is None:  # an older version asked
         return text
     if InputType(question.result_schema).accepts_text and not as_json:
@@ -170,7 +199,9 @@ def parse_call_result(question: QuestionAsked, text: str, *, as_json: bool = Fal
     except StrictJsonError as error:
         hint = f"such as {InputType(question.result_schema).example}"
         raise InputError(
-            "C024", f"{question.node} gives {_describe_type(question.result_schema)}, and {shorten(text, 40)!r} is none", hint=hint
+            "C024",
+            f"{question.node} gives {_describe_type(question.result_schema)}, and {shorten(text, 40)!r} is none",
+            hint=hint,
         ) from error
 
 
@@ -206,7 +237,9 @@ def parse_answer(run: str, question: QuestionAsked, text: str, *, as_json: bool 
     except StrictJsonError as error:
         said = shorten(text, 40)
         hint = answer_command(run, question)
-        raise InputError("C024", f"{question.node} wants {InputType(question.schema)} as JSON, and {said!r} is none", hint=hint) from error
+        raise InputError(
+            "C024", f"{question.node} wants {InputType(question.schema)} as JSON, and {said!r} is none", hint=hint
+        ) from error
 
 
 def parse_terminal_answer(run: str, question: QuestionAsked, line: str) -> Any:

@@ -41,7 +41,10 @@ def show_result(result: Result[Any], events: Sequence[Event], nodes: Callable[[]
     show_defaults(history)
     print_text()
     confidence = f", confidence {result.confidence:.2f}" if result.confidence is not None else ""
-    print_text(f"{result.status} in {format_duration(history.seconds or 0.0)}{format_cost(result.usage)}{confidence}", style="bold")
+    print_text(
+        f"{result.status} in {format_duration(history.seconds or 0.0)}{format_cost(result.usage)}{confidence}",
+        style="bold",
+    )
     print_text(f"more: orchestra runs show {result.run}", style="dim")
 
 
@@ -104,7 +107,9 @@ def show_failed_elements(failed: Mapping[str, str]) -> None:
     for path, reasons in lists.items():
         many = pluralize(len(reasons), "element")
         print_text(
-            escape_invisible(f"{path}: {many} failed, and the list is without {'it' if len(reasons) == 1 else 'them'}: {reasons[0]}"),
+            escape_invisible(
+                f"{path}: {many} failed, and the list is without {'it' if len(reasons) == 1 else 'them'}: {reasons[0]}"
+            ),
             style="yellow",
         )
 
@@ -140,7 +145,18 @@ def show_nodes(history: History, *, everything: bool = False) -> None:
         )
         for row in rows
     ]
-    headings = ("node", "asked", "came to", "time", "attempts", "tokens in", "tokens out", *(("money",) if paid else ()))
+    headings = (
+        "node",
+        "asked",
+        "came to",
+        "time",
+        "attempts",
+        "tokens in",
+        "tokens out",
+        *(("money",) if paid else ()),
+    )
     make_console().print(make_table(headings, shown, right=range(3, len(headings))))
     if len(rows) < len(history.rows):
-        print_text(f"and {len(history.rows) - len(rows)} inside lists; orchestra runs show {history.run} --all", style="dim")
+        print_text(
+            f"and {len(history.rows) - len(rows)} inside lists; orchestra runs show {history.run} --all", style="dim"
+        )

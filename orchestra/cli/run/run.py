@@ -17,17 +17,26 @@ from orchestra.cli.typer_adapter import add_command, exit_with
 class RunArguments:
     """What is to be run, and how it is to be shown, as it was typed."""
 
-    name: Annotated[str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)]
+    name: Annotated[
+        str, typer.Argument(help="A workflow, an agent or a tool; or a workflow's file.", show_default=False)
+    ]
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", metavar="KEY=VALUE", help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin."
+            "--input",
+            "-i",
+            metavar="KEY=VALUE",
+            help="An input: key=value, key=@file, key=@folder, @all.json, or - for JSON on stdin.",
         ),
     ] = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print the plan of calls; start nothing.")
+    ] = False
     budget: BudgetOption = None
     fleet: FleetOption = None
-    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = ""
+    key: Annotated[str, typer.Option(help="Run at most once under this key; a second time shows the first result.")] = (
+        ""
+    )
     memo: Annotated[
         bool,
         typer.Option("--memo", help="Answer calls that any run has made before, and that are pure, from the memo."),
@@ -58,7 +67,7 @@ def run(context: typer.Context, arguments: RunArguments) -> None:
     from orchestra.cli.signals import run_with_signals
     from orchestra.core.tags import parse_tags
 
-    limits, manner = (
+    limits, display = (
         parse_budget(arguments.budget or ()),
         DisplayOptions.from_flags(as_json=arguments.as_json, stream=arguments.stream, live=arguments.live),
     )
@@ -68,7 +77,7 @@ def run(context: typer.Context, arguments: RunArguments) -> None:
         limits,
         arguments.key,
         arguments.memo,
-        manner,
+        display,
         parse_tags(arguments.tags or ()),
         parse_accept(arguments.accept),
     )

@@ -31,7 +31,9 @@ class CallTarget:
     """Of an ensemble: whose calls go there."""
 
 
-def node_targets(project: Project, fleet: FleetConfig, node: CompiledNode) -> tuple[tuple[CallTarget, ...], bool | None]:
+def node_targets(
+    project: Project, fleet: FleetConfig, node: CompiledNode
+) -> tuple[tuple[CallTarget, ...], bool | None]:
     """Where a node's calls may go, and whether its agent has a certificate that holds."""
     contract = node.contract if node.plan_settings is None else node.plan_settings.router
     if contract is None or contract.kind == "tool":
@@ -41,7 +43,9 @@ def node_targets(project: Project, fleet: FleetConfig, node: CompiledNode) -> tu
     targets = model_targets(fleet, card, escalates=escalates)
     if node.plan_settings is not None and (larger := node.plan_settings.larger) is not None:
         more = model_targets(fleet, project.registry.cards.get(larger.name), escalates=False)
-        targets += tuple(replace(one, escalated=True) for one in more if one.name not in {target.name for target in targets})
+        targets += tuple(
+            replace(one, escalated=True) for one in more if one.name not in {target.name for target in targets}
+        )
     return targets, has_valid_certificate(project, contract.name)
 
 
@@ -60,7 +64,11 @@ def model_targets(fleet: FleetConfig, card: Card | None, *, escalates: bool) -> 
         each = [(part.name, model_targets(fleet, part, escalates=escalates)) for part in card.member_cards]
         if not all(found for _, found in each):
             return ()
-        return tuple(replace(one, member=name, cleared=meet((one.clearance, card.label))) for name, found in each for one in found)
+        return tuple(
+            replace(one, member=name, clearance=meet((one.clearance, card.label)))
+            for name, found in each
+            for one in found
+        )
     if card is None or card.kind != "model":
         return (CallTarget(THIS_PROCESS, False, card.label if card is not None else "restricted"),)
     found = []

@@ -58,7 +58,9 @@ class DisplayOptions:
         """As options say. Raises `InputError` C010 where they go against each other."""
         if live and (as_json or stream):
             hint = "leave one of them out; a program reads the pieces with `run.text()` of Python"
-            raise InputError("C010", f"--live is for people, and --{'json' if as_json else 'stream'} for programs", hint=hint)
+            raise InputError(
+                "C010", f"--live is for people, and --{'json' if as_json else 'stream'} for programs", hint=hint
+            )
         return cls(as_json, stream, live)
 
 
@@ -87,7 +89,9 @@ class RunEnd:
         """The calls with effects that a fork did not make a second time."""
         return [event for event in self.events if isinstance(event, AttemptFinished) and event.error == ALREADY_CALLED]
 
-    def show(self, display: DisplayOptions, more: Mapping[str, Any] | None = None, nodes: Callable[[], None] | None = None) -> None:
+    def show(
+        self, display: DisplayOptions, more: Mapping[str, Any] | None = None, nodes: Callable[[], None] | None = None
+    ) -> None:
         """Prints it; `more` stands in the JSON object beside the result, and `nodes` prints what they took in another way than usual."""
         self._print(display, more, nodes)
         for event in self.refused_calls:  # a fallback may hide it, and is then what the output rests on
@@ -100,7 +104,13 @@ class RunEnd:
             data: dict[str, Any] = {"run": self.run, "status": "waiting", "output": None}
             if self.result is not None:
                 data = {**result_data(self.result), "certificates": self.certificates}
-            print_json({**data, **({"asked": questions_module.question_data(self.run, questions)} if questions else {}), **(more or {})})
+            print_json(
+                {
+                    **data,
+                    **({"asked": questions_module.question_data(self.run, questions)} if questions else {}),
+                    **(more or {}),
+                }
+            )
         elif display.stream:
             if questions:
                 print_note(f"waits for a person\n{questions_module.format_open_questions(self.run, questions)}")
@@ -119,16 +129,28 @@ def update_open_questions(questions: Mapping[str, QuestionAsked], event: Event) 
         case QuestionAsked(node=node):
             return {**questions, node: event}
         case InboxMessageRejected(node=node, reason=reason):
-            return {one: questions[one] for one in questions if one != node} if reason == NO_OPEN_QUESTION else questions
+            return (
+                {one: questions[one] for one in questions if one != node} if reason == NO_OPEN_QUESTION else questions
+            )
         case _:
-            return {one.node: one for one in History.of([*questions.values(), event]).open_questions} if questions else questions
+            return (
+                {one.node: one for one in History.of([*questions.values(), event]).open_questions}
+                if questions
+                else questions
+            )
 
 
 class RunWatcher:
     """Follows one run. Questions are asked at the terminal, if somebody sits there; being interrupted cancels the run."""
 
     def __init__(
-        self, orchestra: Orchestra, run: Run[Any], stop: StopSignal, status_line: StatusLine, display: DisplayOptions, after_seq: int = 0
+        self,
+        orchestra: Orchestra,
+        run: Run[Any],
+        stop: StopSignal,
+        status_line: StatusLine,
+        display: DisplayOptions,
+        after_seq: int = 0,
     ) -> None:
         self._orchestra, self._run, self._stop, self._status_line = orchestra, run, stop, status_line
         self._display, self._after_seq = display, after_seq
@@ -183,7 +205,9 @@ class RunWatcher:
             return {}
         from orchestra.cli.certify.promises import certificates_by_node, read_certificates
 
-        return certificates_by_node(History.of(self._events), await read_certificates(self._orchestra.journal, self._events))
+        return certificates_by_node(
+            History.of(self._events), await read_certificates(self._orchestra.journal, self._events)
+        )
 
     async def _wait_for_result(self, interactive: bool) -> Result[Any] | None:
         return await self._run.wait() if interactive else await self._run.wait_until_blocked()
@@ -224,8 +248,15 @@ class RunWatcher:
         elif self._live_text.is_busy:
             return
         elif isinstance(event, NodeFinished) and not self._open_questions:
-            self._status_line.show_line(f"{event.node} {'is done' if event.original_outcome is None else 'came to its fallback'}")
-        elif isinstance(event, TurnStarted) and event.draft is not None and event.draft.lines and not self._open_questions:
+            self._status_line.show_line(
+                f"{event.node} {'is done' if event.original_outcome is None else 'came to its fallback'}"
+            )
+        elif (
+            isinstance(event, TurnStarted)
+            and event.draft is not None
+            and event.draft.lines
+            and not self._open_questions
+        ):
             self._status_line.show_line(f"{event.node}: {event.draft.lines[-1]}")
 
     def _update_live_text(self, event: Event) -> None:
@@ -292,7 +323,9 @@ class RunWatcher:
     async def _send_answer(self, question: QuestionAsked, line: str) -> None:
         try:
             declined = questions_module.parse_decline_reason(question, line)
-            value, gave = (None, False) if declined else questions_module.parse_terminal_line(self._run.id, question, line)
+            value, gave = (
+                (None, False) if declined else questions_module.parse_terminal_line(self._run.id, question, line)
+            )
             await self._orchestra.answer(
                 self._run.id,
                 value,

@@ -81,7 +81,7 @@ class ForkLineage:
 
 
 def latest_run(runs: Sequence[LineageRun], effect_tools: Collection[str]) -> LineageRun | None:
-    """The latest try that nothing was forked from, or that may go on, and that knows of all that was done with the tools `lasting`; None
+    """The latest try that nothing was forked from, or that may go on, and that knows of all that was done with the `effect_tools`; None
     where that was done on several ways, none of which knows of the others."""
     parents = {one.run: one.started.parent for one in runs}
     acted = {one.run for one in runs if has_effects(one.events, effect_tools)}

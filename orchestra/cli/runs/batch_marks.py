@@ -61,7 +61,9 @@ class BatchMarks:
     def mark_followed(self, run: str, *, lost: bool = False) -> None:
         """Another try comes after a run; with `lost` one that is deleted, and whose result was not written, as far as anybody knows."""
         what = "lost" if lost else "followed"
-        self._journal.put_memo(_mark_key(what, run), "", what)  # each has a mark of its own, since the first word of a mark stays
+        self._journal.put_memo(
+            _mark_key(what, run), "", what
+        )  # each has a mark of its own, since the first word of a mark stays
 
     async def follow_state(self, run: str) -> Literal["", "followed", "lost"]:
         """What was said of the try after a run."""
@@ -99,7 +101,10 @@ class BatchMarks:
 
     async def _load_marked_runs(self, runs: Collection[str]) -> _MarkedRuns:
         """What is known of runs, by few questions whatever their number."""
-        words = {run: ("written", "kept", "lost", "followed") if run.startswith(KEYED_RUN_PREFIX) else ("written",) for run in runs}
+        words = {
+            run: ("written", "kept", "lost", "followed") if run.startswith(KEYED_RUN_PREFIX) else ("written",)
+            for run in runs
+        }
         marks = {(run, word): _mark_key(word, run) for run, those in words.items() for word in those}
         said = await get_memos(self._journal, set(marks.values()))
         later = {run: next_run(run) for run in runs}

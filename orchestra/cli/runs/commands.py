@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestra.cli.context import get_opener
-from orchestra.cli.options import BudgetOption, FleetOption, JsonOption, LiveOption, SinceOption, StreamOption, TagFilterOption, UntilOption
+from orchestra.cli.options import (
+    BudgetOption,
+    FleetOption,
+    JsonOption,
+    LiveOption,
+    SinceOption,
+    StreamOption,
+    TagFilterOption,
+    UntilOption,
+)
 from orchestra.cli.runs import recover
 from orchestra.cli.typer_adapter import add_command, exit_with
 from orchestra.core.errors import InputError
@@ -22,7 +31,9 @@ if TYPE_CHECKING:
     from orchestra.workflows.model import Budget as BudgetLimits
 
 RunArgument = Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)]
-ByOption = Annotated[str, typer.Option(metavar="NAME", help="Who says so; the run's journal keeps it.", show_default=False)]
+ByOption = Annotated[
+    str, typer.Option(metavar="NAME", help="Who says so; the run's journal keeps it.", show_default=False)
+]
 EXIT_CODE_HELP = "Exits as `orchestra run` does."
 
 
@@ -33,14 +44,19 @@ class ListArguments:
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20
     status: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B", help="Only those: running, waiting, interrupted, done, failed, …", show_default=False),
+        typer.Option(
+            metavar="A,B", help="Only those: running, waiting, interrupted, done, failed, …", show_default=False
+        ),
     ] = None
-    workflow: Annotated[str, typer.Option(metavar="NAME", help="Only those of this workflow or agent.", show_default=False)] = ""
+    workflow: Annotated[
+        str, typer.Option(metavar="NAME", help="Only those of this workflow or agent.", show_default=False)
+    ] = ""
     tags: TagFilterOption = None
     since: SinceOption = None
     until: UntilOption = None
     before: Annotated[
-        str, typer.Option(metavar="RUN", help="Only those behind this run in the list: the next page.", show_default=False)
+        str,
+        typer.Option(metavar="RUN", help="Only those behind this run in the list: the next page.", show_default=False),
     ] = ""
     as_json: JsonOption = False
 
@@ -54,7 +70,12 @@ class ListArguments:
 
         statuses = check_statuses(split_names(",".join(self.status or ())))
         return RunListQuery(
-            self.limit, self.workflow, statuses, parse_tags(self.tags or ()), *parse_period(self.since, self.until), self.before
+            self.limit,
+            self.workflow,
+            statuses,
+            parse_tags(self.tags or ()),
+            *parse_period(self.since, self.until),
+            self.before,
         )
 
 
@@ -64,14 +85,19 @@ class ShowArguments:
 
     run: RunArgument = "last"
     node: Annotated[str, typer.Argument(help="A node's path, such as readings[3].", show_default=False)] = ""
-    prompt: Annotated[bool, typer.Option("--prompt", help="Print the bytes that were sent and received, exactly.")] = False
-    attempt: Annotated[int | None, typer.Option(min=0, help="With --prompt: of which attempt; 0 is the last.", show_default="the last")] = (
-        None
+    prompt: Annotated[bool, typer.Option("--prompt", help="Print the bytes that were sent and received, exactly.")] = (
+        False
     )
+    attempt: Annotated[
+        int | None, typer.Option(min=0, help="With --prompt: of which attempt; 0 is the last.", show_default="the last")
+    ] = None
     everything: Annotated[bool, typer.Option("--all", help="One row an element, however many there are.")] = False
-    explain: Annotated[bool, typer.Option("--explain", help="Beside what each step took, what it might have taken, and where.")] = False
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Beside what each step took, what it might have taken, and where.")
+    ] = False
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page: one file for a browser.", show_default=False)
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write it as a page: one file for a browser.", show_default=False),
     ] = None
     as_json: JsonOption = False
 
@@ -83,15 +109,21 @@ class CostArguments:
     by: Annotated[
         str,
         typer.Option(
-            metavar="KEYS", help="workflow, agent, model, server, day, month, label, status, purpose, run, tag:NAME; or several: day,agent."
+            metavar="KEYS",
+            help="workflow, agent, model, server, day, month, label, status, purpose, run, tag:NAME; or several: day,agent.",
         ),
     ] = "workflow"
     since: SinceOption = None
     until: UntilOption = None
     tags: TagFilterOption = None
-    workflow: Annotated[str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)] = ""
+    workflow: Annotated[
+        str, typer.Option(metavar="NAME", help="Only runs of this workflow or agent.", show_default=False)
+    ] = ""
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all")
+        int | None,
+        typer.Option(
+            "--limit", "-n", min=1, help="How many rows: the dearest, or the latest days.", show_default="all"
+        ),
     ] = None
     as_json: JsonOption = False
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False
@@ -104,22 +136,36 @@ class AnswerArguments:
     run: RunArgument
     value: Annotated[
         str | None,
-        typer.Argument(help="The answer, @FILE, or - for stdin; left out, it is asked for at the terminal.", show_default=False),
+        typer.Argument(
+            help="The answer, @FILE, or - for stdin; left out, it is asked for at the terminal.", show_default=False
+        ),
     ] = None
     node: Annotated[str, typer.Option(help="Which question, where several are open.", show_default=False)] = ""
     to: Annotated[
-        str, typer.Option(metavar="WORD", help="Of the question that you have read, as it is shown with it.", show_default=False)
+        str,
+        typer.Option(
+            metavar="WORD", help="Of the question that you have read, as it is shown with it.", show_default=False
+        ),
     ] = ""
     decline: Annotated[
         str | None,
-        typer.Option("--decline", metavar="REASON", help="Why nobody answers; the node is withheld.", show_default=False),
+        typer.Option(
+            "--decline", metavar="REASON", help="Why nobody answers; the node is withheld.", show_default=False
+        ),
     ] = None
     gave: Annotated[
         str | None,
-        typer.Option("--gave", metavar="VALUE", help="Of a call in doubt: it happened, and gave this; or @FILE, or -.", show_default=False),
+        typer.Option(
+            "--gave",
+            metavar="VALUE",
+            help="Of a call in doubt: it happened, and gave this; or @FILE, or -.",
+            show_default=False,
+        ),
     ] = None
     by: ByOption = ""
-    later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = False
+    later: Annotated[bool, typer.Option("--later", help="Only put the answer down; who resumes the run takes it.")] = (
+        False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +173,23 @@ class ForkArguments:
     """Which run is to be made again, or which ones, and what is to be otherwise, as it was typed."""
 
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False),
     ] = None
-    failed: Annotated[bool, typer.Option("--failed", help="All that failed since then and were not made again; a line each.")] = False
-    since: Annotated[str | None, typer.Option(metavar="WHEN", help="With --failed: 12h, 30d, yesterday, a day.", show_default=False)] = None
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="With --failed: before that.", show_default=False)] = None
+    failed: Annotated[
+        bool, typer.Option("--failed", help="All that failed since then and were not made again; a line each.")
+    ] = False
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="With --failed: 12h, 30d, yesterday, a day.", show_default=False)
+    ] = None
+    until: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="With --failed: before that.", show_default=False)
+    ] = None
     workflow: Annotated[
-        str, typer.Option(metavar="FILE|NAME", help="Another workflow than the run's own.", show_default="the run's, as it is today")
+        str,
+        typer.Option(
+            metavar="FILE|NAME", help="Another workflow than the run's own.", show_default="the run's, as it is today"
+        ),
     ] = ""
     inputs: Annotated[
         list[str] | None,
@@ -150,10 +206,15 @@ class ForkArguments:
         ),
     ] = None
     unset: Annotated[
-        list[str] | None, typer.Option("--unset", metavar="NODE", help="A node that does without the value that a person gave it before.")
+        list[str] | None,
+        typer.Option(
+            "--unset", metavar="NODE", help="A node that does without the value that a person gave it before."
+        ),
     ] = None
     by: ByOption = ""
-    repeat_effects: Annotated[bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")] = False
+    repeat_effects: Annotated[
+        bool, typer.Option("--again", help="Do again what the run did in the world, such as a payment.")
+    ] = False
 
     def to_fork_many(self, display: DisplayArguments, limits: BudgetLimits | None) -> ForkManyRequest | None:
         """The same where it is about more than one run, or about those that failed; else None. Raises `InputError` C010."""
@@ -161,13 +222,25 @@ class ForkArguments:
         from orchestra.cli.timestamps import parse_period
 
         if not self.failed and (self.since or self.until):
-            raise InputError("C010", "--since and --until are for --failed", hint="orchestra runs fork --failed --since yesterday")
+            raise InputError(
+                "C010", "--since and --until are for --failed", hint="orchestra runs fork --failed --since yesterday"
+            )
         if not self.failed and not self.runs:
-            raise InputError("C010", "which run?", hint="orchestra runs fork last, or orchestra runs fork --failed --since yesterday")
+            raise InputError(
+                "C010", "which run?", hint="orchestra runs fork last, or orchestra runs fork --failed --since yesterday"
+            )
         if not self.failed and len(self.runs or ()) == 1:
             return None
-        given = {"--workflow": self.workflow, "--input": self.inputs, "--set": self.node_values, "--unset": self.unset, "--by": self.by}
-        if other := next((name for name, said in {**given, "--stream": display.stream, "--live": display.live}.items() if said), ""):
+        given = {
+            "--workflow": self.workflow,
+            "--input": self.inputs,
+            "--set": self.node_values,
+            "--unset": self.unset,
+            "--by": self.by,
+        }
+        if other := next(
+            (name for name, said in {**given, "--stream": display.stream, "--live": display.live}.items() if said), ""
+        ):
             raise InputError("C010", f"{other} is for one run", hint=f"orchestra runs fork RUN {other} ...")
         when = parse_period(self.since, self.until) if self.failed else None
         return ForkManyRequest(self.runs or (), when, limits, self.fleet, self.repeat_effects)
@@ -191,7 +264,9 @@ class DisplayArguments:
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs."""
-    runs = typer.Typer(no_args_is_help=True, help="What ran, and what waits: look, answer, go on, make again, keep, delete.")
+    runs = typer.Typer(
+        no_args_is_help=True, help="What ran, and what waits: look, answer, go on, make again, keep, delete."
+    )
     add_command(runs, list_, "list", panel="Look")
     add_command(runs, show, panel="Look")
     add_command(runs, costs_, "costs", panel="Look")
@@ -265,7 +340,9 @@ def _check_show_options(arguments: ShowArguments) -> None:
         hint = f"orchestra runs export {arguments.run} has them in base64"
         raise InputError("C019", "--prompt prints bytes as they are, and no JSON", hint=hint)
     if arguments.attempt is not None and not arguments.prompt:
-        raise InputError("C019", "--attempt is for --prompt", hint=f"{again} NODE --prompt --attempt {arguments.attempt}")
+        raise InputError(
+            "C019", "--attempt is for --prompt", hint=f"{again} NODE --prompt --attempt {arguments.attempt}"
+        )
     if arguments.explain and arguments.node:
         raise InputError("C019", "--explain is about a whole run", hint=f"{again} --explain")
     if arguments.everything and (arguments.node or arguments.explain):
@@ -289,7 +366,9 @@ def costs_(arguments: CostArguments) -> None:
 
 def tail(
     run: RunArgument = "last",
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f", help="Go on until the run ends or waits.")] = True,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", "-f", help="Go on until the run ends or waits.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as JSON, a line each.")] = False,
 ) -> None:
     """Watch a run, whichever process has it in hand: its events as they come, until it ends or waits for a person."""
@@ -315,7 +394,14 @@ def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayA
         raise InputError("C010", "--live follows the run, and --later does not", hint="leave one of them out")
     manner = display.to_options
     given = resume_module.AnswerRequest(
-        arguments.run, arguments.value, arguments.node, arguments.to, arguments.by, arguments.later, arguments.decline, arguments.gave
+        arguments.run,
+        arguments.value,
+        arguments.node,
+        arguments.to,
+        arguments.by,
+        arguments.later,
+        arguments.decline,
+        arguments.gave,
     )
     exit_with(run_with_signals(partial(resume_module.answer, get_opener(context), given, manner)))
 
@@ -323,7 +409,9 @@ def answer(context: typer.Context, arguments: AnswerArguments, display: DisplayA
 def resume(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or `last`.", show_default=False)] = "",
-    everything: Annotated[bool, typer.Option("--all", help="Every run that was interrupted, or answered later; a line each.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every run that was interrupted, or answered later; a line each.")
+    ] = False,
     by: ByOption = "",
     *,
     display: DisplayArguments,
@@ -338,7 +426,11 @@ def resume(
         said = f"--{'stream' if display.stream else 'live'}"
         raise InputError("C010", f"{said} is for one run", hint=f"orchestra runs resume RUN {said}, or --all --json")
     if everything:
-        exit_with(run_with_signals(lambda stop: resume_module.resume_all(get_opener(context), by, as_json=display.as_json, stop=stop)))
+        exit_with(
+            run_with_signals(
+                lambda stop: resume_module.resume_all(get_opener(context), by, as_json=display.as_json, stop=stop)
+            )
+        )
     else:
         exit_with(run_with_signals(partial(resume_module.resume, get_opener(context), run, by, display.to_options)))
 
@@ -373,7 +465,9 @@ def fork(context: typer.Context, arguments: ForkArguments, display: DisplayArgum
         exit_with(run_with_signals(lambda _: fork_all(get_opener(context), several, as_json=display.as_json)))
         return
     if arguments.by and not arguments.node_values:
-        raise InputError("C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE")
+        raise InputError(
+            "C010", "--by says who gives a value, and none is given", hint="give one with --set NODE=VALUE"
+        )
     again = fork_module.ForkRequest(
         run="".join(arguments.runs or ()),  # it is one
         workflow=arguments.workflow,
@@ -398,7 +492,9 @@ def replay(context: typer.Context, run: RunArgument = "last", as_json: JsonOptio
 
 
 def diff(
-    one: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `last`.", show_default=False)],
+    one: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `last`.", show_default=False)
+    ],
     two: Annotated[str, typer.Argument(metavar="OTHER", help="Another run.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
@@ -412,11 +508,16 @@ def diff(
 
 def export(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default="last")
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default="last"),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file.", show_default="stdout")] = None,
-    blobs: Annotated[bool, typer.Option("--blobs/--no-blobs", help="With the exact bytes that were sent and received.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written to --output as JSON; on stdout all is JSON.")] = False,
+    blobs: Annotated[
+        bool, typer.Option("--blobs/--no-blobs", help="With the exact bytes that were sent and received.")
+    ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was written to --output as JSON; on stdout all is JSON.")
+    ] = False,
 ) -> None:
     """Write runs as lines of JSON: of each its events, then the blobs that they name, in base64 under their digests."""
     import asyncio
@@ -427,7 +528,9 @@ def export(
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of `orchestra runs export`.", show_default=False)],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files of `orchestra runs export`.", show_default=False)
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Put exported runs into the journal as they were: restored, or moved to another one.
@@ -443,12 +546,16 @@ def import_(
 
 def delete(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="RUN...", help="Ids of runs, the beginnings of some, or `last`.", show_default=False),
     ] = None,
     tags: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="All runs with that tag: customer=42.", show_default=False)
+        list[str] | None,
+        typer.Option("--tag", metavar="NAME=VALUE", help="All runs with that tag: customer=42.", show_default=False),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and which runs have copies.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would go, and which runs have copies.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -463,14 +570,21 @@ def delete(
 
     if not names and not tags:
         raise InputError("C010", "which runs?", hint="orchestra runs delete RUN..., or --tag customer=42")
-    asyncio.run(delete_module.delete(names or (), parse_tags(tags or ()), dry_run=dry_run, confirmed=yes, as_json=as_json))
+    asyncio.run(
+        delete_module.delete(names or (), parse_tags(tags or ()), dry_run=dry_run, confirmed=yes, as_json=as_json)
+    )
 
 
 def gc(
     older: Annotated[
-        str | None, typer.Option(metavar="AGE", help="That ended so long ago: 12h, 30d, 2w.", show_default="the setting `retention`")
+        str | None,
+        typer.Option(
+            metavar="AGE", help="That ended so long ago: 12h, 30d, 2w.", show_default="the setting `retention`"
+        ),
     ] = None,
-    keep: Annotated[int | None, typer.Option(min=0, metavar="N", help="Spare the newest N ended runs.", show_default=False)] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Spare the newest N ended runs.", show_default=False)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,

@@ -73,14 +73,17 @@ class WhatIfReport:
     @property
     def summary(self) -> str:
         """What becomes of the answers, in one line."""
-        return ", ".join(f"{count:,} {VERDICT_TEXTS[verdict]}" for verdict, count in self.verdict_counts.most_common()) + (
-            f", {len(self.failures):,} cannot be gone through" if self.failures else ""
-        )
+        return ", ".join(
+            f"{count:,} {VERDICT_TEXTS[verdict]}" for verdict, count in self.verdict_counts.most_common()
+        ) + (f", {len(self.failures):,} cannot be gone through" if self.failures else "")
 
     @property
     def effort(self) -> str:
         """What it took to find out."""
-        recalled, anew = sum(one.recalled_calls for one in self.rehearsals), sum(one.new_calls for one in self.rehearsals)
+        recalled, anew = (
+            sum(one.recalled_calls for one in self.rehearsals),
+            sum(one.new_calls for one in self.rehearsals),
+        )
         spent = sum((one.new_usage for one in self.rehearsals), NO_USAGE)
         return (
             f"{pluralize(recalled, 'call')} recalled, {anew:,} made anew:"
@@ -129,7 +132,10 @@ def show_report(report: WhatIfReport) -> None:
             print_text(escape_invisible(f"\n{one.run} stops at {stop.node}: {_stop_reason(stop)}"), style="yellow")
             print_text(escape_invisible(f"  {_shorten(format_value(stop.inputs))}"), style="dim")
         if one.replay_gap:
-            print_text(escape_invisible(f"\n{one.run} is not followed to its end by today's engine: {one.replay_gap}"), style="yellow")
+            print_text(
+                escape_invisible(f"\n{one.run} is not followed to its end by today's engine: {one.replay_gap}"),
+                style="yellow",
+            )
         for node in one.uncertified:
             print_text(escape_invisible(f"\n{one.run}, {node.node}: {node.message}"), style="yellow")
         if one.changed_tools or one.unknown_tools:
@@ -152,13 +158,19 @@ def show_report(report: WhatIfReport) -> None:
 def _footer(report: WhatIfReport) -> str:
     left = len(report.rehearsals) - len(report.completed)
     whole = len(report.completed)
-    ends = f"{whole:,} run{'s come to their ends' if whole != 1 else ' comes to its end'}; " if left or report.failures else ""
+    ends = (
+        f"{whole:,} run{'s come to their ends' if whole != 1 else ' comes to its end'}; "
+        if left or report.failures
+        else ""
+    )
     return ends + report.effort
 
 
 def _code_change_note(one: WhatifResult) -> str:
     altered = f"the code of {', '.join(one.changed_tools)} has changed: called anew" if one.changed_tools else ""
-    unsure = f"whether the code of {', '.join(one.unknown_tools)} has changed is not on record" if one.unknown_tools else ""
+    unsure = (
+        f"whether the code of {', '.join(one.unknown_tools)} has changed is not on record" if one.unknown_tools else ""
+    )
     return "; ".join(filter(None, (altered, unsure)))
 
 
@@ -177,7 +189,9 @@ def _format_outcome(outcome: Outcome | None) -> str:
     if outcome is None:
         return "nothing"
     return _shorten(
-        format_value(outcome.value) if isinstance(outcome, ValueOutcome) else f"{type(outcome).__name__.lower()}: {outcome.reason}"
+        format_value(outcome.value)
+        if isinstance(outcome, ValueOutcome)
+        else f"{type(outcome).__name__.lower()}: {outcome.reason}"
     )
 
 
@@ -193,7 +207,12 @@ def as_markdown(report: WhatIfReport) -> str:
         f"{len(report.rehearsals) + len(report.failures):,} runs: {report.summary}.",
         "",
     ]
-    lines += ["| | then | now |", "|---|---:|---:|", *(f"| {name} | {then} | {now} |" for name, then, now in report.figures()), ""]
+    lines += [
+        "| | then | now |",
+        "|---|---:|---:|",
+        *(f"| {name} | {then} | {now} |" for name, then, now in report.figures()),
+        "",
+    ]
     lines += [_footer(report), ""]
     different = [one for one in report.rehearsals if one.verdict != "same" or one.differences]
     if different or report.failures:
@@ -201,7 +220,9 @@ def as_markdown(report: WhatIfReport) -> str:
     for one in different:
         nodes = ", ".join(_inline_code(change.node) for change in one.differences)
         stops = "; ".join(f"{_inline_code(stop.node)}: {_inline_code(_stop_reason(stop))}" for stop in one.stops)
-        lines.append(f"| {_inline_code(one.run)} | {VERDICT_TEXTS[one.verdict]} | {'; '.join(part for part in (nodes, stops) if part)} |")
+        lines.append(
+            f"| {_inline_code(one.run)} | {VERDICT_TEXTS[one.verdict]} | {'; '.join(part for part in (nodes, stops) if part)} |"
+        )
     late = [
         f"- {_inline_code(one.run)}, {_inline_code(node.node)}: {_inline_code(node.message)}"
         for one in report.rehearsals
@@ -212,12 +233,21 @@ def as_markdown(report: WhatIfReport) -> str:
         for one in report.rehearsals
         if one.changed_tools or one.unknown_tools
     ]
-    late += [f"- {_inline_code(one.run)}: {_inline_code(_timeout_note(one))}" for one in report.rehearsals if one.timed_out]
-    lines += [f"| {_inline_code(one.run)} | cannot be gone through | {_inline_code(one.error.message)} |" for one in report.failures]
+    late += [
+        f"- {_inline_code(one.run)}: {_inline_code(_timeout_note(one))}" for one in report.rehearsals if one.timed_out
+    ]
+    lines += [
+        f"| {_inline_code(one.run)} | cannot be gone through | {_inline_code(one.error.message)} |"
+        for one in report.failures
+    ]
     lines += ["", *late] if late else []
     changes = [(one, change) for one in report.rehearsals for change in one.differences]
     if changes:
-        lines += ["", f"<details><summary>{min(len(changes), MAX_NODES_SHOWN)} of {len(changes):,} nodes, then and now</summary>", ""]
+        lines += [
+            "",
+            f"<details><summary>{min(len(changes), MAX_NODES_SHOWN)} of {len(changes):,} nodes, then and now</summary>",
+            "",
+        ]
         for one, change in changes[:MAX_NODES_SHOWN]:
             text = f"- {escape_invisible(_format_outcome(change.before))}\n+ {escape_invisible(_format_outcome(change.after))}"
             fence = "`" * max(3, _longest_backticks(text) + 1)
@@ -260,7 +290,9 @@ def _run_data(one: WhatifResult) -> dict[str, Any]:
         "verdict": one.verdict,
         "before": _side_data(one.before),
         "after": _side_data(one.after),
-        "changed": [{"node": change.node, "before": change.before, "after": change.after} for change in one.differences],
+        "changed": [
+            {"node": change.node, "before": change.before, "after": change.after} for change in one.differences
+        ],
         "stops": [{"node": stop.node, "name": stop.name, "inputs": stop.inputs} for stop in one.stops],
         "recalled": one.recalled_calls,
         "anew": one.new_calls,
@@ -269,7 +301,9 @@ def _run_data(one: WhatifResult) -> dict[str, Any]:
         "late": one.timed_out,
         "altered": one.changed_tools,
         "unsure": one.unknown_tools,
-        "uncovered": [{"node": node.node, "agent": node.agent, "code": node.code, "why": node.reason} for node in one.uncertified],
+        "uncovered": [
+            {"node": node.node, "agent": node.agent, "code": node.code, "why": node.reason} for node in one.uncertified
+        ],
     }
 
 

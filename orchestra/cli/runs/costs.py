@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from orchestra.app.costs import CostKey, CostReport, CostRow, CostTotal, cost_keys, costs, fleet_servers
 from orchestra.cli.context import load_settings_to_inspect
 from orchestra.cli.csv_text import to_csv
-from orchestra.cli.output import format_duration, format_money, make_console, make_table, print_json, print_note, print_text
+from orchestra.cli.output import (
+    format_duration,
+    format_money,
+    make_console,
+    make_table,
+    print_json,
+    print_note,
+    print_text,
+)
 from orchestra.cli.runs.find import open_existing_journal
 from orchestra.cli.timestamps import parse_period
 from orchestra.core.errors import InputError
@@ -44,7 +52,9 @@ async def show_costs(arguments: CostArguments) -> None:
         unknown, fleet = error.message, {}
     by = cost_keys(part.strip() for part in arguments.by.split(","))
     async with open_existing_journal() as journal:
-        found = await costs(journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=arguments.workflow, tags=tags)
+        found = await costs(
+            journal or MemoryJournal(), fleet, by, since=since, until=until, workflow=arguments.workflow, tags=tags
+        )
     if unknown and found.total.unpriced:
         print_note(f"no prices are known: {unknown}")
     if arguments.as_json:
@@ -124,13 +134,16 @@ def _show_table(found: CostReport, max_rows: int | None) -> None:
     wanted |= {"recalled"} if found.total.reused else set()
     wanted |= {"money"} if found.total.usage.money > 0 or found.total.unpriced else set()
     rows = [
-        ([row.group[key] or f"no {key.removeprefix(TAG_PREFIX)}" for key in found.group_by], _format_figures(row.cost)) for row in shown
+        ([row.group[key] or f"no {key.removeprefix(TAG_PREFIX)}" for key in found.group_by], _format_figures(row.cost))
+        for row in shown
     ]
     rows.append((["total"], _format_figures(found.total)))
     headings = [HEADINGS.get(key, key.removeprefix(TAG_PREFIX)) for key in found.group_by]
     figures = [name for name in rows[-1][1] if name in wanted]
     screen = make_console()
-    while not _fits(headings, figures, rows, screen.width) and (least := next((name for name in OPTIONAL_COLUMNS if name in figures), "")):
+    while not _fits(headings, figures, rows, screen.width) and (
+        least := next((name for name in OPTIONAL_COLUMNS if name in figures), "")
+    ):
         figures.remove(least)
     cells = [(*names, *[""] * (len(headings) - len(names)), *(of[name] for name in figures)) for names, of in rows]
     screen.print(make_table((*headings, *figures), cells, right=range(len(headings), len(headings) + len(figures))))
@@ -138,11 +151,14 @@ def _show_table(found: CostReport, max_rows: int | None) -> None:
         print_text(f"and {pluralize(len(found.rows) - len(shown), 'row')} more, which are in the total", style="dim")
     if wanted - set(figures):
         print_text(
-            f"a wider terminal shows {', '.join(name for name in OPTIONAL_COLUMNS if name in wanted - set(figures))} as well", style="dim"
+            f"a wider terminal shows {', '.join(name for name in OPTIONAL_COLUMNS if name in wanted - set(figures))} as well",
+            style="dim",
         )
 
 
-def _fits(headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[list[str], Mapping[str, str]]], width: int) -> bool:
+def _fits(
+    headings: Sequence[str], figures: Sequence[str], rows: Sequence[tuple[list[str], Mapping[str, str]]], width: int
+) -> bool:
     """Whether a line has room for the figures beside names that fold: no number is wider than a name is then, so none is broken."""
     widths = [max(len(name), *(len(of[name]) for _, of in rows)) for name in figures]
     widths += [len("2026-11-28") if heading in TIME_KEYS else MIN_NAME_WIDTH for heading in headings]
@@ -160,7 +176,11 @@ def _format_figures(cost: CostTotal) -> dict[str, str]:
         "tokens in": f"{about}{usage.prompt_tokens:,}",
         "out": f"{about}{usage.output_tokens:,}",
         "time": format_duration(usage.seconds),
-        "money": "?" if cost.money is None else f"{format_money(cost.money)}+" if cost.unpriced else format_money(cost.money),
+        "money": "?"
+        if cost.money is None
+        else f"{format_money(cost.money)}+"
+        if cost.unpriced
+        else format_money(cost.money),
     }
 
 

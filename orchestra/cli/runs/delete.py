@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from orchestra.app.run_queries import derived_runs
 from orchestra.app.run_status import RunListQuery, latest_runs
 from orchestra.cli.output import format_size, format_time, print_json, print_note, print_text
-from orchestra.cli.runs.export import DELETED_CODE, confirm_deletion, delete_runs, size_on_disk
+from orchestra.cli.runs.export import DELETED_CODE, confirm_deletion, delete_in_batches, size_on_disk
 from orchestra.cli.runs.find import find_run, no_runs_error, open_existing_journal
 from orchestra.core.errors import InputError
 from orchestra.core.protocols import NO_LIMIT, Journal, RunSummary
@@ -36,7 +36,9 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: 
             journal, dict.fromkeys([*[await find_run(journal, name) for name in names], *(run.run for run in tagged)])
         )
         if not found:
-            raise InputError("C018", f"no run has the tag {format_tags(tags)}", hint="orchestra runs list --tag NAME=VALUE")
+            raise InputError(
+                "C018", f"no run has the tag {format_tags(tags)}", hint="orchestra runs list --tag NAME=VALUE"
+            )
         heirs = await derived_runs(journal, {run.run for run in found})
         if not as_json:
             for run in found:
@@ -46,7 +48,7 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: 
             print_text("nothing was deleted")
             return
         before = size_on_disk()
-        gone, _ = await delete_runs(journal, [] if dry_run else [run.run for run in found], (DELETED_CODE,))
+        gone, _ = await delete_in_batches(journal, [] if dry_run else [run.run for run in found], (DELETED_CODE,))
         if gone and isinstance(journal, SqliteJournal):  # a database gives room back by itself
             await journal.compact()
         freed = max(0, before - size_on_disk())
@@ -60,7 +62,9 @@ async def delete(names: Sequence[str], tags: Tags, *, dry_run: bool, confirmed: 
         return
     print_text(f"{pluralize(len(gone), 'run')} deleted, {format_size(freed)} freed")
     if left:
-        print_note("other processes read the journal: its -wal has pages of before until they close it, or the next: orchestra runs gc")
+        print_note(
+            "other processes read the journal: its -wal has pages of before until they close it, or the next: orchestra runs gc"
+        )
 
 
 async def _find_ended(journal: Journal, names: Collection[str]) -> list[RunSummary]:
@@ -71,7 +75,9 @@ async def _find_ended(journal: Journal, names: Collection[str]) -> list[RunSumma
             raise InputError("C018", f"there is no run {name!r}", hint="orchestra runs list")
         if summary.finished is None:
             status = summary_at(summary, now).status
-            raise InputError("C056", f"run {name} is {status}, and may go on", hint=f"end it first: orchestra runs cancel {name}")
+            raise InputError(
+                "C056", f"run {name} is {status}, and may go on", hint=f"end it first: orchestra runs cancel {name}"
+            )
         found.append(summary)
     after = 0
     while messages := await journal.outbox(after):

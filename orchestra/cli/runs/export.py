@@ -66,7 +66,11 @@ async def write_run(journal: Journal, run: str, file: IO[bytes] | None, *, blobs
     events, letters = await journal.read(run), await journal.inbox(run)
     digests = dict.fromkeys(blob_digests(events)) if blobs else {}
     marks = BatchMarks(journal)
-    told: dict[str, Any] = {"status": status, "chain": chain_digest(run, events), "undelivered": await _undelivered_nodes(journal, run)}
+    told: dict[str, Any] = {
+        "status": status,
+        "chain": chain_digest(run, events),
+        "undelivered": await _undelivered_nodes(journal, run),
+    }
     told |= {"unwritten": await marks.is_unwritten(run), "followed": bool(await marks.follow_state(run))}
     _write_line(file, {"schema": FORMAT, "run": run, "events": len(events), "blobs": len(digests), **told})
     for event in events:
@@ -114,7 +118,9 @@ def _write_line(file: IO[bytes] | None, value: dict[str, Any]) -> None:
 
 
 def _unwritable_error(target: Path | None, error: OSError) -> OrchestraError:
-    return OrchestraError("C023", f"{target or 'the output'} cannot be written: {error.strerror}", hint="name another with --output")
+    return OrchestraError(
+        "C023", f"{target or 'the output'} cannot be written: {error.strerror}", hint="name another with --output"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +153,9 @@ async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: 
         found, unwritten = await _expired_runs(journal, policy) if journal is not None else ([], 0)
         if dry_run or not found or journal is None:
             if as_json:
-                print_json({"runs": [run.run for run in found], "deleted": 0, "kept": 0, "unwritten": unwritten, "freed": 0})
+                print_json(
+                    {"runs": [run.run for run in found], "deleted": 0, "kept": 0, "unwritten": unwritten, "freed": 0}
+                )
                 return
             for run in found:
                 print_text(f"{run.run}  {run.workflow}  {run.status}")
@@ -159,7 +167,7 @@ async def collect_garbage(policy: RetentionPolicy, *, dry_run: bool, confirmed: 
             print_text("nothing was deleted")
             return
         before = size_on_disk()
-        deleted, spared = await delete_runs(journal, [run.run for run in found], (UNDELIVERED_CODE, DELETED_CODE))
+        deleted, spared = await delete_in_batches(journal, [run.run for run in found], (UNDELIVERED_CODE, DELETED_CODE))
         kept = sum(error.code == UNDELIVERED_CODE for error in spared)
         if isinstance(journal, SqliteJournal):  # a database gives room back by itself
             await journal.compact()
@@ -187,7 +195,9 @@ async def _expired_runs(journal: Journal, policy: RetentionPolicy) -> tuple[list
     return [run for run in chosen if run.run not in unwritten], len(unwritten)
 
 
-async def delete_runs(journal: Journal, runs: Sequence[str], tolerated_codes: Collection[str]) -> tuple[list[str], list[OrchestraError]]:
+async def delete_in_batches(
+    journal: Journal, runs: Sequence[str], tolerated_codes: Collection[str]
+) -> tuple[list[str], list[OrchestraError]]:
     """Deletes runs; gives those that are deleted, and why others are not, where that has a code that is `is_transient`. Raises the first other
     `JournalError`, which says what is deleted all the same. Marks stay of what others must know of the runs."""
     gone, kept = list[str](), list[OrchestraError]()
@@ -202,7 +212,9 @@ async def delete_runs(journal: Journal, runs: Sequence[str], tolerated_codes: Co
         for error in filter(None, told):
             if error.code not in tolerated_codes:
                 said = f"{len(gone)} of {pluralize(len(runs), 'run')} deleted: {' '.join(gone) or 'none'}"
-                raise JournalError(error.code, error.message, location=error.location, hint=error.hint, why=said) from error
+                raise JournalError(
+                    error.code, error.message, location=error.location, hint=error.hint, why=said
+                ) from error
             kept.append(error)
     return gone, kept
 
@@ -215,7 +227,11 @@ def split_batches(runs: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 async def confirm_deletion(count: int) -> bool:
     """Whether the person at the terminal wants it. Raises `InputError` C010 where nobody sits there."""
     if not questions.is_interactive():
-        raise InputError("C010", f"{pluralize(count, 'run')} would be deleted for good", hint="add --yes, or look first with --dry-run")
+        raise InputError(
+            "C010",
+            f"{pluralize(count, 'run')} would be deleted for good",
+            hint="add --yes, or look first with --dry-run",
+        )
     sys.stderr.write(f"delete {pluralize(count, 'run')} for good? [y/N] ")
     sys.stderr.flush()
     return (await questions.read_terminal_line() or "").strip().lower() in ("y", "yes")

@@ -54,7 +54,9 @@ async def open_journal_of(name: str) -> AsyncIterator[tuple[Journal, str]]:
 
 def no_runs_error(which: str) -> InputError:
     """The error of looking for a run where nothing has been recorded."""
-    return InputError("C018", f"there is no run {which}: nothing has been recorded yet", hint="begin with: orchestra run NAME")
+    return InputError(
+        "C018", f"there is no run {which}: nothing has been recorded yet", hint="begin with: orchestra run NAME"
+    )
 
 
 async def find_run(journal: Journal, name: str) -> str:
@@ -68,7 +70,9 @@ async def find_run(journal: Journal, name: str) -> str:
     if name in found or len(found) == 1:
         return name if name in found else found[0]
     if found:
-        raise InputError("C018", f"{len(found)} runs begin with {name!r}: {', '.join(found[:5])}", hint="give more of the id")
+        raise InputError(
+            "C018", f"{len(found)} runs begin with {name!r}: {', '.join(found[:5])}", hint="give more of the id"
+        )
     raise InputError("C018", f"there is no run {name!r}", hint="orchestra runs list")
 
 

@@ -62,16 +62,28 @@ async def fork(open_: Opener, request: ForkRequest, display: DisplayOptions, sto
         program = orchestra.program(step)
         told = read_node_values(request.node_values, lambda name: node_type(program, name), stdin)
         options = orchestra.options(
-            budget=request.budget, again=request.repeat_effects, live=display.live, values=told, unset=request.unset, by=request.by
+            budget=request.budget,
+            again=request.repeat_effects,
+            live=display.live,
+            values=told,
+            unset=request.unset,
+            by=request.by,
         )
         forked = await options.fork(old, step, **given)
         if not display.as_json and not display.stream:
-            _show_changes(forked.changes, given, forked.overrides, skipped_effects(program, forked.overrides), request.unset)
+            _show_changes(
+                forked.changes, given, forked.overrides, skipped_effects(program, forked.overrides), request.unset
+            )
         ending = await RunWatcher(orchestra, forked.run, stop, waiting, display).wait_for_end()
     recalled, anew = count_calls(ending)
     made = {"parent": old, "recalled": recalled, "anew": anew}
     ending.show(
-        display, {"changes": [{"node": change.node, "why": change.reason} for change in forked.changes], "given": forked.overrides, **made}
+        display,
+        {
+            "changes": [{"node": change.node, "why": change.reason} for change in forked.changes],
+            "given": forked.overrides,
+            **made,
+        },
     )
     if not display.as_json and not display.stream:
         print_text(f"{pluralize(recalled, 'call')} recalled from run {old}, {anew} made anew", style="bold")
@@ -105,7 +117,11 @@ def _show_changes(
     for name in given:
         print_text(escape_invisible(f"input {name}: is given anew"))
     for path, one in values.items():
-        print_text(escape_invisible(f"{path}: {'the answer' if one.question_digest else 'the value'} is {describe_given(one.source)}"))
+        print_text(
+            escape_invisible(
+                f"{path}: {'the answer' if one.question_digest else 'the value'} is {describe_given(one.source)}"
+            )
+        )
     for name in dict.fromkeys(unset):
         print_text(escape_invisible(f"{name}: the value that a person gave it is let go"))
     for node, tool in not_called:
@@ -117,7 +133,9 @@ def _show_changes(
 
 def count_calls(end: RunEnd) -> tuple[int, int]:
     """How many calls of a run were recalled, and how many went out."""
-    recalled = {(event.node, event.attempt) for event in end.events if isinstance(event, AttemptFinished) and event.reused_from}
+    recalled = {
+        (event.node, event.attempt) for event in end.events if isinstance(event, AttemptFinished) and event.reused_from
+    }
     made = {(event.node, event.attempt) for event in end.events if isinstance(event, AttemptStarted | AttemptFinished)}
     refused = {(event.node, event.attempt) for event in end.refused_calls}
     return len(recalled), len(made - recalled - refused)
@@ -129,7 +147,14 @@ async def replay(open_: Opener, name: str, *, as_json: bool) -> int:
         run = await find_run(orchestra.journal, name)
         found = await orchestra.replay(run)
     if as_json:
-        print_json({"run": run, "events": found.event_count, "reason": found.reason, "different": _to_raw(found.first_difference)})
+        print_json(
+            {
+                "run": run,
+                "events": found.event_count,
+                "reason": found.reason,
+                "different": _to_raw(found.first_difference),
+            }
+        )
     elif found.first_difference is None:
         print_text(f"{pluralize(found.event_count, 'event')}, the same decisions today")
     else:
@@ -154,12 +179,17 @@ async def diff(one: str, two: str, *, as_json: bool) -> int:
         first, second = await journal.read(before), await journal.read(after)
     found = compare_runs(first, second)
     if as_json:
-        print_json([{"node": difference.node, "before": difference.before, "after": difference.after} for difference in found])
+        print_json(
+            [{"node": difference.node, "before": difference.before, "after": difference.after} for difference in found]
+        )
         return int(bool(found))
     if not found:
         print_text(f"the same: {len(History.of(second).rows)} nodes came to the same")
         return 0
-    rows = [(difference.node or "the run", _format_outcome(difference.before), _format_outcome(difference.after)) for difference in found]
+    rows = [
+        (difference.node or "the run", _format_outcome(difference.before), _format_outcome(difference.after))
+        for difference in found
+    ]
     make_console().print(make_table(("node", before, after), rows))
     return 1
 
@@ -167,6 +197,10 @@ async def diff(one: str, two: str, *, as_json: bool) -> int:
 def _format_outcome(outcome: Outcome | None) -> str:
     if outcome is None:
         return "–"
-    text = format_value(outcome.value) if isinstance(outcome, ValueOutcome) else f"{type(outcome).__name__.lower()}: {outcome.reason}"
+    text = (
+        format_value(outcome.value)
+        if isinstance(outcome, ValueOutcome)
+        else f"{type(outcome).__name__.lower()}: {outcome.reason}"
+    )
     text = " ".join(text.split())
     return shorten(text, MAX_VALUE_LENGTH)

@@ -69,7 +69,9 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
         found = dict.fromkeys([await find_run(orchestra.journal, name) for name in request.runs], "") | failed
         if lost:
             runs, more = ", ".join(lost[:MAX_RUNS_SHOWN]), ", …" if len(lost) > MAX_RUNS_SHOWN else ""
-            print_note(f"{len(lost)} left out that failed: what was made of them was deleted, and may have done something: {runs}{more}")
+            print_note(
+                f"{len(lost)} left out that failed: what was made of them was deleted, and may have done something: {runs}{more}"
+            )
             print_note(f"to make one again all the same: orchestra runs fork {lost[0]}")
         elif not found and not as_json:
             print_text("no run failed that was not made again since")
@@ -86,10 +88,20 @@ async def fork_all(open_: Opener, request: ForkManyRequest, *, as_json: bool) ->
                     raise
                 bad = bad or end.status in FAILURE_STATUSES
                 if as_json:
-                    print_json({"run": end.run, "parent": end.parent, "workflow": end.workflow, "status": end.status, "reason": end.reason})
+                    print_json(
+                        {
+                            "run": end.run,
+                            "parent": end.parent,
+                            "workflow": end.workflow,
+                            "status": end.status,
+                            "reason": end.reason,
+                        }
+                    )
                 else:
                     made = f"{end.run}  " if end.run else ""
-                    print_text(f"{made}{end.workflow}  {end.status}, forked from {end.parent}{f': {end.reason}' if end.reason else ''}")
+                    print_text(
+                        f"{made}{end.workflow}  {end.status}, forked from {end.parent}{f': {end.reason}' if end.reason else ''}"
+                    )
     return int(bad)
 
 
@@ -105,7 +117,9 @@ async def _find_failed(orchestra: Orchestra, since: float, until: float) -> tupl
             forks.setdefault(first.parent, []).append(run)
     cut_off = {run.run for run in runs if run.status == "interrupted"}
     found, lost = dict[str, str](), list[str]()
-    for run in (run.run for run in reversed(runs) if run.status == "failed" and run.started < until and run.run not in done):
+    for run in (
+        run.run for run in reversed(runs) if run.status == "failed" and run.started < until and run.run not in done
+    ):
         if run in forks:
             if forks[run] == [fork := next_run(run)] and fork in cut_off:
                 found[run] = fork

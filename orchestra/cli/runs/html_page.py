@@ -45,17 +45,27 @@ NEAR_ROWS = 1
 
 
 def render_page(
-    history: History, events: Sequence[Event], claims: Sequence[OutputClaim], status: str, certificates: Sequence[StoredCertificate] = ()
+    history: History,
+    events: Sequence[Event],
+    claims: Sequence[OutputClaim],
+    status: str,
+    certificates: Sequence[StoredCertificate] = (),
 ) -> str:
     """The page of a run."""
-    environment = Environment(auto_escape_callback=lambda _: True, undefined_behavior="strict", trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        auto_escape_callback=lambda _: True, undefined_behavior="strict", trim_blocks=True, lstrip_blocks=True
+    )
     environment.add_template("page", files("orchestra.cli.runs").joinpath("html_page.html").read_text("utf-8"))
     return environment.render_template(
-        "page", **_template_values(history, events, claims, status), promises=list(_promise_parts(history, certificates))
+        "page",
+        **_template_values(history, events, claims, status),
+        promises=list(_promise_parts(history, certificates)),
     )
 
 
-def _template_values(history: History, events: Sequence[Event], claims: Sequence[OutputClaim], status: str) -> dict[str, Any]:
+def _template_values(
+    history: History, events: Sequence[Event], claims: Sequence[OutputClaim], status: str
+) -> dict[str, Any]:
     texts = RunTexts.of(history)
     outcome = history.outcome
     supported = sum(not claim.unsupported for claim in claims)
@@ -91,7 +101,11 @@ def _promise_parts(history: History, certificates: Sequence[StoredCertificate]) 
         about = re.sub(r"\[\d+\]|#\d+", "", path), said
         nodes[about] = nodes.get(about, (0, None))[0] + 1, one
     for (path, said), (count, one) in islice(nodes.items(), MAX_CHOICES):
-        facts = list(_promise_facts(one.summary)) if one is not None else [("", "its certificate is not stored, or cannot be read")]
+        facts = (
+            list(_promise_facts(one.summary))
+            if one is not None
+            else [("", "its certificate is not stored, or cannot be read")]
+        )
         yield {
             "node": _one_line(path) + (f" ({count} values)" if count > 1 else ""),
             "said": _one_line(said),
@@ -110,9 +124,16 @@ def _promise_facts(terms: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"number {attempt:,} on these rows, tested at {format_percent(terms['tested_at'])} of {format_percent(terms['delta'])}",
         )
     yield "coverage", format_percent(terms["coverage"])
-    yield "rows", f"{sum(rows.values()):,} of {data['name']}: " + ", ".join(f"{count:,} {part.replace('_', ' ')}" for part, count in rows.items())
+    yield (
+        "rows",
+        f"{sum(rows.values()):,} of {data['name']}: "
+        + ", ".join(f"{count:,} {part.replace('_', ' ')}" for part, count in rows.items()),
+    )
     if any((left := terms.get("left_out", {})).values()):
-        yield "left out", f"{left['duplicates']:,} rows with the input of another, {left['grouped']:,} of one group with another"
+        yield (
+            "left out",
+            f"{left['duplicates']:,} rows with the input of another, {left['grouped']:,} of one group with another",
+        )
     yield "rows' digest", data["digest"]
     low, high = map(format_percent, rest["interval"])
     yield "calibrated", f"{seen['wrong']:,} wrong of {seen['accepted']:,} accepted"
@@ -162,7 +183,12 @@ def _text_part(value: Any) -> dict[str, Any]:
     text = format_value(value)
     folded = len(text) > FOLD_CHARACTERS or text.count("\n", 0, FOLD_CHARACTERS) > FOLD_LINES
     data = not isinstance(value, str) and text[:1] in ("{", "[")
-    return {"text": escape_invisible(text[:MAX_TEXT_LENGTH]), "left": max(0, len(text) - MAX_TEXT_LENGTH), "long": folded, "json": data}
+    return {
+        "text": escape_invisible(text[:MAX_TEXT_LENGTH]),
+        "left": max(0, len(text) - MAX_TEXT_LENGTH),
+        "long": folded,
+        "json": data,
+    }
 
 
 def _one_line(text: str, max_length: int = 2_000) -> str:
@@ -204,7 +230,10 @@ def _evidence_part(evidence: Support, texts: RunTexts) -> dict[str, Any]:
             return _table_part(evidence, texts)
         case Computation():
             operands = [
-                {"text": _one_line(one.text), "where": "; ".join(_one_line(_format_location(place)) for place in one.places)}
+                {
+                    "text": _one_line(one.text),
+                    "where": "; ".join(_one_line(_format_location(place)) for place in one.places),
+                }
                 for one in evidence.operands
             ]
             return {
@@ -224,7 +253,9 @@ def _span_part(span: TextSpan, texts: RunTexts) -> dict[str, Any]:
     if source is not None and span.start is not None and span.end is not None:
         begin = max(0, span.start - CONTEXT_CHARACTERS)
         before = ("…" if begin else "") + source.text[begin : span.start]
-        after = source.text[span.end : span.end + CONTEXT_CHARACTERS] + ("…" if span.end + CONTEXT_CHARACTERS < len(source.text) else "")
+        after = source.text[span.end : span.end + CONTEXT_CHARACTERS] + (
+            "…" if span.end + CONTEXT_CHARACTERS < len(source.text) else ""
+        )
     return {
         "kind": "span",
         "before": escape_invisible(before),
@@ -241,7 +272,10 @@ def _table_part(cell: TableCell, texts: RunTexts) -> dict[str, Any]:
     table = source.table if source is not None else ()
     first = max(1, cell.row - NEAR_ROWS)
     chosen = [0, *range(first, min(len(table), cell.row + NEAR_ROWS + 1))] if table else []
-    rows = [{"head": at == 0, "cells": [_cell_part(text, (at, column), cell) for column, text in enumerate(table[at])]} for at in chosen]
+    rows = [
+        {"head": at == 0, "cells": [_cell_part(text, (at, column), cell) for column, text in enumerate(table[at])]}
+        for at in chosen
+    ]
     return {"kind": "cell", "text": _one_line(cell.text), "where": _one_line(_format_location(cell)), "rows": rows}
 
 
@@ -283,7 +317,11 @@ def _plan_parts(events: Sequence[Event]) -> Iterator[dict[str, Any]]:
     """The lines of each plan that the router wrote, as far as they stood at the last turn."""
     last = {event.node: event.draft for event in events if isinstance(event, TurnStarted) and event.draft is not None}
     for node, drafted in last.items():
-        yield {"node": _one_line(node), "lines": _text_part("\n".join(drafted.lines)), "repaired": drafted.repaired_lines}
+        yield {
+            "node": _one_line(node),
+            "lines": _text_part("\n".join(drafted.lines)),
+            "repaired": drafted.repaired_lines,
+        }
 
 
 def _row_part(row: NodeRow) -> dict[str, Any]:
@@ -303,7 +341,11 @@ def _row_part(row: NodeRow) -> dict[str, Any]:
 def _callee_name(row: NodeRow) -> str:
     """Who was asked, and who said what it gave; of a list its elements."""
     said = describe_given(row.overridden_by) if row.overridden_by is not None else ""
-    return _one_line(", ".join(filter(None, (row.name, said)))) if row.elements is None else pluralize(row.elements, "element")
+    return (
+        _one_line(", ".join(filter(None, (row.name, said))))
+        if row.elements is None
+        else pluralize(row.elements, "element")
+    )
 
 
 def _run_digests(history: History, events: Sequence[Event]) -> Iterator[tuple[str, str]]:

@@ -79,7 +79,9 @@ async def import_runs(files: Sequence[Path], *, as_json: bool) -> None:
             check_run(run)
             if chains.setdefault(run.run, found := chain_digest(run.run, run.events)) != found:
                 said = f"run {run.run} is in these files twice, with other events"
-                raise InputError("C058", said, location=run.place, hint="name the file that was written last, and not the other")
+                raise InputError(
+                    "C058", said, location=run.place, hint="name the file that was written last, and not the other"
+                )
         await _import_files(sources, as_json=as_json)
 
 
@@ -99,12 +101,16 @@ async def _import_all(sources: Sequence[tuple[str, Path]], signals: ExitStack, *
             lacked = not new and await complete_run(journal, run)
             status = await status_of(journal, run.run)
             if as_json:
-                print_json({"run": run.run, "workflow": getattr(run.events[0], "workflow", ""), "status": status, "new": new})
+                print_json(
+                    {"run": run.run, "workflow": getattr(run.events[0], "workflow", ""), "status": status, "new": new}
+                )
                 continue
             here = "" if new else ": what was missing of it is here now" if lacked else ": it is here already"
             print_text(f"{run.run}  {status}{here}")
             if (new or lacked) and status in ("waiting", "interrupted"):
-                print_note("it may go on here: do not resume or answer it where it came from, or what it does is done twice")
+                print_note(
+                    "it may go on here: do not resume or answer it where it came from, or what it does is done twice"
+                )
 
 
 def check_run(run: ExportedRun) -> None:
@@ -120,15 +126,29 @@ def check_run(run: ExportedRun) -> None:
         LogEnd(run.run).extend(events)
     except JournalError as error:
         raise _export_error(run.place, error.message) from error
-    if not events or not isinstance(first := events[0], RunStarted) or first.run != run.run or len(events) != head.events:
+    if (
+        not events
+        or not isinstance(first := events[0], RunStarted)
+        or first.run != run.run
+        or len(events) != head.events
+    ):
         raise _export_error(run.place, f"the events of run {run.run!r} are not all there")
     if head.chain is not None and head.chain != chain_digest(run.run, events):
         raise _export_error(run.place, f"the events of run {run.run} are not those that were exported")
     if lacking := set(blob_digests(events)) - run.blobs.keys() - run.missing_blobs:
-        raise _export_error(run.place, f"{pluralize(len(lacking), 'blob')} of run {run.run} are not there", "export it without --no-blobs")
+        raise _export_error(
+            run.place,
+            f"{pluralize(len(lacking), 'blob')} of run {run.run} are not there",
+            "export it without --no-blobs",
+        )
     if head.status == "running" and not isinstance(events[-1], RunFinished):
         hint = f"let it end, or stop its process, and export it once more: orchestra runs export {run.run}"
-        raise InputError("C058", f"run {run.run} was under way when it was exported, and goes on there", location=run.place, hint=hint)
+        raise InputError(
+            "C058",
+            f"run {run.run} was under way when it was exported, and goes on there",
+            location=run.place,
+            hint=hint,
+        )
 
 
 async def put_run(journal: Journal, run: ExportedRun) -> None:
@@ -138,7 +158,11 @@ async def put_run(journal: Journal, run: ExportedRun) -> None:
     _restore_marks(journal, run)
     # Messages were delivered where the run came from, but for those that the export names.
     open_ = set(run.header.get("undelivered", ()))
-    journal.append(run.run, run.events, {one.node for one in run.events if isinstance(one, AttemptFinished) and one.node not in open_})
+    journal.append(
+        run.run,
+        run.events,
+        {one.node for one in run.events if isinstance(one, AttemptFinished) and one.node not in open_},
+    )
     await journal.wait_durable(run.run, len(run.events))
     if not isinstance(run.events[-1], RunFinished):
         await _restore_messages(journal, run)
@@ -191,7 +215,10 @@ async def _restore_delivered(journal: Journal, run: ExportedRun) -> bool:
 
 async def _restore_messages(journal: Journal, run: ExportedRun) -> bool:
     """Posts the letters that come behind those that are there; none where others are there. Gives whether there were any."""
-    here, letters = ([msgspec.structs.replace(one, number=0) for one in some] for some in (await journal.inbox(run.run), run.messages))
+    here, letters = (
+        [msgspec.structs.replace(one, number=0) for one in some]
+        for some in (await journal.inbox(run.run), run.messages)
+    )
     missing = letters[len(here) :] if letters[: len(here)] == here else []
     for letter in missing:
         await journal.send(run.run, letter)
@@ -202,7 +229,10 @@ async def _refuse_conflicting(journal: Journal, run: ExportedRun) -> None:
     there = await journal.read(run.run)
     if there and there != run.events:
         raise InputError(
-            "C058", f"run {run.run} is in this journal, with other events", location=run.place, hint=f"orchestra runs show {run.run}"
+            "C058",
+            f"run {run.run} is in this journal, with other events",
+            location=run.place,
+            hint=f"orchestra runs show {run.run}",
         )
 
 
@@ -214,7 +244,9 @@ def read_runs(files: Iterable[tuple[str, Path]]) -> Iterator[ExportedRun]:
                 file = stack.enter_context(path.open("rb"))
                 yield from _read_file(name, file)
             except OSError as error:
-                raise InputError("C057", f"{name} cannot be read: {error.strerror}", hint="name a file of orchestra runs export") from error
+                raise InputError(
+                    "C057", f"{name} cannot be read: {error.strerror}", hint="name a file of orchestra runs export"
+                ) from error
 
 
 def _read_file(name: str, file: BinaryIO) -> Iterator[ExportedRun]:
@@ -235,12 +267,16 @@ def _read_file(name: str, file: BinaryIO) -> Iterator[ExportedRun]:
                 case {"letter": letter} if run is not None:
                     run.messages.append(msgspec.json.decode(letter, type=InboxMessage))
                 case {"blob": blob, "base64": data} if run is not None:
-                    _add_blob(run, place, msgspec.json.decode(blob, type=str), msgspec.json.decode(data, type=str | None))
+                    _add_blob(
+                        run, place, msgspec.json.decode(blob, type=str), msgspec.json.decode(data, type=str | None)
+                    )
                 case _:
                     raise _export_error(place, "this is no line of an export")
         except msgspec.ValidationError as error:
             said = f"it is of a kind that this version does not know: {error}"
-            raise _export_error(place, said, "a newer Orchestra may have written it: pip install --upgrade orchestra-slm") from error
+            raise _export_error(
+                place, said, "a newer Orchestra may have written it: pip install --upgrade orchestra-slm"
+            ) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _export_error(place, f"this is no line of an export: {error}") from error
     if run is None:

@@ -32,7 +32,11 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
         found = await latest_runs(journal, time.time(), run_filter) if journal is not None else []
         none = not found and (journal is None or not await journal.list_runs(1))
         asked = [run.run for run in found if run.workflow == ASK_WORKFLOW and journal is not None and not as_json]
-        requests = {run: shorten_request(request_of(History.of((await journal.read(run))[:1]))) for run in asked if journal is not None}
+        requests = {
+            run: shorten_request(request_of(History.of((await journal.read(run))[:1])))
+            for run in asked
+            if journal is not None
+        }
         read = await first_and_last_events(journal, [run.run for run in found]) if journal is not None else {}
     if as_json:
         print_json([{**asdict(run), **_extra_data(*read.get(run.run, (None, None)))} for run in found])
@@ -40,7 +44,9 @@ async def list_runs(run_filter: RunListQuery, *, as_json: bool) -> None:
     if not found:
         print_text("no such runs" if not none else "no runs yet; begin with: orchestra run NAME")
         return
-    tags = {run: format_tags(first.tags) for run, (first, _) in read.items() if isinstance(first, RunStarted) and first.tags}
+    tags = {
+        run: format_tags(first.tags) for run, (first, _) in read.items() if isinstance(first, RunStarted) and first.tags
+    }
     paid = any(summary.usage.money > 0 for summary in found)
     rows = [
         (
@@ -85,7 +91,11 @@ def _extra_data(first: Event | None, last: Event | None) -> dict[str, Any]:
 
 def request_of(history: History) -> str:
     """What a run of `orchestra ask` was asked; empty for one of another workflow."""
-    said = history.inputs.get(REQUEST) if history.workflow == ASK_WORKFLOW and isinstance(history.inputs, Mapping) else None
+    said = (
+        history.inputs.get(REQUEST)
+        if history.workflow == ASK_WORKFLOW and isinstance(history.inputs, Mapping)
+        else None
+    )
     return said if isinstance(said, str) else ""
 
 

@@ -18,7 +18,9 @@ def register(runs: typer.Typer) -> None:
 def recover(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN...", help="Runs that may go on after a loss, once you have looked at each.", show_default=False),
+        typer.Argument(
+            metavar="RUN...", help="Runs that may go on after a loss, once you have looked at each.", show_default=False
+        ),
     ] = None,
     sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,

@@ -37,7 +37,9 @@ async def accept_commit_loss(*, confirmed: bool, as_json: bool) -> None:
         _report_no_loss(as_json=as_json)
     elif as_json:
         log = str(accepted.log_copy) if accepted.log_copy else None
-        print_json({"lost": accepted.loss.description, "commits": accepted.loss.commits, "log": log, "runs": accepted.runs})
+        print_json(
+            {"lost": accepted.loss.description, "commits": accepted.loss.commits, "log": log, "runs": accepted.runs}
+        )
     else:
         _report_loss(accepted)
 
@@ -53,7 +55,10 @@ def _report_loss(accepted: AcceptedLoss) -> None:
     print_text("accepted; the journal can be opened again")
     if accepted.log_copy:
         print_text(f"the log as it was found: {accepted.log_copy}")
-    print_text("runs that began after the loss are not there: a request that is repeated under its key begins again", style="yellow")
+    print_text(
+        "runs that began after the loss are not there: a request that is repeated under its key begins again",
+        style="yellow",
+    )
     if accepted.runs:
         said = "may have lost events; look at each (orchestra runs show RUN), then: orchestra runs recover RUN"
         print_text(f"{pluralize(len(accepted.runs), 'run')} without an end {said}", style="yellow")
@@ -69,13 +74,19 @@ async def confirm_runs(names: Sequence[str], *, as_json: bool) -> None:
             if as_json:
                 print_json({"run": run, "confirmed": confirmed})
             else:
-                print_text(f"{run}  may go on: orchestra runs resume {run}" if confirmed else f"{run}  has lost nothing that is known of")
+                print_text(
+                    f"{run}  may go on: orchestra runs resume {run}"
+                    if confirmed
+                    else f"{run}  has lost nothing that is known of"
+                )
 
 
 async def _confirm_at_terminal() -> bool:
     """Whether the person at the terminal wants it. Raises `InputError` C010 where nobody sits there."""
     if not questions.is_interactive():
-        raise InputError("C010", "the loss would be accepted", hint="add --yes, once the file and its log cannot be put back")
+        raise InputError(
+            "C010", "the loss would be accepted", hint="add --yes, once the file and its log cannot be put back"
+        )
     sys.stderr.write("go on without what is lost? [y/N] ")
     sys.stderr.flush()
     return (await questions.read_terminal_line() or "").strip().lower() in ("y", "yes")

@@ -56,7 +56,9 @@ async def resume(open_: Opener, name: str, by: str, display: DisplayOptions, sto
         return await _continue_run(orchestra, run, by, display, stop, waiting)
 
 
-async def _continue_run(orchestra: Orchestra, run: str, by: str, display: DisplayOptions, stop: StopSignal, status_line: StatusLine) -> int:
+async def _continue_run(
+    orchestra: Orchestra, run: str, by: str, display: DisplayOptions, stop: StopSignal, status_line: StatusLine
+) -> int:
     events = await orchestra.journal.read(run)
     before, ended = len(events), isinstance(events[-1], RunFinished)
     going = await orchestra.options(live=display.live).resume(run, by=by)
@@ -176,7 +178,9 @@ async def answer(open_: Opener, request: AnswerRequest, display: DisplayOptions,
         except OrchestraError as error:
             if error.code != LEASE_HELD:
                 raise
-    print_note(f"{asked.node} is {done}; another process has the run in hand and goes on with it: orchestra runs tail {run}")
+    print_note(
+        f"{asked.node} is {done}; another process has the run in hand and goes on with it: orchestra runs tail {run}"
+    )
     return 0
 
 
@@ -198,7 +202,9 @@ async def _confirm_question(orchestra: Orchestra, request: AnswerRequest, run: s
         if (await questions.read_terminal_line() or "").strip().lower() in ("y", "yes"):
             return
     said = f"which question is answered? {why}; it asks now:\n\n{questions.format_question(question)}\n"
-    raise InputError("E037", said, hint=questions.repeat_command(run, question, request.value, request.declined, request.call_result))
+    raise InputError(
+        "E037", said, hint=questions.repeat_command(run, question, request.value, request.declined, request.call_result)
+    )
 
 
 async def _read_answer(run: str, question: QuestionAsked) -> tuple[object, str, bool]:

@@ -61,14 +61,18 @@ async def show_run(name: str, node: str, attempt: int | None, options: ShowOptio
             row = find_node(history, node)
             if attempt is not None:
                 tried = find_attempt(row, attempt)
-                _print_bytes([await journal.get_blob(digest) or b"" for digest in (tried.sent, tried.received) if digest])
+                _print_bytes(
+                    [await journal.get_blob(digest) or b"" for digest in (tried.sent, tried.received) if digest]
+                )
             else:
                 _show_node(row, run, history.tiers, as_json=options.as_json)
             return
         found, status = await _claims_and_status(journal, run, events, history)
         left, why = history.open_questions, ""
         if history.finished is None:
-            left = tuple(unanswered_questions(history.open_questions, await journal.inbox(run, last_read_message(events))))
+            left = tuple(
+                unanswered_questions(history.open_questions, await journal.inbox(run, last_read_message(events)))
+            )
         if status == "running":
             why = await describe_owner(journal, run)
         if status == "interrupted":
@@ -94,12 +98,20 @@ async def show_run(name: str, node: str, attempt: int | None, options: ShowOptio
         )
     else:
         stand = format_open_questions(run, left) if status == "waiting" else why
-        _show_run(history, status, stand, found, explanation, dropped_claims(events), everything=options.everything, tags=tags)
+        _show_run(
+            history, status, stand, found, explanation, dropped_claims(events), everything=options.everything, tags=tags
+        )
 
 
-async def _claims_and_status(journal: Journal, run: str, events: Sequence[Event], history: History) -> tuple[Sequence[OutputClaim], str]:
+async def _claims_and_status(
+    journal: Journal, run: str, events: Sequence[Event], history: History
+) -> tuple[Sequence[OutputClaim], str]:
     """What a run claims, and its status."""
-    found = extract_claims(events, await stored_workflows(journal, events[0])) if events and isinstance(events[0], RunStarted) else ()
+    found = (
+        extract_claims(events, await stored_workflows(journal, events[0]))
+        if events and isinstance(events[0], RunStarted)
+        else ()
+    )
     return found, history.status if history.finished is not None else await status_of(journal, run)
 
 
@@ -150,7 +162,9 @@ def _write_text(target: Path, text: str) -> None:
         with open_private_file(target) as file:
             file.write(text.encode())
     except OSError as error:
-        raise OrchestraError("C023", f"{target} cannot be written: {error.strerror}", hint="name another with --html") from error
+        raise OrchestraError(
+            "C023", f"{target} cannot be written: {error.strerror}", hint="name another with --html"
+        ) from error
     print_text(escape_invisible(f"{target}: {format_size(len(text.encode()))}; open it in a browser"))
 
 
@@ -200,7 +214,7 @@ def _show_run(
     everything: bool,
     tags: Tags,
 ) -> None:
-    """Prints a run; `stand` is what it waits for, or why it does not go on."""
+    """Prints a run; `state_note` is what it waits for, or why it does not go on."""
     print_text(escape_invisible(_headline(history, status, tags), keep=""), style="bold")
     if request := request_of(history):
         print_text(escape_invisible(f"> {request}"))
@@ -218,7 +232,9 @@ def _show_run(
         print_text(escape_invisible(answer))
         show_claims(claims, answer, dropped_claims)
     elif history.outcome is not None:
-        print_text(escape_invisible(f"{history.outcome.origin}: {history.outcome.reason}".removeprefix(": ")), style="yellow")
+        print_text(
+            escape_invisible(f"{history.outcome.origin}: {history.outcome.reason}".removeprefix(": ")), style="yellow"
+        )
     print_text()
     if explanation is None:
         show_nodes(history, everything=everything)
@@ -229,7 +245,11 @@ def _show_run(
     show_promises({row.path: tried.guarantee for row in history.rows for tried in row.attempts if tried.guarantee})
     show_defaults(history)
     _show_incidents(history)
-    troubles = [f"{row.path}: {row.error or row.fallback_reason}" for row in history.rows if row.error or row.original_outcome is not None]
+    troubles = [
+        f"{row.path}: {row.error or row.fallback_reason}"
+        for row in history.rows
+        if row.error or row.original_outcome is not None
+    ]
     if troubles:
         print_text()
     for trouble in troubles[:MAX_TROUBLES]:
@@ -251,7 +271,9 @@ def describe_saving(saved: PlanReuse) -> str:
     """What a plan that served again has saved."""
     calls, tokens = saved.usage.calls, saved.usage.prompt_tokens + saved.usage.output_tokens
     whose = f"{saved.node}: the" if saved.node else "its"
-    return f"{whose} plan was made for run {saved.run}: {pluralize(calls, 'call')} of the router and {tokens} tokens saved"
+    return (
+        f"{whose} plan was made for run {saved.run}: {pluralize(calls, 'call')} of the router and {tokens} tokens saved"
+    )
 
 
 def describe_tiers(tiers: Sequence[TierUsage]) -> list[str]:
@@ -261,7 +283,9 @@ def describe_tiers(tiers: Sequence[TierUsage]) -> list[str]:
         used = one.usage
         paid = f", {format_money(used.money)} of money" if used.money > 0 else ""
         cost = (
-            f", {used.prompt_tokens:,} tokens in, {used.output_tokens:,} out{paid}, {format_duration(used.seconds)}" if used.calls else ""
+            f", {used.prompt_tokens:,} tokens in, {used.output_tokens:,} out{paid}, {format_duration(used.seconds)}"
+            if used.calls
+            else ""
         )
         asked = f"{pluralize(one.calls, 'call')}, {one.accepted} accepted{cost}"
         if one.name == PERSON:
@@ -279,8 +303,13 @@ def _show_incidents(history: History) -> None:
         node = getattr(event, "node", "")
         lines.append(f"{format_time(event.at)}  {f'{node}: ' if node else ''}{describe_incident(event)}")
     if len(history.external_events) > MAX_INCIDENTS:
-        lines.insert(0, f"and {len(history.external_events) - MAX_INCIDENTS} before; orchestra runs tail {history.run} --no-follow")
-    lines += [f"{row.path}: {describe_given(row.overridden_by)}" for row in history.rows if row.overridden_by is not None][:MAX_INCIDENTS]
+        lines.insert(
+            0,
+            f"and {len(history.external_events) - MAX_INCIDENTS} before; orchestra runs tail {history.run} --no-follow",
+        )
+    lines += [
+        f"{row.path}: {describe_given(row.overridden_by)}" for row in history.rows if row.overridden_by is not None
+    ][:MAX_INCIDENTS]
     chosen = list(describe_choices(history.rows))
     lines += chosen[:MAX_INCIDENTS]
     if len(chosen) > MAX_INCIDENTS:
@@ -316,7 +345,8 @@ def _show_node(row: NodeRow, run: str, tiers: tuple[str, ...], *, as_json: bool)
         return
     took = f" in {format_duration(row.seconds)}" if row.seconds is not None else ""
     print_text(
-        escape_invisible(f"{row.path}: {row.display_status}{took}{f', asked {row.name}' if row.name else ''}", keep=""), style="bold"
+        escape_invisible(f"{row.path}: {row.display_status}{took}{f', asked {row.name}' if row.name else ''}", keep=""),
+        style="bold",
     )
     if row.choice_reason:
         print_text(escape_invisible(f"  chose {row.choice_reason}"), style="dim")
@@ -333,7 +363,9 @@ def _show_node(row: NodeRow, run: str, tiers: tuple[str, ...], *, as_json: bool)
         print_text(escape_invisible(f"\n{row.error or row.fallback_reason}"), style="yellow")
     if row.overridden_by is not None:
         print_text(escape_invisible(f"\n{describe_given(row.overridden_by)}"))
-    if (not row.attempts or row.original_outcome is not None or row.overridden_by is not None) and isinstance(row.outcome, ValueOutcome):
+    if (not row.attempts or row.original_outcome is not None or row.overridden_by is not None) and isinstance(
+        row.outcome, ValueOutcome
+    ):
         print_text(escape_invisible(format_value(row.outcome.value)))
     if row.unanswered_reason:
         print_text(escape_invisible(f"{row.unanswered_reason}; the default stands"), style="dim")
@@ -359,11 +391,15 @@ def _show_attempt(attempt: NodeAttempt, tier: str, *, escalated: bool = False) -
     if attempt.error and attempt.hint:
         print_text(escape_invisible(f"  {attempt.hint}"), style="dim")
     for verdict in attempt.verdicts:
-        print_text(escape_invisible(f"  {verdict.check}: {verdict.outcome} ({verdict.score:.2f}) {verdict.reason}".rstrip()))
+        print_text(
+            escape_invisible(f"  {verdict.check}: {verdict.outcome} ({verdict.score:.2f}) {verdict.reason}".rstrip())
+        )
     if attempt.accepted is not None:
         print_text(
             escape_invisible(
-                f"  accepted{_format_score(attempt.score)}" if attempt.accepted else f"  not accepted: {attempt.rejection_reason}"
+                f"  accepted{_format_score(attempt.score)}"
+                if attempt.accepted
+                else f"  not accepted: {attempt.rejection_reason}"
             )
         )
     if attempt.guarantee:

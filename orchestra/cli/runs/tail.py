@@ -78,7 +78,9 @@ async def _rest_reason(journal: Journal, run: str, events: Sequence[Event]) -> s
 def format_event(event: Event) -> str:
     """An event as one line for a person, with its time of day."""
     node = getattr(event, "node", "")
-    return escape_invisible(f"{format_time(event.at).rpartition(' ')[2]}  {f'{node}: ' if node else ''}{_describe_event(event)}", keep="")
+    return escape_invisible(
+        f"{format_time(event.at).rpartition(' ')[2]}  {f'{node}: ' if node else ''}{_describe_event(event)}", keep=""
+    )
 
 
 def _describe_event(event: Event) -> str:  # one line a kind of event, of a closed union
@@ -103,10 +105,16 @@ def _describe_event(event: Event) -> str:  # one line a kind of event, of a clos
             asked = ", ".join(dict.fromkeys(question.agent for question in event.questions))
             times = f", {len(event.questions)} times" if len(event.questions) > 1 else ""
             stake = event.priority
-            why = "" if stake is None else f", for a doubt of {stake.uncertainty:.2f} with influence {stake.influence:.2f}"
+            why = (
+                ""
+                if stake is None
+                else f", for a doubt of {stake.uncertainty:.2f} with influence {stake.influence:.2f}"
+            )
             return f"the check {event.check} asks {asked}{times}{why}"
         case OutputJudged():
-            return "the checks accept it" if event.accepted else f"the checks do not accept it: {_shorten(event.reason)}"
+            return (
+                "the checks accept it" if event.accepted else f"the checks do not accept it: {_shorten(event.reason)}"
+            )
         case RetryPlanned():
             return f"attempt {event.attempt} follows in {format_duration(max(0.0, event.due - event.at))}"
         case NodeFinished():
@@ -171,12 +179,18 @@ def _describe_plan(drafted: PlanDraft) -> str:
     which = f"sample {drafted.sample}: " if drafted.sample else ""
     if drafted.failed_calls and not drafted.rejections:
         line, reason = drafted.failed_calls[-1]
-        return f"{which}the router is asked for another plan, version {drafted.version}: {_shorten(f'{line}: {reason}')}"
+        return (
+            f"{which}the router is asked for another plan, version {drafted.version}: {_shorten(f'{line}: {reason}')}"
+        )
     name, node = next(iter(drafted.graph["nodes"].items()))
     if name == "answer":
         return "it is asked for its answer"
     if "steps" in node.get("with", ()) and name == "line":
-        return f"it is asked again: {_shorten(drafted.rejections[-1][2])}" if drafted.rejections else "it is asked for its next line"
+        return (
+            f"it is asked again: {_shorten(drafted.rejections[-1][2])}"
+            if drafted.rejections
+            else "it is asked for its next line"
+        )
     if drafted.lines and name != "line" and not drafted.lines[-1].startswith("return "):
         return f"calls: {_shorten(drafted.lines[-1])}"
     if drafted.rejections:
@@ -189,14 +203,14 @@ def _describe_plan(drafted: PlanDraft) -> str:
         return f"{_shorten(drafted.warning)}; the router is asked for a plan"
     if drafted.agreement is not None:
         return f"planned, {drafted.agreement:.0%} of {len(drafted.sampled_plans)} samples agree: {_shorten(drafted.lines[-1])}"
-    return f"{which}planned: {_shorten(drafted.lines[-1])}" if drafted.lines else f"{which}the router is asked for a plan"
+    return (
+        f"{which}planned: {_shorten(drafted.lines[-1])}" if drafted.lines else f"{which}the router is asked for a plan"
+    )
 
 
 def _describe_attempt(event: AttemptFinished) -> str:
     if event.reused_from:
-        return (
-            f"recalled from run {event.reused_from}{f', {describe_given(event.overridden_by)}' if event.overridden_by is not None else ''}"
-        )
+        return f"recalled from run {event.reused_from}{f', {describe_given(event.overridden_by)}' if event.overridden_by is not None else ''}"
     if event.error:
         return f"attempt {event.attempt} failed: {event.error}: {_shorten(event.reason)}"
     return "done" if event.final else "an answer came"
@@ -217,7 +231,11 @@ def _describe_outcome(outcome: Outcome) -> str:
 
 
 def _outcome_reason(outcome: Outcome) -> str:
-    return "" if isinstance(outcome, ValueOutcome) else f", {f'{outcome.origin}: ' if outcome.origin else ''}{_shorten(outcome.reason)}"
+    return (
+        ""
+        if isinstance(outcome, ValueOutcome)
+        else f", {f'{outcome.origin}: ' if outcome.origin else ''}{_shorten(outcome.reason)}"
+    )
 
 
 def _author_suffix(author: str) -> str:

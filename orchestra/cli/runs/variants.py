@@ -45,9 +45,13 @@ def parse_variant(registry: Registry, text: str) -> AgentVariant:
         )
     path = Path(other)
     if os.path.isdir(path):
-        return AgentVariant(name, f"{name} of {other}", _with_distinct_name(registry, _load_folder(registry, name, path)))
+        return AgentVariant(
+            name, f"{name} of {other}", _with_distinct_name(registry, _load_folder(registry, name, path))
+        )
     if os.path.isfile(path):
-        return AgentVariant(name, f"{name} with {other}", _standalone_card(registry, name).with_prompt(read_text(path), path))
+        return AgentVariant(
+            name, f"{name} with {other}", _standalone_card(registry, name).with_prompt(read_text(path), path)
+        )
     near = closest_match(other, registry.agents)
     hint = f"did you mean {name}@{near}?" if near else "orchestra explain C041"
     raise InputError("C041", f"{other!r} is no agent, no file and no folder", hint=hint)
@@ -64,7 +68,11 @@ def _standalone_card(registry: Registry, name: str) -> Card:
     card = registry.card(name)
     if card.kind == "ensemble":
         reason = f"{name} is an ensemble, and has no model, prompt or adapter of its own"
-        raise InputError("C041", reason, hint=f"{name}@OTHER with another agent, or a run of one of its members: {', '.join(card.members)}")
+        raise InputError(
+            "C041",
+            reason,
+            hint=f"{name}@OTHER with another agent, or a run of one of its members: {', '.join(card.members)}",
+        )
     return card
 
 

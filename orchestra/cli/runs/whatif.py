@@ -31,7 +31,8 @@ class WhatIfArguments:
     """Which runs are gone through, with whom, and how that is printed."""
 
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUNS", help="Ids, the beginnings of some, or `last`.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="RUNS", help="Ids, the beginnings of some, or `last`.", show_default=False),
     ] = None
     agent: Annotated[
         list[str] | None,
@@ -44,10 +45,16 @@ class WhatIfArguments:
     ] = None
     last: Annotated[int, typer.Option("--last", "-n", min=0, metavar="N", help="The latest N runs.")] = 0
     workflow: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="Of --last, those of this workflow; or its file of today.", show_default=False)
+        str,
+        typer.Option(
+            metavar="NAME|FILE", help="Of --last, those of this workflow; or its file of today.", show_default=False
+        ),
     ] = ""
     since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Of --last, those since 12h, 30d, yesterday, 2026-11-24.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="WHEN", help="Of --last, those since 12h, 30d, yesterday, 2026-11-24.", show_default=False
+        ),
     ] = None
     fleet: FleetOption = None
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False
@@ -74,7 +81,9 @@ def whatif(context: typer.Context, arguments: WhatIfArguments) -> None:
 
     since = parse_period(arguments.since, None).run_filter
     _check_arguments(arguments)
-    found = run_with_signals(lambda _: run_whatif(get_opener(context), load_settings(fleet=arguments.fleet), arguments, since))
+    found = run_with_signals(
+        lambda _: run_whatif(get_opener(context), load_settings(fleet=arguments.fleet), arguments, since)
+    )
     if arguments.as_json:
         print_json(as_data(found))
     elif arguments.markdown:
@@ -88,7 +97,9 @@ def whatif(context: typer.Context, arguments: WhatIfArguments) -> None:
 def _check_arguments(arguments: WhatIfArguments) -> None:
     """Raises `InputError` C042 where it is not clear which runs are meant, C010 for two ways to print them."""
     if bool(arguments.runs) == bool(arguments.last):
-        raise InputError("C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME")
+        raise InputError(
+            "C042", "which runs?", hint="orchestra whatif last, or orchestra whatif --last 20 --workflow NAME"
+        )
     if arguments.runs and ((arguments.workflow and not looks_like_path(arguments.workflow)) or arguments.since):
         said = f"{'--since' if arguments.since else '--workflow'} is for --last, and these runs are named"
         raise InputError("C042", said, hint="orchestra whatif --last 20 --workflow NAME --since 30d")
@@ -96,7 +107,9 @@ def _check_arguments(arguments: WhatIfArguments) -> None:
         raise InputError("C010", "--markdown and --json exclude each other", hint="give one of them")
 
 
-async def run_whatif(open_: Opener, settings: Settings, arguments: WhatIfArguments, run_filter: AuditPeriod) -> WhatIfReport:
+async def run_whatif(
+    open_: Opener, settings: Settings, arguments: WhatIfArguments, run_filter: AuditPeriod
+) -> WhatIfReport:
     """Goes through the runs. Raises `InputError` where there is none, or where none of them can be gone through."""
     import asyncio
 
@@ -107,7 +120,9 @@ async def run_whatif(open_: Opener, settings: Settings, arguments: WhatIfArgumen
     from orchestra.cli.runs.variants import parse_variant
 
     waiting = StatusLine()
-    async with open_recorded_orchestra(open_, arguments.runs[0] if arguments.runs else "last", waiting, settings) as orchestra:
+    async with open_recorded_orchestra(
+        open_, arguments.runs[0] if arguments.runs else "last", waiting, settings
+    ) as orchestra:
         variants = [parse_variant(orchestra.registry, text) for text in arguments.agent or ()]
         _refuse_duplicates(variants)
         instead = {one.agent: one.replacement for one in variants} if variants else None
@@ -127,7 +142,9 @@ async def run_whatif(open_: Opener, settings: Settings, arguments: WhatIfArgumen
     if len(lost) == len(found):
         raise lost[0].error
     return WhatIfReport(
-        tuple((one.agent, one.option_text) for one in variants), [one for one in found if isinstance(one, WhatifResult)], lost
+        tuple((one.agent, one.option_text) for one in variants),
+        [one for one in found if isinstance(one, WhatifResult)],
+        lost,
     )
 
 
@@ -183,4 +200,6 @@ async def _uses_agent(journal: Journal, run: str, variants: Sequence[AgentVarian
     first = next(iter(await journal.read(run)), None)
     if not isinstance(first, RunStarted) or first.options.get("purpose"):
         return False
-    return not variants or any({f"{CARD}/{one.agent}", f"{CONTRACT}/agent/{one.agent}"} & first.versions.keys() for one in variants)
+    return not variants or any(
+        {f"{CARD}/{one.agent}", f"{CONTRACT}/agent/{one.agent}"} & first.versions.keys() for one in variants
+    )

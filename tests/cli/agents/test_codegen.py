@@ -56,12 +56,30 @@ def test_types_are_written_as_python_writes_them(tmp_path: Path) -> None:
 
 def test_a_bound_module_is_python_that_mypy_takes(tmp_path: Path) -> None:
     other = 'name: title\ninput: {documents: str, kind: str, from: str}\noutput: "str | null"\n'
-    text = generate_source([load(tmp_path / "a"), load(tmp_path / "b", other), load(tmp_path / "c", OPTIONAL.replace("title", "other"))])
+    text = generate_source(
+        [load(tmp_path / "a"), load(tmp_path / "b", other), load(tmp_path / "c", OPTIONAL.replace("title", "other"))]
+    )
     ast.parse(text)
     (tmp_path / "bound.py").write_text(text.replace("from orchestra import agent", "from stub import agent"))
     (tmp_path / "stub.py").write_text(STUB)
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path / "cache"), "bound.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env={"MYPYPATH": str(Path.cwd()), "PATH": ""})
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "bound.py",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"MYPYPATH": str(Path.cwd()), "PATH": ""},
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -73,7 +91,9 @@ def test_an_input_that_may_be_left_out_has_its_default(tmp_path: Path) -> None:
 
 
 def test_only_what_is_used_is_imported(tmp_path: Path) -> None:
-    text = generate_source([load(tmp_path / "a", "name: title\ninput: {documents: str, kind: str, from: str}\noutput: str\n")])
+    text = generate_source(
+        [load(tmp_path / "a", "name: title\ninput: {documents: str, kind: str, from: str}\noutput: str\n")]
+    )
     assert "Document" not in text
     assert "Literal" not in text
 
@@ -89,19 +109,30 @@ def test_nothing_of_a_card_becomes_code(tmp_path: Path) -> None:
     (folder / "agent.yaml").write_text(json.dumps(card))
     text = generate_source([Card.load(folder)])
     told = next(node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == "TitleTold")
-    names = [field.target.id for field in told.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)]
+    names = [
+        field.target.id
+        for field in told.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    ]
     assert names == ["first_name_", "class_", "own_", "model_config_", "field_2_"]
     assert 'first_name_: str = Field(alias="first-name")' in text
-    assert not [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"]
+    assert not [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+    ]
 
 
 @pytest.mark.parametrize(
     ("types", "code"),
-    [({"T": {'a: int = print("PWNED")\n    b': "str"}}, "A002"), ({"U(object):\n    pass\nprint(1)\nclass X": {"a": "str"}}, "L105")],
+    [
+        ({"T": {'a: int = print("PWNED")\n    b': "str"}}, "A002"),
+        ({"U(object):\n    pass\nprint(1)\nclass X": {"a": "str"}}, "L105"),
+    ],
 )
 def test_names_that_hold_more_than_a_name_are_refused(tmp_path: Path, types: object, code: str) -> None:
     (tmp_path / "prompt.md").write_text("{{ kind }}")
-    (tmp_path / "agent.yaml").write_text(json.dumps({"name": "title", "input": {"kind": "str"}, "output": "str", "types": types}))
+    (tmp_path / "agent.yaml").write_text(
+        json.dumps({"name": "title", "input": {"kind": "str"}, "output": "str", "types": types})
+    )
     with pytest.raises(InputError) as caught:
         Card.load(tmp_path)
     assert caught.value.code == code

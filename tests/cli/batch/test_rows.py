@@ -63,7 +63,9 @@ def _other_checksum(data: bytes) -> bytes:
     ],
     ids=["block", "checksum", "cut", "other"],
 )
-def test_a_damaged_compressed_file_is_refused_with_the_reason(tmp_path: Path, damaged: Callable[[bytes], bytes], reason: str) -> None:
+def test_a_damaged_compressed_file_is_refused_with_the_reason(
+    tmp_path: Path, damaged: Callable[[bytes], bytes], reason: str
+) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(damaged(gzip.compress(b'{"id": "a", "input": {}}\n')))
     with pytest.raises(InputError, match=reason) as caught:
@@ -150,10 +152,22 @@ def test_a_file_cut_at_any_byte_is_repaired(tmp_path_factory: pytest.TempPathFac
 def test_a_result_has_all_its_keys(tmp_path: Path) -> None:
     write_all(tmp_path / "out.jsonl", ["a"])
     (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert list(json.loads(line)) == ["id", "output", "abstained", "score", "evidence", "usage", "error", "waiting", "inputs"]
+    assert list(json.loads(line)) == [
+        "id",
+        "output",
+        "abstained",
+        "score",
+        "evidence",
+        "usage",
+        "error",
+        "waiting",
+        "inputs",
+    ]
 
 
-@pytest.mark.parametrize("text", ["hello\n", '{"id": "a", "input": {}}\n', "\x00\n", '{"id": "d"}\n', '{"id": "d"}\n{"id": "a'])
+@pytest.mark.parametrize(
+    "text", ["hello\n", '{"id": "a", "input": {}}\n', "\x00\n", '{"id": "d"}\n', '{"id": "d"}\n{"id": "a']
+)
 def test_a_file_with_other_things_is_never_touched(tmp_path: Path, text: str) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text(text)
@@ -203,7 +217,11 @@ def test_a_row_with_two_results_is_told(tmp_path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(InputError, match="a second result of 'a'") as caught:
         ResultFile(path, IDS)
-    assert (caught.value.code, caught.value.location and caught.value.location.line, path.read_bytes()) == ("C022", 3, before)
+    assert (caught.value.code, caught.value.location and caught.value.location.line, path.read_bytes()) == (
+        "C022",
+        3,
+        before,
+    )
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -242,10 +260,14 @@ def test_a_look_at_rows_that_are_none_is_enough(tmp_path: Path, rows: str, code:
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_file_that_another_batch_put_a_new_one_in_the_place_of_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_another_batch_put_a_new_one_in_the_place_of_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, other = tmp_path / "out.jsonl", tmp_path / "other.jsonl"
     other.touch()
-    monkeypatch.setattr("orchestra.cli.batch.rows.hold", lambda descriptor: other.replace(path))  # between the opening and the lock
+    monkeypatch.setattr(
+        "orchestra.cli.batch.rows.hold", lambda descriptor: other.replace(path)
+    )  # between the opening and the lock
     with pytest.raises(OrchestraError) as caught:
         ResultFile(path, IDS)
     assert (caught.value.code, "another batch" in caught.value.message) == ("C023", True)

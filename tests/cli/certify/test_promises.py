@@ -35,8 +35,15 @@ def test_a_run_says_what_stands_behind_its_promise(shell: Shell, certified: Cert
     assert terms == certified.summary
     assert (terms["alpha"], terms["delta"], terms["coverage"]) == (0.05, 0.05, certified.coverage)
     assert terms["rows"] == {"tuning": 200, "calibration": 500, "held_out": 300}
-    assert (terms["data"], terms["created_at"]) == ({"name": "rows.jsonl", "digest": certified.data.digest}, certified.created_at)
-    assert (terms["attempt"], terms["tested_at"], terms["left_out"]) == (1, certified.spent_delta, {"duplicates": 0, "grouped": 0})
+    assert (terms["data"], terms["created_at"]) == (
+        {"name": "rows.jsonl", "digest": certified.data.digest},
+        certified.created_at,
+    )
+    assert (terms["attempt"], terms["tested_at"], terms["left_out"]) == (
+        1,
+        certified.spent_delta,
+        {"duplicates": 0, "grouped": 0},
+    )
     assert (terms["metrics"], terms["assumed"], terms["certificate"]) == (["label same"], ASSUMPTION, certified.digest)
     assert run(shell, above(certified) - 1).json["certificates"] == {}
 
@@ -78,7 +85,9 @@ def test_a_page_whose_certificate_is_gone_says_so(shell: Shell, certified: Certi
     assert "its certificate is not stored, or cannot be read" in shown
 
 
-def test_a_promise_about_the_elements_of_a_list_is_said_to_be_none_about_what_is_made_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_promise_about_the_elements_of_a_list_is_said_to_be_none_about_what_is_made_of_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     show_promises({"readings[0]": "at most 5 %", "readings[2]": "at most 5 %", "answer": "at most 10 %"})
     said = capsys.readouterr().out.split("\n")
     assert "readings (2 values, each by itself, and not what is made of them): at most 5 %" in said

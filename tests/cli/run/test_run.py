@@ -129,7 +129,11 @@ def test_a_failed_run_is_one_and_says_what_to_type(shell: Shell) -> None:
     said = ask(shell)
     assert said.code == 1
     assert "it did not work" in said.out
-    assert ask(shell, "--json").json["error"] == {"code": "F005", "message": "reading: it did not work", "hint": "mend it"}
+    assert ask(shell, "--json").json["error"] == {
+        "code": "F005",
+        "message": "reading: it did not work",
+        "hint": "mend it",
+    }
 
 
 def test_a_run_over_its_budget_is_four(shell: Shell) -> None:
@@ -161,7 +165,9 @@ def test_bad_input_is_two_and_nothing_starts(answering: Shell, arguments: tuple[
 
 
 def test_a_faulty_workflow_is_shown_with_its_place(answering: Shell) -> None:
-    Path("workflows/ask.yaml").write_text(Path("workflows/ask.yaml").read_text().replace("agent: answerer", "agent: anserer"))
+    Path("workflows/ask.yaml").write_text(
+        Path("workflows/ask.yaml").read_text().replace("agent: answerer", "agent: anserer")
+    )
     said = ask(answering)
     assert said.code == 2
     assert "workflows/ask.yaml:7:12" in said.err
@@ -172,7 +178,11 @@ def test_a_dry_run_opens_nothing_and_says_what_it_would_take_at_most(answering: 
     found = ask(answering, "--dry-run", "--json").json
     most = {"node": "reading", "asks": "answerer", "calls": 2, "output_tokens": 512, "tokens": 2000}
     assert [{key: node[key] for key in most} for node in found["nodes"]] == [most]
-    assert {key: found[key] for key in ("calls", "output_tokens", "tokens")} == {"calls": 2, "output_tokens": 512, "tokens": 2000}
+    assert {key: found[key] for key in ("calls", "output_tokens", "tokens")} == {
+        "calls": 2,
+        "output_tokens": 512,
+        "tokens": 2000,
+    }
     out = ask(answering, "--dry-run", "--budget", "tokens=700").out
     assert "nothing was started" in out
     assert "bounded by the budget of 700" in out
@@ -208,7 +218,9 @@ build_app(Simulated(forever))(prog_name="orchestra")
 
 def test_an_interrupted_run_is_130_and_journaled_as_cancelled(answering: Shell) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", SLOW, "run", "ask", *INPUTS], stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, "run", "ask", *INPUTS], stderr=subprocess.PIPE, text=True, env=environment
+    )
     assert process.stderr is not None
     assert process.stderr.readline() == "called\n"
     process.send_signal(signal.SIGINT)

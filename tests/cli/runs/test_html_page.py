@@ -13,16 +13,23 @@ import pytest
 from msgspec.structs import replace
 
 from orchestra.cli.runs.html_page import MAX_TEXT_LENGTH
-from orchestra.core.events import AttemptFinished, Event, NodeFinished, OutputJudged, RunFinished, RunStarted, Usage, Verdict
+from orchestra.core.events import (
+    AttemptFinished,
+    Event,
+    NodeFinished,
+    OutputJudged,
+    RunFinished,
+    RunStarted,
+    Usage,
+    Verdict,
+)
 from orchestra.core.outcomes import AbstainedOutcome, Evidence, ValueOutcome
 from orchestra.journal.sqlite.journal import SqliteJournal
 from orchestra.schema.strict_json import digest
 from tests.cli.shell import Shell
 from tests.cli.stage import FLEET, GOOD, TEXT, Simulated, furnish
 
-GRAPH = (
-    b'{"schema":"orchestra/v1","name":"ask","input":{"text":{"type":"str"}},"output":"${reading}","nodes":{"reading":{"agent":"answerer"}}}'
-)
+GRAPH = b'{"schema":"orchestra/v1","name":"ask","input":{"text":{"type":"str"}},"output":"${reading}","nodes":{"reading":{"agent":"answerer"}}}'
 HOSTILE = [
     "<script>alert(1)</script>",
     "</p></main></html><script src=//evil.example/x.js></script>",
@@ -69,7 +76,9 @@ class Page(HTMLParser):
             self.words += data
 
 
-def told(text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str = "", accepted: bool = True) -> list[Event]:
+def told(
+    text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str = "", accepted: bool = True
+) -> list[Event]:
     """A run whose one reading quotes a text."""
     start = text.find(quote)
     evidence = (Evidence("quote", quote, "", start, start + len(quote), "quote"),)
@@ -81,8 +90,12 @@ def told(text: str, *, answer: str = "1889", quote: str = "in 1889", reason: str
     who: Any = {"node": "reading", "attempt": 1}
     return [
         RunStarted(seq=1, at=1e9, **begun, versions={"card/answerer": "f" * 32}),
-        AttemptFinished(seq=2, at=1e9 + 1, **who, name="answerer", value=value, usage=usage, server="smol", model="tiny"),
-        OutputJudged(seq=3, at=1e9 + 1, **who, verdicts=(verdict,), accepted=accepted, score=float(accepted), reason=reason),
+        AttemptFinished(
+            seq=2, at=1e9 + 1, **who, name="answerer", value=value, usage=usage, server="smol", model="tiny"
+        ),
+        OutputJudged(
+            seq=3, at=1e9 + 1, **who, verdicts=(verdict,), accepted=accepted, score=float(accepted), reason=reason
+        ),
         NodeFinished(seq=4, at=1e9 + 2, node="reading", outcome=outcome),
         RunFinished(seq=5, at=1e9 + 2, status="done" if accepted else "abstained", outcome=outcome, usage=usage),
     ]
@@ -140,7 +153,15 @@ def test_texts_of_strangers_are_shown_and_do_nothing(shell: Shell, text: str) ->
 def test_a_page_fetches_and_runs_nothing(shell: Shell) -> None:
     page = page_of(shell, told("in 1889 https://evil.example/x.png"))
     assert not {"script", "link", "img", "iframe", "object", "embed", "form", "a", "base", "svg"} & set(page.tags)
-    assert {name for _, name, _ in page.attributes} <= {"lang", "charset", "name", "content", "http-equiv", "class", "style"}
+    assert {name for _, name, _ in page.attributes} <= {
+        "lang",
+        "charset",
+        "name",
+        "content",
+        "http-equiv",
+        "class",
+        "style",
+    }
     assert not re.search(r"url\(|@import|src=|href=", page.source)
     assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
 
@@ -178,11 +199,16 @@ def test_a_run_tells_its_claims_and_so_does_the_journal_later(shell: Shell) -> N
     inputs = ("-i", "question=when", "-i", f"text={TEXT}")
     said = on_stage("run", "ask", *inputs)
     assert "answer: 1889\n  “in 1889”  input.text [14:21]\n  checked by quote (reading), score 1.00\n" in said.out
-    assert "answer: 1889\n  “in 1889”  input.text [14:21]\n  checked by quote (reading), score 1.00\n" in on_stage("runs", "show").out
+    assert (
+        "answer: 1889\n  “in 1889”  input.text [14:21]\n  checked by quote (reading), score 1.00\n"
+        in on_stage("runs", "show").out
+    )
     found = on_stage("run", "ask", *inputs, "--json").json
     [claim] = found["claims"]
     assert (claim["path"], claim["value"], claim["unsupported"], found["unsupported"]) == ("answer", "1889", "", [])
-    assert claim["evidence"] == [{"kind": "span", "quote": "in 1889", "source": "", "start": 14, "end": 21, "where": "input.text"}]
+    assert claim["evidence"] == [
+        {"kind": "span", "quote": "in 1889", "source": "", "start": 14, "end": 21, "where": "input.text"}
+    ]
     assert on_stage("runs", "show", "--json").json["claims"] == found["claims"]
 
 
@@ -194,7 +220,9 @@ def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothi
     furnish(files={"configs/nowhere.yaml": FLEET, "orchestra.toml": 'fleet = "nowhere"\n'})
     quote = "the computation of Bernoulli numbers"
     text = f"Note G describes {quote}."
-    on_stage = Shell(shell.home, shell.project, Simulated({"generative_reader": {"answer": quote}, "title": {"title": "Note G"}}))
+    on_stage = Shell(
+        shell.home, shell.project, Simulated({"generative_reader": {"answer": quote}, "title": {"title": "Note G"}})
+    )
     said = on_stage("run", "hello", "-i", "question=What does note G describe?", "-i", f"text={text}")
     evidence = f"  “{quote}”  input.text [17:{17 + len(quote)}]\n  checked by quote (reading), score 1.00\n"
     for shown in (said.out, on_stage("runs", "show").out):
@@ -203,7 +231,10 @@ def test_the_starter_project_shows_its_verified_answer_beside_a_title_that_nothi
         assert "nothing checked this answer" not in shown
         assert "quote: these words are in the source. It does not show that they are the right answer." in shown
     claims = on_stage("runs", "show", "--json").json["claims"]
-    assert [(one["path"], one["unsupported"]) for one in claims] == [("answer", ""), ("title", "nothing checked what title says")]
+    assert [(one["path"], one["unsupported"]) for one in claims] == [
+        ("answer", ""),
+        ("title", "nothing checked what title says"),
+    ]
     assert [one["quote"] for one in claims[0]["evidence"]] == [quote]
     on_stage("runs", "show", "last", "--html", "run.html")
     page = Page(Path("run.html").read_text("utf-8"))

@@ -50,14 +50,18 @@ def ran(shell: Shell, *words: str) -> str:
     return run
 
 
-def test_a_run_in_another_journal_is_the_same_and_is_replayed_and_forked_there(shell: Shell, other: Callable[..., Any]) -> None:
+def test_a_run_in_another_journal_is_the_same_and_is_replayed_and_forked_there(
+    shell: Shell, other: Callable[..., Any]
+) -> None:
     run = ran(shell, "ask", "-i", "question=Wann? ä\u2028", "-i", f"text={TEXT * 5000}", "--tag", "customer=42")
     shell("runs", "export", run, "-o", "run.jsonl")
     assert other("runs", "import", "run.jsonl").out == f"{run}  done\n"
     assert other("runs", "show", run, "--json").json == shell("runs", "show", run, "--json").json
     assert other("runs", "list", "--tag", "customer=42", "--json").json == shell("runs", "list", "--json").json
     assert other("runs", "replay", run).code == 0
-    assert other("runs", "show", run, "reading", "--prompt").out == shell("runs", "show", run, "reading", "--prompt").out
+    assert (
+        other("runs", "show", run, "reading", "--prompt").out == shell("runs", "show", run, "reading", "--prompt").out
+    )
     assert "1 call recalled" in other("runs", "fork", run).out
     again = other("runs", "import", "run.jsonl", "--json").json
     assert (again["run"], again["new"]) == (run, False)
@@ -72,7 +76,9 @@ def test_a_run_that_was_deleted_is_restored(shell: Shell) -> None:
     assert shell("runs", "show", run, "--json").json == before
 
 
-def test_a_run_that_waits_goes_on_where_it_is_imported_with_the_answer_that_was_put_down(shell: Shell, other: Callable[..., Any]) -> None:
+def test_a_run_that_waits_goes_on_where_it_is_imported_with_the_answer_that_was_put_down(
+    shell: Shell, other: Callable[..., Any]
+) -> None:
     run = ran(shell, "wait")
     shell("runs", "export", run, "-o", "open.jsonl")
     shell("runs", "answer", run, "fine", "--later", "--by", "ada")
@@ -86,8 +92,14 @@ def test_a_run_that_waits_goes_on_where_it_is_imported_with_the_answer_that_was_
 
 def test_several_runs_of_one_file_are_imported(shell: Shell, other: Callable[..., Any]) -> None:
     runs = [ran(shell), ran(shell)]
-    assert [json.loads(line)["run"] for line in shell("runs", "export", *runs, "-o", "all.jsonl", "--json").out.splitlines()] == runs
-    assert shell("runs", "export", *runs).out == "".join(shell("runs", "export", run).out for run in runs) == Path("all.jsonl").read_text()
+    assert [
+        json.loads(line)["run"] for line in shell("runs", "export", *runs, "-o", "all.jsonl", "--json").out.splitlines()
+    ] == runs
+    assert (
+        shell("runs", "export", *runs).out
+        == "".join(shell("runs", "export", run).out for run in runs)
+        == Path("all.jsonl").read_text()
+    )
     assert [line.split()[0] for line in other("runs", "import", "all.jsonl").out.splitlines()] == runs
 
 
@@ -132,7 +144,9 @@ def test_messages_that_were_delivered_are_open_at_no_moment(shell: Shell) -> Non
         AttemptFinished(seq=3, at=1.0, node="open", attempt=1, value=1, final=True, outbox=True),
         RunFinished(seq=4, at=1.0, status="done", outcome=ValueOutcome(1)),
     ]
-    asyncio.run(put_run(Watched(), ExportedRun(SourceLocation("run.jsonl", 1), {"run": "r1", "undelivered": ["open"]}, events)))
+    asyncio.run(
+        put_run(Watched(), ExportedRun(SourceLocation("run.jsonl", 1), {"run": "r1", "undelivered": ["open"]}, events))
+    )
     assert seen == [["open"]]
 
 
@@ -189,7 +203,15 @@ def test_an_export_of_an_earlier_version_is_imported(shell: Shell, other: Callab
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("undelivered", None), ("undelivered", 5), ("undelivered", [[1]]), ("status", {}), ("chain", 1), ("events", "2"), ("run", 7)],
+    [
+        ("undelivered", None),
+        ("undelivered", 5),
+        ("undelivered", [[1]]),
+        ("status", {}),
+        ("chain", 1),
+        ("events", "2"),
+        ("run", 7),
+    ],
 )
 def test_a_first_line_that_is_faulty_is_refused_before_anything_is_written(
     shell: Shell, other: Callable[..., Any], name: str, value: Any
@@ -201,8 +223,12 @@ def test_a_first_line_that_is_faulty_is_refused_before_anything_is_written(
     assert not Path("other.db").exists()
 
 
-@pytest.mark.parametrize("name", ["", "last", "a\0b", "\x1b]0;owned\x07", "a\u202eb", "a b", "a/b", "-a", "a\n", "\ud800"])
-def test_an_id_that_is_none_is_refused_and_does_not_reach_the_terminal(shell: Shell, other: Callable[..., Any], name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["", "last", "a\0b", "\x1b]0;owned\x07", "a\u202eb", "a b", "a/b", "-a", "a\n", "\ud800"]
+)
+def test_an_id_that_is_none_is_refused_and_does_not_reach_the_terminal(
+    shell: Shell, other: Callable[..., Any], name: str
+) -> None:
     run = ran(shell)
     head, *lines = shell("runs", "export", run).out.replace(json.dumps(run), json.dumps(name)).splitlines()
     Path("run.jsonl").write_text("\n".join([json.dumps({**json.loads(head), "chain": None}), *lines]))
@@ -233,7 +259,9 @@ def test_a_pipe_is_imported(shell: Shell, other: Callable[..., Any]) -> None:
     writer.join(10)
 
 
-def test_an_import_that_was_cut_off_is_completed(shell: Shell, other: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_that_was_cut_off_is_completed(
+    shell: Shell, other: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = ran(shell, "wait")
     shell("runs", "answer", run, "fine", "--later", "--by", "ada")
     shell("runs", "export", run, "-o", "run.jsonl")
@@ -266,6 +294,9 @@ def test_a_run_whose_import_was_cut_off_waits_once_it_is_completed(
         assert other("runs", "import", "run.jsonl").code == 130
     assert other("runs", "list", "--json").json[0]["status"] == "interrupted"
     said = other("runs", "import", "run.jsonl")
-    assert said.out == f"{run}  {'interrupted: it is here already' if answered else 'waiting: what was missing of it is here now'}\n"
+    assert (
+        said.out
+        == f"{run}  {'interrupted: it is here already' if answered else 'waiting: what was missing of it is here now'}\n"
+    )
     assert ("do not resume or answer it where it came from" in said.err) is not answered
     assert other("runs", "import", "run.jsonl").out.endswith(": it is here already\n")

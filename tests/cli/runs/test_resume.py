@@ -33,7 +33,9 @@ class Starting:
 
 
 @pytest.mark.parametrize("leaving", [False, True])
-async def test_ctrl_c_while_servers_come_up_leaves_the_runs_as_they_were(leaving: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ctrl_c_while_servers_come_up_leaves_the_runs_as_they_were(
+    leaving: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     starting, stop = Starting(), StopSignal()
     stop.terminating = leaving
 
@@ -75,4 +77,7 @@ async def test_a_run_that_another_process_was_faster_with_is_no_failure(
 
     monkeypatch.setattr(resume_module, "journal_exists", lambda _: True)
     assert await resume_module.resume_all(open_, "", as_json=False, stop=StopSignal()) == 0
-    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["r2  ask  done", "r1  ask  running"]
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "r2  ask  done",
+        "r1  ask  running",
+    ]

@@ -24,7 +24,9 @@ def test_an_agent_may_be_asked_with_another_prompt_or_on_another_model(registry:
 
 
 @pytest.mark.parametrize("other", ["short.md", "model:large", "adapter"])
-def test_an_ensemble_has_no_prompt_no_model_and_no_adapter_of_its_own(registry: Registry, tmp_path: Path, other: str) -> None:
+def test_an_ensemble_has_no_prompt_no_model_and_no_adapter_of_its_own(
+    registry: Registry, tmp_path: Path, other: str
+) -> None:
     (tmp_path / "short.md").write_text("{{ question }}")
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")

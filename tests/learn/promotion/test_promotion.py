@@ -300,7 +300,7 @@ def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
 def test_the_more_candidates_the_same_rows_have_judged_the_surer_one_must_be(shell: Shell) -> None:
     assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell, "--rows", "3").out
     second = promote(shell, "--rows", "4", "--seed", "1", "--json").json
-    assert (second["tries"], second["level"], second["taken"]) == (2, pytest.approx(0.05 / 6), False)
+    assert (second["tries"], second["level"], second["promoted"]) == (2, pytest.approx(0.05 / 6), False)
     assert "less than 0.00417 is asked of candidate 3 on these rows" in promote(shell).out
     assert weights() == "new"
     for name in ("newer", "newest"):
