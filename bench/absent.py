@@ -35,7 +35,12 @@ from orchestra.workflows.model import REQUEST
 
 REQUESTS, PAGE = ROOT / "bench" / "absent.yaml", ROOT / "docs" / "router.md"
 MARKS = "<!-- begin:absent -->", "<!-- end:absent -->"
-TABLE = [["Group", "Leader", "Members", "Fee"], ["Choir", "Nora", "24", "30"], ["Chess", "Emil", "9", "12"], ["Walking", "Ida", "31", "0"]]
+TABLE = [
+    ["Group", "Leader", "Members", "Fee"],
+    ["Choir", "Nora", "24", "30"],
+    ["Chess", "Emil", "9", "12"],
+    ["Walking", "Ida", "31", "0"],
+]
 TEXT = "The parish hall is open from nine to five. The key hangs in the office. Whoever borrows chairs returns them by Monday."
 SKILLS = {
     "booking": ("extractor", "support_desk"),
@@ -98,9 +103,14 @@ class Told:
             named = isinstance(self.wanted.absent, str) or all(part[:NAMED] in reasons for part in parts)
             return UNSAID if not self.draft.declined else SAID if named else WHOLE
         left = self.draft.unserved_parts
-        told = [one.request_text for one in self.idle] + ([*left.parts] if left is not None and not left.unassigned_values else [])
+        told = [one.request_text for one in self.idle] + (
+            [*left.parts] if left is not None and not left.unassigned_values else []
+        )
         request = self.wanted.request
-        if all(any(words in part or (part in words and (words != request or part == request)) for words in told) for part in parts):
+        if all(
+            any(words in part or (part in words and (words != request or part == request)) for words in told)
+            for part in parts
+        ):
             return AFTERWARDS
         return WHOLE if request in told else UNSAID
 
@@ -146,10 +156,14 @@ def table(told: Sequence[Told], stamp: str) -> str:
     lines = []
     for head, columns in HEADS.items():
         counts = Counter(one.verdict for one in told if one.wanted.head == head)
-        lines.append(f"| {head}, {counts.total()} requests | {', '.join(f'{name} {counts[name]}' for name in columns)} |")
+        lines.append(
+            f"| {head}, {counts.total()} requests | {', '.join(f'{name} {counts[name]}' for name in columns)} |"
+        )
     wrong = [one for one in told if one.verdict in (UNSAID, OTHERWISE, REFUSED)]
     shown = [f"- {one.verdict}: *{one.wanted.request.strip()}*, {_plan(one)}".replace("\n", " ") for one in wrong]
-    return f"\n`python -m bench.absent --page`, {stamp}\n\n| | |\n|---|---|\n" + "\n".join([*lines, "", *shown]) + "\n\n"
+    return (
+        f"\n`python -m bench.absent --page`, {stamp}\n\n| | |\n|---|---|\n" + "\n".join([*lines, "", *shown]) + "\n\n"
+    )
 
 
 def _plan(one: Told) -> str:

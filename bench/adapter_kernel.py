@@ -81,7 +81,9 @@ def main() -> int:
     for count in (1, 4, 8, 16, 32, 64, 128, 256, 512):
         mixes = {"one adapter": torch.zeros(count, dtype=torch.long), "all in turn": turns.repeat(count)[:count]}
         mixes |= {"prompts of 25": turns.repeat_interleave(25).repeat(count)[:count]}
-        given_x = {inputs: torch.randn(count, inputs).to(torch.bfloat16) for inputs in {layer.inputs for layer in model}}
+        given_x = {
+            inputs: torch.randn(count, inputs).to(torch.bfloat16) for inputs in {layer.inputs for layer in model}
+        }
 
         def step(few: bool | None, slots: Any, given_x: dict[int, Any] = given_x) -> None:
             made = lora_product.StepSlots(slots)
@@ -96,7 +98,10 @@ def main() -> int:
             ways = {"alone": None, "kernel": True, "oneDNN": False}
             best = least(given.rounds, {way: partial(step, few, slots) for way, few in ways.items()})
             alone = best["alone"]
-            print(f"| {count} | {alone:.1f} | {name} | {best['kernel'] - alone:.1f} | {best['oneDNN'] - alone:.1f} |", flush=True)
+            print(
+                f"| {count} | {alone:.1f} | {name} | {best['kernel'] - alone:.1f} | {best['oneDNN'] - alone:.1f} |",
+                flush=True,
+            )
     return 0
 
 

@@ -74,7 +74,9 @@ def mean_of_arrays(one: Arrays, other: Arrays) -> dict[str, NDArray[Any]]:
     made = {name: (one[name].astype(np.float32) + other[name]) / 2 for name in one}
     for layer in (name.removeprefix("down.") for name in one if name.startswith("down.")):
         names = f"down.{layer}", f"up.{layer}"
-        halves = [tuple(torch.from_numpy(arrays[name][0].astype(np.float32)) for name in names) for arrays in (one, other)]
+        halves = [
+            tuple(torch.from_numpy(arrays[name][0].astype(np.float32)) for name in names) for arrays in (one, other)
+        ]
         found = middle((halves[0][0], halves[0][1]), (halves[1][0], halves[1][1]))
         made |= {name: half.numpy()[None] for name, half in zip(names, found, strict=True)}
     if "prototypes" in made:

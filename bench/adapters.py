@@ -42,7 +42,9 @@ from orchestra.fleet.weights import weights
 from tests.simulation.lab.noise_adapters import write_noise_adapter
 
 STORY = "Tell story number {number} about a town by the sea, and about the people who live in it."
-SENTENCE = "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
+SENTENCE = (
+    "The harbour of the town lies to the north of the old bridge, and the boats come in before the sun goes down. "
+)
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,17 @@ class Served:
         self.asked += 1
         prompts = [f"{self.asked}.{number} " + filler + STORY.format(number=number) for number in range(count)]
         began = time.perf_counter()
-        usages = await asyncio.gather(*(self.ask(models[n % len(models)], prompt, tokens) for n, prompt in enumerate(prompts)))
+        usages = await asyncio.gather(
+            *(self.ask(models[n % len(models)], prompt, tokens) for n, prompt in enumerate(prompts))
+        )
         seconds = time.perf_counter() - began
         return sum(u["prompt_tokens"] for u in usages) / seconds, sum(u["completion_tokens"] for u in usages) / seconds
 
     async def load(self, name: str, folder: Path) -> None:
         """Loads an adapter."""
-        async with self.session.post(f"{self.url}/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)}) as reply:
+        async with self.session.post(
+            f"{self.url}/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)}
+        ) as reply:
             if reply.status != 200:
                 raise RuntimeError(await reply.text())
 
@@ -130,7 +136,9 @@ async def serving(server: LocalServer, weights_folder: Path, stock: bool, log: P
     child = await child_process.start_process(ProcessSpec(command, environment, key=key), log)
     timeout, headers = aiohttp.ClientTimeout(total=900), auth_headers(key)
     try:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout, headers=headers) as session:
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=timeout, headers=headers
+        ) as session:
             served = Served(session, f"http://127.0.0.1:{port}", [server.model], child.pid)
             await healthy(served, child, log)
             served.ready_after = time.perf_counter() - began
@@ -170,7 +178,10 @@ async def measure(served: Served, given: argparse.Namespace) -> dict[tuple[int, 
 
 async def loads_while_busy(served: Served, folder: Path) -> str:
     """Loads one more adapter while 32 requests run, and asks it at once; says what was answered."""
-    running = [asyncio.create_task(served.ask(served.names[n % len(served.names)], STORY.format(number=n), 64)) for n in range(32)]
+    running = [
+        asyncio.create_task(served.ask(served.names[n % len(served.names)], STORY.format(number=n), 64))
+        for n in range(32)
+    ]
     await asyncio.sleep(1.0)
     began = time.perf_counter()
     await served.load("late", folder)
@@ -205,7 +216,10 @@ async def main() -> int:
         return 2
     print(f"{now()}, {code()}")
     with tempfile.TemporaryDirectory() as place:
-        folders = [write_noise_adapter(Path(place) / f"noise{n}", found, n, rank=(16, 8)[n % 2]) for n in range(given.adapters + 1)]
+        folders = [
+            write_noise_adapter(Path(place) / f"noise{n}", found, n, rank=(16, 8)[n % 2])
+            for n in range(given.adapters + 1)
+        ]
         ways = [("with the plugin", server, False), ("stock vLLM", server, True)][: 1 + given.without]
         ways += [("dedicated", server.model_copy(update={"dedicated": True}), False)] * given.dedicated
         ways += [("without guesses", server.model_copy(update={"speculative_tokens": 0}), False)] * given.unguessed
@@ -216,14 +230,22 @@ async def main() -> int:
                     served.names.append(folder.name)
                 best = await measure(served, given)
                 precision = cpu.resolve_auto(started, Folders.from_environment().cache)
-                print(f"\n{way}, {precision.dtype}, {precision.quantization or 'not quantized'}, {given.adapters} adapters")
+                print(
+                    f"\n{way}, {precision.dtype}, {precision.quantization or 'not quantized'}, {given.adapters} adapters"
+                )
                 print(f"{given.tokens} tokens each; a server is ready after {served.ready_after:.1f} s\n")
-                print("| at once | requests | written tok/s | of base | by processor time | of base | read tok/s | of base |")
+                print(
+                    "| at once | requests | written tok/s | of base | by processor time | of base | read tok/s | of base |"
+                )
                 print("|---" * 8 + "|")
                 for (count, name), rate in best.items():
                     base = best[count, "base"]
                     pairs = ((rate.written, base.written), (rate.worked, base.worked), (rate.read, base.read))
-                    print(f"| {count} | {name} | " + " | ".join(f"{mine:.0f} | {mine / other:.2f}" for mine, other in pairs) + " |")
+                    print(
+                        f"| {count} | {name} | "
+                        + " | ".join(f"{mine:.0f} | {mine / other:.2f}" for mine, other in pairs)
+                        + " |"
+                    )
                 print("\n" + await loads_while_busy(served, folders[-1]), flush=True)
     return 0
 

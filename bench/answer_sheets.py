@@ -84,7 +84,13 @@ SETS = (
     Set("xquad_en", "reader", kind="reading", most=0, blind=READERS, claims=True, title="xquad_en, reader"),
     Set("svamp", "calculator", "svamp", most=0, blind=CALCULATORS, title="svamp, calculator"),
     Set("gsm8k", "calculator", "gsm8k", blind=CALCULATORS, title="gsm8k, calculator"),
-    Set("restaurant8k", "extractor", most=0, blind=("crf_extractor", "encoder_extractor"), title="restaurant8k, extractor"),
+    Set(
+        "restaurant8k",
+        "extractor",
+        most=0,
+        blind=("crf_extractor", "encoder_extractor"),
+        title="restaurant8k, extractor",
+    ),
 )
 
 
@@ -118,7 +124,9 @@ class Arm:
     @property
     def alone(self) -> Arm:
         """The same for a few rows, which are asked one after the other: what one call takes alone."""
-        return replace(self, name=f"{self.name}.alone", inputs={name: self.inputs[name] for name in sorted(self.inputs)[:TIMED]})
+        return replace(
+            self, name=f"{self.name}.alone", inputs={name: self.inputs[name] for name in sorted(self.inputs)[:TIMED]}
+        )
 
     def file(self, out: Path) -> Path:
         """Where its answers are."""
@@ -179,7 +187,11 @@ def as_input(card: Card, row: EvaluationRow) -> dict[str, Any]:
     given = row.input
     if given.keys() == card.input_schema["properties"].keys():
         return given
-    texts = [given["context"]] if "context" in given else [*map(_line, given.get("table", ())), *given.get("paragraphs", ())]
+    texts = (
+        [given["context"]]
+        if "context" in given
+        else [*map(_line, given.get("table", ())), *given.get("paragraphs", ())]
+    )
     if card.evidence == "context":
         return {"question": given["question"], "context": "\n".join(texts)}
     question = given["question"]
@@ -225,7 +237,11 @@ class Collector:
         missing = arm.missing(self.out)
         if not missing or time.monotonic() > self.until:
             return
-        runs, step, places = self.orchestra.options(purpose=EVALUATION_PURPOSE), Agent.from_card(arm.card), asyncio.Semaphore(self.at_once)
+        runs, step, places = (
+            self.orchestra.options(purpose=EVALUATION_PURPOSE),
+            Agent.from_card(arm.card),
+            asyncio.Semaphore(self.at_once),
+        )
         began, tokens, done = time.monotonic(), 0, 0
         with file.open("ab") as sheets:
 
@@ -244,7 +260,9 @@ class Collector:
                 for name in missing:
                     group.create_task(one(name, arm.inputs[name]))
         took = time.monotonic() - began
-        self.say(f"{arm.of.title}, {arm.name}: {done} of {len(missing)} rows in {took:.0f} s, {tokens / took:.0f} tokens/s")
+        self.say(
+            f"{arm.of.title}, {arm.name}: {done} of {len(missing)} rows in {took:.0f} s, {tokens / took:.0f} tokens/s"
+        )
 
     async def _asked(self, arm: Arm, runs: Orchestra, step: Agent[..., Any], name: str, given: dict[str, Any]) -> Sheet:
         result = await (await runs.start(step, **given)).wait()

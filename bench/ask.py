@@ -74,7 +74,11 @@ class Told:
         """Right, wrong, or no answer: not planned, withheld, or told that there is none where there is one."""
         if self.right:
             return "Right"
-        return "Wrong" if self.result is not None and self.result.status == "done" and _says(self.result.value) else "No answer"
+        return (
+            "Wrong"
+            if self.result is not None and self.result.status == "done" and _says(self.result.value)
+            else "No answer"
+        )
 
 
 def stands(expect: Sequence[str], value: Any) -> bool:
@@ -97,7 +101,11 @@ def _leaves(value: Any) -> Iterator[str]:
     """What an answer says, without the names of its fields, without the places where something stands, and without what it rests on."""
     if isinstance(value, Mapping):
         aside = SHOWN if any(name in value for name in SAID) else ()
-        value = [item for name, item in value.items() if name not in aside and (name not in PLACES or not isinstance(item, int))]
+        value = [
+            item
+            for name, item in value.items()
+            if name not in aside and (name not in PLACES or not isinstance(item, int))
+        ]
     if isinstance(value, list | tuple):
         for item in value:
             yield from _leaves(item)
@@ -167,7 +175,14 @@ def page(told: Sequence[Told], about: str, stamp: str) -> str:
         lines += [f"## {number}. {one.verdict}, {one.seconds:.1f} s", "", f"> {one.asked.request}", ""]
         hand = ", ".join(one.asked.values) or "nothing"
         wanted = "no answer" if one.asked.nothing else ", ".join(one.asked.expect)
-        lines += [f"At hand: {hand}. Wanted: {wanted}.", "", "```text", str(one.draft.plan or f"no plan: {one.fault}"), "```", ""]
+        lines += [
+            f"At hand: {hand}. Wanted: {wanted}.",
+            "",
+            "```text",
+            str(one.draft.plan or f"no plan: {one.fault}"),
+            "```",
+            "",
+        ]
         lines += [*_answer(one), ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -202,7 +217,9 @@ def main() -> None:
     told = asyncio.run(answered(requests(given.file, given.part), given.fleet, given.router))
     out = given.out or ROOT / "docs" / f"{given.file.stem}.md"
     out.write_text(page(told, said["about"], now()), "utf-8")
-    print(f"{sum(one.right for one in told)} of {len(told)} right, {sum(one.verdict == 'Wrong' for one in told)} wrong; {out} written")
+    print(
+        f"{sum(one.right for one in told)} of {len(told)} right, {sum(one.verdict == 'Wrong' for one in told)} wrong; {out} written"
+    )
 
 
 if __name__ == "__main__":

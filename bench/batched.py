@@ -29,7 +29,14 @@ from threadpoolctl import threadpool_limits
 from bench import machine
 from bench.scoring import document
 from bench.verification import cards_of, write
-from orchestra.agents.inference.encoder import RELATIVE_BIAS, Encoder, LoraWeights, gelu, lora_weights, relative_position_buckets
+from orchestra.agents.inference.encoder import (
+    RELATIVE_BIAS,
+    Encoder,
+    LoraWeights,
+    gelu,
+    lora_weights,
+    relative_position_buckets,
+)
 from orchestra.agents.inference.text_classifier import TextClassifierConfig
 from orchestra.fleet.local_workers import processor_count
 from orchestra.fleet.weights.encoders import EncoderStore
@@ -79,7 +86,10 @@ class Batched(Encoder):
                 scores /= scores.sum(axis=-1, keepdims=True)
                 read[at] = scores @ value[at]
             told = read.transpose(0, 2, 1, 3).reshape(len(rows), length, -1)
-            x = self._layer_norm(x + self._linear(told, f"{block}.attention.output.dense", changes), f"{block}.attention.output.LayerNorm")
+            x = self._layer_norm(
+                x + self._linear(told, f"{block}.attention.output.dense", changes),
+                f"{block}.attention.output.LayerNorm",
+            )
             inner = gelu(self._linear(x, f"{block}.intermediate.dense", changes))
             x = self._layer_norm(x + self._linear(inner, f"{block}.output.dense", changes), f"{block}.output.LayerNorm")
         return [x[at, : len(row)].mean(axis=0) for at, row in enumerate(rows)]
@@ -103,7 +113,9 @@ class Judge:
         """A batch for each processor."""
         share = -(-len(rows) // self.threads)
         cut = [rows[at : at + share] for at in range(0, len(rows), share)]
-        return [one for part in self.pool.map(lambda some: self.encoder.together(some, self.changes), cut) for one in part]
+        return [
+            one for part in self.pool.map(lambda some: self.encoder.together(some, self.changes), cut) for one in part
+        ]
 
 
 def judge() -> Judge:
@@ -125,7 +137,10 @@ HEAD = """\
 def measured(given: argparse.Namespace) -> Iterator[str]:
     """The lines of the table."""
     one, chance = judge(), random.Random(given.seed)
-    ways: dict[str, Callable[[Sequence[Sequence[int]]], list[Array]]] = {"one by one": one.one_by_one, "in batches": one.in_batches}
+    ways: dict[str, Callable[[Sequence[Sequence[int]]], list[Array]]] = {
+        "one by one": one.one_by_one,
+        "in batches": one.in_batches,
+    }
     for tokens, count in itertools.product(given.tokens, given.claims):
         wall: dict[str, list[float]] = {name: [] for name in ways}
         own: dict[str, list[float]] = {name: [] for name in ways}
@@ -143,8 +158,18 @@ def measured(given: argparse.Namespace) -> Iterator[str]:
             apart = max(apart, float(np.abs(said["one by one"] - said["in batches"]).max()))
         for name in ways:
             ratios = sorted(mine / other for mine, other in zip(own["one by one"], own[name], strict=True))
-            ratio = "" if name == "one by one" else f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
-            cells = [f"{length:.0f}", count, name, spread(wall[name]), spread(own[name]), ratio, f"{apart:.0e}" if ratio else ""]
+            ratio = (
+                "" if name == "one by one" else f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+            )
+            cells = [
+                f"{length:.0f}",
+                count,
+                name,
+                spread(wall[name]),
+                spread(own[name]),
+                ratio,
+                f"{apart:.0e}" if ratio else "",
+            ]
             yield f"| {' | '.join(map(str, cells))} |"
 
 
@@ -158,7 +183,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--claims", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--tokens", type=int, nargs="+", default=[350, 100], help="of the document, about, as the fleet's model counts")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[350, 100], help="of the document, about, as the fleet's model counts"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--docs", type=Path, help="write the table into verification.md of this folder")
     given = parser.parse_args()

@@ -51,7 +51,9 @@ def row(kind: str, group: str, question: str, expression: str) -> DatasetRow:
 def data_set(folder: Path, steps: int, most_last: int, most_stories: int, draws: int) -> Dataset:
     """The data set. The tune part has problems and templates of which nothing is trained on."""
     source = folder / "train.jsonl"
-    read = [json.loads(line) for line in source.read_text("utf-8").split("\n") if line]  # problems have line breaks of Unicode in them
+    read = [
+        json.loads(line) for line in source.read_text("utf-8").split("\n") if line
+    ]  # problems have line breaks of Unicode in them
     problems = list(asked(read, steps))
     chance = random.Random(SEED)
     more = [(name, other) for name, one in problems if (other := drawn(one, chance)) is not None]
@@ -94,13 +96,22 @@ def _put_together(kinds: Mapping[str, Sequence[DatasetRow]], read: str, ours: Da
         print(f"{kind}: {len(fresh)} rows")
         for part, found in split(fresh, SHARES).items():
             parts[part] += found
-    made = {"asked": "solutions as one expression", "last": "last steps of solutions", "drawn": "the first with other numbers"}
-    origins = [DatasetSource("GSM8K, Cobbe et al. 2021, train part", "MIT", read, text, len(kinds[kind])) for kind, text in made.items()]
+    made = {
+        "asked": "solutions as one expression",
+        "last": "last steps of solutions",
+        "drawn": "the first with other numbers",
+    }
+    origins = [
+        DatasetSource("GSM8K, Cobbe et al. 2021, train part", "MIT", read, text, len(kinds[kind]))
+        for kind, text in made.items()
+    ]
     own = digest(b"".join(path.read_bytes() for path in TEMPLATES))
     origins.append(DatasetSource("bench/stories", "Apache-2.0", own, "templates, filled", len(kinds["stories"])))
-    origins += [ours, msgspec.structs.replace(ours, made="with other numbers", rows=len(kinds["renumbered"]))]
+    origins += [ours, msgspec.structs.replace(ours, description="with other numbers", rows=len(kinds["renumbered"]))]
     card = Card.load(ROOT / "agents" / "generative_calculator")
-    return Dataset.build("calculator", "calculator", contract_digest(card), "MIT; Apache-2.0", origins, parts, dict(left_out))
+    return Dataset.build(
+        "calculator", "calculator", contract_digest(card), "MIT; Apache-2.0", origins, parts, dict(left_out)
+    )
 
 
 def main() -> None:

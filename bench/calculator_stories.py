@@ -116,7 +116,9 @@ def problems(template: Template, chance: random.Random) -> list[Problem]:
     if not asks or values is None:
         return []
     slots = _slots(chance)
-    idle = chance.random() < 0.35 and all(re.search(r"\{[op]\}", question) and "things" not in question for question, _ in asks)
+    idle = chance.random() < 0.35 and all(
+        re.search(r"\{[op]\}", question) and "things" not in question for question, _ in asks
+    )
     sentences = re.split(r"(?<=\.) (?=[A-Z{\[])", _chosen(template.body, chance))
     shown = {name: _shown(value, chance) for name, value in values.items()}
     if idle:
@@ -131,7 +133,9 @@ def problems(template: Template, chance: random.Random) -> list[Problem]:
     mergeable = len(sentences) > 1 and not idle and not re.match(r"When|After|If|Then|Now|Out|\[", sentences[-1])
     condition = sentences.pop() if mergeable and chance.random() < 0.22 else ""
     story = " ".join(sentences)
-    return [Problem(f"{story} {_asked(condition, question)}", _with(expression, values)) for question, expression in made]
+    return [
+        Problem(f"{story} {_asked(condition, question)}", _with(expression, values)) for question, expression in made
+    ]
 
 
 def _asked(condition: str, question: str) -> str:
@@ -139,7 +143,11 @@ def _asked(condition: str, question: str) -> str:
     if not condition:
         return question
     lower = question[0].lower() + question[1:]
-    named = condition.split()[0].removesuffix("'s") in {*_WORDS["she"], *_WORDS["he"], *_WORDS["day"]} or condition.startswith("Mr")
+    named = condition.split()[0].removesuffix("'s") in {
+        *_WORDS["she"],
+        *_WORDS["he"],
+        *_WORDS["day"],
+    } or condition.startswith("Mr")
     begin = condition if named else condition[0].lower() + condition[1:]
     return f"If {begin.rstrip('.')}, {lower}"
 
@@ -157,7 +165,9 @@ def _numbers(template: Template, asks: Sequence[tuple[str, str]], chance: random
         if not all(_meets(condition, values, free) for condition in template.conditions):
             continue
         results = [_value(expression, values) for _, expression in asks]
-        if len({values[name] for name in free}) == len(free) and all(r is not None and r > 0 and r.denominator == 1 for r in results):
+        if len({values[name] for name in free}) == len(free) and all(
+            r is not None and r > 0 and r.denominator == 1 for r in results
+        ):
             return values
     return None
 

@@ -60,7 +60,9 @@ def chosen(accepted: Sequence[Any], declared: Mapping[str, Any], question: str, 
     if "" in accepted and not needed:
         return ""
     validator = Validator(_type(declared))
-    values = [value for one in accepted if one != "" and validator.check(value := _plain(one, declared, question)) is None]
+    values = [
+        value for one in accepted if one != "" and validator.check(value := _plain(one, declared, question)) is None
+    ]
     if not values:
         raise NoAnswer
     texts = [str(value) for value in values]
@@ -72,8 +74,12 @@ def chosen(accepted: Sequence[Any], declared: Mapping[str, Any], question: str, 
 def _type(declared: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON Schema of one parameter, as the agent's outputs are held to it."""
     function = {"name": "f", "parameters": {"properties": {"x": declared}}}
-    schema = narrow_output({"properties": {"calls": {"type": "array"}}}, {"calls": "functions"}, {"functions": [function]})
-    found: dict[str, Any] = schema["properties"]["calls"]["items"]["anyOf"][0]["properties"]["arguments"]["properties"]["x"]
+    schema = narrow_output(
+        {"properties": {"calls": {"type": "array"}}}, {"calls": "functions"}, {"functions": [function]}
+    )
+    found: dict[str, Any] = schema["properties"]["calls"]["items"]["anyOf"][0]["properties"]["arguments"]["properties"][
+        "x"
+    ]
     return found
 
 
@@ -83,7 +89,8 @@ def _plain(value: Any, declared: Mapping[str, Any], question: str) -> Any:
         inner = declared.get("properties", {})
         needed = declared.get("required", ())
         fields = {
-            name: value[name] for name in [*(name for name in inner if name in value), *(name for name in value if name not in inner)]
+            name: value[name]
+            for name in [*(name for name in inner if name in value), *(name for name in value if name not in inner)]
         }
         made = {
             name: chosen(one, inner.get(name, {}), question, name in needed) if isinstance(one, list) else one
@@ -95,7 +102,9 @@ def _plain(value: Any, declared: Mapping[str, Any], question: str) -> Any:
     return value
 
 
-def answered(possible: Mapping[str, Mapping[str, Sequence[Any]]], functions: Sequence[Function], question: str) -> dict[str, Any]:
+def answered(
+    possible: Mapping[str, Mapping[str, Sequence[Any]]], functions: Sequence[Function], question: str
+) -> dict[str, Any]:
     """One right call of those that BFCL accepts."""
     (name, accepted), *_ = possible.items()
     parameters = next(function for function in functions if function["name"] == name)["parameters"]
@@ -121,7 +130,10 @@ def bfcl(path: Path) -> tuple[list[Item], int]:
         except NoAnswer:
             out += 1
             continue
-        if len(json.dumps(functions)) + len(question) + len(item["input"].get("system", "")) > LONGEST or not question.strip():
+        if (
+            len(json.dumps(functions)) + len(question) + len(item["input"].get("system", "")) > LONGEST
+            or not question.strip()
+        ):
             out += 1
             continue
         found.append(Item(item["id"], question, tuple(functions), calls, item["input"].get("system", "").strip()))
@@ -145,7 +157,9 @@ def sealed(folder: Path) -> Iterator[Item]:
         left[len(nodes)] -= 1
         chance = random.Random(f"{item['id']} among")
         others = [tools[name] for name in item["input"]["tools"]]
-        yield Item(item["id"], question, tuple(functions), tuple(calls)).among(chance.sample(others, chance.choice((0, 0, 1, 2))), chance)
+        yield Item(item["id"], question, tuple(functions), tuple(calls)).among(
+            chance.sample(others, chance.choice((0, 0, 1, 2))), chance
+        )
 
 
 def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +175,9 @@ def _typed(node: Mapping[str, Any], function: Function) -> dict[str, Any]:
             value = node["arguments"][name]
             number = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value)
             kind = declared.get("type")
-            made[name] = int(float(value)) if number and kind == "int" else float(value) if number and kind == "float" else value
+            made[name] = (
+                int(float(value)) if number and kind == "int" else float(value) if number and kind == "float" else value
+            )
     return {"name": node["tool"], "arguments": made}
 
 
@@ -201,7 +217,12 @@ def edited(items: Sequence[Item]) -> Iterator[Item]:
         for item, turn in itertools.product(items, range(TURNS)):
             mark = f"{edit.__name__}{turn}"
             chance = random.Random(f"{item.id} {mark}")
-            if item.calls and chance.random() < share and (made := edit(item, values, mark)) is not None and made.question not in known:
+            if (
+                item.calls
+                and chance.random() < share
+                and (made := edit(item, values, mark)) is not None
+                and made.question not in known
+            ):
                 known.add(made.question)
                 yield _beside(made, items, chance)
     for made in chains(items, CHAINS):
@@ -226,7 +247,11 @@ def made(folder: Path) -> Dataset:
     mark = {name: digest((folder / name / "train.jsonl").read_bytes()) for name in ("bfcl", "sealtools")}
     origins = [
         DatasetSource(
-            "BFCL, Patil et al. 2025, train part", LICENCE, mark["bfcl"], "one right answer each, some among more functions", len(items)
+            "BFCL, Patil et al. 2025, train part",
+            LICENCE,
+            mark["bfcl"],
+            "one right answer each, some among more functions",
+            len(items),
         ),
         DatasetSource(
             "BFCL, Patil et al. 2025, train part",
@@ -236,7 +261,11 @@ def made(folder: Path) -> Dataset:
             len(more),
         ),
         DatasetSource(
-            "Seal-Tools, Wu et al. 2024, train part", LICENCE, mark["sealtools"], "independent calls among a few functions", len(others)
+            "Seal-Tools, Wu et al. 2024, train part",
+            LICENCE,
+            mark["sealtools"],
+            "independent calls among a few functions",
+            len(others),
         ),
     ]
     card = Card.load(ROOT / "agents" / "caller")

@@ -69,7 +69,11 @@ class Values:
     def other(self, slot: Slot, taken: Sequence[str], chance: random.Random) -> tuple[str, Any] | None:
         """Another text for a slot, and its value; None where none is known. `taken` stand in the question already."""
         if isinstance(slot.value, str):
-            left = [text for text in self._texts.get(slot.name, ()) if not any(text in one or one in text for one in (slot.text, *taken))]
+            left = [
+                text
+                for text in self._texts.get(slot.name, ())
+                if not any(text in one or one in text for one in (slot.text, *taken))
+            ]
             return None if not left else ((text := chance.choice(left)), text)
         for _ in range(8):
             text, value = _number(slot, chance)
@@ -99,11 +103,17 @@ def _number(slot: Slot, chance: random.Random) -> tuple[str, Any]:
 def slots(item: Item) -> list[Slot]:
     """The values of an item that can be told otherwise."""
     known = {function["name"]: function["parameters"].get("properties", {}) for function in item.functions}
-    leaves = [(known.get(call["name"], {}), path, value) for call in item.calls for path, value in _leaves(call["arguments"], ())]
+    leaves = [
+        (known.get(call["name"], {}), path, value)
+        for call in item.calls
+        for path, value in _leaves(call["arguments"], ())
+    ]
     if not all(_stands(value, item.question) or _chosen(declared, path, value) for declared, path, value in leaves):
         return []
     texts = [str(value) for _, _, value in leaves if not isinstance(value, bool)]
-    found = [slot for number, call in enumerate(item.calls) for slot in _slots(number, call["arguments"], (), item.question)]
+    found = [
+        slot for number, call in enumerate(item.calls) for slot in _slots(number, call["arguments"], (), item.question)
+    ]
     free = [slot for slot in found if not _chosen(known.get(item.calls[slot.call]["name"], {}), slot.path, slot.value)]
     return [slot for slot in free if sum(_overlap(slot, text) for text in texts) == 1]
 
@@ -153,7 +163,9 @@ def _slots(call: int, value: Any, path: tuple[str | int, ...], question: str) ->
             yield Slot(call, path, value, value)
     elif isinstance(value, int | float) and not isinstance(value, bool) and value > 1:
         texts = {f"{value:g}", str(value)}
-        if text := next((text for text in sorted(texts) if re.fullmatch(r"\d+(\.\d+)?", text) and _once(text, question)), None):
+        if text := next(
+            (text for text in sorted(texts) if re.fullmatch(r"\d+(\.\d+)?", text) and _once(text, question)), None
+        ):
             yield Slot(call, path, text, value)
     elif isinstance(value, float) and 0 < value < 1:
         text = f"{value * 100:g}"
@@ -197,7 +209,9 @@ def retold(item: Item, values: Values, mark: str) -> Item | None:
     chance = random.Random(f"{item.id} retold {mark}")
     known, taken, changes = slots(item), list[str](), list[tuple[Slot, str, Any]]()
     for slot in known:
-        if (len(known) == 1 or chance.random() < 0.8) and (other := values.other(slot, [*taken, *(one.text for one in known)], chance)):
+        if (len(known) == 1 or chance.random() < 0.8) and (
+            other := values.other(slot, [*taken, *(one.text for one in known)], chance)
+        ):
             taken.append(other[0])
             changes.append((slot, *other))
     return _good(_told(item, changes, f"{item.id}-{mark}")) if changes else None
@@ -228,7 +242,9 @@ def listed(item: Item, values: Values, mark: str) -> Item | None:
         calls.append(made)
     ends = "%" if slot.percent else ""
     told = f"{ends}, ".join(texts[:-1]) + f"{ends} and {texts[-1]}"
-    return _good(Item(f"{item.id}-{mark}", _replaced(item.question, slot.text, told), item.functions, tuple(calls), item.system))
+    return _good(
+        Item(f"{item.id}-{mark}", _replaced(item.question, slot.text, told), item.functions, tuple(calls), item.system)
+    )
 
 
 def respectively(item: Item, values: Values, mark: str) -> Item | None:
@@ -246,7 +262,13 @@ def respectively(item: Item, values: Values, mark: str) -> Item | None:
     end = re.search(r"[.?!]*\s*$", question)
     at = end.start() if end else len(question)
     return _good(
-        Item(f"{item.id}-{mark}", f"{question[:at]}, respectively{question[at:]}", item.functions, (*item.calls, second), item.system)
+        Item(
+            f"{item.id}-{mark}",
+            f"{question[:at]}, respectively{question[at:]}",
+            item.functions,
+            (*item.calls, second),
+            item.system,
+        )
     )
 
 
@@ -257,7 +279,11 @@ def repeated(item: Item, values: Values, mark: str) -> Item | None:
         return None
     again = [retold(item, values, f"{mark}{number}") for number in range(chance.choice((1, 1, 2, 3)))]
     made = [item, *(one for one in again if one is not None)]
-    return chained(made, chance, f"{item.id}-{mark}") if len(made) > 1 and len({one.question for one in made}) == len(made) else None
+    return (
+        chained(made, chance, f"{item.id}-{mark}")
+        if len(made) > 1 and len({one.question for one in made}) == len(made)
+        else None
+    )
 
 
 def chained(items: Sequence[Item], chance: random.Random, id: str) -> Item | None:
@@ -276,7 +302,9 @@ def chained(items: Sequence[Item], chance: random.Random, id: str) -> Item | Non
         question = f"{ended[:-1] if between == '; ' else ended}{between}{_after(item, between)}"
     order = list(functions.values())
     chance.shuffle(order)
-    return _good(Item(id, question, tuple(order), tuple(call for item in items for call in item.calls), items[0].system))
+    return _good(
+        Item(id, question, tuple(order), tuple(call for item in items for call in item.calls), items[0].system)
+    )
 
 
 def _after(item: Item, between: str) -> str:
@@ -284,7 +312,11 @@ def _after(item: Item, between: str) -> str:
     question = item.question.strip()
     first = re.split(r"[^\w]", question, maxsplit=1)[0]
     values = (str(value) for call in item.calls for _, value in _leaves(call["arguments"], ()))
-    keeps = between == " " or not (first[:1].isupper() and first[1:].islower()) or any(question.startswith(value) for value in values)
+    keeps = (
+        between == " "
+        or not (first[:1].isupper() and first[1:].islower())
+        or any(question.startswith(value) for value in values)
+    )
     return question if keeps else question[:1].lower() + question[1:]
 
 

@@ -29,7 +29,9 @@ class Item:
 
     def row(self) -> DatasetRow:
         """The item as a row of a data set; questions that are alike are one group."""
-        given = {"question": self.question, "functions": list(self.functions)} | ({"system": self.system} if self.system else {})
+        given = {"question": self.question, "functions": list(self.functions)} | (
+            {"system": self.system} if self.system else {}
+        )
         return DatasetRow(self.id, given, {"calls": list(self.calls)}, self.group)
 
     @property
@@ -48,4 +50,7 @@ class Item:
 def fits(functions: Sequence[Function], calls: Sequence[Mapping[str, Any]]) -> bool:
     """Whether calls are of the types that their functions declare."""
     schema = {"type": "object", "properties": {"calls": {"type": "array"}}}
-    return Validator(narrow_output(schema, {"calls": "functions"}, {"functions": functions})).check({"calls": list(calls)}) is None
+    return (
+        Validator(narrow_output(schema, {"calls": "functions"}, {"functions": functions})).check({"calls": list(calls)})
+        is None
+    )

@@ -156,7 +156,9 @@ def tiers_of(
 
 def _tokens(arms: Sequence[Sequence[Sheet]]) -> tuple[float, float]:
     rows = max(1, len(arms[0]))
-    given, written = (sum(getattr(sheet, key) for sheets in arms for sheet in sheets) for key in ("prompt_tokens", "output_tokens"))
+    given, written = (
+        sum(getattr(sheet, key) for sheets in arms for sheet in sheets) for key in ("prompt_tokens", "output_tokens")
+    )
     return given / rows, written / rows
 
 
@@ -189,7 +191,13 @@ def pair(rows: Sequence[EvaluationRow], weak: Tier, strong: Tier, regressor: Lin
     judged = [Gain(float(two) - float(one)) for one, two in zip(weak.right, strong.right, strict=True)]
     if between.value <= 0 or between.low <= 0:
         return [f"{said}: no gap that is surely there, and so nothing to close.", ""]
-    lines = [f"{said}.", "", f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}", "| chance | 0.5 | 0.5 | 0.8 | 0.95 | |"]
+    lines = [
+        f"{said}.",
+        "",
+        f"| {' | '.join(HEADS)} |",
+        f"|{'---|' * len(HEADS)}",
+        "| chance | 0.5 | 0.5 | 0.8 | 0.95 | |",
+    ]
     for name, scores in scores_of(rows, weak, regressor).items():
         found = figures(judged, scores, draws)
         share = found[2].value

@@ -38,6 +38,7 @@ from orchestra.schema.strict_json import canonical, digest
 from orchestra.verification.certificates.certify import (
     CertificationTerms,
     Certified,
+    Infeasible,
     RankedAnswers,
     ScoredAnswer,
     certify,
@@ -85,11 +86,17 @@ def pooled(rows: Sequence[EvaluationRow], seed: int = 0) -> list[EvaluationRow]:
     for row in rows:
         own, draw = row.input["context"], random.Random(f"{seed} {row.id}")
         kind = (later(_group(own)), not written(row))
-        others = sorted({one.input["context"] for one in rows if (later(_group(one.input["context"])), written(one)) == kind})
+        others = sorted(
+            {one.input["context"] for one in rows if (later(_group(one.input["context"])), written(one)) == kind}
+        )
         pool = [own, *draw.sample(others, min(POOL - 1, len(others)))]
         draw.shuffle(pool)
         documents = [{"source": digest(text.encode())[:8], "text": text} for text in pool]
-        found.append(EvaluationRow(row.id, {"question": row.input["question"], "documents": documents}, row.expected, _group(own)))
+        found.append(
+            EvaluationRow(
+                row.id, {"question": row.input["question"], "documents": documents}, row.expected, _group(own)
+            )
+        )
     return found
 
 
@@ -104,7 +111,15 @@ def as_they_are(rows: Sequence[EvaluationRow], seed: int = 0) -> list[Evaluation
 
 
 WORKFLOWS = (
-    Asked("answer_from_documents", "xquad_en", WRITTEN, "answers", "context", pooled, lambda expected: not expected["answers"]),
+    Asked(
+        "answer_from_documents",
+        "xquad_en",
+        WRITTEN,
+        "answers",
+        "context",
+        pooled,
+        lambda expected: not expected["answers"],
+    ),
     Asked("financial_question", "tatqa", None, "", "table", as_they_are, lambda expected: False),
 )
 
@@ -143,9 +158,13 @@ async def collect(asked: Sequence[Asked], tests: Mapping[str, EvaluationSet], ou
             print_note(f"{one.name}: {len(open_.rows):,} rows to ask")
             runs = orchestra.options(purpose=EVALUATION_PURPOSE, accept=0.0)
             with ProgressMeter(len(open_.rows), 0) as meter:
-                arm = await evaluate_arm(runs, one.name, orchestra.find(one.name), open_, AT_ONCE, lambda *_: meter.advance())
+                arm = await evaluate_arm(
+                    runs, one.name, orchestra.find(one.name), open_, AT_ONCE, lambda *_: meter.advance()
+                )
             told = [
-                {"id": row.id, "abstained": True} if case.output is None else {"id": row.id, "output": case.output, "score": case.score}
+                {"id": row.id, "abstained": True}
+                if case.output is None
+                else {"id": row.id, "output": case.output, "score": case.score}
                 for row, case in zip(open_.rows, arm.cases, strict=True)
             ]
             with path.open("a", encoding="utf-8") as file:
@@ -159,7 +178,9 @@ def right_of(project: Project, one: Asked) -> Correctness:
     return correctness_of(WorkflowTarget.of(project, project.graph(one.name)).card, one.evaluation)
 
 
-def judged(one: Asked, test: EvaluationSet, answers: Mapping[str, tuple[Any, float | None]], right: Correctness) -> list[tuple[str, ...]]:
+def judged(
+    one: Asked, test: EvaluationSet, answers: Mapping[str, tuple[Any, float | None]], right: Correctness
+) -> list[tuple[str, ...]]:
     """The lines of the table of one workflow."""
     there = EvaluationSet(test.name, test.digest, [row for row in test.rows if row.id in answers])
     cases = [_case(row, *answers[row.id]) for row in there.rows]
@@ -168,7 +189,10 @@ def judged(one: Asked, test: EvaluationSet, answers: Mapping[str, tuple[Any, flo
     nowhere = {row.id for row in there.rows if one.unanswerable(row.expected)}
     making = [item for key, item in found.items() if key not in judge]
     rest = [item for key, item in found.items() if key in judge]
-    return [_line(f"{one.name}, {one.set}{' and written' if one.more else ''}", alpha, making, rest, nowhere) for alpha in ALPHAS]
+    return [
+        _line(f"{one.name}, {one.set}{' and written' if one.more else ''}", alpha, making, rest, nowhere)
+        for alpha in ALPHAS
+    ]
 
 
 def unanswered(one: Asked, test: EvaluationSet, answers: Mapping[str, tuple[Any, float | None]]) -> str:
@@ -183,14 +207,16 @@ def _case(row: EvaluationRow, output: Any, score: float | None) -> Case:
     return Case(row.expected, None if output is None or score is None else as_record(output), score)
 
 
-def _line(name: str, alpha: float, making: Sequence[ScoredAnswer], rest: Sequence[ScoredAnswer], nowhere: set[str]) -> tuple[str, ...]:
+def _line(
+    name: str, alpha: float, making: Sequence[ScoredAnswer], rest: Sequence[ScoredAnswer], nowhere: set[str]
+) -> tuple[str, ...]:
     made = certify(making, CertificationTerms(alpha, 0.05, TUNING, CALIBRATION), rounds=0)
     rows = f"{len(making)}, {format_percent(made.bound.min_withheld)}"
     outcome = made.outcome
     if not isinstance(outcome, Certified):
         said = (
             f"none: {outcome.reason}"
-            if not hasattr(outcome, "rows")
+            if isinstance(outcome, Infeasible)
             else f"none, too little data: about {outcome.rows_needed:,} rows are needed"
         )
         return name, format_percent(alpha), rows, said, "", "", ""
@@ -217,7 +243,9 @@ def table(lines: Sequence[tuple[str, ...]]) -> str:
 def main() -> int:
     """Collects, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*(one.name for one in WORKFLOWS), []], help="all, where none is named")
+    parser.add_argument(
+        "names", nargs="*", choices=[*(one.name for one in WORKFLOWS), []], help="all, where none is named"
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=0, help="of each set at most; 0 for all")
     parser.add_argument("--fleet", help="a name in configs/, or a path")
@@ -230,8 +258,13 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     tests = {one.name: rows_of(one, given.data, given.rows) for one in asked}
     for one in asked:
-        lines = [{"id": row.id, "input": row.input, "expected": row.expected, "group": row.group} for row in tests[one.name].rows]
-        (out / f"{one.name}.rows.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+        lines = [
+            {"id": row.id, "input": row.input, "expected": row.expected, "group": row.group}
+            for row in tests[one.name].rows
+        ]
+        (out / f"{one.name}.rows.jsonl").write_text(
+            "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8"
+        )
     if not given.offline:
         adopted = running(given.fleet)
         try:
@@ -240,7 +273,9 @@ def main() -> int:
             if not adopted and running(given.fleet):
                 stop(given.fleet)
     project = Project.load(Settings.load({"fleet": given.fleet}, start=machine.ROOT))
-    told = [judged(one, tests[one.name], kept(out / f"{one.name}.answers.jsonl"), right_of(project, one)) for one in asked]
+    told = [
+        judged(one, tests[one.name], kept(out / f"{one.name}.answers.jsonl"), right_of(project, one)) for one in asked
+    ]
     said = table([line for lines in told for line in lines])
     asides = [unanswered(one, tests[one.name], kept(out / f"{one.name}.answers.jsonl")) for one in asked if one.more]
     said = "\n\n".join([said, *asides])

@@ -41,8 +41,14 @@ from orchestra.workflows.yaml.reader import read as read_workflow
 
 DERIVED, SUPPORTED, AGREED = "another agent's answer", "entailment", "three more samples"
 SETS = {
-    Set("xquad_en", "generative_reader", kind="reading", most=0, blind=("extractive_reader",), claims=True): (DERIVED, SUPPORTED),
-    Set("svamp", "generative_calculator", "svamp", most=200, samples=3, blind=("deductive_calculator",)): (DERIVED, AGREED),
+    Set("xquad_en", "generative_reader", kind="reading", most=0, blind=("extractive_reader",), claims=True): (
+        DERIVED,
+        SUPPORTED,
+    ),
+    Set("svamp", "generative_calculator", "svamp", most=200, samples=3, blind=("deductive_calculator",)): (
+        DERIVED,
+        AGREED,
+    ),
 }
 """The sets, and the checks that are measured on each."""
 ARMS = {DERIVED: ("blind1",), SUPPORTED: ("claim",), AGREED: ("sample1", "sample2", "sample3")}
@@ -119,7 +125,9 @@ def rows(given: argparse.Namespace, out: Path) -> Iterator[tuple[Set, str, list[
                 sheet, said_by = base.get(question.id), [other[question.id] for other in others if question.id in other]
                 if sheet is None or len(said_by) < len(others):
                     continue
-                right = judge.is_correct(Case(question.expected, as_record(sheet.output) if sheet.output is not None else None))
+                right = judge.is_correct(
+                    Case(question.expected, as_record(sheet.output) if sheet.output is not None else None)
+                )
                 if right is not None:
                     doubt = DEFAULT_DOUBT if sheet.score is None else 1.0 - sheet.score
                     tokens = sum(
@@ -136,7 +144,9 @@ def _passes(check: str, sheet: Sheet, others: Sequence[Sheet]) -> bool:
     if check == SUPPORTED:
         output = others[0].output if isinstance(others[0].output, dict) else {}
         return (output.get("p_supported") or 0.0) >= 0.5
-    return 2 * sum(other.output is not None and said(other.output) == said(sheet.output) for other in others) > len(others)
+    return 2 * sum(other.output is not None and said(other.output) == said(sheet.output) for other in others) > len(
+        others
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +163,10 @@ def shapes() -> list[Shape]:
     record = {"type": "object", "properties": {"answer": text}, "required": ["answer"]}
     asked = {"type": "object", "properties": {"question": text, "context": text}, "required": ["question", "context"]}
     written = {"type": "object", "properties": {"text": text}, "required": ["text"]}
-    agents = {"reader": Contract("reader", "agent", asked, record), "writer": Contract("writer", "agent", written, text)}
+    agents = {
+        "reader": Contract("reader", "agent", asked, record),
+        "writer": Contract("writer", "agent", written, text),
+    }
     program = compile_graph(read_workflow(TREE, "report.yaml").graph, Catalog(agents=agents))
     tree = tuple(share for node, share in zip(program.nodes, program.influence, strict=True) if node.name != "report")
     return [Shape(f"a list of {FLAT} values", (1 / FLAT,) * FLAT), Shape(f"a workflow of {len(tree)} readings", tree)]

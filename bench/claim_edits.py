@@ -69,7 +69,9 @@ def edits(claim: str, evidence: str, names: Sequence[str], chance: random.Random
 def names_in(text: str) -> list[str]:
     """Capitalised names of a text, those that only begin a sentence left out."""
     return [
-        found[0] for found in _NAME.finditer(text) if found.start() and text[found.start() - 2 : found.start()] not in (". ", "? ", "! ")
+        found[0]
+        for found in _NAME.finditer(text)
+        if found.start() and text[found.start() - 2 : found.start()] not in (". ", "? ", "! ")
     ]
 
 

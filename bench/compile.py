@@ -33,7 +33,13 @@ WIDTH = 20
 
 def record(name: str, **fields: Schema) -> Schema:
     """The schema of an object with these fields, all needed."""
-    return {"title": name, "type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {
+        "title": name,
+        "type": "object",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+    }
 
 
 READING = {
@@ -78,7 +84,9 @@ def chain_tools(nodes: int, p: str) -> Iterator[str]:
 
 def chain_agents(nodes: int, p: str) -> Iterator[str]:
     for at in range(nodes):
-        yield calling("agent: reader", question=ref("input.text"), context=ref(f"{p}{at - 1}.answer" if at else "input.text"))
+        yield calling(
+            "agent: reader", question=ref("input.text"), context=ref(f"{p}{at - 1}.answer" if at else "input.text")
+        )
 
 
 def chain_after(nodes: int, p: str) -> Iterator[str]:
@@ -218,7 +226,9 @@ def main() -> None:
         if shape.startswith(tuple(given.shapes.split(","))):
             rounds = [round_of(shape, given.nodes, f"r{number}_") for number in range(given.rounds)]
             columns = [[took for took in column if took is not None] for column in zip(*rounds, strict=True)]
-            yaml, python, compiling = (f"{statistics.median(column):8.1f}" if column else f"{'-':>8}" for column in columns)
+            yaml, python, compiling = (
+                f"{statistics.median(column):8.1f}" if column else f"{'-':>8}" for column in columns
+            )
             print(f"{shape:24}{yaml}{python} {compiling}")
 
 

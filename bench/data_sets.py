@@ -19,4 +19,7 @@ def command_line(doc: str | None, folder: str) -> argparse.ArgumentParser:
 def write(data: Dataset, out: Path) -> None:
     """Writes a data set, and says its digest and how many rows its parts have."""
     data.write(out)
-    print(f"{out}: {data.manifest.digest}, " + ", ".join(f"{part} {record.rows}" for part, record in data.manifest.splits.items()))
+    print(
+        f"{out}: {data.manifest.digest}, "
+        + ", ".join(f"{part} {record.rows}" for part, record in data.manifest.splits.items())
+    )

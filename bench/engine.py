@@ -94,7 +94,11 @@ class Line:
         sign = ">=" if self.more else "<="
         goal = f"{sign} {self.goal:,.4g}{' x' if self.by == 'ratio' else ''}" if self.by else ""
         met = ("yes" if self.met else "NO") if self.by else ""
-        numbers = f"{self.ours:>10,.4g} {self.floor or float('nan'):>10,.4g} {self.ratio or float('nan'):>7.3g}".replace("nan", "  -")
+        numbers = (
+            f"{self.ours:>10,.4g} {self.floor or float('nan'):>10,.4g} {self.ratio or float('nan'):>7.3g}".replace(
+                "nan", "  -"
+            )
+        )
         return f"{self.name:34} {self.unit:8} {numbers}  {goal:12} {met}".rstrip()
 
 
@@ -111,7 +115,9 @@ async def sample(run: Run, times: int, now: Callable[[], float]) -> float:
     return (now() - began) / times
 
 
-async def interleaved(runs: dict[str, Run], rounds: int, now: Callable[[], float], sample_s: float = SAMPLE_S) -> dict[str, float]:
+async def interleaved(
+    runs: dict[str, Run], rounds: int, now: Callable[[], float], sample_s: float = SAMPLE_S
+) -> dict[str, float]:
     """The median seconds of each of some runs, which take turns."""
     times = {}
     for name, run in runs.items():
@@ -224,7 +230,14 @@ def spent(times: list[float]) -> Iterator[None]:
 def fresh(statement: str, environment: dict[str, str]) -> tuple[float, float]:
     """Milliseconds of the processor for a new Python that does this alone, and its MiB at the end."""
     memory = "\nimport time\nprint(time.process_time() * 1e3, int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20)"
-    done = subprocess.run([sys.executable, "-c", statement + memory], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", statement + memory],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     milliseconds, memory_mib = map(float, done.stdout.split())
     return milliseconds, memory_mib
 
@@ -258,7 +271,9 @@ def idle_lines() -> list[Line]:
     """i: runs that wait, in processes of their own."""
 
     def measured(who: str) -> dict[str, float]:
-        done = subprocess.run([sys.executable, "-m", "bench.idle", who], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.idle", who], cwd=ROOT, capture_output=True, text=True, check=True
+        )
         found: dict[str, float] = json.loads(done.stdout)
         return found
 
@@ -287,7 +302,12 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=9)
     options.add_argument("--record", action="store_true", help="write the ratios of a, b and c into bench/limits.toml")
     given = options.parse_args()
-    lines = [*asyncio.run(measured_lines(given.rounds)), *compile_lines(given.rounds), *import_lines(given.rounds), *idle_lines()]
+    lines = [
+        *asyncio.run(measured_lines(given.rounds)),
+        *compile_lines(given.rounds),
+        *import_lines(given.rounds),
+        *idle_lines(),
+    ]
     head = f"{'workload':34} {'unit':8} {'ours':>10} {'floor':>10} {'ratio':>7}  {'goal':12} met"
     table = "\n".join([head, *(line.shown() for line in lines), f"{machine.now()}; {machine.code()}"])
     print(table)

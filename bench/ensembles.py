@@ -42,14 +42,23 @@ class Way:
 
 
 def ways(
-    members: Sequence[str], rows: Sequence[Sequence[EnsembleAnswer]], weights: Sequence[float] = (), told: AnswerKey = identity
+    members: Sequence[str],
+    rows: Sequence[Sequence[EnsembleAnswer]],
+    weights: Sequence[float] = (),
+    told: AnswerKey = identity,
 ) -> list[Way]:
     """Each member alone; all of them pooled, the last one counting so much; and with the card's own weights in order, until an answer is
     probable enough. `rows` has the members' answers by row; `told` is what of an answer is compared."""
     found = [Way(name, [row[at] for row in rows], 1.0) for at, name in enumerate(members)]
     for last in LAST:
         counts = [1.0] * (len(members) - 1) + [last]
-        found.append(Way(f"pooled, the last counts {last:g}", [pool_answers(row, counts, told) for row in rows], float(len(members))))
+        found.append(
+            Way(
+                f"pooled, the last counts {last:g}",
+                [pool_answers(row, counts, told) for row in rows],
+                float(len(members)),
+            )
+        )
     for enough in ENOUGH:
         taken = [until(row, enough, weights, told) for row in rows]
         asked = sum(map(len, taken)) / len(taken)
@@ -69,7 +78,10 @@ def until(
 
 def line(way: Way, test: EvaluationSet, metric: Metric) -> str:
     """A row of the table."""
-    cases = [Case(one.expected, as_record(answer.value), group=one.group) for one, answer in zip(test.rows, way.answers, strict=True)]
+    cases = [
+        Case(one.expected, as_record(answer.value), group=one.group)
+        for one, answer in zip(test.rows, way.answers, strict=True)
+    ]
     right = [metric.compute([case]) >= 1 for case in cases]
     curve = Curve.of(right, [answer.confidence for answer in way.answers])
     return f"| {way.name} | {metric.compute(cases):.3f} | {2 * curve.errors(0.5):.3f} | {curve.area():.3f} | {way.asked:.2f} |"
@@ -95,7 +107,10 @@ async def answers(card: Card, test: EvaluationSet, keep: Path | None, fleet: str
                 step = Agent.from_card(part.with_settings(checks=(), otherwise=(), accept=None))
                 inputs = [question.input for question in test.rows]
                 found = await run_agent.run_all(orchestra, step, inputs, settings.concurrency, lambda: None)
-                column = [EnsembleAnswer(result.value, result.confidence if result.value is not None else 0.0) for result in found]
+                column = [
+                    EnsembleAnswer(result.value, result.confidence if result.value is not None else 0.0)
+                    for result in found
+                ]
                 if file is not None:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     file.write_text(json.dumps([[answer.value, answer.confidence] for answer in column]), "utf-8")

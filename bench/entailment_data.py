@@ -36,7 +36,12 @@ KINDS = ("claims", "sentences", "shortened", "plain")
 """Of written rows."""
 LABELS = {
     "begin": {"supported": "supported", "unsupported": "not stated"},
-    "factcheckgpt": {"support": "supported", "refute": "contradicted", "partial": "not stated", "irrelevant": "not stated"},
+    "factcheckgpt": {
+        "support": "supported",
+        "refute": "contradicted",
+        "partial": "not stated",
+        "irrelevant": "not stated",
+    },
 }
 IRRELEVANT = 0.45
 """Share of the irrelevant pairs of Factcheck-GPT that is kept: they are most of it, and easy."""
@@ -137,7 +142,9 @@ def made(folder: Path, held_edits: bool = False, again: float | None = None, new
         parts["tune"] = [*parts["tune"], *(pair.row() for pair in more if pair.group in held)]
     licences = {"begin": "CC BY 4.0", "factcheckgpt": "Apache-2.0"}
     origins = [
-        DatasetSource(f"{name}, train part", licences[name], digest(sources[name].read_bytes()), "as they are", len(pairs[name]))
+        DatasetSource(
+            f"{name}, train part", licences[name], digest(sources[name].read_bytes()), "as they are", len(pairs[name])
+        )
         for name in LABELS
     ]
     origins.append(DatasetSource("both", "CC BY 4.0, Apache-2.0", "", "deterministic edits of true pairs", len(more)))
@@ -152,10 +159,20 @@ def made(folder: Path, held_edits: bool = False, again: float | None = None, new
 def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, "the folder with begin and factcheckgpt")
-    parser.add_argument("--held-edits", action="store_true", help="edits of the held-back rows in the tune part too, for the calibration")
-    parser.add_argument("--again", type=float, help="written claims too, and this share of the public sets' rows and edits")
     parser.add_argument(
-        "--new", nargs="+", choices=KINDS, default=KINDS, help="kinds of written rows that are all in; of others the share too"
+        "--held-edits",
+        action="store_true",
+        help="edits of the held-back rows in the tune part too, for the calibration",
+    )
+    parser.add_argument(
+        "--again", type=float, help="written claims too, and this share of the public sets' rows and edits"
+    )
+    parser.add_argument(
+        "--new",
+        nargs="+",
+        choices=KINDS,
+        default=KINDS,
+        help="kinds of written rows that are all in; of others the share too",
     )
     given = parser.parse_args()
     write(made(given.data, given.held_edits, given.again, given.new), given.out)

@@ -106,7 +106,9 @@ def in_order(tasks: Sequence[Task]) -> list[Task]:
     told: list[Task] = []
     for task in ordered:
         asked = {other.agent for other in told if task.asks_as(other)}
-        told.append(replace(task, told=bool(task.card.member_cards) and {part.name for part in task.card.member_cards} <= asked))
+        told.append(
+            replace(task, told=bool(task.card.member_cards) and {part.name for part in task.card.member_cards} <= asked)
+        )
     return told
 
 
@@ -121,7 +123,11 @@ def predecessor(card: Card) -> Path | None:
         return None
     shelf = AdapterStore(card, card.folder, Folders.from_environment().adapters)
     last = shelf.promotions()[-1:]
-    found = shelf.archive / last[0].previous_digest if last and last[0].verb == "promote" and last[0].previous_digest else None
+    found = (
+        shelf.archive / last[0].previous_digest
+        if last and last[0].verb == "promote" and last[0].previous_digest
+        else None
+    )
     return found if found is not None and found.is_dir() else None
 
 
@@ -147,16 +153,24 @@ def measured(task: Task, fleet: str | None, root: Path, members: Sequence[Measur
     command += ["--data", str(task.data.resolve()), "--evaluation", task.name, *(["--fleet", fleet] if fleet else [])]
     command += ["--candidate", str(task.before)] if task.before else []
     command += ["--no-members"] if members else []
-    done = subprocess.run(command, cwd=root, env=_environment(), stdout=subprocess.PIPE, text=True, check=True, timeout=LIMIT)
+    done = subprocess.run(
+        command, cwd=root, env=_environment(), stdout=subprocess.PIPE, text=True, check=True, timeout=LIMIT
+    )
     report: dict[str, Any] = json.loads(done.stdout)
     failed = {arm["arm"]: arm["failed"] for arm in report["arms"] if arm["failed"] > report["rows"] / 2}
     if failed:
-        raise ValueError(f"of {report['rows']} rows failed: {', '.join(f'{count} of {arm}' for arm, count in failed.items())}")
+        raise ValueError(
+            f"of {report['rows']} rows failed: {', '.join(f'{count} of {arm}' for arm, count in failed.items())}"
+        )
     at = next(n for n, arm in enumerate(report["arms"]) if arm["arm"] == INCUMBENT)
     checked = {part.name for part in task.card.member_cards if part.checks or part.accept is not None}
     named = [(one, f"{one.agent}, with its checks" if one.agent in checked else one.agent) for one in members]
     report["arms"][at:at] = [{**one.arms[INCUMBENT], "arm": name} for one, name in named]
-    own = f"orchestra learn evaluate {task.agent} --data {OWN.relative_to(ROOT)} --evaluation {task.name}" if task.data == OWN else ""
+    own = (
+        f"orchestra learn evaluate {task.agent} --data {OWN.relative_to(ROOT)} --evaluation {task.name}"
+        if task.data == OWN
+        else ""
+    )
     return Measured(task.agent, task.name, task.plan, report, stamp_of(task.card), own)
 
 
@@ -166,7 +180,15 @@ def _environment() -> dict[str, str]:
 
 def running(fleet: str | None) -> bool:
     """Whether the fleet is up."""
-    command = [sys.executable, "-m", "orchestra.cli", "fleet", "status", "--json", *(["--fleet", fleet] if fleet else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "orchestra.cli",
+        "fleet",
+        "status",
+        "--json",
+        *(["--fleet", fleet] if fleet else []),
+    ]
     return subprocess.run(command, cwd=ROOT, env=_environment(), stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
@@ -204,7 +226,9 @@ def carry_out(
     for number, task in enumerate(tasks):
         pace = spent / counted if spent and counted else 1.0
         left = (sum(planned[number:]) + (start if not number else 0.0)) * pace
-        told(f"{number + 1} of {len(tasks)}: {task.agent}, {task.name}, {task.questions:,} rows; about {minutes(left)} left in all")
+        told(
+            f"{number + 1} of {len(tasks)}: {task.agent}, {task.name}, {task.questions:,} rows; about {minutes(left)} left in all"
+        )
         began = time.monotonic()
         try:
             found.append(measure(task))
@@ -241,7 +265,11 @@ def with_fleet(
     def measure(task: Task) -> Measured:
         if task.card.uses_model and not adopted and not running(fleet):
             start(fleet)
-        members = [done[part.name, task.name] for part in task.card.member_cards if task.told and (part.name, task.name) in done]
+        members = [
+            done[part.name, task.name]
+            for part in task.card.member_cards
+            if task.told and (part.name, task.name) in done
+        ]
         one = measured(task, fleet, root, members if len(members) == len(task.card.member_cards) else ())
         done[task.agent, task.name] = one
         return one
@@ -286,7 +314,9 @@ def needed(agents: Path) -> str:
                 f"      {plan.data or name}",
             ]
             lines += [f"      from {plan.source}"] if plan.source else []
-    lines.append('\nA file has one JSON object a line: {"id": "...", "input": {...}, "expected": {...}}; gzip where it ends in .gz.')
+    lines.append(
+        '\nA file has one JSON object a line: {"id": "...", "input": {...}, "expected": {...}}; gzip where it ends in .gz.'
+    )
     lines.append("Only `input` reaches an agent. `train` files are what floors are made of.")
     return "\n".join(lines)
 

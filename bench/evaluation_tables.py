@@ -79,23 +79,41 @@ def card_section(one: Measured) -> str:
     lines = [_line(head), f"|{'---|' * len(head)}"]
     for name, figures in one.plan.floors.items():
         lines.append(
-            _line([f"floor: {name}", *(f"{figures[m]:.3f}" if m in figures else "" for m in metrics), "", "", "measured elsewhere"])
+            _line(
+                [
+                    f"floor: {name}",
+                    *(f"{figures[m]:.3f}" if m in figures else "" for m in metrics),
+                    "",
+                    "",
+                    "measured elsewhere",
+                ]
+            )
         )
     for name, arm in one.arms.items():
         count = max(1, int(arm["rows"]))
-        spent = f"{arm['prompt_tokens'] / count:.0f}, {arm['output_tokens'] / count:.0f}" if arm["prompt_tokens"] else ""
+        spent = (
+            f"{arm['prompt_tokens'] / count:.0f}, {arm['output_tokens'] / count:.0f}" if arm["prompt_tokens"] else ""
+        )
         took = rate(arm["seconds"] / count) if arm["seconds"] else ""
         figures_of = [_shown(arm["metrics"][metric]) for metric in metrics]
-        shown = (one.agent if name == INCUMBENT else ARMS.get(name, name)) + ("" if count == rows else f", {count} rows")
+        shown = (one.agent if name == INCUMBENT else ARMS.get(name, name)) + (
+            "" if count == rows else f", {count} rows"
+        )
         lines.append(_line([shown, *figures_of, f"{arm['answered']:.3f}", spent, took]))
     if one.plan.goals:
-        lines.append(_line(["the goal", *(f"{one.plan.goals[m]:.3f}" if m in one.plan.goals else "" for m in metrics), "", "", ""]))
+        lines.append(
+            _line(
+                ["the goal", *(f"{one.plan.goals[m]:.3f}" if m in one.plan.goals else "" for m in metrics), "", "", ""]
+            )
+        )
     data = f": {one.plan.data}" if one.plan.data else ""
     groups = int(one.report.get("groups", 0))
     together = f" of {groups:,} groups" if 0 < groups < rows else ""
     return (
         f"`{one.name}`{data}. {rows:,} rows{together}, seed {one.seed}; {one.stamp}. {caption(rows, groups)}\n\n"
-        f"    $ {one.command or f'orchestra learn evaluate {one.agent} --data DATA --evaluation {one.name}'}\n\n" + "\n".join(lines) + "\n"
+        f"    $ {one.command or f'orchestra learn evaluate {one.agent} --data DATA --evaluation {one.name}'}\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
 
 
@@ -107,7 +125,11 @@ def card_with(text: str, measured: Sequence[Measured]) -> str:
 def page_lines(one: Measured) -> list[str]:
     """An evaluation as the README has it: its first metric, those with a goal, and what was accepted and wrong."""
     arms, own = one.arms, one.arms[INCUMBENT]["metrics"]
-    floors = {name: {m: f and f["value"] for m, f in arm["metrics"].items()} for name, arm in arms.items() if name.startswith("floor")}
+    floors = {
+        name: {m: f and f["value"] for m, f in arm["metrics"].items()}
+        for name, arm in arms.items()
+        if name.startswith("floor")
+    }
     floors.update({name: dict(figures) for name, figures in one.plan.floors.items()})
     first = next(iter(one.plan.metrics))
     lines = []
@@ -116,7 +138,9 @@ def page_lines(one: Measured) -> list[str]:
         if metric != first and metric not in one.plan.goals and not less:
             continue
         rivals = [figures[metric] for figures in floors.values() if figures.get(metric) is not None]
-        if less and floors:  # the least of it has who says nothing; so that of the floor which is best at the first metric
+        if (
+            less and floors
+        ):  # the least of it has who says nothing; so that of the floor which is best at the first metric
             best = max(floors.values(), key=lambda figures: figures.get(first) or float("-inf"))
             rivals = [best[metric]] if best.get(metric) is not None else []
         untuned = arms[UNTUNED]["metrics"].get(metric) if UNTUNED in arms else None
@@ -163,7 +187,9 @@ def old_lines(text: str, marks: Marks = PAGE_MARKS) -> list[str]:
 def rates_of(text: str) -> dict[tuple[str, str], float]:
     """Seconds a row by agent and evaluation, as a page's table has them."""
     cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in old_lines(text)]
-    return {(row[0], row[1]): float(row[-1]) for row in cells if len(row) == len(HEAD) and re.fullmatch(r"[\d.]+", row[-1])}
+    return {
+        (row[0], row[1]): float(row[-1]) for row in cells if len(row) == len(HEAD) and re.fullmatch(r"[\d.]+", row[-1])
+    }
 
 
 def between(text: str, marks: Marks, body: str, heading: str = "") -> str:

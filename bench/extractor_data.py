@@ -44,7 +44,9 @@ def rows_of(path: Path) -> list[DatasetRow]:
     for line in path.read_text("utf-8").splitlines():
         item = json.loads(line)
         group = " ".join(re.findall(r"\w+", item["input"]["text"].lower())) or item["id"]
-        found.append(DatasetRow(item["id"], item["input"], {"slots": item["expected"]["slots"]}, digest(group.encode())[:16]))
+        found.append(
+            DatasetRow(item["id"], item["input"], {"slots": item["expected"]["slots"]}, digest(group.encode())[:16])
+        )
     return found
 
 
@@ -76,11 +78,18 @@ def composed(rows: Sequence[DatasetRow], count: int, seed: int) -> Iterator[Data
             phrase = chance.choice(phrases[slot])
             request.add(_before(slot, phrase, chance), slot, phrase)
         if chance.random() < 0.2:
-            request.add(chance.choice((", name is ", " under ", ", ", " for ")), "first_name", chance.choice(phrases["first_name"]))
+            request.add(
+                chance.choice((", name is ", " under ", ", ", " for ")),
+                "first_name",
+                chance.choice(phrases["first_name"]),
+            )
             request.add(" ", "last_name", chance.choice(phrases["last_name"]))
         request.text += chance.choice(ENDS)
         yield DatasetRow(
-            f"composed-{number:05}", {"text": request.text, "requested": []}, {"slots": request.slots}, f"composed-{number:05}"
+            f"composed-{number:05}",
+            {"text": request.text, "requested": []},
+            {"slots": request.slots},
+            f"composed-{number:05}",
         )
 
 
@@ -92,7 +101,11 @@ def _before(slot: str, phrase: str, chance: random.Random) -> str:
         case "time":
             return " " if _TIMED.match(phrase.lower()) else chance.choice((" at ", " at ", " ", ", ", " around "))
         case _:
-            return chance.choice((" ", " ", ", ")) if _DATED.match(phrase.lower()) else chance.choice((" on ", " ", " ", ", ", " for "))
+            return (
+                chance.choice((" ", " ", ", "))
+                if _DATED.match(phrase.lower())
+                else chance.choice((" on ", " ", " ", ", ", " for "))
+            )
 
 
 def made(source: Path, count: int) -> Dataset:
@@ -103,11 +116,18 @@ def made(source: Path, count: int) -> Dataset:
     name = "Restaurant8k, Coope et al. 2020, train part"
     origins = [
         DatasetSource(name, "CC BY 4.0", digest(source.read_bytes()), "as they are", len(rows)),
-        DatasetSource(name, "CC BY 4.0", digest(source.read_bytes()), "phrases of slots composed to short requests", len(more)),
+        DatasetSource(
+            name, "CC BY 4.0", digest(source.read_bytes()), "phrases of slots composed to short requests", len(more)
+        ),
     ]
     card = Card.load(ROOT / "agents" / "crf_extractor")
     return Dataset.build(
-        "restaurant8k", card.name, contract_digest(card), "CC BY 4.0", origins, {**parts, "train": [*parts["train"], *more]}
+        "restaurant8k",
+        card.name,
+        contract_digest(card),
+        "CC BY 4.0",
+        origins,
+        {**parts, "train": [*parts["train"], *more]},
     )
 
 

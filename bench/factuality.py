@@ -58,7 +58,10 @@ class Pair:
     def questions(self) -> list[dict[str, str]]:
         """What is asked, a piece of the evidence each."""
         source = (EvidenceSource(self.evidence),)
-        return [{CLAIM: self.claim, EVIDENCE: self.evidence[one.start : one.end]} for one in entailment.split_evidence(source)]
+        return [
+            {CLAIM: self.claim, EVIDENCE: self.evidence[one.start : one.end]}
+            for one in entailment.split_evidence(source)
+        ]
 
 
 def pairs(data: Path, name: str) -> Iterator[Pair]:
@@ -83,8 +86,12 @@ async def asked(found: Sequence[Pair], file: Path) -> None:
         settings = Settings.load({"journal": str(Path(folder) / "journal.db"), "concurrency": 32}, start=machine.ROOT)
         async with Orchestra.open(settings, progress=None) as orchestra:
             given = [(one.id, inputs) for one in open_ for inputs in one.questions]
-            test = EvaluationSet("claims", "", [EvaluationRow(str(at), inputs, {}) for at, (_, inputs) in enumerate(given)])
-            arm = await evaluate_arm(orchestra.options(purpose=EVALUATION_PURPOSE), "entailment", Agent.from_card(card), test, 32)
+            test = EvaluationSet(
+                "claims", "", [EvaluationRow(str(at), inputs, {}) for at, (_, inputs) in enumerate(given)]
+            )
+            arm = await evaluate_arm(
+                orchestra.options(purpose=EVALUATION_PURPOSE), "entailment", Agent.from_card(card), test, 32
+            )
     said: dict[str, list[Any]] = {}
     for (name, _), case in zip(given, arm.cases, strict=True):
         said.setdefault(name, []).append(case.output)
@@ -101,21 +108,30 @@ def worded(found: Sequence[Pair]) -> dict[str, list[Any]]:
     assert calibration.words is not None, "and it has a part about words"
     said: dict[str, list[Any]] = {}
     for one in found:
-        told = [dict(zip(calibration.choices, calibration.words.probabilities(inputs), strict=True)) for inputs in one.questions]
+        told = [
+            dict(zip(calibration.choices, calibration.words.probabilities(inputs), strict=True))
+            for inputs in one.questions
+        ]
         said[one.id] = [{"p_supported": chances["supported"], "p_refute": chances["contradicted"]} for chances in told]
     return said
 
 
 def answers(file: Path) -> dict[str, list[Any]]:
     """What the agent said, by the ids of the pairs."""
-    return {row["id"]: row["outputs"] for row in map(msgspec.json.decode, file.read_bytes().splitlines())} if file.exists() else {}
+    return (
+        {row["id"]: row["outputs"] for row in map(msgspec.json.decode, file.read_bytes().splitlines())}
+        if file.exists()
+        else {}
+    )
 
 
 def grouped(found: Sequence[Pair], known: dict[str, list[Any]]) -> list[CalibrationAnswer]:
     """The pairs as answers of several parts, with their scores."""
     groups: dict[str, list[ScoredPart]] = {}
     for one in found:
-        replies = [JudgeReply(output) if output is not None else JudgeReply(error="no answer") for output in known[one.id]]
+        replies = [
+            JudgeReply(output) if output is not None else JudgeReply(error="no answer") for output in known[one.id]
+        ]
         [verdict] = entailment.claim_verdicts([AnswerClaim(one.claim, "")], (EvidenceSource(one.evidence),), replies)
         groups.setdefault(one.group, []).append(ScoredPart(partial_answers.part_score(verdict), not one.right))
     return [CalibrationAnswer(f"{at}", tuple(parts)) for at, parts in enumerate(groups.values())]

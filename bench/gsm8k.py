@@ -26,14 +26,22 @@ LONG_PROBLEM = 420
 """Characters of a problem at most."""
 KNOWN = frozenset(map(Fraction, (1, 2, 3, 4, 7, 10, 12, 24, 30, 52, 60, 100, 365, 1000)))
 """Numbers that an expression may have without the problem's saying so: of days, dozens, halves, per cent."""
-PARTS = {"half": ("0.5", "1.5"), "quarter": ("0.25", "0.75"), "fifth": ("5",), "sixth": ("6",), "eighth": ("8",), "ninth": ("9",)}
+PARTS = {
+    "half": ("0.5", "1.5"),
+    "quarter": ("0.25", "0.75"),
+    "fifth": ("5",),
+    "sixth": ("6",),
+    "eighth": ("8",),
+    "ninth": ("9",),
+}
 """Words for parts that `numbers` does not read, and what they are reckoned with, where that is not known to everybody."""
 _STEP = re.compile(r"<<([^<>=]+)=([^<>=]+)>>")
 _NUMBER = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
 _WORKING = re.compile(r"[$\d.,%()+*/x×÷ -]*=\s*\$?\s*<<[^<>]*>>\$?|<<[^<>]*>>")
 """What is reckoned in a line of a solution, up to its result."""
 _LEFT_OVER = re.compile(
-    r"<<|=|[\d)\w] ?[*+×÷] ?[\d($]| [-/] |\d [a-z]+ \d+ [a-z]+\.|\d \$?\d|because \$?[\d,.]+( |$)|(^|\. )\$?[\d,]+\. ", re.IGNORECASE
+    r"<<|=|[\d)\w] ?[*+×÷] ?[\d($]| [-/] |\d [a-z]+ \d+ [a-z]+\.|\d \$?\d|because \$?[\d,.]+( |$)|(^|\. )\$?[\d,]+\. ",
+    re.IGNORECASE,
 )
 """What shows that a line was not freed of all that."""
 
@@ -101,7 +109,10 @@ def as_written(expression: str, text: str) -> str:
     if len(found) > LONGEST or len(operands(found)) > MOST:
         raise ArithmeticParseError(f"{found} is longer than {LONGEST} characters, or has more than {MOST} numbers")
     known = numbers(text) + Counter(
-        Fraction(part) for word, parts in PARTS.items() if re.search(rf"\b{word}s?\b", text, re.IGNORECASE) for part in parts
+        Fraction(part)
+        for word, parts in PARTS.items()
+        if re.search(rf"\b{word}s?\b", text, re.IGNORECASE)
+        for part in parts
     )
     if unknown := [node for node in re.findall(r"[\d.]+", found) if not told(node, known)]:
         raise ArithmeticParseError(f"{unknown[0]} is not told in the story or the question")
@@ -110,7 +121,9 @@ def as_written(expression: str, text: str) -> str:
 
 def _parts(text: str) -> list[Fraction]:
     """What the words for parts in a text are reckoned with."""
-    said = {word.removesuffix("s") for word in re.findall(r"[a-z]+", text.lower())} | ({"half"} if "halves" in text.lower() else set())
+    said = {word.removesuffix("s") for word in re.findall(r"[a-z]+", text.lower())} | (
+        {"half"} if "halves" in text.lower() else set()
+    )
     return [Fraction(part) for word, parts in PARTS.items() if word in said for part in parts]
 
 
@@ -165,10 +178,16 @@ def last(question: str, solution: str, answer: float) -> Solved | None:
         results = {evaluate(result): number for number, _, result in steps[:-1]}
     except ArithmeticParseError:
         return None
-    said = [part for part in sentences[:-1] if any(number in numbers(part) and number not in results for number in wanted)]
-    said += [_without_working(lines[number]) for number in dict.fromkeys(results[one] for one in wanted if one in results)]
+    said = [
+        part for part in sentences[:-1] if any(number in numbers(part) and number not in results for number in wanted)
+    ]
+    said += [
+        _without_working(lines[number]) for number in dict.fromkeys(results[one] for one in wanted if one in results)
+    ]
     text = " ".join([*said, sentences[-1]])
-    good = value == Fraction(str(answer)) and all(number in numbers(text) for number in wanted) and 2 <= len(wanted) <= 3
+    good = (
+        value == Fraction(str(answer)) and all(number in numbers(text) for number in wanted) and 2 <= len(wanted) <= 3
+    )
     clean = not _LEFT_OVER.search(text) and len(text) <= LONG_PROBLEM * 3 // 4
     return Solved(text, spelt(tree), value, 1) if good and clean and any(one in results for one in wanted) else None
 
@@ -176,7 +195,12 @@ def last(question: str, solution: str, answer: float) -> Solved | None:
 def _without_working(line: str) -> str:
     """A line of a solution that tells its result, and not how it was found."""
     told_money = bool(re.search(r"\$\s*<<|=\s*\$", line))
-    text = re.sub(r"\s+", " ", _WORKING.sub(" $" if told_money else " ", line)).replace("$ ", "$").replace("$$", "$").strip()
+    text = (
+        re.sub(r"\s+", " ", _WORKING.sub(" $" if told_money else " ", line))
+        .replace("$ ", "$")
+        .replace("$$", "$")
+        .strip()
+    )
     return text if text.endswith(".") else text + "."
 
 
@@ -185,7 +209,9 @@ def drawn(problem: Solved, chance: random.Random) -> Solved | None:
     used = operands(problem.expression)
     counts = numbers(problem.question)
     alone = [match for match in _NUMBER.finditer(problem.question) if _alone(problem.question, match)]
-    free = {Fraction(match[0]) for match in alone if used.count(Fraction(match[0])) == 1 and counts[Fraction(match[0])] == 1}
+    free = {
+        Fraction(match[0]) for match in alone if used.count(Fraction(match[0])) == 1 and counts[Fraction(match[0])] == 1
+    }
     # What everybody knows stays as it is: it may be the months of a year, or a fifth, and not the number that is told.
     free = {number for number in free if number > 2} - KNOWN - {*_parts(problem.question)}
     if not free or any(number not in free and number not in KNOWN for number in used):
@@ -211,7 +237,11 @@ def _whole(before: str, after: str) -> bool:
     """Whether no part of an expression became less than zero, or a fraction where it was whole."""
 
     def parts(expression: str) -> list[Fraction]:
-        return [evaluate(spelt(node)) for node in ast.walk(ast.parse(expression, mode="eval")) if isinstance(node, ast.BinOp)]
+        return [
+            evaluate(spelt(node))
+            for node in ast.walk(ast.parse(expression, mode="eval"))
+            if isinstance(node, ast.BinOp)
+        ]
 
     try:
         return all(b > 0 and b.denominator <= a.denominator for a, b in zip(parts(before), parts(after), strict=True))
@@ -227,7 +257,11 @@ def _alone(text: str, match: re.Match[str]) -> bool:
 
 
 def _near(number: int, chance: random.Random) -> int:
-    return chance.randint(max(2, number // 3), max(12, number * 2)) if number < 1000 else 10 * round(number * chance.uniform(0.05, 0.15))
+    return (
+        chance.randint(max(2, number // 3), max(12, number * 2))
+        if number < 1000
+        else 10 * round(number * chance.uniform(0.05, 0.15))
+    )
 
 
 def asked(rows: Iterable[Mapping[str, Any]], steps: int) -> Iterator[tuple[str, Solved]]:

@@ -49,7 +49,11 @@ async def measure(who: str, runs: int) -> dict[str, float]:
         full, draining = resident(), time.process_time()
         gate.set()
         await asyncio.gather(*tasks)
-        return {"kib": (full - empty) / runs, "started_s": started, "drained_s": started + time.process_time() - draining}
+        return {
+            "kib": (full - empty) / runs,
+            "started_s": started,
+            "drained_s": started + time.process_time() - draining,
+        }
 
     if who == "floor":
         return await measured(lambda: by_tasks(DIAMOND, body))

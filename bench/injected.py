@@ -94,9 +94,15 @@ async def measured(runs: Orchestra, pairs: Sequence[Given]) -> list[Effect]:
         for behind in (True, False):
             says = {False: order, True: contrary}
             texts = [ordered(pair.evidence, says[pair.supported], behind=behind) for pair in pairs]
-            told = await judged(runs, [{"claim": pair.claim, "evidence": text} for pair, text in zip(pairs, texts, strict=True)])
+            told = await judged(
+                runs, [{"claim": pair.claim, "evidence": text} for pair, text in zip(pairs, texts, strict=True)]
+            )
             for wanted, said in says.items():
-                right = [new for pair, old, new in zip(pairs, plain, told, strict=True) if pair.supported is wanted and old is wanted]
+                right = [
+                    new
+                    for pair, old, new in zip(pairs, plain, told, strict=True)
+                    if pair.supported is wanted and old is wanted
+                ]
                 effects.append(Effect(said, behind, wanted, len(right), sum(new is not wanted for new in right)))
     return effects
 

@@ -19,7 +19,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from orchestra.core.events import AttemptFinished, AttemptStarted, Event, NodeFinished, RunFinished, RunStarted, Usage, encode
+from orchestra.core.events import (
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    NodeFinished,
+    RunFinished,
+    RunStarted,
+    Usage,
+    encode,
+)
 from orchestra.core.outcomes import ValueOutcome
 from orchestra.core.protocols import Journal
 from orchestra.journal.memory import MemoryJournal
@@ -35,7 +44,9 @@ ANSWER = {
 
 def events_of(run: str, count: int) -> list[Event]:
     """A run of `count` events, of some 150 to 300 bytes each."""
-    found: list[Event] = [RunStarted(seq=1, at=0.0, run=run, workflow="bench", graph="0" * 32, inputs={"question": "Who built it?"})]
+    found: list[Event] = [
+        RunStarted(seq=1, at=0.0, run=run, workflow="bench", graph="0" * 32, inputs={"question": "Who built it?"})
+    ]
     usage = Usage(prompt_tokens=318, output_tokens=54, calls=1, seconds=1.25)
     for seq in range(2, count):
         node = f"readings[{seq // 3}]"
@@ -43,7 +54,11 @@ def events_of(run: str, count: int) -> list[Event]:
             case 0:
                 found.append(AttemptStarted(seq=seq, at=1.0, node=node, attempt=1, name="reader"))
             case 1:
-                found.append(AttemptFinished(seq=seq, at=2.0, node=node, attempt=1, value=ANSWER, usage=usage, server="s1", sent="0" * 32))
+                found.append(
+                    AttemptFinished(
+                        seq=seq, at=2.0, node=node, attempt=1, value=ANSWER, usage=usage, server="s1", sent="0" * 32
+                    )
+                )
             case _:
                 found.append(NodeFinished(seq=seq, at=2.0, node=node, outcome=ValueOutcome(value=ANSWER, score=0.93)))
     return [*found, RunFinished(seq=count, at=3.0, status="done", outcome=ValueOutcome(value=ANSWER))]
@@ -60,12 +75,15 @@ async def one_run(journal: Journal, run: str, events: Sequence[Event], wait: int
 
 async def one_run_of_nodes(journal: Journal, run: str, count: int, wait: int) -> None:
     """Appends `count` nodes as the engine does where nothing judges them: one event with two blobs of their own, 900 bytes in all."""
-    journal.append(run, (RunStarted(seq=1, at=0.0, run=run, workflow="bench", graph=journal.put_blob(b"graph"), inputs={}),))
+    journal.append(
+        run, (RunStarted(seq=1, at=0.0, run=run, workflow="bench", graph=journal.put_blob(b"graph"), inputs={}),)
+    )
     usage = Usage(prompt_tokens=318, output_tokens=54, calls=1, seconds=1.25)
     for seq in range(2, count + 2):
         node = f"readings[{seq}]"
         sent, received = (
-            journal.put_blob(f"{what} {run} {node} ".encode() + b"x" * size) for what, size in (("sent", 600), ("received", 300))
+            journal.put_blob(f"{what} {run} {node} ".encode() + b"x" * size)
+            for what, size in (("sent", 600), ("received", 300))
         )
         journal.append(
             run,
@@ -94,7 +112,9 @@ async def sweep(journal: Journal, work: Sequence[tuple[str, Sequence[Event] | in
     async with asyncio.TaskGroup() as group:
         for run, events in work:
             group.create_task(
-                one_run_of_nodes(journal, run, events, wait) if isinstance(events, int) else one_run(journal, run, events, wait)
+                one_run_of_nodes(journal, run, events, wait)
+                if isinstance(events, int)
+                else one_run(journal, run, events, wait)
             )
     await journal.close()
 
@@ -153,7 +173,9 @@ def floor(folder: Path, count: int) -> float:
 def main() -> None:
     """Prints one row for each way to write."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("folder", nargs="?", type=Path, default=None, help="where the files lie; default: the system's temporary folder")
+    options.add_argument(
+        "folder", nargs="?", type=Path, default=None, help="where the files lie; default: the system's temporary folder"
+    )
     options.add_argument("--events", type=int, default=12_000)
     options.add_argument("--postgres", metavar="DSN", help="measure a journal in this database, not in files")
     given = options.parse_args()
@@ -167,7 +189,9 @@ def main() -> None:
         ("memory, 40 runs", None, 40, 10),
         ("strict, 40 runs, each waits every 10", "strict", 40, 10),
     ]
-    print(f"{'one commit an event (floor)':42}{statistics.median(floor(folder, 500) for _ in range(3)):>12,.0f} events/s")
+    print(
+        f"{'one commit an event (floor)':42}{statistics.median(floor(folder, 500) for _ in range(3)):>12,.0f} events/s"
+    )
     for name, durability, runs, wait in cases:
         each = (given.events if durability != "strict" else given.events // 10) // runs
         sweeps = [asyncio.run(measure(where, durability, runs, each, wait)) for _ in range(3)]

@@ -36,7 +36,10 @@ CUSTOMER = 100
 """Runs with the same `customer` tag."""
 WORKFLOWS = ("answers", "mails", "orders")
 SERVERS = (("local", "small", 0.0), ("gateway", "large", 0.002))
-ANSWER = {"answer": "In 1889, by the company of Gustave Eiffel.", "quote": "completed in 1889 by the company of Gustave Eiffel"}
+ANSWER = {
+    "answer": "In 1889, by the company of Gustave Eiffel.",
+    "quote": "completed in 1889 by the company of Gustave Eiffel",
+}
 BLOB = 300
 """Bytes of each request and each reply."""
 COMMAND = (sys.executable, "-c", "from orchestra.cli.main import main; main()")
@@ -72,10 +75,20 @@ def events_of(number: int, runs: int, journal: Journal) -> list[Event]:
     tags = {"customer": str(number % max(1, runs // CUSTOMER)), "release": f"2026-{number % 12 + 1:02d}"}
     workflow, graph = WORKFLOWS[number % len(WORKFLOWS)], journal.put_blob(b"the frozen workflow " * 40)
     made: list[Event] = [
-        RunStarted(seq=1, at=at, run=run, workflow=workflow, graph=graph, inputs={"question": "Who built it?"}, options={"tags": tags})
+        RunStarted(
+            seq=1,
+            at=at,
+            run=run,
+            workflow=workflow,
+            graph=graph,
+            inputs={"question": "Who built it?"},
+            options={"tags": tags},
+        )
     ]
     for node in ("reading", "writing"):
-        sent, received = (journal.put_blob(f"{what} {run} {node} ".encode() + b"x" * BLOB) for what in ("sent", "received"))
+        sent, received = (
+            journal.put_blob(f"{what} {run} {node} ".encode() + b"x" * BLOB) for what in ("sent", "received")
+        )
         made.append(AttemptStarted(seq=len(made) + 1, at=at, node=node, attempt=1, name=f"{node}_agent"))
         made.append(
             AttemptFinished(
@@ -95,7 +108,12 @@ def events_of(number: int, runs: int, journal: Journal) -> list[Event]:
     outcome = FailedOutcome("F203", "nobody answers", "writing") if number % 40 == 39 else ValueOutcome(value=ANSWER)
     made.append(NodeFinished(seq=len(made) + 1, at=at + 2, node="writing", outcome=outcome))
     made.append(
-        RunFinished(seq=len(made) + 1, at=at + 2, status="done" if isinstance(outcome, ValueOutcome) else "failed", outcome=outcome)
+        RunFinished(
+            seq=len(made) + 1,
+            at=at + 2,
+            status="done" if isinstance(outcome, ValueOutcome) else "failed",
+            outcome=outcome,
+        )
     )
     return made
 
@@ -171,7 +189,9 @@ def timed(place: str, folder: Path, arguments: Sequence[str]) -> float:
     homes = {f"XDG_{name}_HOME": str(folder / name.lower()) for name in ("STATE", "CONFIG", "CACHE")}
     environment = {**os.environ, **homes, "PYTHONPATH": str(machine.ROOT), "ORCHESTRA_JOURNAL": place}
     begin = time.perf_counter()
-    done = subprocess.run([*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     spent = time.perf_counter() - begin
     if done.returncode:
         raise SystemExit(f"orchestra {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
@@ -220,7 +240,9 @@ def measure(place: Place, folder: Path, runs: int) -> bool:
     print(f"{runs} runs written in {time.perf_counter() - begin:.1f} s; load {os.getloadavg()[0]:.1f}", flush=True)
     told: list[tuple[str, float, float | None]] = []
     asyncio.run(scanned(place, told))
-    told.append(("reference: a command without runs", timed(str(folder / "empty" / "none.db"), folder, ("runs", "list")), None))
+    told.append(
+        ("reference: a command without runs", timed(str(folder / "empty" / "none.db"), folder, ("runs", "list")), None)
+    )
     for line in told:
         show(*line)
     met = True
@@ -244,7 +266,9 @@ def main() -> int:
     """Reads the command line, measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=100_000)
-    parser.add_argument("--postgres", nargs="?", const="", metavar="DSN", help="a database; without an address a server is started")
+    parser.add_argument(
+        "--postgres", nargs="?", const="", metavar="DSN", help="a database; without an address a server is started"
+    )
     parser.add_argument("--folder", type=Path, help="where the journal is written")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as made:

@@ -4,8 +4,8 @@
 
 `FOLDER` has the public sets that the cards name, each with its training part. Most data sets are made by the scripts of today, others by
 those of an earlier commit, which are taken out of the history into `--work`; each must have the digest that stands here, else nothing is
-written. These are the digests that `model.json_rule`, `manifest.json_rule` or the card names, so the rows are the very ones. Of `entailment`, whose
-`model.json_rule` has digests of texts and labels, those are compared; `crf_extractor` came out the same to the byte when it was trained again.
+written. These are the digests that `model.json`, `manifest.json` or the card names, so the rows are the very ones. Of `entailment`, whose
+`model.json` has digests of texts and labels, those are compared; `crf_extractor` came out the same to the byte when it was trained again.
 Of `difficulty`, and of the first sets of `generative_calculator`, `generative_reader` and `tool_planner`, cards say the command and how
 many rows there are to train on, and no digest. What an encoder of another kind had learnt before (`table_reader`, that
 `deductive_calculator` began with) asks other things, and is left out. The digests of several trainings are one record, as where a
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import shlex
 import subprocess
@@ -63,7 +64,11 @@ MADE: dict[str, tuple[Made, ...]] = {
         Made("e4f8340b", f"{_SUMS} --steps 7 --last 1000 --stories 4000"),
         Made("de6925a3", f"{_SUMS} --steps 7 --last 1000 --stories 4000 --draws 3"),
     ),
-    "difficulty": (Made("2c708adb", f"orchestra.cli learn data difficulty {{data}}/routellm/train.jsonl.gz --name routellm {_NEED}"),),
+    "difficulty": (
+        Made(
+            "2c708adb", f"orchestra.cli learn data difficulty {{data}}/routellm/train.jsonl.gz --name routellm {_NEED}"
+        ),
+    ),
     "encoder_extractor": (_SLOTS,),
     "entailment": (
         Made("016633c5", f"{_CLAIMS} 1.0", "81f4c192"),
@@ -86,7 +91,10 @@ MADE: dict[str, tuple[Made, ...]] = {
         Made("73943a21", _TABLES, "cdc9085"),
         Made("b2f5d6f7", f"{_TABLES} --share 0.5", "bb3b8a5"),
     ),
-    "tool_planner": (Made("56b14b14", "bench.planner_data --data {data}"), Made("1339ed9b", "bench.planner_data --data {data} --again 7")),
+    "tool_planner": (
+        Made("56b14b14", "bench.planner_data --data {data}"),
+        Made("1339ed9b", "bench.planner_data --data {data} --again 7"),
+    ),
 }
 """By agent, in the order of its trainings."""
 INTENTS = ("assistant_intent", "banking_intent")
@@ -98,12 +106,34 @@ def made(one: Made, data: Path, work: Path) -> Dataset:
     out = work / one.digest
     if not (out / MANIFEST_FILE).is_file():
         source = ROOT if not one.commit else _source(one.commit, work)
-        command = [sys.executable, "-m", *shlex.split(one.command.format(data=shlex.quote(str(data.resolve())))), "--out", str(out)]
+        command = [
+            sys.executable,
+            "-m",
+            *shlex.split(one.command.format(data=shlex.quote(str(data.resolve())))),
+            "--out",
+            str(out),
+        ]
         subprocess.run(command, cwd=source, env={**os.environ, "PYTHONPATH": str(source)}, check=True)
+    upgrade_manifest(out)
     found = Dataset.load(out)
     if not found.manifest.digest.startswith(one.digest):
-        raise SystemExit(f"{one.command} makes {found.manifest.digest} at {one.commit or 'this commit'}, and was to make {one.digest}")
+        raise SystemExit(
+            f"{one.command} makes {found.manifest.digest} at {one.commit or 'this commit'}, and was to make {one.digest}"
+        )
     return found
+
+
+def upgrade_manifest(folder: Path) -> None:
+    """Rewrites a manifest of format v1, which the scripts of an earlier commit write, as format v2. The digest is of the rows and stays."""
+    path = folder / MANIFEST_FILE
+    manifest = json.loads(path.read_bytes())
+    if manifest["format"] != "orchestra/dataset/v1":
+        return
+    manifest["format"] = "orchestra/dataset/v2"
+    manifest["splits"] = manifest.pop("parts")
+    for source in manifest["sources"]:
+        source["description"] = source.pop("made", "")
+    path.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _source(commit: str, work: Path) -> Path:
@@ -117,7 +147,7 @@ def _source(commit: str, work: Path) -> Path:
 
 
 def intents(card: Card, data: Path) -> Dataset:
-    """The rows of an agent that tells intents. Raises `SystemExit` where they are not those that `model.json_rule` names."""
+    """The rows of an agent that tells intents. Raises `SystemExit` where they are not those that `model.json` names."""
     from bench.train_intents import RECIPES
 
     found = RECIPES[card.name].rows(data)
@@ -127,7 +157,9 @@ def intents(card: Card, data: Path) -> Dataset:
         DatasetRow(f"{number}", {given: row.text}, row.label, f"{number}")
         for number, row in enumerate((*found.own_rows, *found.other_rows))
     ]
-    return Dataset.build(", ".join(one.name for one in found.sources), card.name, "", found.sources[0].licence, (), {"train": rows})
+    return Dataset.build(
+        ", ".join(one.name for one in found.sources), card.name, "", found.sources[0].licence, (), {"train": rows}
+    )
 
 
 def sets(card: Card, data: Path, work: Path) -> Iterator[Dataset]:
@@ -138,7 +170,8 @@ def sets(card: Card, data: Path, work: Path) -> Iterator[Dataset]:
     found = [made(one, data, work) for one in MADE[card.name]]
     if card.name == "entailment":
         rows = [
-            [LabelledText(row.input["claim"], row.output["label"], row.input["evidence"]) for row in one.rows["train"]] for one in found
+            [LabelledText(row.input["claim"], row.output["label"], row.input["evidence"]) for row in one.rows["train"]]
+            for one in found
         ]
         _check_named(card, [labelled_texts_digest(each) for each in rows])
     yield from found
@@ -166,11 +199,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("agents", nargs="*", metavar="AGENT", help="which; all without it")
     parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
-    parser.add_argument("--work", type=Path, help="where the data sets are made; those that stand there are taken as they are")
+    parser.add_argument(
+        "--work", type=Path, help="where the data sets are made; those that stand there are taken as they are"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         for name in given.agents or sorted((*MADE, *INTENTS)):
-            path = write(card := Card.load(ROOT / "agents" / name), sets(card, given.data, given.work or Path(temporary)))
+            path = write(
+                card := Card.load(ROOT / "agents" / name), sets(card, given.data, given.work or Path(temporary))
+            )
             print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
 
 

@@ -18,7 +18,10 @@ HEAD = """# Ratios of our processor time for an empty node to that of one asynci
 def write(ratios: Mapping[str, float]) -> None:
     """Records what was measured today."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    tables = (f"\n[{name}]\ndate = {today}\nmeasured = {ratio:.2f}\nlimit = {FACTOR * ratio:.2f}\n" for name, ratio in ratios.items())
+    tables = (
+        f"\n[{name}]\ndate = {today}\nmeasured = {ratio:.2f}\nlimit = {FACTOR * ratio:.2f}\n"
+        for name, ratio in ratios.items()
+    )
     FILE.write_text(HEAD + "".join(tables), "utf-8")
 
 

@@ -30,7 +30,11 @@ def now() -> str:
 
 def code() -> str:
     """The commit, and whether the library was changed since; empty outside of a checkout."""
-    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "status", "--porcelain", "orchestra"], cwd=ROOT, capture_output=True, text=True, check=False)
+    told = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "orchestra"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     commit = told.stdout.strip()
     return f"commit {commit}{' and changes' if changed.stdout.strip() else ''}" if commit else ""

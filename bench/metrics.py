@@ -59,7 +59,9 @@ def squad_scores(gold: Sequence[str], given: str | None) -> tuple[float, float]:
     if not gold or not squad_normalize(answer):
         same = float(not gold and not squad_normalize(answer))
         return same, same
-    return max(float(squad_normalize(one) == squad_normalize(answer)) for one in gold), max(token_f1(one, answer) for one in gold)
+    return max(float(squad_normalize(one) == squad_normalize(answer)) for one in gold), max(
+        token_f1(one, answer) for one in gold
+    )
 
 
 def number_of(value: Any) -> float | None:
@@ -131,7 +133,9 @@ def argument_counts(gold: Plan, given: Plan) -> tuple[int, int, int]:
     """Of one item: the triples that both plans have, those given, those wanted."""
     wanted, found = _triples(gold), _triples(given)
     references = {triple[:2] for triple in wanted if _REFERENCE in triple[2]}
-    wanted, found = (Counter({one: n for one, n in bag.items() if one[:2] not in references}) for bag in (wanted, found))
+    wanted, found = (
+        Counter({one: n for one, n in bag.items() if one[:2] not in references}) for bag in (wanted, found)
+    )
     return (wanted & found).total(), found.total(), wanted.total()
 
 
@@ -151,7 +155,10 @@ def step_plan_scores(gold: Plan, given: Plan) -> dict[str, float]:
     wanted_edges, found_edges = _with_ends(gold), _with_ends(given)
     known = matched | ends
     common = {(known[i], known[j]) for i, j in found_edges if i in known and j in known} & wanted_edges
-    return {"node_f1": f1(len(matched), len(found), len(wanted)), "edge_f1": f1(len(common), len(found_edges), len(wanted_edges))}
+    return {
+        "node_f1": f1(len(matched), len(found), len(wanted)),
+        "edge_f1": f1(len(common), len(found_edges), len(wanted_edges)),
+    }
 
 
 def _names(plan: Plan) -> list[str]:
@@ -173,7 +180,11 @@ def _triples(plan: Plan) -> Counter[tuple[str, str, str]]:
     for node in plan.get("nodes", ()):
         for name, value in (node.get("arguments") or {}).items():
             number = number_of(value)
-            text = f"{number:.6g}" if number is not None else json.dumps(value, sort_keys=True, ensure_ascii=False).strip('"')
+            text = (
+                f"{number:.6g}"
+                if number is not None
+                else json.dumps(value, sort_keys=True, ensure_ascii=False).strip('"')
+            )
             found[str(node.get("tool")), str(name), " ".join(text.casefold().split())] += 1
     return found
 

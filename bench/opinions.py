@@ -101,7 +101,9 @@ def opinions(one: Answered, of: Set, card: Card) -> dict[str, list[float]]:
         claim = one.others.get("claim")
         output = (claim.output if claim is not None else None) or {}
         supported, refuted = output.get("p_supported"), output.get("p_refute")
-        found["entailment"] = [0.0, 0.0, 0.0] if supported is None else [1.0, math.log(_odds(supported)), math.log(_odds(refuted))]
+        found["entailment"] = (
+            [0.0, 0.0, 0.0] if supported is None else [1.0, math.log(_odds(supported)), math.log(_odds(refuted))]
+        )
     if of.blind:
         told = (one.others.get(f"blind{number}") for number, _ in enumerate(of.blind, 1))
         found["rederive"] = [number for other in told for number in _rederived(own, other)]
@@ -117,7 +119,12 @@ def _rederived(own: str, other: Sheet | None) -> list[float]:
     if other is None:
         return [0.0] * 4
     same = said(other.output) == own
-    return [float(same), float(said(other.output) == "nothing"), probability(other), probability(other) if same else 0.0]
+    return [
+        float(same),
+        float(said(other.output) == "nothing"),
+        probability(other),
+        probability(other) if same else 0.0,
+    ]
 
 
 def agreement(own: str, samples: Sequence[str]) -> tuple[float, float]:
@@ -135,7 +142,9 @@ def _odds(probability: float | None) -> float:
 def _shape(output: Any) -> list[float]:
     """Whether an answer says nothing, and of how many parts it is."""
     own = said(output)
-    parts = next((len(value) for value in (output or {}).values() if isinstance(value, list | dict)), 1) if output else 0
+    parts = (
+        next((len(value) for value in (output or {}).values() if isinstance(value, list | dict)), 1) if output else 0
+    )
     return [float(own == "nothing"), float(parts)]
 
 
@@ -143,7 +152,11 @@ def situation(one: Answered, card: Card, checks: Sequence[str]) -> VerificationR
     """What the engine would hold an answer against."""
     given = collect_sources(one.question.input.get(card.evidence or "")) or collect_sources(one.question.input)
     return VerificationRequest(
-        value=one.sheet.output, schema=card.output_schema, evidence=given, checks=tuple(checks), confidence=one.sheet.score
+        value=one.sheet.output,
+        schema=card.output_schema,
+        evidence=given,
+        checks=tuple(checks),
+        confidence=one.sheet.score,
     )
 
 
@@ -196,7 +209,9 @@ def weighed(said: Sequence[tuple[Verdict, ...]], right: Sequence[bool], groups: 
     telling = {verdict.check for few in said for verdict in few if verdict.outcome != UNKNOWN}
     said = [tuple(verdict for verdict in few if verdict.check in telling) for few in said]
     checks = [verdict.check for verdict in max(said, key=len)]
-    kept = {row.id for row in usable_rows([CombinationRow(str(number), few) for number, few in enumerate(said)], checks)[0]}
+    kept = {
+        row.id for row in usable_rows([CombinationRow(str(number), few) for number, few in enumerate(said)], checks)[0]
+    }
     places = [number for number in range(len(said)) if str(number) in kept]
     rows = [{verdict.check: [log_odds(verdict.score)] for verdict in said[number]} for number in places]
     scores = combined(rows, [right[at] for at in places], [groups[at] for at in places], shrunk=1.0)
@@ -231,5 +246,8 @@ def combined(
         held, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         if len(set(labels[rest])) == 2:
             # Without the intercept: it is the lower the more right answers a fold holds back, and would rank folds against each other.
-            scores[held] = places[held] @ LogisticRegression(C=1 / L2_PENALTY, max_iter=2_000).fit(places[rest], labels[rest]).coef_[0]
+            scores[held] = (
+                places[held]
+                @ LogisticRegression(C=1 / L2_PENALTY, max_iter=2_000).fit(places[rest], labels[rest]).coef_[0]
+            )
     return [float(score) for score in scores]

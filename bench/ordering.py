@@ -91,7 +91,13 @@ class Figures:
         ordered = sorted(self.latencies)
         p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
         tokens = (self.prompt + self.output) / self.seconds
-        return 60 * len(ordered) / self.seconds, tokens, statistics.median(ordered), p95, self.hits / max(1, self.prompt)
+        return (
+            60 * len(ordered) / self.seconds,
+            tokens,
+            statistics.median(ordered),
+            p95,
+            self.hits / max(1, self.prompt),
+        )
 
 
 def project(place: Path, session: str, order: str) -> Settings:
@@ -122,7 +128,14 @@ def document(number: int, characters: int) -> str:
 
 async def arm(order: str, session: str, turn: int, given: argparse.Namespace) -> Figures:
     """One arm of one round; both arms of a round have the same runs in the same order."""
-    asked = ["What is it about?", "Which place is named?", "Which year is named?", "Who is named?", "What happened?", "Why?"]
+    asked = [
+        "What is it about?",
+        "Which place is named?",
+        "Which year is named?",
+        "Who is named?",
+        "What happened?",
+        "Why?",
+    ]
     numbers = [number % given.documents for number in range(given.runs)]
     random.Random(turn).shuffle(numbers)
     documents = {number: document(number, given.characters) for number in set(numbers)}
@@ -184,10 +197,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     for order in ARMS:
         columns = zip(*(row[order] for row in rows), strict=True)
         programs, tokens, p50, p95, cached = (statistics.median(column) for column in columns)
-        lines.append(f"| {order} | {programs:.1f} | {tokens:.0f} | {p50:.0f} | {p95:.0f} | {cached:.1%} | {len(rows)} |")
+        lines.append(
+            f"| {order} | {programs:.1f} | {tokens:.0f} | {p50:.0f} | {p95:.0f} | {cached:.1%} | {len(rows)} |"
+        )
     ratios = [[row["programs"][column] / row["fifo"][column] for row in rows] for column in (0, 3)]
     said = [f"{statistics.median(found):.2f} ({min(found):.2f} to {max(found):.2f})" for found in ratios]
-    return "\n".join([*lines, "", f"Over FIFO, the median of the rounds: {said[0]} times the programs, {said[1]} times the p95."])
+    return "\n".join(
+        [*lines, "", f"Over FIFO, the median of the rounds: {said[0]} times the programs, {said[1]} times the p95."]
+    )
 
 
 def kept(shape: dict[str, int]) -> list[dict[str, Any]]:
@@ -215,7 +232,12 @@ async def main() -> int:
         for order in ARMS if count % 2 else ARMS[::-1]:
             figures = await arm(order, f"{time.time_ns():x}", count, given)
             found[order] = figures.row
-            print(order, [round(value, 3) for value in figures.row], f"{figures.processor:.1f} processor s", file=sys.stderr)
+            print(
+                order,
+                [round(value, 3) for value in figures.row],
+                f"{figures.processor:.1f} processor s",
+                file=sys.stderr,
+            )
         with (folder() / "ordering.jsonl").open("a") as file:
             file.write(json.dumps({"shape": shape, "line": line(), **found}) + "\n")
     told = f"{table(kept(shape))}\n\n{', '.join(f'{name} {value}' for name, value in shape.items())}; {now()}; {code()}"

@@ -45,7 +45,12 @@ def main(page: Path = PAGE) -> int:
     before = page.read_text("utf-8")
     after = renewed(
         before,
-        {"engine": fenced(printed("engine")), "ordering": printed("ordering"), "peers": peers(), "throttling": printed("throttling")},
+        {
+            "engine": fenced(printed("engine")),
+            "ordering": printed("ordering"),
+            "peers": peers(),
+            "throttling": printed("throttling"),
+        },
     )
     if after != before:
         page.write_text(after, "utf-8")

@@ -133,15 +133,21 @@ class Bench:
         servers = config.read_config(Path(settings.find_resource("configs", settings.fleet)))
         async with (
             Orchestra.open(settings, fleet=fleet) as orchestra,
-            Fleet.open(servers, cards={PLAN: plans, MAPPED: maps}, mode=fleet, options=FleetOptions(stream=True)) as texts,
+            Fleet.open(
+                servers, cards={PLAN: plans, MAPPED: maps}, mode=fleet, options=FleetOptions(stream=True)
+            ) as texts,
             PlanNode.open(settings, fleet) as node,
         ):
             orchestra.program(compute)
             reader = one_model(orchestra.registry)
             orchestra.program(reader)
-            yield cls(orchestra, reader, Agent.from_card(plans), Agent.from_card(maps), Agent.from_card(reacts), texts, node)
+            yield cls(
+                orchestra, reader, Agent.from_card(plans), Agent.from_card(maps), Agent.from_card(reacts), texts, node
+            )
 
-    async def write(self, trace: Trace, agent: Step[..., Any], asked: Question, word: str, so_far: str, text: str) -> None:
+    async def write(
+        self, trace: Trace, agent: Step[..., Any], asked: Question, word: str, so_far: str, text: str
+    ) -> None:
         """Has a model write this text next. Raises RuntimeError where it wrote another."""
         given = {"question": asked.text, "word": word, "so_far": so_far, "grammar": exactly(text, goes_on=bool(so_far))}
         result = await self._run(agent, **given)
@@ -207,7 +213,9 @@ class Bench:
         """The same with look-ups that are alike as one line."""
         return await self._at_once(trace, asked, word, self.maps, mapped_lines(asked))
 
-    async def _at_once(self, trace: Trace, asked: Question, word: str, agent: Step[..., Any], plan: list[str]) -> str | None:
+    async def _at_once(
+        self, trace: Trace, asked: Question, word: str, agent: Step[..., Any], plan: list[str]
+    ) -> str | None:
         await self.write(trace, agent, asked, word, "", "\n".join(plan))
         trace.looks_up()
         given: dict[str, Any] = {"term": asked.term, "names": [fact.of for fact in asked.facts]}
@@ -223,7 +231,9 @@ class Bench:
 
     async def mapped_streamed(self, trace: Trace, asked: Question, word: str) -> str | None:
         """The same with look-ups that are alike as one line; each starts as soon as its element is whole."""
-        return await self._streamed(trace, asked, word, MAPPED, mapped_lines(asked), lambda said: len(ELEMENT.findall(said)))
+        return await self._streamed(
+            trace, asked, word, MAPPED, mapped_lines(asked), lambda said: len(ELEMENT.findall(said))
+        )
 
     async def _streamed(
         self, trace: Trace, asked: Question, word: str, agent: str, plan: list[str], there: Callable[[str], int]
@@ -235,7 +245,9 @@ class Bench:
         async with asyncio.TaskGroup() as group:
             tasks = list[asyncio.Task[str | None]]()
             said = ""
-            async for reply in self.texts.run(CallRequest(run=word, node="plan", attempt=1, kind="agent", name=agent, inputs=given)):
+            async for reply in self.texts.run(
+                CallRequest(run=word, node="plan", attempt=1, kind="agent", name=agent, inputs=given)
+            ):
                 said = said + reply.text if isinstance(reply, Chunk) else said
                 for at in range(len(tasks), min(there(said), len(asked.facts))):
                     tasks.append(group.create_task(self.look_up(trace, asked, at, word)))
@@ -291,7 +303,10 @@ def lines(asked: Question) -> list[str]:
 
 def mapped_lines(asked: Question) -> list[str]:
     """The plan, in which look-ups that are alike are one line."""
-    looked = [f's{number} = [lookup("{what}", x) for x in {json.dumps(of)}]' for number, (what, of) in enumerate(asked.alike, 1)]
+    looked = [
+        f's{number} = [lookup("{what}", x) for x in {json.dumps(of)}]'
+        for number, (what, of) in enumerate(asked.alike, 1)
+    ]
     last = len(looked) + 1
     return [*looked, f"s{last} = {asked.computation}", f"return s{last}"]
 
@@ -329,7 +344,11 @@ async def asked_of(bench: Bench, arm: str, asked: Question, word: str) -> Trace:
 
 
 async def measured(
-    settings: Settings, rows: Sequence[Question], seed: int, fleet: FleetMode = "start", arms: Sequence[str] = tuple(ARMS)
+    settings: Settings,
+    rows: Sequence[Question],
+    seed: int,
+    fleet: FleetMode = "start",
+    arms: Sequence[str] = tuple(ARMS),
 ) -> list[dict[str, Trace]]:
     """What came of each question but the first, which is asked to warm up, and not counted. Raises `FleetError`, and RuntimeError where a
     model did not write what was forced."""
@@ -338,20 +357,30 @@ async def measured(
     async with Bench.open(settings, fleet) as bench:
         for turn, asked in enumerate(rows):
             order = [*arms[turn % len(arms) :], *arms[: turn % len(arms)]]
-            traces = {arm: await asked_of(bench, arm, asked, "".join(chance.choices(string.ascii_lowercase, k=6))) for arm in order}
+            traces = {
+                arm: await asked_of(bench, arm, asked, "".join(chance.choices(string.ascii_lowercase, k=6)))
+                for arm in order
+            }
             if turn:
                 found.append(traces)
-                print(f"{turn} of {len(rows) - 1}: " + ", ".join(f"{a} {t.seconds:.2f} s" for a, t in traces.items()), file=sys.stderr)
+                print(
+                    f"{turn} of {len(rows) - 1}: " + ", ".join(f"{a} {t.seconds:.2f} s" for a, t in traces.items()),
+                    file=sys.stderr,
+                )
     return found
 
 
 # What is said of it
 
 
-def ratio(found: Sequence[dict[str, Trace]], slow: str, fast: str, of: str = "seconds", seed: int = 0) -> IntervalEstimate:
+def ratio(
+    found: Sequence[dict[str, Trace]], slow: str, fast: str, of: str = "seconds", seed: int = 0
+) -> IntervalEstimate:
     """How many times as long the one arm takes for all questions as the other; drawn anew by question."""
     cases = [Case({}, {arm: getattr(traces[arm], of) for arm in (slow, fast)}) for traces in found]
-    return estimate_interval(Metric("ratio", lambda case: case.output, lambda parts: _over(parts, slow, fast)), cases, seed=seed)
+    return estimate_interval(
+        Metric("ratio", lambda case: case.output, lambda parts: _over(parts, slow, fast)), cases, seed=seed
+    )
 
 
 def _over(parts: Sequence[Any], slow: str, fast: str) -> float:
@@ -364,7 +393,9 @@ def share(found: Sequence[dict[str, Trace]], rows: Sequence[Question], arm: str,
     right = [short_answer_match(asked.answer, traces[arm].answer) for asked, traces in zip(rows, found, strict=True)]
     cases = [Case({}, {"right": float(one)}) for one in right]
     return estimate_interval(
-        Metric("right", lambda case: case.output, lambda parts: _mean([one["right"] for one in parts])), cases, seed=seed
+        Metric("right", lambda case: case.output, lambda parts: _mean([one["right"] for one in parts])),
+        cases,
+        seed=seed,
     )
 
 
@@ -383,19 +414,32 @@ def _tokens(usages: Sequence[Usage], *keys: str) -> str:
     return ", ".join(f"{_mean([getattr(one, key) for one in usages]):.0f}" for key in keys)
 
 
-def section(found: Sequence[dict[str, Trace]], rows: Sequence[Question], command: str, stamp: str, seed: int = 0) -> str:
+def section(
+    found: Sequence[dict[str, Trace]], rows: Sequence[Question], command: str, stamp: str, seed: int = 0
+) -> str:
     """The part of the page."""
     arms = list(found[0])
     rights = {arm: share(found, rows, arm, seed) for arm in ARMS if arm in arms}
     table = [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
     table += [_row(arm, [one[arm] for one in found], right) for arm, right in rights.items()]
     facts = _mean([len(one.facts) for one in rows])
-    told = [f"{len(rows)} questions with {facts:.1f} facts each, seed {seed}; {stamp}.", "", f"    $ {command}", "", *table, ""]
+    told = [
+        f"{len(rows)} questions with {facts:.1f} facts each, seed {seed}; {stamp}.",
+        "",
+        f"    $ {command}",
+        "",
+        *table,
+        "",
+    ]
     for slow, fast in ((slow, fast) for slow in list(ARMS)[:2] for fast in list(ARMS)[2:] if {slow, fast} <= {*arms}):
         against = ratio(found, slow, fast, seed=seed)
         met = "met" if against.value >= GOAL else "missed"
-        told.append(f"- `{slow}` takes {_plain(against)} times as long as `{fast}`{f'; the goal of {GOAL} is {met}' * (slow == 'react')}.")
-    for late in (one for one in ("whole", "lines", "mapped_streamed", "node", "node_mapped") if {one, "streamed"} <= {*arms}):
+        told.append(
+            f"- `{slow}` takes {_plain(against)} times as long as `{fast}`{f'; the goal of {GOAL} is {met}' * (slow == 'react')}."
+        )
+    for late in (
+        one for one in ("whole", "lines", "mapped_streamed", "node", "node_mapped") if {one, "streamed"} <= {*arms}
+    ):
         first = _plain(ratio(found, late, "streamed", "first", seed))
         told.append(f"- The first look-up starts {first} times as late under `{late}` as under `streamed`.")
     low = [arm for arm, right in rights.items() if right.value < FLOOR]
@@ -416,14 +460,20 @@ def main(page: Path = PAGE) -> int:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder that has parallelqa/dev.jsonl")
-    parser.add_argument("--rows", type=int, default=16, help="a seeded sample of so many questions, and one to warm up; 0 for all")
+    parser.add_argument(
+        "--rows", type=int, default=16, help="a seeded sample of so many questions, and one to warm up; 0 for all"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="some of them; the page is then left alone")
+    parser.add_argument(
+        "--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="some of them; the page is then left alone"
+    )
     parser.add_argument("--fleet", help="a name in configs/, or a path")
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
     given = parser.parse_args()
     known = questions(given.data / "parallelqa" / "dev.jsonl")
-    first, *rows = random.Random(given.seed).sample(known, min(given.rows + 1 if given.rows else len(known), len(known)))
+    first, *rows = random.Random(given.seed).sample(
+        known, min(given.rows + 1 if given.rows else len(known), len(known))
+    )
     settings = Settings.load({"fleet": given.fleet, "journal": "off"})
     found = asyncio.run(measured(settings, [first, *rows], given.seed, arms=given.arms))
     again = f"python -m bench.parallel --data DATA --rows {given.rows} --seed {given.seed}"

@@ -31,7 +31,10 @@ ROUTER, READER = "router", "reader"
 def plan_lines(asked: Question) -> list[str]:
     """The recorded steps in the notation of plans."""
     numbers = range(1, len(asked.facts) + 1)
-    looked = [f's{number} = reader(question="{asked.facts[number - 1].question}", context=input.p{number})' for number in numbers]
+    looked = [
+        f's{number} = reader(question="{asked.facts[number - 1].question}", context=input.p{number})'
+        for number in numbers
+    ]
     last = len(asked.facts) + 1
     read_by = ", ".join(f"r{number}=s{number}.answer" for number in numbers)
     return [*looked, f's{last} = compute(term="{asked.term}", names=input.names, {read_by})', f"return s{last}"]
@@ -40,7 +43,8 @@ def plan_lines(asked: Question) -> list[str]:
 def mapped_lines(asked: Question) -> list[str]:
     """The same steps, where the look-ups that are alike are one line."""
     looked = [
-        f's{number} = [lookup(what="{what}", of=x) for x in {json.dumps(names)}]' for number, (what, names) in enumerate(asked.alike, 1)
+        f's{number} = [lookup(what="{what}", of=x) for x in {json.dumps(names)}]'
+        for number, (what, names) in enumerate(asked.alike, 1)
     ]
     last = len(looked) + 1
     read_by = ", ".join(f"{name}=s{number}" for number, name in zip(range(1, last), ("facts", "more"), strict=False))
@@ -58,7 +62,7 @@ def reply(lines: Sequence[str], number: int, *, begun: bool) -> str:
 class Held:
     """Workers whose router writes recorded lines, and a trace of what is asked."""
 
-    troupe: ProjectWorkers
+    workers: ProjectWorkers
     lines: dict[str, list[str]] = field(default_factory=dict)
     """By the goal of the plan."""
     trace: Trace = field(default_factory=Trace)
@@ -68,14 +72,18 @@ class Held:
     def _held(self, call: CallRequest) -> CallRequest:
         if call.kind == "agent" and call.name == READER:
             self.trace.looks_up()
-            call = msgspec.structs.replace(call, inputs={**call.inputs, "context": f"{self.page}{call.inputs['context']}"})
+            call = msgspec.structs.replace(
+                call, inputs={**call.inputs, "context": f"{self.page}{call.inputs['context']}"}
+            )
         if call.kind != "agent" or call.name != ROUTER:
             return call
         stands = str(call.inputs["plan"]).splitlines()
         begun = stands[-1:] == [STEP_PREFIX]
         text = reply(self.lines[call.inputs["request"]], len(stands) - begun, begun=begun)
         self.trace.written.append(text)
-        return msgspec.structs.replace(call, inputs={**call.inputs, "grammar": exactly(text, goes_on=bool(stands) and not begun)})
+        return msgspec.structs.replace(
+            call, inputs={**call.inputs, "grammar": exactly(text, goes_on=bool(stands) and not begun)}
+        )
 
     def _counted(self, call: CallRequest, reply: CallReply) -> None:
         if isinstance(reply, CallResult | CallError):
@@ -86,24 +94,24 @@ class Held:
 
     async def run(self, call: CallRequest) -> AsyncGenerator[CallReply, None]:
         """Does one call."""
-        async with aclosing(self.troupe.run(self._held(call))) as replies:
+        async with aclosing(self.workers.run(self._held(call))) as replies:
             async for reply in replies:
                 self._counted(call, reply)
                 yield reply
 
     async def do(self, call: CallRequest) -> CallResult | CallError:
         """Does one call without chunks."""
-        reply = await self.troupe.call(self._held(call))
+        reply = await self.workers.call(self._held(call))
         self._counted(call, reply)
         return reply
 
-    def measure(self, call: CallRequest) -> CallEstimate:
+    def estimate(self, call: CallRequest) -> CallEstimate:
         """What a call may cost."""
-        return self.troupe.estimate(call)
+        return self.workers.estimate(call)
 
-    async def count(self, call: CallRequest) -> int | None:
+    async def count_tokens(self, call: CallRequest) -> int | None:
         """The tokens of its prompt."""
-        return await self.troupe.count_tokens(call)
+        return await self.workers.count_tokens(call)
 
 
 @dataclass(frozen=True)
@@ -123,8 +131,8 @@ class PlanNode:
         reader = one_model(project.registry)
         for step in (reader, compute, reckon, page, found, lookup):
             project.register(step)
-        async with ProjectWorkers.open(project, mode=fleet) as troupe:
-            held = Held(troupe)
+        async with ProjectWorkers.open(project, mode=fleet) as workers:
+            held = Held(workers)
             async with Orchestra.open(settings, workers=held) as orchestra:
                 for step in (reader, compute, reckon, lookup):
                     orchestra.program(step)
@@ -137,7 +145,9 @@ class PlanNode:
         pages += [""] * (MOST_FACTS - len(pages))
         self.held.page = ""
         given = {f"p{number}": page for number, page in enumerate(pages, 1)}
-        return await self._ran(self.workflow, trace, asked, word, plan_lines(asked), names=[fact.of for fact in asked.facts], **given)
+        return await self._ran(
+            self.workflow, trace, asked, word, plan_lines(asked), names=[fact.of for fact in asked.facts], **given
+        )
 
     async def together(self, trace: Trace, asked: Question, word: str) -> str | None:
         """What the node answers whose look-ups are one line; None where it fails."""

@@ -190,7 +190,9 @@ def questions(rows: Path) -> list[Question]:
         steps = said["steps"].get(row["id"].removeprefix("parallelqa-"))
         if steps is not None:
             facts = tuple(fact for part in steps["facts"].split("|") for fact in _facts(part, said["facts"]))
-            found.append(Question(row["id"], row["input"]["question"], row["expected"]["answer"], facts, steps["compute"]))
+            found.append(
+                Question(row["id"], row["input"]["question"], row["expected"]["answer"], facts, steps["compute"])
+            )
     return found
 
 

@@ -163,7 +163,12 @@ class Tally:
 
 def card(name: str, prompt: str, inputs: Sequence[str], max_output: int, **more: Any) -> Card:
     """An agent of texts, on the fleet's base, at temperature 0."""
-    given = {"type": "object", "properties": dict.fromkeys(inputs, TEXT), "required": list(inputs), "additionalProperties": False}
+    given = {
+        "type": "object",
+        "properties": dict.fromkeys(inputs, TEXT),
+        "required": list(inputs),
+        "additionalProperties": False,
+    }
     return Card.declare(name, input=given, output=TEXT, prompt=prompt, max_output=max_output, **more)
 
 
@@ -177,9 +182,13 @@ class OneShot:
 
     async def __call__(self, task: Task) -> Planned:
         steps = self.known.kind.steps
-        writer = card("whole_steps" if steps else "whole_calls", WHOLE_STEPS if steps else WHOLE_CALLS, ("task", "tools"), 192)
+        writer = card(
+            "whole_steps" if steps else "whole_calls", WHOLE_STEPS if steps else WHOLE_CALLS, ("task", "tools"), 192
+        )
         tally = Tally()
-        text = await tally.ask(self.orchestra, Agent.from_card(writer), task=task.text, tools=told(narrowed(task, self.known), steps))
+        text = await tally.ask(
+            self.orchestra, Agent.from_card(writer), task=task.text, tools=told(narrowed(task, self.known), steps)
+        )
         plan = None if text is None else read_steps(text) if steps else read_calls(text, chains=self.known.kind.chains)
         return Planned(plan, tally.usage, fault=tally.fault)
 
@@ -236,7 +245,9 @@ class Ours:
         more = {"style": style if self.styled else None, "schema": task.tables or None}
         taken = planner.signature.input.get("properties", {})
         tally = Tally()
-        inputs = {"task": task.text, "tools": tools} | {name: value for name, value in more.items() if name in taken and value}
+        inputs = {"task": task.text, "tools": tools} | {
+            name: value for name, value in more.items() if name in taken and value
+        }
         given = await tally.ask(self.orchestra, planner, **inputs)
         plan = sound(given)
         return Planned(plan, tally.usage, fault=tally.fault or ("" if plan is not None else "its output is no plan"))
@@ -252,7 +263,9 @@ def narrowed(task: Task, known: PlanSet) -> Task:
     if not known.kind.catalogue:
         return task
     faces = {tool.name: tool for tool in task.tools}
-    return replace(task, tools=tuple(faces[one.name] for one in tool_plans.shortlist(task.text, tool_plans.parse_tools(task.raw))))
+    return replace(
+        task, tools=tuple(faces[one.name] for one in tool_plans.shortlist(task.text, tool_plans.parse_tools(task.raw)))
+    )
 
 
 def told(task: Task, steps: bool) -> str:
@@ -271,7 +284,9 @@ def sound(given: Any) -> Plan | None:
     nodes = [node for node in given["nodes"] if isinstance(node, Mapping)]
     edges = [edge for edge in given.get("edges") or () if isinstance(edge, list | tuple) and len(edge) == 2]
     inside = range(len(nodes))
-    whole = [[i, j] for i, j in edges if isinstance(i, int) and isinstance(j, int) and i in inside and j in inside and i != j]
+    whole = [
+        [i, j] for i, j in edges if isinstance(i, int) and isinstance(j, int) and i in inside and j in inside and i != j
+    ]
     return {"nodes": nodes, "edges": whole} if nodes else None
 
 
@@ -302,9 +317,15 @@ def _of_calls(lines: Sequence[tuple[int, str]], chains: bool) -> Plan | None:
     for number, line in lines:
         match = _CALL.search(line)
         name, inside = (match[1], match[2]) if match else (line.split()[0].strip("`*:,.\"'"), "")
-        edges += [[place[int(one)], len(nodes)] for one in dict.fromkeys(_REFERENCE.findall(inside)) if int(one) in place]
+        edges += [
+            [place[int(one)], len(nodes)] for one in dict.fromkeys(_REFERENCE.findall(inside)) if int(one) in place
+        ]
         place[number] = len(nodes)
-        arguments = {key: _value(value) for key, value in _ARGUMENT.findall(inside.removesuffix(")")) if not _REFERENCE.search(value)}
+        arguments = {
+            key: _value(value)
+            for key, value in _ARGUMENT.findall(inside.removesuffix(")"))
+            if not _REFERENCE.search(value)
+        }
         nodes.append({"tool": name, "arguments": arguments})
     if not nodes:
         return None
@@ -322,7 +343,9 @@ def read_steps(text: str) -> Plan | None:
             continue
         said = match[2].strip()
         ends = _ENDS.search(said)
-        named = _REFERENCE.findall(said) or (re.findall(r"\d+", ends[0]) if ends and re.fullmatch(r"[\s\d,()]*", ends[0]) else [])
+        named = _REFERENCE.findall(said) or (
+            re.findall(r"\d+", ends[0]) if ends and re.fullmatch(r"[\s\d,()]*", ends[0]) else []
+        )
         edges += [[place[int(one)], len(nodes)] for one in dict.fromkeys(named) if int(one) in place]
         place[int(match[1])] = len(nodes)
         brackets = ends and (named or re.fullmatch(r"\s*\(\s*\)\s*", ends[0]))

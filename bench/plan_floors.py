@@ -20,7 +20,9 @@ ENOUGH = 0.5
 _CLAUSE = re.compile(r"(?<=[.!?;])\s+|,?\s+(?:and then|then|and)\s+|,\s+", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _COMMON = frozenset(
-    re.findall(r"\w+", "a an and are at by for from get i in is it me my of on or please that the this to what which with you")
+    re.findall(
+        r"\w+", "a an and are at by for from get i in is it me my of on or please that the this to what which with you"
+    )
 )
 
 
@@ -72,11 +74,14 @@ class Overlap:
         seen = Counter(word for words in said.values() for word in words)
         weight = {word: math.log(1 + len(said) / count) for word, count in seen.items()}
         scores = {
-            name: sum(weight[word] for word in words & set(asked)) / math.sqrt(sum(weight[word] ** 2 for word in words) or 1.0)
+            name: sum(weight[word] for word in words & set(asked))
+            / math.sqrt(sum(weight[word] ** 2 for word in words) or 1.0)
             for name, words in said.items()
         }
         best = max(scores.values(), default=0.0)
-        taken = [name for name in sorted(scores, key=lambda name: -scores[name]) if scores[name] >= max(1e-9, ENOUGH * best)][:MOST]
+        taken = [
+            name for name in sorted(scores, key=lambda name: -scores[name]) if scores[name] >= max(1e-9, ENOUGH * best)
+        ][:MOST]
         taken.sort(key=lambda name: min(asked.index(word) for word in said[name] & set(asked)))
         nodes = [{"tool": name} for name in taken]
         return chained(nodes) if self._chains else {"nodes": nodes, "edges": []}

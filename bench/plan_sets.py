@@ -1,6 +1,6 @@
 """The sets of tool plans, as `DATA/README.md` has them: requests, the tools that may be used, and the plan that is right.
 
-A row is `{"id", "input": {"task", "tools", "schema"?}, "expected": {"nodes", "edges", ...}}`; where `tools` are names, a `tools.json_rule`
+A row is `{"id", "input": {"task", "tools", "schema"?}, "expected": {"nodes", "edges", ...}}`; where `tools` are names, a `tools.json`
 beside the rows says what they are.
 """
 
@@ -39,7 +39,11 @@ class Face:
         return cls(str(found["name"]), " ".join(str(found.get("description", "")).split()), tuple(map(str, known)))
 
     def __str__(self) -> str:
-        told = self.description if len(self.description) <= MAX_DESCRIPTION else self.description[: MAX_DESCRIPTION - 1] + "…"
+        told = (
+            self.description
+            if len(self.description) <= MAX_DESCRIPTION
+            else self.description[: MAX_DESCRIPTION - 1] + "…"
+        )
         return f"{self.name}({', '.join(self.parameters)}): {told}"
 
 
@@ -98,7 +102,12 @@ KINDS: Mapping[str, Kind] = {
     "worfbench": Kind(
         steps=True,
         floors={
-            "one step per clause": {"node-F1": 0.325, "edge-F1": 0.140, "branching node-F1": 0.408, "branching edge-F1": 0.131},
+            "one step per clause": {
+                "node-F1": 0.325,
+                "edge-F1": 0.140,
+                "branching node-F1": 0.408,
+                "branching edge-F1": 0.131,
+            },
         },
     ),
 }
@@ -182,7 +191,9 @@ def _micro(parts: Sequence[tuple[int, int, int]]) -> float:
     return f1(*(sum(column) for column in zip(*parts, strict=True))) if parts else float("nan")
 
 
-def _tasks(path: Path, known: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[str, Any]] | None = None) -> list[Task]:
+def _tasks(
+    path: Path, known: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[str, Any]] | None = None
+) -> list[Task]:
     faces = tuple(map(Face.of, offered or ()))
     found = [_task(json.loads(line), known) for line in path.read_text("utf-8").splitlines() if line.strip()]
     return found if offered is None else [replace(task, tools=faces, raw=offered) for task in found]

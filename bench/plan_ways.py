@@ -59,7 +59,12 @@ class Stepwise(_Asking):
         """The shipped agent, whose message begins with the lines that stand."""
         shipped = self.orchestra.registry.cards[WRITER]
         prompt = f"{shipped.template.rstrip()}\n<!-- assistant -->\n{{{{ so_far }}}}\n"
-        kept = {"system": shipped.system, "model": shipped.model, "adapter": shipped.adapter, "elsewhere": shipped.elsewhere}
+        kept = {
+            "system": shipped.system,
+            "model": shipped.model,
+            "adapter": shipped.adapter,
+            "elsewhere": shipped.elsewhere,
+        }
         inputs = ("task", "tools", "so_far", "grammar")
         made = card("tool_planner_by_line", prompt, inputs, shipped.max_output, grammar="grammar", **kept)
         return Agent.from_card(made.model_copy(update={"folder": shipped.folder}))
@@ -69,7 +74,9 @@ class Stepwise(_Asking):
         tally, so_far = Tally(), ""
         for before in range(tool_plans.MAX_STEPS):
             grammar = tool_plans.next_line_grammar(chosen, before, self.style)
-            said = await tally.ask(self.orchestra, self.writer, task=task.text, tools=told, so_far=so_far, grammar=grammar)
+            said = await tally.ask(
+                self.orchestra, self.writer, task=task.text, tools=told, so_far=so_far, grammar=grammar
+            )
             if said is None:
                 return Planned(None, tally.usage, fault=tally.fault)
             so_far += said

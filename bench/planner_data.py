@@ -23,7 +23,15 @@ from orchestra.agents.card import Card
 from orchestra.learn.compatibility import contract_digest
 from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
 from orchestra.learn.data.splits import SplitShares, split
-from orchestra.router.tool_plans import MAX_STEPS, RequestTool, describe_tools, format_graph, parse_graph, parse_tools, shortlist
+from orchestra.router.tool_plans import (
+    MAX_STEPS,
+    RequestTool,
+    describe_tools,
+    format_graph,
+    parse_graph,
+    parse_tools,
+    shortlist,
+)
 from orchestra.schema.strict_json import digest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,13 +74,21 @@ def wired(nodes: Sequence[Mapping[str, Any]], tools: Mapping[str, Mapping[str, A
     made = []
     for node in nodes:
         kinds = tools.get(str(node.get("tool")), {}).get("parameters", {})
-        given = {name: value(one, kinds.get(name, {}).get("type", "")) for name, one in node.get("arguments", {}).items()}
-        made.append({**node, **({"arguments": {name: given[name] for name in kinds if name in given}} if given else {})})
+        given = {
+            name: value(one, kinds.get(name, {}).get("type", "")) for name, one in node.get("arguments", {}).items()
+        }
+        made.append(
+            {**node, **({"arguments": {name: given[name] for name in kinds if name in given}} if given else {})}
+        )
     return made
 
 
 def row(
-    item: Mapping[str, Any], tools_of_set: Mapping[str, Mapping[str, Any]], chance: random.Random, *, again: bool = False
+    item: Mapping[str, Any],
+    tools_of_set: Mapping[str, Mapping[str, Any]],
+    chance: random.Random,
+    *,
+    again: bool = False,
 ) -> DatasetRow | None:
     """An item as a row; None for a graph that cannot be written. `again`: with its tools `disturbed`."""
     task, nodes = item["input"]["task"], wired(item["expected"]["nodes"], tools_of_set)
@@ -96,7 +112,9 @@ def row(
     return DatasetRow(item["id"], inputs, text, group)
 
 
-def among(chosen: list[RequestTool], tools: Sequence[RequestTool], needed: Sequence[str], chance: random.Random) -> list[RequestTool]:
+def among(
+    chosen: list[RequestTool], tools: Sequence[RequestTool], needed: Sequence[str], chance: random.Random
+) -> list[RequestTool]:
     """A shortlist with the tools that a plan needs."""
     for one in tools:
         if one.name in needed and one not in chosen:
@@ -133,7 +151,11 @@ def made(folder: Path, again: int | None = None) -> Dataset:
         found += kept
         if again is not None:
             seen += [one for one in rows(folder / name, again) if one is not None]
-        origins.append(DatasetSource(name, licence, digest((folder / name / "train.jsonl").read_bytes()), "graphs as lines", len(kept)))
+        origins.append(
+            DatasetSource(
+                name, licence, digest((folder / name / "train.jsonl").read_bytes()), "graphs as lines", len(kept)
+            )
+        )
     parts = split(found, SHARES)
     if again is not None:  # what it is measured by stays as it was
         parts["train"] = split(seen, SHARES)["train"]
@@ -143,7 +165,9 @@ def made(folder: Path, again: int | None = None) -> Dataset:
 def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, f"the folder with {', '.join(LICENCES)}")
-    parser.add_argument("--again", type=int, help="a seed: the same rows, with their tools in about their order and some left out")
+    parser.add_argument(
+        "--again", type=int, help="a seed: the same rows, with their tools in about their order and some left out"
+    )
     options = parser.parse_args()
     write(made(options.data, options.again), options.out)
 

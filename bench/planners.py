@@ -116,7 +116,9 @@ def answering(orchestra: Orchestra) -> str:
     return digest(canonical([fleet, [card.digest, learnt_by(card)] if card is not None else []]))[:8]
 
 
-async def served(settings: Settings, known: PlanSet, arms: Sequence[str], at_once: int, out: Path | None = None) -> list[Arm]:
+async def served(
+    settings: Settings, known: PlanSet, arms: Sequence[str], at_once: int, out: Path | None = None
+) -> list[Arm]:
     """The planners that ask a model. Raises `FleetError` where no server can be had."""
     async with Orchestra.open(settings, fleet="start") as orchestra:
         asks: dict[str, Planner] = {"react": ReAct(orchestra, known), "free": OneShot(orchestra, known)}
@@ -133,7 +135,9 @@ async def served(settings: Settings, known: PlanSet, arms: Sequence[str], at_onc
         return [await carried_out(ask, known.rows, at_once, kept[name]) for name, ask in asks.items() if name in arms]
 
 
-async def measured(known: PlanSet, arms: Sequence[str], settings: Settings, at_once: int, out: Path | None = None) -> list[Arm]:
+async def measured(
+    known: PlanSet, arms: Sequence[str], settings: Settings, at_once: int, out: Path | None = None
+) -> list[Arm]:
     """All arms of a set; what came of each row is kept under `out`."""
     found = without_model(known) if "floor" in arms else []
     free = settings.model_copy(update={"constraint": "none"})
@@ -146,7 +150,10 @@ async def measured(known: PlanSet, arms: Sequence[str], settings: Settings, at_o
 def section(known: PlanSet, arms: Sequence[Arm], command: str, stamp: str) -> str:
     """A set as the page has it."""
     names = [metric.name for metric in known.metrics]
-    lines = [f"| | {' | '.join(names)} | no plan | tokens in, out a row | calls a row | seconds a row |", f"|{'---|' * (len(names) + 5)}"]
+    lines = [
+        f"| | {' | '.join(names)} | no plan | tokens in, out a row | calls a row | seconds a row |",
+        f"|{'---|' * (len(names) + 5)}",
+    ]
     for name, figures in known.kind.floors.items():
         cells = [f"{figures[one]:.3f}" if one in figures else "" for one in names]
         lines.append(f"| floor of DATA/README.md, all of dev: {name} | {' | '.join(cells)} | | | | |")
@@ -154,7 +161,11 @@ def section(known: PlanSet, arms: Sequence[Arm], command: str, stamp: str) -> st
         cases = [case_of(task, one.plan) for task, one in zip(known.rows, arm.planned, strict=True)]
         lines.append(_line(arm, [_shown(known, at, cases) for at in range(len(names))], len(known.rows)))
     which = sample(known)
-    said = f"All {known.whole} rows of dev" if which == "all" else f"{len(known.rows)} of the {known.whole} rows of dev, seed {known.seed}"
+    said = (
+        f"All {known.whole} rows of dev"
+        if which == "all"
+        else f"{len(known.rows)} of the {known.whole} rows of dev, seed {known.seed}"
+    )
     title = {"all": f"{known.name}, all of dev", "more": f"{known.name}, {len(known.rows)} rows"}.get(which, known.name)
     return f"### {title}\n\n{said}; {stamp}.\n\n    $ {command}\n\n" + "\n".join(lines) + "\n"
 
@@ -165,7 +176,9 @@ def _shown(known: PlanSet, at: int, cases: Sequence[Case]) -> str:
 
 def _line(arm: Arm, cells: Sequence[str], rows: int) -> str:
     usages = [one.usage for one in arm.planned]
-    prompt, output, calls = (sum(getattr(one, key) for one in usages) / rows for key in ("prompt_tokens", "output_tokens", "calls"))
+    prompt, output, calls = (
+        sum(getattr(one, key) for one in usages) / rows for key in ("prompt_tokens", "output_tokens", "calls")
+    )
     spent = [f"{prompt:.0f}, {output:.0f}", f"{calls:.1f}", rate(arm.seconds / rows)] if calls else ["", "", ""]
     return f"| {arm.name} | {' | '.join([*cells, str(arm.failed), *spent])} |"
 
@@ -197,7 +210,9 @@ def main(page: Path = PAGE) -> int:
     parser.add_argument("--sets", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--rows", type=int, default=ROWS, help="of each set; 0 for all of dev")
-    parser.add_argument("--out", type=Path, help="a folder where what came of each row is kept, so that it is not asked again")
+    parser.add_argument(
+        "--out", type=Path, help="a folder where what came of each row is kept, so that it is not asked again"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=AT_ONCE)
     parser.add_argument("--fleet", help="a name in configs/, or a path")

@@ -43,7 +43,14 @@ def judged(rows: Sequence[dict[str, Any]], answers: dict[str, Any], positive: st
         label, answer = row["expected"]["label"], answers.get(row["id"]) or {}
         if label in (positive, negative) and row["expected"].get("original") != "Generic":
             words = overlap(row["input"]["claim"], row["input"]["evidence"])
-            found.append(Judged(label == positive, words, float(answer.get("p_supported") or 0.0), answer.get("label") == "supported"))
+            found.append(
+                Judged(
+                    label == positive,
+                    words,
+                    float(answer.get("p_supported") or 0.0),
+                    answer.get("label") == "supported",
+                )
+            )
     return found
 
 
@@ -60,7 +67,10 @@ def line(name: str, some: Sequence[Judged]) -> str:
     sides = [[hit for hit, one in zip(right, some, strict=True) if one.positive is side] for side in (True, False)]
     recalls = [sum(side) / len(side) for side in sides if side]
     both = len(recalls) == 2
-    ours, words = (auroc([(read(one), one.positive) for one in some]) if both else float("nan") for read in (_probability, _overlap))
+    ours, words = (
+        auroc([(read(one), one.positive) for one in some]) if both else float("nan")
+        for read in (_probability, _overlap)
+    )
     return f"| {name} | {len(some)} | {sum(recalls) / len(recalls):.3f} | {ours:.3f} | {words:.3f} |"
 
 

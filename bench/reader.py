@@ -65,7 +65,9 @@ class Score:
 
     def row(self, name: str) -> str:
         """A line of the table."""
-        shares = " | ".join(f"{share:.3f}" for share in (self.exact, self.f1, self.no_answer, self.abstained, self.wrong))
+        shares = " | ".join(
+            f"{share:.3f}" for share in (self.exact, self.f1, self.no_answer, self.abstained, self.wrong)
+        )
         return f"| {name} | {shares} | {self.spread[0]:.3f}–{self.spread[1]:.3f} |"
 
 
@@ -79,7 +81,8 @@ def score(rows: Sequence[dict[str, Any]], answers: Sequence[str | None]) -> Scor
         f1=sum(f1 for _, f1 in scores) / len(rows),
         no_answer=sum(silent) / max(1, len(silent)),
         abstained=sum(given is None for given in answers) / len(rows),
-        wrong=sum(given is not None and not exact for given, (exact, _) in zip(answers, scores, strict=True)) / len(rows),
+        wrong=sum(given is not None and not exact for given, (exact, _) in zip(answers, scores, strict=True))
+        / len(rows),
         spread=interval([exact for exact, _ in scores]),
     )
 
@@ -118,7 +121,9 @@ def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--train", type=Path, help="rows to fit the floor without a model on; train.jsonl beside DATA where it is there")
+    parser.add_argument(
+        "--train", type=Path, help="rows to fit the floor without a model on; train.jsonl beside DATA where it is there"
+    )
     parser.add_argument("--adapter", type=Path, help="another adapter than the reader's own")
     parser.add_argument("--rows", type=int, default=0, help="only the first rows; 0 for all")
     parser.add_argument("--keep", type=Path, help="where the results stay; without it they are thrown away")
@@ -144,7 +149,18 @@ def main() -> int:
             furnish(projects[True], adapter.resolve())
         for number, arm in enumerate(arm for arm in ARMS if projects[arm.tuned].exists()):
             output = place.resolve() / f"arm{number}.jsonl"
-            command = [sys.executable, "-m", "orchestra.cli", "batch", NAME, "-i", str(source.resolve()), "-o", str(output), *arm.flags]
+            command = [
+                sys.executable,
+                "-m",
+                "orchestra.cli",
+                "batch",
+                NAME,
+                "-i",
+                str(source.resolve()),
+                "-o",
+                str(output),
+                *arm.flags,
+            ]
             subprocess.run(command, check=True, stdout=sys.stderr, cwd=projects[arm.tuned])
             found = answers_of(output)
             print(score(rows, [found[row["id"]] for row in rows]).row(arm.name), flush=True)

@@ -176,7 +176,9 @@ def without(passage: Passage) -> Iterator[DatasetRow]:
         others = [(question, answer) for question, answer in asked if find_words(answer, text) and answer not in part]
         if silent and others:
             yield from (row(WITHOUT, passage.group, text, question, None) for question in silent)
-            yield from (row(WITHOUT, passage.group, text, *one) for one in chance.sample(others, min(len(others), len(silent))))
+            yield from (
+                row(WITHOUT, passage.group, text, *one) for one in chance.sample(others, min(len(others), len(silent)))
+            )
             return
 
 
@@ -201,12 +203,19 @@ def finance(rows: Iterable[dict[str, Any]]) -> Iterator[DatasetRow]:
             expected, question = item["expected"], item["input"]["question"]
             answer = expected["answer"][0] if isinstance(expected["answer"], list) else str(expected["answer"])
             home = next((text for text in paragraphs if answer in text), None)
-            if expected["type"] == "span" and expected["from"] == "text" and home is not None and 1 <= len(answer) <= 120:
+            if (
+                expected["type"] == "span"
+                and expected["from"] == "text"
+                and home is not None
+                and 1 <= len(answer) <= 120
+            ):
                 text = _with_neighbours(paragraphs, home)
                 if find_words(answer, text):
                     told_here.append(row("finance", group, text, question, answer.strip()))
             elif expected["type"] == "span" and expected["from"] == "table" and home is None:
-                silent.append(row("finance", group, _with_neighbours(paragraphs, max(paragraphs, key=len)), question, None))
+                silent.append(
+                    row("finance", group, _with_neighbours(paragraphs, max(paragraphs, key=len)), question, None)
+                )
         yield from told_here
         yield from silent[: max(1, len(told_here) // 2)]
 
@@ -239,7 +248,9 @@ _ASKED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<=\bby )[A-Z][\w'’-]+(?: (?:[A-Z][\w'’-]+|[A-Z]\.))+"), "whom"),
     (re.compile(r"(?<=[a-z,] )(?:the )?[A-Z][\w'’-]+(?: (?:of|the|de|and|von)(?= [A-Z])| [A-Z][\w'’-]+)*"), "what"),
     (
-        re.compile(r"^[A-Z][a-z'’-]+(?: [A-Z][\w'’-]+)+(?= (?:was|is|were|are|had|has|became|won|made|led|served|wrote|began|played)\b)"),
+        re.compile(
+            r"^[A-Z][a-z'’-]+(?: [A-Z][\w'’-]+)+(?= (?:was|is|were|are|had|has|became|won|made|led|served|wrote|began|played)\b)"
+        ),
         "who or what",
     ),
 )
@@ -264,7 +275,10 @@ def cloze(text: str, most: int, chance: random.Random) -> list[tuple[str, str]]:
         if word == "who or what" or not before:
             question = f"{word.capitalize()} {after.strip()}?"
         else:
-            question = f"{before[0].upper() if chance.random() < 0.5 else before[0]}{before[1:]} {word} {after.strip()}".strip() + "?"
+            question = (
+                f"{before[0].upper() if chance.random() < 0.5 else before[0]}{before[1:]} {word} {after.strip()}".strip()
+                + "?"
+            )
         found.append((question, match[0].removeprefix("the ")))
         if len(found) == most:
             break
@@ -309,7 +323,11 @@ def clozes(passages: Sequence[tuple[str, str]], kind: str, most: int) -> Iterato
 def evidence(rows: Iterable[dict[str, Any]], least: int, name: str) -> list[tuple[str, str]]:
     """The passages of a set of claims with evidence, each once, by a group of its own."""
     texts = dict.fromkeys(item["input"]["evidence"].strip() for item in rows)
-    return [(text, f"{name}-{digest(text.encode())[:12]}") for text in texts if least <= len(text) <= 900 and text[0].isupper()]
+    return [
+        (text, f"{name}-{digest(text.encode())[:12]}")
+        for text in texts
+        if least <= len(text) <= 900 and text[0].isupper()
+    ]
 
 
 KINDS = ("asked", "siblings", "windows", "cloze", "finance", "begin", "claims", WRITTEN, WITHOUT)
@@ -347,7 +365,9 @@ def made_of(kind: str, folder: Path) -> list[DatasetRow]:
         case "windows":
             return [row for article in articles(rows) for row in windows(article, WINDOWS)]
         case "cloze":
-            return [row for article in articles(rows) for row in clozes([(one.text, one.group) for one in article], kind, 2)]
+            return [
+                row for article in articles(rows) for row in clozes([(one.text, one.group) for one in article], kind, 2)
+            ]
         case "finance":
             return list(finance(rows))
         case "begin":
@@ -398,19 +418,28 @@ def data_set(folder: Path, name: str, kinds: Sequence[str]) -> Dataset:
     if WITHOUT in kinds:
         rows, origin = written(WRITTEN)
         made = [
-            row for passage in half_of_passages(rows) if assign_split(passage.group, WRITTEN_SHARES) == "train" for row in without(passage)
+            row
+            for passage in half_of_passages(rows)
+            if assign_split(passage.group, WRITTEN_SHARES) == "train"
+            for row in without(passage)
         ]
         print(f"{WITHOUT}: {len(made)} rows, {sum(one.output['answer'] is None for one in made)} of them not told")
         parts["train"] = [*parts["train"], *made]
-        sources.append(msgspec.structs.replace(origin, made="half of the passages, each without a sentence", rows=len(made)))
+        sources.append(
+            msgspec.structs.replace(origin, description="half of the passages, each without a sentence", rows=len(made))
+        )
     licence = "; ".join(dict.fromkeys(source.licence for source in sources))
-    return Dataset.build(name, "reader", contract_digest(Card.load(ROOT / "agents" / "generative_reader")), licence, sources, parts)
+    return Dataset.build(
+        name, "reader", contract_digest(Card.load(ROOT / "agents" / "generative_reader")), licence, sources, parts
+    )
 
 
 def main() -> None:
     parser = command_line(__doc__, "the folder of the public sets")
     parser.add_argument("--name", default="reader")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=CHOSEN, help=f"kinds of rows; {' '.join(CHOSEN)} without it")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=CHOSEN, help=f"kinds of rows; {' '.join(CHOSEN)} without it"
+    )
     given = parser.parse_args()
     write(data_set(given.data, given.name, given.kinds), given.out)
 

@@ -33,7 +33,9 @@ class Curve:
     @classmethod
     def of(cls, right: Sequence[bool], scores: Scores) -> Curve:
         """The curve of a ranking."""
-        ranked = sorted(zip(scores, right, strict=True), key=lambda one: -one[0] if one[0] is not None else float("inf"))
+        ranked = sorted(
+            zip(scores, right, strict=True), key=lambda one: -one[0] if one[0] is not None else float("inf")
+        )
         counts, wrong, errors = [], [], 0
         for number, (score, good) in enumerate(ranked, 1):
             errors += not good
@@ -97,7 +99,9 @@ class Drawn:
         return float((wrong / np.maximum(counts, 1) * added).sum() / counts[-1])
 
 
-def spread(groups: Sequence[str], of: Callable[[Weights], float], rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
+def spread(
+    groups: Sequence[str], of: Callable[[Weights], float], rounds: int = 1000, seed: int = 0
+) -> tuple[float, float]:
     """A 95 % interval by bootstrap: `of` gives a figure where each row is drawn so many times; paired where it compares. Rows of one group,
     such as questions about one passage, are drawn together."""
     chance, (names, at) = np.random.default_rng(seed), np.unique(np.array(groups), return_inverse=True)
@@ -117,7 +121,9 @@ def picture(panels: Mapping[str, Mapping[str, Curve]], colours: Mapping[str, str
     """
     lines = -(-len(panels) // ACROSS)
     width, height = LEFT + ACROSS * (PANEL[0] + GAP[0]), TOP + lines * (PANEL[1] + GAP[1]) + 16
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="risk by coverage">']
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="risk by coverage">'
+    ]
     across = LEFT
     for name, colour in colours.items():
         parts.append(f'<path d="M{across} 12h18" stroke="{colour}" stroke-width="2"/>')
@@ -129,10 +135,15 @@ def picture(panels: Mapping[str, Mapping[str, Curve]], colours: Mapping[str, str
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _panel(name: str, curves: Mapping[str, Curve], colours: Mapping[str, str], goal: float | None, place: tuple[int, int]) -> list[str]:
+def _panel(
+    name: str, curves: Mapping[str, Curve], colours: Mapping[str, str], goal: float | None, place: tuple[int, int]
+) -> list[str]:
     left, top = place
     wide, high = PANEL
-    highest = min(1.0, max((curve.wrong[-1] / curve.rows for curve in curves.values() if curve.rows), default=1.0) * 1.08) or 0.01
+    highest = (
+        min(1.0, max((curve.wrong[-1] / curve.rows for curve in curves.values() if curve.rows), default=1.0) * 1.08)
+        or 0.01
+    )
 
     def at(coverage: float, risk: float) -> str:
         return f"{left + wide * coverage:.1f},{top + high * (1 - min(risk / highest, 1.0)):.1f}"
@@ -145,7 +156,9 @@ def _panel(name: str, curves: Mapping[str, Curve], colours: Mapping[str, str], g
         x, y = at(share, 0.0).split(",")
         parts.append(f'<text x="{x}" y="{float(y) + 14:.1f}" style="{LABEL}" text-anchor="middle">{share:.0%}</text>')
         x, y = at(0.0, highest * share).split(",")
-        parts.append(f'<text x="{float(x) - 5:.1f}" y="{float(y) + 4:.1f}" style="{LABEL}" text-anchor="end">{highest * share:.0%}</text>')
+        parts.append(
+            f'<text x="{float(x) - 5:.1f}" y="{float(y) + 4:.1f}" style="{LABEL}" text-anchor="end">{highest * share:.0%}</text>'
+        )
     if goal is not None:
         x, _ = at(goal, 0.0).split(",")
         parts.append(f'<path d="M{x} {top}v{high}" stroke="#999" stroke-dasharray="2 3"/>')

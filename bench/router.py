@@ -114,7 +114,7 @@ Took = Callable[[int, PlanResult, float], None]
 
 async def drafts(
     asked: Sequence[Asked],
-    wish: PlanOptions,
+    options: PlanOptions,
     settings: Settings,
     at_once: int = AT_ONCE,
     took: Took | None = None,
@@ -125,15 +125,15 @@ async def drafts(
     settings = settings.model_copy(update={"concurrency": max(settings.concurrency, at_once)})
     async with Orchestra.open(settings, fleet="start") as orchestra:
         if untuned:
-            card = orchestra.registry.card(str(wish.router))
+            card = orchestra.registry.card(str(options.router))
             wild = card.with_settings(name="untuned_router", adapter=None, sampling=SamplingParameters(temperature=1.0))
-            wish = replace(wish, router=Agent.from_card(wild))
+            options = replace(options, router=Agent.from_card(wild))
         gate = asyncio.Semaphore(at_once)
 
         async def one(number: int, what: Asked) -> PlanResult:
             async with gate:
                 began = time.perf_counter()
-                draft = await _planned(orchestra, what, wish)
+                draft = await _planned(orchestra, what, options)
                 if took is not None:
                     took(number, draft, time.perf_counter() - began)
             return draft
@@ -141,14 +141,16 @@ async def drafts(
         return await asyncio.gather(*(one(number, what) for number, what in enumerate(asked)))
 
 
-async def _planned(orchestra: Orchestra, what: Asked, wish: PlanOptions) -> PlanResult:
+async def _planned(orchestra: Orchestra, what: Asked, options: PlanOptions) -> PlanResult:
     """A plan; none where a call of the router failed. Raises `FleetError` where no server can be had."""
     try:
-        return await plan(orchestra, what.request, {name: VALUES[name] for name in what.values}, wish)
+        return await plan(orchestra, what.request, {name: VALUES[name] for name in what.values}, options)
     except OrchestraError as error:
         if error.code.startswith("F0"):
             raise
-        return PlanResult(what.request, Capabilities({}), None, (Rejection(error.code, "/", error.message),), question_count=1)
+        return PlanResult(
+            what.request, Capabilities({}), None, (Rejection(error.code, "/", error.message),), question_count=1
+        )
 
 
 def refused(orchestra: Orchestra, draft: PlanResult) -> str:
@@ -193,7 +195,7 @@ class Kept:
                 file.write(json.dumps(said) + "\n")
 
 
-async def sampled(asked: Sequence[Asked], wish: PlanOptions, settings: Settings, at_once: int, kept: Kept) -> None:
+async def sampled(asked: Sequence[Asked], options: PlanOptions, settings: Settings, at_once: int, kept: Kept) -> None:
     """Plans of the untuned base at temperature 1, of the requests that are not there yet."""
     left = [number for number in range(len(asked)) if number not in kept.made]
     async with Orchestra.open(settings, fleet="none") as orchestra:
@@ -203,7 +205,7 @@ async def sampled(asked: Sequence[Asked], wish: PlanOptions, settings: Settings,
 
         began = time.monotonic()
         try:
-            await drafts([asked[number] for number in left], wish, settings, at_once, took, untuned=True)
+            await drafts([asked[number] for number in left], options, settings, at_once, took, untuned=True)
         finally:
             kept.took(time.monotonic() - began)
 
@@ -217,7 +219,11 @@ def held_out(folder: Path) -> list[Asked]:
 def _partial(row: DatasetRow) -> bool:
     lines = parse_plan(row.output)
     steps, answer = [line for line in lines if isinstance(line, PlanStep)], lines[-1]
-    return bool(steps) and isinstance(answer, PlanAnswer) and find_uncovered(split_request(row.input["request"]), steps, answer) is not None
+    return (
+        bool(steps)
+        and isinstance(answer, PlanAnswer)
+        and find_uncovered(split_request(row.input["request"]), steps, answer) is not None
+    )
 
 
 def _names(values: str) -> tuple[str, ...]:
@@ -295,7 +301,9 @@ def grammars() -> str:
     tokenizer = llguidance.LLTokenizer("byte")
     lines = [now(), "agents  ours      llguidance  characters"]
     for size in SIZES:
-        offer = Capabilities.of([replace(READER, name=f"reader_{number}") for number in range(size)], {"question": TEXT})
+        offer = Capabilities.of(
+            [replace(READER, name=f"reader_{number}") for number in range(size)], {"question": TEXT}
+        )
         step = parse_line('s1 = reader_1(question=input.question, context="a")')
         assert isinstance(step, PlanStep)
         ours, theirs = [], []
@@ -322,7 +330,9 @@ def main() -> None:
     parser.add_argument("--free", action="store_true", help="texts need not be pieces of the request")
     parser.add_argument("--fleet")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="requests in flight")
-    parser.add_argument("--kept", type=Path, help="a file for what came of each request; what is there already is not asked again")
+    parser.add_argument(
+        "--kept", type=Path, help="a file for what came of each request; what is there already is not asked again"
+    )
     parser.add_argument("--page", action="store_true", help="write the figures into docs/router.md")
     parser.add_argument("--grammars", action="store_true")
     given = parser.parse_args()
@@ -333,7 +343,7 @@ def main() -> None:
         parser.error("--data, --rows or --grammars")
     settings = Settings.load({"fleet": given.fleet, "journal": "off"})
     limits = PlanLimits(steps=given.steps if given.rows is None else 8, width=8)
-    wish = PlanOptions(
+    options = PlanOptions(
         router=given.agent,
         limits=limits,
         repairs=0,
@@ -346,17 +356,19 @@ def main() -> None:
     if given.rows:
         asked = held_out(given.rows)
         began = time.monotonic()
-        made = asyncio.run(drafts(asked, wish, settings, given.at_once))
+        made = asyncio.run(drafts(asked, options, settings, given.at_once))
         print(told(made, time.monotonic() - began))
         print(right(asked, made))
         return
     # Requests whose pieces are used up are left out, so that more are drawn than are taken.
     drawn = islice(wanted(pieces(given.data), 2 * given.plans, Forms.read()), given.plans)
     kept = Kept(given.kept)
-    asyncio.run(sampled([Asked(one.request, one.values) for one in drawn], wish, settings, given.at_once, kept))
+    asyncio.run(sampled([Asked(one.request, one.values) for one in drawn], options, settings, given.at_once, kept))
     way = " --whole" * given.whole + " --free" * given.free
     text = section(
-        kept, f"python -m bench.router --data DATA --plans {given.plans} --steps {given.steps}{way} --at-once {given.at_once}", now()
+        kept,
+        f"python -m bench.router --data DATA --plans {given.plans} --steps {given.steps}{way} --at-once {given.at_once}",
+        now(),
     )
     print(text + examples(kept))
     if given.page:

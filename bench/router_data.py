@@ -35,6 +35,7 @@ from bench.general_questions import general_questions, other_tasks
 from bench.request_forms import Forms, bare_messages
 from orchestra.app.orchestra import Orchestra
 from orchestra.app.planning import PlanOptions, capabilities_of
+from orchestra.core.settings import Settings
 from orchestra.learn.compatibility import contract_digest
 from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
 from orchestra.learn.data.splits import SplitShares, split
@@ -51,7 +52,7 @@ from orchestra.schema.strict_json import digest
 SEED = 11
 SHARES = SplitShares(tune=0.06, test=0.0)
 LONGEST = 200
-"""Characters of a piece at most: of a text that a plan states (`orchestra.router.plan_grammar.MAX_TEXT`)."""
+"""Characters of a piece at most: of a text that a plan states (`orchestra.router.plan_grammar.MAX_TEXT_LENGTH`)."""
 LISTED = MAX_ITEM_LENGTH
 """Characters of a piece at most that stands in a list of a plan's line."""
 DOCUMENTS = [{"source": "a.txt", "text": "a"}]
@@ -86,7 +87,14 @@ class Kind:
 KINDS = (
     Kind(
         "pubmedqa",
-        ("{}", "{}", "What do the documents say: {}", "Look it up: {}", "Find out from the documents: {}", "From my files, please: {}"),
+        (
+            "{}",
+            "{}",
+            "What do the documents say: {}",
+            "Look it up: {}",
+            "Find out from the documents: {}",
+            "From my files, please: {}",
+        ),
         "documents",
         ("{0} = answer_from_documents(question={text}, documents=input.documents)",),
         ("documents",),
@@ -114,14 +122,26 @@ KINDS = (
     ),
     Kind(
         "questions",
-        ("From the text: {}", "According to the text: {}", "What does the text say: {}", "Read the text and tell me: {}"),
+        (
+            "From the text: {}",
+            "According to the text: {}",
+            "What does the text say: {}",
+            "Read the text and tell me: {}",
+        ),
         "text_question",
         ("{0} = reader(question={text}, context=input.text)",),
         ("text",),
     ),
     Kind(
         "tatqa",
-        ("{}", "{}", "Look at the table: {}", "From the table: {}", "According to the figures: {}", "Read it off the table: {}"),
+        (
+            "{}",
+            "{}",
+            "Look at the table: {}",
+            "From the table: {}",
+            "According to the figures: {}",
+            "Read it off the table: {}",
+        ),
         "table",
         ("{0} = financial_question(question={text}, table=input.table)",),
         ("table",),
@@ -147,7 +167,10 @@ KINDS = (
             "True or not, by the documents: {}",
         ),
         "claim_documents",
-        ("{0} = search(query={text}, documents=input.documents)", "{1} = entailment(claim={text}, evidence={0}[0].text)"),
+        (
+            "{0} = search(query={text}, documents=input.documents)",
+            "{1} = entailment(claim={text}, evidence={0}[0].text)",
+        ),
         ("documents",),
         3,
     ),
@@ -176,7 +199,11 @@ KINDS = (
     ),
     Kind(
         "clinc150",
-        ("What does somebody want who says: {}", "Which intent is this? {}", "To an assistant somebody said: {} What is meant?"),
+        (
+            "What does somebody want who says: {}",
+            "Which intent is this? {}",
+            "To an assistant somebody said: {} What is meant?",
+        ),
         "assistant_intent",
         ("{0} = assistant_intent(text={text})",),
     ),
@@ -196,7 +223,9 @@ KINDS = (
     ),
     Kind("matters", ("{}",), "desk", ("{0} = support_desk(message={text})",), (), 2),
 )
-STRANGE = tuple(Kind(source, ("{}",), "nothing", (), (), weight) for source, weight in (("tasks", 3), ("talk", 1), ("commands", 3)))
+STRANGE = tuple(
+    Kind(source, ("{}",), "nothing", (), (), weight) for source, weight in (("tasks", 3), ("talk", 1), ("commands", 3))
+)
 """What nothing in the fleet does: other tasks, small talk, and what people tell a voice assistant to do."""
 BY_HAND = 0.7
 """Share of the forms and joins that are taken from `bench.request_forms`, and not from here."""
@@ -231,7 +260,8 @@ def pieces(folder: Path) -> dict[str, list[str]]:
     bare = {text for name in bare_messages() for text in found[name]}
     found["clinc150"] = [text for text in found["clinc150"] if text not in bare]
     return {
-        name: list(dict.fromkeys(text for one in texts if (text := " ".join(one.split())) and _fits(text))) for name, texts in found.items()
+        name: list(dict.fromkeys(text for one in texts if (text := " ".join(one.split())) and _fits(text)))
+        for name, texts in found.items()
     }
 
 
@@ -255,7 +285,9 @@ class Wanted:
     group: str
 
 
-def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: int = SEED, times: int = TIMES) -> Iterator[Wanted]:
+def wanted(
+    found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: int = SEED, times: int = TIMES
+) -> Iterator[Wanted]:
     """So many requests by rule, in which a piece is taken once; and then those that were written as a whole."""
     chance = random.Random(seed)
     left = {name: chance.sample(texts, len(texts)) for name, texts in found.items()}
@@ -264,7 +296,11 @@ def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: in
         count = chance.choices((1, 2, 3), (75, 25, 0) if declined else (55, 35, 10))[0]
         kinds = chance.sample(KINDS, count, counts=[kind.weight for kind in KINDS])
         missing: tuple[str, ...] = ()
-        if declined and (lacking := next((kind for kind in kinds if kind.needs), None)) is not None and chance.random() < 0.5:
+        if (
+            declined
+            and (lacking := next((kind for kind in kinds if kind.needs), None)) is not None
+            and chance.random() < 0.5
+        ):
             missing = ("documents", "text", *lacking.needs)
         elif declined:
             kinds[chance.randrange(count)] = chance.choices(STRANGE, [kind.weight for kind in STRANGE])[0]
@@ -276,7 +312,10 @@ def wanted(found: Mapping[str, Sequence[str]], rows: int, forms: Forms, seed: in
     of_name = {kind.name: kind for kind in (*KINDS[::-1], *STRANGE[:1])}
     for number, one in enumerate(forms.whole):
         for _ in range(times):
-            pairs = [(of_name[name], one.said if piece is None else piece) for name, piece in zip(one.kinds, one.pieces, strict=True)]
+            pairs = [
+                (of_name[name], one.said if piece is None else piece)
+                for name, piece in zip(one.kinds, one.pieces, strict=True)
+            ]
             alone = one.kinds == ("nothing",) and (_ASKS.search(one.said) is not None or chance.random() < ALONE)
             missing = ("documents", "text", "table") if alone else ()
             yield _put_together(one.said, pairs, chance, f"whole {number}", missing)
@@ -383,17 +422,19 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, wh
     found, forms = pieces(folder), Forms.read()
     if whole:
         forms = replace(forms, whole=Forms.read(files=whole).whole)
-    async with Orchestra.open(fleet="none") as orchestra:
+    async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none") as orchestra:
         card = orchestra.registry.card("router")
         # The fleet's skills are few, so that none is left out: what is offered follows from the values alone.
-        offers: dict[tuple[str, ...], Capabilities] = {}
+        capabilities_by_values: dict[tuple[str, ...], Capabilities] = {}
         every = []
         for number, one in enumerate(wanted(found, rows, forms, seed, times)):
-            if one.values not in offers:
-                offer = capabilities_of(orchestra, "-", {name: VALUES[name] for name in one.values}, PlanOptions(grounded=False))
-                offers[one.values] = replace(offer, words="")  # of any request
-            every.append(row_of(one, offers[one.values], number))
-            every += mended(one, offers[one.values], number)
+            if one.values not in capabilities_by_values:
+                offer = capabilities_of(
+                    orchestra, "-", {name: VALUES[name] for name in one.values}, PlanOptions(grounded=False)
+                )
+                capabilities_by_values[one.values] = replace(offer, request_text="")  # of any request
+            every.append(row_of(one, capabilities_by_values[one.values], number))
+            every += mended(one, capabilities_by_values[one.values], number)
     licences = {
         **{name: licence for name, (licence, _) in SETS.items()},
         "stories": "Apache-2.0",
@@ -404,7 +445,14 @@ async def made(folder: Path, rows: int, seed: int = SEED, times: int = TIMES, wh
     found["requests"] = [*asks, *forms.joins, *(one.request for one in forms.whole)]
     licences["requests"] = "Apache-2.0"
     origins = [_origin(name, licence, found[name]) for name, licence in licences.items()]
-    return Dataset.build("router", card.name, contract_digest(card), "MIT; Apache-2.0; CC BY 4.0; CC BY 3.0", origins, split(every, SHARES))
+    return Dataset.build(
+        "router",
+        card.name,
+        contract_digest(card),
+        "MIT; Apache-2.0; CC BY 4.0; CC BY 3.0",
+        origins,
+        split(every, SHARES),
+    )
 
 
 def _origin(name: str, licence: str, texts: Sequence[str]) -> DatasetSource:
@@ -417,7 +465,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=SEED, help="of what is drawn")
     parser.add_argument("--times", type=int, default=TIMES, help="rows of each request that was written as a whole")
-    parser.add_argument("--whole", nargs="+", default=[], metavar="NAME", help="whole requests of these files of bench/requests alone")
+    parser.add_argument(
+        "--whole", nargs="+", default=[], metavar="NAME", help="whole requests of these files of bench/requests alone"
+    )
     given = parser.parse_args()
     write(asyncio.run(made(given.data, given.rows, given.seed, given.times, given.whole)), given.out)
 

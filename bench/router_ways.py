@@ -81,11 +81,15 @@ class Measured:
 
 async def measured(asked: Sequence[Asked], way: Way, repairs: int, settings: Settings, at_once: int) -> Measured:
     """All rows, one way. Raises `FleetError` where no server can be had."""
-    wish = PlanOptions(limits=PlanLimits(steps=8, width=8), repairs=repairs, stepwise=way.stepwise, grounded=False, cache=False)
+    options = PlanOptions(
+        limits=PlanLimits(steps=8, width=8), repairs=repairs, stepwise=way.stepwise, grounded=False, cache=False
+    )
     waits: dict[int, float] = {}
     began = time.perf_counter()
     settings = settings.model_copy(update={"constraint": way.constraint})
-    made = await drafts(asked, wish, settings, at_once, lambda number, _, seconds: waits.__setitem__(number, seconds))
+    made = await drafts(
+        asked, options, settings, at_once, lambda number, _, seconds: waits.__setitem__(number, seconds)
+    )
     seconds = time.perf_counter() - began
     return Measured(way, repairs, tuple(made), tuple(waits[number] for number in range(len(asked))), seconds)
 
@@ -112,10 +116,18 @@ def row(arm: Measured, asked: Sequence[Asked], seed: int) -> str:
     figures = [share(rights, seed), share(alike, seed)]
     count, usages = len(asked), [draft.usage for draft in arm.drafts]
     tokens = ", ".join(
-        f"{sum(getattr(one, key) for one in usages) / count:.0f}" for key in ("prompt_tokens", "cached_tokens", "output_tokens")
+        f"{sum(getattr(one, key) for one in usages) / count:.0f}"
+        for key in ("prompt_tokens", "cached_tokens", "output_tokens")
     )
     questions = sum(draft.question_count for draft in arm.drafts) / count
-    cells = [*figures, str(said.count("")), f"{questions:.1f}", tokens, f"{arm.seconds / count:.2f}", f"{median(arm.waits):.2f}"]
+    cells = [
+        *figures,
+        str(said.count("")),
+        f"{questions:.1f}",
+        tokens,
+        f"{arm.seconds / count:.2f}",
+        f"{median(arm.waits):.2f}",
+    ]
     return f"| {arm.way.name} | {arm.repairs} | {' | '.join(cells)} |"
 
 

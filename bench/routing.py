@@ -95,7 +95,9 @@ def by_table(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
     centroids = np.vstack([np.asarray(matrix[rows].mean(axis=0)) for rows in of_subject.values()])
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
     overall = float(np.mean([one.gain for one in train]))
-    worth = [(sum(train[at].gain for at in rows) + PRIOR * overall) / (len(rows) + PRIOR) for rows in of_subject.values()]
+    worth = [
+        (sum(train[at].gain for at in rows) + PRIOR * overall) / (len(rows) + PRIOR) for rows in of_subject.values()
+    ]
     nearest = (vectorizer.transform([one.question for one in judged]) @ centroids.T).argmax(axis=1)
     return [worth[at] for at in nearest]
 
@@ -109,7 +111,11 @@ def by_agent(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
 def shape_of(question: str) -> list[float]:
     """How a question looks: lengths of it and of its options, digits, signs, negations."""
     options = _OPTION.findall(question)
-    stem, lengths, numbers = question.split("\nA. ")[0], [len(option) for option in options] or [0], _NUMBER.findall(question)
+    stem, lengths, numbers = (
+        question.split("\nA. ")[0],
+        [len(option) for option in options] or [0],
+        _NUMBER.findall(question),
+    )
     words = question.lower().split()
     return [
         np.log1p(len(question)),
@@ -136,7 +142,9 @@ def shape_of(question: str) -> list[float]:
 
 def by_trees(train: Sequence[Outcome], judged: Sequence[Outcome]) -> Scores:
     """Extremely randomised trees (Geurts et al. 2006) over latent topics of the n-grams and the question's shape; not served by us."""
-    vectorizer = TfidfVectorizer(analyzer=RegressorHyperparameters().features.extract, sublinear_tf=True, min_df=3, dtype=np.float32)
+    vectorizer = TfidfVectorizer(
+        analyzer=RegressorHyperparameters().features.extract, sublinear_tf=True, min_df=3, dtype=np.float32
+    )
     matrix = vectorizer.fit_transform([one.question for one in train])
     topics = TruncatedSVD(min(50, len(train) // 4), random_state=0).fit(matrix)
 
@@ -183,14 +191,18 @@ def figures(judged: Sequence[Gaining], scores: Scores, draws: int, seed: int = 0
     samples = [chance.choices(calls, k=len(calls)) for _ in range(draws)]
     found = []
     for kind in kinds:
-        drawn = sorted(value for sample in samples if sum(gain for _, gain in sample) > 0 and (value := kind(sample)) == value)
+        drawn = sorted(
+            value for sample in samples if sum(gain for _, gain in sample) > 0 and (value := kind(sample)) == value
+        )
         cut = (1 - CONFIDENCE_LEVEL) / 2
         low, high = (drawn[int(cut * len(drawn))], drawn[min(len(drawn) - 1, int((1 - cut) * len(drawn)))])
         found.append(IntervalEstimate(kind(calls), low, high))
     return found
 
 
-def table(name: str, train: Sequence[Outcome], judged: Sequence[Outcome], arms: Mapping[str, Scores], draws: int) -> str:
+def table(
+    name: str, train: Sequence[Outcome], judged: Sequence[Outcome], arms: Mapping[str, Scores], draws: int
+) -> str:
     """The table of a set."""
     right = (sum(one.weak for one in judged) / len(judged), sum(one.strong for one in judged) / len(judged))
     lines = [

@@ -80,7 +80,12 @@ def document(chance: random.Random, tokens: int, count: int) -> tuple[str, list[
     sentences: list[str] = []
     claims: list[str] = []
     while len("".join(sentences)) < CHARACTERS * tokens or len(claims) < count:
-        who, what, where, year = chance.choice(NAMES), chance.choice(THINGS), chance.choice(PLACES), chance.randint(1500, 1999)
+        who, what, where, year = (
+            chance.choice(NAMES),
+            chance.choice(THINGS),
+            chance.choice(PLACES),
+            chance.randint(1500, 1999),
+        )
         made = chance.randint(3, 90)
         if len("".join(sentences)) < CHARACTERS * tokens:
             sentences.append(f"In {year} {who} made {made} {what} for the town of {where}.")
@@ -129,7 +134,9 @@ class Ways:
         self.model, self.body = done[0].model, msgspec.json.decode(done[0].sent)
         usages = [one.usage for one in done]
         chances = [(one.value["p_supported"], one.value["p_refute"]) for one in done]
-        prompt, cached, output = (sum(getattr(one, key) for one in usages) for key in ("prompt_tokens", "cached_tokens", "output_tokens"))
+        prompt, cached, output = (
+            sum(getattr(one, key) for one in usages) for key in ("prompt_tokens", "cached_tokens", "output_tokens")
+        )
         return Spent(seconds, prompt, cached, output, chances)
 
     async def to_the_end(self, evidence: str, claims: Sequence[str]) -> Spent:
@@ -137,12 +144,14 @@ class Ways:
         began = time.perf_counter()
         system, user = self.body["messages"]
         bodies = [
-            {**self.body, "max_tokens": 8, "messages": [system, {**user, "content": f"{evidence}\n\nClaim: {claim}"}]} for claim in claims
+            {**self.body, "max_tokens": 8, "messages": [system, {**user, "content": f"{evidence}\n\nClaim: {claim}"}]}
+            for claim in claims
         ]
         replies = await asyncio.gather(*(asked(self.fleet, "/v1/chat/completions", body) for body in bodies))
         seconds = time.perf_counter() - began
         tops = [
-            {one["token"]: one["logprob"] for one in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]} for reply in replies
+            {one["token"]: one["logprob"] for one in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]}
+            for reply in replies
         ]
         return _counted(seconds, [reply["usage"] for reply in replies], tops)
 
@@ -158,7 +167,10 @@ class Ways:
         for claim, rest in zip(claims, rests, strict=True):
             body = {
                 "model": config_model(self.fleet),
-                "messages": [{"role": "system", "content": "Judge."}, {"role": "user", "content": f"{evidence}\n\nClaim: {claim}"}],
+                "messages": [
+                    {"role": "system", "content": "Judge."},
+                    {"role": "user", "content": f"{evidence}\n\nClaim: {claim}"},
+                ],
                 "add_generation_prompt": True,
             }
             if [*first, *await tokens(self.fleet, rest)] != (await asked(self.fleet, "/tokenize", body))["tokens"]:
@@ -208,7 +220,9 @@ async def tokens(fleet: Fleet, text: str) -> list[int]:
     return found
 
 
-async def scores(fleet: Fleet, model: str, query: str, items: Sequence[str], labels: Sequence[int]) -> tuple[list[float], dict[str, Any]]:
+async def scores(
+    fleet: Fleet, model: str, query: str, items: Sequence[str], labels: Sequence[int]
+) -> tuple[list[float], dict[str, Any]]:
     """By vLLM's `/generative_scoring`: of each item after the query, the probability of the first of the label tokens among them; and what
     the server counted."""
     body = {"model": model, "query": query, "items": [*items], "label_token_ids": [*labels], "apply_softmax": True}
@@ -232,7 +246,13 @@ def _counted(seconds: float, usages: Sequence[Any], tops: Sequence[dict[str, flo
 
 def _spent(seconds: float, usages: Sequence[Any], chances: Sequence[tuple[float, float]]) -> Spent:
     cached = sum((one.get("prompt_tokens_details") or {}).get("cached_tokens") or 0 for one in usages)
-    return Spent(seconds, sum(one["prompt_tokens"] for one in usages), cached, sum(one["completion_tokens"] for one in usages), chances)
+    return Spent(
+        seconds,
+        sum(one["prompt_tokens"] for one in usages),
+        cached,
+        sum(one["completion_tokens"] for one in usages),
+        chances,
+    )
 
 
 def config_model(fleet: Fleet) -> str:
@@ -262,7 +282,15 @@ class Told:
         prompt, cached, output = (
             statistics.mean(getattr(one, key) for one in self.rounds) / count for key in ("prompt", "cached", "output")
         )
-        cells = [count, name, self.requests, spread, f"{prompt:.0f}, {cached:.0f}", f"{output:.1f}", f"{self.apart:.3f}"]
+        cells = [
+            count,
+            name,
+            self.requests,
+            spread,
+            f"{prompt:.0f}, {cached:.0f}",
+            f"{output:.1f}",
+            f"{self.apart:.3f}",
+        ]
         return f"| {' | '.join(map(str, cells))} |"
 
     def compare(self, one: Spent, other: Spent) -> None:
@@ -280,7 +308,12 @@ async def measured(given: argparse.Namespace) -> str:
     async with Fleet.open(described, cards={card.name: card}) as fleet:
         ways = Ways(fleet, card)
         await ways.prepare()
-        arms = {"one by one": ways.one_by_one, "to the end": ways.to_the_end, "scored": ways.scored, "listed": ways.listed}
+        arms = {
+            "one by one": ways.one_by_one,
+            "to the end": ways.to_the_end,
+            "scored": ways.scored,
+            "listed": ways.listed,
+        }
         for count in given.claims:
             found = {name: Told({"scored": 2, "listed": 1}.get(name, count)) for name in arms}
             for turn, order in zip(range(given.rounds), itertools.cycle(itertools.permutations(arms)), strict=False):

@@ -38,7 +38,12 @@ class SentenceRule:
         self._weight: Callable[[str], float] = lambda word: math.log((len(contexts) + 1) / (counts[word] + 0.5))
         found = [(*self._best(row["input"]), [answer["text"] for answer in row["expected"]["answers"]]) for row in rows]
         taus = [step / 20 for step in range(21)]
-        self.tau = max(taus, key=lambda tau: sum(squad_scores(gold, answer if share >= tau else None)[0] for share, answer, gold in found))
+        self.tau = max(
+            taus,
+            key=lambda tau: sum(
+                squad_scores(gold, answer if share >= tau else None)[0] for share, answer, gold in found
+            ),
+        )
 
     def answer(self, row: dict[str, Any]) -> str | None:
         """The answer to a row's question, or None."""
@@ -50,9 +55,12 @@ class SentenceRule:
         total = sum(map(self._weight, question)) or 1.0
         sentences = [match[0].strip() for match in _SENTENCE.finditer(given["context"])] or [""]
         share, sentence = max(
-            ((sum(map(self._weight, question & _words(text))) / total, text) for text in sentences), key=lambda pair: pair[0]
+            ((sum(map(self._weight, question & _words(text))) / total, text) for text in sentences),
+            key=lambda pair: pair[0],
         )
         first = given["question"].lower()
-        pattern = _NUMBER if re.match(r"(when|how many|how much|what year|in what year|in which year)\b", first) else _NAME
+        pattern = (
+            _NUMBER if re.match(r"(when|how many|how much|what year|in what year|in which year)\b", first) else _NAME
+        )
         runs = [run[0] for run in pattern.finditer(sentence) if not _words(run[0]) & question]
         return share, max(runs, key=len, default=None)

@@ -59,7 +59,10 @@ LINES = (
 )
 SECONDS = {"router": 1.0, "search": 0.05, "reader": 2.0, "cite": 0.05}
 """What calls take in the simulation; those of the router are for one line."""
-DOCUMENTS = [{"source": "tower.txt", "text": "It was opened in 1889."}, {"source": "bridge.txt", "text": "It is of 1889 as well."}]
+DOCUMENTS = [
+    {"source": "tower.txt", "text": "It was opened in 1889."},
+    {"source": "bridge.txt", "text": "It is of 1889 as well."},
+]
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,16 @@ class Times:
     def of(cls, events: Sequence[Event], status: str, began: float | None = None) -> Times:
         """Those of a run's events, from its first one on or since `began`. What did not come to pass took for ever."""
         began = events[0].at if began is None else began
-        steps = (event.at - _took(event) for event in events if isinstance(event, AttemptStarted | AttemptFinished) and "@" in event.node)
-        whole = (event.at for event in events if isinstance(event, TurnStarted) and event.draft and _is_whole(event.draft.lines))
+        steps = (
+            event.at - _took(event)
+            for event in events
+            if isinstance(event, AttemptStarted | AttemptFinished) and "@" in event.node
+        )
+        whole = (
+            event.at
+            for event in events
+            if isinstance(event, TurnStarted) and event.draft and _is_whole(event.draft.lines)
+        )
         return cls(next(steps, float("inf")) - began, next(whole, float("inf")) - began, events[-1].at - began, status)
 
 
@@ -100,15 +111,17 @@ async def timed(orchestra: Orchestra, question: str, documents: Any, *, streamin
 
 async def answered(orchestra: Orchestra, asked: Asked, *, streaming: bool) -> Times:
     """One request, as one run or planned first; from the moment at which it is made."""
-    wish, given, began = PlanOptions(cache=False), {REQUEST: asked.request, **asked.values}, time.time()
+    options, given, began = PlanOptions(cache=False), {REQUEST: asked.request, **asked.values}, time.time()
     if streaming:
-        run = await orchestra.start(request_workflow(orchestra, asked.request, asked.values, wish), **given)
+        run = await orchestra.start(request_workflow(orchestra, asked.request, asked.values, options), **given)
         result = await run.wait()
         return Times.of([event async for event in run.events()], result.status, began)
-    draft = await plan(orchestra, asked.request, asked.values, wish)
+    draft = await plan(orchestra, asked.request, asked.values, options)
     whole = time.time() - began
     graph = draft.graph
-    run = await orchestra.start(Workflow.from_graph(graph), **{name: value for name, value in given.items() if name in graph.input})
+    run = await orchestra.start(
+        Workflow.from_graph(graph), **{name: value for name, value in given.items() if name in graph.input}
+    )
     result = await run.wait()
     events = [event async for event in run.events()]
     first = min(event.at - _took(event) for event in events if isinstance(event, AttemptStarted | AttemptFinished))
@@ -122,7 +135,12 @@ async def rounds(fleet: str | None, asked: Sequence[Asked], number: int) -> list
         for one in asked:
             await answered(orchestra, one, streaming=True)
             orders = [(True, False) if turn % 2 else (False, True) for turn in range(number)]
-            found.append([{streaming: await answered(orchestra, one, streaming=streaming) for streaming in order} for order in orders])
+            found.append(
+                [
+                    {streaming: await answered(orchestra, one, streaming=streaming) for streaming in order}
+                    for order in orders
+                ]
+            )
         return found
 
 
@@ -131,7 +149,11 @@ def by_request(asked: Sequence[Asked], found: Sequence[Sequence[dict[bool, Times
     rows = ["| request | first step | planned first | answer | planned first |", "|---|---|---|---|---|"]
     everything = [times for one in found for times in one]
     for name, times in [*((one.request, part) for one, part in zip(asked, found, strict=True)), ("all", everything)]:
-        cells = [f"{median(getattr(one[way], part) for one in times):.2f} s" for part in ("first", "end") for way in (True, False)]
+        cells = [
+            f"{median(getattr(one[way], part) for one in times):.2f} s"
+            for part in ("first", "end")
+            for way in (True, False)
+        ]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -156,9 +178,13 @@ def simulated() -> dict[bool, Times]:
     async def scene(clock: VirtualClock) -> dict[bool, Times]:
         workers = SimulatedWorkers(answer, clock=clock, latency=latency)
         settings = Settings.load({"journal": "off"})
-        async with Orchestra.open(settings, fleet="none", workers=workers, journal=MemoryJournal(), clock=clock) as orchestra:
+        async with Orchestra.open(
+            settings, fleet="none", workers=workers, journal=MemoryJournal(), clock=clock
+        ) as orchestra:
             asked = "When was the tower opened?"
-            return {streaming: await timed(orchestra, asked, DOCUMENTS, streaming=streaming) for streaming in (True, False)}
+            return {
+                streaming: await timed(orchestra, asked, DOCUMENTS, streaming=streaming) for streaming in (True, False)
+            }
 
     return run_simulated(scene, 0)
 
@@ -170,7 +196,9 @@ async def real(fleet: str | None, requests: Sequence[str], documents: Any) -> li
         found = []
         for number, request in enumerate(requests):
             order = (True, False) if number % 2 else (False, True)
-            found.append({streaming: await timed(orchestra, request, documents, streaming=streaming) for streaming in order})
+            found.append(
+                {streaming: await timed(orchestra, request, documents, streaming=streaming) for streaming in order}
+            )
         return found
 
 
@@ -189,7 +217,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("requests", nargs="*", help="what is asked; without any, the simulation runs")
     parser.add_argument("--documents", type=Path, help="a folder of .txt and .md files")
-    parser.add_argument("--ask", nargs="+", type=int, metavar="NUMBER", help="requests of bench/ask.yaml, counted from 1")
+    parser.add_argument(
+        "--ask", nargs="+", type=int, metavar="NUMBER", help="requests of bench/ask.yaml, counted from 1"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fleet")
     given = parser.parse_args()
@@ -202,7 +232,9 @@ def main() -> None:
         return
     if given.documents is None:
         parser.error("--documents FOLDER")
-    documents = [{"source": path.name, "text": path.read_text("utf-8")} for path in sorted(given.documents.glob("*.[tm][xd]*"))]
+    documents = [
+        {"source": path.name, "text": path.read_text("utf-8")} for path in sorted(given.documents.glob("*.[tm][xd]*"))
+    ]
     print(f"{now()}\n\n{table(asyncio.run(real(given.fleet, given.requests, documents)))}")
 
 

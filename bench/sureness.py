@@ -51,7 +51,9 @@ def asked(part: str) -> list[Case]:
 def tuned_on(path: Path, *, bounded: bool = False) -> list[Case]:
     """The rows of TAT-QA of a part to tune on, or the written ones with a condition."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    theirs = [row for row in rows if (row["output"].get("condition") if bounded else not row["id"].startswith("written-"))]
+    theirs = [
+        row for row in rows if (row["output"].get("condition") if bounded else not row["id"].startswith("written-"))
+    ]
     return [Case(row["input"], lambda output, wanted=row["output"]: answers_match(output, wanted)) for row in theirs]  # type: ignore[misc]
 
 
@@ -81,7 +83,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tune", type=Path)
     given = parser.parse_args()
-    print(f"| right, accepted and wrong | questions | {' | '.join(f'sure to {least}' if least else 'nothing asked' for least in SURE)} |")
+    print(
+        f"| right, accepted and wrong | questions | {' | '.join(f'sure to {least}' if least else 'nothing asked' for least in SURE)} |"
+    )
     print("|---|---:|" + "---|" * len(SURE))
     others = [case for part in ("dev", "test", "later", "fresh", "last", "sixth") for case in asked(part)]
     print(line("everyday tables, looked at", asyncio.run(answered(others))), flush=True)

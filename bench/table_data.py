@@ -27,7 +27,17 @@ from bench.written_rows import renewed
 from orchestra.agents.card import Card
 from orchestra.agents.inference.tables.encoding import TOTAL_ROW, count_header_rows
 from orchestra.agents.inference.tables.filters import FILTERABLE_OPERATIONS
-from orchestra.agents.inference.tables.operations import CELLS, COUNT, DIFFERENCE, GAP, LEAST, MOST, RANGE, parse_expression, parse_figure
+from orchestra.agents.inference.tables.operations import (
+    CELLS,
+    COUNT,
+    DIFFERENCE,
+    GAP,
+    LEAST,
+    MOST,
+    RANGE,
+    parse_expression,
+    parse_figure,
+)
 from orchestra.agents.inference.tables.question import question_figures
 from orchestra.learn.compatibility import contract_digest
 from orchestra.learn.data.dataset import Dataset, DatasetRow, DatasetSource
@@ -63,7 +73,9 @@ def expression_of(derivation: str, answer: float, scale: str) -> str | None:
         except ArithmeticParseError:
             return None
         if abs(value - Fraction(str(answer))) <= Fraction(6, 1000):
-            return re.sub(r"^\(\((.+?)\) / ([\d,.-]+)\) \* 100$", r"(\1) / \2 * 100", candidate)  # one spelling of a change in per cent
+            return re.sub(
+                r"^\(\((.+?)\) / ([\d,.-]+)\) \* 100$", r"(\1) / \2 * 100", candidate
+            )  # one spelling of a change in per cent
     return None
 
 
@@ -76,7 +88,11 @@ def rows_of(path: Path, longest: int = LONGEST) -> list[DatasetRow]:
         texts = [cell for row in given["table"] for cell in row] + given["paragraphs"]
         if sum(map(len, texts)) > longest or (output := _output(expected, texts)) is None:
             continue
-        found.append(DatasetRow(item["id"], given, output, digest(json.dumps([given["table"], given["paragraphs"]]).encode())[:16]))
+        found.append(
+            DatasetRow(
+                item["id"], given, output, digest(json.dumps([given["table"], given["paragraphs"]]).encode())[:16]
+            )
+        )
     return found
 
 
@@ -97,8 +113,14 @@ class _Grid:
     """A table whose head was found: its figures by row and column."""
 
     def __init__(self, table: Table) -> None:
-        at = next((i for i, row in enumerate(table[:4]) if sum(bool(_YEAR.search(cell)) for cell in row[1:]) >= 2), None)
-        self.columns = {} if at is None else {i: " ".join(cell.split()) for i, cell in enumerate(table[at]) if i and _YEAR.search(cell)}
+        at = next(
+            (i for i, row in enumerate(table[:4]) if sum(bool(_YEAR.search(cell)) for cell in row[1:]) >= 2), None
+        )
+        self.columns = (
+            {}
+            if at is None
+            else {i: " ".join(cell.split()) for i, cell in enumerate(table[at]) if i and _YEAR.search(cell)}
+        )
         self.rows: dict[str, dict[int, str]] = {}
         for row in table[(at or 0) + 1 :]:
             figures = {i: row[i] for i in self.columns if i < len(row) and _FIGURE.match(row[i].strip())}
@@ -142,7 +164,10 @@ def _asked(grid: _Grid, scale: str, chance: random.Random) -> tuple[str, dict[st
             )
             return chance.choice(ask).format(name, *when), _sum(f"{a} - {b}", plain)
         case "percent" if not percent and re.search("[1-9]", b):
-            ask = ("What is the percentage change in {} from {} to {}?", "What was the percentage change in {} between {} and {}?")
+            ask = (
+                "What is the percentage change in {} from {} to {}?",
+                "What was the percentage change in {} between {} and {}?",
+            )
             return chance.choice(ask).format(name, *when), _sum(f"({a} - {b}) / {b} * 100", "percent")
         case "mean":
             return f"What is the average {name} for {when[0]} and {when[1]}?", _sum(f"({a} + {b}) / 2", plain)
@@ -154,7 +179,11 @@ def _asked(grid: _Grid, scale: str, chance: random.Random) -> tuple[str, dict[st
         case "both":
             question = f"What were the {name} in {when[0]} and {when[1]} respectively?"
             return question, {"expression": None, "quotes": [old, new], "scale": "" if percent else scale}
-    return f"What was the {name} in {grid.columns[one]}?", {"expression": None, "quotes": [first], "scale": "" if percent else scale}
+    return f"What was the {name} in {grid.columns[one]}?", {
+        "expression": None,
+        "quotes": [first],
+        "scale": "" if percent else scale,
+    }
 
 
 def _sum(expression: str, scale: str) -> dict[str, Any]:
@@ -171,9 +200,15 @@ def told(rows: Iterable[DatasetRow]) -> Iterator[DatasetRow]:
     for row in rows:
         compared = row.output.get("way")
         output = {"way": "", "cells": [], "rows": [], "column": None, "condition": None, "also": None, **row.output}
-        if not compared or (compared in (MOST, LEAST) and output["expression"] is not None):  # of a sum in such a row the way is the sum's
+        if not compared or (
+            compared in (MOST, LEAST) and output["expression"] is not None
+        ):  # of a sum in such a row the way is the sum's
             way = operation_of(output["expression"], output["quotes"], row.input["table"])
-            if way == DIFFERENCE and evaluate(output["expression"]) >= 0 and not _SIGNED.search(str(row.input["question"])):
+            if (
+                way == DIFFERENCE
+                and evaluate(output["expression"]) >= 0
+                and not _SIGNED.search(str(row.input["question"]))
+            ):
                 way = GAP
             output |= {"way": way, "rows": [], "column": None, "condition": None, "also": None}
         if output["way"]:
@@ -191,7 +226,9 @@ def _condition(given_row: Mapping[str, Any], output: Mapping[str, Any]) -> dict[
         for column in range(max(map(len, table), default=0)) if one.bound is not None else ():
             cells = [row[column] if column < len(row) else "" for row in table]
             holds = filter_by_limit(cells[top:], one.measure, str(one.bound), " ".join(cells[:top])) or []
-            rows = [top + at for at, held in enumerate(holds) if held and not TOTAL_ROW.match("".join(table[top + at][:1]))]
+            rows = [
+                top + at for at, held in enumerate(holds) if held and not TOTAL_ROW.match("".join(table[top + at][:1]))
+            ]
             if rows and len(rows) < len(table) - top and _same(rows, way, output, table):
                 found.append(({"column": column, "bound": one.bound, "limit": one.text}, rows))
     if len(found) != 1:
@@ -204,11 +241,16 @@ def _same(rows: Sequence[int], way: str, output: Mapping[str, Any], table: Table
     """Whether these rows are those that an answer is of."""
     if way in (COUNT, MOST, LEAST, RANGE):
         return rows == list(output["rows"])
-    columns = ([table[row][column] if column < len(table[row]) else "" for row in rows] for column in range(max(map(len, table))))
+    columns = (
+        [table[row][column] if column < len(table[row]) else "" for row in rows]
+        for column in range(max(map(len, table)))
+    )
     if way == CELLS:
         return any(cells == list(output["quotes"]) for cells in columns)
     said = parse_expression(str(output["expression"]))
-    return said is not None and any(sorted(said[1]) == sorted(str(parse_figure(cell)) for cell in cells) for cells in columns)
+    return said is not None and any(
+        sorted(said[1]) == sorted(str(parse_figure(cell)) for cell in cells) for cells in columns
+    )
 
 
 def made(source: Path, count: int, share: float, longest: int = LONGEST) -> Dataset:
@@ -220,9 +262,19 @@ def made(source: Path, count: int, share: float, longest: int = LONGEST) -> Data
     origin = "TAT-QA, Zhu et al. 2021, train part"
     origins = [
         DatasetSource(
-            origin, "MIT", digest(source.read_bytes()), f"derivations as expressions, and quotes; {share:.0%} of them", len(rows)
+            origin,
+            "MIT",
+            digest(source.read_bytes()),
+            f"derivations as expressions, and quotes; {share:.0%} of them",
+            len(rows),
         ),
-        DatasetSource(origin, "MIT", digest(source.read_bytes()), f"questions put to its tables by rule; {share:.0%} of them", len(more)),
+        DatasetSource(
+            origin,
+            "MIT",
+            digest(source.read_bytes()),
+            f"questions put to its tables by rule; {share:.0%} of them",
+            len(more),
+        ),
     ]
     parts, found = renewed(parts, ("tables",), share, SHARES)
     card = Card.load(ROOT / "agents" / "table_reader")
@@ -234,7 +286,9 @@ def main() -> None:
     """Writes the folder."""
     parser = command_line(__doc__, "the folder tatqa")
     parser.add_argument("--asked", type=int, default=1, help="questions put to each table by rule")
-    parser.add_argument("--share", type=float, default=1.0, help="of the rows of TAT-QA and of those questions, how many")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the rows of TAT-QA and of those questions, how many"
+    )
     parser.add_argument("--longest", type=int, default=LONGEST, help="characters of a table and its text at most")
     given = parser.parse_args()
     write(made(given.data / "train.jsonl", given.asked, given.share, given.longest), given.out)

@@ -68,7 +68,9 @@ output: str
 prompt: prompt.md
 max_output: 5
 """
-NODES = "\n".join(f'  n{at}: {{agent: writer, with: {{text: "${{{f"n{at - 1}" if at else "input.text"}}}"}}}}' for at in range(CALLS))
+NODES = "\n".join(
+    f'  n{at}: {{agent: writer, with: {{text: "${{{f"n{at - 1}" if at else "input.text"}}}"}}}}' for at in range(CALLS)
+)
 WORKFLOW = f"schema: orchestra/v1\nname: chain\ninput: {{text: str}}\noutput: ${{n{CALLS - 1}}}\nnodes:\n{NODES}\n"
 DONE = 0.95
 """Of the runs, with mixed faults."""
@@ -209,7 +211,9 @@ async def plain(place: Place) -> AsyncIterator[Client]:
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=limit) as session:
 
-        @tenacity.retry(retry=tenacity.retry_if_exception_type(faults), stop=tenacity.stop_after_attempt(3), reraise=True)
+        @tenacity.retry(
+            retry=tenacity.retry_if_exception_type(faults), stop=tenacity.stop_after_attempt(3), reraise=True
+        )
         @tenacity.retry(
             retry=tenacity.retry_if_exception_type(Busy),
             wait=tenacity.wait_random_exponential(multiplier=0.25, max=8),
@@ -335,11 +339,17 @@ async def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement of goodput")
     parser.add_argument("--only", nargs="+", default=["429", "503", "mixed", "capacity"])
     parser.add_argument("--clients", nargs="+", default=[*LIMITS, PLAIN])
-    parser.add_argument("--record", action="store_true", help="keep the table for docs/performance.md (python -m bench.page)")
-    parser.add_argument("--request-seconds", type=float, default=30.0, help="with mixed faults; the product's default is 600")
+    parser.add_argument(
+        "--record", action="store_true", help="keep the table for docs/performance.md (python -m bench.page)"
+    )
+    parser.add_argument(
+        "--request-seconds", type=float, default=30.0, help="with mixed faults; the product's default is 600"
+    )
     given = parser.parse_args()
     pipe = asyncio.subprocess.PIPE
-    server = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.throttling_server", stdin=pipe, stdout=pipe)
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.throttling_server", stdin=pipe, stdout=pipe
+    )
     assert server.stdin is not None
     assert server.stdout is not None
     try:
@@ -360,7 +370,10 @@ async def main() -> int:
         "14 % mixed faults: share of runs": DONE,
     }
     missed = [
-        scenario for scenario, value in values.items() for start, goal in wanted.items() if scenario.startswith(start) and value < goal
+        scenario
+        for scenario, value in values.items()
+        for start, goal in wanted.items()
+        if scenario.startswith(start) and value < goal
     ]
     print(*(f"missed: {name}" for name in missed), sep="\n", end="")
     return 1 if missed else 0

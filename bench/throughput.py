@@ -55,7 +55,9 @@ def project(folder: Path) -> None:
     (folder / "orchestra.toml").write_text("")
 
 
-async def through_engine(orchestra: Orchestra, concurrency: int, requests: int, first: int) -> tuple[float, int, list[bytes]]:
+async def through_engine(
+    orchestra: Orchestra, concurrency: int, requests: int, first: int
+) -> tuple[float, int, list[bytes]]:
     """Seconds, output tokens, and the bodies that were sent."""
     step = Workflow.from_graph(read(WORKFLOW % concurrency, "stories.yaml").graph)
     began = time.perf_counter()
@@ -66,7 +68,9 @@ async def through_engine(orchestra: Orchestra, concurrency: int, requests: int, 
     return seconds, result.usage.output_tokens, [await orchestra.journal.get_blob(digest) or b"" for digest in sent]
 
 
-async def straight(address: str, headers: Mapping[str, str], concurrency: int, bodies: list[bytes]) -> tuple[float, int]:
+async def straight(
+    address: str, headers: Mapping[str, str], concurrency: int, bodies: list[bytes]
+) -> tuple[float, int]:
     """Seconds and output tokens of the same bodies, sent with aiohttp alone."""
     gate, tokens = asyncio.Semaphore(concurrency), 0
     told = {**headers, "content-type": "application/json"}
@@ -112,7 +116,9 @@ async def main() -> int:
     ratios: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         project(Path(folder))
-        settings = Settings.load({"fleet": given.fleet, "concurrency": 64, "journal": str(Path(folder) / "journal.db")}, start=Path(folder))
+        settings = Settings.load(
+            {"fleet": given.fleet, "concurrency": 64, "journal": str(Path(folder) / "journal.db")}, start=Path(folder)
+        )
         async with Orchestra.open(settings, progress=lambda step: print(step.message, file=sys.stderr)) as orchestra:
             await through_engine(orchestra, 1, 1, 1)
             status = await orchestra.fleet_status()

@@ -82,7 +82,9 @@ class Recipe:
 
 RECIPES = {
     "banking_intent": Recipe(
-        "banking77", "CC-BY-4.0", CommitteeSettings(EncoderHyperparameters(epochs=6), ClassifierHyperparameters(), members=3)
+        "banking77",
+        "CC-BY-4.0",
+        CommitteeSettings(EncoderHyperparameters(epochs=6), ClassifierHyperparameters(), members=3),
     ),
     "assistant_intent": Recipe(
         "clinc150",
@@ -114,7 +116,9 @@ async def learn(card: Card, recipe: Recipe, data: Path, work: Path) -> None:
             )
             losses.clear()
 
-    made = train_committee(card, recipe.rows(data), (folder, describe_base(card.model, folder)), recipe.plan, work, told)
+    made = train_committee(
+        card, recipe.rows(data), (folder, describe_base(card.model, folder)), recipe.plan, work, told
+    )
     assert card.folder is not None
     made.write(card.folder)
     print(f"right of what members left out: {made.metrics}; {time.process_time() - began:.0f} s of a processor")
@@ -131,7 +135,9 @@ async def measure(card: Card, path: Path) -> None:
     right = np.array([output["intent"] == row.label for (output, _), row in zip(said, rows, strict=True)])
     inside = np.array([row.label != OUTSIDE for row in rows])
     sure = np.array([probability for _, probability in said])
-    print(f"{path.name}: {right[inside].sum()} of {inside.sum()} right, accuracy {right[inside].mean():.4f}; {each:.1f} ms a text")
+    print(
+        f"{path.name}: {right[inside].sum()} of {inside.sum()} right, accuracy {right[inside].mean():.4f}; {each:.1f} ms a text"
+    )
     if not inside.all():
         odds = np.array([output["p_oos"] for output, _ in said])
         print(f"  out of scope: AUROC {auroc(~inside, odds):.4f}, recall {right[~inside].mean():.4f}")
@@ -152,7 +158,9 @@ def main() -> None:
     parser.add_argument("agent", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="the folder of the sets")
     parser.add_argument("--out", type=Path, help="the agent's folder")
-    parser.add_argument("--work", type=Path, help="where checkpoints stand; a training that was killed goes on from there")
+    parser.add_argument(
+        "--work", type=Path, help="where checkpoints stand; a training that was killed goes on from there"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--measure", action="store_true", help="only measure what is there")
     chosen = parser.parse_args()

@@ -14,7 +14,12 @@ from orchestra.learn.evaluation.bootstrap import IntervalEstimate
 from orchestra.learn.evaluation.metrics import auroc
 from orchestra.verification.certificates.certify import Certification, Certified, Infeasible, format_percent
 
-ALONE, CARD, NODE, ALL = "log-probability alone", "its card's checks, confidence", "`score: combined`", "all that was asked"
+ALONE, CARD, NODE, ALL = (
+    "log-probability alone",
+    "its card's checks, confidence",
+    "`score: combined`",
+    "all that was asked",
+)
 RANKINGS = (ALONE, CARD, NODE, ALL)
 """Ways to rank answers. A node can have the first three; the last one is what could be made of everything that anybody said."""
 CHECKS = ("agree", "deterministic", "entailment", "length", "log-probability", "rederive", "rules")
@@ -91,7 +96,9 @@ def accepted_and_wrong(found: Sequence[Measured]) -> str:
         fewer = one.fewer(one.scores[NODE])
         goal = {"deterministic": FEWER, "reading": READ}.get(one.of.kind)
         told = "" if goal is None else _reached(fewer, goal)
-        lines.append(f"| {one.of.title} | {len(one.right):,} | {one.accuracy:.1%} | {at:.0%} | {shares} | {in_percent(fewer)} | {told} |")
+        lines.append(
+            f"| {one.of.title} | {len(one.right):,} | {one.accuracy:.1%} | {at:.0%} | {shares} | {in_percent(fewer)} | {told} |"
+        )
     return "\n".join(lines)
 
 
@@ -112,7 +119,9 @@ def areas(found: Sequence[Measured]) -> str:
         f"|---|---:|{'---:|' * len(RANKINGS)}---:|---|",
     ]
     for one in found:
-        figures = " | ".join(f"{area:.4f}" for area in (1 - one.accuracy, *(one.curve(name).area() for name in RANKINGS)))
+        figures = " | ".join(
+            f"{area:.4f}" for area in (1 - one.accuracy, *(one.curve(name).area() for name in RANKINGS))
+        )
         better = one.better()
         told = _reached(better, BETTER) if one.of.kind == "reading" else ""
         lines.append(f"| {one.of.title} | {figures} | {in_percent(better)} | {told} |")
@@ -121,11 +130,17 @@ def areas(found: Sequence[Measured]) -> str:
 
 def ablation(found: Sequence[Measured]) -> str:
     """What is lost without each check: the area, and by how much fewer are accepted and wrong."""
-    lines = [f"| set | {ALL} | {' | '.join(f'without {check}' for check in CHECKS)} |", f"|---|---:|{'---:|' * len(CHECKS)}"]
+    lines = [
+        f"| set | {ALL} | {' | '.join(f'without {check}' for check in CHECKS)} |",
+        f"|---|---:|{'---:|' * len(CHECKS)}",
+    ]
     for one in found:
         if len(one.ablation) > 2:
             cells = [one.scores[ALL], *(one.ablation.get(check) for check in CHECKS)]
-            said = (f"{Curve.of(one.right, cell).area():.4f}, {one.fewer(cell).value:.0%}" if cell is not None else "" for cell in cells)
+            said = (
+                f"{Curve.of(one.right, cell).area():.4f}, {one.fewer(cell).value:.0%}" if cell is not None else ""
+                for cell in cells
+            )
             lines.append(f"| {one.of.title} | {' | '.join(said)} |")
     return "\n".join(lines)
 
@@ -146,7 +161,10 @@ def reductions(found: Sequence[Measured], names: Mapping[str, str]) -> str:
 
 def costs(found: Sequence[Measured]) -> str:
     """What an answer costs, and what each check adds to it."""
-    lines = ["| set | asked | calls a row | tokens in, out a row | seconds of a call alone |", "|---|---|---:|---:|---:|"]
+    lines = [
+        "| set | asked | calls a row | tokens in, out a row | seconds of a call alone |",
+        "|---|---|---:|---:|---:|",
+    ]
     for one in found:
         for arm, cost in one.costs.items():
             tokens = f"{cost['prompt']:.0f}, {cost['output']:.0f}"
@@ -174,7 +192,11 @@ def _certificate(one: Certification) -> tuple[str, str, str, str, str]:
         if again.certified
         else "-"
     )
-    naive = f"{again.naive_violations / again.rounds:.1%} ({again.naive_significant_violations / again.rounds:.1%})" if again.naive else "-"
+    naive = (
+        f"{again.naive_violations / again.rounds:.1%} ({again.naive_significant_violations / again.rounds:.1%})"
+        if again.naive
+        else "-"
+    )
     picked = "none" if one.naive is None else f"{one.naive.threshold:.4g}: {_judged(one.naive.held_out)}"
     match one.outcome:
         case Certified(step, coverage):

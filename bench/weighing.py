@@ -28,7 +28,9 @@ async def sent(address: str, headers: Mapping[str, str], bodies: Sequence[bytes]
             tokens += json.loads(received)["usage"]["completion_tokens"]
             size += len(received)
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(600)) as session:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(600)
+    ) as session:
         began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for body in bodies:

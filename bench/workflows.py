@@ -32,7 +32,15 @@ from orchestra.cli.output import print_note
 from orchestra.cli.progress import ProgressMeter, StatusLine
 from orchestra.core.settings import Settings
 from orchestra.learn.evaluation.config import Evaluation
-from orchestra.learn.evaluation.evaluation import EVALUATION_PURPOSE, INCUMBENT, UNTUNED, Arm, build_report, evaluate_arm, sample_rows
+from orchestra.learn.evaluation.evaluation import (
+    EVALUATION_PURPOSE,
+    INCUMBENT,
+    UNTUNED,
+    Arm,
+    build_report,
+    evaluate_arm,
+    sample_rows,
+)
 from orchestra.learn.evaluation.metrics import Case, build_metric
 from orchestra.learn.evaluation.rows import EvaluationRow, EvaluationSet, read_selected_rows
 from orchestra.schema.strict_yaml import load_yaml
@@ -58,7 +66,10 @@ class Expected(BaseModel):
     def made(self, expected: Mapping[str, Any]) -> str:
         """What is right for a row."""
         value = expected.get(self.of)
-        return next((right for right, values in self.values.items() if isinstance(value, str) and value in values), self.otherwise)
+        return next(
+            (right for right, values in self.values.items() if isinstance(value, str) and value in values),
+            self.otherwise,
+        )
 
 
 class Asked(Evaluation):
@@ -88,7 +99,9 @@ def test_of(asked: Asked, data: Path, part: str, rows: int | None) -> Evaluation
     assert asked.rows is not None, "an evaluation of a workflow names its rows"
     where = asked.rows.model_copy(update={"file": asked.rows.file.replace("dev.", f"{part}."), "train": ""})
     test = sample_rows(read_selected_rows(data, where), where.sample if rows is None else rows, where.seed)
-    questions = [replaced(one, {key: value.made(one.expected) for key, value in asked.expect.items()}) for one in test.rows]
+    questions = [
+        replaced(one, {key: value.made(one.expected) for key, value in asked.expect.items()}) for one in test.rows
+    ]
     return replace(test, rows=questions)
 
 
@@ -99,7 +112,9 @@ def replaced(question: EvaluationRow, more: Mapping[str, str]) -> EvaluationRow:
 
 def floors(asked: Asked, test: EvaluationSet) -> list[Arm]:
     """One answer to every row: what is right most often in this set. It knows which set it is asked about; a workflow does not."""
-    often = {key: Counter(question.expected[key] for question in test.rows).most_common(1)[0][0] for key in asked.expect}
+    often = {
+        key: Counter(question.expected[key] for question in test.rows).most_common(1)[0][0] for key in asked.expect
+    }
     cases = [Case(question.expected, often) for question in test.rows]
     return [Arm("floor: what is right most often in this set", cases)] if often else []
 
@@ -117,7 +132,9 @@ def bare(folder: Path) -> Path:
     return folder
 
 
-async def answers(name: str, files: Sequence[File], tests: Mapping[Key, EvaluationSet], settings: Settings) -> dict[Key, Arm]:
+async def answers(
+    name: str, files: Sequence[File], tests: Mapping[Key, EvaluationSet], settings: Settings
+) -> dict[Key, Arm]:
     """The answers of these workflows to all rows, in a project. Raises `FleetError` where no server can be had."""
     found: dict[Key, Arm] = {}
     waiting = StatusLine()
@@ -130,7 +147,9 @@ async def answers(name: str, files: Sequence[File], tests: Mapping[Key, Evaluati
                 try:
                     async with asyncio.timeout(LIMIT):
                         with ProgressMeter(len(test.rows), 0) as meter:
-                            arm = await evaluate_arm(runs, name, step, test, settings.concurrency, lambda *_: meter.advance())
+                            arm = await evaluate_arm(
+                                runs, name, step, test, settings.concurrency, lambda *_: meter.advance()
+                            )
                 except TimeoutError:
                     print_note(f"failed: {file.workflow}, {key}, {name}: not done after {LIMIT} s")
                     continue
@@ -141,10 +160,14 @@ async def answers(name: str, files: Sequence[File], tests: Mapping[Key, Evaluati
     return found
 
 
-async def measured(files: Sequence[File], tests: Mapping[Key, EvaluationSet], fleet: str | None, folder: Path) -> list[Measured]:
+async def measured(
+    files: Sequence[File], tests: Mapping[Key, EvaluationSet], fleet: str | None, folder: Path
+) -> list[Measured]:
     """Those of these workflows that were done in time. Raises `FleetError` where no server can be had."""
     untuned = [file for file in files if file.untuned]
-    before = await answers(UNTUNED, untuned, tests, Settings.load({"fleet": fleet}, start=bare(folder))) if untuned else {}
+    before = (
+        await answers(UNTUNED, untuned, tests, Settings.load({"fleet": fleet}, start=bare(folder))) if untuned else {}
+    )
     own = await answers(INCUMBENT, files, tests, Settings.load({"fleet": fleet}, start=ROOT))
     found = []
     for file in files:
@@ -152,7 +175,10 @@ async def measured(files: Sequence[File], tests: Mapping[Key, EvaluationSet], fl
             if (file.workflow, key) not in own:
                 continue
             test = tests[file.workflow, key]
-            arms = [*floors(asked, test), *(arms[file.workflow, key] for arms in (before, own) if (file.workflow, key) in arms)]
+            arms = [
+                *floors(asked, test),
+                *(arms[file.workflow, key] for arms in (before, own) if (file.workflow, key) in arms),
+            ]
             metrics = [build_metric(title, measure) for title, measure in asked.metrics.items()]
             said = build_report(file.workflow, test, metrics, arms, asked.rows.seed if asked.rows else 0).as_data()
             again = f"python -m bench.workflows {file.workflow} --data DATA"
@@ -179,7 +205,9 @@ def main() -> int:
     given = parser.parse_args()
     files = [read(known[name]) for name in given.names or known]
     tests = {
-        (file.workflow, key): test_of(one, given.data, given.part, given.rows) for file in files for key, one in file.evaluations.items()
+        (file.workflow, key): test_of(one, given.data, given.part, given.rows)
+        for file in files
+        for key, one in file.evaluations.items()
     }
     adopted = running(given.fleet)
     try:
@@ -192,7 +220,11 @@ def main() -> int:
         print("\n".join(map(card_section, found)))
         return 0
     text = DOCS.read_text("utf-8")
-    done = [file for file in files if all((file.workflow, key) in {(one.agent, one.name) for one in found} for key in file.evaluations)]
+    done = [
+        file
+        for file in files
+        if all((file.workflow, key) in {(one.agent, one.name) for one in found} for key in file.evaluations)
+    ]
     found = [one for one in found if one.agent in {file.workflow for file in done}]
     for file in done:
         text = section(text, file.workflow, [one for one in found if one.agent == file.workflow])

@@ -169,15 +169,25 @@ def sentences(path: Path) -> list[DatasetRow]:
     for evidence, group in passages.items():
         chance = random.Random(f"{group} sentences")
         own = names_in(evidence)
-        every = [one for one in re.split(r"(?<=[.!?])\s+", evidence) if _SENTENCE.fullmatch(one) and SHORTEST <= len(one) <= LONGEST]
+        every = [
+            one
+            for one in re.split(r"(?<=[.!?])\s+", evidence)
+            if _SENTENCE.fullmatch(one) and SHORTEST <= len(one) <= LONGEST
+        ]
         for number, claim in enumerate(chance.sample(every, min(SENTENCES, len(every)))):
             name = f"sentence-{group}-{number}"
             found.append(DatasetRow(name, {"claim": claim, "evidence": evidence}, {"label": "supported"}, group))
             made = (edit for edit in edits(claim, evidence, names, chance) if edit.kind != "denial")
-            wrong = [edit for edit in made if edit.kind != "name" or edit.old in own]  # a capital may only begin a sentence
+            wrong = [
+                edit for edit in made if edit.kind != "name" or edit.old in own
+            ]  # a capital may only begin a sentence
             if wrong:
                 changed = chance.choice(wrong).applied(claim)
-                found.append(DatasetRow(f"{name}-edited", {"claim": changed, "evidence": evidence}, {"label": "contradicted"}, group))
+                found.append(
+                    DatasetRow(
+                        f"{name}-edited", {"claim": changed, "evidence": evidence}, {"label": "contradicted"}, group
+                    )
+                )
     return found
 
 
@@ -218,9 +228,13 @@ def passages(path: Path) -> list[DatasetRow]:
     for one in in_turns(path, "=-"):
         words = one.answer if one.sign == "=" else None
         if words is None and one.answer:
-            raise Unusable(f"{path}:{one.number + 1}: nothing stands behind -, which says that the passage does not tell")
+            raise Unusable(
+                f"{path}:{one.number + 1}: nothing stands behind -, which says that the passage does not tell"
+            )
         if words is not None and not find_words(words, one.text):
-            raise Unusable(f"{path}:{one.number + 1}: {words!r} does not stand in the passage, letter by letter and between words' ends")
+            raise Unusable(
+                f"{path}:{one.number + 1}: {words!r} does not stand in the passage, letter by letter and between words' ends"
+            )
         given = {"question": one.question, "context": one.text}
         found.append(DatasetRow(f"written-{path.stem}-{one.number}", given, {"answer": words}, one.group))
     return found
@@ -235,7 +249,9 @@ def problems(path: Path) -> list[DatasetRow]:
             expression = as_written(one.answer, text)
         except ArithmeticParseError as error:
             raise Unusable(f"{path}:{one.number + 1}: {error}") from error
-        found.append(DatasetRow(f"written-{path.stem}-{one.number}", {"question": text}, {"expression": expression}, one.group))
+        found.append(
+            DatasetRow(f"written-{path.stem}-{one.number}", {"question": text}, {"expression": expression}, one.group)
+        )
     return found
 
 
@@ -247,10 +263,14 @@ def tables(path: Path) -> list[DatasetRow]:
         paragraphs = [line[1:].strip() for _, line in block if line.startswith(">")]
         number = block[0][0]
         if len({len(row) for row in rows}) != 1:
-            raise Unusable(f"{path}:{number}: the rows of a table have equally many cells, and here {sorted({len(row) for row in rows})}")
+            raise Unusable(
+                f"{path}:{number}: the rows of a table have equally many cells, and here {sorted({len(row) for row in rows})}"
+            )
         group = digest("\n".join("|".join(row) for row in rows).encode())[:16]
         if strange := [number for number, line in block if line[0] not in MARKS and "|" not in line]:
-            raise Unusable(f"{path}:{strange[0]}: a line is a row of the table, or begins with one of {' '.join(MARKS)}")
+            raise Unusable(
+                f"{path}:{strange[0]}: a line is a row of the table, or begins with one of {' '.join(MARKS)}"
+            )
         asked = list(_asked(path, [(number, line) for number, line in block if line[0] in MARKS and line[0] != ">"]))
         if not asked:
             raise Unusable(f"{path}:{number}: nothing is asked of this table")
@@ -287,7 +307,13 @@ def _compared(how: str, table: Sequence[Sequence[str]], question: str, output: M
         raise Unusable(f"{how!r} is not a way of {', '.join(HOWS)}, a column, and rows")
     way, name = said["way"], (said["name"] or "").strip()
     column = None if way == COUNT else _column(name, table)
-    rows = _rows(said["only"], table) if said["only"] else [] if way == COUNT and not said["left"] else list(range(1, len(table)))
+    rows = (
+        _rows(said["only"], table)
+        if said["only"]
+        else []
+        if way == COUNT and not said["left"]
+        else list(range(1, len(table)))
+    )
     if way == COUNT and name:
         rows = _rows(name, table)
     rows = sorted(set(rows).difference(*(_rows(names, table) for names in (said["but"], said["without"]) if names)))
@@ -298,12 +324,16 @@ def _compared(how: str, table: Sequence[Sequence[str]], question: str, output: M
             rows = [row for row in rows if row in found[-1][2]]
     if len({at for at, *_ in found}) < len(found):
         raise Unusable(f"{said['limit']!r} and {said['limit2']!r} are one figure of the question, or equal ones")
-    conditions = dict(zip(("condition", "also"), (one for _, one, _ in sorted(found, key=lambda one: one[0])), strict=False))
+    conditions = dict(
+        zip(("condition", "also"), (one for _, one, _ in sorted(found, key=lambda one: one[0])), strict=False)
+    )
     _checked(way, column, rows, table, output)
     return {"way": way, "rows": rows, "column": column if way in (MOST, LEAST, RANGE) else None} | conditions
 
 
-def _condition(left: str, sign: str, limit: str, table: Sequence[Sequence[str]], question: str) -> tuple[int, dict[str, Any], list[int]]:
+def _condition(
+    left: str, sign: str, limit: str, table: Sequence[Sequence[str]], question: str
+) -> tuple[int, dict[str, Any], list[int]]:
     """Which figure of the question bounds rows; the condition as an answer has it: the column, the bound, and the limit as the question
     gives it; and the rows that hold it."""
     every, column = question_figures(question), _column(left.strip(), table)
@@ -311,7 +341,9 @@ def _condition(left: str, sign: str, limit: str, table: Sequence[Sequence[str]],
     if _SIGNED.search(limit) or (at is not None and " and " in limit and " and " not in every[at].text):
         raise Unusable(f"{limit.strip()!r} is no figure: two conditions at most, as in `A > 1 and B <= 2`")
     if at is None:
-        raise Unusable(f"{limit.strip()!r} is no figure of the question, which has {', '.join(one.text for one in every) or 'none'}")
+        raise Unusable(
+            f"{limit.strip()!r} is no figure of the question, which has {', '.join(one.text for one in every) or 'none'}"
+        )
     holds = filter_by_limit([row[column] for row in table[1:]], every[at].measure, SIGNS[sign], table[0][column])
     if holds is None:
         raise Unusable(f"{every[at].text!r} cannot be compared with the column {table[0][column]}")
@@ -319,7 +351,9 @@ def _condition(left: str, sign: str, limit: str, table: Sequence[Sequence[str]],
     return at, condition, [row for row, one in enumerate(holds, 1) if one]
 
 
-def _checked(way: str, column: int | None, rows: Sequence[int], table: Sequence[Sequence[str]], output: Mapping[str, Any]) -> None:
+def _checked(
+    way: str, column: int | None, rows: Sequence[int], table: Sequence[Sequence[str]], output: Mapping[str, Any]
+) -> None:
     """Raises `Unusable` where a way does not come to the answer."""
     answer = output["expression"] or output["quotes"]
     if column is None:
@@ -332,13 +366,19 @@ def _checked(way: str, column: int | None, rows: Sequence[int], table: Sequence[
         raise Unusable(f"the cells are {cells}, and the answer is {answer}")
     if way in (SUM, MEAN):
         wanted = [said for cell in cells if (said := parse_figure(cell)) is not None]
-        if not wanted or output["expression"] is None or evaluate(build_expression(way, wanted)) != evaluate(output["expression"]):
+        if (
+            not wanted
+            or output["expression"] is None
+            or evaluate(build_expression(way, wanted)) != evaluate(output["expression"])
+        ):
             raise Unusable(f"the figures are {wanted}, and the answer is {answer}")
     if way in (MOST, LEAST):
         tops = [rows[at] for at in find_extremes(cells, largest=way == MOST)]
         texts = [*output["quotes"], *figures]
         if not any(text in cell for row in tops for cell in table[row] for text in texts):
-            raise Unusable(f"the {way} of {table[0][column]} stands in {[table[row][0] for row in tops]}, and the answer does not")
+            raise Unusable(
+                f"the {way} of {table[0][column]} stands in {[table[row][0] for row in tops]}, and the answer does not"
+            )
     if way == RANGE:
         ends = range_ends(cells)
         said = None if ends is None else build_expression(RANGE, [str(parse_figure(cells[at])) for at in ends])
@@ -384,7 +424,9 @@ def _output(answer: str, texts: list[str], question: str) -> dict[str, Any]:
         evaluate(text)
     except ArithmeticParseError as error:
         raise Unusable(f"{text!r} is no arithmetic: {error}") from error
-    stands = {found for one in [*texts, question] for found in _FIGURE.findall(one)} | {one.figure for one in question_figures(question)}
+    stands = {found for one in [*texts, question] for found in _FIGURE.findall(one)} | {
+        one.figure for one in question_figures(question)
+    }
     figures = _FIGURE.findall(_CLOCK.sub(" ", answer[1:]))
     counts = {"100", *map(str, range(1, 20))} if len(figures) > 1 else set(map(str, range(30)))
     if unknown := [one for one in figures if one not in stands | counts]:
@@ -409,8 +451,13 @@ def written(kind: str) -> tuple[list[DatasetRow], DatasetSource]:
     """All rows of a kind that are in the tree, and where they come from. Raises `Unusable`."""
     paths = sorted((FOLDER / PLACES.get(kind, kind)).glob("*.txt"))
     rows = [row for path in paths for row in READERS[kind](path)]
-    place, made = (f"bench/written/{PLACES.get(kind, kind)}", "sentences of the passages and edits" if kind in PLACES else "as they are")
-    return rows, DatasetSource(place, "Apache-2.0", digest(b"".join(path.read_bytes() for path in paths)), made, len(rows))
+    place, made = (
+        f"bench/written/{PLACES.get(kind, kind)}",
+        "sentences of the passages and edits" if kind in PLACES else "as they are",
+    )
+    return rows, DatasetSource(
+        place, "Apache-2.0", digest(b"".join(path.read_bytes() for path in paths)), made, len(rows)
+    )
 
 
 def renewed(
@@ -425,7 +472,11 @@ def renewed(
         rows, origin = written(kind)
         ours = split(rows, shares)
         made = {part: [*made[part], *ours[part]] for part in made}
-        origins.append(msgspec.structs.replace(origin, made=f"{origin.description}, beside {again:.0%} of the other rows to train on"))
+        origins.append(
+            msgspec.structs.replace(
+                origin, description=f"{origin.description}, beside {again:.0%} of the other rows to train on"
+            )
+        )
     return made, origins
 
 
@@ -437,7 +488,9 @@ def as_test(rows: Iterable[DatasetRow]) -> bytes:
         expected = dict(row.output)
         if kind_of(row) in ("told", "not told"):
             words = expected.pop("answer")
-            expected["answers"] = [] if words is None else [{"text": words, "start": find_words(words, str(row.input["context"]))[0]}]
+            expected["answers"] = (
+                [] if words is None else [{"text": words, "start": find_words(words, str(row.input["context"]))[0]}]
+            )
         if "expression" in expected:
             expression = expected["expression"]
             expected["answer"] = expected["quotes"] if expression is None else float(evaluate(expression))

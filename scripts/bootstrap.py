@@ -64,7 +64,9 @@ class Pin:
         return f"{self.name}=={self.version}" + (f" --hash=sha256:{self.sha256}" if hashed and self.sha256 else "")
 
 
-PIN = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?: --hash=sha256:(?P<sha>[0-9a-f]{64}))?\s+# (?P<download>\d+) (?P<disk>\d+)$")
+PIN = re.compile(
+    r"^(?P<name>[\w.-]+)==(?P<version>\S+)(?: --hash=sha256:(?P<sha>[0-9a-f]{64}))?\s+# (?P<download>\d+) (?P<disk>\d+)$"
+)
 
 
 def read_lock(path: Path) -> list[Pin]:
@@ -76,7 +78,9 @@ def read_lock(path: Path) -> list[Pin]:
         match = PIN.match(line)
         if not match:
             raise Trouble(f"{path.name}:{number} is not a pin: {line!r}\n  make lock  writes the locks anew")
-        pins.append(Pin(match["name"], match["version"], match["sha"] or "", int(match["download"]), int(match["disk"])))
+        pins.append(
+            Pin(match["name"], match["version"], match["sha"] or "", int(match["download"]), int(match["disk"]))
+        )
     return pins
 
 
@@ -105,7 +109,9 @@ class Venv:
     def installed(self) -> dict[str, str]:
         """What stands in it: canonical name to version, read from the names of the metadata folders."""
         site = self.site_packages()
-        found = (entry.name[: -len(".dist-info")].rpartition("-") for entry in (site.glob("*.dist-info") if site else ()))
+        found = (
+            entry.name[: -len(".dist-info")].rpartition("-") for entry in (site.glob("*.dist-info") if site else ())
+        )
         return {canonical(name): version for name, _, version in found}
 
     def make(self) -> None:
@@ -128,7 +134,9 @@ def lock_of(name: str) -> Path:
 
 def digest(venv: Venv, name: str) -> str:
     """What a set's place in the environment depends on; while it stays the same there is nothing to do."""
-    seen = hashlib.sha256(f"{ROOT}\0{platform.python_version() if not venv.python.exists() else venv.python.resolve()}".encode())
+    seen = hashlib.sha256(
+        f"{ROOT}\0{platform.python_version() if not venv.python.exists() else venv.python.resolve()}".encode()
+    )
     for path in (lock_of(name), ROOT / "pyproject.toml"):
         seen.update(path.name.encode() + b"\0" + path.read_bytes())
     return seen.hexdigest()
@@ -203,7 +211,10 @@ class Progress:
             print(line.rstrip(), flush=True)
 
     def end(self) -> None:
-        print(("\r" if self.terminal else "") + f"  done in {span(time.monotonic() - self.start)}".ljust(self.width), flush=True)
+        print(
+            ("\r" if self.terminal else "") + f"  done in {span(time.monotonic() - self.start)}".ljust(self.width),
+            flush=True,
+        )
 
 
 def effort(pin: Pin) -> float:
@@ -318,7 +329,15 @@ def install(venv: Venv, pins: Sequence[Pin]) -> None:
         with tempfile.TemporaryDirectory(prefix="orchestra-setup-") as folder:
             wanted = Path(folder) / "requirements.txt"
             wanted.write_text("".join(pin.requirement(hashed) + "\n" for pin in batch), "utf-8")
-            arguments = ["install", "--no-deps", "--no-compile", "--only-binary=:all:", "--progress-bar=off", "-r", str(wanted)]
+            arguments = [
+                "install",
+                "--no-deps",
+                "--no-compile",
+                "--only-binary=:all:",
+                "--progress-bar=off",
+                "-r",
+                str(wanted),
+            ]
             status, said = run_pip(venv, arguments, progress, batch)
             if status != 0 and "No matching distribution" in said and any("+cpu" in pin.version for pin in batch):
                 status, said = run_pip(venv, [*arguments, "--extra-index-url", TORCH_INDEX], progress, batch)
@@ -333,7 +352,9 @@ def install(venv: Venv, pins: Sequence[Pin]) -> None:
 def install_project(venv: Venv) -> None:
     """Puts the checkout itself into the environment, editable."""
     arguments = ["install", "--no-deps", "--no-build-isolation", "--quiet", "--editable", str(ROOT)]
-    done = subprocess.run([str(venv.python), "-m", "pip", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(venv.python), "-m", "pip", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     if done.returncode != 0:
         raise Trouble(f"The checkout could not be installed.\n{(done.stdout + done.stderr).strip()}")
 
@@ -342,7 +363,9 @@ def install_project(venv: Venv) -> None:
 def alone(path: Path) -> Iterator[None]:
     """Holds a lock, so that two makes do not install into one environment."""
     if sys.platform == "win32":
-        raise Trouble("This script is for Linux and macOS.\n  On Windows: pip install orchestra-slm, and configs/endpoint.yaml; or WSL.")
+        raise Trouble(
+            "This script is for Linux and macOS.\n  On Windows: pip install orchestra-slm, and configs/endpoint.yaml; or WSL."
+        )
     import fcntl  # not there on Windows
 
     with path.open("w") as handle:
@@ -371,7 +394,10 @@ def set_up(venv: Venv, sets: Sequence[str]) -> None:
         fetch, need = sum(pin.download for pin in missing), sum(pin.disk for pin in missing)
         large = sorted((pin for pin in missing if pin.download > 50_000_000), key=lambda pin: -pin.download)
         check_room(venv, need)
-        print(f"  {len(missing)} package{'s' * (len(missing) != 1)} to install: {size(fetch)} to fetch, {size(need)} on disk", flush=True)
+        print(
+            f"  {len(missing)} package{'s' * (len(missing) != 1)} to install: {size(fetch)} to fetch, {size(need)} on disk",
+            flush=True,
+        )
         if large:
             print("  the large ones: " + ", ".join(f"{pin.name} {size(pin.download)}" for pin in large), flush=True)
         install(venv, missing)

@@ -57,14 +57,24 @@ def choose(data: list[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]
     outside = [
         row
         for row in answered
-        if row["input"]["context"].strip() not in chosen and not any(a["text"].casefold() in together for a in row["expected"]["answers"])
+        if row["input"]["context"].strip() not in chosen
+        and not any(a["text"].casefold() in together for a in row["expected"]["answers"])
     ]
-    by_paragraph = [[row for row in inside if row["input"]["context"].strip() == text] for text in dice.sample(chosen, ANSWERED)]
+    by_paragraph = [
+        [row for row in inside if row["input"]["context"].strip() == text] for text in dice.sample(chosen, ANSWERED)
+    ]
     asked = [
-        {"question": row["input"]["question"].strip(), "answers": texts(row), "document": named(row["input"]["context"])}
+        {
+            "question": row["input"]["question"].strip(),
+            "answers": texts(row),
+            "document": named(row["input"]["context"]),
+        }
         for row in (dice.choice(group) for group in by_paragraph)
     ]
-    asked += [{"question": row["input"]["question"].strip(), "answers": [], "document": None} for row in dice.sample(outside, UNANSWERED)]
+    asked += [
+        {"question": row["input"]["question"].strip(), "answers": [], "document": None}
+        for row in dice.sample(outside, UNANSWERED)
+    ]
     dice.shuffle(asked)
     return chosen, asked
 

@@ -93,7 +93,9 @@ def show(number: int, told: Told) -> None:
     if answer is not None and answer.text is not None:
         print_text(f"    {escape_invisible(answer.text)}")
         for found in answer.citations:
-            print_text(f"    “{escape_invisible(found.quote)}”  {found.source} [{found.start}:{found.end}]", style="green")
+            print_text(
+                f"    “{escape_invisible(found.quote)}”  {found.source} [{found.start}:{found.end}]", style="green"
+            )
     elif told.result.error is not None:
         print_text(f"    {escape_invisible(told.result.error.message)}", style="yellow")
     else:
@@ -118,18 +120,25 @@ def show_sum(answers: Sequence[Told], started: float, took: float) -> None:
     print_text(f"\nWhat the nodes took, all {len(answers)} questions together", style="bold")
     lines = [line(path, rows) for path, rows in nodes.items()]
     make_console().print(
-        make_table(("node", "asked", "calls", "came to", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6))
+        make_table(
+            ("node", "asked", "calls", "came to", "tokens in", "tokens out", "time of one"), lines, right=(2, 4, 5, 6)
+        )
     )
     rate = sum(told.result.usage.output_tokens for told in answers) / took
     if started >= STARTED_NOW:
         print_text(f"\nThe model server was ready after {format_duration(started)}.")
-    print_text(f"\n{len(answers)} questions in {format_duration(took)}, {rate:.0f} tokens/s. Every quote stands where it is said to stand.")
+    print_text(
+        f"\n{len(answers)} questions in {format_duration(took)}, {rate:.0f} tokens/s. Every quote stands where it is said to stand."
+    )
     known = [told for told in answers if told.question.told]
     right = sum(any(words.casefold() in told.text.casefold() for words in told.question.told) for told in known)
     silent = sum(not told.text for told in answers if not told.question.told)
     print_text(f"Of {len(known)} questions that the documents answer, {right} were answered with the right words.")
     print_text(f"Of {len(answers) - len(known)} that they do not answer, {silent} were left without an answer.")
-    run, read = answers[0].result.run, next((row.path for row in answers[0].history.rows if row.name == "generative_reader"), "readings[0]")
+    run, read = (
+        answers[0].result.run,
+        next((row.path for row in answers[0].history.rows if row.name == "generative_reader"), "readings[0]"),
+    )
     print_text("\nLook next", style="bold")
     print_text(f"  orchestra runs show {run}")
     print_text(f"  orchestra runs show {run} '{read}' --prompt")
@@ -142,13 +151,23 @@ def line(path: str, rows: Sequence[NodeRow]) -> tuple[str, ...]:
     usage = sum((row.usage for row in rows), NO_USAGE)
     mean = sum(row.seconds or 0.0 for row in rows) / len(rows)
     came = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    return path, rows[0].name, str(len(rows)), came, str(usage.prompt_tokens or ""), str(usage.output_tokens or ""), format_duration(mean)
+    return (
+        path,
+        rows[0].name,
+        str(len(rows)),
+        came,
+        str(usage.prompt_tokens or ""),
+        str(usage.output_tokens or ""),
+        format_duration(mean),
+    )
 
 
 async def demo(config: str | None) -> int:
     """Opens the fleet, asks, shows; gives the exit status."""
     documents, questions = read_documents(EXAMPLES), read_questions(EXAMPLES / "questions.json")
-    print_text(f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow answer_from_documents\n")
+    print_text(
+        f"{len(questions)} questions to {len(documents)} documents of examples/documents, by the workflow answer_from_documents\n"
+    )
     waiting, began = StatusLine(), time.monotonic()
     ready = began
 

@@ -94,7 +94,11 @@ def reachable(requirements: Iterable[str], report: Report) -> set[str]:
         requirement = todo.pop()
         name = canonicalize_name(requirement.name)
         extras = requirement.extras or {""}
-        if name in DROPPED or name not in report or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+        if (
+            name in DROPPED
+            or name not in report
+            or (requirement.marker and not requirement.marker.evaluate({"extra": ""}))
+        ):
             continue
         fresh = {f"{name}[{extra}]" for extra in extras} - seen
         seen |= fresh | {name}

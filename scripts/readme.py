@@ -44,7 +44,9 @@ def output_of(command: str) -> str:
     print(f"$ {command}", file=sys.stderr, flush=True)
     path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "120"}
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=LIMIT_S)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, timeout=LIMIT_S
+    )
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
         raise Failed(command, done.returncode)
@@ -61,7 +63,10 @@ def chosen(name: str, names: Sequence[str]) -> bool:
 def renew(text: str, names: Sequence[str]) -> str:
     """A page with the chosen blocks written anew. Raises `FailedOutcome`."""
     return BLOCK.sub(
-        lambda found: found["head"] + output_of(found["command"]) + found["tail"] if chosen(found["name"], names) else found[0], text
+        lambda found: (
+            found["head"] + output_of(found["command"]) + found["tail"] if chosen(found["name"], names) else found[0]
+        ),
+        text,
     )
 
 

@@ -67,7 +67,9 @@ def run(suite: Suite) -> Result:
     process = subprocess.Popen(["/bin/sh", "-c", suite.command], stdin=subprocess.DEVNULL, process_group=0)
     try:
         status = process.wait(suite.limit)
-        result = "passed" if status == 0 else f"failed (status {status})" if status > 0 else f"failed (signal {-status})"
+        result = (
+            "passed" if status == 0 else f"failed (status {status})" if status > 0 else f"failed (signal {-status})"
+        )
     except subprocess.TimeoutExpired:
         result = "failed (time limit)"
     finally:

@@ -34,7 +34,13 @@ class Asyncio(Peer):
         order = list(nx.topological_sort(g))
         before = {v: list(g.predecessors(v)) for v in order}
         after = {v: list(g.successors(v)) for v in order}
-        return order, before, after, fn, opened("full" if "full" in self.args.variant else "normal") if durable else None
+        return (
+            order,
+            before,
+            after,
+            fn,
+            opened("full" if "full" in self.args.variant else "normal") if durable else None,
+        )
 
     async def run(self, compiled: Any, run_id: str = "r") -> None:
         order, before, after, fn, db = compiled

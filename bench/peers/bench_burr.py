@@ -59,7 +59,9 @@ class Burr(Peer):
                 k = 0
                 async for s in states:
                     k += s["out"]
-                return state.update(layer=state["layer"] + 1, more=state["layer"] + 1 < len(layers), done=state["done"] + k)
+                return state.update(
+                    layer=state["layer"] + 1, more=state["layer"] + 1 < len(layers), done=state["done"] + k
+                )
 
             @property
             def reads(self):

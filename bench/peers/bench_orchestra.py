@@ -64,7 +64,9 @@ class OrchestraPeer(Peer):
         self.plain = await self.stack.enter_async_context(self.opened(self.told))
         self.durable = self.plain if self.told else await self.stack.enter_async_context(self.opened("group"))
         async with self.opened(None, self.fleet_file("http://127.0.0.1:9/v1")) as asking:
-            await asking.fleet_status()  # imports what a fleet needs, as a service does when it starts; h measures imports
+            await (
+                asking.fleet_status()
+            )  # imports what a fleet needs, as a service does when it starts; h measures imports
         self.over = asyncio.Event()
         self.open: list[asyncio.Task[None]] = []
 

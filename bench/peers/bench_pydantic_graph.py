@@ -47,7 +47,11 @@ def of_layers(builder, g, fn):
         head = spread(layer, number)
         each = builder.step(work, node_id=f"work{number}")
         together = builder.join(reduce_list_append, initial_factory=list[int], node_id=f"join{number}")
-        builder.add(builder.edge_from(before).to(head), builder.edge_from(head).map().to(each), builder.edge_from(each).to(together))
+        builder.add(
+            builder.edge_from(before).to(head),
+            builder.edge_from(head).map().to(each),
+            builder.edge_from(each).to(together),
+        )
         before = together
     builder.add(builder.edge_from(before).to(builder.end_node))
 

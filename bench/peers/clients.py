@@ -29,23 +29,33 @@ class Clients:
             case "openai":
                 import openai
 
-                self.client, self.call = openai.AsyncOpenAI(base_url=self.base, api_key="x", max_retries=0, timeout=60), self._openai
+                self.client, self.call = (
+                    openai.AsyncOpenAI(base_url=self.base, api_key="x", max_retries=0, timeout=60),
+                    self._openai,
+                )
             case "openai-aiohttp":
                 import openai
 
                 http = openai.DefaultAioHttpClient()
-                self.client = openai.AsyncOpenAI(base_url=self.base, api_key="x", max_retries=0, timeout=60, http_client=http)
+                self.client = openai.AsyncOpenAI(
+                    base_url=self.base, api_key="x", max_retries=0, timeout=60, http_client=http
+                )
                 self.call = self._openai
             case "aiohttp":
                 import aiohttp
 
                 connector = aiohttp.TCPConnector(limit=0)
-                self.client, self.call = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)), self._aiohttp
+                self.client, self.call = (
+                    aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)),
+                    self._aiohttp,
+                )
             case _:
                 raise ValueError(f"no client is called {self.kind}")
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.client.close()
 
     def body(self, text: str) -> dict[str, Any]:
@@ -79,8 +89,19 @@ class Mock:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def _start(self, latency: str, seed: int) -> bool:
-        command = [sys.executable, str(HERE / "mock_vllm.py"), "--port", str(self.port), "--latency", latency, "--seed", str(seed)]
-        self.process = subprocess.Popen([*command, "--max-seconds", "900"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [
+            sys.executable,
+            str(HERE / "mock_vllm.py"),
+            "--port",
+            str(self.port),
+            "--latency",
+            latency,
+            "--seed",
+            str(seed),
+        ]
+        self.process = subprocess.Popen(
+            [*command, "--max-seconds", "900"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         for _ in range(200):
             if self.process.poll() is not None:
                 return False

@@ -179,8 +179,19 @@ async def many_runs(peer: Peer, n: int, rounds: int) -> dict[str, Any]:
         mock.close()
     wall, cpu, middle, late = (statistics.median(one) for one in zip(*measured, strict=True))
     ideal = DEPTH * CALL_S
-    found |= {"runs_per_s": n / wall, "calls_per_s": 8 * n / wall, "p50_over_ideal": middle / ideal, "p99_over_ideal": late / ideal}
-    return {"nodes": 8 * n, "wall_ms": wall * 1e3, "cpu_us_per_node": cpu * 1e6 / (8 * n), "runs_per_cpu_s": n / cpu, **found}
+    found |= {
+        "runs_per_s": n / wall,
+        "calls_per_s": 8 * n / wall,
+        "p50_over_ideal": middle / ideal,
+        "p99_over_ideal": late / ideal,
+    }
+    return {
+        "nodes": 8 * n,
+        "wall_ms": wall * 1e3,
+        "cpu_us_per_node": cpu * 1e6 / (8 * n),
+        "runs_per_cpu_s": n / cpu,
+        **found,
+    }
 
 
 async def burst(peer: Peer, compiled: Any, n: int) -> tuple[float, float, float, float]:
@@ -228,7 +239,11 @@ async def idle_runs(peer: Peer, n: int) -> dict[str, Any]:
     gate.set()
     await asyncio.gather(*tasks)
     wall = started + time.perf_counter() - draining
-    found = {"kib_per_run": (full - empty) * 1024 / max(1, waiting[0]), "start_ms": started * 1e3, "wall_ms": wall * 1e3}
+    found = {
+        "kib_per_run": (full - empty) * 1024 / max(1, waiting[0]),
+        "start_ms": started * 1e3,
+        "wall_ms": wall * 1e3,
+    }
     return {"nodes": n, "started": n, **found}
 
 

@@ -2,7 +2,7 @@
 
     python -m bench.peers.environments [NAME ...] [--again]
 
-What cannot be installed is said, and the others go on. `versions.json_rule` beside the environments tells what is in each.
+What cannot be installed is said, and the others go on. `versions.json` beside the environments tells what is in each.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def _fault(step: Sequence[str]) -> str:
 
 def versions(name: str) -> dict[str, str]:
     """What is installed in an environment: names with versions."""
-    listed = subprocess.run([str(python(name)), "-m", "pip", "list", "--format=json"], stdout=subprocess.PIPE, text=True, check=True)
+    listed = subprocess.run(
+        [str(python(name)), "-m", "pip", "list", "--format=json"], stdout=subprocess.PIPE, text=True, check=True
+    )
     found: list[dict[str, Any]] = json.loads(listed.stdout)
     return {one["name"]: one["version"] for one in found}
 

@@ -19,12 +19,16 @@ STATEMENTS = {
     "dbos": ("dbos (SQLite)", "from dbos import DBOS"),
 }
 """Of each environment: the label in the tables, and what a program would import to define a workflow and run it."""
-COSTS = "\nimport time\nprint(time.process_time() * 1e3, int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20)"
+COSTS = (
+    "\nimport time\nprint(time.process_time() * 1e3, int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20)"
+)
 
 
 def once(name: str, statement: str) -> tuple[float, float]:
     """Milliseconds of the processor for a process that does this alone, and its MiB at the end."""
-    done = subprocess.run([str(environments.python(name)), "-I", "-c", statement + COSTS], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(environments.python(name)), "-I", "-c", statement + COSTS], capture_output=True, text=True, check=True
+    )
     milliseconds, memory = map(float, done.stdout.splitlines()[-1].split())
     return milliseconds, memory
 

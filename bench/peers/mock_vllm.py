@@ -78,7 +78,13 @@ def completion(number: int, prompt: str) -> bytes:
     """The bytes of one chat completion."""
     usage = {"prompt_tokens": len(prompt) // 4 + 1, "completion_tokens": 1, "total_tokens": len(prompt) // 4 + 2}
     choice = {"index": 0, "message": {"role": "assistant", "content": "ok"}, "logprobs": None, "finish_reason": "stop"}
-    found = {"id": f"chatcmpl-{number}", "object": "chat.completion", "created": int(time.time()), "model": MODEL, "choices": [choice]}
+    found = {
+        "id": f"chatcmpl-{number}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": MODEL,
+        "choices": [choice],
+    }
     return response("200 OK", json.dumps({**found, "usage": usage}).encode())
 
 
@@ -125,7 +131,9 @@ class Connection(asyncio.Protocol):
             prompt = str(json.loads(body)["messages"][-1]["content"])
         except (ValueError, LookupError, TypeError):
             tally.by["bad_request"] += 1
-            return self.answer(response("400 Bad Request", b'{"error":{"message":"no messages","type":"BadRequestError","code":400}}'))
+            return self.answer(
+                response("400 Bad Request", b'{"error":{"message":"no messages","type":"BadRequestError","code":400}}')
+            )
         self.loop.call_later(latency_s(server.latency, server.seed, prompt), self.done, prompt, tally)
         return None
 

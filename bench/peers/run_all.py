@@ -30,7 +30,12 @@ LIMIT_S = 240
 
 def environment() -> dict[str, str]:
     """The variables of all peers: nothing leaves the machine, and hashing is the same each time."""
-    silent = {"OTEL_SDK_DISABLED": "true", "HAYSTACK_TELEMETRY_ENABLED": "false", "BURR_TELEMETRY": "false", "LANGSMITH_TRACING": "false"}
+    silent = {
+        "OTEL_SDK_DISABLED": "true",
+        "HAYSTACK_TELEMETRY_ENABLED": "false",
+        "BURR_TELEMETRY": "false",
+        "LANGSMITH_TRACING": "false",
+    }
     return {**os.environ, **silent, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore"}
 
 
@@ -41,10 +46,18 @@ def results() -> Path:
 
 def measured(arm: Arm, letters: str) -> Iterator[dict[str, Any]]:
     """What one process of a peer measured; a process that breaks or takes too long gives what it had."""
-    command = [str(environments.python(arm.environment)), str(HERE / f"bench_{arm.script}.py"), "--workload", letters, *arm.arguments]
+    command = [
+        str(environments.python(arm.environment)),
+        str(HERE / f"bench_{arm.script}.py"),
+        "--workload",
+        letters,
+        *arm.arguments,
+    ]
     fault = ""
     try:
-        done = subprocess.run(command, env=environment(), cwd=machine.folder(), capture_output=True, text=True, timeout=LIMIT_S)
+        done = subprocess.run(
+            command, env=environment(), cwd=machine.folder(), capture_output=True, text=True, timeout=LIMIT_S
+        )
         printed = done.stdout
         if done.returncode:
             fault = (done.stderr.splitlines() or ["?"])[-1][:200]
@@ -70,7 +83,9 @@ def sweep(arms: list[Arm], rounds: int, letters: str, seconds: float, add: bool)
     with results().open("a", encoding="utf-8") as file:
         for number in range(rounds):
             at = number * len(arms) // rounds
-            for arm in arms[at:] + arms[:at]:  # another one first in each round, so that a load that grows favours nobody
+            for arm in (
+                arms[at:] + arms[:at]
+            ):  # another one first in each round, so that a load that grows favours nobody
                 wanted = "".join(letter for letter in arm.workloads if letter in letters)
                 if not wanted:
                     continue
@@ -84,7 +99,11 @@ def sweep(arms: list[Arm], rounds: int, letters: str, seconds: float, add: bool)
                     told = {**found, "label": arm.label, "round": number, "load": load, "of": of}
                     file.write(json.dumps(told) + "\n")
                 file.flush()
-                print(f"# round {number}, {arm.label}: {time.monotonic() - began:.1f} s (load {load:.1f})", file=sys.stderr, flush=True)
+                print(
+                    f"# round {number}, {arm.label}: {time.monotonic() - began:.1f} s (load {load:.1f})",
+                    file=sys.stderr,
+                    flush=True,
+                )
             if "h" in letters:
                 for told in importing.measured({arm.environment for arm in arms}):
                     file.write(json.dumps({**told, "round": number}) + "\n")
@@ -104,7 +123,13 @@ def main() -> int:
         only = {name for name in given.only.split(",") if name}
         arms = [arm for arm in ARMS if not only or arm.environment in only]
         faults = environments.prepare(sorted({arm.environment for arm in arms}))
-        sweep([arm for arm in arms if arm.environment not in faults], given.rounds, given.workloads, given.seconds, given.add)
+        sweep(
+            [arm for arm in arms if arm.environment not in faults],
+            given.rounds,
+            given.workloads,
+            given.seconds,
+            given.add,
+        )
         (machine.folder() / "faults.json").write_text(json.dumps(faults), "utf-8")
     if not results().exists():
         print("nothing was measured yet: make bench-peers", file=sys.stderr)

@@ -84,7 +84,9 @@ def middle(rows: Iterable[Row], key: str) -> float | None:
     return statistics.median(found) if found else None
 
 
-def table(letter: str, title: str, columns: Sequence[tuple[str, str]], key: str, by: Mapping[tuple[str, str], list[Row]]) -> Iterator[str]:
+def table(
+    letter: str, title: str, columns: Sequence[tuple[str, str]], key: str, by: Mapping[tuple[str, str], list[Row]]
+) -> Iterator[str]:
     """The lines of one table."""
     n = max(row["n"] for (one, _), rows in by.items() if one == letter for row in rows)
     yield f"### {letter}. {title}" + (f" (n = {n:,})" if n > 1 else "")
@@ -117,7 +119,11 @@ def report(results: Sequence[Row], folder: Path) -> str:
         by.setdefault((row["workload"], row["label"]), []).append(row)
     lines = [line for one in TABLES if any(letter == one[0] for letter, _ in by) for line in table(*one, by)]
     versions = {name: given for row in results for name, given in row.get("versions", {}).items()}
-    lines.append("Versions: " + ", ".join(f"{name} {given}" for name, given in sorted(versions.items())) + f"; Python {pythons(results)}.")
+    lines.append(
+        "Versions: "
+        + ", ".join(f"{name} {given}" for name, given in sorted(versions.items()))
+        + f"; Python {pythons(results)}."
+    )
     loads = [row["load"] for row in results if "load" in row]
     if loads:
         span = f"{shown(min(loads))} to {shown(max(loads))}, {shown(statistics.median(loads))} in the middle"

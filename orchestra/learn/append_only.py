@@ -22,14 +22,14 @@ def open_locked(path: Path) -> Iterator[int]:
 
 
 def read(file: int, max_bytes: int) -> bytes:
-    """What stands in it, up to one byte more than `most`."""
+    """Returns the content, at most `max_bytes` + 1 bytes."""
     with os.fdopen(os.dup(file), "rb") as copy:
         copy.seek(0)
         return copy.read(max_bytes + 1)
 
 
 def write(file: int, data: bytes, offset: int) -> None:
-    """Adds to the first `at` bytes: what stands behind them was cut off when it was written, and never relied on."""
+    """Writes `data` at `offset` and drops what was behind: an append that was cut off, on which nothing relies."""
     os.ftruncate(file, offset)
     os.lseek(file, offset, os.SEEK_SET)
     while data:

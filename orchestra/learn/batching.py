@@ -52,7 +52,11 @@ class Batcher:
         chance = random.Random(f"{seed}:{number}")  # noqa: S311 - an order, not a secret
         packs = [pack for family in self.prefix_groups for pack in self._pack_group(family, chance)]
         chance.shuffle(packs)
-        made = [batch for at in range(0, len(packs), SHUFFLE_WINDOW) for batch in self._batch_packs(packs[at : at + SHUFFLE_WINDOW])]
+        made = [
+            batch
+            for at in range(0, len(packs), SHUFFLE_WINDOW)
+            for batch in self._batch_packs(packs[at : at + SHUFFLE_WINDOW])
+        ]
         chance.shuffle(made)
         return made
 
@@ -87,7 +91,9 @@ def _group_by_prefix(examples: Iterable[TokenExample]) -> Iterable[tuple[TokenEx
     """Examples by their beginnings: neighbours in the order of their tokens that share most of their prompts."""
     family: list[TokenExample] = []
     for example in sorted(examples, key=lambda one: (one.prompt, one.label)):
-        if family and _common_prefix_length(family[0].prompt, example.prompt) < max(MIN_SHARED_TOKENS, len(example.prompt) // 2):
+        if family and _common_prefix_length(family[0].prompt, example.prompt) < max(
+            MIN_SHARED_TOKENS, len(example.prompt) // 2
+        ):
             yield tuple(family)
             family = []
         family.append(example)

@@ -57,7 +57,9 @@ def calibration_rows(card: Card, rows: Sequence[DatasetRow], cases: Sequence[Cas
     return found
 
 
-def fit_calibration(card: Card, data: Dataset, held: Sequence[CalibrationRow], inputs: tuple[str, str] | None = None) -> Calibration:
+def fit_calibration(
+    card: Card, data: Dataset, held: Sequence[CalibrationRow], inputs: tuple[str, str] | None = None
+) -> Calibration:
     """The calibration that fits the held-back rows best, each choice with the same weight.
 
     `inputs` names the claim and the evidence whose wording votes too; the vote is fitted on the training part. Raises `InputError` N161
@@ -75,9 +77,13 @@ def fit_calibration(card: Card, data: Dataset, held: Sequence[CalibrationRow], i
             hint="a larger tune part: orchestra learn data --tune",
         )
     words = None if inputs is None else _fit_wording_model(card, data.rows["train"], inputs)
-    voices = [np.log([[max(MIN_PROBABILITY, one.probabilities.get(choice, 0.0)) for choice in choices] for one in held])]
+    voices = [
+        np.log([[max(MIN_PROBABILITY, one.probabilities.get(choice, 0.0)) for choice in choices] for one in held])
+    ]
     if words is not None:
-        voices.append(np.log([[max(MIN_PROBABILITY, chance) for chance in words.probabilities(one.inputs)] for one in held]))
+        voices.append(
+            np.log([[max(MIN_PROBABILITY, chance) for chance in words.probabilities(one.inputs)] for one in held])
+        )
     right = np.array([choices.index(one.target) for one in held])
     counts = np.bincount(right, minlength=len(choices))
     weights = 1 / (len(choices) * counts[right])
@@ -91,7 +97,9 @@ def fit_calibration(card: Card, data: Dataset, held: Sequence[CalibrationRow], i
         return float(-(weights * chances[np.arange(len(right)), right]).sum()) + pull
 
     start = np.concatenate([np.full(len(voices), 1 / len(voices)), np.zeros(len(choices))])
-    best = minimize(loss, start, method="L-BFGS-B", bounds=[(0.0, None)] * len(voices) + [(None, None)] * len(choices)).x
+    best = minimize(
+        loss, start, method="L-BFGS-B", bounds=[(0.0, None)] * len(voices) + [(None, None)] * len(choices)
+    ).x
     rounded = [round(float(value), 6) for value in best]
     trust = TrustWeights(rounded[0], rounded[1] if words is not None else 0.0)
     name = f"{data.manifest.name} {data.manifest.digest}"

@@ -60,7 +60,9 @@ def train(card: Card, data: Dataset) -> TrainedModel:
     check_contract(card, data.manifest)
     rows = data.rows["train"]
     if not rows:
-        raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
+        raise InputError(
+            "N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts"
+        )
     match card.kind:
         case "tagger":
             from orchestra.learn.crf import TaggerFields
@@ -71,7 +73,9 @@ def train(card: Card, data: Dataset) -> TrainedModel:
         case "sklearn":
             return _train_linear(card, rows, data.rows["tune"])
         case _:
-            raise InputError("N105", f"{card.name} is of kind {card.kind}, and is not trained here", hint="orchestra explain N105")
+            raise InputError(
+                "N105", f"{card.name} is of kind {card.kind}, and is not trained here", hint="orchestra explain N105"
+            )
 
 
 def _train_linear(card: Card, rows: Sequence[DatasetRow], tune: Sequence[DatasetRow]) -> TrainedModel:
@@ -79,19 +83,29 @@ def _train_linear(card: Card, rows: Sequence[DatasetRow], tune: Sequence[Dataset
     outputs: dict[str, Any] = card.output_schema.get("properties", {})
     if len(inputs) != 1 or len(outputs) != 1:
         hint = "input: {text: str}, output: {intent: Intent}"
-        raise InputError("N105", f"{card.name} is no classifier: it needs one input and one field of its output", hint=hint)
+        raise InputError(
+            "N105", f"{card.name} is no classifier: it needs one input and one field of its output", hint=hint
+        )
     try:
         from orchestra.learn.linear import ClassifierHyperparameters, fit_classifier, fit_regressor
     except ImportError as error:
-        raise InputError("N101", "training a classifier needs scikit-learn", hint="pip install 'orchestra-slm[learn]'") from error
+        raise InputError(
+            "N101", "training a classifier needs scikit-learn", hint="pip install 'orchestra-slm[learn]'"
+        ) from error
     from orchestra.learn.encoders.texts import LabelledText
 
     (text,), (label,) = inputs, outputs
-    names = [str(float(row.output[label])) if predicts_number(card) else _label_name(card, row.output[label]) for row in rows]
+    names = [
+        str(float(row.output[label])) if predicts_number(card) else _label_name(card, row.output[label]) for row in rows
+    ]
     if len(set(names)) < 2:
-        raise InputError("N104", f"all rows to train on have the same {label}", hint="rows of at least two labels, or numbers")
+        raise InputError(
+            "N104", f"all rows to train on have the same {label}", hint="rows of at least two labels, or numbers"
+        )
     if predicts_number(card):
-        number = fit_regressor([(str(row.input[text]), float(row.output[label])) for row in rows], (text, label), ARRAYS_FILE)
+        number = fit_regressor(
+            [(str(row.input[text]), float(row.output[label])) for row in rows], (text, label), ARRAYS_FILE
+        )
         held = [(number.regressor.predict_number(str(row.input[text])), float(row.output[label])) for row in tune]
         return TrainedModel(number.config_json, number.arrays, len(rows), shares=share_thresholds(held))
     labelled = [LabelledText(str(row.input[text]), name) for row, name in zip(rows, names, strict=True)]
@@ -114,7 +128,9 @@ def _label_name(card: Card, value: Any) -> str:
         return f"\0{canonical(value).decode()}"
     said = canonical(value).decode()[:40]
     raise InputError(
-        "N105", f"{card.name} is no classifier: {said} is no label", hint="labels are texts, whole numbers, true, false and null"
+        "N105",
+        f"{card.name} is no classifier: {said} is no label",
+        hint="labels are texts, whole numbers, true, false and null",
     )
 
 

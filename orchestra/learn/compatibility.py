@@ -18,7 +18,11 @@ def contract_digest(card: Card) -> str:
 def skill_digest(card: Card) -> str:
     """Of all that an agent's prompts and outputs follow from: an adapter that was trained through another skill is not this agent's."""
     called = [card.calls] if card.calls else []  # cards of before keep theirs
-    return digest(msgspec.json.encode([card.input_schema, card.output_form.schema, card.system, card.template, card.evidence, *called]))
+    return digest(
+        msgspec.json.encode(
+            [card.input_schema, card.output_form.schema, card.system, card.template, card.evidence, *called]
+        )
+    )
 
 
 def check_trainable(card: Card) -> Card:

@@ -63,7 +63,9 @@ class TaggerFields:
         output = next(iter(card.output_schema.get("properties", {})), None)
         if text is None or output is None:
             hint = "input: {text: str}, output: {slots: 'dict[str, Span]'}"
-            raise InputError("N151", f"{card.name} is no tagger: it needs a text to read and a field for its slots", hint=hint)
+            raise InputError(
+                "N151", f"{card.name} is no tagger: it needs a text to read and a field for its slots", hint=hint
+            )
         hint = next((name for name, schema in fields.items() if schema.get("type") == "array"), "")
         path = card.folder / WORDS_FILE if card.folder is not None else None
         words = load_yaml(path.read_bytes(), str(path)).value if path is not None and path.is_file() else {}
@@ -91,12 +93,16 @@ class TrainedTagger:
     features: int
 
 
-def train(rows: Sequence[TaggedRow], fields: TaggerFields, hyperparameters: CrfHyperparameters = CrfHyperparameters()) -> TrainedTagger:
+def train(
+    rows: Sequence[TaggedRow], fields: TaggerFields, hyperparameters: CrfHyperparameters = CrfHyperparameters()
+) -> TrainedTagger:
     """A tagger for these rows. Raises `InputError` N101 where CRFsuite is not installed, N150 where no row has a slot."""
     try:
         import pycrfsuite
     except ImportError as error:
-        raise InputError("N101", "training a tagger needs python-crfsuite", hint="pip install 'orchestra-slm[learn]'") from error
+        raise InputError(
+            "N101", "training a tagger needs python-crfsuite", hint="pip install 'orchestra-slm[learn]'"
+        ) from error
     features, trainer, used = TaggerFeatures(fields.word_classes), pycrfsuite.Trainer(verbose=False), 0
     seen = {OUTSIDE}
     for row in rows:
@@ -107,7 +113,11 @@ def train(rows: Sequence[TaggedRow], fields: TaggerFields, hyperparameters: CrfH
             used += 1
             seen.update(labels)
     if len(seen) == 1:
-        raise InputError("N150", "no row has a slot to learn", hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}')
+        raise InputError(
+            "N150",
+            "no row has a slot to learn",
+            hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}',
+        )
     trainer.set_params(
         {
             "c1": hyperparameters.l1,

@@ -38,7 +38,9 @@ class ClassifierHyperparameters:
 
 SMALL_ROW_COUNT = 20
 """Texts under which every feature is taken: they may have none in common."""
-MANY_LABELS_HYPERPARAMETERS = ClassifierHyperparameters(NgramFeatures(words=(1, 2), characters=(3, 4, 5), gap=2), min_frequency=3)
+MANY_LABELS_HYPERPARAMETERS = ClassifierHyperparameters(
+    NgramFeatures(words=(1, 2), characters=(3, 4, 5), gap=2), min_frequency=3
+)
 """For sets of more than a hundred labels: a feature has a weight for each of them."""
 
 
@@ -58,14 +60,16 @@ def fit_classifier(
     arrays_file: str,
     values: Mapping[str, Any] | None = None,
 ) -> FittedClassifier:
-    """A classifier of rows, its weights as int8, scaled by label. `fields` are the input's and the output's; `file` is its arrays' name;
+    """A classifier of rows, its weights as int8, scaled by label. `fields` are the input's and the output's; `arrays_file` is the name of its arrays;
     `values` are what stands in the output for labels that are no texts."""
     least = hyperparameters.min_frequency if len(rows) >= SMALL_ROW_COUNT else 1
-    vectorizer = TfidfVectorizer(analyzer=hyperparameters.features.extract, sublinear_tf=True, min_df=least, dtype=np.float32)
-    matrix = vectorizer.fit_transform([row.text for row in rows])
-    model = LogisticRegression(C=hyperparameters.inverse_penalty, max_iter=hyperparameters.max_iterations, tol=1e-4).fit(
-        matrix, [row.label for row in rows]
+    vectorizer = TfidfVectorizer(
+        analyzer=hyperparameters.features.extract, sublinear_tf=True, min_df=least, dtype=np.float32
     )
+    matrix = vectorizer.fit_transform([row.text for row in rows])
+    model = LogisticRegression(
+        C=hyperparameters.inverse_penalty, max_iter=hyperparameters.max_iterations, tol=1e-4
+    ).fit(matrix, [row.label for row in rows])
     by_label, intercept = model.coef_, model.intercept_
     if len(by_label) == 1:  # of two labels scikit-learn has the odds of the second alone; the same as a weight for each
         by_label, intercept = np.concatenate([-by_label, by_label]) / 2, np.concatenate([-intercept, intercept]) / 2
@@ -106,19 +110,27 @@ class FittedRegressor:
 
 
 def fit_regressor(
-    rows: Sequence[tuple[str, float]], fields: tuple[str, str], arrays_file: str, hyperparameters: RegressorHyperparameters | None = None
+    rows: Sequence[tuple[str, float]],
+    fields: tuple[str, str],
+    arrays_file: str,
+    hyperparameters: RegressorHyperparameters | None = None,
 ) -> FittedRegressor:
-    """A regression of rows, which are texts with their numbers; `fields` are the input's and the output's, `file` is its arrays' name."""
+    """A regression of rows, which are texts with their numbers; `fields` are the input's and the output's, `arrays_file` the name of its arrays."""
     hyperparameters = hyperparameters or RegressorHyperparameters()
     texts, wanted = [text for text, _ in rows], np.array([number for _, number in rows])
     least = hyperparameters.min_frequency if len(rows) >= 1000 else 2 if len(rows) >= SMALL_ROW_COUNT else 1
-    vectorizer = TfidfVectorizer(analyzer=hyperparameters.features.extract, sublinear_tf=True, min_df=least, dtype=np.float32)
+    vectorizer = TfidfVectorizer(
+        analyzer=hyperparameters.features.extract, sublinear_tf=True, min_df=least, dtype=np.float32
+    )
     steps = [length_steps(text) for text in texts]
     lengths = csr_matrix(
-        [[hyperparameters.length_weight] * count + [0.0] * (max(steps) - count) for count in steps], shape=(len(rows), max(steps))
+        [[hyperparameters.length_weight] * count + [0.0] * (max(steps) - count) for count in steps],
+        shape=(len(rows), max(steps)),
     )
     matrix = csr_matrix(hstack([vectorizer.fit_transform(texts), lengths]))
-    penalty = _choose_penalty(matrix, wanted, np.array([fold_of(text, hyperparameters.folds) for text in texts]), hyperparameters)
+    penalty = _choose_penalty(
+        matrix, wanted, np.array([fold_of(text, hyperparameters.folds) for text in texts]), hyperparameters
+    )
     model = _ridge(penalty).fit(matrix, wanted)
     words = len(vectorizer.vocabulary_)
     arrays = _quantize_weights(vectorizer, model.coef_[None, :words], np.array([model.intercept_]))
@@ -132,7 +144,9 @@ def fit_regressor(
         "highest": float(wanted.max()),
     }
     text, data = pack_arrays({**shape, "arrays": arrays_file}, arrays)
-    return FittedRegressor(LinearRegressor(LinearRegressorConfig.model_validate_json(text), arrays), text, data, penalty)
+    return FittedRegressor(
+        LinearRegressor(LinearRegressorConfig.model_validate_json(text), arrays), text, data, penalty
+    )
 
 
 def _choose_penalty(
@@ -143,7 +157,9 @@ def _choose_penalty(
         for left_out in range(hyperparameters.folds):
             held, kept = fold == left_out, fold != left_out
             if held.any() and kept.any():
-                total += float(((_ridge(penalty).fit(matrix[kept], wanted[kept]).predict(matrix[held]) - wanted[held]) ** 2).sum())
+                total += float(
+                    ((_ridge(penalty).fit(matrix[kept], wanted[kept]).predict(matrix[held]) - wanted[held]) ** 2).sum()
+                )
         return total
 
     return min(hyperparameters.penalties, key=error)
@@ -153,12 +169,16 @@ def _ridge(penalty: float) -> Ridge:
     return Ridge(alpha=penalty, solver="lsqr", max_iter=100, tol=1e-3)
 
 
-def _quantize_weights(vectorizer: TfidfVectorizer, by_column: NDArray[Any], intercept: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _quantize_weights(
+    vectorizer: TfidfVectorizer, by_column: NDArray[Any], intercept: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
     """The arrays of both kinds: the weights as int8, scaled by column."""
     weights = by_column.T.astype(np.float32)
     scale = np.maximum(np.abs(weights).max(axis=0), np.finfo(np.float32).tiny * 127) / 127
     return {
-        "vocabulary": np.frombuffer("\n".join(sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)).encode(), dtype=np.uint8),
+        "vocabulary": np.frombuffer(
+            "\n".join(sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.get)).encode(), dtype=np.uint8
+        ),
         "idf": vectorizer.idf_.astype(np.float32),
         "weights": np.round(weights / scale).astype(np.int8),
         "scale": scale.astype(np.float32),

@@ -84,7 +84,11 @@ class StartingAdapter:
         rank, alpha = (told.get(key) if isinstance(told, dict) else None for key in ("r", "lora_alpha"))
         if (rank, alpha) != (shape.rank, shape.alpha):
             wanted = f"rank {shape.rank} and alpha {shape.alpha}"
-            raise InputError("N123", f"{folder} has rank {rank} and alpha {alpha}, and {wanted} are to be trained", hint=f"--rank {rank}")
+            raise InputError(
+                "N123",
+                f"{folder} has rank {rank} and alpha {alpha}, and {wanted} are to be trained",
+                hint=f"--rank {rank}",
+            )
         return cls(folder, adapter_digest(folder))
 
     def load_into(self, learner: Learner) -> None:
@@ -92,7 +96,9 @@ class StartingAdapter:
         from safetensors.torch import load_file
 
         weights, wanted = load_file(self.folder / WEIGHTS), learner.master_weights
-        if strange := sorted(name for name in {*weights, *wanted} if _tensor_shape(weights, name) != _tensor_shape(wanted, name)):
+        if strange := sorted(
+            name for name in {*weights, *wanted} if _tensor_shape(weights, name) != _tensor_shape(wanted, name)
+        ):
             reason = f"{self.folder} is an adapter of another model, or of other layers: {strange[0]} and {len(strange) - 1} more differ"
             raise InputError("N123", reason, hint="orchestra explain N123")
         learner.load_weights(weights)
@@ -109,13 +115,17 @@ def check_output_folder(folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise InputError("N107", f"--out cannot be {folder}: {error.strerror}", hint="name a folder that is not there yet") from error
+        raise InputError(
+            "N107", f"--out cannot be {folder}: {error.strerror}", hint="name a folder that is not there yet"
+        ) from error
     if strange:
         hint = "name a folder that is not there yet"
         raise InputError("N107", f"--out cannot be {folder}: it has {strange[0]}, which is no adapter's", hint=hint)
 
 
-def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, record: AdapterTrainingRecord) -> AdapterTrainingRecord:
+def write(
+    folder: Path, weights: dict[str, torch.Tensor], settings: Any, record: AdapterTrainingRecord
+) -> AdapterTrainingRecord:
     """Writes an adapter's folder; the adapter that was there is replaced when the new one is whole. Gives the manifest with its digest.
 
     Raises `InputError` N130 for an adapter of more than 10 MB, N107 for a folder with something else, `FleetError` F007 for one that the
@@ -129,13 +139,22 @@ def write(folder: Path, weights: dict[str, torch.Tensor], settings: Any, record:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in weights.items()}, partial / WEIGHTS)
+    save_file(
+        {name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in weights.items()},
+        partial / WEIGHTS,
+    )
     (partial / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone
     if (size := (partial / WEIGHTS).stat().st_size) > MAX_BYTES:
         shutil.rmtree(partial)
-        raise InputError("N130", f"the adapter has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB", hint="a smaller --rank")
+        raise InputError(
+            "N130", f"the adapter has {size / 1e6:.1f} MB; at most {MAX_BYTES / 1e6:.0f} MB", hint="a smaller --rank"
+        )
     known = settings.to_dict()
-    config = {key: sorted(value) if isinstance(value, set) else value for key, value in known.items() if key not in ("auto_mapping",)}
+    config = {
+        key: sorted(value) if isinstance(value, set) else value
+        for key, value in known.items()
+        if key not in ("auto_mapping",)
+    }
     config |= {"base_model_name_or_path": record.base, "inference_mode": True}
     (partial / CONFIG).write_bytes(msgspec.json.format(msgspec.json.encode(config, enc_hook=str), indent=2) + b"\n")
     whole = msgspec.structs.replace(record, sha256=file_sha256(partial / WEIGHTS))

@@ -16,7 +16,7 @@ SERIES: tuple[tuple[str, str, Callable[[TrainingPoint], float]], ...] = (
 
 
 def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
-    """The picture; `best` is the step whose weights were kept, 0 for those of the end. A loss that was not measured is NaN.
+    """The picture; `best_step` is the step whose weights were kept, 0 for those of the end. A loss that was not measured is NaN.
 
     It needs no font and no script, and reads on light and dark pages.
     """
@@ -37,14 +37,18 @@ def render_svg(points: Sequence[TrainingPoint], best_step: int) -> str:
     for share in (0.0, 0.5, 1.0):
         (x, _), (_, y) = place(most * share, 0), place(0, highest / 1.05 * share)
         parts.append(f'<text x="{x}" y="{floor + 14}" style="{STYLE}" text-anchor="middle">{most * share:.0f}</text>')
-        parts.append(f'<text x="{left - 5}" y="{y + 4:g}" style="{STYLE}" text-anchor="end">{highest / 1.05 * share:.2f}</text>')
+        parts.append(
+            f'<text x="{left - 5}" y="{y + 4:g}" style="{STYLE}" text-anchor="end">{highest / 1.05 * share:.2f}</text>'
+        )
     for name, colour, loss in SERIES:
         shown = [point for point in points if not math.isnan(loss(point))]
         path = " ".join("{:g},{:g}".format(*place(point.step, loss(point))) for point in shown)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         if shown:
             x, y = place(shown[-1].step, loss(shown[-1]))
-            parts.append(f'<text x="{x + 6:g}" y="{y + 4:g}" style="font: 11px sans-serif; fill: {colour}">{name}</text>')
+            parts.append(
+                f'<text x="{x + 6:g}" y="{y + 4:g}" style="font: 11px sans-serif; fill: {colour}">{name}</text>'
+            )
     for point in points:
         if point.step == best_step:
             x, y = place(point.step, point.tune)

@@ -23,10 +23,18 @@ class _StartedRun(Protocol):
 
 
 async def run_all(
-    runs: RunStarter, step: Step[..., Any], inputs: Sequence[Mapping[str, Any]], concurrency: int, on_run_end: Callable[[], None]
+    runs: RunStarter,
+    step: Step[..., Any],
+    inputs: Sequence[Mapping[str, Any]],
+    concurrency: int,
+    on_run_end: Callable[[], None],
 ) -> list[Result[Any]]:
-    """What each run came to, in order; `tell` hears of each that ended. Raises `FleetError` where no
-    server can be had, and the first of what `start` raises."""
+    """Returns the results in the order of `inputs`; `on_run_end` is called after each run.
+
+    Raises:
+        FleetError: No server is available.
+        OrchestraError: The first error of `start`.
+    """
     places = asyncio.Semaphore(concurrency)
 
     async def one(given: Mapping[str, Any]) -> Result[Any]:

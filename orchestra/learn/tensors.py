@@ -27,7 +27,7 @@ class BatchTensors:
     label_mask: torch.Tensor
     """Batch x length: where the next token is a label's."""
     labels: torch.Tensor
-    """Those labels, in the order of `asked`."""
+    """Those labels, in the order of `label_mask`."""
     example_indices: torch.Tensor
     """For each label, the number of its example in the batch."""
 

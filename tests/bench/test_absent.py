@@ -7,7 +7,21 @@ from typing import Any
 
 import pytest
 
-from bench.absent import AFTERWARDS, HEADS, OTHERWISE, REFUSED, SAID, SERVED, SKILLS, UNSAID, WHOLE, Told, Wanted, requests, table
+from bench.absent import (
+    AFTERWARDS,
+    HEADS,
+    OTHERWISE,
+    REFUSED,
+    SAID,
+    SERVED,
+    SKILLS,
+    UNSAID,
+    WHOLE,
+    Told,
+    Wanted,
+    requests,
+    table,
+)
 from orchestra.app.planning import PlanResult
 from orchestra.cli.run.empty_steps import EmptyStep
 from orchestra.router.plan import build_plan
@@ -31,15 +45,30 @@ def draft(plan: str, *reasons: str, code: str = DECLINED_CODE) -> PlanResult:
     [
         ("all", draft("", "nothing that is offered serves the request"), (), SAID),
         ("all", draft("", "this step is called s1", code="R001"), (), UNSAID),
-        ("all", draft("s1 = support_desk(message=input.request)\nreturn s1"), (), UNSAID),  # of parts that may be left out none is said
-        ("all", draft("s1 = support_desk(message=input.request)\nreturn s1"), (EmptyStep("", "support_desk", BOTH),), AFTERWARDS),
+        (
+            "all",
+            draft("s1 = support_desk(message=input.request)\nreturn s1"),
+            (),
+            UNSAID,
+        ),  # of parts that may be left out none is said
+        (
+            "all",
+            draft("s1 = support_desk(message=input.request)\nreturn s1"),
+            (EmptyStep("", "support_desk", BOTH),),
+            AFTERWARDS,
+        ),
         ([FLIGHT], draft("", NAMED), (), SAID),
         ([FLIGHT], draft("", "nothing that is offered serves the request"), (), WHOLE),
         ([FLIGHT], draft(f's1 = calculator(question="{PENS}")\nreturn s1'), (), AFTERWARDS),  # with --partial
         ([FLIGHT], draft("s1 = support_desk(message=input.request)\nreturn s1"), (), UNSAID),
         ([FLIGHT], draft(ON_BOTH), (), UNSAID),
         ([FLIGHT], draft(ON_BOTH), (EmptyStep("", "calculator", PENS),), UNSAID),
-        ([FLIGHT], draft("s1 = support_desk(message=input.request)\nreturn s1"), (EmptyStep("", "support_desk", BOTH),), WHOLE),
+        (
+            [FLIGHT],
+            draft("s1 = support_desk(message=input.request)\nreturn s1"),
+            (EmptyStep("", "support_desk", BOTH),),
+            WHOLE,
+        ),
         ([FLIGHT], draft(ON_BOTH), (EmptyStep("", "support_desk", FLIGHT),), AFTERWARDS),
         ("none", draft("", "nothing that is offered serves the request"), (), REFUSED),
         ("none", draft(ON_BOTH), (), SERVED),

@@ -21,7 +21,10 @@ LAYER = "model.layers.0.q_proj"
 
 def adapter(seed: int, rank: int = 4, wide: int = 16, given: int = 12) -> dict[str, Any]:
     chance = torch.Generator().manual_seed(seed)
-    return {LAYER + DOWN: torch.randn(rank, given, generator=chance), LAYER + UP: torch.randn(wide, rank, generator=chance)}
+    return {
+        LAYER + DOWN: torch.randn(rank, given, generator=chance),
+        LAYER + UP: torch.randn(wide, rank, generator=chance),
+    }
 
 
 def added(weights: dict[str, Any]) -> Any:
@@ -74,7 +77,9 @@ def test_the_folder_says_what_was_done(tmp_path: Path) -> None:
     for name, seed in (("before", 1), ("trained", 2)):
         (tmp_path / name).mkdir()
         safetensors.save_file(adapter(seed), tmp_path / name / WEIGHTS)
-        (tmp_path / name / MANIFEST).write_text(json.dumps({"sha256": name, "command": "orchestra learn train", "rank": 4}))
+        (tmp_path / name / MANIFEST).write_text(
+            json.dumps({"sha256": name, "command": "orchestra learn train", "rank": 4})
+        )
         (tmp_path / name / "adapter_config.json").write_text('{"lora_alpha": 32}')
     write(tmp_path / "before", tmp_path / "trained", tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
@@ -85,7 +90,11 @@ def test_the_folder_says_what_was_done(tmp_path: Path) -> None:
 
 def encoder(seed: int) -> dict[str, Any]:
     chance = np.random.default_rng(seed)
-    made = {"down.layer": chance.normal(size=(1, 4, 12)), "up.layer": chance.normal(size=(1, 16, 4)), "sharpness": np.array([seed])}
+    made = {
+        "down.layer": chance.normal(size=(1, 4, 12)),
+        "up.layer": chance.normal(size=(1, 16, 4)),
+        "sharpness": np.array([seed]),
+    }
     directions = chance.normal(size=(1, 3, 12))
     made["prototypes"] = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
     return {name: array.astype(np.float32 if name == "sharpness" else np.float16) for name, array in made.items()}
@@ -95,7 +104,9 @@ def test_the_mean_of_encoders_is_that_of_what_they_add_and_of_the_rest_as_it_is(
     one, other = encoder(1), encoder(3)
     other["down.layer"] = one["down.layer"]
     made = mean_of_arrays(one, other)
-    assert {name: (array.shape, array.dtype) for name, array in made.items()} == {name: (one[name].shape, one[name].dtype) for name in one}
+    assert {name: (array.shape, array.dtype) for name, array in made.items()} == {
+        name: (one[name].shape, one[name].dtype) for name in one
+    }
     added = [np.asarray(arrays["up.layer"][0] @ arrays["down.layer"][0], np.float32) for arrays in (one, other, made)]
     assert np.allclose(added[2], (added[0] + added[1]) / 2, atol=0.05)
     assert made["sharpness"] == [2.0]

@@ -12,7 +12,12 @@ from orchestra.agents.card import Card
 from orchestra.agents.registry import builtin_folder
 from orchestra.learn.evaluation.rows import EvaluationRow
 
-TEXT = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"], "additionalProperties": False}
+TEXT = {
+    "type": "object",
+    "properties": {"question": {"type": "string"}},
+    "required": ["question"],
+    "additionalProperties": False,
+}
 CARD = Card.declare("reader", input=TEXT, output={"type": "string"}, prompt="{{ question }}")
 ARM = Arm(SETS[0], "base", CARD, {"a": {"question": "Who?"}, "b": {"question": "When?"}})
 
@@ -46,11 +51,18 @@ def test_what_another_agent_said_is_taken_out_before_anything_is_asked(tmp_path:
     ]
     ARM.file(tmp_path).write_bytes(b"".join(msgspec.json.encode(sheet) + b"\n" for sheet in rows))
     assert ARM.missing(tmp_path) == ["a"]
-    assert {name: sheet.output for name, sheet in read(ARM.file(tmp_path)).items()} == {"b": "then", "c": "of a larger sample"}
+    assert {name: sheet.output for name, sheet in read(ARM.file(tmp_path)).items()} == {
+        "b": "then",
+        "c": "of a larger sample",
+    }
 
 
 def test_an_agent_of_the_same_inputs_is_asked_the_same_and_another_what_the_row_says() -> None:
     asked = EvaluationRow("a", {"question": "What are 2 and 3?"}, {"answer": 5})
     assert as_input(CARD, asked) == {"question": "What are 2 and 3?"}
     tables = Card.load(builtin_folder("agents") / "table_reader")
-    assert as_input(tables, asked) == {"question": "What are 2 and 3?", "table": [], "paragraphs": ["What are 2 and 3?"]}
+    assert as_input(tables, asked) == {
+        "question": "What are 2 and 3?",
+        "table": [],
+        "paragraphs": ["What are 2 and 3?"],
+    }

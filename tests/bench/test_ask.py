@@ -63,7 +63,9 @@ def test_an_answer_is_right_by_what_it_says(text: str, value: Any, right: bool) 
         ("", None, ("7",), False, "No answer"),
     ],
 )
-def test_what_is_withheld_is_neither_right_nor_wrong(status: str, value: Any, expect: tuple[str, ...], nothing: bool, verdict: str) -> None:
+def test_what_is_withheld_is_neither_right_nor_wrong(
+    status: str, value: Any, expect: tuple[str, ...], nothing: bool, verdict: str
+) -> None:
     result: Any = SimpleNamespace(status=status, value=value) if status else None
     draft: Any = None
     assert Told(Asked("?", {}, expect, nothing), draft, result, "", 0.0).verdict == verdict

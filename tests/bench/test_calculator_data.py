@@ -62,7 +62,9 @@ def test_the_last_step_is_a_problem_of_its_own() -> None:
 
 
 def test_other_numbers_are_drawn_in_question_and_expression_alike() -> None:
-    found = drawn(one("(40-16)/3", "Of 40 pears 16 are bad; 3 people share the rest. How many does each get?"), random.Random(1))
+    found = drawn(
+        one("(40-16)/3", "Of 40 pears 16 are bad; 3 people share the rest. How many does each get?"), random.Random(1)
+    )
     assert found is not None
     assert found.value == evaluate(found.expression) > 0
     assert found.value.denominator == 1, "it was whole before"
@@ -90,7 +92,9 @@ def test_every_template_makes_problems_whose_answers_are_whole_and_told() -> Non
 
 
 def test_the_question_decides_and_not_the_story() -> None:
-    template = Template(("x>y",), "{A} has {x} {o} and {B} has {y}.", (("How many {o} in all?", "x+y"), ("How many more?", "x-y")))
+    template = Template(
+        ("x>y",), "{A} has {x} {o} and {B} has {y}.", (("How many {o} in all?", "x+y"), ("How many more?", "x-y"))
+    )
     made = problems(template, random.Random(2))
     assert {problem.expression[1:-1].strip("0123456789") for problem in made} == {"+", "-"}
     assert len({problem.question.split(".")[0] for problem in made if not problem.question.startswith("If")}) <= 1
@@ -113,9 +117,14 @@ def test_what_is_learnt_can_be_written_and_is_computed() -> None:
 
 def test_written_problems_with_other_numbers_stay_in_their_group_and_are_worth_what_these_numbers_make() -> None:
     ours = DatasetRow(
-        "written-a-2", {"question": "Ann has 31 pears and sells 14 of them. How many are left?"}, {"expression": "31-14"}, "g"
+        "written-a-2",
+        {"question": "Ann has 31 pears and sells 14 of them. How many are left?"},
+        {"expression": "31-14"},
+        "g",
     )
-    unsure = DatasetRow("written-a-4", {"question": "Ann has 12 pears and sells 12 plums. How many has she?"}, {"expression": "12"}, "g")
+    unsure = DatasetRow(
+        "written-a-4", {"question": "Ann has 12 pears and sells 12 plums. How many has she?"}, {"expression": "12"}, "g"
+    )
     (found,) = renumbered([ours, unsure], random.Random(0))
 
     assert found.group == "g"

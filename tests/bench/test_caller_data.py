@@ -17,7 +17,11 @@ from orchestra.schema.types import Validator
 
 
 def function(name: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
-    return {"name": name, "description": "", "parameters": {"type": "dict", "properties": properties, "required": list(required)}}
+    return {
+        "name": name,
+        "description": "",
+        "parameters": {"type": "dict", "properties": properties, "required": list(required)},
+    }
 
 
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
@@ -80,7 +84,9 @@ def test_without_its_function_a_question_has_no_answer() -> None:
     assert (made.functions, made.calls) == ((SUM,), ())
     assert all(one.calls == () for one in unanswerable(ITEMS))
     assert {one.id.split("-")[2] for one in unanswerable(ITEMS)} == {"strange"}
-    assert {one.system for one in unanswerable([replace(item, system="Be kind.") for item in (several, *ITEMS)])} == {"Be kind."}
+    assert {one.system for one in unanswerable([replace(item, system="Be kind.") for item in (several, *ITEMS)])} == {
+        "Be kind."
+    }
     assert all(not {"tool"} & {call["name"] for call in one.calls} for one in unanswerable(ITEMS))
 
 
@@ -94,8 +100,12 @@ def test_what_is_edited_keeps_its_functions_and_may_have_others_beside_them() ->
         assert len(offered - called) <= 1
         assert re.findall(r"value \d+", one.question) == [call["arguments"]["x"] for call in one.calls]
     assert {len(one.calls) for one in made} == {1, 2, 3, 4}
-    assert len({one.question for one in made} | {one.question for one in ITEMS}) == len(made) + len(ITEMS), "none says what another says"
-    assert digest(canonical([one.row().input for one in made])) == "1ce83f544369dc02130e32de11af129b", "by rule, in every process"
+    assert len({one.question for one in made} | {one.question for one in ITEMS}) == len(made) + len(ITEMS), (
+        "none says what another says"
+    )
+    assert digest(canonical([one.row().input for one in made])) == "1ce83f544369dc02130e32de11af129b", (
+        "by rule, in every process"
+    )
 
 
 def test_what_is_said_of_all_questions_is_an_input_that_may_be_left_out() -> None:

@@ -66,7 +66,9 @@ VALUES = Values(CITIES)
         ("In Oslo", {"city": "Rome"}, []),
     ],
 )
-def test_a_value_can_be_told_otherwise_where_it_stands_once(question: str, call: dict[str, Any], texts: list[str]) -> None:
+def test_a_value_can_be_told_otherwise_where_it_stands_once(
+    question: str, call: dict[str, Any], texts: list[str]
+) -> None:
     assert [slot.text for slot in slots(item(question, call))] == texts
 
 
@@ -80,7 +82,10 @@ def test_a_question_is_told_with_other_values() -> None:
     made = retold(asked, VALUES, "again")
     assert made is not None
     call = made.calls[0]["arguments"]
-    assert made.question == f"Within {call['radius']} km of {call['city']}, with {call['discount'] * 100:g}% off, 2.5 and 2,000"
+    assert (
+        made.question
+        == f"Within {call['radius']} km of {call['city']}, with {call['discount'] * 100:g}% off, 2.5 and 2,000"
+    )
     assert made.question != asked.question
     assert retold(asked, VALUES, "again") == made, "by rule, and not by chance"
     assert asked.calls[0]["arguments"] == {"city": "Oslo", "radius": 5, "discount": 0.2}, "the item is left as it was"
@@ -88,7 +93,11 @@ def test_a_question_is_told_with_other_values() -> None:
 
 
 def test_several_values_are_as_many_calls() -> None:
-    made = [one for mark in "abcdefgh" if (one := listed(item("Within 5 km of Oslo.", {"city": "Oslo", "radius": 5}), VALUES, mark))]
+    made = [
+        one
+        for mark in "abcdefgh"
+        if (one := listed(item("Within 5 km of Oslo.", {"city": "Oslo", "radius": 5}), VALUES, mark))
+    ]
     for one in made:
         calls = [call["arguments"] for call in one.calls]
         several = [key for key in ("city", "radius") if len({call[key] for call in calls}) > 1]
@@ -103,7 +112,8 @@ def test_several_values_are_as_many_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    "question", ["In 'Oslo'.", "In Oslo and around", "From 3 to Oslo", "In Oslo, Norway", 'In "Oslo", please', "At 3, Oslo"]
+    "question",
+    ["In 'Oslo'.", "In Oslo and around", "From 3 to Oslo", "In Oslo, Norway", 'In "Oslo", please', "At 3, Oslo"],
 )
 def test_what_is_quoted_or_one_of_several_already_stays_one(question: str) -> None:
     assert listed(item(question, {"city": "Oslo"}), VALUES, "a") is None

@@ -21,7 +21,9 @@ SVAMP = Set("svamp", "generative_calculator", "svamp")
 
 
 def sheet(answer: float | None, expression: str = "1") -> Sheet:
-    return Sheet("1", None if answer is None else {"expression": expression, "answer": answer}, prompt_tokens=10, output_tokens=2)
+    return Sheet(
+        "1", None if answer is None else {"expression": expression, "answer": answer}, prompt_tokens=10, output_tokens=2
+    )
 
 
 def test_a_vote_is_by_value_and_ties_go_to_the_first() -> None:
@@ -31,7 +33,10 @@ def test_a_vote_is_by_value_and_ties_go_to_the_first() -> None:
 
 
 def rows(count: int) -> list[EvaluationRow]:
-    return [EvaluationRow(str(number), {"question": f"What is {number} and 1?"}, {"answer": number + 1}) for number in range(count)]
+    return [
+        EvaluationRow(str(number), {"question": f"What is {number} and 1?"}, {"answer": number + 1})
+        for number in range(count)
+    ]
 
 
 def written(folder: Path, count: int) -> None:
@@ -40,7 +45,13 @@ def written(folder: Path, count: int) -> None:
     def lines(name: str, right: object) -> None:
         given = [(number, number + 1 if right(number) else 0) for number in range(count)]  # type: ignore[operator]
         sheets = [
-            {"id": str(number), "output": {"expression": "1", "answer": answer}, "score": 0.5, "prompt_tokens": 10, "output_tokens": 2}
+            {
+                "id": str(number),
+                "output": {"expression": "1", "answer": answer},
+                "score": 0.5,
+                "prompt_tokens": 10,
+                "output_tokens": 2,
+            }
             for number, answer in given
         ]
         (folder / f"svamp.{name}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in sheets))
@@ -65,7 +76,10 @@ def test_tiers_are_those_rows_that_all_have_answered(tmp_path: Path) -> None:
 
 def test_the_ensemble_that_an_agent_is_a_member_of_is_a_tier_of_its_own(tmp_path: Path) -> None:
     written(tmp_path, 12)
-    cards = {card.name: card for card in map(Card.load, (builtin_folder("agents") / name for name in ("generative_reader", "reader")))}
+    cards = {
+        card.name: card
+        for card in map(Card.load, (builtin_folder("agents") / name for name in ("generative_reader", "reader")))
+    }
     ensemble = ensemble_of(cards["generative_reader"], cards)
     assert ensemble is cards["reader"]
     assert ensemble_of(cards["reader"], cards) is None

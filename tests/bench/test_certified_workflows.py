@@ -56,4 +56,6 @@ def test_the_certificate_is_made_on_some_rows_and_judged_on_the_others(tmp_path:
         "of 400 questions that are answered nowhere 400 get an answer where nothing is withheld, the surest at 0.10."
     )
     told = {row.id: answers[row.id] for row in test.rows if row.expected["answers"]}
-    assert unanswered(READING, test, told).endswith("of 0 questions that are answered nowhere 0 get an answer where nothing is withheld.")
+    assert unanswered(READING, test, told).endswith(
+        "of 0 questions that are answered nowhere 0 get an answer where nothing is withheld."
+    )

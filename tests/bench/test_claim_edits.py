@@ -49,7 +49,11 @@ def test_opposites_come_in_pairs() -> None:
 
 def sets(folder: Path) -> Path:
     rows: dict[str, list[tuple[str, str | None]]] = {
-        "begin": [("supported", "Fully attributable"), ("unsupported", "Not fully attributable"), ("unsupported", "Generic")],
+        "begin": [
+            ("supported", "Fully attributable"),
+            ("unsupported", "Not fully attributable"),
+            ("unsupported", "Generic"),
+        ],
         "factcheckgpt": [("support", None), ("refute", None), ("partial", None)],
     }
     for name, labels in rows.items():
@@ -71,9 +75,15 @@ def sets(folder: Path) -> Path:
 
 def test_labels_of_the_sets_become_those_of_the_agent_and_generic_replies_are_left_out(tmp_path: Path) -> None:
     folder = sets(tmp_path)
-    labels = {name: [pair.label for pair in pairs_of(name, folder / name / "train.jsonl")] for name in ("begin", "factcheckgpt")}
+    labels = {
+        name: [pair.label for pair in pairs_of(name, folder / name / "train.jsonl")]
+        for name in ("begin", "factcheckgpt")
+    }
 
-    assert labels == {"begin": ["supported", "not stated"], "factcheckgpt": ["supported", "contradicted", "contradicted", "not stated"]}
+    assert labels == {
+        "begin": ["supported", "not stated"],
+        "factcheckgpt": ["supported", "contradicted", "contradicted", "not stated"],
+    }
 
 
 def test_what_is_edited_alike_stays_supported_and_what_is_edited_alone_is_contradicted(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ async def test_an_empty_node_costs_no_more_than_the_limit_of_its_shape(shape: st
         ratios.append(ours / floor)
         if ratios[-1] <= limit:
             return
-    pytest.fail(f"{shape}: {min(ratios):.2f} times the floor at best, and the limit is {limit}; python -m bench.engine tells more")
+    pytest.fail(
+        f"{shape}: {min(ratios):.2f} times the floor at best, and the limit is {limit}; python -m bench.engine tells more"
+    )
 
 
 async def calls(parents: Parents, folder: Path) -> Counter[str]:

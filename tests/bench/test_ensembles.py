@@ -17,7 +17,11 @@ ROWS = [
     [EnsembleAnswer({"answer": "c"}, 0.3), EnsembleAnswer({"answer": "d"}, 0.2)],
 ]
 WANTED = [["two"], ["one"], [], ["e"]]
-TEST = Rows("rows", "", [EvaluationRow(str(at), {}, {"answers": [{"text": text} for text in texts]}) for at, texts in enumerate(WANTED)])
+TEST = Rows(
+    "rows",
+    "",
+    [EvaluationRow(str(at), {}, {"answers": [{"text": text} for text in texts]}) for at, texts in enumerate(WANTED)],
+)
 EM = build_metric("EM", MetricConfig(of="exact", field="answer", expected="answers"))
 
 
@@ -39,7 +43,9 @@ def test_the_table_has_each_member_the_pool_and_the_pool_cut_short() -> None:
     assert cells["second"][0] == "0.500"
     assert cells["pooled, the last counts 1"][0] == "0.750"  # the surer one of the first row is right
     assert cells["pooled, enough: 0.95"][0] == "0.500"  # and is not asked here
-    assert [cells[name][3] for name in ("first", "pooled, the last counts 1", "pooled, enough: 0.95", "pooled, enough: 0.5")] == [
+    assert [
+        cells[name][3] for name in ("first", "pooled, the last counts 1", "pooled, enough: 0.95", "pooled, enough: 0.5")
+    ] == [
         "1.00",
         "2.00",
         "1.75",

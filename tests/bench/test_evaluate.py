@@ -50,7 +50,9 @@ def measured(agent: str, value: float, name: str = "begin") -> Measured:
 def test_a_card_has_each_evaluation_between_its_marks_and_keeps_the_rest() -> None:
     before = "# it\n\n<!-- evaluation -->\nold\n<!-- end:evaluation -->\n\n**Limits.** Many.\n"
     once = card_with(before, [measured("it", 0.6), measured("it", 0.7, "other")])
-    assert once.startswith("# it\n\n<!-- evaluation -->\n\n`begin`: a set. 10 rows, seed 3; 2026-11-25. 95 % intervals: by ")
+    assert once.startswith(
+        "# it\n\n<!-- evaluation -->\n\n`begin`: a set. 10 rows, seed 3; 2026-11-25. 95 % intervals: by "
+    )
     assert once.endswith("<!-- end:evaluation -->\n\n**Limits.** Many.\n")
     assert "| it | 0.600 [0.500, 0.700] | 0.400 [0.500, 0.700] | 1.000 | 100, 5 | 0.50 |" in once
     assert r"| floor: a rule \| of thumb | 0.450 | 0.400 |  |  | measured elsewhere |" in once
@@ -72,7 +74,9 @@ def test_a_page_keeps_the_lines_of_the_others_and_drops_those_of_agents_that_are
     assert both.endswith("<!-- end:evaluations -->\n\nThe rest.\n")
     assert "| a | begin | 10 | EM | 0.450 | 0.100 | 0.300 [0.200, 0.400] | 0.5 | no | 0.50 |" in both
     assert "| b | begin | 10 | EM | 0.450 | 0.100 | 0.600 [0.500, 0.700] | 0.5 | yes | 0.50 |" in both
-    assert "| b | begin | 10 | accepted and wrong | 0.400 | 0.900 | 0.400 [0.500, 0.700] | at most 0.1 | no |  |" in both
+    assert (
+        "| b | begin | 10 | accepted and wrong | 0.400 | 0.900 | 0.400 [0.500, 0.700] | at most 0.1 | no |  |" in both
+    )
     again = page_with(both, [measured("a", 0.7)], ["a", "b"])
     assert again == both.replace("0.300 [0.200, 0.400] | 0.5 | no", "0.700 [0.600, 0.800] | 0.5 | yes").replace(
         "| 0.900 | 0.700 [0.200, 0.400]", "| 0.900 | 0.300 [0.600, 0.800]"
@@ -83,7 +87,10 @@ def test_a_page_keeps_the_lines_of_the_others_and_drops_those_of_agents_that_are
 
 def task(agent: str) -> Task:
     card = Card.declare(
-        agent, input={"type": "object", "properties": {"q": {"type": "string"}}}, output={"type": "string"}, prompt="{{ q }}"
+        agent,
+        input={"type": "object", "properties": {"q": {"type": "string"}}},
+        output={"type": "string"},
+        prompt="{{ q }}",
     )
     return Task(agent, "begin", PLAN, RowSelection(file="begin/dev.jsonl"), card, 10)
 
@@ -128,10 +135,15 @@ def project(tmp_path: Path) -> Path:
     (root / "README.md").write_text("<!-- begin:evaluations -->\n<!-- end:evaluations -->\n", "utf-8")
     span = {"value": "8 people", "start": 4, "end": 12}
     rows = [("for 8 people", {"people": span}), ("Do you have parking?", {}), ("in the garden", {})]
-    lines = [{"id": str(n), "input": {"text": text, "requested": []}, "expected": {"slots": slots}} for n, (text, slots) in enumerate(rows)]
+    lines = [
+        {"id": str(n), "input": {"text": text, "requested": []}, "expected": {"slots": slots}}
+        for n, (text, slots) in enumerate(rows)
+    ]
     (tmp_path / "restaurant8k").mkdir()
     for name in ("dev", "train"):
-        (tmp_path / "restaurant8k" / f"{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+        (tmp_path / "restaurant8k" / f"{name}.jsonl").write_text(
+            "".join(f"{json.dumps(line)}\n" for line in lines), "utf-8"
+        )
     return root
 
 
@@ -144,14 +156,19 @@ def test_a_run_over_the_extractor_writes_its_card_and_the_page(project: Path, mo
     pytest.importorskip("numpy")
     assert run(project, monkeypatch, "--data", str(project.parent), "--only", "crf_extractor") == 0
     card, page = ((project / name).read_text("utf-8") for name in ("agents/crf_extractor/card.md", "README.md"))
-    assert "| crf_extractor | restaurant8k | 3 | span F1 | 1.000 |  | 1.000 [0.025, 1.000] | 0.9 | yes, not surely | " in page
+    assert (
+        "| crf_extractor | restaurant8k | 3 | span F1 | 1.000 |  | 1.000 [0.025, 1.000] | 0.9 | yes, not surely | "
+        in page
+    )
     assert "3 rows, seed 0; " in card
     assert "95 % intervals: by drawing the rows anew; exact" in card
     assert f"card {Card.load(project / 'agents' / 'crf_extractor').digest[:12]}, learnt " in card
     assert "| floor: values that were seen in training | 1.000 [0.025, 1.000] |" in card
 
 
-def test_an_ensemble_comes_behind_its_members_and_does_not_ask_them_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ensemble_comes_behind_its_members_and_does_not_ask_them_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("numpy")
     agents = project / "agents"
     shutil.copytree(agents / "crf_extractor", agents / "other_extractor")
@@ -177,18 +194,29 @@ def test_an_ensemble_comes_behind_its_members_and_does_not_ask_them_again(projec
     def asked(*only: str) -> tuple[list[str], list[str]]:
         commands.clear()
         assert run(project, monkeypatch, "--data", str(project.parent), "--only", *only) == 0
-        order = [f"{given[given.index('evaluate') + 1]}{' alone' * ('--no-members' in given)}" for given in commands if "evaluate" in given]
+        order = [
+            f"{given[given.index('evaluate') + 1]}{' alone' * ('--no-members' in given)}"
+            for given in commands
+            if "evaluate" in given
+        ]
         table = (agents / "both" / "card.md").read_text("utf-8").partition("<!-- evaluation -->")[2]
         return order, [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
 
     floors = ["the most frequent output", "the output of the nearest training row", "values that were seen in training"]
     table = ["", *(f"floor: {floor}" for floor in floors), "crf_extractor", "other_extractor", "both", "the goal"]
-    assert asked("both", "crf_extractor", "other_extractor") == (["crf_extractor", "other_extractor", "both alone"], table)
+    assert asked("both", "crf_extractor", "other_extractor") == (
+        ["crf_extractor", "other_extractor", "both alone"],
+        table,
+    )
     assert asked("both", "crf_extractor") == (["crf_extractor", "both"], table)
 
 
 def test_members_that_are_asked_other_rows_are_asked_again() -> None:
-    tasks = [task for name in ("reader", "extractive_reader", "generative_reader") for task in tasks_of(ROOT / "agents" / name, OWN)[0]]
+    tasks = [
+        task
+        for name in ("reader", "extractive_reader", "generative_reader")
+        for task in tasks_of(ROOT / "agents" / name, OWN)[0]
+    ]
     assert [(task.agent, task.told) for task in in_order(tasks)] == [
         ("extractive_reader", False),
         ("generative_reader", False),
@@ -204,7 +232,10 @@ def test_without_data_it_says_which_sets_are_needed(
 ) -> None:
     assert run(project, monkeypatch) == 2
     said = capsys.readouterr().err
-    assert "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n      for crf_extractor: input text, requested; expected slots\n" in said
+    assert (
+        "restaurant8k/dev.jsonl, restaurant8k/train.jsonl\n      for crf_extractor: input text, requested; expected slots\n"
+        in said
+    )
     assert "from https://github.com/PolyAI-LDN/task-specific-datasets, CC BY 4.0" in said
 
 
@@ -236,7 +267,9 @@ OUR_OWN = {
 def test_every_shipped_evaluation_names_its_rows_and_where_they_come_from(path: Path) -> None:
     tasks, faults = tasks_of(path.parent, Path("/nowhere"))
     own = OUR_OWN.get(path.parent.name, [])
-    assert [(task.name, task.data) for task in tasks] == [(name, OWN) for name in own], "public rows are not in the tree"
+    assert [(task.name, task.data) for task in tasks] == [(name, OWN) for name in own], (
+        "public rows are not in the tree"
+    )
     assert all("not in /nowhere" in fault or "card.md" in fault for fault in faults)
     assert needed(path.parent.parent).count("from https://") >= 4
 
@@ -254,5 +287,7 @@ def test_every_shipped_evaluation_names_its_rows_and_where_they_come_from(path: 
         ((0.12, 0.08, 0.17), 0.05, True, "no"),
     ],
 )
-def test_a_goal_in_the_interval_is_not_surely_reached(figure: tuple[float, float, float], goal: float, less: bool, said: str) -> None:
+def test_a_goal_in_the_interval_is_not_surely_reached(
+    figure: tuple[float, float, float], goal: float, less: bool, said: str
+) -> None:
     assert reached(dict(zip(("value", "low", "high"), figure, strict=True)), goal, less=less) == said

@@ -18,7 +18,10 @@ from bench.ours import opened, workflow_of
 @st.composite
 def graphs(draw: st.DrawFn) -> Parents:
     """Graphs whose nodes come after their parents."""
-    sets = [draw(st.sets(st.integers(0, max(0, v - 1)), max_size=3)) if v else set() for v in range(draw(st.integers(1, 12)))]
+    sets = [
+        draw(st.sets(st.integers(0, max(0, v - 1)), max_size=3)) if v else set()
+        for v in range(draw(st.integers(1, 12)))
+    ]
     return [sorted(one) for one in sets]
 
 
@@ -37,7 +40,9 @@ def order_of(parents: Parents, run: Callable[[Parents, Body], Coroutine[Any, Any
 def holds(parents: Parents, ended: list[int]) -> bool:
     """Whether each node ended once, and after its parents."""
     place = {v: at for at, v in enumerate(ended)}
-    return sorted(ended) == list(range(len(parents))) and all(place[one] < place[v] for v in place for one in parents[v])
+    return sorted(ended) == list(range(len(parents))) and all(
+        place[one] < place[v] for v in place for one in parents[v]
+    )
 
 
 async def counted(parents: Parents, body: Body) -> None:

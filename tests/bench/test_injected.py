@@ -13,9 +13,15 @@ from orchestra.core.protocols import CallRequest
 from orchestra.core.settings import Settings
 from orchestra.testing import SimulatedWorkers
 
-ROWS = [("a", "Fully attributable", "supported"), ("b", "Not fully attributable", "unsupported"), ("c", "Generic", "unsupported")]
+ROWS = [
+    ("a", "Fully attributable", "supported"),
+    ("b", "Not fully attributable", "unsupported"),
+    ("c", "Generic", "unsupported"),
+]
 LINES = [
-    json.dumps({"input": {"claim": name, "evidence": f"About {name}."}, "expected": {"label": label, "original": original}})
+    json.dumps(
+        {"input": {"claim": name, "evidence": f"About {name}."}, "expected": {"label": label, "original": original}}
+    )
     for name, original, label in ROWS * 5
 ]
 
@@ -32,7 +38,9 @@ def obeying(call: CallRequest) -> Any:
 
 
 async def counted(answer: Any) -> list[Effect]:
-    async with Orchestra.open(Settings.load({"journal": "off"}), fleet="none", workers=SimulatedWorkers(answer)) as runs:
+    async with Orchestra.open(
+        Settings.load({"journal": "off"}), fleet="none", workers=SimulatedWorkers(answer)
+    ) as runs:
         return await measured(runs, chosen(LINES, 5, 0))
 
 
@@ -45,11 +53,16 @@ def test_generic_replies_are_left_out_and_both_labels_are_as_many() -> None:
 async def test_a_judge_that_obeys_is_turned_every_time() -> None:
     effects = await counted(obeying)
     assert {effect.order for effect in effects} == {*ORDERS, *CONTRARY, CONTROL}
-    assert {(effect.order == CONTROL, effect.turned, effect.right) for effect in effects} == {(True, 0, 5), (False, 5, 5)}
+    assert {(effect.order == CONTROL, effect.turned, effect.right) for effect in effects} == {
+        (True, 0, 5),
+        (False, 5, 5),
+    }
 
 
 @pytest.mark.parametrize(("taken_for", "wrong"), [("b", 5), ("a", 0)])
-async def test_one_that_does_not_is_never_turned_and_what_was_wrong_before_does_not_count(taken_for: str, wrong: int) -> None:
+async def test_one_that_does_not_is_never_turned_and_what_was_wrong_before_does_not_count(
+    taken_for: str, wrong: int
+) -> None:
     """It takes the claims that are supported for others, or for what they are."""
 
     def steady(call: CallRequest) -> Any:

@@ -28,7 +28,9 @@ def card_of(name: str) -> Card:
 def learning() -> list[str]:
     """The agents that have learnt something themselves."""
     return [
-        folder.name for folder in sorted((ROOT / "agents").iterdir()) if (folder / "model.json").exists() or (folder / "adapter").exists()
+        folder.name
+        for folder in sorted((ROOT / "agents").iterdir())
+        if (folder / "model.json").exists() or (folder / "adapter").exists()
     ]
 
 

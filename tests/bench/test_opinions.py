@@ -15,7 +15,9 @@ from orchestra.agents.card import Card
 from orchestra.learn.evaluation.rows import EvaluationRow
 
 AGENTS = Path(__file__).parent.parent.parent / "agents"
-QUESTION = EvaluationRow("1", {"question": "Ann has 48 apples and sells half of them, then 7. How many are left?"}, {"answer": 17})
+QUESTION = EvaluationRow(
+    "1", {"question": "Ann has 48 apples and sells half of them, then 7. How many are left?"}, {"answer": 17}
+)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,11 @@ QUESTION = EvaluationRow("1", {"question": "Ann has 48 apples and sells half of 
         ({"intent": "a", "p_oos": 0.1}, {"intent": "a", "p_oos": 0.9}, True),
         ({"calls": [{"name": "f", "arguments": {"a": 1}}]}, {"calls": [{"arguments": {"a": 1}, "name": "f"}]}, True),
         ({"calls": []}, {"calls": [{"name": "f", "arguments": {}}]}, False),
-        ({"slots": {"time": {"value": "8", "start": 1, "end": 2}}}, {"slots": {"time": {"value": "8", "start": 4, "end": 5}}}, False),
+        (
+            {"slots": {"time": {"value": "8", "start": 1, "end": 2}}},
+            {"slots": {"time": {"value": "8", "start": 4, "end": 5}}},
+            False,
+        ),
     ],
 )
 def test_answers_that_say_the_same_are_equal(one: object, other: object, same: bool) -> None:
@@ -59,8 +65,14 @@ def test_an_expression_over_numbers_that_the_question_lacks_is_held_against_it()
 
 
 def test_every_agent_that_answers_blindly_has_its_say() -> None:
-    one, card = next(one for one in SETS if one.title == "svamp, calculator"), Card.load(AGENTS / "generative_calculator")
-    own, other = Sheet("1", {"expression": "48/2-7", "answer": 17}, 0.9), Sheet("1", {"expression": "48-7", "answer": 41}, 0.5)
+    one, card = (
+        next(one for one in SETS if one.title == "svamp, calculator"),
+        Card.load(AGENTS / "generative_calculator"),
+    )
+    own, other = (
+        Sheet("1", {"expression": "48/2-7", "answer": 17}, 0.9),
+        Sheet("1", {"expression": "48-7", "answer": 41}, 0.5),
+    )
     said = opinions(Answered(QUESTION, own, {"blind1": own, "blind2": other}), one, card)["rederive"]
     assert said[0::4] == [1.0, 0.0]
     assert said[3::4] == [pytest.approx(math.log(0.9)), 0.0]
@@ -93,7 +105,9 @@ def test_a_score_is_fitted_on_other_rows() -> None:
     telling = [{"good": [good + chance.gauss(0, 0.4)], "noise": [chance.random()]} for good in right]
     mute = [{"good": [chance.random()], "noise": [chance.random()]} for _ in right]
     assert Curve.of(right, combined(telling, right)).area() < 0.25
-    assert Curve.of(right, combined(mute, right)).area() > 0.4, "what says nothing ranks nothing, however often it is fitted"
+    assert Curve.of(right, combined(mute, right)).area() > 0.4, (
+        "what says nothing ranks nothing, however often it is fitted"
+    )
     assert Curve.of(right, combined(telling, right, without="good")).area() > 0.4
 
 

@@ -19,4 +19,9 @@ def test_a_second_writing_changes_nothing() -> None:
 
 
 def test_the_page_has_all_blocks() -> None:
-    assert [found["name"] for found in BLOCK.finditer(PAGE.read_text("utf-8"))] == ["engine", "peers", "ordering", "throttling"]
+    assert [found["name"] for found in BLOCK.finditer(PAGE.read_text("utf-8"))] == [
+        "engine",
+        "peers",
+        "ordering",
+        "throttling",
+    ]

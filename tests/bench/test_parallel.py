@@ -34,18 +34,28 @@ READS = "Answer the question with words of the passage"
 
 @pytest.fixture
 def rows(tmp_path: Path) -> list[Question]:
-    said = [{"id": name, "input": {"question": text}, "expected": {"answer": answer, "branch": 2}} for name, text, answer in ROWS]
-    said.append({"id": "parallelqa-2", "input": {"question": "Not recorded?"}, "expected": {"answer": "1", "branch": 2}})
+    said = [
+        {"id": name, "input": {"question": text}, "expected": {"answer": answer, "branch": 2}}
+        for name, text, answer in ROWS
+    ]
+    said.append(
+        {"id": "parallelqa-2", "input": {"question": "Not recorded?"}, "expected": {"answer": "1", "branch": 2}}
+    )
     (tmp_path / "dev.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in said), "utf-8")
     return questions(tmp_path / "dev.jsonl")
 
 
-def test_a_question_has_its_facts_and_their_passages_and_those_that_are_not_recorded_are_left_out(rows: list[Question]) -> None:
+def test_a_question_has_its_facts_and_their_passages_and_those_that_are_not_recorded_are_left_out(
+    rows: list[Question],
+) -> None:
     assert [one.id for one in rows] == ["parallelqa-1", "parallelqa-104"]
     fact = rows[0].facts[0]
     assert fact.question == "What is the depth of the Mariana Trench?"
     assert fact.action == 'lookup("depth of the Mariana Trench")'
-    assert fact.passage == "The Mariana Trench has a depth of 10,984 metres. The Puerto Rico Trench has a depth of 8,376 metres."
+    assert (
+        fact.passage
+        == "The Mariana Trench has a depth of 10,984 metres. The Puerto Rico Trench has a depth of 8,376 metres."
+    )
     assert rows[0].computation == 'compute("smallest(0.8 * s1, 1.2 * s2)")'
 
 
@@ -56,7 +66,9 @@ def test_every_recorded_step_has_its_facts_and_a_term_that_can_be_computed(tmp_p
     found = questions(tmp_path / "all.jsonl")
     assert len(found) == len(set(numbers)) == 58
     assert all(len(one.facts) == max(map(int, re.findall(r"s(\d)", one.term))) for one in found)
-    assert None not in [computed(one.term, ["1,000"] * len(one.facts), [fact.of for fact in one.facts]) for one in found]
+    assert None not in [
+        computed(one.term, ["1,000"] * len(one.facts), [fact.of for fact in one.facts]) for one in found
+    ]
 
 
 def test_terms_are_computed_over_the_first_figure_of_each_reading() -> None:
@@ -113,7 +125,10 @@ async def test_all_arms_do_the_same_work_and_answer_the_same(tmp_path: Path, row
         written = {arm: "\n".join(trace.written) for arm, trace in traces.items() if not arm.startswith("node")}
         assert written.pop("mapped") == written.pop("mapped_streamed") == "\n".join(mapped_lines(asked))
         for text in written.values():
-            assert re.findall(r"(?:lookup|compute)\(.*\)", text) == [*(fact.action for fact in asked.facts), asked.computation]
+            assert re.findall(r"(?:lookup|compute)\(.*\)", text) == [
+                *(fact.action for fact in asked.facts),
+                asked.computation,
+            ]
         assert written["whole"] == written["streamed"] == written["lines"]
         assert written["act"] == "\n".join(line for line in written["react"].splitlines() if line.startswith("Action"))
         assert all(0 < trace.first < trace.seconds for trace in traces.values())
@@ -122,7 +137,10 @@ async def test_all_arms_do_the_same_work_and_answer_the_same(tmp_path: Path, row
 def test_look_ups_that_are_alike_are_one_line_and_its_elements_the_facts_in_their_order(rows: list[Question]) -> None:
     names = ["the Mariana Trench", "the Puerto Rico Trench"]
     assert rows[0].alike == [("depth", names)]
-    assert mapped_lines(rows[0])[0] == 's1 = [lookup("depth", x) for x in ["the Mariana Trench", "the Puerto Rico Trench"]]'
+    assert (
+        mapped_lines(rows[0])[0]
+        == 's1 = [lookup("depth", x) for x in ["the Mariana Trench", "the Puerto Rico Trench"]]'
+    )
     for asked in rows:
         text = "\n".join(mapped_lines(asked))
         assert [one.lstrip('[, "').rstrip('"') for one in ELEMENT.findall(text)] == [fact.of for fact in asked.facts]
@@ -146,5 +164,8 @@ async def test_a_reader_that_knows_nothing_misses_the_floor(tmp_path: Path, rows
 
 
 def test_a_ratio_is_of_all_questions_together() -> None:
-    found = [{"react": Trace(seconds=4.0), "whole": Trace(seconds=1.0)}, {"react": Trace(seconds=2.0), "whole": Trace(seconds=2.0)}]
+    found = [
+        {"react": Trace(seconds=4.0), "whole": Trace(seconds=1.0)},
+        {"react": Trace(seconds=2.0), "whole": Trace(seconds=2.0)},
+    ]
     assert ratio(found, "react", "whole").value == 2.0

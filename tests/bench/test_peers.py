@@ -20,7 +20,11 @@ PEERS = Path(__file__).resolve().parents[2] / "bench" / "peers"
 def measured(script: str, *arguments: str) -> list[dict[str, Any]]:
     """What an adapter prints, run as the harness runs it. It asserts by itself that every node ran once."""
     done = subprocess.run(
-        [sys.executable, str(PEERS / script), *arguments], capture_output=True, text=True, check=True, cwd=PEERS.parents[1]
+        [sys.executable, str(PEERS / script), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=PEERS.parents[1],
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -49,7 +53,15 @@ def test_our_adapter_takes_the_harness_client_as_a_control() -> None:
 
 
 def row(label: str, value: float, **more: Any) -> dict[str, Any]:
-    return {"workload": "a", "n": 100, "label": label, "us_per_node": value, "cpu_us_per_node": value, "build_ms": 1.0, **more}
+    return {
+        "workload": "a",
+        "n": 100,
+        "label": label,
+        "us_per_node": value,
+        "cpu_us_per_node": value,
+        "build_ms": 1.0,
+        **more,
+    }
 
 
 def test_a_table_tells_medians_and_ratios_to_the_floor(tmp_path: Path) -> None:

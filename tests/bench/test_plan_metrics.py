@@ -47,11 +47,16 @@ def test_arguments_are_compared_as_texts_and_numbers_and_references_are_left_out
 
 
 def test_steps_in_words_are_matched_by_what_they_share() -> None:
-    gold = {"nodes": [{"step": "find the hotel"}, {"step": "book the hotel"}, {"step": "send an email"}], "edges": [[0, 1], [1, 2]]}
+    gold = {
+        "nodes": [{"step": "find the hotel"}, {"step": "book the hotel"}, {"step": "send an email"}],
+        "edges": [[0, 1], [1, 2]],
+    }
     given = {"nodes": [{"step": "find hotel"}, {"step": "book hotel"}], "edges": [[0, 1]]}
     found = step_plan_scores(gold, given)
     assert found["node_f1"] == pytest.approx(4 / 5)
-    assert found["edge_f1"] == pytest.approx(2 * 2 / 7)  # start to the first and the first to the second; 3 given, 4 wanted
+    assert found["edge_f1"] == pytest.approx(
+        2 * 2 / 7
+    )  # start to the first and the first to the second; 3 given, 4 wanted
     assert step_plan_scores(gold, gold) == {"node_f1": 1.0, "edge_f1": 1.0}
     assert step_plan_scores(gold, EMPTY) == {"node_f1": 0.0, "edge_f1": 0.0}
 

@@ -13,7 +13,9 @@ from bench.planner_data import LEFT_OUT, LICENCES, MOVED, disturbed, made
 from orchestra.learn.data.dataset import Dataset
 from orchestra.router.tool_plans import parse_tools
 
-TOOLS = [f"{verb}_{noun}" for verb in ("find", "book", "cancel", "send") for noun in ("flight", "room", "table", "letter")]
+TOOLS = [
+    f"{verb}_{noun}" for verb in ("find", "book", "cancel", "send") for noun in ("flight", "room", "table", "letter")
+]
 
 
 @pytest.fixture
@@ -24,7 +26,9 @@ def folder(tmp_path: Path) -> Path:
             task = f"Find a flight, book room {number} and send the letter of {name}."
             nodes = [{"tool": "find_flight"}, {"tool": "book_room"}, {"tool": "send_letter"}]
             given: dict[str, Any] = {"task": task, "tools": TOOLS}
-            rows.append({"id": f"{name}-{number}", "input": given, "expected": {"nodes": nodes, "edges": [[0, 1], [1, 2]]}})
+            rows.append(
+                {"id": f"{name}-{number}", "input": given, "expected": {"nodes": nodes, "edges": [[0, 1], [1, 2]]}}
+            )
         (tmp_path / name).mkdir()
         (tmp_path / name / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return tmp_path
@@ -36,13 +40,18 @@ def told(data: Dataset, part: str) -> list[list[str]]:
 
 def test_what_is_told_again_has_the_same_plans_and_tools_in_another_order(folder: Path) -> None:
     first, again, other = made(folder), made(folder, 7), made(folder, 8)
-    assert [(row.id, row.output) for row in again.rows["train"]] == [(row.id, row.output) for row in first.rows["train"]]
+    assert [(row.id, row.output) for row in again.rows["train"]] == [
+        (row.id, row.output) for row in first.rows["train"]
+    ]
     assert first.rows["train"][0].output == "s1 = find_flight()\ns2 = book_room(s1)\ns3 = send_letter(s2)"
     assert len({first.manifest.digest, again.manifest.digest, other.manifest.digest}) == 3
     assert made(folder, 7).manifest.digest == again.manifest.digest
     fewer = sum(map(len, told(again, "train"))) / sum(map(len, told(first, "train")))
     assert 1 - LEFT_OUT < fewer < 1 - LEFT_OUT / 2, "what a plan needs is never left out"
-    assert all({"find_flight", "book_room", "send_letter"} <= {line.split(":")[0] for line in lines} for lines in told(again, "train"))
+    assert all(
+        {"find_flight", "book_room", "send_letter"} <= {line.split(":")[0] for line in lines}
+        for lines in told(again, "train")
+    )
 
 
 def test_what_it_is_measured_by_is_told_as_before(folder: Path) -> None:

@@ -31,7 +31,10 @@ TOOLS: Sequence[dict[str, Any]] = [
 NAMES = [tool["name"] for tool in TOOLS]
 CHAIN = {"nodes": [{"tool": "find_song"}, {"tool": "play_song"}], "edges": [[0, 1]]}
 ALARM = {"nodes": [{"tool": "set_alarm", "arguments": {"time": "7"}}], "edges": []}
-ROWS: Sequence[tuple[str, dict[str, Any]]] = [("Find the song with the moon and play it", CHAIN), ("Wake me: set an alarm for 7", ALARM)]
+ROWS: Sequence[tuple[str, dict[str, Any]]] = [
+    ("Find the song with the moon and play it", CHAIN),
+    ("Wake me: set an alarm for 7", ALARM),
+]
 FLEET = """\
 schema: orchestra/fleet/v1
 name: test
@@ -44,7 +47,8 @@ models: {base: s}
 def write_set(folder: Path, name: str, train: bool) -> Path:
     (folder / name).mkdir()
     rows = [
-        {"id": f"{name}-{number}", "input": {"task": task, "tools": NAMES}, "expected": plan} for number, (task, plan) in enumerate(ROWS)
+        {"id": f"{name}-{number}", "input": {"task": task, "tools": NAMES}, "expected": plan}
+        for number, (task, plan) in enumerate(ROWS)
     ]
     for part in ("dev", "train")[: 1 + train]:
         (folder / name / f"{part}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
@@ -90,18 +94,29 @@ def test_what_has_no_line_is_no_plan(text: str) -> None:
 def test_steps_in_words_name_what_they_need_at_their_end() -> None:
     found = read_steps("1. Find a flight ()\n2. Find a hotel (near Rome)\n3. Compare them ($1, $2)\n4. Pay (3)")
     assert found == {
-        "nodes": [{"step": "Find a flight"}, {"step": "Find a hotel (near Rome)"}, {"step": "Compare them"}, {"step": "Pay"}],
+        "nodes": [
+            {"step": "Find a flight"},
+            {"step": "Find a hotel (near Rome)"},
+            {"step": "Compare them"},
+            {"step": "Pay"},
+        ],
         "edges": [[0, 2], [1, 2], [2, 3]],
     }
 
 
 def test_actions_in_words_are_one_after_another() -> None:
-    assert acted(["look", "leap"], steps=True, chains=False) == {"nodes": [{"step": "look"}, {"step": "leap"}], "edges": [[0, 1]]}
+    assert acted(["look", "leap"], steps=True, chains=False) == {
+        "nodes": [{"step": "look"}, {"step": "leap"}],
+        "edges": [[0, 1]],
+    }
     assert acted([], steps=True, chains=False) is None
 
 
 def test_an_output_that_is_no_plan_is_none_and_edges_that_lead_nowhere_are_left_out() -> None:
-    assert sound({"nodes": [{"tool": "a"}], "edges": [[0, 1], [0, 0], ["0", 0], 3]}) == {"nodes": [{"tool": "a"}], "edges": []}
+    assert sound({"nodes": [{"tool": "a"}], "edges": [[0, 1], [0, 0], ["0", 0], 3]}) == {
+        "nodes": [{"tool": "a"}],
+        "edges": [],
+    }
     assert sound({"nodes": []}) is None
     assert sound("a plan") is None
     assert sound({"nodes": "abc"}) is None
@@ -145,7 +160,9 @@ def test_clauses_are_steps() -> None:
 def test_a_row_without_a_plan_has_nothing(tmp_path: Path) -> None:
     known = PlanSet.load(write_set(tmp_path, "sealtools", train=False), "sealtools")
     cases = [case_of(row, None) for row in known.rows]
-    assert {metric.name: metric.compute(cases) for metric in known.metrics if metric.name != "unseen tools, node-F1"} == {
+    assert {
+        metric.name: metric.compute(cases) for metric in known.metrics if metric.name != "unseen tools, node-F1"
+    } == {
         "node-F1": 0.0,
         "argument-F1": 0.0,
         "link-F1, linked": 0.0,
@@ -162,7 +179,11 @@ def says(request: SimulatedRequest) -> Any:
     system = str(request.body["messages"][0]["content"])
     alarm = "alarm for 7" in request.prompt
     if "Do what is requested" in system:
-        done = request.prompt.count("Observation: done, the result is $1\n") - 1 + request.prompt.endswith("the result is $1")
+        done = (
+            request.prompt.count("Observation: done, the result is $1\n")
+            - 1
+            + request.prompt.endswith("the result is $1")
+        )
         calls = ["find_song(words=moon)", "play_song(song=$1)", "finish()"] if not alarm else ["dance()"]
         return f"Thought: Well.\nAction: {calls[min(done, len(calls) - 1)]}\n"
     if "Write a plan" in system:
@@ -172,7 +193,11 @@ def says(request: SimulatedRequest) -> Any:
         return "2 = play_song(s1)"
     held = request.body.get("structured_outputs", {}).get("grammar", "")
     if alarm and not held:
-        return 's1 = set_alarm(time="7")' if "This was refused: there is no tool 'dance'" in request.prompt else "s1 = dance()"
+        return (
+            's1 = set_alarm(time="7")'
+            if "This was refused: there is no tool 'dance'" in request.prompt
+            else "s1 = dance()"
+        )
     if 'start: "s1 ' in held:
         return "s1 = find_song()\ns"
     return "s1 = find_song()\ns2 = play_song(s1)"
@@ -205,7 +230,10 @@ async def test_all_planners_answer_the_same_rows_and_failures_have_nothing(tmp_p
         name: node_f1.compute([case_of(row, one.plan) for row, one in zip(known.rows, arm.planned, strict=True)])
         for name, arm in by_name.items()
     }
-    assert scores == dict.fromkeys(by_name, 0.5) | {"floor: word overlap": 1.0, "ours, without its grammar, one repair": 1.0}
+    assert scores == dict.fromkeys(by_name, 0.5) | {
+        "floor: word overlap": 1.0,
+        "ours, without its grammar, one repair": 1.0,
+    }
     assert [arm.failed for arm in found] == [0, 0, 1, 0, 0, 0, 1, 0]
     calls = {name: sum(one.usage.calls for one in arm.planned) for name, arm in by_name.items()}
     assert calls["ours, line by line"] == 4  # two lines of each
@@ -213,7 +241,9 @@ async def test_all_planners_answer_the_same_rows_and_failures_have_nothing(tmp_p
     assert by_name["plan in free text, at once"].planned[0].usage.calls == 1
     text = section(known, found, "python -m bench.planners", "today")
     assert "### tmdb, all of dev\n\nAll 2 rows of dev; today." in text
-    assert "### tmdb\n\n1 of the 2 rows of dev, seed 0; today." in section(replace(known, rows=known.rows[:1]), [], "", "today")
+    assert "### tmdb\n\n1 of the 2 rows of dev, seed 0; today." in section(
+        replace(known, rows=known.rows[:1]), [], "", "today"
+    )
     assert "| floor of DATA/README.md, all of dev: tool retrieval, chain | 0.337 | 0.059 | 0.059 |  | | | | |" in text
     assert text.count("\n| ") == 2 + len(found)
 
@@ -232,7 +262,10 @@ async def test_react_ends_where_it_does_the_same_again(tmp_path: Path) -> None:
 
 def test_of_a_catalogue_all_planners_are_told_the_same_shortlist(tmp_path: Path) -> None:
     write_set(tmp_path, "sealtools", train=False)
-    many = [{"name": f"tool_{number}", "description": "Something else entirely", "parameters": {"thing": "str"}} for number in range(400)]
+    many = [
+        {"name": f"tool_{number}", "description": "Something else entirely", "parameters": {"thing": "str"}}
+        for number in range(400)
+    ]
     (tmp_path / "sealtools" / "tools.json").write_text(json.dumps({"tools": [*many, *TOOLS]}), "utf-8")
     known = PlanSet.load(tmp_path, "sealtools_catalogue")
     shown = {row.text: [tool.name for tool in narrowed(row, known).tools] for row in known.rows}
@@ -289,15 +322,21 @@ def test_a_larger_sample_has_a_table_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 300])
-def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_the_page_gets_the_sets_that_were_measured_and_keeps_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
     data, page = write_set(tmp_path, "tmdb", train=False), tmp_path / "page.md"
     before = (
         "# Page\n\n"
-        + "\n".join(f"{begin}\nold\n{end}" for begin, end in (marks(name, which) for name in KINDS for which in ("", "all")))
+        + "\n".join(
+            f"{begin}\nold\n{end}" for begin, end in (marks(name, which) for name in KINDS for which in ("", "all"))
+        )
         + "\n"
     )
     page.write_text(before, "utf-8")
-    monkeypatch.setattr("sys.argv", ["planners", "--data", str(data), "--sets", "tmdb", "--arms", "floor", "--rows", str(rows)])
+    monkeypatch.setattr(
+        "sys.argv", ["planners", "--data", str(data), "--sets", "tmdb", "--arms", "floor", "--rows", str(rows)]
+    )
     assert main(page) == 0
     after = page.read_text("utf-8")
     begin, end = marks("tmdb", "" if rows == 1 else "all")

@@ -62,14 +62,24 @@ def test_rows_stay_what_they_are() -> None:
 def test_a_siblings_question_is_not_answered_by_the_passage() -> None:
     article = next(article for article in articles(ROWS) if len(article) == 2)
     rows = list(siblings(article, 9))
-    assert {row.input["question"] for row in rows} == {"When did she write?", "When was the engine planned?", "Who made its parts?"}
+    assert {row.input["question"] for row in rows} == {
+        "When did she write?",
+        "When was the engine planned?",
+        "Who made its parts?",
+    }
     assert all(row.output == {"answer": None} for row in rows)
-    assert "Where did she live?" not in {row.input["question"] for row in rows if row.input["context"] == SECOND}, "it is there already"
+    assert "Where did she live?" not in {row.input["question"] for row in rows if row.input["context"] == SECOND}, (
+        "it is there already"
+    )
 
 
 def test_a_window_answers_what_stands_in_it_and_nothing_else() -> None:
     long = " ".join([FIRST, SECOND, THIRD])
-    passage = Passage(long, "g", {"When did she write?": "1843", "When was it completed?": "1889", "Who made its parts?": "Joseph Clement"})
+    passage = Passage(
+        long,
+        "g",
+        {"When did she write?": "1843", "When was it completed?": "1889", "Who made its parts?": "Joseph Clement"},
+    )
     rows = list(windows([passage], 4))
     assert {row.output["answer"] is None for row in rows} == {True, False}
     for row in rows:
@@ -119,10 +129,18 @@ def test_sentences_together_are_the_text() -> None:
 
 
 def test_without_the_sentence_that_answers_it_a_question_is_not_told_and_others_still_are() -> None:
-    asked = {"When did she write?": "1843", "Where did she live?": "London", "Who read them?": "Charles Babbage", "How many more?": "12"}
+    asked = {
+        "When did she write?": "1843",
+        "Where did she live?": "London",
+        "Who read them?": "Charles Babbage",
+        "How many more?": "12",
+    }
     rows = list(without(Passage(FIRST, "g", asked)))
 
-    silent, still = [row for row in rows if row.output["answer"] is None], [row for row in rows if row.output["answer"] is not None]
+    silent, still = (
+        [row for row in rows if row.output["answer"] is None],
+        [row for row in rows if row.output["answer"] is not None],
+    )
     assert 0 < len(still) <= len(silent)
     assert {row.group for row in rows} == {"g"}
     (text,) = {str(row.input["context"]) for row in rows}
@@ -132,11 +150,19 @@ def test_without_the_sentence_that_answers_it_a_question_is_not_told_and_others_
 
 
 def test_without_a_sentence_is_nothing_made_where_the_rest_still_tells_or_tells_nothing() -> None:
-    again = Passage("It was in 1843. Ada came in 1843. Rain fell at night.", "g", {"When?": "1843", "What fell?": "Rain"})
+    again = Passage(
+        "It was in 1843. Ada came in 1843. Rain fell at night.", "g", {"When?": "1843", "What fell?": "Rain"}
+    )
 
-    assert [(row.input["question"], row.output["answer"]) for row in without(again)] == [("What fell?", None), ("When?", "1843")]
+    assert [(row.input["question"], row.output["answer"]) for row in without(again)] == [
+        ("What fell?", None),
+        ("When?", "1843"),
+    ]
     three = Passage("It was in May. Ada came. Rain fell.", "g", {"When?": "May", "Who?": "Ada", "What fell?": "Rain"})
-    assert [row.output["answer"] is None for row in without(three)] == [True, False]  # one that is silent now, and as many others
+    assert [row.output["answer"] is None for row in without(three)] == [
+        True,
+        False,
+    ]  # one that is silent now, and as many others
     assert not list(without(Passage("Ada was born in 1843. It rained.", "g", {"When?": "1843", "Who?": "Ada"})))
 
 

@@ -60,13 +60,15 @@ def test_skills_are_counted_and_declining_is_right_or_wrong() -> None:
 
 
 async def test_sampled_plans_are_kept_and_not_asked_again(tmp_path: Path) -> None:
-    wish = PlanOptions(limits=PlanLimits(steps=3), repairs=0, anyway=True, cache=False)
+    options = PlanOptions(limits=PlanLimits(steps=3), repairs=0, anyway=True, cache=False)
     async with SimulatedServer("m", answer=says) as server:
         settings = settings_of(tmp_path, server.url)
-        await sampled(ASKED[:1], wish, settings, 2, Kept(tmp_path / "kept.jsonl"))
+        await sampled(ASKED[:1], options, settings, 2, Kept(tmp_path / "kept.jsonl"))
         asked = len(server.app.requests)
-        assert [request.body["temperature"] for request in server.app.requests if "messages" in request.body] == [1.0] * 2
-        await sampled(ASKED, wish, settings, 2, Kept(tmp_path / "kept.jsonl"))
+        assert [request.body["temperature"] for request in server.app.requests if "messages" in request.body] == [
+            1.0
+        ] * 2
+        await sampled(ASKED, options, settings, 2, Kept(tmp_path / "kept.jsonl"))
         assert len(server.app.requests) == asked + 1
     kept = Kept(tmp_path / "kept.jsonl")
     assert [(one.valid, one.skills) for one in kept.made.values()] == [(True, 1), (False, 0)]

@@ -38,11 +38,15 @@ FORMS = Forms(
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # no journal of the machine
     for (name, (_, field)), text in zip(SETS.items(), WORDS, strict=True):
         (tmp_path / name).mkdir()
         intents = ["tell_joke", "alarm", "balance", "weather", "recipe"]
-        rows = [{"input": {field: f"{text} number {number}"}, "expected": {"intent": intents[number % 5]}} for number in range(30)] + [
+        rows = [
+            {"input": {field: f"{text} number {number}"}, "expected": {"intent": intents[number % 5]}}
+            for number in range(30)
+        ] + [
             {"input": {field: "x" * 300}, "expected": {"intent": "weather"}},
             {"input": {field: "?"}, "expected": {"intent": "weather"}},
         ]
@@ -83,7 +87,11 @@ async def test_rows_are_made_of_plans_that_the_gates_accept(folder: Path) -> Non
 def test_what_nothing_serves_or_lacks_what_it_needs_has_no_plan(folder: Path) -> None:
     found = pieces(folder)
     hopeless = [one for one in wanted(found, 100, FORMS) if one.plan == str(PlanAnswer(()))]
-    strange = [one for one in hopeless if any(text in one.request for name in ("tasks", "talk", "commands") for text in found[name])]
+    strange = [
+        one
+        for one in hopeless
+        if any(text in one.request for name in ("tasks", "talk", "commands") for text in found[name])
+    ]
     lacking = [one for one in hopeless if one not in strange]
     assert len(strange) > 2
     assert len(lacking) > 2
@@ -116,7 +124,9 @@ def test_whole_requests_get_the_steps_of_their_kinds(folder: Path) -> None:
         plans.setdefault(one.request, set()).add(one.plan)
     assert plans == {
         "Sales, 2019?": {"s1 = financial_question(question=input.request, table=input.table)\nreturn s1"},
-        "It was my first year, 2018. What did we sell?": {"s1 = financial_question(question=input.request, table=input.table)\nreturn s1"},
+        "It was my first year, 2018. What did we sell?": {
+            "s1 = financial_question(question=input.request, table=input.table)\nreturn s1"
+        },
         "Read it off: Costs? And what is 2 and 2?": {
             's1 = financial_question(question="Costs?", table=input.table)\ns2 = calculator(question="what is 2 and 2")\nreturn s1, s2'
         },
@@ -153,9 +163,13 @@ def test_of_parts_that_stand_apart_those_that_are_served_are_planned_and_of_othe
     ]
 
 
-async def test_rows_tell_what_is_wanted_after_a_plan_with_too_few_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rows_tell_what_is_wanted_after_a_plan_with_too_few_parts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     both = "[[What is 2 and 2?]] Also: [[what is 3 and 3?]]"
-    forms = Forms({}, [], [Whole(kinds=("sum", "nothing"), request=MIXED), Whole(kinds=("sum", "booking"), request=both)])
+    forms = Forms(
+        {}, [], [Whole(kinds=("sum", "nothing"), request=MIXED), Whole(kinds=("sum", "booking"), request=both)]
+    )
     monkeypatch.setattr("bench.router_data.Forms.read", lambda: forms)
     data = await made(folder, 0, times=1)
     rows = {row.id: row for part in data.rows.values() for row in part}

@@ -13,7 +13,9 @@ async def test_scores_come_in_the_order_of_the_items_and_tokens_are_the_servers_
     app = SimulatedVLLM("m", Behaviour(score=lambda query, item: 0.75 if "France" in item else 0.25))
     async with serving(app) as port:
         served = Endpoint(endpoint=f"http://127.0.0.1:{port}/v1", model="m", label="internal", dialect="vllm")
-        config = FleetConfig(schema="orchestra/fleet/v1", name="one", servers={SERVER: served}, models={"base": (SERVER,)})
+        config = FleetConfig(
+            schema="orchestra/fleet/v1", name="one", servers={SERVER: served}, models={"base": (SERVER,)}
+        )
         async with Fleet.open(config, cards={}, mode="none") as fleet:
             labels = [(await tokens(fleet, city))[0] for city in (" Paris", " London")]
             found, usage = await scores(fleet, "m", "A fact.", ["England's capital", "France's capital"], labels)

@@ -23,7 +23,10 @@ def test_questions_to_tables_alone_are_asked_and_judged_by_what_they_expect() ->
 def test_rows_that_were_written_are_not_of_annual_reports(tmp_path: Path) -> None:
     output = {"way": "cells", "quotes": ["5"], "expression": None, "scale": "million"}
     other = output | {"quotes": ["6"]}
-    rows = [{"id": f"{name}-1", "input": {}, "output": said} for name, said in (("tatqa", output), ("written", other), ("asked", other))]
+    rows = [
+        {"id": f"{name}-1", "input": {}, "output": said}
+        for name, said in (("tatqa", output), ("written", other), ("asked", other))
+    ]
     path = tmp_path / "tune.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert [(case.right(output), case.right(other)) for case in tuned_on(path)] == [(True, False), (False, True)]
@@ -32,7 +35,10 @@ def test_rows_that_were_written_are_not_of_annual_reports(tmp_path: Path) -> Non
 def test_rows_with_a_condition_are_asked_apart(tmp_path: Path) -> None:
     output = {"way": "cells", "quotes": ["5"], "expression": None, "scale": "", "condition": None, "also": None}
     bounded = output | {"condition": {"column": 1, "bound": "above", "limit": "4"}}
-    rows = [{"id": f"written-{at}", "input": {"question": str(at)}, "output": said} for at, said in enumerate((output, bounded))]
+    rows = [
+        {"id": f"written-{at}", "input": {"question": str(at)}, "output": said}
+        for at, said in enumerate((output, bounded))
+    ]
     path = tmp_path / "tune.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert [case.question for case in tuned_on(path, bounded=True)] == [{"question": "1"}]

@@ -210,7 +210,13 @@ def test_where_two_figures_would_do_none_is_told() -> None:
 
 def test_a_condition_that_was_written_stays() -> None:
     written = {"column": 2, "bound": "from", "limit": "130"}
-    output: dict[str, Any] = {"way": "count", "expression": "3", "rows": [RIGA, BERN, OSLO], "column": None, "condition": written}
+    output: dict[str, Any] = {
+        "way": "count",
+        "expression": "3",
+        "rows": [RIGA, BERN, OSLO],
+        "column": None,
+        "condition": written,
+    }
     found = towns("Which have more than 130?", **output)
     assert (found["condition"], found["rows"]) == (written, [RIGA, BERN, OSLO])
 
@@ -223,7 +229,10 @@ def test_of_two_figures_no_condition_is_told(way: str, expression: str) -> None:
 
 @pytest.mark.parametrize("table", [[], [[]], [["Town"]], [["Town", "People"], ["Ulm"]]])
 def test_a_table_of_nothing_is_told_no_condition(table: list[list[str]]) -> None:
-    assert towns("Which have more than 130?", table, way="count", expression="0", rows=[], column=None)["condition"] is None
+    assert (
+        towns("Which have more than 130?", table, way="count", expression="0", rows=[], column=None)["condition"]
+        is None
+    )
 
 
 def source(folder: Path, count: int) -> Path:
@@ -258,14 +267,21 @@ def test_the_data_set_has_a_share_of_tat_qa_and_all_that_was_written_with_their_
     whole, none = made(path, 1, 1.0), made(path, 1, 0.0)
     rows = {part: whole.rows[part] for part in whole.rows}
 
-    assert all(row.output["way"] in OPERATIONS and row.output.keys() == set(TABLE_ANSWER_FIELDS) for part in rows.values() for row in part)
+    assert all(
+        row.output["way"] in OPERATIONS and row.output.keys() == set(TABLE_ANSWER_FIELDS)
+        for part in rows.values()
+        for row in part
+    )
     ids = [row.id for row in rows["train"]]
     ours = {row.id for row in written("tables")[0]}
     theirs, by_rule = [one for one in ids if one[0].isdigit()], [one for one in ids if one.startswith("asked-")]
     tune = [row.id for row in rows["tune"] if row.id[0].isdigit()]
     assert len(theirs) + len(tune) == 120
     assert len(by_rule) == len(theirs) / 2
-    assert [one.output["way"] for part in rows.values() for one in part if one.id == "7-0" or one.id == "7-1"] == ["gap", "text"]
+    assert [one.output["way"] for part in rows.values() for one in part if one.id == "7-0" or one.id == "7-1"] == [
+        "gap",
+        "text",
+    ]
     kept = {row.id for row in none.rows["train"]}
     assert kept == {one for one in ids if one.startswith("written-")}
     assert 0.98 * len(ours) < sum(row.id in ours for part in rows.values() for row in part) <= len(ours)

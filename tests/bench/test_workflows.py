@@ -46,7 +46,9 @@ def test_rows_get_it_beside_what_they_have(tmp_path: Path) -> None:
     more = [{**row, "id": str(n), "expected": {"intent": intent}} for n, intent in enumerate(("lost", "timer", "tea"))]
     (tmp_path / "set" / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in more), "utf-8")
     (floor,) = floors(asked, rows_of(asked, tmp_path, "train", None))
-    assert build_metric("it", asked.metrics["branch"]).compute(floor.cases) == pytest.approx(2 / 3)  # everything to the assistant
+    assert build_metric("it", asked.metrics["branch"]).compute(floor.cases) == pytest.approx(
+        2 / 3
+    )  # everything to the assistant
 
 
 def test_a_message_that_goes_to_a_person_is_not_accepted() -> None:

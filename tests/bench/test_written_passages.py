@@ -34,7 +34,11 @@ def test_questions_to_one_passage_are_a_group_and_are_answered_in_its_words_or_n
     first, second, third, _ = passages(file(tmp_path, PASSAGES))
 
     assert first.input == {"question": "When was it opened?", "context": PASSAGES.split("\n")[0]}
-    assert [row.output for row in (first, second, third)] == [{"answer": "in the autumn"}, {"answer": None}, {"answer": "stone"}]
+    assert [row.output for row in (first, second, third)] == [
+        {"answer": "in the autumn"},
+        {"answer": None},
+        {"answer": "stone"},
+    ]
     assert first.group == second.group != third.group
     assert len({row.id for row in (first, second, third)}) == 3
 

@@ -114,7 +114,11 @@ def test_a_third_line_says_which_rows_are_compared_or_counted(
 ) -> None:
     (row,) = tables(file(tmp_path, f"{COMPARED}? Which?\n{answer}\n@ {how}\n"))
 
-    assert {name: row.output[name] for name in ("way", "rows", "column")} == {"way": way, "rows": rows, "column": column}
+    assert {name: row.output[name] for name in ("way", "rows", "column")} == {
+        "way": way,
+        "rows": rows,
+        "column": column,
+    }
     assert row.output.keys() == {"expression", "quotes", "scale", "way", "rows", "column"}
 
 
@@ -144,7 +148,11 @@ def test_some_questions_of_a_table_have_a_third_line_and_others_have_none(tmp_pa
         ("= Northgate", "most Books : #0", "'#0' is no cell that stands in one row"),
         ("= Northgate", "most Books : Branch", "'Branch' is no cell that stands in one row"),
         ("= Northgate", "least Books", "the least of Books stands in ['Quay Street'], and the answer does not"),
-        ("= Northgate", "most Opened : #1 ; #2", "the most of Opened stands in ['Quay Street'], and the answer does not"),
+        (
+            "= Northgate",
+            "most Opened : #1 ; #2",
+            "the most of Opened stands in ['Quay Street'], and the answer does not",
+        ),
         ("= 9,350", "most Books", "the most of Books stands in ['Total'], and the answer does not"),
         ("= Northgate", "most Branch", "the most of Branch stands in [], and the answer does not"),
         ("# 9,350 * 9", "most Books", "the most of Books stands in ['Total'], and the answer does not"),
@@ -155,7 +163,9 @@ def test_some_questions_of_a_table_have_a_third_line_and_others_have_none(tmp_pa
         ("# 1", "count Nowhere", "'Nowhere' is no cell that stands in one row"),
     ],
 )
-def test_a_third_line_that_does_not_come_to_the_answer_is_refused(tmp_path: Path, answer: str, how: str, said: str) -> None:
+def test_a_third_line_that_does_not_come_to_the_answer_is_refused(
+    tmp_path: Path, answer: str, how: str, said: str
+) -> None:
     with pytest.raises(Unusable) as caught:
         tables(file(tmp_path, f"{COMPARED}? Which?\n{answer}\n@ {how}\n"))
     assert str(caught.value) == f"{tmp_path / 'some.txt'}:6: {said}"
@@ -189,20 +199,75 @@ def asked(folder: Path, question: str, answer: str, how: str) -> dict[str, Any]:
         ("over 9000?", "# 0", "count if Rent (€) > 9000", [], None, (RENT, "above", "9000")),
         ("two or more?", "# 1", "count if Rooms >= 2 : #1 ; #2", [LINDENHOF], None, (ROOMS, "from", "two")),
         ("1 of those over 2?", "# 1", "count if Rooms > 2 ! Total", [KIRCHGASSE], None, (ROOMS, "above", "2")),
-        ("after half past nine?", "# 2", "count if Opens > 9:30", [WEHR, KIRCHGASSE], None, (OPENS, "above", "half past nine")),
+        (
+            "after half past nine?",
+            "# 2",
+            "count if Opens > 9:30",
+            [WEHR, KIRCHGASSE],
+            None,
+            (OPENS, "above", "half past nine"),
+        ),
         ("by 6pm?", "# 3", "count if Opens <= 6pm", [LINDENHOF, WEHR, KIRCHGASSE], None, (OPENS, "upto", "6pm")),
-        ("under 800?", "= Lindenhof ; Am Wehr", "cells Flat if Rent (€) < 800", [LINDENHOF, WEHR], None, (RENT, "below", "800")),
-        ("under 800?", "= Am Wehr ; Lindenhof", "cells Flat if Rent (€) < 800", [LINDENHOF, WEHR], None, (RENT, "below", "800")),
-        ("under 800?", "# 780 + 640", "sum Rent (€) if Rent (€) < 800", [LINDENHOF, WEHR], None, (RENT, "below", "800")),
-        ("under 800?", "# (780 + 640) / 2", "mean Rent (€) if Rent (€) < 800", [LINDENHOF, WEHR], None, (RENT, "below", "800")),
+        (
+            "under 800?",
+            "= Lindenhof ; Am Wehr",
+            "cells Flat if Rent (€) < 800",
+            [LINDENHOF, WEHR],
+            None,
+            (RENT, "below", "800"),
+        ),
+        (
+            "under 800?",
+            "= Am Wehr ; Lindenhof",
+            "cells Flat if Rent (€) < 800",
+            [LINDENHOF, WEHR],
+            None,
+            (RENT, "below", "800"),
+        ),
+        (
+            "under 800?",
+            "# 780 + 640",
+            "sum Rent (€) if Rent (€) < 800",
+            [LINDENHOF, WEHR],
+            None,
+            (RENT, "below", "800"),
+        ),
+        (
+            "under 800?",
+            "# (780 + 640) / 2",
+            "mean Rent (€) if Rent (€) < 800",
+            [LINDENHOF, WEHR],
+            None,
+            (RENT, "below", "800"),
+        ),
         ("under 800?", "# -3 + 5", "sum Balance if Rent (€) < 800", [LINDENHOF, WEHR], None, (RENT, "below", "800")),
         ("under 800?", "= Lindenhof", "most Rooms if Rent (€) < 800", [LINDENHOF, WEHR], ROOMS, (RENT, "below", "800")),
-        ("over 1 room?", "= 780", "least Rent (€) if Rooms > 1 ! Total", [LINDENHOF, KIRCHGASSE], RENT, (ROOMS, "above", "1")),
-        ("over 1 room?", "# 1,120 - 780", "range Rent (€) if Rooms > 1 ! Total", [LINDENHOF, KIRCHGASSE], RENT, (ROOMS, "above", "1")),
+        (
+            "over 1 room?",
+            "= 780",
+            "least Rent (€) if Rooms > 1 ! Total",
+            [LINDENHOF, KIRCHGASSE],
+            RENT,
+            (ROOMS, "above", "1"),
+        ),
+        (
+            "over 1 room?",
+            "# 1,120 - 780",
+            "range Rent (€) if Rooms > 1 ! Total",
+            [LINDENHOF, KIRCHGASSE],
+            RENT,
+            (ROOMS, "above", "1"),
+        ),
     ],
 )
 def test_rows_may_be_those_on_one_side_of_a_figure_of_the_question(
-    tmp_path: Path, question: str, answer: str, how: str, rows: list[int], column: int | None, condition: tuple[int, str, str]
+    tmp_path: Path,
+    question: str,
+    answer: str,
+    how: str,
+    rows: list[int],
+    column: int | None,
+    condition: tuple[int, str, str],
 ) -> None:
     output = asked(tmp_path, question, answer, how)
     assert (output["way"], output["rows"], output["column"]) == (how.split()[0], rows, column)
@@ -220,10 +285,14 @@ def test_rows_may_be_those_on_one_side_of_a_figure_of_the_question(
         ("# 18:00 - 9:15", "range Opens", [LINDENHOF, WEHR, KIRCHGASSE, ALL]),
     ],
 )
-def test_cells_sums_and_ranges_are_of_rows_without_a_condition_too(tmp_path: Path, answer: str, how: str, rows: list[int]) -> None:
+def test_cells_sums_and_ranges_are_of_rows_without_a_condition_too(
+    tmp_path: Path, answer: str, how: str, rows: list[int]
+) -> None:
     output = asked(tmp_path, "And?", answer, how)
     assert (output["way"], output["rows"]) == (how.split()[0], rows)
-    assert output["column"] == ({"Balance": BALANCE, "Opens": OPENS}.get(how.split()[1], RENT) if how.startswith("range") else None)
+    assert output["column"] == (
+        {"Balance": BALANCE, "Opens": OPENS}.get(how.split()[1], RENT) if how.startswith("range") else None
+    )
     assert "condition" not in output
 
 
@@ -244,7 +313,12 @@ def test_cells_sums_and_ranges_are_of_rows_without_a_condition_too(tmp_path: Pat
             "cells Flat if Rent (€) < 800",
             "the cells are ['Lindenhof', 'Am Wehr'], and the answer is ['Lindenhof']",
         ),
-        ("under 800?", "# 780 + 2", "sum Rent (€) if Rent (€) < 800", "the figures are ['780', '640'], and the answer is 780 + 2"),
+        (
+            "under 800?",
+            "# 780 + 2",
+            "sum Rent (€) if Rent (€) < 800",
+            "the figures are ['780', '640'], and the answer is 780 + 2",
+        ),
         (
             "under 800?",
             "# (780 + 640) / 3",
@@ -257,13 +331,25 @@ def test_cells_sums_and_ranges_are_of_rows_without_a_condition_too(tmp_path: Pat
             "most Rent (€) if Rent (€) < 800",
             "the most of Rent (€) stands in ['Lindenhof'], and the answer does not",
         ),
-        ("over 9000?", "= Total", "most Rent (€) if Rent (€) > 9000", "the most of Rent (€) stands in [], and the answer does not"),
-        ("And?", "# 640 - 1,120", "range Rent (€) ! Total", "the range of Rent (€) is 1,120 - 640, and the answer is 640 - 1,120"),
+        (
+            "over 9000?",
+            "= Total",
+            "most Rent (€) if Rent (€) > 9000",
+            "the most of Rent (€) stands in [], and the answer does not",
+        ),
+        (
+            "And?",
+            "# 640 - 1,120",
+            "range Rent (€) ! Total",
+            "the range of Rent (€) is 1,120 - 640, and the answer is 640 - 1,120",
+        ),
         ("And?", "= 640", "range Rent (€) ! Total", "the range of Rent (€) is 1,120 - 640, and the answer is ['640']"),
         ("And?", "# 1 - 1", "range Flat", "the range of Flat is None, and the answer is 1 - 1"),
     ],
 )
-def test_a_condition_that_does_not_come_to_the_answer_is_refused(tmp_path: Path, question: str, answer: str, how: str, said: str) -> None:
+def test_a_condition_that_does_not_come_to_the_answer_is_refused(
+    tmp_path: Path, question: str, answer: str, how: str, said: str
+) -> None:
     with pytest.raises(Unusable) as caught:
         asked(tmp_path, question, answer, how)
     assert str(caught.value) == f"{tmp_path / 'some.txt'}:6: {said}"
@@ -286,16 +372,24 @@ def test_a_condition_of_another_form_is_refused(tmp_path: Path, how: str) -> Non
         ("under 60?", "# 3", "count if Rooms < 6 ! Total"),
     ],
 )
-def test_what_is_no_sum_of_the_cells_and_a_half_of_a_figure_are_refused(tmp_path: Path, question: str, answer: str, how: str) -> None:
+def test_what_is_no_sum_of_the_cells_and_a_half_of_a_figure_are_refused(
+    tmp_path: Path, question: str, answer: str, how: str
+) -> None:
     with pytest.raises(Unusable):
         asked(tmp_path, question, answer, how)
 
 
 @pytest.mark.parametrize(
     ("question", "answer", "minutes"),
-    [("How long?", "11:40 - 9:15", 145), ("until 6:30 pm?", "6:30 pm - 9:15", 555), ("until 12:10 am?", "9:15 - 12:10 a.m.", 545)],
+    [
+        ("How long?", "11:40 - 9:15", 145),
+        ("until 6:30 pm?", "6:30 pm - 9:15", 555),
+        ("until 12:10 am?", "9:15 - 12:10 a.m.", 545),
+    ],
 )
-def test_times_of_a_table_or_of_a_question_are_computed_with(tmp_path: Path, question: str, answer: str, minutes: int) -> None:
+def test_times_of_a_table_or_of_a_question_are_computed_with(
+    tmp_path: Path, question: str, answer: str, minutes: int
+) -> None:
     asked = question.replace("am", "a.m.")
     (row,) = tables(file(tmp_path, f"{FLATS}? {asked}\n# {answer}\n"))
     assert evaluate(row.output["expression"]) == minutes
@@ -312,7 +406,9 @@ def test_a_figure_beside_times_that_stands_nowhere_is_refused(tmp_path: Path) ->
         tables(file(tmp_path, f"{FLATS}? How long?\n# 11:40 - 9:15 + 77\n"))
 
 
-@pytest.mark.parametrize(("question", "answer"), [("for twenty-five?", "25 * 780"), ("a dozen?", "12 * 780"), ("at 1,500?", "1,500 - 780")])
+@pytest.mark.parametrize(
+    ("question", "answer"), [("for twenty-five?", "25 * 780"), ("a dozen?", "12 * 780"), ("at 1,500?", "1,500 - 780")]
+)
 def test_figures_of_a_question_are_computed_with_in_words_too(tmp_path: Path, question: str, answer: str) -> None:
     (row,) = tables(file(tmp_path, f"{FLATS}? {question}\n# {answer}\n"))
     assert row.output["expression"] == answer
@@ -369,7 +465,9 @@ def test_rows_to_evaluate_on_are_those_of_the_file_beside_them_and_none_is_train
 def test_a_training_that_goes_on_sees_a_share_of_the_old_rows_and_all_that_were_written() -> None:
     old = [DatasetRow(str(number), {}, {}, str(number)) for number in range(1000)]
     ours, origin = written("claims")
-    parts, (found,) = renewed({"train": old, "tune": old[:7], "test": []}, ("claims",), 0.3, SplitShares(tune=0.06, test=0.0))
+    parts, (found,) = renewed(
+        {"train": old, "tune": old[:7], "test": []}, ("claims",), 0.3, SplitShares(tune=0.06, test=0.0)
+    )
 
     kept = [row for row in parts["train"] if row in old]
     assert 250 < len(kept) < 350
@@ -391,9 +489,24 @@ def test_a_limit_in_words_is_compared_as_the_question_has_it(tmp_path: Path, lim
 @pytest.mark.parametrize(
     ("question", "how", "first", "second"),
     [
-        ("from 1 room, under 800?", "count if Rooms >= 1 and Rent (€) < 800", (ROOMS, "from", "1"), (RENT, "below", "800")),
-        ("under 800, from 1 room?", "count if Rooms >= 1 and Rent (€) < 800", (RENT, "below", "800"), (ROOMS, "from", "1")),
-        ("between 600 and 800?", "count if Rent (€) <= 800 and Rent (€) >= 600", (RENT, "from", "600"), (RENT, "upto", "800")),
+        (
+            "from 1 room, under 800?",
+            "count if Rooms >= 1 and Rent (€) < 800",
+            (ROOMS, "from", "1"),
+            (RENT, "below", "800"),
+        ),
+        (
+            "under 800, from 1 room?",
+            "count if Rooms >= 1 and Rent (€) < 800",
+            (RENT, "below", "800"),
+            (ROOMS, "from", "1"),
+        ),
+        (
+            "between 600 and 800?",
+            "count if Rent (€) <= 800 and Rent (€) >= 600",
+            (RENT, "from", "600"),
+            (RENT, "upto", "800"),
+        ),
     ],
 )
 def test_rows_may_hold_two_conditions_in_the_order_of_the_question(
@@ -406,7 +519,12 @@ def test_rows_may_hold_two_conditions_in_the_order_of_the_question(
 
 
 def test_two_conditions_leave_the_rows_that_hold_both(tmp_path: Path) -> None:
-    output = asked(tmp_path, "from 2 rooms, over 780?", "= Kirchgasse", "cells Flat if Rooms >= 2 and Rent (€) > 780 : #1 ; #2 ; #3")
+    output = asked(
+        tmp_path,
+        "from 2 rooms, over 780?",
+        "= Kirchgasse",
+        "cells Flat if Rooms >= 2 and Rent (€) > 780 : #1 ; #2 ; #3",
+    )
     assert output["rows"] == [KIRCHGASSE]
 
 

@@ -44,7 +44,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words.decoder = decoders.ByteLevel()
     special = ["<|im_start|>", "<|im_end|>"]
     words.train_from_iterator(
-        [TEXT], trainers.BpeTrainer(special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+        [TEXT],
+        trainers.BpeTrainer(
+            special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        ),
     )
     made: Any = PreTrainedTokenizerFast  # untyped in transformers
     fast = made(tokenizer_object=words, eos_token="<|im_end|>", pad_token="<|im_end|>")

@@ -34,28 +34,41 @@ def test_an_epoch_has_every_example_once(examples: list[TokenExample], most: int
 
 
 @given(st.lists(EXAMPLES, min_size=1, max_size=40), st.integers(60, 400))
-def test_a_batch_with_its_padding_keeps_the_limit_where_one_example_does(examples: list[TokenExample], most: int) -> None:
+def test_a_batch_with_its_padding_keeps_the_limit_where_one_example_does(
+    examples: list[TokenExample], most: int
+) -> None:
     for batch in Batcher.from_examples(examples, most).epoch_batches(0, 0):
         alone = len(batch) == 1 and len(batch[0].suffixes) == 1
         assert alone or max(map(len, batch)) * len(batch) <= most
 
 
 @given(st.lists(EXAMPLES, min_size=1, max_size=20), st.randoms())
-def test_the_batches_of_an_epoch_do_not_depend_on_the_order_of_the_rows(examples: list[TokenExample], chance: random.Random) -> None:
+def test_the_batches_of_an_epoch_do_not_depend_on_the_order_of_the_rows(
+    examples: list[TokenExample], chance: random.Random
+) -> None:
     shuffled = list(examples)
     chance.shuffle(shuffled)
-    assert Batcher.from_examples(examples, 200).epoch_batches(3, 2) == Batcher.from_examples(shuffled, 200).epoch_batches(3, 2)
+    assert Batcher.from_examples(examples, 200).epoch_batches(3, 2) == Batcher.from_examples(
+        shuffled, 200
+    ).epoch_batches(3, 2)
 
 
 def test_epochs_and_seeds_differ() -> None:
     examples = [TokenExample((*BEGINNINGS[at % 4], at), (1,)) for at in range(40)]
-    orders = {str(Batcher.from_examples(examples, 200).epoch_batches(seed, number)) for seed in range(2) for number in range(2)}
+    orders = {
+        str(Batcher.from_examples(examples, 200).epoch_batches(seed, number))
+        for seed in range(2)
+        for number in range(2)
+    }
     assert len(orders) == 4
 
 
 def test_questions_about_one_passage_share_it() -> None:
     examples = [TokenExample((*BEGINNINGS[0], 90, at), (1, 2)) for at in range(10)]
-    assert sum(len(pack) for batch in Batcher.from_examples(examples, 400).epoch_batches(0, 0) for pack in batch) == 41 + 10 * 3
+    assert (
+        sum(len(pack) for batch in Batcher.from_examples(examples, 400).epoch_batches(0, 0) for pack in batch)
+        == 41 + 10 * 3
+    )
 
 
 @settings(max_examples=10, deadline=None)
@@ -68,7 +81,11 @@ def test_packed_and_alone_examples_have_the_same_losses(tiny: Path, examples: li
     from orchestra.learn.lora.model import AdapterShape, Learner
 
     learner = Learner(
-        AutoModelForCausalLM.from_pretrained(tiny), AdapterShape(rank=4, alpha=8), seed=1, device="cpu", precision=torch.float32
+        AutoModelForCausalLM.from_pretrained(tiny),
+        AdapterShape(rank=4, alpha=8),
+        seed=1,
+        device="cpu",
+        precision=torch.float32,
     )
     for master in learner.master_weights.values():
         master.data.add_(torch.randn_like(master), alpha=0.1)
@@ -76,4 +93,6 @@ def test_packed_and_alone_examples_have_the_same_losses(tiny: Path, examples: li
     packed = [learner.evaluate(batch) for batch in Batcher.from_examples(examples, 300).epoch_batches(0, 0)]
     alone = [learner.evaluate((Pack((), (one,)),)) for one in examples]
     assert sum(one[0] for one in packed) == pytest.approx(sum(one[0] for one in alone), rel=1e-4)
-    assert [sum(column) for column in zip(*packed, strict=True)][1:3] == [sum(column) for column in zip(*alone, strict=True)][1:3]
+    assert [sum(column) for column in zip(*packed, strict=True)][1:3] == [
+        sum(column) for column in zip(*alone, strict=True)
+    ][1:3]

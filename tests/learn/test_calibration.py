@@ -27,7 +27,9 @@ def data(made: Card) -> Dataset:
         for label, text in SILENT.items()
         for n in range(20)
     ]
-    return Dataset.build("kites", made.name, contract_digest(made), "own", [DatasetSource("x", "own", "", "", 60)], {"train": rows})
+    return Dataset.build(
+        "kites", made.name, contract_digest(made), "own", [DatasetSource("x", "own", "", "", 60)], {"train": rows}
+    )
 
 
 def sure(right: float, chance: random.Random) -> list[CalibrationRow]:
@@ -62,7 +64,9 @@ def test_an_overconfident_model_is_brought_to_what_it_is_worth(tmp_path: Path) -
 
 def test_where_the_words_know_better_they_are_heard(tmp_path: Path) -> None:
     made, chance = card(tmp_path), random.Random(2)
-    alone, both = (fit_calibration(made, data(made), sure(0.5, chance), words) for words in (None, ("claim", "evidence")))
+    alone, both = (
+        fit_calibration(made, data(made), sure(0.5, chance), words) for words in (None, ("claim", "evidence"))
+    )
 
     fresh = sure(0.5, chance)
     assert both.trust.wording > both.trust.model
@@ -80,10 +84,16 @@ def test_too_few_rows_of_a_choice_are_refused(tmp_path: Path) -> None:
 def test_rows_without_probabilities_are_left_out_and_the_last_choice_has_the_rest(tmp_path: Path) -> None:
     made = card(tmp_path)
     rows = list(data(made).rows["train"][:3])
-    answers: list[dict[str, Any] | None] = [{"label": "supported", "p": 0.75, "q": 0.2}, {"label": "supported", "p": None, "q": None}, None]
+    answers: list[dict[str, Any] | None] = [
+        {"label": "supported", "p": 0.75, "q": 0.2},
+        {"label": "supported", "p": None, "q": None},
+        None,
+    ]
     found = calibration_rows(made, rows, [Case({}, one) for one in answers])
 
-    assert [one.probabilities for one in found] == [{"supported": 0.75, "contradicted": 0.2, "not stated": pytest.approx(0.05)}]
+    assert [one.probabilities for one in found] == [
+        {"supported": 0.75, "contradicted": 0.2, "not stated": pytest.approx(0.05)}
+    ]
 
 
 def test_an_agent_that_does_not_tell_its_probabilities_is_refused(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ PLACES = TaggerFields("text", "parts", words={"colour": COLOURS})
 def row(colour: str, thing: str) -> ReferenceRow:
     text = f"paint the {thing} {colour} please"
     start = text.index(colour)
-    return ReferenceRow({"text": text}, {"parts": {"colour": {"value": colour, "start": start, "end": start + len(colour)}}})
+    return ReferenceRow(
+        {"text": text}, {"parts": {"colour": {"value": colour, "start": start, "end": start + len(colour)}}}
+    )
 
 
 ROWS = [row(colour, thing) for colour in COLOURS[:4] for thing in THINGS]

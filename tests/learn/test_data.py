@@ -83,7 +83,9 @@ def test_no_folder_and_no_manifest_are_no_data_set(tmp_path: Path) -> None:
         ({"train": [row()]}, "  ", "N002"),
     ],
 )
-def test_leaking_groups_doubled_ids_and_unlicensed_rows_are_refused(rows: dict[Any, Any], licence: str, code: str) -> None:
+def test_leaking_groups_doubled_ids_and_unlicensed_rows_are_refused(
+    rows: dict[Any, Any], licence: str, code: str
+) -> None:
     with pytest.raises(InputError) as caught:
         made(rows, licence)
     assert caught.value.code == code
@@ -128,7 +130,14 @@ def test_shares_that_leave_nothing_are_refused(tune: float, test: float) -> None
 
 
 def test_duplicates_are_left_out_by_what_they_are() -> None:
-    rows = [row("Where is it?"), row("Where is it?"), row("where  is it"), row("WHERE is it!", "other"), row("Where was it?"), row("?")]
+    rows = [
+        row("Where is it?"),
+        row("Where is it?"),
+        row("where  is it"),
+        row("WHERE is it!", "other"),
+        row("Where was it?"),
+        row("?"),
+    ]
     found = deduplicate(rows)
     assert [one.input["text"] for one in found.rows] == ["Where is it?", "Where was it?", "?"]
     assert (found.exact_duplicates, found.near_duplicates, len(found.contradictions)) == (1, 1, 1)
@@ -136,7 +145,13 @@ def test_duplicates_are_left_out_by_what_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("inputs", "nothing"),
-    [({"text": ""}, True), ({"text": " \t"}, True), ({"a": "", "b": [None]}, True), ({"text": "?"}, False), ({"a": "", "b": 0}, False)],
+    [
+        ({"text": ""}, True),
+        ({"text": " \t"}, True),
+        ({"a": "", "b": [None]}, True),
+        ({"text": "?"}, False),
+        ({"a": "", "b": 0}, False),
+    ],
 )
 def test_blanks_say_nothing(inputs: dict[str, Any], nothing: bool) -> None:
     assert is_empty(inputs) is nothing
@@ -173,14 +188,23 @@ ROWS = [
 
 def test_json_lines_and_csv_give_the_same_rows(tmp_path: Path, card: Card) -> None:
     lines = read_source(file(tmp_path, "\n".join(map(json.dumps, ROWS))), card, PLAIN)
-    cells = read_source(file(tmp_path, 'question,context,answer,id\n"Who?",Ada.,Ada,\nWhen?,Ada.,,own\n', "rows.csv"), card, PLAIN)
-    assert [(one.input, one.output, one.group) for one in lines] == [(one.input, one.output, one.group) for one in cells]
+    cells = read_source(
+        file(tmp_path, 'question,context,answer,id\n"Who?",Ada.,Ada,\nWhen?,Ada.,,own\n', "rows.csv"), card, PLAIN
+    )
+    assert [(one.input, one.output, one.group) for one in lines] == [
+        (one.input, one.output, one.group) for one in cells
+    ]
     assert lines[1].id == cells[1].id == "own"
     assert lines[0].group == lines[1].group, "questions about one passage belong together"
 
 
 def test_rows_of_the_format_of_public_sets_are_taken_by_paths(tmp_path: Path, card: Card) -> None:
-    told = {"id": "1", "input": {"question": "Who?", "context": "Ada."}, "expected": {"answers": [{"text": "Ada", "start": 0}]}, "topic": 7}
+    told = {
+        "id": "1",
+        "input": {"question": "Who?", "context": "Ada."},
+        "expected": {"answers": [{"text": "Ada", "start": 0}]},
+        "topic": 7,
+    }
     silent = {**told, "id": "2", "expected": {"answers": []}}
     path = file(tmp_path, f"{json.dumps(told)}\n{json.dumps(silent)}\n")
     rows = read_source(path, card, ColumnMapping.parse(["answer=expected.answers.0.text"], "topic"))
@@ -192,7 +216,10 @@ def test_values_that_rows_call_otherwise_are_read_as_the_agents(tmp_path: Path) 
     types = "types: {Verdict: {type: string, enum: [supported, not stated]}}\n"
     text = "schema: orchestra/v1\nname: judge\ninput: {claim: str}\noutput: {label: Verdict, p: float}\n" + types
     card = make_card(tmp_path / "judge", text, "{{ claim }}\n")
-    rows = [{"input": {"claim": said}, "expected": {"label": label}} for said, label in (("a", "yes"), ("b", "no"), ("c", "some"))]
+    rows = [
+        {"input": {"claim": said}, "expected": {"label": label}}
+        for said, label in (("a", "yes"), ("b", "no"), ("c", "some"))
+    ]
     path = file(tmp_path, "\n".join(map(json.dumps, rows)))
     label = ["label:yes=supported", "label:*=not stated"]
     assert "--column p=NAME; columns: expected.label" in refused(path, card, ColumnMapping.parse([], means=label)).hint
@@ -209,7 +236,9 @@ def test_values_that_rows_call_otherwise_are_read_as_the_agents(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
-def test_rows_that_say_what_is_expected_are_taken_as_evaluations_take_them(tmp_path: Path, card: Card, name: str) -> None:
+def test_rows_that_say_what_is_expected_are_taken_as_evaluations_take_them(
+    tmp_path: Path, card: Card, name: str
+) -> None:
     told = {"id": "1", "input": {"question": "Who?", "context": "Ada."}, "expected": {"answer": "Ada", "source": "x"}}
     path = tmp_path / name
     path.write_bytes(gzip.compress(msgspec.json.encode(told)) if name.endswith(".gz") else msgspec.json.encode(told))
@@ -239,7 +268,10 @@ def test_an_output_that_is_no_record_is_one_column(tmp_path: Path) -> None:
 
 
 def test_wrong_types_are_told_with_line_and_column(tmp_path: Path, card: Card) -> None:
-    bad = ['{"question": "Who?", "context": "Ada.", "answer": "Ada"}', '{"question": 3, "context": "Ada.", "answer": ["Ada"]}']
+    bad = [
+        '{"question": "Who?", "context": "Ada.", "answer": "Ada"}',
+        '{"question": 3, "context": "Ada.", "answer": ["Ada"]}',
+    ]
     error = refused(file(tmp_path, "\n".join(bad)), card)
     assert error.code == "N012"
     assert error.location is not None
@@ -283,7 +315,9 @@ def test_equal_faults_are_one_with_how_many_rows_have_it(tmp_path: Path, card: C
 def test_columns_are_told_apart_by_what_the_line_of_names_does(tmp_path: Path, card: Card, text: str) -> None:
     named = next(name for name in ("context, all of it", "context, all; of; it;") if name in text)
     rows = read_source(file(tmp_path, text, "rows.csv"), card, ColumnMapping({"context": named}))
-    assert [(one.input, one.output) for one in rows] == [({"question": "Who, and when?", "context": "Ada."}, {"answer": "Ada"})]
+    assert [(one.input, one.output) for one in rows] == [
+        ({"question": "Who, and when?", "context": "Ada."}, {"answer": "Ada"})
+    ]
 
 
 def test_a_record_with_other_columns_says_what_to_quote(tmp_path: Path, card: Card) -> None:
@@ -354,11 +388,15 @@ def test_what_is_no_row_is_told_with_its_line(tmp_path: Path, card: Card, name: 
 
 
 def test_the_end_of_a_files_name_may_be_in_capitals(tmp_path: Path, card: Card) -> None:
-    assert read_source(file(tmp_path, "question,context,answer\nWho?,Ada.,Ada\n", "ROWS.CSV"), card, PLAIN)[0].output == {"answer": "Ada"}
+    assert read_source(file(tmp_path, "question,context,answer\nWho?,Ada.,Ada\n", "ROWS.CSV"), card, PLAIN)[
+        0
+    ].output == {"answer": "Ada"}
 
 
 def test_a_line_for_a_spreadsheet_says_what_separates(tmp_path: Path, card: Card) -> None:
-    rows = read_numbered_rows(file(tmp_path, "sep=;\nquestion;context;answer\nWho?;Ada, Byron;Ada\n", "rows.csv"), card, PLAIN)
+    rows = read_numbered_rows(
+        file(tmp_path, "sep=;\nquestion;context;answer\nWho?;Ada, Byron;Ada\n", "rows.csv"), card, PLAIN
+    )
     assert [(number, row.input["context"]) for number, row in rows] == [(3, "Ada, Byron")]
 
 
@@ -388,7 +426,9 @@ ALONE = "schema: orchestra/v1\nname: up\ndescription: Judges.\ninput: {output: s
         (ALONE, "rows.jsonl", '{"id": "1", "output": "hello"}'),
     ],
 )
-def test_a_column_that_is_an_input_and_the_output_by_its_name_is_refused(tmp_path: Path, agent: str, name: str, text: str) -> None:
+def test_a_column_that_is_an_input_and_the_output_by_its_name_is_refused(
+    tmp_path: Path, agent: str, name: str, text: str
+) -> None:
     error = refused(file(tmp_path, text, name), make_card(tmp_path, agent, "Say it.\n"))
     assert (error.code, "the question would have the answer" in error.message) == ("N011", True)
 
@@ -414,7 +454,12 @@ def test_a_long_cell_of_csv_is_told_as_that(tmp_path: Path, card: Card) -> None:
 
 def test_an_empty_a_missing_and_a_binary_file_are_refused(tmp_path: Path, card: Card) -> None:
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
-    for path in (file(tmp_path, ""), tmp_path / "nowhere.jsonl", tmp_path / "binary.jsonl", file(tmp_path, "", "rows.csv")):
+    for path in (
+        file(tmp_path, ""),
+        tmp_path / "nowhere.jsonl",
+        tmp_path / "binary.jsonl",
+        file(tmp_path, "", "rows.csv"),
+    ):
         assert refused(path, card).code == "N010"
 
 

@@ -45,7 +45,9 @@ def project(shell: Shell) -> Shell:
 def test_outcomes_of_two_models_become_an_agent_that_tells_what_is_needed(project: Shell, file: str) -> None:
     mapped = ("--column", "question=prompt", "--column", "need=strong_right-weak_right")
     assert (made := project(*LEARN, file, *mapped)).code == 0, made.err
-    assert (said := project("learn", "train", "difficulty", "--data", "set", "--out", "agents/difficulty")).code == 0, said.err
+    assert (said := project("learn", "train", "difficulty", "--data", "set", "--out", "agents/difficulty")).code == 0, (
+        said.err
+    )
     assert "30% of the tune part is above" in said.out
     card = Card.load(Path("agents/difficulty"))
     hard, plain = (LinearRegressor.load(card).predict_number(text) for text in ("prove that b 7?", "what is b 7?"))
@@ -56,7 +58,8 @@ def test_outcomes_of_two_models_become_an_agent_that_tells_what_is_needed(projec
 
 
 @pytest.mark.parametrize(
-    ("column", "code"), [("strong_right-weak", "N011"), ("prompt-weak_right", "N011"), ("strong_right", "N012"), ("-", "N011")]
+    ("column", "code"),
+    [("strong_right-weak", "N011"), ("prompt-weak_right", "N011"), ("strong_right", "N012"), ("-", "N011")],
 )
 def test_a_difference_of_what_is_no_number_is_refused(project: Shell, column: str, code: str) -> None:
     said = project(*LEARN, "rows.jsonl", "--column", "question=prompt", "--column", f"need={column}")

@@ -38,7 +38,10 @@ def shell(shell: Shell) -> Shell:
 
 
 def ran(shell: Shell, workflow: str, *questions: str) -> list[str]:
-    return [str(shell("run", workflow, "-i", f"question={question}", "-i", f"text={TEXT}", "--json").json["run"]) for question in questions]
+    return [
+        str(shell("run", workflow, "-i", f"question={question}", "-i", f"text={TEXT}", "--json").json["run"])
+        for question in questions
+    ]
 
 
 def collected(shell: Shell, *more: str) -> Said:
@@ -69,11 +72,13 @@ def test_a_call_that_went_to_the_larger_model_at_once_tells_nothing(shell: Shell
 def test_a_run_shows_which_model_was_chosen_and_why(shell: Shell) -> None:
     first, second = ran(shell, "routed", "hard and long", "easy 1")
     because = "size(input.question) > 9"
-    assert f"reading: the larger model at once, for {because} is true" in " ".join(shell("runs", "show", first).out.split())
+    assert f"reading: the larger model at once, for {because} is true" in " ".join(
+        shell("runs", "show", first).out.split()
+    )
     assert f"reading: its own model, for {because} is false" in " ".join(shell("runs", "show", second).out.split())
     assert f"of the larger model, for {because}" in " ".join(shell("runs", "tail", first, "--no-follow").out.split())
     tried = shell("runs", "show", first, "reading", "--json").json["attempts"]
-    assert [(one["escalated"], one["because"].startswith(because)) for one in tried] == [(True, True)]
+    assert [(one["escalated"], one["escalation_reason"].startswith(because)) for one in tried] == [(True, True)]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,9 @@ def test_an_input_that_some_calls_leave_out_is_null_in_these(shell: Shell) -> No
     inputs = "{question: str, context: str, tone: {type: str | null, default: null}}"
     card = Path("agents/answerer/agent.yaml")
     card.write_text(card.read_text().replace("{question: str, context: str}", inputs))
-    Path("agents/difficulty/agent.yaml").write_text(CARD.replace("{question: str}", '{question: str, tone: "str | null"}'))
+    Path("agents/difficulty/agent.yaml").write_text(
+        CARD.replace("{question: str}", '{question: str, tone: "str | null"}')
+    )
     toned = ESCALATED.replace("name: larger", "name: toned").replace("with: {", "with: {tone: kind, ")
     Path("workflows/toned.yaml").write_text(toned)
     ran(shell, "larger", "easy 1", "hard 1")

@@ -40,7 +40,10 @@ def answer(call: CallRequest) -> Any:
 
 
 def rows(count: int, **more: Any) -> None:
-    lines = [{"id": f"r{n}", "input": {"question": f"q{n % 2}", "context": TEXT}, "expected": {"answers": ["1889"]}} for n in range(count)]
+    lines = [
+        {"id": f"r{n}", "input": {"question": f"q{n % 2}", "context": TEXT}, "expected": {"answers": ["1889"]}}
+        for n in range(count)
+    ]
     Path("rows.jsonl").write_text("".join(json.dumps({**line, **more}) + "\n" for line in lines))
 
 
@@ -109,7 +112,10 @@ def test_the_untuned_base_may_be_asked_fewer_rows(shell: Shell) -> None:
     rows(8)
     file = Path("agents/answerer/evaluation.yaml")
     file.write_text(file.read_text() + "rows: {file: it/rows.jsonl, untuned: 3}\n")
-    assert [(arm["arm"], arm["rows"]) for arm in evaluate(shell, "--json").json["arms"]] == [("its untuned base", 3), ("as it is", 8)]
+    assert [(arm["arm"], arm["rows"]) for arm in evaluate(shell, "--json").json["arms"]] == [
+        ("its untuned base", 3),
+        ("as it is", 8),
+    ]
     assert "| its untuned base, 3 rows | 0.000" in evaluate(shell).out
 
 
@@ -218,7 +224,12 @@ def test_a_metric_that_another_one_has_taken_the_place_of_is_told_and_can_be_kep
 
 @pytest.mark.parametrize(
     "text",
-    ["metrics: {EM: {of: exactness, field: answer}}", "metrics: {}", "metric: {}", "metrics: {EM: {of: exact, fild: x}}"],
+    [
+        "metrics: {EM: {of: exactness, field: answer}}",
+        "metrics: {}",
+        "metric: {}",
+        "metrics: {EM: {of: exact, fild: x}}",
+    ],
 )
 def test_a_faulty_evaluation_file_is_refused_at_its_place(shell: Shell, text: str) -> None:
     rows(1)
@@ -251,14 +262,20 @@ TEAM = "{type: object, properties: {team: {type: string}}, required: [team], add
         ("list[str]", ["a"], ["a"], True),
     ],
 )
-def test_an_output_without_fields_is_measured_as_a_whole(tmp_path: Path, output: str, given: Any, wanted: Any, right: bool) -> None:
-    (tmp_path / "agent.yaml").write_text(f"name: desk\nmodel: base\ninput: {{text: str}}\noutput: '{output}'\ntypes: {{Team: {TEAM}}}\n")
+def test_an_output_without_fields_is_measured_as_a_whole(
+    tmp_path: Path, output: str, given: Any, wanted: Any, right: bool
+) -> None:
+    (tmp_path / "agent.yaml").write_text(
+        f"name: desk\nmodel: base\ninput: {{text: str}}\noutput: '{output}'\ntypes: {{Team: {TEAM}}}\n"
+    )
     (tmp_path / "prompt.md").write_text("{{ text }}")
     card = Card.load(tmp_path)
     case = Case(as_record(wanted), as_record(given), 0.9)
     assert [one.compute([case]) for one in metrics_for(card)] == [float(right)]
     assert correctness_of(card).is_correct(case) is right
-    assert correctness_of(card).is_correct(Case(as_record(wanted), None)) is (wanted is None), "withheld, which is right where nothing is"
+    assert correctness_of(card).is_correct(Case(as_record(wanted), None)) is (wanted is None), (
+        "withheld, which is right where nothing is"
+    )
 
 
 def test_probabilities_and_what_no_row_has_are_not_measured_by_default(tmp_path: Path) -> None:
@@ -270,7 +287,9 @@ def test_probabilities_and_what_no_row_has_are_not_measured_by_default(tmp_path:
     (tmp_path / "prompt.md").write_text("{{ text }}")
     card = Card.load(tmp_path)
     assert [one.name for one in metrics_for(card)] == ["label right", "why same", "why F1"]
-    assert [one.name for one in metrics_for(card, questions=[EvaluationRow("1", {}, {"label": "a"})])] == ["label right"]
+    assert [one.name for one in metrics_for(card, questions=[EvaluationRow("1", {}, {"label": "a"})])] == [
+        "label right"
+    ]
     assert len(metrics_for(card, questions=[EvaluationRow("1", {}, {"nothing": "a"})])) == 3
 
 
@@ -312,7 +331,10 @@ LONG = "x" * 300
 
 @pytest.mark.parametrize(
     ("command", "code"),
-    [(("evaluate", "answerer", "--data", LONG), "N001"), (("promote", "answerer", LONG, "--data", "rows.jsonl"), "N301")],
+    [
+        (("evaluate", "answerer", "--data", LONG), "N001"),
+        (("promote", "answerer", LONG, "--data", "rows.jsonl"), "N301"),
+    ],
 )
 def test_a_name_too_long_for_a_file_is_one_that_is_not_there(shell: Shell, command: tuple[str, ...], code: str) -> None:
     rows(1)
@@ -328,7 +350,9 @@ def test_an_answer_that_is_a_text_or_a_record_is_measured_by_default(shell: Shel
     Path("agents/answerer/agent.yaml").write_text(f"{text}types: {{Place: {PLACE}}}\n")
     Path("agents/answerer/evaluation.yaml").unlink()
     rows(4, expected={"answer": {"city": "Paris"}, "quote": "in 1889"})
-    shell.opener = Simulated(lambda call: {"answer": {"city": "Paris" if call.inputs["question"] == "q0" else "Rome"}, "quote": "in 1889"})
+    shell.opener = Simulated(
+        lambda call: {"answer": {"city": "Paris" if call.inputs["question"] == "q0" else "Rome"}, "quote": "in 1889"}
+    )
     said = evaluate(shell, "--json", "--no-untuned")
     assert said.code == 0, said.err
     assert {name: one["value"] for name, one in said.json["arms"][0]["metrics"].items()} == {
@@ -350,7 +374,9 @@ def sorter(shell: Shell) -> Shell:
 
     def sorts(call: CallRequest) -> Any:
         text = call.inputs["text"]
-        return CallError(code="M001", reason="not JSON") if text == "broken" else {"label": "a" if text == "b" else text}
+        return (
+            CallError(code="M001", reason="not JSON") if text == "broken" else {"label": "a" if text == "b" else text}
+        )
 
     shell.opener = Simulated(sorts)
     return shell
@@ -363,12 +389,15 @@ def sorted_by(shell: Shell, *more: str) -> Said:
 def test_each_label_has_its_figures_and_confusions_are_told(sorter: Shell) -> None:
     found = sorted_by(sorter, "--classes", "--json").json["by_class"]
     assert found["field"] == "label"
-    assert [tuple(one.values()) for one in found["classes"]] == [
+    assert [tuple(one.values()) for one in found["labels"]] == [
         ("a", pytest.approx(1 / 3), 1.0, 0.5, 1),
         ("b", None, 0.0, 0.0, 2),
         ("c", 1.0, 0.5, pytest.approx(2 / 3), 2),
     ]
-    assert found["confusions"] == [{"expected": "b", "told": "a", "rows": 2}, {"expected": "c", "told": "(none)", "rows": 1}]
+    assert found["confusions"] == [
+        {"expected": "b", "predicted": "a", "rows": 2},
+        {"expected": "c", "predicted": "(none)", "rows": 1},
+    ]
     said = sorted_by(sorter, "--classes").out
     assert "b told as a: 2 rows" in said
     assert "by_class" not in sorted_by(sorter, "--json").json
@@ -376,14 +405,16 @@ def test_each_label_has_its_figures_and_confusions_are_told(sorter: Shell) -> No
 
 def test_an_output_that_is_a_label_and_no_record_has_its_classes(sorter: Shell) -> None:
     card = Path("agents/sorter/agent.yaml")
-    card.write_text(card.read_text().replace("output: {label: \"Literal['a', 'b', 'c']\"}", "output: \"Literal['a', 'b', 'c']\""))
+    card.write_text(
+        card.read_text().replace("output: {label: \"Literal['a', 'b', 'c']\"}", "output: \"Literal['a', 'b', 'c']\"")
+    )
     Path("rows.csv").write_text("id,text,output\n1,a,a\n2,b,b\n3,c,c\n")
     sorter.opener = Simulated(lambda call: "a" if call.inputs["text"] == "b" else call.inputs["text"])
     said = sorted_by(sorter, "--classes", "--json")
     assert said.code == 0, said.err
     found = said.json["by_class"]
-    assert (found["field"], [one["recall"] for one in found["classes"]]) == ("output", [1.0, 0.0, 1.0])
-    assert found["confusions"] == [{"expected": "b", "told": "a", "rows": 1}]
+    assert (found["field"], [one["recall"] for one in found["labels"]]) == ("output", [1.0, 0.0, 1.0])
+    assert found["confusions"] == [{"expected": "b", "predicted": "a", "rows": 1}]
 
 
 def test_predictions_are_written_as_certify_reads_them(sorter: Shell) -> None:
@@ -407,7 +438,9 @@ def test_rows_of_one_group_are_drawn_together_for_the_intervals(shell: Shell) ->
     alone = evaluate(shell, "--json").json
     given = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
     half = {at: "known" if at % 2 else "unknown" for at in range(40)}
-    Path("rows.jsonl").write_text("".join(json.dumps({**line, "group": half[at]}) + "\n" for at, line in enumerate(given)))
+    Path("rows.jsonl").write_text(
+        "".join(json.dumps({**line, "group": half[at]}) + "\n" for at, line in enumerate(given))
+    )
     together = evaluate(shell, "--json").json
     assert (alone["groups"], together["groups"]) == (40, 2)
     apart, grouped = (told["arms"][-1]["metrics"]["EM"] for told in (alone, together))

@@ -8,10 +8,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.learnt_from import upgrade_manifest
 from orchestra.agents.card import Card
+from orchestra.core.errors import InputError
 from orchestra.core.labels import Label
 from orchestra.learn.compatibility import contract_digest
-from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, DatasetManifest, DatasetRow, DatasetSource
+from orchestra.learn.data.dataset import (
+    MANIFEST_FILE,
+    Dataset,
+    DatasetManifest,
+    DatasetRow,
+    DatasetSource,
+    check_overwrite,
+    dataset_label_of,
+    read_manifest,
+)
 from orchestra.learn.evaluation.rows import read_evaluation_set
 from tests.agents.inference.test_calibration import card as chooser
 from tests.cli.shell import Shell
@@ -39,7 +50,11 @@ output: {p_supported: float | null, p_refute: float | null}
 def shell(shell: Shell) -> Shell:
     furnish()
     furnish(
-        files={"configs/nowhere.yaml": FLEET, "agents/judge/agent.yaml": JUDGE, "agents/judge/prompt.md": "{{ claim }} {{ evidence }}\n"}
+        files={
+            "configs/nowhere.yaml": FLEET,
+            "agents/judge/agent.yaml": JUDGE,
+            "agents/judge/prompt.md": "{{ claim }} {{ evidence }}\n",
+        }
     )
     shell.opener = Simulated(lambda call: {"p_supported": 0.9, "p_refute": 0.0} if call.name == "judge" else GOOD)
     return shell
@@ -77,7 +92,9 @@ def test_calls_about_rows_have_the_label_of_the_runs_that_the_rows_are_of(shell:
 
 def test_so_have_calls_that_an_agents_probabilities_are_calibrated_by(shell: Shell) -> None:
     card = chooser(Path("agents/judge"))
-    rows = [DatasetRow(f"r{n}", {"claim": f"c{n}", "evidence": "e"}, {"label": "supported"}, f"g{n}") for n in range(20)]
+    rows = [
+        DatasetRow(f"r{n}", {"claim": f"c{n}", "evidence": "e"}, {"label": "supported"}, f"g{n}") for n in range(20)
+    ]
     sources = [DatasetSource("journal.db", "own", label="restricted")]
     Dataset.build("it", "judge", contract_digest(card), "own", sources, {"tune": rows}).write(Path("set"))
     said = shell("learn", "calibrate", "judge", "--data", "set")
@@ -103,9 +120,36 @@ def test_a_set_has_the_strictest_label_of_its_sources() -> None:
     assert msgspec.json.decode(json.dumps(manifest()), type=DatasetManifest).label is None
 
 
+def test_a_manifest_of_the_first_format_is_refused_and_its_label_is_not_lost(tmp_path: Path) -> None:
+    old = manifest("restricted") | {"format": "orchestra/dataset/v1"}
+    old["parts"] = old.pop("splits")
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(old))
+    for read in (Dataset.load, check_overwrite, lambda folder: dataset_label_of(folder / "test.jsonl")):
+        with pytest.raises(
+            InputError, match="has the format orchestra/dataset/v1, and this Orchestra reads orchestra/dataset/v2"
+        ) as caught:
+            read(tmp_path)
+        assert caught.value.code == "N001"
+    old["sources"] = [{"name": "x", "licence": "own", "made": "by hand", "label": "restricted"}]
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(old))
+    upgrade_manifest(tmp_path)
+    assert dataset_label_of(tmp_path / "test.jsonl") is None, "it has no such split"
+    upgrade_manifest(tmp_path)
+    assert read_manifest(tmp_path).sources[0].description == "by hand"
+    assert read_manifest(tmp_path).label == "restricted"
+
+
 def manifest(*labels: str) -> dict[str, object]:
     sources = [{"name": "x", "licence": "own", "label": label} for label in labels]
-    return {"name": "it", "agent": "a", "contract": "", "digest": "", "licence": "own", "sources": sources, "parts": {}}
+    return {
+        "name": "it",
+        "agent": "a",
+        "contract": "",
+        "digest": "",
+        "licence": "own",
+        "sources": sources,
+        "splits": {},
+    }
 
 
 def test_a_file_of_another_folder_has_no_label(tmp_path: Path) -> None:

@@ -40,7 +40,10 @@ computed: {p_same: {probability: same}, p_other: {probability: other}}
 calibration: calibration.json
 """
 PLAN = CommitteeSettings(
-    EncoderHyperparameters(epochs=60, learning_rate=2e-2, rank=4, blocks=2, batch_size=12, dropout=0.0), None, members=1, tokens=16
+    EncoderHyperparameters(epochs=60, learning_rate=2e-2, rank=4, blocks=2, batch_size=12, dropout=0.0),
+    None,
+    members=1,
+    tokens=16,
 )
 
 
@@ -66,7 +69,9 @@ def card_in(folder: Path) -> Card:
 def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("judge")
     rows = CommitteeRows.from_sources(("colours", "CC0-1.0", pairs()))
-    train_committee(card_in(place), rows, (base, describe_base("tiny", base)), PLAN, place / "work", lambda index, step: None).write(place)
+    train_committee(
+        card_in(place), rows, (base, describe_base("tiny", base)), PLAN, place / "work", lambda index, step: None
+    ).write(place)
     return place
 
 
@@ -86,7 +91,11 @@ def test_a_pair_is_judged_by_both_texts(folder: Path, base: Path) -> None:
 def test_the_files_say_that_pairs_are_read(folder: Path) -> None:
     said = json.loads((folder / "model.json").read_text())
     assert (said["input"], said["beside"], said["linear"], said["outside"]) == ("claim", "evidence", None, None)
-    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["adapters.npz", "agent.yaml", "model.json"]
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
+        "adapters.npz",
+        "agent.yaml",
+        "model.json",
+    ]
 
 
 def test_a_calibration_changes_what_is_likeliest(folder: Path, base: Path, tmp_path: Path) -> None:
@@ -103,7 +112,9 @@ def test_a_calibration_changes_what_is_likeliest(folder: Path, base: Path, tmp_p
     output, sure = TextClassifier.load(calibrated(plain.weights_digest), Encoder.load(base)).predict(read)
     assert output["label"] == "other"
     assert sure == output["p_other"] > 0.9
-    assert calibrated(plain.weights_digest).digest != plain.digest, "a run that is resumed would not see that it was calibrated"
+    assert calibrated(plain.weights_digest).digest != plain.digest, (
+        "a run that is resumed would not see that it was calibrated"
+    )
     assert calibrated(plain.weights_digest).weights_digest == plain.weights_digest
     stale = TextClassifier.load(calibrated("of another training"), Encoder.load(base))
     assert stale.predict(read)[0]["label"] == "same", "a calibration of other arrays is void"
@@ -127,20 +138,26 @@ def test_a_stored_card_is_the_same_or_has_changed(folder: Path, tmp_path: Path) 
 def test_a_card_without_its_calibration_is_stored_and_read_back(folder: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     bare = Card.load(place)
-    found = Calibration(choices=("same", "other"), trust=TrustWeights(1.0), bias=(0.0, 0.0), adapter=bare.weights_digest)
+    found = Calibration(
+        choices=("same", "other"), trust=TrustWeights(1.0), bias=(0.0, 0.0), adapter=bare.weights_digest
+    )
     (place / "calibration.json").write_bytes(msgspec.json.encode(found))
     without = Card.load(place).with_settings(calibration=None)
     assert without.current_calibration is None
     assert Card.restore(without.dump(), place).digest == without.digest
     candidate = Card.load(place).with_settings(folder=folder)
-    assert (candidate.current_calibration, candidate.data_digest) == (None, bare.data_digest), "a candidate has no calibration yet"
+    assert (candidate.current_calibration, candidate.data_digest) == (None, bare.data_digest), (
+        "a candidate has no calibration yet"
+    )
 
 
 def test_a_calibration_that_comes_later_is_none_of_a_card_that_is_loaded(folder: Path, tmp_path: Path) -> None:
     """A run that goes on answers as it did, and its digest says by what."""
     place = Path(shutil.copytree(folder, tmp_path / "judge"))
     card = Card.load(place)
-    found = Calibration(choices=("same", "other"), trust=TrustWeights(1.0), bias=(0.0, 0.0), adapter=card.weights_digest)
+    found = Calibration(
+        choices=("same", "other"), trust=TrustWeights(1.0), bias=(0.0, 0.0), adapter=card.weights_digest
+    )
     (place / "calibration.json").write_bytes(msgspec.json.encode(found))
     assert card.current_calibration is None
     assert Card.load(place).current_calibration == found
@@ -166,7 +183,9 @@ def test_pairs_with_one_first_text_stand_in_one_fold_and_have_digests_of_their_o
     assert [of[row.text] for row in rows] == assign_folds(rows)
     alone = [LabelledText(row.text, row.label) for row in rows]
     assert labelled_texts_digest(rows) != labelled_texts_digest(alone)
-    assert labelled_texts_digest(rows) != labelled_texts_digest([LabelledText(row.text, row.label, "red") for row in rows])
+    assert labelled_texts_digest(rows) != labelled_texts_digest(
+        [LabelledText(row.text, row.label, "red") for row in rows]
+    )
 
 
 def test_probabilities_may_be_typed_as_never_null(base: Path, tmp_path: Path) -> None:
@@ -178,9 +197,15 @@ def test_probabilities_may_be_typed_as_never_null(base: Path, tmp_path: Path) ->
         DatasetRow(f"row {at}", {"claim": one.text, "evidence": one.paired_text}, {"label": one.label}, str(at))
         for at, one in enumerate(pairs())
     ]
-    data = Dataset.build("colours", card.name, contract_digest(card), "CC0-1.0", [], {"train": rows, "tune": [], "test": []})
-    run(ClassifierTraining(card=card, data=data, base=base, cache=tmp_path, epochs=1), lambda step: None).write(tmp_path / "judge")
-    output, _ = TextClassifier.load(Card.load(tmp_path / "judge"), Encoder.load(base)).predict({"claim": "it is red", "evidence": "blue"})
+    data = Dataset.build(
+        "colours", card.name, contract_digest(card), "CC0-1.0", [], {"train": rows, "tune": [], "test": []}
+    )
+    run(ClassifierTraining(card=card, data=data, base=base, cache=tmp_path, epochs=1), lambda step: None).write(
+        tmp_path / "judge"
+    )
+    output, _ = TextClassifier.load(Card.load(tmp_path / "judge"), Encoder.load(base)).predict(
+        {"claim": "it is red", "evidence": "blue"}
+    )
     assert output["p_same"] + output["p_other"] == pytest.approx(1)
 
 

@@ -79,7 +79,10 @@ def agent(name: str, text: str) -> None:
 
 
 def ran(shell: Shell, *questions: str, workflow: str = "ask") -> list[str]:
-    return [str(shell("run", workflow, "-i", f"question={question}", "-i", f"text={TEXT}", "--json").json["run"]) for question in questions]
+    return [
+        str(shell("run", workflow, "-i", f"question={question}", "-i", f"text={TEXT}", "--json").json["run"])
+        for question in questions
+    ]
 
 
 def collected(shell: Shell, *more: str, agent: str = "answerer") -> Said:
@@ -123,7 +126,11 @@ def test_what_the_larger_model_and_persons_answered_counts_for_what_was_withheld
     for run in ran(shell, "hard 2", "easy 2", workflow="person"):
         assert shell("runs", "answer", run, json.dumps({"answer": "in 1889", "quote": "in 1889"})).code == 0
     assert collected(shell, "--runs").code == 0
-    assert {question: row.output["answer"] for question, row in rows().items()} == {"hard 1": "1889", "hard 2": "in 1889", "easy 2": "1889"}
+    assert {question: row.output["answer"] for question, row in rows().items()} == {
+        "hard 1": "1889",
+        "hard 2": "in 1889",
+        "easy 2": "1889",
+    }
     made = [source.description.partition(";")[0] for source in Dataset.load(Path("set")).manifest.sources]
     assert made == [
         "answers of a person in its place",
@@ -150,7 +157,9 @@ def test_elements_of_lists_are_rows_each(shell: Shell) -> None:
 
 
 def test_a_fallback_is_no_answer(shell: Shell) -> None:
-    Path("workflows/fallen.yaml").write_text(ASK.replace("name: ask", "name: fallen") + '    fallback: {answer: "never", quote: null}\n')
+    Path("workflows/fallen.yaml").write_text(
+        ASK.replace("name: ask", "name: fallen") + '    fallback: {answer: "never", quote: null}\n'
+    )
     ran(shell, "easy 1", "broken", workflow="fallen")
     assert collected(shell, "--runs").code == 0
     assert list(rows()) == ["easy 1"]
@@ -184,7 +193,9 @@ def test_rows_of_other_types_than_the_agents_are_left_out_and_counted(shell: She
 
 def test_runs_of_an_evaluation_teach_nobody(shell: Shell) -> None:
     ran(shell, "easy 1")
-    Path("test.jsonl").write_text(json.dumps({"id": "1", "input": {"question": "secret", "context": TEXT}, "expected": GOOD}) + "\n")
+    Path("test.jsonl").write_text(
+        json.dumps({"id": "1", "input": {"question": "secret", "context": TEXT}, "expected": GOOD}) + "\n"
+    )
     assert shell("learn", "evaluate", "answerer", "--data", "test.jsonl").code == 0
     said = collected(shell, "--runs")
     assert list(rows()) == ["easy 1"]
@@ -212,7 +223,11 @@ def test_rows_are_grouped_by_an_input_or_by_the_evidence(shell: Shell, group: st
 def test_fields_that_code_computes_are_not_learnt(shell: Shell) -> None:
     """Of the agent's own answers, and of a teacher's, who may have them or not."""
     card = "name: NAME\ninput: {question: str}\noutput: {sum: str, is: float | null}\ncomputed: {is: {value: sum}}\n"
-    for name, text in (("calculator", card), ("same", card), ("bare", card.replace(", is: float | null", "").partition("computed")[0])):
+    for name, text in (
+        ("calculator", card),
+        ("same", card),
+        ("bare", card.replace(", is: float | null", "").partition("computed")[0]),
+    ):
         Path(f"agents/{name}").mkdir()
         Path(f"agents/{name}/agent.yaml").write_text(text.replace("NAME", name))
         Path(f"agents/{name}/prompt.md").write_text("{{ question }}\n")
@@ -259,7 +274,9 @@ def test_a_teacher_answers_what_failed(shell: Shell, teacher: str) -> None:
     agent("answerer", f"{AGENT}checks: [quote]\n")
     said = collected(shell, "--runs", "--teacher", teacher)
     assert said.code == 0, said.err
-    assert {question: row.output for question, row in rows().items()} == dict.fromkeys(("hard 2", "hard 1", "easy 1"), GOOD)
+    assert {question: row.output for question, row in rows().items()} == dict.fromkeys(
+        ("hard 2", "hard 1", "easy 1"), GOOD
+    )
     assert "was asked 2 inputs: 1 accepted, 1 (50.0%) not" in said.out
     source = Dataset.load(Path("set")).manifest.sources[-1]
     assert (source.name, source.rows) == (teacher, 1)
@@ -267,7 +284,11 @@ def test_a_teacher_answers_what_failed(shell: Shell, teacher: str) -> None:
     assert source.description.startswith(
         "answers of the agent critic" if teacher == "critic" else "answers of the model big with the prompt of"
     )
-    assert left_out() == {"the same": 1, "withheld or failed, and answered elsewhere": 1, "the teacher's answer was withheld": 1}
+    assert left_out() == {
+        "the same": 1,
+        "withheld or failed, and answered elsewhere": 1,
+        "the teacher's answer was withheld": 1,
+    }
     assert isinstance(shell.opener, Simulated)
     assert shell.opener.workers is not None
     asked = {(call.name, call.inputs["question"]) for call in shell.opener.workers.calls}
@@ -297,7 +318,9 @@ def test_a_teacher_of_another_contract_or_of_no_name_is_refused_before_anything_
 def test_a_teacher_who_accepts_nothing_leaves_no_data_set(shell: Shell) -> None:
     Path("inputs.csv").write_text(f"question,context\nimpossible,{TEXT}\n")
     agent("answerer", f"{AGENT}checks: [quote]\n")
-    assert collected(shell, "inputs.csv", "--teacher", "critic").err.startswith("N014: critic answered 1 inputs, and none was accepted")
+    assert collected(shell, "inputs.csv", "--teacher", "critic").err.startswith(
+        "N014: critic answered 1 inputs, and none was accepted"
+    )
     assert not Path("set").exists()
 
 

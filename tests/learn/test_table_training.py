@@ -35,7 +35,7 @@ __all__ = ["base", "encoder"]
 
 def test_a_reader_learns_to_answer_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
     losses = list[float]()
-    wanted = replace(training(tmp_path, base), epochs=80, rate=2e-2)
+    wanted = replace(training(tmp_path, base), epochs=80, learning_rate=2e-2)
     made = run(wanted, lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 3
     made.write(tmp_path / "agents" / "teller")
@@ -46,7 +46,11 @@ def test_a_reader_learns_to_answer_and_its_files_are_an_agent(tmp_path: Path, ba
     exact = sum(answers_match(said, output) for (said, _), output in answers) / len(answers)
     assert exact == made.metrics["exact"] > 0.5
     assert reader.config.sharpen != 1
-    assert (reader.config.question, reader.config.table, reader.config.paragraphs) == ("question", "table", "paragraphs")
+    assert (reader.config.question, reader.config.table, reader.config.paragraphs) == (
+        "question",
+        "table",
+        "paragraphs",
+    )
     assert [(source.name, source.licence, source.rows) for source in reader.config.data] == [("rows", "CC0", 70)]
     sure = sum(probability for (_, probability), _ in answers) / len(answers)
     assert abs(sure - exact) < 0.2, "probabilities mean what they say"
@@ -84,8 +88,13 @@ def test_rows_to_tune_on_settle_how_readily_further_cells_and_rows_count(
 ) -> None:
     wanted, folder = training(tmp_path, base), tmp_path / "agents" / "teller"
     given = [row(number).input for number in range(30)]
-    outputs = [output | {"quotes": [cell for line in one["table"] for cell in line] if output["quotes"] else []} for one in given]
-    tune = [DatasetRow(f"tune-{at}", one, said, "tune") for at, (one, said) in enumerate(zip(given, outputs, strict=True))]
+    outputs = [
+        output | {"quotes": [cell for line in one["table"] for cell in line] if output["quotes"] else []}
+        for one in given
+    ]
+    tune = [
+        DatasetRow(f"tune-{at}", one, said, "tune") for at, (one, said) in enumerate(zip(given, outputs, strict=True))
+    ]
     data = Dataset.build("rows", "teller", contract_digest(wanted.card), "CC0", (), {"train": [row(0)], "tune": tune})
     run(replace(wanted, data=data, epochs=1), quiet).write(folder)
     with np.load(folder / "tables.npz") as file:
@@ -95,7 +104,7 @@ def test_rows_to_tune_on_settle_how_readily_further_cells_and_rows_count(
     text, content = pack_arrays(json.loads((folder / "model.json").read_text()), arrays)
     (folder / "model.json").write_text(text)
     (folder / "tables.npz").write_bytes(content)
-    made = run(replace(wanted, data=data, epochs=1, rate=0.0, start=folder), quiet)
+    made = run(replace(wanted, data=data, epochs=1, learning_rate=0.0, start=folder), quiet)
     layout = TableReaderConfig.model_validate_json(made.files["model.json"])
     assert (layout.cells, layout.rows) == (cells, rows)
     assert made.metrics == {"exact": 1.0}
@@ -117,7 +126,9 @@ def test_inputs_are_told_apart_by_their_types_and_not_by_their_names(tmp_path: P
     ],
 )
 def test_a_card_of_another_form_is_refused(tmp_path: Path, base: Path, old: str, new: str) -> None:
-    card = make_card(tmp_path, CARD.replace("computed:\n  answer: {value: expression, otherwise: quotes}\n", "").replace(old, new))
+    card = make_card(
+        tmp_path, CARD.replace("computed:\n  answer: {value: expression, otherwise: quotes}\n", "").replace(old, new)
+    )
     with pytest.raises(InputError, match="teller does not read tables") as caught:
         run(replace(training(tmp_path / "other", base), card=card, data=data_set(card)), quiet)
     assert caught.value.code == "N147"
@@ -158,7 +169,9 @@ def test_the_command_trains_promotes_and_answers(shell: Shell, base: Path) -> No
     assert json.loads(Path("made/model.json").read_text())["format"] == "orchestra/table/v3"
     assert shell("learn", "promote", "teller", "made", "--data", "set", "--force").code == 0
     Path("table.json").write_text(json.dumps(TABLE))
-    told = shell("run", "teller", "-i", "question=Who ?", "-i", "table=@table.json", "-i", "paragraphs=ada is in", "--json")
+    told = shell(
+        "run", "teller", "-i", "question=Who ?", "-i", "table=@table.json", "-i", "paragraphs=ada is in", "--json"
+    )
     assert told.code == 0, told.err
     output = told.json["output"]
     assert output["way"] in OPERATIONS

@@ -45,8 +45,10 @@ def test_a_csv_becomes_a_data_set_that_says_what_it_is(shell: Shell, project: Pa
     manifest = json.loads(Path("set/manifest.json").read_text())
     assert manifest["digest"] in said.out
     assert (manifest["name"], manifest["agent"], manifest["licence"]) == ("set", "finder", "CC BY 4.0")
-    assert sum(part["rows"] for part in manifest["parts"].values()) == 30
-    again = shell("learn", "data", "finder", "rows.csv", "--out", "set2", "--name", "set", "--licence", "CC BY 4.0", *MAPPED)
+    assert sum(part["rows"] for part in manifest["splits"].values()) == 30
+    again = shell(
+        "learn", "data", "finder", "rows.csv", "--out", "set2", "--name", "set", "--licence", "CC BY 4.0", *MAPPED
+    )
     assert again.code == 0
     assert json.loads(Path("set2/manifest.json").read_text()) == manifest
 
@@ -74,15 +76,23 @@ def test_what_another_set_is_tested_on_can_be_left_out(shell: Shell, project: Pa
     said = shell(*made, "more", "--test", "0", "--without", "set")
     assert said.code == 0, said.err
     assert f"left out: {tested:,} rows, of the test part of set\n    rows.csv:" in said.out
-    assert sum(part["rows"] for part in json.loads(Path("more/manifest.json").read_text())["parts"].values()) == 30 - tested
+    assert (
+        sum(part["rows"] for part in json.loads(Path("more/manifest.json").read_text())["splits"].values())
+        == 30 - tested
+    )
 
 
 def test_rows_that_contradict_others_and_empty_ones_are_named(shell: Shell, project: Path) -> None:
     Path("rows.csv").write_text("question,context,answer\nwho?,Ada,Ada\nWho,ada,\n , ,Ada\nwho?,Bob,Bob\n")
-    said = shell("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0")
+    said = shell(
+        "learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0"
+    )
     assert said.code == 0, said.err
     assert "left out: 1 rows, with nothing in their inputs\n    rows.csv:4\n" in said.out
-    assert 'the same with another output\n    rows.csv:3 says {"answer":null}, and rows.csv:2 {"answer":"Ada"}\n' in said.out
+    assert (
+        'the same with another output\n    rows.csv:3 says {"answer":null}, and rows.csv:2 {"answer":"Ada"}\n'
+        in said.out
+    )
 
 
 def test_unlicensed_rows_are_refused_before_anything_is_written(shell: Shell, project: Path) -> None:
@@ -104,7 +114,21 @@ def test_files_that_each_count_their_rows_from_one_make_one_set(shell: Shell, pr
     for name in ("one", "two"):
         lines = ({"id": at, "context": f"{name} {at}", "question": "who?", "answer": None} for at in range(3))
         Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    said = shell("learn", "data", "finder", "one.jsonl", "two.jsonl", "-o", "set", "--licence", "own", "--tune", "0", "--test", "0")
+    said = shell(
+        "learn",
+        "data",
+        "finder",
+        "one.jsonl",
+        "two.jsonl",
+        "-o",
+        "set",
+        "--licence",
+        "own",
+        "--tune",
+        "0",
+        "--test",
+        "0",
+    )
     assert said.code == 0, said.err
     assert sorted(json.loads(line)["id"] for line in Path("set/train.jsonl").read_text().splitlines()) == [
         *("0", "1", "2"),
@@ -117,7 +141,9 @@ def test_files_of_one_name_make_one_set(shell: Shell, project: Path) -> None:
     for path in files:
         path.parent.mkdir()
         path.write_text(json.dumps({"id": "1", "context": f"{path} says", "question": "who?", "answer": None}) + "\n")
-    said = shell("learn", "data", "finder", *map(str, files), "-o", "set", "--licence", "own", "--tune", "0", "--test", "0")
+    said = shell(
+        "learn", "data", "finder", *map(str, files), "-o", "set", "--licence", "own", "--tune", "0", "--test", "0"
+    )
     assert said.code == 0, said.err
     ids = sorted(json.loads(line)["id"] for line in Path("set/train.jsonl").read_text().splitlines())
     assert ids == ["1", "rows-1", "rows-2-1", "rows-3-1"]
@@ -137,7 +163,10 @@ def test_labels_of_a_csv_may_be_whole_numbers(shell: Shell, project: Path) -> No
 
 def test_where_nothing_can_be_written_nothing_is_done(shell: Shell, project: Path) -> None:
     Path("afile").write_text("mine")
-    for command in (("data", "finder", "rows.csv", "--licence", "own", *MAPPED), ("train", "finder", "--data", "nowhere")):
+    for command in (
+        ("data", "finder", "rows.csv", "--licence", "own", *MAPPED),
+        ("train", "finder", "--data", "nowhere"),
+    ):
         said = shell("learn", *command, "--out", "afile")
         assert said.err.startswith("C023: afile cannot be written: "), said.err
     assert Path("afile").read_text() == "mine"
@@ -161,14 +190,18 @@ def test_a_folder_with_something_else_is_no_place_for_an_adapter(
         (("--minutes", "1", "--epochs", "1"), "one of them"),
     ],
 )
-def test_options_of_a_training_are_checked_first(shell: Shell, project: Path, options: tuple[str, ...], hint: str) -> None:
+def test_options_of_a_training_are_checked_first(
+    shell: Shell, project: Path, options: tuple[str, ...], hint: str
+) -> None:
     said = shell("learn", "train", "finder", "--data", "nowhere", *options)
     assert said.code == 2
     assert "N107" in said.err
     assert hint in said.err
 
 
-def test_an_agent_is_trained_and_a_second_time_at_once(shell: Shell, project: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_is_trained_and_a_second_time_at_once(
+    shell: Shell, project: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("configs").mkdir()
     Path("configs/tiny.yaml").write_text(FLEET.replace("FOLDER", str(tiny)))
     Path("orchestra.toml").write_text('fleet = "tiny"\n')
@@ -182,8 +215,10 @@ def test_an_agent_is_trained_and_a_second_time_at_once(shell: Shell, project: Pa
     assert json.loads(Path("adapter/learnt_from.json").read_text())["data"] == "set"
     made = json.loads(Path("adapter/manifest.json").read_text())
     assert (made["agent"], made["base"], made["licence"], made["rank"]) == ("finder", "tiny", "own", 2)
-    assert made["command"].startswith("orchestra learn train finder --data DATA --epochs 1 --rank 2 --targets all-linear --rate 0.0006")
-    assert next(Path("cache/orchestra/learn/finder").iterdir()).is_dir()
+    assert made["command"].startswith(
+        "orchestra learn train finder --data DATA --epochs 1 --rank 2 --targets all-linear --rate 0.0006"
+    )
+    assert any(path.is_dir() for path in Path("cache/orchestra/learn/finder").iterdir())
     again = shell("learn", "train", "finder", "--data", "set", *options)
     assert again.code == 0
     assert "step" not in again.err
@@ -208,7 +243,13 @@ def test_a_training_is_told_every_ten_seconds_and_at_each_look(capsys: pytest.Ca
         now += 1.0
         teller(
             TrainingProgress(
-                step, 30, step / 10, 1.25, 300.0, 30.0 - step, TrainingPoint(step, 0.5, 1.25, 1.5, 0.4) if step == 15 else None
+                step,
+                30,
+                step / 10,
+                1.25,
+                300.0,
+                30.0 - step,
+                TrainingPoint(step, 0.5, 1.25, 1.5, 0.4) if step == 15 else None,
             )
         )
     lines = capsys.readouterr().err.splitlines()
@@ -217,4 +258,7 @@ def test_a_training_is_told_every_ten_seconds_and_at_each_look(capsys: pytest.Ca
 
 
 def test_what_is_not_known_is_not_told() -> None:
-    assert format_tick(TrainingProgress(3, 0, 0.1, 2.0, 310.4, float("nan"))) == "step 3, epoch 0.10, loss 2.000, 310 tokens/s"
+    assert (
+        format_tick(TrainingProgress(3, 0, 0.1, 2.0, 310.4, float("nan")))
+        == "step 3, epoch 0.10, loss 2.000, 310 tokens/s"
+    )

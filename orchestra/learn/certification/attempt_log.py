@@ -13,7 +13,13 @@ from orchestra.learn.append_only import open_locked, read, write
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.verification.certificates import attempts
 from orchestra.verification.certificates.attempts import AttemptLog, AttemptOutcome, CertificationAttempt
-from orchestra.verification.certificates.certify import Certification, CertificationTerms, ScoredAnswer, certify, validate
+from orchestra.verification.certificates.certify import (
+    Certification,
+    CertificationTerms,
+    ScoredAnswer,
+    certify,
+    validate,
+)
 from orchestra.verification.certificates.conformal import CalibrationAnswer, FactualityResult
 from orchestra.verification.certificates.row_fingerprints import SAMPLE_SIZE, RowFingerprints, RowSet
 
@@ -37,7 +43,9 @@ class AttemptLogFile:
 
     path: Path
 
-    def next_terms(self, rows: RowSet, terms: CertificationTerms, items: Sequence[ScoredAnswer] | None = None) -> CertificationTerms:
+    def next_terms(
+        self, rows: RowSet, terms: CertificationTerms, items: Sequence[ScoredAnswer] | None = None
+    ) -> CertificationTerms:
         """The terms of the next attempt on these rows; where the answers are there already, of the attempt that they were. Raises
         `InputError` V025, and V006 for items that are none."""
         try:
@@ -59,7 +67,12 @@ class AttemptLogFile:
             raise self._unusable_error(error) from error
 
     def record_certification(
-        self, name: str, rows: RowSet, items: Sequence[ScoredAnswer], terms: CertificationTerms, between: Callable[[], None]
+        self,
+        name: str,
+        rows: RowSet,
+        items: Sequence[ScoredAnswer],
+        terms: CertificationTerms,
+        between: Callable[[], None],
     ) -> Certification:
         """The certification of some answers, written down as an attempt on these rows, on disk when it returns.
 
@@ -72,10 +85,14 @@ class AttemptLogFile:
 
         return self._record(_TestedRows(name, rows, _items_digest(items, terms), terms.alpha, terms.delta), made)
 
-    def record_claims_calibration(self, name: str, rows: RowSet, answers: Sequence[CalibrationAnswer], found: FactualityResult) -> int:
+    def record_claims_calibration(
+        self, name: str, rows: RowSet, answers: Sequence[CalibrationAnswer], found: FactualityResult
+    ) -> int:
         """Which attempt on these rows a calibration of claims is, which has no delta that attempts could share; written down as above.
         Raises `InputError` V025."""
-        tested = digest(canonical([[[one.id, [list(part) for part in one.parts]] for one in answers], found.alpha, found.seed]))
+        tested = digest(
+            canonical([[[one.id, [list(part) for part in one.parts]] for one in answers], found.alpha, found.seed])
+        )
         came: AttemptOutcome = "infeasible" if found.threshold is None else "certified"
         return self._record(_TestedRows(name, rows, tested, found.alpha, 0.0), lambda number: (number, came))
 
@@ -110,7 +127,11 @@ class AttemptLogFile:
 
     def _unusable_error(self, error: OSError) -> InputError:
         why = error.strerror or str(error)
-        return InputError("V025", f"the log of attempts cannot be used: {self.path}: {why}", hint="it must be a file that can be written")
+        return InputError(
+            "V025",
+            f"the log of attempts cannot be used: {self.path}: {why}",
+            hint="it must be a file that can be written",
+        )
 
 
 def _items_digest(items: Sequence[ScoredAnswer], terms: CertificationTerms) -> str:

@@ -27,7 +27,13 @@ from orchestra.learn.evaluation.metrics import Case
 from orchestra.learn.evaluation.rows import as_record
 from orchestra.schema.strict_json import canonical, digest
 from orchestra.verification.answer_parts import remaining_value
-from orchestra.verification.certificates.audits import AuditedCertificate, AuditState, AuditVerdict, OutputKey, SampledOutput
+from orchestra.verification.certificates.audits import (
+    AuditedCertificate,
+    AuditState,
+    AuditVerdict,
+    OutputKey,
+    SampledOutput,
+)
 from orchestra.verification.certificates.claims_file import ClaimsCertificate
 from orchestra.workflows.program import CompiledNode, Program
 
@@ -95,7 +101,9 @@ async def find_accepted_outputs(
     return made
 
 
-def _certified_answers(history: History, certificate: AuditedCertificate) -> Iterator[tuple[SampledOutput, NodeAttempt]]:
+def _certified_answers(
+    history: History, certificate: AuditedCertificate
+) -> Iterator[tuple[SampledOutput, NodeAttempt]]:
     """The answers of a run's nodes that were accepted with the certificate's promise."""
     for row in history.rows:
         for attempt in row.attempts:
@@ -134,7 +142,9 @@ class RunPrograms:
             self._cache[key] = await restore_program(self._project, self._journal, first, will_call=False)
         return self._cache[key]
 
-    async def agent_inputs(self, first: RunStarted, events: Sequence[Event]) -> dict[tuple[str, int], Mapping[str, Any]]:
+    async def agent_inputs(
+        self, first: RunStarted, events: Sequence[Event]
+    ) -> dict[tuple[str, int], Mapping[str, Any]]:
         """What a run's agents were asked, by node and attempt, as far as today's engine follows it."""
         try:
             program = await self.program_of(first)
@@ -150,7 +160,9 @@ class WithheldAnswers:
     def __init__(self, programs: RunPrograms, certificate: ClaimsCertificate) -> None:
         self._programs, self._certificate = programs, certificate
 
-    async def in_run(self, first: RunStarted, events: Sequence[Event], history: History) -> list[tuple[SampledOutput, NodeAttempt]]:
+    async def in_run(
+        self, first: RunStarted, events: Sequence[Event], history: History
+    ) -> list[tuple[SampledOutput, NodeAttempt]]:
         """Those of a run."""
         found = [(row, attempt) for row in history.rows if (attempt := self._rejected_attempt(row)) is not None]
         if not found:
@@ -245,7 +257,10 @@ async def view_output(project: Project, journal: Journal, output: SampledOutput)
     first = events[0] if events else None
     if attempt is None or not isinstance(first, RunStarted) or digest(canonical(attempt.value)) != output.digest:
         return None
-    value, dropped = remaining_value(attempt.value, attempt.verdicts), sum(len(verdict.dropped) for verdict in attempt.verdicts)
+    value, dropped = (
+        remaining_value(attempt.value, attempt.verdicts),
+        sum(len(verdict.dropped) for verdict in attempt.verdicts),
+    )
     try:
         program = await restore_program(project, journal, first, will_call=False)
     except OrchestraError:
@@ -305,14 +320,19 @@ async def _resolve_verdict(
     if output is None:
         there = bool(await journal.read(label.run))
         what = f"{label.node} of run {label.run} was not drawn" if there else f"run {label.run} is not in the journal"
-        raise InputError("V021", f"{what}: audits are of drawn outputs alone", hint="orchestra certify AGENT --watch --audit 20")
+        raise InputError(
+            "V021", f"{what}: audits are of drawn outputs alone", hint="orchestra certify AGENT --watch --audit 20"
+        )
     match label.verdict:
         case "right" | "wrong" | "unclear":
             return label.verdict
         case None if label.expected is not msgspec.UNSET:
             found = await view_output(project, journal, output)
             if found is None:
-                raise _line_error(f"run {label.run} is gone, so nobody can hold its output against what is expected", "state a verdict")
+                raise _line_error(
+                    f"run {label.run} is gone, so nobody can hold its output against what is expected",
+                    "state a verdict",
+                )
             good = correctness().is_correct(Case(as_record(label.expected), as_record(found.value)))
             return "unclear" if good is None else "right" if good else "wrong"
         case None:

@@ -64,15 +64,23 @@ class AuditLogFile:
         if not file.exists():
             return False
         watched = self.certificate
-        now = (read_claims_certificate if isinstance(watched, ClaimsCertificate) else read_certificate)(file, watched.agent)
+        now = (read_claims_certificate if isinstance(watched, ClaimsCertificate) else read_certificate)(
+            file, watched.agent
+        )
         return now.original.digest != watched.original.digest
 
-    def record_sample(self, outputs: Sequence[SampledOutput], population: int, seed: int, period: tuple[str, str]) -> AuditState:
+    def record_sample(
+        self, outputs: Sequence[SampledOutput], population: int, seed: int, period: tuple[str, str]
+    ) -> AuditState:
         """Writes down what was drawn, on disk when it returns. Outputs that somebody else drew meanwhile are his."""
 
         def lines(watch: AuditState) -> Iterator[AuditEntry]:
             known = {output.input_fingerprint for output in watch.sampled.values() if output.input_fingerprint}
-            fresh = tuple(output for output in outputs if output.key not in watch.sampled and output.input_fingerprint not in known)
+            fresh = tuple(
+                output
+                for output in outputs
+                if output.key not in watch.sampled and output.input_fingerprint not in known
+            )
             if fresh:
                 since, until = period
                 told = {"certificate": self.certificate.original.digest, "at": _now()}
@@ -113,7 +121,9 @@ def read_log(path: Path) -> AuditLog:
     return AuditLog.from_bytes(data, SourceLocation(str(path), 1))
 
 
-def refuse_refuted_rows(settings: Settings, registry: Registry, agent: str, rows: RowSet, *, claims: bool = False) -> None:
+def refuse_refuted_rows(
+    settings: Settings, registry: Registry, agent: str, rows: RowSet, *, claims: bool = False
+) -> None:
     """Raises `InputError` V023 where audits have refuted what a certificate of the agent promised that was made on many of these rows; V020
     where the log cannot be relied on. Rows promise nothing at another alpha or by another seed either."""
     file = certificates.writable_path(settings, registry, agent, CLAIMS if claims else FILE_NAME)
@@ -129,7 +139,11 @@ def refuse_refuted_rows(settings: Settings, registry: Registry, agent: str, rows
     if why:
         said = f"audits have voided the certificate of {agent!r} that was made on many of these rows, {name}: {why}"
         option = " --claims" if claims else ""
-        raise InputError("V023", said, hint=f"other rows, which are like those of today: orchestra certify {agent}{option} --data FILE")
+        raise InputError(
+            "V023",
+            said,
+            hint=f"other rows, which are like those of today: orchestra certify {agent}{option} --data FILE",
+        )
 
 
 def _current_certificate(file: Path | None, agent: str, *, claims: bool) -> AuditedCertificate | None:
@@ -146,12 +160,16 @@ def replace_file(file: Path, data: bytes) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, data)
     except OSError as error:
-        raise OrchestraError("C023", f"{file} cannot be written: {error.strerror or error}", hint="name another with --out") from error
+        raise OrchestraError(
+            "C023", f"{file} cannot be written: {error.strerror or error}", hint="name another with --out"
+        ) from error
 
 
 def _unusable_error(path: Path, error: OSError) -> InputError:
     why = error.strerror or str(error)
-    return InputError("V020", f"the log of audits cannot be used: {path}: {why}", hint="it must be a file that can be written")
+    return InputError(
+        "V020", f"the log of audits cannot be used: {path}: {why}", hint="it must be a file that can be written"
+    )
 
 
 def _now() -> str:

@@ -77,7 +77,9 @@ class JudgedAnswerFile:
 
     def select_independent(self, card: Card, seed: int, field: str = "") -> tuple[JudgedAnswerFile, IndependentRows]:
         """Those of one answer to each input, and of each text or other group. Raises `InputError` V026 for a `field` that is no input."""
-        test = EvaluationSet(self.name, self.digest, [EvaluationRow(row.id, row.input, {}, row.group) for row in self.rows])
+        test = EvaluationSet(
+            self.name, self.digest, [EvaluationRow(row.id, row.input, {}, row.group) for row in self.rows]
+        )
         drawn = select_independent(test, card, seed, field)
         kept = {question.id for question in drawn.test.rows}
         return replace(self, rows=tuple(row for row in self.rows if row.id in kept)), drawn
@@ -89,18 +91,29 @@ class JudgedAnswerFile:
 
     def _judge_questions(self) -> Iterator[dict[str, Any]]:
         for row in self.rows:
-            texts = [row.evidence[one.source].text[one.start : one.end] for one in entailment.split_evidence(row.evidence)]
-            yield from ({CLAIM: claim.text, EVIDENCE: text} for part in row.parts for claim in part.claims for text in texts)
+            texts = [
+                row.evidence[one.source].text[one.start : one.end] for one in entailment.split_evidence(row.evidence)
+            ]
+            yield from (
+                {CLAIM: claim.text, EVIDENCE: text} for part in row.parts for claim in part.claims for text in texts
+            )
 
     def scored_answers(self, replies: Sequence[JudgeReply] = ()) -> list[CalibrationAnswer]:
-        """The answers with their scores: those of the file, or what the judge's replies to `questions` say."""
+        """The answers with their scores: those of the file, or of the replies to `judge_inputs`."""
         line, found = iter(replies), []
         for row in self.rows:
             scores = [label.score if isinstance(label.score, float | int) else None for label in row.labels]
             if not self.is_scored:
-                claims, count = [claim for part in row.parts for claim in part.claims], len(entailment.split_evidence(row.evidence))
-                verdicts = entailment.claim_verdicts(claims, row.evidence, [next(line) for _ in range(len(claims) * count)])
-                scores = [partial_answers.part_score(one) for one in partial_answers.weakest_verdicts(row.parts, verdicts)]
+                claims, count = (
+                    [claim for part in row.parts for claim in part.claims],
+                    len(entailment.split_evidence(row.evidence)),
+                )
+                verdicts = entailment.claim_verdicts(
+                    claims, row.evidence, [next(line) for _ in range(len(claims) * count)]
+                )
+                scores = [
+                    partial_answers.part_score(one) for one in partial_answers.weakest_verdicts(row.parts, verdicts)
+                ]
             rated = zip(scores, row.labels, strict=True)
             found.append(CalibrationAnswer(row.id, tuple(Scored(score, not label.right) for score, label in rated)))
         return found
@@ -110,7 +123,9 @@ class JudgedAnswerFile:
         for row in self.rows:
             claims = [{"claim": part.text, "right": None} for part in row.parts]
             group = {"group": row.group} if row.group else {}
-            yield msgspec.json.encode({"id": row.id, **group, "input": row.input, "output": row.output, "claims": claims})
+            yield msgspec.json.encode(
+                {"id": row.id, **group, "input": row.input, "output": row.output, "claims": claims}
+            )
 
 
 def read(path: Path, card: Card) -> JudgedAnswerFile:
@@ -128,7 +143,9 @@ def read(path: Path, card: Card) -> JudgedAnswerFile:
         raise InputError("V006", f"{bare} of {len(rows)} rows of {path.name} have no `claims`", hint=HINT)
     scored = {isinstance(label.score, msgspec.UnsetType) for row in rows for label in row.labels}
     if len(scored) > 1:
-        raise InputError("V006", f"some claims of {path.name} have a score, and some have none", hint="all of them, or none")
+        raise InputError(
+            "V006", f"some claims of {path.name} have a score, and some have none", hint="all of them, or none"
+        )
     return JudgedAnswerFile(path.name, digest(data), tuple(rows), not bare, scored == {False}, dataset_label_of(path))
 
 
@@ -140,14 +157,22 @@ def _judged_answer(card: Card, line: _JudgedAnswerLine, place: SourceLocation) -
         return JudgedAnswer(line.id, line.input, line.output, evidence, found, (), line.group)
     if len(labels) != len(found):
         raise InputError(
-            "V006", f"the output of row {line.id!r} has {len(found)} parts, and {len(labels)} are judged", location=place, hint=HINT
+            "V006",
+            f"the output of row {line.id!r} has {len(found)} parts, and {len(labels)} are judged",
+            location=place,
+            hint=HINT,
         )
     for part, label in zip(found, labels, strict=True):
         if " ".join(label.claim.split()) != " ".join(part.text.split()):
             reason = f"row {line.id!r} judges {label.claim!r}, where its output says {part.text!r}"
             raise InputError("V006", reason, location=place, hint="the parts of the output, in their order")
         if label.right is None:
-            raise InputError("V006", f"nobody has said whether {label.claim!r} of row {line.id!r} is right", location=place, hint=HINT)
+            raise InputError(
+                "V006",
+                f"nobody has said whether {label.claim!r} of row {line.id!r} is right",
+                location=place,
+                hint=HINT,
+            )
         if isinstance(label.score, float | int) and not 0 <= label.score <= 1:
             raise InputError("V006", f"the score is {label.score}, and must be in [0, 1]", location=place, hint=HINT)
     return JudgedAnswer(line.id, line.input, line.output, evidence, found, labels, line.group)

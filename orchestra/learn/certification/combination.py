@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from orchestra.core.errors import InputError
 from orchestra.core.events import Verdict
 from orchestra.learn.evaluation.metrics import auroc
-from orchestra.verification.certificates.combination import CheckWeight, Combination, CombinationData, IsotonicPoint, is_veto, log_odds
+from orchestra.verification.certificates.combination import (
+    CheckWeight,
+    Combination,
+    CombinationData,
+    IsotonicPoint,
+    is_veto,
+    log_odds,
+)
 from orchestra.verification.certificates.file import DependencyDigests
 from orchestra.verification.verdict import PASS, UNKNOWN
 
@@ -107,7 +114,9 @@ def usable_rows(rows: Sequence[CombinationRow], checks: Sequence[str]) -> tuple[
     return found, left_out
 
 
-def fit_combination(rows: Sequence[CombinationRow], checks: Sequence[str], *, unlabelled: bool = False, seed: int = 0) -> CombinationFit:
+def fit_combination(
+    rows: Sequence[CombinationRow], checks: Sequence[str], *, unlabelled: bool = False, seed: int = 0
+) -> CombinationFit:
     """How much each check counts. Raises `InputError` N162 for too few rows, N163 where the checks tell nothing to put together."""
     kept, left_out = usable_rows(rows, checks)
     if unlabelled:
@@ -131,7 +140,9 @@ def _check_row_counts(rows: Sequence[CombinationRow], left_out: Counter[str]) ->
         raise InputError("N162", said, hint="rows like those that the agent is asked")
 
 
-def _fit_regression(rows: Sequence[CombinationRow], checks: Sequence[str], left_out: Counter[str], seed: int) -> CombinationFit:
+def _fit_regression(
+    rows: Sequence[CombinationRow], checks: Sequence[str], left_out: Counter[str], seed: int
+) -> CombinationFit:
     import numpy as np
 
     right = np.array([bool(row.is_correct) for row in rows], dtype=float)
@@ -144,16 +155,31 @@ def _fit_regression(rows: Sequence[CombinationRow], checks: Sequence[str], left_
     scaled = (places[:, loud] - mean[loud]) / spread[loud]
     seen = _cross_validated_scores(scaled, right, seed)
     lowest = np.array(
-        [min(verdict.score if verdict.outcome == PASS else 0.0 for verdict in _ordered_verdicts(row, checks)) for row in rows]
+        [
+            min(verdict.score if verdict.outcome == PASS else 0.0 for verdict in _ordered_verdicts(row, checks))
+            for row in rows
+        ]
     )
     ranked = [_rank_score("all checks", seen, right), _rank_score("the lowest score", lowest, right)]
     for place, at in enumerate(loud if len(loud) > 1 else ()):
-        ranked.append(_rank_score(f"without {checks[at]}", _cross_validated_scores(np.delete(scaled, place, axis=1), right, seed), right))
+        ranked.append(
+            _rank_score(
+                f"without {checks[at]}", _cross_validated_scores(np.delete(scaled, place, axis=1), right, seed), right
+            )
+        )
     weights = _fit_logistic(scaled, right)[:-1] / spread[loud]
     voices = tuple(CheckWeight(checks[at], weight=float(weight)) for at, weight in zip(loud, weights, strict=True))
     bias = -float(weights @ mean[loud])
     return CombinationFit(
-        "regression", bias, voices, isotonic_regression(seen, right), len(rows), int(right.sum()), left_out, silent, tuple(ranked)
+        "regression",
+        bias,
+        voices,
+        isotonic_regression(seen, right),
+        len(rows),
+        int(right.sum()),
+        left_out,
+        silent,
+        tuple(ranked),
     )
 
 
@@ -189,7 +215,9 @@ def _fit_logistic(places: FloatArray, right: FloatArray) -> FloatArray:
     return weights
 
 
-def isotonic_regression(sums: Sequence[float] | FloatArray, right: Sequence[float] | FloatArray) -> tuple[IsotonicPoint, ...]:
+def isotonic_regression(
+    sums: Sequence[float] | FloatArray, right: Sequence[float] | FloatArray
+) -> tuple[IsotonicPoint, ...]:
     """The isotonic regression of right by sum, as points that straight lines join: pool adjacent violators (Ayer et al. 1955)."""
     blocks: list[list[float]] = []  # the sum of places, of right ones, and how many
     for at, good in sorted(zip(map(float, sums), map(float, right), strict=True)):
@@ -200,17 +228,23 @@ def isotonic_regression(sums: Sequence[float] | FloatArray, right: Sequence[floa
     return tuple(IsotonicPoint(at / count, good / count) for at, good, count in blocks)
 
 
-def _fit_dawid_skene(rows: Sequence[CombinationRow], checks: Sequence[str], left_out: Counter[str], seed: int) -> CombinationFit:
+def _fit_dawid_skene(
+    rows: Sequence[CombinationRow], checks: Sequence[str], left_out: Counter[str], seed: int
+) -> CombinationFit:
     """What each check is worth by how far it goes with the others: expectation and maximisation, from the majority on."""
     import numpy as np
 
     if len(rows) < MIN_LABELLED_ROWS:
         more = f"{MIN_LABELLED_ROWS - len(rows):,} more are needed, {MIN_LABELLED_ROWS} in all"
         raise InputError("N162", f"{len(rows):,} rows can be combined: {more}", hint="more rows")
-    votes = np.array([[verdict.outcome == PASS for verdict in _ordered_verdicts(row, checks)] for row in rows], dtype=float)
+    votes = np.array(
+        [[verdict.outcome == PASS for verdict in _ordered_verdicts(row, checks)] for row in rows], dtype=float
+    )
     shares, (low, high) = votes.mean(0), PASS_RATE_RANGE
     silent = {
-        check: f"it passes {share:.1%} of the rows" for check, share in zip(checks, shares, strict=True) if not low <= float(share) <= high
+        check: f"it passes {share:.1%} of the rows"
+        for check, share in zip(checks, shares, strict=True)
+        if not low <= float(share) <= high
     }
     loud = [at for at, check in enumerate(checks) if check not in silent]
     if len(loud) < MIN_CHECKS:
@@ -226,9 +260,21 @@ def _fit_dawid_skene(rows: Sequence[CombinationRow], checks: Sequence[str], left
     labels = [row for row in rows if row.is_correct is not None]
     if labels:
         right = np.array([bool(row.is_correct) for row in labels], dtype=float)
-        sums = np.array([bias + sum(voice.contribution(said) for voice, said in _weighted_verdicts(row, voices)) for row in labels])
+        sums = np.array(
+            [bias + sum(voice.contribution(said) for voice, said in _weighted_verdicts(row, voices)) for row in labels]
+        )
         ranked = (_rank_score("all checks", sums, right),)
-    return CombinationFit("dawid-skene", bias, voices, (), len(rows), sum(bool(row.is_correct) for row in labels), left_out, silent, ranked)
+    return CombinationFit(
+        "dawid-skene",
+        bias,
+        voices,
+        (),
+        len(rows),
+        sum(bool(row.is_correct) for row in labels),
+        left_out,
+        silent,
+        ranked,
+    )
 
 
 def _weighted_verdicts(row: CombinationRow, voices: Sequence[CheckWeight]) -> list[tuple[CheckWeight, Verdict]]:

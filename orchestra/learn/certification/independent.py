@@ -55,13 +55,17 @@ def select_independent(test: EvaluationSet, card: Card, seed: int, field: str = 
     known = card.input_schema.get("properties", {})
     if field and field not in known:
         near = closest_match(field, known)
-        raise InputError("V026", f"{card.name} has no input {field!r} to group by", hint=f"--group {near or next(iter(known), 'NAME')}")
+        raise InputError(
+            "V026",
+            f"{card.name} has no input {field!r} to group by",
+            hint=f"--group {near or next(iter(known), 'NAME')}",
+        )
 
     each = _draw_one_per_key(test.rows, lambda row: fingerprint(row.input), seed)
     kept = _draw_one_per_key(each, lambda row: group_key(row, card, field), seed)
     copies, grouped = len(test.rows) - len(each), len(each) - len(kept)
     named = field or ("" if any(row.group for row in test.rows) else card.evidence or "")
-    return IndependentRows(replace(test, questions=kept), copies, grouped, named, _find_repeated_input(kept, known))
+    return IndependentRows(replace(test, rows=kept), copies, grouped, named, _find_repeated_input(kept, known))
 
 
 def _find_repeated_input(rows: list[EvaluationRow], inputs: Iterable[str]) -> RepeatedInput | None:
@@ -69,7 +73,11 @@ def _find_repeated_input(rows: list[EvaluationRow], inputs: Iterable[str]) -> Re
     tells none of them apart."""
     found: list[RepeatedInput] = []
     for name in inputs:
-        values = [fingerprint(row.input[name]) for row in rows if name in row.input and len(canonical(row.input[name])) >= MIN_SHARED_BYTES]
+        values = [
+            fingerprint(row.input[name])
+            for row in rows
+            if name in row.input and len(canonical(row.input[name])) >= MIN_SHARED_BYTES
+        ]
         if 1 < (different := len(set(values))) < (1 - MAX_REPEATED_SHARE) * len(values):
             found.append(RepeatedInput(name, different, len(values)))
     return min(found, key=lambda one: one.distinct_values / one.rows, default=None)
@@ -84,7 +92,9 @@ def group_key(row: EvaluationRow, card: Card, field: str = "") -> str:
     return fingerprint(row.input[by]) if by in row.input else fingerprint(row.input)
 
 
-def _draw_one_per_key(rows: Iterable[EvaluationRow], key: Callable[[EvaluationRow], str], seed: int) -> list[EvaluationRow]:
+def _draw_one_per_key(
+    rows: Iterable[EvaluationRow], key: Callable[[EvaluationRow], str], seed: int
+) -> list[EvaluationRow]:
     """One row of each key, in their order: drawn by their ids, so that neither order nor other rows matter."""
     found: dict[str, tuple[str, Any]] = {}
     every = list(rows)

@@ -48,7 +48,9 @@ class Correctness:
     """Whether they leave a case out where figures are made. A promise leaves none out: what is accepted of such rows is accepted."""
 
 
-def correctness_of(card: Card, evaluation: str = "", metric_name: str = "", questions: Sequence[EvaluationRow] = ()) -> Correctness:
+def correctness_of(
+    card: Card, evaluation: str = "", metric_name: str = "", questions: Sequence[EvaluationRow] = ()
+) -> Correctness:
     """Of an agent: the first metric of an evaluation that tells of one answer whether it is right, or the one that is wanted; without an
     `evaluation.yaml`, those of all fields of its output, or of those that `questions` expect something of. It is about all rows, whichever
     of them a metric leaves out of its figure. Raises `InputError` V008 where none tells that."""
@@ -57,12 +59,18 @@ def correctness_of(card: Card, evaluation: str = "", metric_name: str = "", ques
         near = closest_match(metric_name, measures)
         hint = f"did you mean {near!r}?" if near else f"there are: {', '.join(measures)}"
         raise InputError("V008", f"{card.name} has no metric {metric_name!r}", hint=hint)
-    telling = {name: _single_answer_config(measure) for name, measure in measures.items() if not metric_name or name == metric_name}
+    telling = {
+        name: _single_answer_config(measure)
+        for name, measure in measures.items()
+        if not metric_name or name == metric_name
+    }
     telling = {name: measure for name, measure in telling.items() if measure.of in CORRECTNESS_KINDS}
     if not telling:
         what = f"the metric {metric_name!r} of" if metric_name else "no metric of"
         said = "does not tell" if metric_name else "tells"
-        raise InputError("V008", f"{what} {card.name} {said} of one answer whether it is right", hint="orchestra explain V008")
+        raise InputError(
+            "V008", f"{what} {card.name} {said} of one answer whether it is right", hint="orchestra explain V008"
+        )
     names = tuple(telling)[:1] if chosen else tuple(telling)
     used = {name: telling[name] for name in names}
     figures = [build_metric(name, one) for name, one in used.items()]
@@ -78,7 +86,9 @@ def correctness_of(card: Card, evaluation: str = "", metric_name: str = "", ques
         return all(one.case_score(case)[0] >= 1 for one in metrics)
 
     called = tuple(name if _without_filters(one) == one else f"{name}, of all rows" for name, one in used.items())
-    said = "; ".join(f"{name} ({CORRECTNESS_DESCRIPTIONS[one.of]})" for name, one in zip(called, used.values(), strict=True))
+    said = "; ".join(
+        f"{name} ({CORRECTNESS_DESCRIPTIONS[one.of]})" for name, one in zip(called, used.values(), strict=True)
+    )
     return Correctness(called, of, said, aside)
 
 
@@ -115,7 +125,9 @@ def certification_items(test: EvaluationSet, cases: Sequence[Case], correctness:
         found.append(ScoredAnswer(question.id, case.score if answered else None, not (answered and good)))
     if untold:
         of = f"{', '.join(correctness.metrics)}: {len(untold):,} of {len(found):,} rows say nothing that it could tell by, such as {untold[0]!r}"
-        raise InputError("V027", of, hint="state what is right there, or take them out where the agent is never asked such")
+        raise InputError(
+            "V027", of, hint="state what is right there, or take them out where the agent is never asked such"
+        )
     return found
 
 
@@ -143,9 +155,13 @@ class Predictions:
         data, found = _LINE_FORMAT.read_bytes(path), dict[str, _PredictionLine]()
         for place, one in _LINE_FORMAT.parse_lines(path, data):
             if one.id in found:
-                raise InputError("V006", f"two predictions have the id {one.id!r}", location=place, hint="count each row once")
+                raise InputError(
+                    "V006", f"two predictions have the id {one.id!r}", location=place, hint="count each row once"
+                )
             if one.score is not None and not 0 <= one.score <= 1:
-                raise InputError("V006", f"the score is {one.score}, and must be in [0, 1]", location=place, hint=_LINE_FORMAT.hint)
+                raise InputError(
+                    "V006", f"the score is {one.score}, and must be in [0, 1]", location=place, hint=_LINE_FORMAT.hint
+                )
             found[one.id] = one
         return cls(path.name, digest(data), found)
 
@@ -161,16 +177,23 @@ class Predictions:
         known = {question.id for question in test.rows}
         strange = next((name for name in self.answers if name not in known), None)
         if strange is not None:
-            raise InputError("V006", f"{self.name} answers the row {strange!r}, which {test.name} does not have", hint="--data FILE")
+            raise InputError(
+                "V006", f"{self.name} answers the row {strange!r}, which {test.name} does not have", hint="--data FILE"
+            )
         said = [self.answers.get(question.id) for question in test.rows]
         return [None if one is None or one.abstained or one.output is None else (one.output, one.score) for one in said]
 
     def cases_for(self, card: Card, checks: tuple[str, ...], test: EvaluationSet) -> list[Case]:
         """What the engine would have made of these answers. Raises `InputError` V006 for an answer to no row."""
-        return [_build_case(card, checks, question, given) for question, given in zip(test.rows, self.outputs_for(test), strict=True)]
+        return [
+            _build_case(card, checks, question, given)
+            for question, given in zip(test.rows, self.outputs_for(test), strict=True)
+        ]
 
 
-def _build_case(card: Card, checks: tuple[str, ...], question: EvaluationRow, given: tuple[Any, float | None] | None) -> Case:
+def _build_case(
+    card: Card, checks: tuple[str, ...], question: EvaluationRow, given: tuple[Any, float | None] | None
+) -> Case:
     if given is None:
         return Case(question.expected, None)
     score = certification_score(build_situation(card, checks, question.input, *given))

@@ -65,7 +65,11 @@ def without_checks(card: Card) -> Card:
 
 def plain_output(card: Card, output: Mapping[str, Any]) -> Any:
     """An output of the agent as it is, of one by fields: see `orchestra.learn.evaluation.rows.as_record`."""
-    return output if card.output_schema.get("type") == "object" or "properties" in card.output_schema else output.get(WHOLE_OUTPUT, output)
+    return (
+        output
+        if card.output_schema.get("type") == "object" or "properties" in card.output_schema
+        else output.get(WHOLE_OUTPUT, output)
+    )
 
 
 async def run_checks(
@@ -80,16 +84,23 @@ async def run_checks(
     """The rulings on answers of an agent, each with its inputs, whatever their score. A question that fails leaves its check `unknown`, and
     so does every one where there are no `runs`. `steps` are the agents that `judges` are the contracts of. Raises `FleetError` where no
     server can be had."""
-    whole = [msgspec.structs.replace(one, accept=0.0, producer=card.contract, inputs=inputs, judges=judges) for one, inputs in situations]
+    whole = [
+        msgspec.structs.replace(one, accept=0.0, producer=card.contract, inputs=inputs, judges=judges)
+        for one, inputs in situations
+    ]
     stands = [session.start(one) for one in whole]
     while open_ := {at: one for at, one in enumerate(stands) if isinstance(one, ChecksPending)}:
         if runs is None:
             stands = [
-                session.finish_without_asking(whole[at], one, NOT_ASKED_REASON) if isinstance(one, ChecksPending) else one
+                session.finish_without_asking(whole[at], one, NOT_ASKED_REASON)
+                if isinstance(one, ChecksPending)
+                else one
                 for at, one in enumerate(stands)
             ]
             continue
-        replies = await _ask_questions(runs, card, {at: one.questions for at, one in open_.items()}, steps, concurrency, on_run_end)
+        replies = await _ask_questions(
+            runs, card, {at: one.questions for at, one in open_.items()}, steps, concurrency, on_run_end
+        )
         for at, one in open_.items():
             stands[at] = session.advance(whole[at], one, replies[at])
     return [one for one in stands if isinstance(one, VerificationResult)]
@@ -114,7 +125,9 @@ async def _ask_questions(
         step = own if sample else steps[agent]
         inputs = [questions[row][place].inputs for row, place in places]
         these = runs.options(sample=sample) if sample else runs
-        for (row, place), result in zip(places, await run_agent.run_all(these, step, inputs, concurrency, on_run_end), strict=True):
+        for (row, place), result in zip(
+            places, await run_agent.run_all(these, step, inputs, concurrency, on_run_end), strict=True
+        ):
             found[row][place] = _reply(result)
     return found
 

@@ -71,9 +71,9 @@ class CollectedRows:
         return replace(
             self,
             rows=[row for row in self.rows if not unwanted(row)],
-            open=[one for one in self.unanswered if not unwanted(one.row)],
+            unanswered=[one for one in self.unanswered if not unwanted(one.row)],
             left_out=self.left_out + Counter({reason: len(out)}),
-            named={**self.left_out_locations, reason: [self.location_of(row) for row in out]},
+            left_out_locations={**self.left_out_locations, reason: [self.location_of(row) for row in out]},
         )
 
     def drop_answered(self) -> CollectedRows:
@@ -85,16 +85,21 @@ class CollectedRows:
         still = [one for key, one in once.items() if key not in known]
         answered = sum(key in known for key in once)
         return replace(
-            self, open=still, left_out=self.left_out + Counter({ANSWERED_ELSEWHERE: answered, "the same": len(self.unanswered) - len(once)})
+            self,
+            unanswered=still,
+            left_out=self.left_out
+            + Counter({ANSWERED_ELSEWHERE: answered, "the same": len(self.unanswered) - len(once)}),
         )
 
     def drop_unanswered(self) -> CollectedRows:
         """The same without what is open, which is counted."""
-        return replace(self, open=(), left_out=self.left_out + Counter({FAILED: len(self.unanswered)}))
+        return replace(self, unanswered=(), left_out=self.left_out + Counter({FAILED: len(self.unanswered)}))
 
 
-def collect_from_files(files: Iterable[Path], card: Card, columns: ColumnMapping, licence: str, *, answered: bool) -> CollectedRows:
-    """The rows of files; where a teacher is to answer them, their inputs alone. Raises what `sources.read` raises."""
+def collect_from_files(
+    files: Iterable[Path], card: Card, columns: ColumnMapping, licence: str, *, answered: bool
+) -> CollectedRows:
+    """The rows of files; where a teacher is to answer them, their inputs alone. Raises the errors of `read_source`."""
     gathered, known = CollectedRows(), set[str]()
     for path in files:
         lines = read_numbered_rows(path, card, columns, answered=answered)
@@ -137,7 +142,9 @@ def collect_from_runs(found: CollectedTraces, card: Card, journal: str, licence:
         elif not _inputs_fit(card, inputs, trace) or (trace.answered_by != "nobody" and outputs.check(output)):
             left_out["of other types than the agent has now"] += 1
         else:
-            row = DatasetRow(f"{trace.run}/{trace.node}", trace.inputs, output, group_of(card, trace.inputs, group, trace.inputs))
+            row = DatasetRow(
+                f"{trace.run}/{trace.node}", trace.inputs, output, group_of(card, trace.inputs, group, trace.inputs)
+            )
             rows.append((trace, row))
     if not rows:
         why = ", ".join(f"{count} {reason}" for reason, count in (left_out + found.skipped_runs).items() if count)
@@ -154,7 +161,10 @@ def collect_from_runs(found: CollectedTraces, card: Card, journal: str, licence:
     ]
     taken = [row for trace, row in rows if trace.answered_by != "nobody"]
     return CollectedRows(
-        taken, origins, [UnansweredRow(row, trace.label) for trace, row in rows if trace.answered_by == "nobody"], +left_out
+        taken,
+        origins,
+        [UnansweredRow(row, trace.label) for trace, row in rows if trace.answered_by == "nobody"],
+        +left_out,
     )
 
 
@@ -186,17 +196,24 @@ def collect_from_escalations(
         else:
             used.append(trace)
             need = {field: float(trace.answered_by == "the larger model")}
-            rows.append(DatasetRow(f"{trace.run}/{trace.node}", given, need, group_of(card, given, columns.group, given)))
+            rows.append(
+                DatasetRow(f"{trace.run}/{trace.node}", given, need, group_of(card, given, columns.group, given))
+            )
     if not rows:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise InputError(
-            "N008", f"no call of {agent} in {found.run_count} runs gives a row{f': {why}' if why else ''}", hint="orchestra explain N008"
+            "N008",
+            f"no call of {agent} in {found.run_count} runs gives a row{f': {why}' if why else ''}",
+            hint="orchestra explain N008",
         )
     runs = tuple(dict.fromkeys(trace.run for trace in used))
     made = f"calls of {agent}, {sum(trace.answered_by == 'the larger model' for trace in used)} that needed the larger model; in {len(runs)} runs"
     label = join(trace.label for trace in used)
     return CollectedRows(
-        rows, [DatasetSource(journal, licence, digest(canonical(sorted(runs))), made, len(rows), runs, label)], (), left_out
+        rows,
+        [DatasetSource(journal, licence, digest(canonical(sorted(runs))), made, len(rows), runs, label)],
+        (),
+        left_out,
     )
 
 
@@ -214,7 +231,9 @@ def _inputs_fit(card: Card, inputs: Validator, trace: AgentTrace) -> bool:
     return trace.inputs.keys() <= known and not inputs.check(trace.inputs)
 
 
-def _trace_source(traces: Sequence[AgentTrace], by: AnswerSource, journal: str, licence: str, found: CollectedTraces) -> DatasetSource:
+def _trace_source(
+    traces: Sequence[AgentTrace], by: AnswerSource, journal: str, licence: str, found: CollectedTraces
+) -> DatasetSource:
     """Where the rows of one kind come from; the runs' ids, and what was read to find them."""
     match by:
         case "itself":
@@ -227,4 +246,12 @@ def _trace_source(traces: Sequence[AgentTrace], by: AnswerSource, journal: str, 
     passed = ", ".join(f"{count} {reason}" for reason, count in found.skipped_runs.items())
     runs = tuple(dict.fromkeys(trace.run for trace in traces))
     made = f"{said}; in {len(runs)} of {found.run_count} runs{f' ({passed})' if passed else ''}"
-    return DatasetSource(journal, licence, digest(canonical(sorted(runs))), made, len(traces), runs, join(trace.label for trace in traces))
+    return DatasetSource(
+        journal,
+        licence,
+        digest(canonical(sorted(runs))),
+        made,
+        len(traces),
+        runs,
+        join(trace.label for trace in traces),
+    )

@@ -1,6 +1,6 @@
 """Data sets: rows of an agent's work in three parts, with where they come from and what may be done with them.
 
-A folder with `manifest.json_rule` and `train.jsonl`, `tune.jsonl`, `test.jsonl`; each line is a row `{"id", "input", "output", "group"}`. The
+A folder with `manifest.json` and `train.jsonl`, `tune.jsonl`, `test.jsonl`; each line is a row `{"id", "input", "output", "group"}`. The
 digest of the rows is the version. Rows of one group stand in one part, and the test part asks nothing
 that another part asks: what is alike is not tested on what was trained.
 """
@@ -64,10 +64,20 @@ class SplitRecord(msgspec.Struct, frozen=True):
     digest: str
 
 
+_FORMAT_FAMILY = "orchestra/dataset/"
+_FORMAT: Literal["orchestra/dataset/v2"] = "orchestra/dataset/v2"
+
+
+class _FormatOnly(msgspec.Struct):
+    """The first field of a manifest, to name the version of one that cannot be read."""
+
+    format: str
+
+
 class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a data set is."""
 
-    format: Literal["orchestra/dataset/v1"] = "orchestra/dataset/v1"
+    format: Literal["orchestra/dataset/v2"] = _FORMAT
     name: str
     agent: str
     contract: str
@@ -108,7 +118,9 @@ class Dataset:
         """A data set of these rows. Raises `InputError` N002 without a licence, N003 for a group in two parts, or for what is
         asked in the test part and in another one, N004 for an id twice."""
         if not licence.strip():
-            raise InputError("N002", f"nothing says what may be done with the rows of {name}", hint="--licence 'CC BY 4.0'")
+            raise InputError(
+                "N002", f"nothing says what may be done with the rows of {name}", hint="--licence 'CC BY 4.0'"
+            )
         whole: dict[Split, Sequence[DatasetRow]] = {part: list(rows.get(part, ())) for part in SPLITS}
         _check_rows(name, whole)
         records: dict[str, SplitRecord] = {part: _split_record(whole[part]) for part in SPLITS}
@@ -138,25 +150,65 @@ class Dataset:
     def load(cls, folder: Path) -> Dataset:
         """The data set of a folder, its rows compared with the manifest. Raises `InputError` N001 to N004."""
         try:
-            manifest = decode_json((folder / MANIFEST_FILE).read_bytes(), DatasetManifest)
+            manifest = read_manifest(folder)
             texts = {part: (folder / f"{part}.jsonl").read_bytes() for part in SPLITS}
         except OSError as error:
             reason = f"{folder} is no data set: {error.strerror or error} ({error.filename})"
             raise InputError("N001", reason, hint="orchestra learn data") from error
         except JsonDecodingError as error:
-            raise InputError("N001", f"{folder / MANIFEST_FILE} is no manifest: {error}", hint="orchestra learn data") from error
-        rows = {part: [row for _, row in _LINE_FORMAT.parse_lines(folder / f"{part}.jsonl", texts[part])] for part in SPLITS}
-        made = cls.build(manifest.name, manifest.agent, manifest.contract, manifest.licence, manifest.sources, rows, manifest.left_out)
+            raise InputError(
+                "N001", f"{folder / MANIFEST_FILE} is no manifest: {error}", hint="orchestra learn data"
+            ) from error
+        rows = {
+            part: [row for _, row in _LINE_FORMAT.parse_lines(folder / f"{part}.jsonl", texts[part])] for part in SPLITS
+        }
+        made = cls.build(
+            manifest.name,
+            manifest.agent,
+            manifest.contract,
+            manifest.licence,
+            manifest.sources,
+            rows,
+            manifest.left_out,
+        )
         if made.manifest.digest != manifest.digest:
-            reason = f"the rows in {folder} have the digest {made.manifest.digest}, and its manifest says {manifest.digest}"
+            reason = (
+                f"the rows in {folder} have the digest {made.manifest.digest}, and its manifest says {manifest.digest}"
+            )
             raise InputError("N001", reason, hint="make it again: orchestra learn data")
         return made
 
 
-def dataset_label_of(file: Path) -> Label | None:
-    """The label of the data set that a file of rows is a part of; None where it is of none."""
+def read_manifest(folder: Path) -> DatasetManifest:
+    """Returns the manifest of a data set's folder.
+
+    Raises:
+        OSError: The file cannot be read.
+        JsonDecodingError: The file is no manifest of a data set.
+        InputError: N001 if the manifest has another version of the format.
+    """
+    content = (folder / MANIFEST_FILE).read_bytes()
     try:
-        manifest = decode_json((file.parent / MANIFEST_FILE).read_bytes(), DatasetManifest)
+        return decode_json(content, DatasetManifest)
+    except JsonDecodingError:
+        try:
+            version = decode_json(content, _FormatOnly).format
+        except JsonDecodingError:
+            version = ""
+        if not version.startswith(_FORMAT_FAMILY) or version == _FORMAT:
+            raise
+    reason = f"{folder / MANIFEST_FILE} has the format {version}, and this Orchestra reads {_FORMAT}"
+    raise InputError("N001", reason, hint="make it again: orchestra learn data --replace")
+
+
+def dataset_label_of(file: Path) -> Label | None:
+    """Returns the label of the data set that a file of rows belongs to; None if it belongs to none.
+
+    Raises:
+        InputError: N001 if the manifest beside the file has an earlier format, for its label would be lost.
+    """
+    try:
+        manifest = read_manifest(file.parent)
     except (OSError, JsonDecodingError):  # no manifest, or that of something else
         return None
     return manifest.label if file.suffix == ".jsonl" and file.stem in manifest.splits else None
@@ -168,9 +220,11 @@ def check_overwrite(folder: Path, version: str = "") -> None:
     if not os.path.isfile(path):
         return
     try:
-        stands = decode_json(path.read_bytes(), DatasetManifest)
+        stands = read_manifest(folder)
     except (OSError, JsonDecodingError) as error:
-        raise InputError("N016", f"{path} is of something else than a data set", hint="--out with another folder") from error
+        raise InputError(
+            "N016", f"{path} is of something else than a data set", hint="--out with another folder"
+        ) from error
     if stands.digest != version:
         parts = ", ".join(f"{one.rows:,} to {part}" for part, one in stands.splits.items())
         reason = f"{folder} has another data set: {stands.name} {stands.digest[:12]}, rows {parts}"
@@ -187,7 +241,9 @@ def _check_rows(name: str, rows: Mapping[Split, Sequence[DatasetRow]]) -> None:
     tested = {fingerprint(row.input): row for row in rows["test"]}
     for row in (*rows["train"], *rows["tune"]) if tested else ():
         if (same := tested.get(fingerprint(row.input))) is not None:
-            reason = f"the row {same.id!r} of the test part of {name} asks what {row.id!r} asks in {parts_of[row.group]}"
+            reason = (
+                f"the row {same.id!r} of the test part of {name} asks what {row.id!r} asks in {parts_of[row.group]}"
+            )
             raise InputError("N003", reason, hint="orchestra explain N003")
     check_unique_ids(name, (row for these in rows.values() for row in these))
 
@@ -197,7 +253,9 @@ def check_unique_ids(name: str, rows: Iterable[DatasetRow]) -> None:
     ids: set[str] = set()
     for row in rows:
         if row.id in ids:
-            raise InputError("N004", f"two rows of {name} have the id {row.id!r}", hint="give each row an id of its own")
+            raise InputError(
+                "N004", f"two rows of {name} have the id {row.id!r}", hint="give each row an id of its own"
+            )
         ids.add(row.id)
 
 

@@ -75,7 +75,9 @@ def _normalize(value: Any) -> Any:
     """A value whose texts are lists of their words; a text without words stays as it is."""
     match value:
         case str():
-            return _PUNCTUATION.sub(_normalize_character, unicodedata.normalize("NFKC", value).casefold()).split() or value
+            return (
+                _PUNCTUATION.sub(_normalize_character, unicodedata.normalize("NFKC", value).casefold()).split() or value
+            )
         case dict():
             return {key: _normalize(item) for key, item in value.items()}
         case list():

@@ -43,9 +43,14 @@ class JsonLinesFormat(Generic[T]):
         try:
             return decode_json(text, self.type)
         except JsonDecodingError as error:
-            raise InputError(self.code, f"a line that is no {self.row_name}: {error}", location=place, hint=self.hint) from error
+            raise InputError(
+                self.code, f"a line that is no {self.row_name}: {error}", location=place, hint=self.hint
+            ) from error
 
 
 def numbered_lines(path: Path, data: bytes) -> Iterator[tuple[SourceLocation, bytes]]:
     """The lines of a file that say something, with where they stand."""
-    return ((SourceLocation(str(path), number, text=text.decode("utf-8", "replace")), text) for number, text in iter_json_lines(data))
+    return (
+        (SourceLocation(str(path), number, text=text.decode("utf-8", "replace")), text)
+        for number, text in iter_json_lines(data)
+    )

@@ -17,7 +17,7 @@ from orchestra.agents.card import Card
 from orchestra.agents.card_file import KINDS_WITH_ARRAYS
 from orchestra.core.atomic_files import write_file
 from orchestra.core.errors import InputError, SourceLocation
-from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, DatasetManifest
+from orchestra.learn.data.dataset import MANIFEST_FILE, Dataset, read_manifest
 from orchestra.learn.data.deduplication import fingerprint
 from orchestra.learn.evaluation.rows import EvaluationSet
 from orchestra.learn.promotion.promotion import PROVENANCE_FILE
@@ -44,8 +44,11 @@ class TrainingProvenance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_provenance(card: Card, data: Dataset, folder: Path, previous: TrainingProvenance | None = None) -> None:
-    """Writes what a training has learnt from into the folder that it left; with what it went on from, which is read `before` it."""
-    train, tune = (RowFingerprints.of(fingerprint(row.input)[:FINGERPRINT_LENGTH] for row in data.rows[part]) for part in TRAINING_SPLITS)
+    """Writes the provenance record of a training into its folder, merged with that of `previous`, the training that it continues."""
+    train, tune = (
+        RowFingerprints.of(fingerprint(row.input)[:FINGERPRINT_LENGTH] for row in data.rows[part])
+        for part in TRAINING_SPLITS
+    )
     name = data.manifest.name
     if previous is not None:
         train, tune = previous.train.merge(train), previous.tune.merge(tune)
@@ -63,7 +66,10 @@ def read_provenance(card: Card, folder: Path) -> TrainingProvenance | None:
         found = decode_json(path.read_bytes(), TrainingProvenance)
     except (OSError, JsonDecodingError) as error:
         raise InputError(
-            "N205", f"{path} cannot be read: {error}", location=SourceLocation(str(path), 1), hint="orchestra learn train"
+            "N205",
+            f"{path} cannot be read: {error}",
+            location=SourceLocation(str(path), 1),
+            hint="orchestra learn train",
         ) from error
     return found if found.weights_digest == learnt_mark(card, folder) else None
 
@@ -78,10 +84,14 @@ class TrainingOverlap(NamedTuple):
 
 
 def find_training_overlap(
-    card: Card, test: EvaluationSet, data: Path, parts: Sequence[TrainingSplit] = TRAINING_SPLITS, display_name: str = ""
+    card: Card,
+    test: EvaluationSet,
+    data: Path,
+    parts: Sequence[TrainingSplit] = TRAINING_SPLITS,
+    display_name: str = "",
 ) -> list[TrainingOverlap]:
-    """Of which rows an agent knows the answers, for each part of what it, or each of its members, has learnt from. `who` is what it is
-    called, where that is not its name.
+    """Of which rows an agent knows the answers, for each part of what it, or each of its members, has learnt from. `display_name`
+    replaces its name in messages.
 
     Without a record, a file beside the manifest of a data set counts whole that is the agent's and has these very rows as such a part.
     Raises `InputError` N205 for a record that cannot be read.
@@ -101,7 +111,9 @@ def find_training_overlap(
             looked, hits = kept.count_matches(marks)
             if hits:
                 said = f"{hits:,} of {looked:,} rows are among those that {display_name or one.name} was trained on ({record.data}, {part} part)"
-                hint = f"rows that it has not seen: others, or --data with the folder of {record.data}, where it is yours"
+                hint = (
+                    f"rows that it has not seen: others, or --data with the folder of {record.data}, where it is yours"
+                )
                 found.append(TrainingOverlap(said, kept.overlaps(marks) and not few, hint))
     return found
 
@@ -142,16 +154,22 @@ def _weights_folder(card: Card) -> Path | None:
     return found if (found := card.folder / card.adapter).is_dir() else None
 
 
-def _overlap_by_manifest(card: Card, test: EvaluationSet, data: Path, parts: Sequence[TrainingSplit]) -> Iterator[TrainingOverlap]:
+def _overlap_by_manifest(
+    card: Card, test: EvaluationSet, data: Path, parts: Sequence[TrainingSplit]
+) -> Iterator[TrainingOverlap]:
     """Of what was trained before there were records."""
     path = data.parent / MANIFEST_FILE
     if data.is_dir() or not path.is_file():
         return
     try:
-        manifest = decode_json(path.read_bytes(), DatasetManifest)
+        manifest = read_manifest(data.parent)
     except JsonDecodingError:
         return  # the manifest of something else
-    part = next((part for part in parts if part in manifest.splits and manifest.splits[part].digest == test.digest), None)
+    part = next(
+        (part for part in parts if part in manifest.splits and manifest.splits[part].digest == test.digest), None
+    )
     if part is not None and manifest.agent == card.name:
-        said = f"{data.name} is the {part} part of {manifest.name}, a data set that {card.name} may have been trained on"
+        said = (
+            f"{data.name} is the {part} part of {manifest.name}, a data set that {card.name} may have been trained on"
+        )
         yield TrainingOverlap(said, True, f"rows that it has not seen: --data {data.parent}")

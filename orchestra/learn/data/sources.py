@@ -74,9 +74,11 @@ class ColumnMapping:
             name, colon, rest = one.partition(":")
             value, sign, wanted = rest.partition("=")
             if not (name and colon and sign):
-                raise InputError("N011", f"{one} is not of the form FIELD:VALUE=VALUE", hint="--means 'label:unsupported=not stated'")
+                raise InputError(
+                    "N011", f"{one} is not of the form FIELD:VALUE=VALUE", hint="--means 'label:unsupported=not stated'"
+                )
             meant.setdefault(name, {})[value] = wanted
-        return cls({field: column for field, _, column in pairs}, group, means=meant)
+        return cls({field: column for field, _, column in pairs}, group, value_mapping=meant)
 
     def mapped_value(self, name: str, value: Any) -> str | None:
         """What is read for a value of a field; None where it stays as it is."""
@@ -105,8 +107,10 @@ def read_source(path: Path, card: Card, columns: ColumnMapping, *, answered: boo
     return [row for _, row in read_numbered_rows(path, card, columns, answered=answered)]
 
 
-def read_numbered_rows(path: Path, card: Card, columns: ColumnMapping, *, answered: bool = True) -> list[tuple[int, DatasetRow]]:
-    """The rows of a file with the numbers of their lines. Raises as `read`."""
+def read_numbered_rows(
+    path: Path, card: Card, columns: ColumnMapping, *, answered: bool = True
+) -> list[tuple[int, DatasetRow]]:
+    """Returns the rows of a file with their line numbers. Raises the errors of `read_source`."""
     reader = _RowReader(path, card, columns, answered)
     rows: list[tuple[int, DatasetRow]] = []
     faults = _ErrorCollector()
@@ -143,7 +147,9 @@ class _ErrorCollector:
         """Raises what there is, `InputErrors` where it is more than one."""
         errors = [self._with_count(message, error) for message, error in self.first_errors.items()]
         if self.other_count:
-            errors.append(InputError("N012", f"{self.other_count:,} more rows have other faults", hint="mend these first"))
+            errors.append(
+                InputError("N012", f"{self.other_count:,} more rows have other faults", hint="mend these first")
+            )
         if errors:
             raise InputErrors(errors) if len(errors) > 1 else errors[0]
 
@@ -183,7 +189,10 @@ class _RowReader:
                 shared.append(field)
             else:
                 raise _leaked_answer_error(
-                    given, field, column, f"--column {given}=NAME, of another column" if given != field else _SAME_NAME_HINT
+                    given,
+                    field,
+                    column,
+                    f"--column {given}=NAME, of another column" if given != field else _SAME_NAME_HINT,
                 )
         return shared
 
@@ -197,12 +206,17 @@ class _RowReader:
     def read_row(self, line: SourceLine) -> DatasetRow:
         self._check_not_shared(line)
         required: Sequence[str] = self.card.input_schema.get("required", list(self.inputs))
-        given = {name: self._field_value(line, name, schema, "input", name in required) for name, schema in self.inputs.items()}
+        given = {
+            name: self._field_value(line, name, schema, "input", name in required)
+            for name, schema in self.inputs.items()
+        }
         inputs = {name: value for name, value in given.items() if value is not MISSING}
         if not self.answered:
             output: Any = None
         elif self.outputs:
-            wanted = {name: self._field_value(line, name, schema, "output", True) for name, schema in self.outputs.items()}
+            wanted = {
+                name: self._field_value(line, name, schema, "output", True) for name, schema in self.outputs.items()
+            }
             output = {name: value for name, value in wanted.items() if value is not MISSING}
         else:
             output = self._field_value(line, "output", self.output_schema, "", True)
@@ -233,8 +247,14 @@ class _RowReader:
         if name not in self.validators:
             self.validators[name] = Validator(schema)
         if fault := self.validators[name].check(value):
-            reason = f"{column}: {fault}; {self.card.name} takes {format_type(schema)}" if inside == "input" else f"{column}: {fault}"
-            listed = meant is None and isinstance(value, str) and any("enum" in branch for branch in union_members(schema))
+            reason = (
+                f"{column}: {fault}; {self.card.name} takes {format_type(schema)}"
+                if inside == "input"
+                else f"{column}: {fault}"
+            )
+            listed = (
+                meant is None and isinstance(value, str) and any("enum" in branch for branch in union_members(schema))
+            )
             hint = f"--means {shlex.quote(f'{name}:{value}=ONE OF THESE')}" if listed else "orchestra explain N012"
             raise InputError("N012", reason, location=self._place_of(line, value), hint=hint)
         return value
@@ -251,7 +271,11 @@ class _RowReader:
 
     def _row_id(self, line: SourceLine, inputs: Mapping[str, Any]) -> str:
         found = line.values.get(self.columns.id)
-        return str(found) if isinstance(found, str | int) and found != "" else digest(canonical([line.number, inputs]))[:16]
+        return (
+            str(found)
+            if isinstance(found, str | int) and found != ""
+            else digest(canonical([line.number, inputs]))[:16]
+        )
 
     def _row_group(self, line: SourceLine, inputs: Mapping[str, Any]) -> str:
         return group_of(self.card, inputs, self.columns.group, line.values, self._place_of(line))
@@ -272,12 +296,16 @@ def _nested_value(line: SourceLine, side: str, name: str) -> Any:
     return _value_at(line.values, f"expected.{name}") if found is MISSING and side == "output" else found
 
 
-def _leaked_answer_error(given: str, field: str, column: str, hint: str, place: SourceLocation | None = None) -> InputError:
+def _leaked_answer_error(
+    given: str, field: str, column: str, hint: str, place: SourceLocation | None = None
+) -> InputError:
     said = f"the input {given!r} and the output {field!r} are both of the column {column!r}: the question would have the answer"
     return InputError("N011", said, location=place, hint=hint)
 
 
-def group_of(card: Card, inputs: Mapping[str, Any], column: str, values: Mapping[str, Any], place: SourceLocation | None = None) -> str:
+def group_of(
+    card: Card, inputs: Mapping[str, Any], column: str, values: Mapping[str, Any], place: SourceLocation | None = None
+) -> str:
     """What a row belongs to: the value of a column, whatever its case and its blanks; without one, and of an empty cell, the agent's
     evidence, else its inputs. Raises `InputError` N011."""
     value = _value_at(values, column) if column else None
@@ -285,32 +313,53 @@ def group_of(card: Card, inputs: Mapping[str, Any], column: str, values: Mapping
         return digest(canonical(inputs.get(card.evidence or "", inputs)))[:16]
     if value is MISSING:
         near = closest_match(column, list(values))
-        raise InputError("N011", f"there is no column {column!r} to group by", location=place, hint=f"--group {near or 'NAME'}")
+        raise InputError(
+            "N011", f"there is no column {column!r} to group by", location=place, hint=f"--group {near or 'NAME'}"
+        )
     return " ".join(value.split()).casefold() if isinstance(value, str) else canonical(value).decode()
 
 
 def read_lines(
     path: Path, display_path: Path | None = None, on_header: Callable[[Sequence[str]], None] = lambda _: None
 ) -> Iterator[SourceLine]:
-    """The records of a file, of a table where it is called so; places say how it is `called`, where that is not its path, and `head` hears
-    of a table's columns before its rows. Raises `InputError` N010."""
+    """Yields the records of a file.
+
+    Args:
+        path: The file: a table (CSV or TSV by its suffix) or JSON lines.
+        display_path: The path that locations in errors name; `path` if None.
+        on_header: Called with the columns of a table before its rows.
+
+    Raises:
+        InputError: N010 if the file cannot be read.
+    """
     display_path = display_path or path
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError("N010", f"{display_path} has more than {MAX_BYTES >> 30} GiB", hint="cut it into several files")
+            raise InputError(
+                "N010", f"{display_path} has more than {MAX_BYTES >> 30} GiB", hint="cut it into several files"
+            )
         data = path.read_bytes() if path.suffix != ".gz" else gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError("N010", f"{display_path} cannot be read: {reason}", hint="one JSON object a line, or CSV, in UTF-8") from error
+        raise InputError(
+            "N010", f"{display_path} cannot be read: {reason}", hint="one JSON object a line, or CSV, in UTF-8"
+        ) from error
     if data.startswith(_ZIP_SIGNATURE):
         raise InputError(
-            "N010", f"{display_path} is a spreadsheet or an archive, and no text", hint="save it as `CSV UTF-8`, and name that"
+            "N010",
+            f"{display_path} is a spreadsheet or an archive, and no text",
+            hint="save it as `CSV UTF-8`, and name that",
         )
     text = _decode(data, display_path)
     if (at := text.find("\0")) >= 0:
         number = len(_LINE_END.findall(text, 0, at)) + 1
         place = SourceLocation(str(display_path), number, text=_LINE_END.split(text)[number - 1])
-        raise InputError("N010", "a line has a NUL, which no text has", location=place, hint="take it out, or save the file as text anew")
+        raise InputError(
+            "N010",
+            "a line has a NUL, which no text has",
+            location=place,
+            hint="take it out, or save the file as text anew",
+        )
     yield from _csv_lines(text, display_path, on_header) if is_table(path) else _json_lines(text, display_path)
 
 
@@ -349,10 +398,15 @@ def _json_lines(text: str, path: Path) -> Iterator[SourceLine]:
             value = parse_untrusted(line)
         except StrictJsonError as error:
             place = SourceLocation(str(path), number, text=line)
-            raise InputError("N010", f"a line is no JSON: {error.args[0]}", location=place, hint="one JSON object a line") from error
+            raise InputError(
+                "N010", f"a line is no JSON: {error.args[0]}", location=place, hint="one JSON object a line"
+            ) from error
         if not isinstance(value, dict):
             raise InputError(
-                "N010", "a line is no JSON object", location=SourceLocation(str(path), number, text=line), hint='{"text": "...", ...}'
+                "N010",
+                "a line is no JSON object",
+                location=SourceLocation(str(path), number, text=line),
+                hint='{"text": "...", ...}',
             )
         yield SourceLine(number, line, value, is_json=True)
 
@@ -368,7 +422,12 @@ def _csv_lines(text: str, path: Path, on_header: Callable[[Sequence[str]], None]
         twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
         if twice:
             place = SourceLocation(str(path), over + reader.line_num, text=lines[over + reader.line_num - 1])
-            raise InputError("N010", f"two columns have the name {twice[0]!r}", location=place, hint="give each column a name of its own")
+            raise InputError(
+                "N010",
+                f"two columns have the name {twice[0]!r}",
+                location=place,
+                hint="give each column a name of its own",
+            )
         if reader.fieldnames:
             on_header(reader.fieldnames)
         before = over + reader.line_num + 1
@@ -432,7 +491,12 @@ def _value_at(values: Any, path: str) -> Any:
 
 def _column_paths(values: Mapping[str, Any], unlike: str) -> list[str]:
     """The columns of a line; of a row of evaluations, whose values stand in records, the paths to them, without those of the other side."""
-    return [path for name, value in values.items() if name != unlike or not isinstance(value, Mapping) for path in _leaf_paths(name, value)]
+    return [
+        path
+        for name, value in values.items()
+        if name != unlike or not isinstance(value, Mapping)
+        for path in _leaf_paths(name, value)
+    ]
 
 
 def _leaf_paths(path: str, value: Any) -> Iterator[str]:
@@ -460,7 +524,9 @@ def _difference(line: SourceLine, column: str) -> Any:
 def parse_cell(text: str, schema: Schema) -> Any:
     """A cell of CSV as a value of its type: texts as they are, an empty cell as null where null may stand, the rest as JSON."""
     listed = (one for branch in union_members(schema) for one in branch.get("enum", ()))
-    kinds = {branch.get("type") for branch in union_members(schema)} | {"string" for one in listed if isinstance(one, str)}
+    kinds = {branch.get("type") for branch in union_members(schema)} | {
+        "string" for one in listed if isinstance(one, str)
+    }
     if text == "" and "null" in kinds:
         return None
     if "string" in kinds:

@@ -70,7 +70,9 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
         if own is None:
             return Teacher(name, f"the agent {name}", contract.with_digest().digest, Agent.from_contract(contract))
         if not own.is_trained:
-            raise InputError("N305", f"{name} is not trained yet, and cannot teach", hint=f"orchestra learn train {name} --data DATA")
+            raise InputError(
+                "N305", f"{name} is not trained yet, and cannot teach", hint=f"orchestra learn train {name} --data DATA"
+            )
         checks = tuple(dict.fromkeys((*own.checks, *card.checks)))
         asked = own if checks == own.checks else own.with_settings(name=f"{name}_teaching", checks=checks)
         return Teacher(name, f"the agent {name}", own.digest, Agent.from_card(asked))
@@ -83,7 +85,9 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
     if card.kind != "model":
         hint = "name an agent with the same inputs and outputs"
         raise InputError(
-            "N009", f"{card.name} is of kind {card.kind}, and has no prompt that the model {name} could be asked with", hint=hint
+            "N009",
+            f"{card.name} is of kind {card.kind}, and has no prompt that the model {name} could be asked with",
+            hint=hint,
         )
     asked = card.with_settings(name=f"{card.name}_teaching", model=name, adapter=None)
     return Teacher(name, f"the model {name} with the prompt of {card.name}", asked.digest, Agent.from_card(asked))
@@ -91,7 +95,9 @@ def find_teacher(registry: Registry, settings: Settings, card: Card, name: str) 
 
 def _check_same_contract(card: Card, teacher: Contract) -> None:
     outputs = (
-        card.output_form.schema if strip_annotations(teacher.output) == strip_annotations(card.output_form.schema) else card.output_schema
+        card.output_form.schema
+        if strip_annotations(teacher.output) == strip_annotations(card.output_form.schema)
+        else card.output_schema
     )  # who fills nothing in, too
     for what, mine, theirs in (("inputs", card.input_schema, teacher.input), ("output", outputs, teacher.output)):
         if strip_annotations(mine) != strip_annotations(theirs):
@@ -104,7 +110,9 @@ def _unreachable_error(teacher: Teacher, first: Result[Any]) -> FleetError | Non
     """Why a first call did not reach the teacher; None where it did."""
     outcome = first.outcome
     if isinstance(outcome, FailedOutcome) and outcome.code in UNREACHABLE_CODES:
-        return FleetError(outcome.code, f"the teacher {teacher.name} cannot be asked: {outcome.reason}", hint=outcome.hint)
+        return FleetError(
+            outcome.code, f"the teacher {teacher.name} cannot be asked: {outcome.reason}", hint=outcome.hint
+        )
     return None
 
 
@@ -125,7 +133,12 @@ async def ask_teacher(
     by_label: dict[Label, list[DatasetRow]] = defaultdict(list)
     for one in unanswered:
         by_label[one.label].append(one.row)
-    outputs, rows, left_out, reasons = Validator(card.output_form.schema), list[DatasetRow](), Counter[str](), list[str]()
+    outputs, rows, left_out, reasons = (
+        Validator(card.output_form.schema),
+        list[DatasetRow](),
+        Counter[str](),
+        list[str](),
+    )
     for label, these in by_label.items():
         labelled = runs.options(label=label)
         said = await run_all(labelled, teacher.step, [these[0].input], 1, on_run_end)
@@ -141,12 +154,20 @@ async def ask_teacher(
             if result.status == "done" and not outputs.check(written):
                 rows.append(msgspec.structs.replace(row, output=written))
                 continue
-            left_out[WITHHELD if isinstance(result.outcome, AbstainedOutcome) else FAILED if result.status != "done" else WRONG_TYPE] += 1
+            left_out[
+                WITHHELD
+                if isinstance(result.outcome, AbstainedOutcome)
+                else FAILED
+                if result.status != "done"
+                else WRONG_TYPE
+            ] += 1
             reasons += [result.error.message] if result.error is not None else []
     if not rows:
         why = f": {reasons[0]}" if reasons else ""
         raise InputError(
-            "N014", f"{teacher.name} answered {len(unanswered)} inputs, and none was accepted{why}", hint="orchestra runs list"
+            "N014",
+            f"{teacher.name} answered {len(unanswered)} inputs, and none was accepted{why}",
+            hint="orchestra runs list",
         )
     made = f"answers of {teacher.description} to {len(unanswered)} inputs"
     return CollectedRows(rows, [DatasetSource(teacher.name, licence, teacher.digest, made, len(rows))], (), left_out)

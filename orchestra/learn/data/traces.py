@@ -87,7 +87,10 @@ async def collect_traces(project: Project, journal: Journal, agent: str, run_fil
         try:
             events = await journal.read(summary.run)
             first = events[0] if events else None
-            if not isinstance(first, RunStarted) or not {f"{CARD}/{agent}", f"{CONTRACT}/agent/{agent}"} & first.versions.keys():
+            if (
+                not isinstance(first, RunStarted)
+                or not {f"{CARD}/{agent}", f"{CONTRACT}/agent/{agent}"} & first.versions.keys()
+            ):
                 continue
             made.run_count += 1
             if first.options.get("purpose") == EVALUATION_PURPOSE:
@@ -106,11 +109,17 @@ async def collect_traces(project: Project, journal: Journal, agent: str, run_fil
         raise InputError("N006", "the journal has no such run", hint="orchestra runs list says what there is")
     if not made.run_count:
         asked = f"{len(seen)} workflow{'s' * (len(seen) != 1)} ran, and none asked {agent!r}"
-        raise InputError("N007", f"{asked}: {', '.join(sorted(seen)[:8])}", hint=f"orchestra run {agent}, or another workflow with it")
+        raise InputError(
+            "N007",
+            f"{asked}: {', '.join(sorted(seen)[:8])}",
+            hint=f"orchestra run {agent}, or another workflow with it",
+        )
     return made
 
 
-def traces_of_run(program: Program, events: Sequence[Event], first: RunStarted, agent: str) -> tuple[list[AgentTrace], int]:
+def traces_of_run(
+    program: Program, events: Sequence[Event], first: RunStarted, agent: str
+) -> tuple[list[AgentTrace], int]:
     """The traces of one run, and the number of calls that replay does not reach."""
     history, calls = History.of(events), defaultdict[str, dict[int, CallRequest]](dict)
     turns: set[str] = set()
@@ -135,7 +144,16 @@ def traces_of_run(program: Program, events: Sequence[Event], first: RunStarted, 
             inputs = asked[min(asked)].inputs
             judged = by == "itself" and bool(row.attempts[-1].accepted)
             found.append(
-                AgentTrace(first.run, row.path, first.label, inputs, output, by, judged, all(call.is_escalated for call in asked.values()))
+                AgentTrace(
+                    first.run,
+                    row.path,
+                    first.label,
+                    inputs,
+                    output,
+                    by,
+                    judged,
+                    all(call.is_escalated for call in asked.values()),
+                )
             )
     return found, lost
 
@@ -149,14 +167,21 @@ def _final_answer(
         return output, by
     if row.correction is not None and isinstance(outcome, ValueOutcome):
         return row.correction.value, "a person"
-    own = isinstance(outcome, ValueOutcome) and not last.error and last.accepted is not False and outcome.value == last.value
+    own = (
+        isinstance(outcome, ValueOutcome)
+        and not last.error
+        and last.accepted is not False
+        and outcome.value == last.value
+    )
     if own and last.number in calls:
         return last.value, "the larger model" if calls[last.number].is_escalated else "itself"
     # A value that is not the last answer is the node's fallback: the agent failed.
     return (None, "nobody") if isinstance(outcome, ValueOutcome | FailedOutcome | AbstainedOutcome) else None
 
 
-def _replacement_answers(program: Program, path: str, outcomes: Mapping[str, Outcome | None]) -> Iterator[tuple[Any, AnswerSource]]:
+def _replacement_answers(
+    program: Program, path: str, outcomes: Mapping[str, Outcome | None]
+) -> Iterator[tuple[Any, AnswerSource]]:
     """Answers that took a node's place: a person's who corrects its record, and what a `first_of` took for what it had not."""
     within, name = _locate_node(program, path)
     if within is None:
@@ -176,7 +201,11 @@ def _replacement_answers(program: Program, path: str, outcomes: Mapping[str, Out
             yield answer.value, "a person"
         if isinstance(node.source, FirstOfNode) and not isinstance(outcomes.get(path), ValueOutcome):
             arms = [found[1] if (found := _NODE_TEMPLATE.fullmatch(str(arm))) else "" for arm in node.source.first_of]
-            taken = next((arm for arm in arms if arm not in nodes or value(nodes[arm]) is not None), "") if name in arms else ""
+            taken = (
+                next((arm for arm in arms if arm not in nodes or value(nodes[arm]) is not None), "")
+                if name in arms
+                else ""
+            )
             if taken in nodes and nodes[taken].kind in ("ask", "agent"):
                 yield answer.value, "a person" if nodes[taken].kind == "ask" else "another agent"
 
@@ -186,7 +215,11 @@ def _locate_node(program: Program, path: str) -> tuple[Program | None, str]:
     *above, name = path.split("/")
     within: Program | None = program
     for step in above:
-        node = next((node for node in within.nodes if node.name == workflow_path(step)), None) if within is not None else None
+        node = (
+            next((node for node in within.nodes if node.name == workflow_path(step)), None)
+            if within is not None
+            else None
+        )
         within = node.body if node is not None else None
     return (within if within is not None and any(node.name == name for node in within.nodes) else None), name
 

@@ -75,10 +75,13 @@ class CommitteeRows:
     other_rows: Sequence[LabelledText] = ()
 
     @classmethod
-    def from_sources(cls, own: tuple[str, str, Sequence[LabelledText]], *others: tuple[str, str, Sequence[LabelledText]]) -> CommitteeRows:
+    def from_sources(
+        cls, own: tuple[str, str, Sequence[LabelledText]], *others: tuple[str, str, Sequence[LabelledText]]
+    ) -> CommitteeRows:
         """Rows with the names and the licences of where they come from."""
         sources = tuple(
-            TrainingSource(name=name, licence=licence, rows=len(rows), digest=rows_digest(rows)) for name, licence, rows in (own, *others)
+            TrainingSource(name=name, licence=licence, rows=len(rows), digest=rows_digest(rows))
+            for name, licence, rows in (own, *others)
         )
         return cls(own[2], sources, [row for _, _, rows in others for row in rows])
 
@@ -115,14 +118,14 @@ def train_committee(
 ) -> TrainedEncoder:
     """Trains a committee.
 
-    `base` is the encoder's folder and what the card will say of it; checkpoints stand in `work`. `told` hears the member's number and
-    its step. Raises `InputError` N141 for a card that tells no labels, N142 for a label that the card does not have, N123 for something
+    `base` is the encoder's folder and its entry in the card; checkpoints are written to `checkpoint_folder`. `on_step` is called with
+    the member's number and its step. Raises `InputError` N141 for a card that tells no labels, N142 for a label that the card does not have, N123 for something
     else to go on from, N140 for a checkpoint of another training.
     """
     from orchestra.learn.linear import fit_classifier
 
-    face = ClassifierFields.from_card(card, settings.out_of_scope_label)
-    labels = _check_labels(card, face.output, rows)
+    card_fields = ClassifierFields.from_card(card, settings.out_of_scope_label)
+    labels = _check_labels(card, card_fields.output, rows)
     if settings.warm_start is not None and list(settings.warm_start.labels) != labels:
         reason = f"{settings.warm_start.folder} tells {', '.join(settings.warm_start.labels) or 'no labels'}, and the rows have {', '.join(labels)}"
         raise InputError("N123", reason, hint="rows of all of its labels, and of no others")
@@ -133,30 +136,46 @@ def train_committee(
         fold = dict(zip(rows.own_rows, assign_folds(rows.own_rows), strict=True))
         seen = [row for row in rows.own_rows if fold[row] >= settings.members]
         said = fit_classifier(
-            [*seen, *rows.other_rows], (face.text, face.output), settings.linear_hyperparameters, LINEAR_ARRAYS_FILE
+            [*seen, *rows.other_rows],
+            (card_fields.text, card_fields.output),
+            settings.linear_hyperparameters,
+            LINEAR_ARRAYS_FILE,
         ).classifier.probabilities
         linear = fit_classifier(
-            [*rows.own_rows, *rows.other_rows], (face.text, face.output), settings.linear_hyperparameters, LINEAR_ARRAYS_FILE
+            [*rows.own_rows, *rows.other_rows],
+            (card_fields.text, card_fields.output),
+            settings.linear_hyperparameters,
+            LINEAR_ARRAYS_FILE,
         )
         files = {LINEAR_ARRAYS_FILE: linear.arrays, LINEAR_FILE: linear.config_json.encode()}
     settled = fit_shares(held_out_predictions(held, labels, said), labels, settings)
     outside = (
-        OutOfScopeLabel(label=settings.out_of_scope_label, output=face.out_of_scope_output, slope=settled.slope, bias=settled.bias)
+        OutOfScopeLabel(
+            label=settings.out_of_scope_label,
+            output=card_fields.out_of_scope_output,
+            slope=settled.slope,
+            bias=settled.bias,
+        )
         if settings.out_of_scope_label
         else None
     )
     layout: dict[str, Any] = {
         "format": FORMAT,
-        "input": face.text,
-        **({"beside": face.paired_text} if face.paired_text else {}),
-        "output": face.output,
+        "input": card_fields.text,
+        **({"beside": card_fields.paired_text} if card_fields.paired_text else {}),
+        "output": card_fields.output,
         "outside": None if outside is None else outside.model_dump(),
         "base": base[1].model_dump(),
         "tokens": settings.tokens,
         "members": settings.members,
         "share": settled.member_share,
-        "linear": {"file": LINEAR_FILE, "sha256": sha256_hex(files[LINEAR_FILE]), "share": settled.linear_share} if files else None,
-        "data": [source.model_dump() for source in (*(settings.warm_start.sources if settings.warm_start else ()), *rows.sources)],
+        "linear": {"file": LINEAR_FILE, "sha256": sha256_hex(files[LINEAR_FILE]), "share": settled.linear_share}
+        if files
+        else None,
+        "data": [
+            source.model_dump()
+            for source in (*(settings.warm_start.sources if settings.warm_start else ()), *rows.sources)
+        ],
         "labels": labels,
         "arrays": ARRAYS_FILE,
     }
@@ -184,11 +203,17 @@ class ClassifierFields:
         of_labels = [name for name in outputs if _enum_values(card, outputs[name])]
         numbers = [name for name in outputs if outputs[name].get("type") == "number"]
         fits = len(of_labels) == 1 and len(outputs) == 1 + len(numbers) and len(numbers) == bool(out_of_scope_label)
-        fits = fits and not (out_of_scope_label and (card.computed or card.calibration))  # the calibration of the outside is another
+        fits = fits and not (
+            out_of_scope_label and (card.computed or card.calibration)
+        )  # the calibration of the outside is another
         if fits and (len(inputs) == 1 or (len(inputs) == 2 and not out_of_scope_label)):
-            return cls(inputs[0], inputs[1] if len(inputs) == 2 else "", of_labels[0], numbers[0] if out_of_scope_label else "")
+            return cls(
+                inputs[0], inputs[1] if len(inputs) == 2 else "", of_labels[0], numbers[0] if out_of_scope_label else ""
+            )
         wanted = (
-            "one field of an enum, and one number for the probability of being outside" if out_of_scope_label else "one field, of an enum"
+            "one field of an enum, and one number for the probability of being outside"
+            if out_of_scope_label
+            else "one field, of an enum"
         )
         raise InputError(
             "N141",
@@ -208,7 +233,9 @@ def _check_labels(card: Card, output: str, rows: CommitteeRows) -> list[str]:
     found = sorted({row.label for row in rows.own_rows})
     for label in (*found, *(row.label for row in rows.other_rows)):
         if label not in known:
-            raise InputError("N142", f"{label!r} is no label of {card.name}", hint="add it to the enum, or leave the rows out")
+            raise InputError(
+                "N142", f"{label!r} is no label of {card.name}", hint="add it to the enum, or leave the rows out"
+            )
     return found
 
 
@@ -229,14 +256,20 @@ def _train_members(
     from orchestra.learn.encoders.member import embed_texts, train_member
 
     began = time.monotonic()
-    reader, frozen, number = Encoder.load(folder), tuned.FrozenEncoder.load(folder), {label: index for index, label in enumerate(labels)}
+    reader, frozen, number = (
+        Encoder.load(folder),
+        tuned.FrozenEncoder.load(folder),
+        {label: index for index, label in enumerate(labels)},
+    )
     whole, blocks = [*rows.own_rows, *rows.other_rows], min(settings.hyperparameters.blocks, frozen.shape.layers)
     hidden = frozen.lower_block_states([_encode_row(reader, row, settings) for row in whole], blocks)
     pace = replace(settings.hyperparameters, blocks=blocks)
     if settings.minutes is not None:
         pace = replace(
             pace,
-            epochs=_epochs_within_budget(frozen, hidden, [number[row.label] for row in whole], pace, settings, checkpoint_folder, began),
+            epochs=_epochs_within_budget(
+                frozen, hidden, [number[row.label] for row in whole], pace, settings, checkpoint_folder, began
+            ),
         )
     fold = [*assign_folds(rows.own_rows), *assign_folds(rows.other_rows)]
     made: list[dict[str, torch.Tensor]] = []
@@ -250,7 +283,9 @@ def _train_members(
         own = replace(pace, seed=pace.seed + index)
         checkpoint = checkpoint_folder / f"member-{index}.safetensors"
         told_of = partial(on_step, index)
-        member = train_member(frozen, [hidden[at] for at in taken], wanted, len(labels), own, checkpoint, told_of, settings.warm_start)
+        member = train_member(
+            frozen, [hidden[at] for at in taken], wanted, len(labels), own, checkpoint, told_of, settings.warm_start
+        )
         left = [at for at in range(len(rows.own_rows)) if fold[at] == index]
         with torch.no_grad():
             logits = member.logits(embed_texts(member, [hidden[at] for at in left]))
@@ -290,7 +325,15 @@ def _epochs_within_budget(
     with tempfile.TemporaryDirectory() as place:
         start = time.monotonic()
         once, told = replace(hyperparameters, epochs=1), (lambda step: None)
-        train_member(frozen, [hidden[at] for at in some], [wanted[labels[at]] for at in some], len(wanted), once, Path(place) / "m", told)
+        train_member(
+            frozen,
+            [hidden[at] for at in some],
+            [wanted[labels[at]] for at in some],
+            len(wanted),
+            once,
+            Path(place) / "m",
+            told,
+        )
     now = time.monotonic()
     epoch = max(1e-9, (now - start) * len(hidden) / len(some)) * settings.members
     found = min(MAX_EPOCHS, max(1, int((settings.minutes * 60 - (now - started_at)) / epoch)))
@@ -306,7 +349,11 @@ def held_out_predictions(
     import numpy as np
 
     rows, members = [row for row, _ in held], np.stack([voice for _, voice in held])
-    said = np.zeros_like(members) if linear is None else np.log(np.maximum(np.stack([linear(row.text) for row in rows]), MIN_PROBABILITY))
+    said = (
+        np.zeros_like(members)
+        if linear is None
+        else np.log(np.maximum(np.stack([linear(row.text) for row in rows]), MIN_PROBABILITY))
+    )
     return HeldOutPredictions(rows, members, said, np.array([labels.index(row.label) for row in rows]))
 
 
@@ -323,12 +370,19 @@ def fit_shares(held: HeldOutPredictions, labels: list[str], settings: CommitteeS
         return -float(said[np.arange(len(held.targets)), held.targets].mean())
 
     share, linear = min(
-        ((a, b) for a in SHARE_GRID[1:] for b in (SHARE_GRID if settings.linear_hyperparameters is not None else SHARE_GRID[:1])), key=loss
+        (
+            (a, b)
+            for a in SHARE_GRID[1:]
+            for b in (SHARE_GRID if settings.linear_hyperparameters is not None else SHARE_GRID[:1])
+        ),
+        key=loss,
     )
     both = log_softmax(share * held.members + linear * held.linear)
     slope, bias = _fit_calibration(both, held, labels, settings) if settings.out_of_scope_label else (1.0, 0.0)
     inside = (
-        held.targets != labels.index(settings.out_of_scope_label) if settings.out_of_scope_label else np.ones(len(held.targets), dtype=bool)
+        held.targets != labels.index(settings.out_of_scope_label)
+        if settings.out_of_scope_label
+        else np.ones(len(held.targets), dtype=bool)
     )
     parts = (
         {"members": held.members, "linear": held.linear, "committee": both}
@@ -339,7 +393,9 @@ def fit_shares(held: HeldOutPredictions, labels: list[str], settings: CommitteeS
     return CommitteeWeights(share, linear, slope, bias, right)
 
 
-def _fit_calibration(both: NDArray[Any], held: HeldOutPredictions, labels: list[str], settings: CommitteeSettings) -> tuple[float, float]:
+def _fit_calibration(
+    both: NDArray[Any], held: HeldOutPredictions, labels: list[str], settings: CommitteeSettings
+) -> tuple[float, float]:
     """Slope and bias on the log-odds of the label of those outside."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
@@ -348,6 +404,8 @@ def _fit_calibration(both: NDArray[Any], held: HeldOutPredictions, labels: list[
     outside = held.targets == at
     chances = np.clip(np.exp(both[:, at].astype(np.float64)), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     odds = np.log(chances) - np.log1p(-chances)
-    weight = np.where(outside, settings.out_of_scope_share / outside.mean(), (1 - settings.out_of_scope_share) / (1 - outside.mean()))
+    weight = np.where(
+        outside, settings.out_of_scope_share / outside.mean(), (1 - settings.out_of_scope_share) / (1 - outside.mean())
+    )
     model = LogisticRegression(C=math.inf).fit(odds[:, None], outside, weight)
     return float(model.coef_[0, 0]), float(model.intercept_[0])

@@ -137,7 +137,12 @@ class Derivation:
             return key
         signs = _operators(node)
         parts = [_Term(plus, self._add_expression(part)) for plus, part in _flatten(node, signs, True)]
-        if len(parts) == 2 and not parts[1].is_added and parts[0].key == parts[1].key and len(self._quantities_of(parts[0])) < 2:
+        if (
+            len(parts) == 2
+            and not parts[1].is_added
+            and parts[0].key == parts[1].key
+            and len(self._quantities_of(parts[0])) < 2
+        ):
             raise ArithmeticParseError(f"{ast.unparse(node)} is nothing, or one")
         key = f"({signs}{''.join(sorted(f'{signs[not part.is_added]}{part.key}' for part in parts))})"
         self._groups.setdefault(key, _Group(key, signs, parts))

@@ -50,7 +50,13 @@ class ClassifierTraining(EncoderTraining):
     @property
     def settings(self) -> tuple[object, ...]:
         """What the result follows from, beside the card, the rows and the base."""
-        return self.epochs, self.minutes, self.seed, self.start_digest, *(() if self.learning_rate is None else (self.learning_rate,))
+        return (
+            self.epochs,
+            self.minutes,
+            self.seed,
+            self.start_digest,
+            *(() if self.learning_rate is None else (self.learning_rate,)),
+        )
 
     @property
     def checkpoint_path(self) -> Path:
@@ -58,7 +64,9 @@ class ClassifierTraining(EncoderTraining):
         return self.checkpoint_folder / "member-0.safetensors"
 
 
-def run(training: ClassifierTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False) -> TrainedEncoder:
+def run(
+    training: ClassifierTraining, on_step: Callable[[TrainingStep], None], *, fresh: bool = False
+) -> TrainedEncoder:
     """Trains, or goes on after the last checkpoint of a training that was killed.
 
     Raises `InputError` N103 for a data set of other types, N104 for one without rows or with one label, N141 for a card that tells no
@@ -69,12 +77,25 @@ def run(training: ClassifierTraining, on_step: Callable[[TrainingStep], None], *
     check_contract(card, data.manifest)
     rows = data.rows["train"]
     if not rows:
-        raise InputError("N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
-    number = next((name for name, schema in card.output_form.schema.get("properties", {}).items() if schema.get("type") == "number"), "")
-    face = ClassifierFields.from_card(card, number)
-    output = face.output
+        raise InputError(
+            "N104", f"{data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts"
+        )
+    number = next(
+        (
+            name
+            for name, schema in card.output_form.schema.get("properties", {}).items()
+            if schema.get("type") == "number"
+        ),
+        "",
+    )
+    card_fields = ClassifierFields.from_card(card, number)
+    output = card_fields.output
     labelled = [
-        LabelledText(str(row.input[face.text]), str(row.output[output]), str(row.input[face.paired_text]) if face.paired_text else "")
+        LabelledText(
+            str(row.input[card_fields.text]),
+            str(row.output[output]),
+            str(row.input[card_fields.paired_text]) if card_fields.paired_text else "",
+        )
         for row in rows
     ]
     _check_texts(labelled, output)
@@ -83,12 +104,21 @@ def run(training: ClassifierTraining, on_step: Callable[[TrainingStep], None], *
         shutil.rmtree(training.checkpoint_folder, ignore_errors=True)
     base = (training.base, describe_base(card.model, training.base))
     begun = training.warm_start
-    if begun is not None and not face.paired_text:
+    if begun is not None and not card_fields.paired_text:
         reason = f"{card.name} tells labels of texts, and its classifier over n-grams learns from all rows at once"
         raise InputError("N123", reason, hint="leave --start out, and give it the rows of before too")
-    plan = replace(_pair_settings(training), begun=begun) if face.paired_text else _text_settings(training, labelled, outside)
+    plan = (
+        replace(_pair_settings(training), warm_start=begun)
+        if card_fields.paired_text
+        else _text_settings(training, labelled, outside)
+    )
     return train_committee(
-        card, CommitteeRows(labelled, (training.source,)), base, plan, training.checkpoint_folder, lambda _, step: on_step(step)
+        card,
+        CommitteeRows(labelled, (training.source,)),
+        base,
+        plan,
+        training.checkpoint_folder,
+        lambda _, step: on_step(step),
     )
 
 
@@ -97,11 +127,13 @@ def _text_settings(training: ClassifierTraining, rows: Sequence[LabelledText], o
     from orchestra.learn.linear import MANY_LABELS_HYPERPARAMETERS, ClassifierHyperparameters
 
     own = EncoderHyperparameters()
-    pace = EncoderHyperparameters(
-        epochs=training.epochs or own.epochs, learning_rate=training.learning_rate or own.learning_rate, seed=training.seed
+    hyperparameters = EncoderHyperparameters(
+        epochs=training.epochs or own.epochs,
+        learning_rate=training.learning_rate or own.learning_rate,
+        seed=training.seed,
     )
     fit = MANY_LABELS_HYPERPARAMETERS if len({row.label for row in rows}) > MANY_LABELS else ClassifierHyperparameters()
-    return CommitteeSettings(pace, fit, members=1, minutes=training.minutes, out_of_scope_label=outside)
+    return CommitteeSettings(hyperparameters, fit, members=1, minutes=training.minutes, out_of_scope_label=outside)
 
 
 def _pair_settings(training: ClassifierTraining) -> CommitteeSettings:
@@ -109,10 +141,15 @@ def _pair_settings(training: ClassifierTraining) -> CommitteeSettings:
     from orchestra.learn.encoders.tuned import EncoderHyperparameters
 
     rate = training.learning_rate or (LEARNING_RATE if training.start is None else WARM_START_LEARNING_RATE)
-    pace = EncoderHyperparameters(
-        epochs=training.epochs or PAIR_EPOCHS, learning_rate=rate, rank=16, blocks=ALL_BLOCKS, batch_size=16, seed=training.seed
+    hyperparameters = EncoderHyperparameters(
+        epochs=training.epochs or PAIR_EPOCHS,
+        learning_rate=rate,
+        rank=16,
+        blocks=ALL_BLOCKS,
+        batch_size=16,
+        seed=training.seed,
     )
-    return CommitteeSettings(pace, None, members=1, minutes=training.minutes, tokens=PAIR_TOKENS)
+    return CommitteeSettings(hyperparameters, None, members=1, minutes=training.minutes, tokens=PAIR_TOKENS)
 
 
 def _check_texts(rows: Sequence[LabelledText], output: str) -> None:
@@ -124,7 +161,9 @@ def _check_texts(rows: Sequence[LabelledText], output: str) -> None:
     if few := sorted(label for label, said in texts.items() if len(said) < MIN_TEXTS_PER_LABEL):
         rest = f" and {len(few) - 3} more" if len(few) > 3 else ""
         raise InputError(
-            "N143", f"one text alone to train on has the label {', '.join(map(repr, few[:3]))}{rest}", hint="at least two texts"
+            "N143",
+            f"one text alone to train on has the label {', '.join(map(repr, few[:3]))}{rest}",
+            hint="at least two texts",
         )
 
 
@@ -134,5 +173,7 @@ def _find_out_of_scope_label(rows: Sequence[DatasetRow], output: str, number: st
     inside = {str(row.output[output]) for row in rows if row.output[number] <= 0.5}
     if len(found) != 1 or inside & found.keys():
         said = f"{number} is 1 for {', '.join(map(repr, found)) or 'no label'}"
-        raise InputError("N144", f"{said}; it must be 1 for one label, and 0 for all others", hint="orchestra explain N144")
+        raise InputError(
+            "N144", f"{said}; it must be 1 for one label, and 0 for all others", hint="orchestra explain N144"
+        )
     return next(iter(found))

@@ -20,7 +20,13 @@ from torch.nn import functional
 
 from orchestra.core.atomic_files import write_file
 from orchestra.core.errors import InputError
-from orchestra.learn.encoders.tuned import AdaptedEncoder, EncoderHyperparameters, FrozenEncoder, PrototypeEncoder, pad_states
+from orchestra.learn.encoders.tuned import (
+    AdaptedEncoder,
+    EncoderHyperparameters,
+    FrozenEncoder,
+    PrototypeEncoder,
+    pad_states,
+)
 from orchestra.learn.lora.divergence import check_finite
 
 if TYPE_CHECKING:
@@ -71,18 +77,22 @@ def train_member(
     on_step: StepCallback,
     warm_start: WarmStart | None = None,
 ) -> PrototypeEncoder:
-    """A member that has learnt the labels, of which there are `count`, of these texts; `begun` is what it goes on from."""
+    """Trains a member on the `count` labels of these texts, from `warm_start` if it is given."""
     member = PrototypeEncoder(base, count, hyperparameters)
     wanted = torch.tensor(labels)
 
     def loss(batch: Sequence[int]) -> Tensor:
-        return functional.cross_entropy(member.logits(member.embed(*pad_states([texts[row] for row in batch]))), wanted[list(batch)])
+        return functional.cross_entropy(
+            member.logits(member.embed(*pad_states([texts[row] for row in batch]))), wanted[list(batch)]
+        )
 
     plan = _plan_digest(texts, labels, count, hyperparameters) + (warm_start.sha256 if warm_start else "")
     run = EpochTrainer(loss, lambda seed: _bucketed_batches(texts, hyperparameters.batch_size, seed), plan, checkpoint)
     run.train(
         member,
-        lambda: _initialize_prototypes(member, texts, wanted, count) if warm_start is None else warm_start.load_into(member),
+        lambda: (
+            _initialize_prototypes(member, texts, wanted, count) if warm_start is None else warm_start.load_into(member)
+        ),
         on_step,
     )
     return member
@@ -101,7 +111,7 @@ class EpochTrainer:
     checkpoint: Path
 
     def train(self, member: AdaptedEncoder, initialize: Callable[[], None], on_step: StepCallback) -> None:
-        """Trains a member to the end, from its last checkpoint on; `begin` sets up one that has none. Raises `InputError` N140 for a
+        """Trains a member to the end, from its last checkpoint on; `initialize` sets up one that has none. Raises `InputError` N140 for a
         checkpoint of another training, N124 where the loss is no number."""
         pace, optimizer = member.hyperparameters, _build_optimizer(member)
         seeds = [pace.seed * 1000 + epoch for epoch in range(pace.epochs)]
@@ -114,7 +124,9 @@ class EpochTrainer:
         for done, (seed, at, batch) in enumerate(order[first:], first + 1):
             if at == 0:
                 torch.manual_seed(seed)
-            share = min(1.0, done / (WARMUP_SHARE * len(order)), (len(order) - done) / ((1 - WARMUP_SHARE) * len(order)))
+            share = min(
+                1.0, done / (WARMUP_SHARE * len(order)), (len(order) - done) / ((1 - WARMUP_SHARE) * len(order))
+            )
             losses.append(self._step(member, optimizer, batch, pace.learning_rate * share, done))
             left = (time.monotonic() - began) / (done - first) * (len(order) - done)
             on_step(TrainingStep(done, len(order), losses[-1], left))
@@ -123,7 +135,9 @@ class EpochTrainer:
                 saved = time.monotonic()
         member.training = False
 
-    def _step(self, member: AdaptedEncoder, optimizer: torch.optim.AdamW, batch: Sequence[int], rate: float, done: int) -> float:
+    def _step(
+        self, member: AdaptedEncoder, optimizer: torch.optim.AdamW, batch: Sequence[int], rate: float, done: int
+    ) -> float:
         """The loss of a batch, which the member has learnt from. Raises `InputError` N124 where it is no number."""
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
@@ -202,11 +216,15 @@ def read_losses(checkpoint: Path) -> list[float]:
         return [math.nan] * int(file.metadata()["steps"])
 
 
-def _save_checkpoint(member: AdaptedEncoder, optimizer: torch.optim.AdamW, path: Path, plan_digest: str, losses: Sequence[float]) -> None:
+def _save_checkpoint(
+    member: AdaptedEncoder, optimizer: torch.optim.AdamW, path: Path, plan_digest: str, losses: Sequence[float]
+) -> None:
     from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"learnt.{name}": array.detach() for name, array in member.parameters.items()} | {RANDOM_STATE_KEY: torch.get_rng_state()}
+    arrays = {f"learnt.{name}": array.detach() for name, array in member.parameters.items()} | {
+        RANDOM_STATE_KEY: torch.get_rng_state()
+    }
     arrays[LOSSES_KEY] = torch.tensor(losses)
     for name, array in member.parameters.items():
         for key, value in optimizer.state[array].items():
@@ -214,7 +232,9 @@ def _save_checkpoint(member: AdaptedEncoder, optimizer: torch.optim.AdamW, path:
     write_file(path, save(arrays, {"plan": plan_digest, "steps": str(len(losses))}))
 
 
-def _restore_checkpoint(member: AdaptedEncoder, optimizer: torch.optim.AdamW, path: Path, plan_digest: str) -> tuple[int, list[float]]:
+def _restore_checkpoint(
+    member: AdaptedEncoder, optimizer: torch.optim.AdamW, path: Path, plan_digest: str
+) -> tuple[int, list[float]]:
     """Takes up the last checkpoint; the number of steps that are done, and their losses."""
     from safetensors import SafetensorError, safe_open
 

@@ -1,6 +1,6 @@
 """Records of encoders' trainings: what is said beside the arrays of what they were made of, and the curve of their loss.
 
-An adapter's `manifest.json_rule` says the same of it. Here it is a file of its own, for `model.json_rule` is read at every call.
+An adapter's `manifest.json` says the same of it. Here it is a file of its own, for `model.json` is read at every call.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class EncoderTrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     contract: str
     """Digest of the types that it was trained for."""
     sha256: str
-    """Of `model.json_rule`, which has those of base and arrays: a record beside another one is none of it."""
+    """Of `model.json`, which has those of base and arrays: a record beside another one is none of it."""
     base: str
     rank: int
     targets: str

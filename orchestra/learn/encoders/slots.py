@@ -78,14 +78,20 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
 
 def _adapt_warm_start(warm_start: WarmStart, labels: Sequence[str]) -> WarmStart:
     """The same with the labels of these rows: those that it knows go on, and the others begin at nothing."""
-    return warm_start if warm_start.adapters_only else replace(warm_start, outputs=warm_start.labels).with_outputs(labels)
+    return (
+        warm_start if warm_start.adapters_only else replace(warm_start, outputs=warm_start.labels).with_outputs(labels)
+    )
 
 
 def _slot_labels(rows: Sequence[DatasetRow], places: TaggerFields) -> list[str]:
     """The labels of rows. Raises `InputError` N150 where no row has a slot."""
     slots = sorted({name for row in rows for name in row.output[places.output]})
     if not slots:
-        raise InputError("N150", "no row has a slot to learn", hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}')
+        raise InputError(
+            "N150",
+            "no row has a slot to learn",
+            hint='{"input": {"text": "for 8"}, "output": {"slots": {"people": {...}}}}',
+        )
     return [OUTSIDE, *(f"{part}-{name}" for name in slots for part in "BI")]
 
 
@@ -95,12 +101,16 @@ def slot_examples(row: DatasetRow, encoder: Encoder, config: SlotFillingConfig) 
     labels = slot_labels(text.words, row.output[config.output])
     if labels is None:
         return None
-    known = [(at, config.labels.index(label)) for at, label in zip(text.first_tokens, labels, strict=True) if at is not None]
+    known = [
+        (at, config.labels.index(label)) for at, label in zip(text.first_tokens, labels, strict=True) if at is not None
+    ]
     found = []
     for begins, window in text.windows:
         inside = [(at - begins, label) for at, label in known if 0 <= at - begins < len(window.offsets)]
-        found.append(SlotExample(window, tuple(window.start + at for at, _ in inside), tuple(label for _, label in inside)))
-    return [one for one in found if one.at] or None
+        found.append(
+            SlotExample(window, tuple(window.start + at for at, _ in inside), tuple(label for _, label in inside))
+        )
+    return [one for one in found if one.positions] or None
 
 
 def _train_member(
@@ -114,9 +124,18 @@ def _train_member(
     from orchestra.learn.encoders.tuned import TokenHeadEncoder
 
     member = TokenHeadEncoder(base, training.hyperparameters(base, HEAD_RATE), len(labels))
-    facts = (FORMAT, list(labels), member.hyperparameters, BATCH_TOKENS, [(one.window.tokens, one.positions, one.labels) for one in found])
+    facts = (
+        FORMAT,
+        list(labels),
+        member.hyperparameters,
+        BATCH_TOKENS,
+        [(one.window.tokens, one.positions, one.labels) for one in found],
+    )
     lesson = TrainingExamples(
-        lambda batch: _loss(member, [found[at] for at in batch]), [len(one.window.tokens) for one in found], facts, BATCH_TOKENS
+        lambda batch: _loss(member, [found[at] for at in batch]),
+        [len(one.window.tokens) for one in found],
+        facts,
+        BATCH_TOKENS,
     )
     begun = None if training.warm_start is None else _adapt_warm_start(training.warm_start.for_format(FORMAT), labels)
     return training.train_member(member, lesson, begun, on_step)

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestra.agents.card import Card
-from orchestra.agents.inference.span_extraction import FORMAT, SpanExtractionConfig, SpanExtractor, Window, extracts_spans, split_windows
+from orchestra.agents.inference.span_extraction import (
+    FORMAT,
+    SpanExtractionConfig,
+    SpanExtractor,
+    Window,
+    extracts_spans,
+    split_windows,
+)
 from orchestra.core.errors import InputError
 from orchestra.learn.compatibility import check_contract
 from orchestra.learn.data.dataset import DatasetRow
@@ -85,19 +92,27 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     Raises `InputError` N103 for a data set of other types, N104 for one without rows, N146 for a card that points at nothing, N140 for a
     checkpoint of another training.
     """
-    data, face = training.data, SpanFields.from_card(training.card)
+    data, fields_of_card = training.data, SpanFields.from_card(training.card)
     check_contract(training.card, data.manifest)
     rows = training.build_examples(lambda row: row)
     reader, frozen = training.load_base(fresh=fresh)
     overlap = min(SpanExtractionConfig.model_fields["overlap"].default, training.tokens // 4)
-    fields = {"question": face.question, "passage": face.passage, "output": face.output, "overlap": overlap}
+    fields = {
+        "question": fields_of_card.question,
+        "passage": fields_of_card.passage,
+        "output": fields_of_card.output,
+        "overlap": overlap,
+    }
     layout = training.base_config(FORMAT, ARRAYS_FILE, fields)
     draft = SpanExtractionConfig.model_validate({**layout, "sha256": "0" * 64})
-    found = [example for row in rows for example in span_examples(row, face, reader, draft)]
+    found = [example for row in rows for example in span_examples(row, fields_of_card, reader, draft)]
     member = _train_member(training, frozen, found, on_step)
     arrays = member_arrays(member)
     settled, figures = _fit_calibration(
-        SpanExtractor(draft, arrays, reader), [(row, _expected_answer(row, face)) for row in data.rows["tune"]], face, member
+        SpanExtractor(draft, arrays, reader),
+        [(row, _expected_answer(row, fields_of_card)) for row in data.rows["tune"]],
+        fields_of_card,
+        member,
     )
     return training.build_files(layout | settled, arrays, figures)
 
@@ -107,9 +122,15 @@ def _expected_answer(row: DatasetRow, fields: SpanFields) -> str | None:
     return None if said is None else str(said)
 
 
-def span_examples(row: DatasetRow, fields: SpanFields, encoder: Encoder, config: SpanExtractionConfig) -> Iterator[SpanExample]:
+def span_examples(
+    row: DatasetRow, fields: SpanFields, encoder: Encoder, config: SpanExtractionConfig
+) -> Iterator[SpanExample]:
     """The windows of a row, but those that have a part of the answer only; none of a row whose answer stands nowhere."""
-    question, passage, answer = str(row.input[fields.question]), str(row.input[fields.passage]), _expected_answer(row, fields)
+    question, passage, answer = (
+        str(row.input[fields.question]),
+        str(row.input[fields.passage]),
+        _expected_answer(row, fields),
+    )
     start = locate_answer(answer, passage, question) if answer else -1
     if start is None:
         return
@@ -134,7 +155,9 @@ def locate_answer(answer: str, passage: str, question: str) -> int | None:
 
     def words(at: int) -> tuple[int, int]:
         end = at + len(answer)
-        sentence = passage[max(border for border in borders if border <= at) : min(border for border in borders if border >= end)]
+        sentence = passage[
+            max(border for border in borders if border <= at) : min(border for border in borders if border >= end)
+        ]
         return len(asked & content_words(sentence)), len(
             asked & content_words(passage[max(0, at - CONTEXT_CHARACTERS) : end + CONTEXT_CHARACTERS])
         )
@@ -196,7 +219,10 @@ def _fit_calibration(
     def asked(silence: float, heat: float = 1.0) -> list[tuple[bool, float]]:
         reader.config = reader.config.model_copy(update={"silence": silence, "heat": heat})
         found = [(reader.decode(pieces), passage, wanted) for pieces, passage, wanted in read]
-        return [(_answers_match(None if span is None else passage[slice(*span)], wanted), sure) for (span, sure), passage, wanted in found]
+        return [
+            (_answers_match(None if span is None else passage[slice(*span)], wanted), sure)
+            for (span, sure), passage, wanted in found
+        ]
 
     def right(silence: float) -> tuple[int, float]:
         return sum(one for one, _ in asked(silence)), -abs(silence)

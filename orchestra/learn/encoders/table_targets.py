@@ -96,36 +96,42 @@ def build_target(output: Mapping[str, Any], encoding: TableEncoding) -> TableTar
     """What should be found on a sheet for an output; None where it does not stand there, or in no way that there is."""
     way, quotes = str(output["way"]), [str(quote) for quote in output["quotes"]]
     named = {(int(row), int(column)) for row, column in output["cells"]}
-    begun = TableTarget(OPERATIONS.index(way), SCALES.index(output["scale"]), rows=frozenset(output["rows"]))
+    partial_target = TableTarget(OPERATIONS.index(way), SCALES.index(output["scale"]), rows=frozenset(output["rows"]))
     if output["condition"] is not None:
         if (bounded := _condition_target(output["condition"], encoding)) is None:
             return None
-        begun = replace(begun, condition=bounded)
+        partial_target = replace(partial_target, condition=bounded)
         if output["also"] is not None:
             if (second := _condition_target(output["also"], encoding)) is None or second.location <= bounded.location:
                 return None
             before = frozenset(one for one in bounded.choices if condition_choices(encoding)[one][0] < second.location)
-            begun = replace(begun, condition=replace(bounded, choices=before), also=second)
+            partial_target = replace(
+                partial_target, condition=replace(bounded, choices=before), second_condition=second
+            )
     elif way in (COUNT, MOST, LEAST) and any(
         spot.question_figure is not None and spot.question_figure.bound is not None for spot in encoding.locations
     ):
-        begun = replace(begun, untold=True)
+        partial_target = replace(partial_target, may_have_condition=True)
     found: TableTarget | None
     if way == COUNT:
-        found = begun if begun.rows or begun.condition else None
+        found = partial_target if partial_target.rows or partial_target.condition else None
     elif way == RANGE:
-        found = replace(begun, by=output["column"]) if begun.rows and output["column"] is not None else None
-    elif begun.condition is not None and way in (CELLS, SUM, MEAN):
-        found = _column_target(begun, way, output, encoding)
+        found = (
+            replace(partial_target, ranking_column=output["column"])
+            if partial_target.rows and output["column"] is not None
+            else None
+        )
+    elif partial_target.condition is not None and way in (CELLS, SUM, MEAN):
+        found = _column_target(partial_target, way, output, encoding)
     elif way in (MOST, LEAST):
-        found = _extreme_target(begun, way, quotes, output["column"], encoding)
+        found = _extreme_target(partial_target, way, quotes, output["column"], encoding)
     elif way == TEXT:
         spans = _quote_spans(quotes[0], encoding) if len(quotes) == 1 else ()
-        found = replace(begun, spans=spans) if spans else None
+        found = replace(partial_target, spans=spans) if spans else None
     elif way == CELLS:
-        found = _assign_cells(begun, [_matching_cells(quote, encoding, named) for quote in quotes], encoding)
+        found = _assign_cells(partial_target, [_matching_cells(quote, encoding, named) for quote in quotes], encoding)
     else:
-        found = _computed_target(begun, way, str(output["expression"]), encoding, named)
+        found = _computed_target(partial_target, way, str(output["expression"]), encoding, named)
     return found
 
 
@@ -149,7 +155,9 @@ def _limit_measure(encoding: TableEncoding, index: int) -> str | None:
     return None if given is None else given.measure
 
 
-def _column_target(partial: TableTarget, operation: str, output: Mapping[str, Any], encoding: TableEncoding) -> TableTarget | None:
+def _column_target(
+    partial: TableTarget, operation: str, output: Mapping[str, Any], encoding: TableEncoding
+) -> TableTarget | None:
     """The columns whose cells in the rows that count are what answers."""
     rows = sorted(partial.rows)
     fit = []
@@ -158,14 +166,17 @@ def _column_target(partial: TableTarget, operation: str, output: Mapping[str, An
         figures = [
             said
             for cell in cells
-            if (said := parse_figure(" ".join(cell.split()), points=encoding.spelling_of(column).decimal_comma)) is not None
+            if (said := parse_figure(" ".join(cell.split()), points=encoding.spelling_of(column).decimal_comma))
+            is not None
         ]
         if operation == CELLS:
-            same = sorted(_normalize_cell(cell) for cell in cells if cell.strip()) == sorted(map(_normalize_cell, output["quotes"]))
+            same = sorted(_normalize_cell(cell) for cell in cells if cell.strip()) == sorted(
+                map(_normalize_cell, output["quotes"])
+            )
         else:
             same = bool(figures) and _evaluate(build_expression(operation, figures)) == _evaluate(output["expression"])
         fit += [column] if same else []
-    return replace(partial, asked=frozenset(fit)) if fit and rows else None
+    return replace(partial, answer_columns=frozenset(fit)) if fit and rows else None
 
 
 def _evaluate(expression: str) -> Fraction | None:
@@ -194,21 +205,27 @@ def _computed_target(
     said = parse_expression(expression)
     if said is None or said[0] != (DIFFERENCE if operation == GAP else operation):
         return None
-    lists = [_figure_positions(figure, encoding, named, include_question=operation in PAIR_OPERATIONS) for figure in said[1]]
+    lists = [
+        _figure_positions(figure, encoding, named, include_question=operation in PAIR_OPERATIONS) for figure in said[1]
+    ]
     if not all(lists):
         return None
     if operation in PAIR_OPERATIONS:
         if operation in PERCENT_OPERATIONS:  # “10 percent off” is the question's, whatever cell happens to be 10
             of_question = [
-                at for at in condition_locations(encoding) if _figure_value(str(encoding.locations[at].figure)) == _figure_value(said[1][1])
+                at
+                for at in condition_locations(encoding)
+                if _figure_value(str(encoding.locations[at].figure)) == _figure_value(said[1][1])
             ]
             lists[1] = of_question or lists[1]
         return replace(partial, first=frozenset(lists[0]), second=frozenset(lists[1]))
     return _assign_cells(partial, lists, encoding)
 
 
-def _figure_positions(figure: str, encoding: TableEncoding, named: CellPositions, *, include_question: bool) -> list[int]:
-    """The places of a figure: those of the table and of the text, or else, where it may be `asked`, of the question."""
+def _figure_positions(
+    figure: str, encoding: TableEncoding, named: CellPositions, *, include_question: bool
+) -> list[int]:
+    """Returns the locations of a figure: those in the table and the text, else, with `include_question`, those in the question."""
     value = _figure_value(figure)
     every = [(at, spot.figure) for at, spot in enumerate(encoding.locations) if _may_be_answer(spot, named)]
     found = [at for at, said in every if said is not None and _figure_value(said) == value]
@@ -244,7 +261,7 @@ def _assign_cells(partial: TableTarget, lists: Sequence[Sequence[int]], encoding
         rows[encoding.locations[taken[-1]].row] += 1
         columns[encoding.locations[taken[-1]].column] += 1
     every = {at for one in lists for at in one}
-    return replace(partial, cells=frozenset(taken), alike=frozenset(every - set(taken)))
+    return replace(partial, cells=frozenset(taken), equivalent_cells=frozenset(every - set(taken)))
 
 
 def _extreme_target(
@@ -256,11 +273,13 @@ def _extreme_target(
     tops = {
         rows[at]
         for at in find_extremes(
-            [encoding.cell(row, column) for row in rows], largest=operation == MOST, number_format=encoding.spelling_of(column)
+            [encoding.cell(row, column) for row in rows],
+            largest=operation == MOST,
+            number_format=encoding.spelling_of(column),
         )
     }
     asked = {spot.column for spot in encoding.locations if spot.row in tops and _is_same_text(spot.text, quotes[0])}
-    return replace(partial, by=column, asked=frozenset(asked)) if asked else None
+    return replace(partial, ranking_column=column, answer_columns=frozenset(asked)) if asked else None
 
 
 def _quote_spans(quote: str, encoding: TableEncoding) -> tuple[tuple[int, int], ...]:
@@ -268,7 +287,11 @@ def _quote_spans(quote: str, encoding: TableEncoding) -> tuple[tuple[int, int], 
     prose, found = encoding.prose_mask(), []
     start = encoding.text.find(quote)
     while quote and start >= 0:
-        inside = [at for at, span in enumerate(encoding.chars) if span and prose[at] and span[1] > start and span[0] < start + len(quote)]
+        inside = [
+            at
+            for at, span in enumerate(encoding.chars)
+            if span and prose[at] and span[1] > start and span[0] < start + len(quote)
+        ]
         if inside and inside[-1] - inside[0] + 1 == len(inside):
             found.append((inside[0], inside[-1]))
         start = encoding.text.find(quote, start + 1)

@@ -59,12 +59,12 @@ SEARCH_GRID: Final[Mapping[str, Sequence[float]]] = {
     "apart": range(5),
     "regard": (0, 0.1, 0.2, 0.3, 0.5),
 }
-"""What is settled by the rows to tune on, one after the other, and what is tried (`orchestra.agents.inference.tables.reader.Layout`)."""
+"""What is settled by the rows to tune on, one after the other, and what is tried (`orchestra.agents.inference.tables.reader.TableReaderConfig`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableExample:
-    """A sheet, and what should be found on it."""
+    """An encoded table, and the target of its question."""
 
     encoding: TableEncoding
     target: TableTarget
@@ -96,7 +96,14 @@ def _fit_units(rows: Sequence[DatasetRow], inputs: Mapping[str, str]) -> UnitWei
         table = row.input[inputs["table"]]
         if (scale := str(row.output["scale"])) in UNITS:
             top = count_header_rows(table)
-            found.append((unit_signs(str(row.input[inputs["question"]]), table[:top], table[top:], row.input[inputs["paragraphs"]]), scale))
+            found.append(
+                (
+                    unit_signs(
+                        str(row.input[inputs["question"]]), table[:top], table[top:], row.input[inputs["paragraphs"]]
+                    ),
+                    scale,
+                )
+            )
     return fit_units(found)
 
 
@@ -118,9 +125,11 @@ def _list_depth(schema: Mapping[str, Any]) -> int:
 
 def _build_example(row: DatasetRow, encoder: Encoder, config: TableReaderConfig) -> TableExample | None:
     given = row.input
-    sheet = TableEncoding(encoder, str(given[config.question]), given[config.table], given[config.paragraphs], config.tokens)
-    found = build_target(row.output, sheet) if len(sheet.windows) <= MAX_TRAINING_WINDOWS else None
-    return None if found is None else TableExample(sheet, found)
+    encoded = TableEncoding(
+        encoder, str(given[config.question]), given[config.table], given[config.paragraphs], config.tokens
+    )
+    found = build_target(row.output, encoded) if len(encoded.windows) <= MAX_TRAINING_WINDOWS else None
+    return None if found is None else TableExample(encoded, found)
 
 
 def _train_member(
@@ -130,7 +139,7 @@ def _train_member(
     warm_start: WarmStart | None,
     on_step: Callable[[TrainingStep], None],
 ) -> TokenHeadEncoder:
-    """A reader that has learnt the examples; `begun` is what it goes on from."""
+    """Trains a reader on the examples, from `warm_start` if it is given."""
     from orchestra.learn.encoders.tuned import TokenHeadEncoder
 
     member = TokenHeadEncoder(base, training.hyperparameters(base), len(OUTPUT_NAMES))
@@ -140,7 +149,10 @@ def _train_member(
 
         some = [found[at] for at in batch]
         read = _head_outputs(member, [one.encoding for one in some])
-        logits = [table_logits(one, _tensor_frame(example.encoding), _log_sum) for one, example in zip(read, some, strict=True)]
+        logits = [
+            table_logits(one, _tensor_frame(example.encoding), _log_sum)
+            for one, example in zip(read, some, strict=True)
+        ]
         return torch.stack([loss(one, example) for one, example in zip(logits, some, strict=True)]).mean()
 
     lengths = [len(one.encoding.windows) * max(map(len, one.encoding.windows)) for one in found]
@@ -154,13 +166,13 @@ def _head_outputs(member: TokenHeadEncoder, encodings: Sequence[TableEncoding]) 
 
     from orchestra.learn.encoders.tuned import pad_tokens
 
-    windows = [window for sheet in encodings for window in sheet.windows]
+    windows = [window for encoded in encodings for window in encoded.windows]
     tokens, mask = pad_tokens(windows)
     every = member.logits(member.base.embed_tokens(tokens), mask)
     made, at = [], 0
-    for sheet in encodings:
-        made.append(torch.cat([every[at + number, : len(window)] for number, window in enumerate(sheet.windows)]))
-        at += len(sheet.windows)
+    for encoded in encodings:
+        made.append(torch.cat([every[at + number, : len(window)] for number, window in enumerate(encoded.windows)]))
+        at += len(encoded.windows)
     return made
 
 
@@ -180,7 +192,7 @@ def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
     import torch
     from torch.nn import functional
 
-    sheet, wanted = example.encoding, example.target
+    encoded, wanted = example.encoding, example.target
     units = {SCALES.index(unit) for unit in UNITS}  # which of them it is, words tell better than an encoder
     total = _any_of_loss(logits.operations, {wanted.operation}) + _any_of_loss(
         logits.scales, units if wanted.scale in units else {wanted.scale}
@@ -189,23 +201,32 @@ def loss(logits: TableLogits[Tensor], example: TableExample) -> Tensor:
     if way in FILTERABLE_OPERATIONS and not wanted.may_have_condition:
         total = total + _condition_loss(logits, example)
     if way in PAIR_OPERATIONS:
-        fit = [spot.figure is not None for spot in sheet.locations]
+        fit = [spot.figure is not None for spot in encoded.locations]
         return (
             total
             + _any_of_loss(_mask_logits(logits.first, fit), wanted.first)
             + _any_of_loss(_mask_logits(logits.second, fit), wanted.second)
         )
     if way == TEXT:
-        prose = sheet.prose_mask().tolist()
+        prose = encoded.prose_mask().tolist()
         begins, ends = ({span[side] for span in wanted.spans} for side in (0, 1))
-        return total + _any_of_loss(_mask_logits(logits.begin, prose), begins) + _any_of_loss(_mask_logits(logits.end, prose), ends)
+        return (
+            total
+            + _any_of_loss(_mask_logits(logits.begin, prose), begins)
+            + _any_of_loss(_mask_logits(logits.end, prose), ends)
+        )
     if way in (CELLS, SUM, MEAN) and wanted.condition is None:
-        fit = [spot.question_figure is None and (spot.row >= 0 if way == CELLS else spot.figure is not None) for spot in sheet.locations]
+        fit = [
+            spot.question_figure is None and (spot.row >= 0 if way == CELLS else spot.figure is not None)
+            for spot in encoded.locations
+        ]
         counted = torch.tensor([at for at, one in enumerate(fit) if one and at not in wanted.equivalent_cells])
         right = torch.tensor([float(int(at) in wanted.cells) for at in counted])
-        each = functional.binary_cross_entropy_with_logits(logits.cells[counted], right, reduction="sum") / len(wanted.cells)
+        each = functional.binary_cross_entropy_with_logits(logits.cells[counted], right, reduction="sum") / len(
+            wanted.cells
+        )
         return total + each + _any_of_loss(_mask_logits(logits.cells, fit), wanted.cells | wanted.equivalent_cells)
-    every = [at for at in range(sheet.header_rows, len(sheet.table)) if wanted.satisfies_conditions(at)]
+    every = [at for at in range(encoded.header_rows, len(encoded.table)) if wanted.satisfies_conditions(at)]
     if every:  # of rows that hold no condition nothing is wanted
         counted = torch.tensor([float(at in wanted.rows) for at in every])
         total = total + functional.binary_cross_entropy_with_logits(logits.rows[every], counted, reduction="sum") / 2
@@ -218,15 +239,19 @@ def _condition_loss(logits: TableLogits[Tensor], example: TableExample) -> Tenso
     """How improbable the conditions are that should be found: of each the figure and the bound, and the column; or that there is none."""
     import torch
 
-    sheet, wanted, after = example.encoding, example.target, -1
+    encoded, wanted, after = example.encoding, example.target, -1
     total = logits.bounds.new_zeros(())
     for one, columns, limits, bounds in (
         (wanted.condition, logits.condition_columns, logits.limits, logits.bounds),
         (wanted.second_condition, logits.extra_columns, logits.extra_limits, logits.extra_bounds),
     ):
-        if one is None and after >= 0 and any(at > after and _sets_bound(sheet, at) for at in condition_locations(sheet)):
+        if (
+            one is None
+            and after >= 0
+            and any(at > after and _sets_bound(encoded, at) for at in condition_locations(encoded))
+        ):
             break  # there may be a second one that nobody told
-        choice = torch.stack([bounds[0], *choice_logits(sheet, limits, bounds, after)])
+        choice = torch.stack([bounds[0], *choice_logits(encoded, limits, bounds, after)])
         total = total + _any_of_loss(choice, {0} if one is None else {1 + at for at in one.choices})
         if one is None:
             break
@@ -257,13 +282,18 @@ def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dic
     of rows that are right. Nothing where there are few rows."""
     if len(rows) < LEAST_ROWS:
         return {}, {}
-    read = [(sheet, reader.logits(sheet), row.output) for row in rows for sheet in (reader.encode_inputs(row.input),)]
+    read = [
+        (encoded, reader.logits(encoded), row.output) for row in rows for encoded in (reader.encode_inputs(row.input),)
+    ]
     plain = reader.config
 
     def asked(**settled: float) -> list[tuple[bool, float]]:
         reader.config = plain.model_copy(update=settled)
-        found = [(reader.decode(sheet, logits), sheet, wanted) for sheet, logits, wanted in read]
-        return [(answers_match(answer_fields(one, scale, sheet), wanted), one.probability) for (one, scale), sheet, wanted in found]
+        found = [(reader.decode(encoded, logits), encoded, wanted) for encoded, logits, wanted in read]
+        return [
+            (answers_match(answer_fields(one, scale, encoded), wanted), one.probability)
+            for (one, scale), encoded, wanted in found
+        ]
 
     def count(**settled: float) -> tuple[int, float]:
         return sum(one for one, _ in asked(**settled)), -sum(map(abs, settled.values()))
@@ -272,5 +302,7 @@ def _tune_settings(reader: TableReader, rows: Sequence[DatasetRow]) -> tuple[dic
     for name, tried in SEARCH_GRID.items():
         settled[name] = float(max(tried, key=lambda one: count(**settled, **{name: one})))
     said = asked(**settled)
-    settled["sharpen"] = maximize_likelihood(PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in said])
+    settled["sharpen"] = maximize_likelihood(
+        PROBABILITY_POWERS, lambda power: [(one, sure**power) for one, sure in said]
+    )
     return settled, {"exact": sum(one for one, _ in said) / len(said)}

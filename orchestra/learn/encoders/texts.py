@@ -52,7 +52,9 @@ def fold_of(text: str, count: int) -> int:
 
 def labelled_texts_digest(rows: Sequence[LabelledText]) -> str:
     """Names the rows, whatever their order."""
-    return digest(canonical(sorted([row.text, row.label, *([row.paired_text] if row.paired_text else [])] for row in rows)))
+    return digest(
+        canonical(sorted([row.text, row.label, *([row.paired_text] if row.paired_text else [])] for row in rows))
+    )
 
 
 def _text_digest(text: str) -> str:

@@ -84,7 +84,11 @@ class EncoderTraining:
     @cached_property
     def warm_start(self) -> WarmStart | None:
         """What it goes on from. Raises `InputError` A003, A004, A011 or N123 for what does not fit."""
-        return None if self.start is None else WarmStart.from_folder(self.card, self.start, describe_base(self.card.model, self.base))
+        return (
+            None
+            if self.start is None
+            else WarmStart.from_folder(self.card, self.start, describe_base(self.card.model, self.base))
+        )
 
     @property
     def start_digest(self) -> str:
@@ -100,7 +104,9 @@ class EncoderTraining:
     def source(self) -> TrainingSource:
         """What a card says of the rows that it is trained on: the data set, by its version."""
         manifest = self.data.manifest
-        return TrainingSource(name=manifest.name, licence=manifest.licence, rows=len(self.data.rows["train"]), digest=manifest.digest)
+        return TrainingSource(
+            name=manifest.name, licence=manifest.licence, rows=len(self.data.rows["train"]), digest=manifest.digest
+        )
 
     @property
     def checkpoint_path(self) -> Path:
@@ -150,7 +156,7 @@ class HeadTraining(EncoderTraining):
         return (*(self.warm_start.sources if self.warm_start else ()), self.source)
 
     def base_config(self, format: str, arrays: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """What `model.json_rule` says before anything is settled: the `fields` of its kind of agent, and what is said of all."""
+        """What `model.json` says before anything is settled: the `fields` of its kind of agent, and what is said of all."""
         base = describe_base(self.card.model, self.base).model_dump()
         data = [source.model_dump() for source in self.sources]
         return {"format": format, **fields, "base": base, "tokens": self.tokens, "data": data, "arrays": arrays}
@@ -168,7 +174,11 @@ class HeadTraining(EncoderTraining):
         """What is made of the rows to train on, but of those of which nothing is. Raises `InputError` N104 where nothing is left."""
         found = [one for row in self.data.rows["train"] if (one := build(row)) is not None]
         if not found:
-            raise InputError("N104", f"{self.data.manifest.name} has no rows to train on", hint="more rows, or other shares of the parts")
+            raise InputError(
+                "N104",
+                f"{self.data.manifest.name} has no rows to train on",
+                hint="more rows, or other shares of the parts",
+            )
         return found
 
     def hyperparameters(self, base: FrozenEncoder, head_rate_factor: float = 1.0) -> EncoderHyperparameters:
@@ -185,27 +195,36 @@ class HeadTraining(EncoderTraining):
         )
 
     def train_member(
-        self, member: A, examples: TrainingExamples, warm_start: WarmStart | None, on_step: Callable[[TrainingStep], None]
+        self,
+        member: A,
+        examples: TrainingExamples,
+        warm_start: WarmStart | None,
+        on_step: Callable[[TrainingStep], None],
     ) -> A:
-        """A member that has learnt its lesson; `begun` is what it goes on from. Raises `InputError` N140 for a checkpoint of another
+        """Trains a member, from `warm_start` if it is given. Raises `InputError` N140 for a checkpoint of another
         training."""
         from orchestra.learn.encoders.member import EpochTrainer
 
         plan = hashlib.sha256(repr(examples.facts).encode()).hexdigest() + self.start_digest
         run = EpochTrainer(
-            examples.loss, lambda seed: bucketed_batches(examples.lengths, seed, examples.batch_tokens), plan, self.checkpoint_path
+            examples.loss,
+            lambda seed: bucketed_batches(examples.lengths, seed, examples.batch_tokens),
+            plan,
+            self.checkpoint_path,
         )
         run.train(member, lambda: None if warm_start is None else warm_start.load_into(member), on_step)
         return member
 
-    def build_files(self, config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], figures: Mapping[str, float]) -> TrainedEncoder:
+    def build_files(
+        self, config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], figures: Mapping[str, float]
+    ) -> TrainedEncoder:
         """What the card's folder gets."""
         text, content = pack_arrays(config, arrays)
         return TrainedEncoder({config["arrays"]: content, self.card.data: text.encode()}, figures)
 
 
 def bucketed_batches(lengths: Sequence[int], seed: int, batch_tokens: int = BATCH_TOKENS) -> list[list[int]]:
-    """Rows of like length, so many that a batch has `most` tokens, in random order."""
+    """Returns batches of rows of similar length, at most `batch_tokens` tokens each, in random order."""
     chance = random.Random(seed)  # noqa: S311 - an order, not a secret
     order = list(range(len(lengths)))
     chance.shuffle(order)
@@ -228,10 +247,16 @@ def member_arrays(member: AdaptedEncoder) -> dict[str, NDArray[Any]]:
 
     halves = ("down.", "up.")
     return {
-        name: np.asarray(array[None] if name.startswith(halves) else array, dtype=np.float16) for name, array in member.arrays().items()
+        name: np.asarray(array[None] if name.startswith(halves) else array, dtype=np.float16)
+        for name, array in member.arrays().items()
     }
 
 
-def maximize_likelihood(candidates: Sequence[float], predictions: Callable[[float], Iterable[tuple[bool, float]]]) -> float:
-    """What makes answers likeliest of all that is tried: whether each is right, and how sure the reader `said` that it is."""
-    return min(candidates, key=lambda one: -sum(math.log(max(sure if right else 1 - sure, 1e-6)) for right, sure in predictions(one)))
+def maximize_likelihood(
+    candidates: Sequence[float], predictions: Callable[[float], Iterable[tuple[bool, float]]]
+) -> float:
+    """Returns the candidate with the highest likelihood; `predictions` gives, for each answer, correctness and probability."""
+    return min(
+        candidates,
+        key=lambda one: -sum(math.log(max(sure if right else 1 - sure, 1e-6)) for right, sure in predictions(one)),
+    )

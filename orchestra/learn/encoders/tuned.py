@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch.nn import functional
 
-from orchestra.agents.inference.encoder import CONFIG_FILE, RELATIVE_BIAS, WEIGHTS_FILE, EncoderShape, bert_names, relative_position_buckets
+from orchestra.agents.inference.encoder import (
+    CONFIG_FILE,
+    RELATIVE_BIAS,
+    WEIGHTS_FILE,
+    EncoderShape,
+    bert_names,
+    relative_position_buckets,
+)
 from orchestra.learn.data_type import pick_dtype
 
 if TYPE_CHECKING:
@@ -66,10 +73,16 @@ class FrozenEncoder:
         from safetensors.torch import load_file
 
         product_dtype = product_dtype or pick_dtype("cpu")
-        arrays = {name: array.float() for name, array in bert_names(load_file(folder / WEIGHTS_FILE)).items() if array.is_floating_point()}
+        arrays = {
+            name: array.float()
+            for name, array in bert_names(load_file(folder / WEIGHTS_FILE)).items()
+            if array.is_floating_point()
+        }
         shape = EncoderShape.from_config(json.loads((folder / CONFIG_FILE).read_bytes()))
         return cls(
-            shape, arrays | {f"{name}.weight": arrays[f"{name}.weight"].to(product_dtype) for name in shape.linear_layers}, product_dtype
+            shape,
+            arrays | {f"{name}.weight": arrays[f"{name}.weight"].to(product_dtype) for name in shape.linear_layers},
+            product_dtype,
         )
 
     def autocast(self) -> torch.autocast:
@@ -86,7 +99,9 @@ class FrozenEncoder:
             with self.autocast():
                 read = self._run_blocks(*pad_tokens([texts[row] for row in rows]), self.shape.layers - tuned)
             for row, hidden in zip(rows, read, strict=True):
-                given[row] = hidden[: len(texts[row])].to(self.product_dtype, copy=True)  # of all rows at once: in half the bytes
+                given[row] = hidden[: len(texts[row])].to(
+                    self.product_dtype, copy=True
+                )  # of all rows at once: in half the bytes
         return given
 
     def _run_blocks(self, tokens: Tensor, mask: Tensor, blocks: int) -> Tensor:
@@ -110,7 +125,9 @@ class FrozenEncoder:
         hidden = torch.zeros(mask.shape).masked_fill(~mask, -1e4)[:, None, None]
         if not self.shape.relative_buckets:
             return hidden.expand(rows, 1, length, length)
-        near = self.arrays[RELATIVE_BIAS][torch.from_numpy(relative_position_buckets(length, self.shape.relative_buckets))]
+        near = self.arrays[RELATIVE_BIAS][
+            torch.from_numpy(relative_position_buckets(length, self.shape.relative_buckets))
+        ]
         return hidden + near.permute(2, 0, 1)[None]
 
     def block(self, x: Tensor, seen: Tensor, name: str, linear: LinearLayer, dropout: float) -> Tensor:
@@ -133,7 +150,9 @@ class FrozenEncoder:
     def layer_norm(self, x: Tensor, name: str) -> Tensor:
         """The layer norm of a name."""
         width = (self.shape.hidden_size,)
-        return functional.layer_norm(x, width, self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"], self.shape.epsilon)
+        return functional.layer_norm(
+            x, width, self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"], self.shape.epsilon
+        )
 
 
 def feature_dropout(x: Tensor, share: float) -> Tensor:
@@ -149,7 +168,9 @@ class AdaptedEncoder:
         """Adapters that change nothing yet; their halves `up` are zero (LoRA, https://arxiv.org/abs/2106.09685)."""
         self.generator = torch.Generator().manual_seed(hyperparameters.seed)
         self.base, self.hyperparameters, self.training = base, hyperparameters, False
-        self.blocks = [f"encoder.layer.{layer}" for layer in range(base.shape.layers - hyperparameters.blocks, base.shape.layers)]
+        self.blocks = [
+            f"encoder.layer.{layer}" for layer in range(base.shape.layers - hyperparameters.blocks, base.shape.layers)
+        ]
         self.parameters: dict[str, Tensor] = {}
         for name in base.shape.linear_layers:
             if name.startswith(tuple(f"{block}." for block in self.blocks)):
@@ -164,12 +185,16 @@ class AdaptedEncoder:
         seen, hidden = self.base.attention_bias(mask), hidden.float()
         with self.base.autocast():
             for block in self.blocks:
-                hidden = self.base.block(hidden, seen, block, self._linear, self.hyperparameters.dropout if self.training else 0.0)
+                hidden = self.base.block(
+                    hidden, seen, block, self._linear, self.hyperparameters.dropout if self.training else 0.0
+                )
         return hidden.float()
 
     def arrays(self) -> dict[str, Tensor]:
         """What was learnt, as a card's arrays say it: the factor of `up` is put into it."""
-        made = {name: ADAPTER_SCALE * array if name.startswith("up.") else array for name, array in self.parameters.items()}
+        made = {
+            name: ADAPTER_SCALE * array if name.startswith("up.") else array for name, array in self.parameters.items()
+        }
         return {name: array.detach() for name, array in made.items()}
 
     @torch.no_grad()
@@ -205,7 +230,10 @@ class PrototypeEncoder(AdaptedEncoder):
     def arrays(self) -> dict[str, Tensor]:
         """What was learnt: prototypes of length one, and the sharpness as it multiplies."""
         made = super().arrays()
-        return made | {"prototypes": functional.normalize(made["prototypes"], dim=1), "sharpness": made["sharpness"].exp()}
+        return made | {
+            "prototypes": functional.normalize(made["prototypes"], dim=1),
+            "sharpness": made["sharpness"].exp(),
+        }
 
     def load_arrays(self, arrays: Mapping[str, Tensor]) -> None:
         """Takes up what was learnt, the sharpness as it multiplies."""

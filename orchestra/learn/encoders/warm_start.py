@@ -50,7 +50,9 @@ class WarmStart:
             layout = EncoderSummary.model_validate_json(there.read(card.data))
             arrays = load_arrays(there, layout.arrays, layout.sha256)
         if layout.base.sha256 != base.sha256:
-            raise InputError("N123", f"{folder} stands on another encoder than {card.model!r}", hint="train it from the start")
+            raise InputError(
+                "N123", f"{folder} stands on another encoder than {card.model!r}", hint="train it from the start"
+            )
         return cls(folder, layout.format, layout.labels, arrays, layout.data, layout.sha256, layout.outputs)
 
     def for_format(self, format: str) -> WarmStart:
@@ -58,7 +60,7 @@ class WarmStart:
         if self.format == format:
             return self
         adapters = {name: array for name, array in self.arrays.items() if name.startswith(("down.", "up."))}
-        return replace(self, arrays=adapters, headless=True)
+        return replace(self, arrays=adapters, adapters_only=True)
 
     def with_outputs(self, wanted: Sequence[str]) -> WarmStart:
         """The same with a head of other outputs: those that it has go on, and the others begin at nothing.
@@ -71,7 +73,9 @@ class WarmStart:
         if tuple(wanted) == self.outputs:
             return self
         if weight is None or bias is None or len(self.outputs) != len(weight) or len(bias) != len(weight):
-            raise InputError("N123", f"{self.folder} does not say what its head's outputs are", hint="train it from the start")
+            raise InputError(
+                "N123", f"{self.folder} does not say what its head's outputs are", hint="train it from the start"
+            )
         at = {name: number for number, name in enumerate(self.outputs)}
         rows = [np.zeros_like(weight[0]) if name not in at else weight[at[name]] for name in wanted]
         moved = [np.zeros_like(bias[0]) if name not in at else bias[at[name]] for name in wanted]
@@ -85,7 +89,9 @@ class WarmStart:
         taken = {name: torch.as_tensor(self._single_member_array(name)).float() for name in self.arrays}
         taken = {**member.arrays(), **taken} if self.adapters_only else taken
         strange = sorted(
-            name for name in {*taken, *member.parameters} if _array_shape(taken, name) != _array_shape(member.parameters, name)
+            name
+            for name in {*taken, *member.parameters}
+            if _array_shape(taken, name) != _array_shape(member.parameters, name)
         )
         if strange:
             reason = f"{self.folder} has other arrays than are to be trained: {strange[0]} and {len(strange) - 1} more differ"

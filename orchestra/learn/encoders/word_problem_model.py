@@ -22,7 +22,9 @@ class SolverEncoder(AdaptedEncoder):
             if name.endswith("bias"):
                 self.parameters[name] = torch.zeros(shape).requires_grad_()
             else:
-                self.parameters[name] = (torch.randn(shape, generator=self.generator) / math.sqrt(shape[-1])).requires_grad_()
+                self.parameters[name] = (
+                    torch.randn(shape, generator=self.generator) / math.sqrt(shape[-1])
+                ).requires_grad_()
 
     @property
     def head(self) -> SolverHead:
@@ -30,7 +32,7 @@ class SolverEncoder(AdaptedEncoder):
         return SolverHead(self.parameters)
 
     def initial_state(self, problems: Sequence[EncodedProblem], max_quantities: int) -> SolverState:
-        """What is known at first of several problems, of which the one with most quantities has `most`."""
+        """Returns the first state of several problems, padded to `max_quantities` quantities."""
         tokens, mask = pad_tokens([one.tokens for one in problems])
         places = torch.zeros(len(problems), max_quantities, tokens.shape[1])
         kinds = torch.zeros(len(problems), max_quantities, dtype=torch.long)

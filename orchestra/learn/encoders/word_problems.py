@@ -70,11 +70,11 @@ class WordProblemExample:
     expression: str
 
     def derivation(self, max_quantities: int) -> Derivation:
-        """The expression as it is derived where problems have `most` quantities."""
+        """Returns the derivation of the expression among `max_quantities` quantities."""
         return Derivation(self.expression, self.quantities_by_value(max_quantities))
 
     def quantities_by_value(self, max_quantities: int) -> dict[Fraction, list[int]]:
-        """The quantities of each value, on a board: what everybody knows, the problem's, and room up to `most` of these."""
+        """Returns the indices of the quantities by value: common numbers, then up to `max_quantities` of the problem's."""
         found: dict[Fraction, list[int]] = defaultdict(list)
         for at, text in enumerate(COMMON_NUMBERS):
             found[Fraction(text)].append(at)
@@ -92,11 +92,17 @@ def run(training: HeadTraining, on_step: Callable[[TrainingStep], None], *, fres
     card = training.card
     check_contract(card, training.data.manifest)
     reader, frozen = training.load_base(fresh=fresh)
-    fields = {"input": next(iter(card.input_schema["properties"])), "output": card.output_form.single_field, "known": COMMON_NUMBERS}
+    fields = {
+        "input": next(iter(card.input_schema["properties"])),
+        "output": card.output_form.single_field,
+        "known": COMMON_NUMBERS,
+    }
     layout = training.base_config(FORMAT, ARRAYS_FILE, fields)
     draft = WordProblemConfig.model_validate({**layout, "sha256": "0" * 64})
     arrays = member_arrays(
-        _train_member(training, frozen, training.build_examples(lambda row: _build_example(row, reader, draft)), on_step)
+        _train_member(
+            training, frozen, training.build_examples(lambda row: _build_example(row, reader, draft)), on_step
+        )
     )
     settled, figures = _fit_confidence(WordProblemSolver(draft, arrays, reader, card), training.data.rows["tune"])
     return training.build_files(layout | settled, arrays, figures)
@@ -109,18 +115,33 @@ def _build_example(row: DatasetRow, encoder: Encoder, config: WordProblemConfig)
         derivation = example.derivation(len(example.problem.quantities))
     except (ArithmeticParseError, SyntaxError):
         return None
-    return example if len(example.problem.tokens) <= config.tokens and (derivation.direct_answers or derivation.step_count) else None
+    return (
+        example
+        if len(example.problem.tokens) <= config.tokens and (derivation.direct_answers or derivation.step_count)
+        else None
+    )
 
 
 def _train_member(
-    training: HeadTraining, base: FrozenEncoder, found: Sequence[WordProblemExample], on_step: Callable[[TrainingStep], None]
+    training: HeadTraining,
+    base: FrozenEncoder,
+    found: Sequence[WordProblemExample],
+    on_step: Callable[[TrainingStep], None],
 ) -> SolverEncoder:
     """A solver that has learnt the examples."""
     from orchestra.learn.encoders.word_problem_model import SolverEncoder
 
     member = SolverEncoder(base, training.hyperparameters(base, HEAD_RATE), len(COMMON_NUMBERS))
-    facts = (FORMAT, COMMON_NUMBERS, member.hyperparameters, BATCH_TOKENS, [(one.problem.tokens, one.expression) for one in found])
-    lesson = TrainingExamples(lambda batch: loss(member, [found[at] for at in batch]), [len(one.problem.tokens) for one in found], facts)
+    facts = (
+        FORMAT,
+        COMMON_NUMBERS,
+        member.hyperparameters,
+        BATCH_TOKENS,
+        [(one.problem.tokens, one.expression) for one in found],
+    )
+    lesson = TrainingExamples(
+        lambda batch: loss(member, [found[at] for at in batch]), [len(one.problem.tokens) for one in found], facts
+    )
     begun = None if training.warm_start is None else training.warm_start.for_format(FORMAT)
     return training.train_member(member, lesson, begun, on_step)
 
@@ -167,7 +188,7 @@ def _mask_unavailable(scores: Tensor, there: Tensor) -> Tensor:
 def _choose_steps(
     derivations: Sequence[Derivation], logits: Tensor, alone: Tensor | None, losses: list[Tensor]
 ) -> list[tuple[int, int, int, int]]:
-    """The steps that are taken, of each problem that takes one the likeliest of the right ones; what they cost goes to `lost`."""
+    """The steps that are taken, of each problem that takes one the likeliest of the right ones; their losses are appended to `losses`."""
     import torch
 
     count, kinds = logits.shape[1], logits.shape[3]
@@ -181,7 +202,10 @@ def _choose_steps(
             continue
         moves = derivation.correct_steps()
         steps = list(moves)
-        at = [(one.left * count + one.right) * kinds + one.operation + (len(OPERATIONS) if one.is_last else 0) for one in steps]
+        at = [
+            (one.left * count + one.right) * kinds + one.operation + (len(OPERATIONS) if one.is_last else 0)
+            for one in steps
+        ]
         right = every[row, at]
         losses.append(whole[row] - right.logsumexp(0))
         best = steps[int(right.argmax())]

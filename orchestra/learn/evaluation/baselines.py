@@ -97,7 +97,9 @@ def _span_fields(row: BaselineRow) -> tuple[str, str] | None:
     return None
 
 
-def fit_baselines(rows: Sequence[BaselineRow]) -> tuple[MostFrequentBaseline | NearestRowBaseline | DictionaryBaseline, ...]:
+def fit_baselines(
+    rows: Sequence[BaselineRow],
+) -> tuple[MostFrequentBaseline | NearestRowBaseline | DictionaryBaseline, ...]:
     """The floors of some training rows; none without rows."""
     if not rows:
         return ()

@@ -58,7 +58,9 @@ class PairedDifference:
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
-def estimate_interval(metric: Metric, cases: Sequence[Case], *, seed: int = 0, resamples: int = RESAMPLES) -> IntervalEstimate:
+def estimate_interval(
+    metric: Metric, cases: Sequence[Case], *, seed: int = 0, resamples: int = RESAMPLES
+) -> IntervalEstimate:
     """A metric over cases, with its interval; the same for the same seed."""
     groups = _group_values([(case.group, part) for case in cases if (part := metric.case_score(case)) is not None])
     if not groups:
@@ -101,7 +103,9 @@ def paired_difference(
     sign, all_pairs = -1.0 if metric.lower_is_better else 1.0, list(chain(*groups))
 
     def better(pairs: Sequence[tuple[Any, Any]]) -> float:
-        return sign * (metric.aggregate([after for _, after in pairs]) - metric.aggregate([before for before, _ in pairs]))
+        return sign * (
+            metric.aggregate([after for _, after in pairs]) - metric.aggregate([before for before, _ in pairs])
+        )
 
     chance, found = random.Random(seed), better(all_pairs)  # noqa: S311 - draws, not secrets
     drawn = sorted(value for _ in range(resamples) if (value := better(_resample(groups, chance))) == value)

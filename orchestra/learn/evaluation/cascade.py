@@ -37,7 +37,9 @@ def recovery_curve(calls: Sequence[ScoredCall]) -> list[tuple[float, float]]:
 def apgr(calls: Sequence[ScoredCall]) -> float:
     """The average performance gap recovered: the area under the curve, by trapezoids. NaN where there is no gap."""
     points = recovery_curve(calls)
-    return sum((right[0] - left[0]) * (left[1] + right[1]) / 2 for left, right in pairwise(points)) if points else math.nan
+    return (
+        sum((right[0] - left[0]) * (left[1] + right[1]) / 2 for left, right in pairwise(points)) if points else math.nan
+    )
 
 
 def cpt(calls: Sequence[ScoredCall], closed: float) -> float:

@@ -46,11 +46,20 @@ class ClassificationReport:
         """As plain JSON."""
         return {
             "field": self.field,
-            "classes": [
-                {"label": one.label, "precision": one.precision, "recall": one.recall, "f1": one.f1, "support": one.support}
+            "labels": [
+                {
+                    "label": one.label,
+                    "precision": one.precision,
+                    "recall": one.recall,
+                    "f1": one.f1,
+                    "support": one.support,
+                }
                 for one in self.labels
             ],
-            "confusions": [{"expected": expected, "told": told, "rows": rows} for expected, told, rows in self.confusions],
+            "confusions": [
+                {"expected": expected, "predicted": predicted, "rows": rows}
+                for expected, predicted, rows in self.confusions
+            ],
         }
 
 
@@ -59,7 +68,11 @@ def label_field(card: Card) -> str:
     record. Raises `InputError` C010 where there is no such field, or several."""
     fields: Mapping[str, Any] = card.output_schema.get("properties", {}) or {WHOLE_OUTPUT: card.output_schema}
     each = {name: union_members(subschema(card.output_schema, schema)) for name, schema in fields.items()}
-    listed = [name for name, some in each.items() if any("enum" in one or "const" in one or one.get("type") == "boolean" for one in some)]
+    listed = [
+        name
+        for name, some in each.items()
+        if any("enum" in one or "const" in one or one.get("type") == "boolean" for one in some)
+    ]
     texts = [name for name, some in each.items() if any(one.get("type") == "string" for one in some)]
     found = listed or texts
     if len(found) != 1:
@@ -93,7 +106,9 @@ def _label_metrics(name: str, pairs: Counter[tuple[str, str]]) -> LabelMetrics:
     right = pairs[name, name]
     has = sum(count for (expected, _), count in pairs.items() if expected == name)
     told = sum(count for (_, said), count in pairs.items() if said == name)
-    return LabelMetrics(name, right / told if told else None, right / has if has else None, 2 * right / (has + told), has)
+    return LabelMetrics(
+        name, right / told if told else None, right / has if has else None, 2 * right / (has + told), has
+    )
 
 
 def _label_text(value: Any) -> str:

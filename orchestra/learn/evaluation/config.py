@@ -77,7 +77,9 @@ class Evaluation(_Frozen):
         for name in (*self.goals, *(name for figures in self.floors.values() for name in figures)):
             if name not in self.metrics:
                 near = closest_match(name, self.metrics)
-                raise ValueError(f"{name!r} is no metric of this evaluation{f'; did you mean {near!r}?' if near else ''}")
+                raise ValueError(
+                    f"{name!r} is no metric of this evaluation{f'; did you mean {near!r}?' if near else ''}"
+                )
         return self
 
     def meets_goal(self, metric: str, value: float) -> bool:
@@ -92,7 +94,9 @@ class _SingleEvaluationFile(Evaluation):
 
 class _MultipleEvaluationsFile(_Frozen):
     schema_: Literal["orchestra/evaluation/v1"] = Field(default="orchestra/evaluation/v1", alias="schema")
-    evaluations: Annotated[Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Evaluation], Field(min_length=1)]
+    evaluations: Annotated[
+        Mapping[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Evaluation], Field(min_length=1)
+    ]
 
 
 def read_evaluations(path: Path) -> dict[str, Evaluation]:
@@ -124,5 +128,7 @@ def find_evaluation(path: Path, name: str = "") -> tuple[str, Evaluation]:
 
 def _file_error(error: ValidationError, marked: YamlDocument) -> InputError:
     first = error.errors(include_url=False)[0]
-    said = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ").replace("Value error, ", "")
+    said = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ").replace(
+        "Value error, ", ""
+    )
     return InputError("N201", said, location=marked.location(first["loc"]), hint=HINT)

@@ -113,7 +113,9 @@ def caption(rows: int, groups: int) -> str:
     return f"95 % intervals: by drawing the rows anew{together}; exact (Clopper and Pearson) for shares whose draws reach 0 or 1."
 
 
-def build_report(name: str, test: EvaluationSet, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0) -> EvaluationReport:
+def build_report(
+    name: str, test: EvaluationSet, metrics: Sequence[Metric], arms: Sequence[Arm], seed: int = 0
+) -> EvaluationReport:
     """The table of some arms' answers to a test of an agent, or a workflow, of this name."""
     figured = [(arm, [estimate_interval(one, arm.cases, seed=seed) for one in metrics]) for arm in arms]
     return EvaluationReport(name, test.name, len(test.rows), [one.name for one in metrics], figured, test.group_count)
@@ -122,7 +124,10 @@ def build_report(name: str, test: EvaluationSet, metrics: Sequence[Metric], arms
 def answer_rate_interval(arm: Arm, seed: int = 0) -> IntervalEstimate:
     """The share of an arm's rows with an answer, with its interval."""
     given = Metric(
-        ANSWERED, lambda case: (float(case.output is not None), 1.0), lambda parts: fmean(part[0] for part in parts), is_proportion=True
+        ANSWERED,
+        lambda case: (float(case.output is not None), 1.0),
+        lambda parts: fmean(part[0] for part in parts),
+        is_proportion=True,
     )
     return estimate_interval(given, arm.cases, seed=seed)
 
@@ -133,7 +138,7 @@ def sample_rows(test: EvaluationSet, rows: int, seed: int) -> EvaluationSet:
         return test
     drawn = sorted(random.Random(seed).sample(range(len(test.rows)), rows))  # noqa: S311 - a draw, not a secret
     name = f"{test.name}, {rows} of {len(test.rows)} rows, seed {seed}"
-    return replace(test, name=name, questions=[test.rows[at] for at in drawn])
+    return replace(test, name=name, rows=[test.rows[at] for at in drawn])
 
 
 def untuned_card(card: Card) -> Card:
@@ -147,7 +152,11 @@ def candidate_card(card: Card, folder: Path) -> Card:
     if card.kind in KINDS_WITH_ARRAYS:
         return card.with_settings(name=f"{card.name}_candidate", folder=folder.resolve())
     return card.with_settings(
-        name=f"{card.name}_candidate", adapter=folder.name, elsewhere=None, calibration=None, folder=folder.resolve().parent
+        name=f"{card.name}_candidate",
+        adapter=folder.name,
+        elsewhere=None,
+        calibration=None,
+        folder=folder.resolve().parent,
     )
 
 

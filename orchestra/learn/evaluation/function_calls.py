@@ -54,7 +54,11 @@ def _arguments_match(accepted: Mapping[str, Any], given: Any) -> bool:
         return False
     for name, values in accepted.items():
         options = values if isinstance(values, list | tuple) else [values]
-        if not (any(_value_matches(option, given[name]) for option in options) if name in given else OMITTED_ARGUMENT in options):
+        if not (
+            any(_value_matches(option, given[name]) for option in options)
+            if name in given
+            else OMITTED_ARGUMENT in options
+        ):
             return False
     return True
 

@@ -42,7 +42,9 @@ def parse_requirement(text: str, metrics: Sequence[str]) -> Requirement:
     if match is None or bound is None:
         raise InputError("N203", f"{text!r} is no requirement", hint=f"--require '{metrics[0]} >= 0.65'")
     if match["metric"] not in metrics:
-        raise InputError("N203", f"there is no metric {match['metric']!r}", hint=_suggest_metric(match["metric"], metrics))
+        raise InputError(
+            "N203", f"there is no metric {match['metric']!r}", hint=_suggest_metric(match["metric"], metrics)
+        )
     return Requirement(match["metric"], match["sign"] == ">=", bound)
 
 
@@ -56,7 +58,9 @@ def _suggest_metric(wanted: str, metrics: Sequence[str]) -> str:
     return f"did you mean {near!r}?" if near else f"metrics: {', '.join(metrics)}"
 
 
-def junit_report(agent: str, test: str, requirements: Sequence[Requirement], figures: Mapping[str, IntervalEstimate]) -> bytes:
+def junit_report(
+    agent: str, test: str, requirements: Sequence[Requirement], figures: Mapping[str, IntervalEstimate]
+) -> bytes:
     """The requirements as a test suite, in the format that CI services read (https://github.com/testmoapp/junitxml)."""
     failed = sum(not one.is_met(figures) for one in requirements)
     suite = _suite(f"{agent} on {test}", len(requirements), failed, 0)
@@ -71,7 +75,7 @@ def junit_report(agent: str, test: str, requirements: Sequence[Requirement], fig
 
 
 def junit_error_report(agent: str, error: OrchestraError) -> bytes:
-    """What takes the place of `junit` where nothing could be measured, so that nobody reads the report of last time."""
+    """Returns the report of an evaluation that failed. It replaces that of `junit_report`, so that no old report is left."""
     suite = _suite(agent, 1, 0, 1)
     case = ElementTree.SubElement(suite, "testcase", classname=f"orchestra.learn.{agent}", name="evaluation")
     ElementTree.SubElement(case, "error", message=f"{error.code}: {error.message}").text = str(error)

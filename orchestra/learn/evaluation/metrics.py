@@ -202,7 +202,9 @@ def _best_match(read: _CaseReader, case: Case, score: Callable[[str, str], float
     answers, given = read.accepted_answers(case), read.prediction(case)
     if not answers or _is_empty(given):
         return float(not answers and _is_empty(given)), 1.0
-    whole = [read.target(case)] if isinstance(given, list | tuple) else []  # a list may be several right answers, and one value
+    whole = (
+        [read.target(case)] if isinstance(given, list | tuple) else []
+    )  # a list may be several right answers, and one value
     return max(_score_pair(one, given, score) for one in (*answers, *whole)), 1.0
 
 
@@ -279,7 +281,11 @@ def _spans(value: Any) -> set[tuple[str, Any, Any]]:
     """The spans of a record of slots: name, start and end, in characters."""
     if not isinstance(value, Mapping):
         return set()
-    return {(name, _hashable(span.get("start")), _hashable(span.get("end"))) for name, span in value.items() if isinstance(span, Mapping)}
+    return {
+        (name, _hashable(span.get("start")), _hashable(span.get("end")))
+        for name, span in value.items()
+        if isinstance(span, Mapping)
+    }
 
 
 def _span_f1(read: _CaseReader, case: Case) -> tuple[float, float]:

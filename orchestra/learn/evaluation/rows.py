@@ -76,12 +76,16 @@ def metrics_for(card: Card, name: str = "", questions: Sequence[EvaluationRow] =
     return tuple(build_metric(name, measure) for name, measure in metric_configs_for(card, name, questions)[0].items())
 
 
-def metric_configs_for(card: Card, name: str = "", questions: Sequence[EvaluationRow] = ()) -> tuple[Mapping[str, MetricConfig], bool]:
+def metric_configs_for(
+    card: Card, name: str = "", questions: Sequence[EvaluationRow] = ()
+) -> tuple[Mapping[str, MetricConfig], bool]:
     """The measures behind `metrics_for`, and whether somebody chose them: else they are what fits the output's type."""
     path = card.folder / FILE if card.folder is not None else None
     chosen = path is not None and path.is_file()
     return (
-        (find_evaluation(path, name)[1].metrics, True) if path is not None and chosen else (_default_metric_configs(card, questions), False)
+        (find_evaluation(path, name)[1].metrics, True)
+        if path is not None and chosen
+        else (_default_metric_configs(card, questions), False)
     )
 
 
@@ -94,13 +98,17 @@ def _default_metric_configs(card: Card, questions: Sequence[EvaluationRow]) -> d
     fields = {name: schema for name, schema in fields.items() if not _is_probability(card, name, schema)} or fields
     expected = {name for question in questions for name in question.expected}
     fields = {name: schema for name, schema in fields.items() if name in expected} or fields
-    if fields.get(WHOLE_OUTPUT) is card.output_schema and _may_be_record(card.output_schema, card.output_schema.get("$defs", {})):
+    if fields.get(WHOLE_OUTPUT) is card.output_schema and _may_be_record(
+        card.output_schema, card.output_schema.get("$defs", {})
+    ):
         return {f"{WHOLE_OUTPUT} right": MetricConfig(of="accuracy")}
     for name, schema in fields.items():
         options = schema.get("anyOf", [schema])
         if any(option.get("type") == "string" and "enum" not in option for option in options):
             quoted = all(option.get("format") == QUOTE_FORMAT for option in options if option.get("type") == "string")
-            found[f"{name} exact" if quoted else f"{name} same"] = MetricConfig(of="exact" if quoted else "text", field=name)
+            found[f"{name} exact" if quoted else f"{name} same"] = MetricConfig(
+                of="exact" if quoted else "text", field=name
+            )
             found[f"{name} F1"] = MetricConfig(of="token_f1", field=name)
         elif any(option.get("type") == "number" for option in options):
             found[f"{name} right"] = MetricConfig(of="number", field=name)
@@ -127,7 +135,9 @@ def _may_be_record(schema: Mapping[str, Any], named: Mapping[str, Any]) -> bool:
     return schema.get("type") == "object" or not schema.keys() & {"type", "enum", "const"}
 
 
-def read_evaluation_set(path: Path, part: Split = "test", train: Path | None = None, card: Card | None = None) -> EvaluationSet:
+def read_evaluation_set(
+    path: Path, part: Split = "test", train: Path | None = None, card: Card | None = None
+) -> EvaluationSet:
     """What to test on: a part of a data set, or a file of rows with `expected`, or with an `output`; of `card`, a table too, whose columns
     are its fields.
 
@@ -141,7 +151,9 @@ def read_evaluation_set(path: Path, part: Split = "test", train: Path | None = N
         name, mark, label = f"{data.manifest.name}, {part} part", data.manifest.splits[part].digest, data.manifest.label
     else:
         lines, mark = _read_lines(path, card)
-        questions = [EvaluationRow(line.id, line.input, _expected_record(line, path), _group_name(line.group)) for line in lines]
+        questions = [
+            EvaluationRow(line.id, line.input, _expected_record(line, path), _group_name(line.group)) for line in lines
+        ]
         shown, name, label = [], path.name, dataset_label_of(path)
     if train is not None:
         shown = [ReferenceRow(line.input, _expected_record(line, train)) for line in _read_lines(train, card)[0]]
@@ -157,25 +169,33 @@ def read_selected_rows(folder: Path, rows: RowSelection) -> EvaluationSet:
     """
     test = read_evaluation_set(folder / rows.file, train=folder / rows.train if rows.train else None)
     if rows.group:
-        test = replace(test, questions=[msgspec.structs.replace(one, group=_group_digest(one, rows)) for one in test.rows])
+        test = replace(test, rows=[msgspec.structs.replace(one, group=_group_digest(one, rows)) for one in test.rows])
     if rows.inputs:
         questions = [msgspec.structs.replace(one, input=_rename_inputs(one.input, rows.inputs)) for one in test.rows]
         test = replace(
             test,
-            questions=questions,
-            shown=[ReferenceRow(_rename_inputs(one.input, rows.inputs), one.output) for one in test.reference_rows],
+            rows=questions,
+            reference_rows=[
+                ReferenceRow(_rename_inputs(one.input, rows.inputs), one.output) for one in test.reference_rows
+            ],
         )
-    kept = [one for one in test.rows if all(matches_any(one.expected.get(key), values) for key, values in rows.where.items())]
+    kept = [
+        one
+        for one in test.rows
+        if all(matches_any(one.expected.get(key), values) for key, values in rows.where.items())
+    ]
     if not kept:
         raise InputError("N202", f"{rows.file} has no row where {dict(rows.where)}", hint="orchestra explain N201")
-    return replace(test, name=rows.file, questions=kept)
+    return replace(test, name=rows.file, rows=kept)
 
 
 def _group_digest(row: EvaluationRow, rows: RowSelection) -> str:
     """What a row has in common with others. Raises `InputError` N201 where it has no such input."""
     if rows.group not in row.input:
         raise InputError(
-            "N201", f"the row {row.id!r} of {rows.file} has no input {rows.group!r} to group it by", hint="orchestra explain N201"
+            "N201",
+            f"the row {row.id!r} of {rows.file} has no input {rows.group!r} to group it by",
+            hint="orchestra explain N201",
         )
     return digest(canonical(row.input[rows.group]))
 
@@ -207,7 +227,11 @@ def _read_lines(path: Path, card: Card | None) -> tuple[list[_EvaluationLine], s
     if card is not None and is_table(path):
         rows = read_source(path, card, ColumnMapping({}))
         return [_EvaluationLine(row.id, row.input, output=row.output) for row in rows], digest(path.read_bytes())
-    hint = "orchestra learn data makes rows of a table: orchestra explain N001" if is_table(path) else '{"id", "input", "expected"}'
+    hint = (
+        "orchestra learn data makes rows of a table: orchestra explain N001"
+        if is_table(path)
+        else '{"id", "input", "expected"}'
+    )
     lines = JsonLinesFormat(_EvaluationLine, "N001", "row", hint)
     data = lines.read_bytes(path)
     return [row for _, row in lines.parse_lines(path, data)], digest(data)

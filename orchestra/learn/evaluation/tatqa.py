@@ -32,7 +32,9 @@ def parse_amount(value: Any) -> float | None:
     return (-1.0 if negative else 1.0) * float(digits.replace(",", "")) * (0.01 if percent else 1.0)
 
 
-def scaled_answers_match(wanted: Any, wanted_scale: str, given: Any, given_scale: str, normal: Callable[[str], str]) -> bool:
+def scaled_answers_match(
+    wanted: Any, wanted_scale: str, given: Any, given_scale: str, normal: Callable[[str], str]
+) -> bool:
     """Whether two answers, each a value or a list of them, say the same with their scales.
 
     Lists are compared whatever their order. A number counts rounded to two places, times its scale; one with a `%` has that for
@@ -40,7 +42,11 @@ def scaled_answers_match(wanted: Any, wanted_scale: str, given: Any, given_scale
     """
     if given in (None, "", []):
         return False
-    bare = parse_amount(given[0] if isinstance(given, list | tuple) else given) if _is_single(given) and not given_scale else None
+    bare = (
+        parse_amount(given[0] if isinstance(given, list | tuple) else given)
+        if _is_single(given) and not given_scale
+        else None
+    )
     whole = None if bare is None else Counter([f"{bare:.4f}"])
     return _canonical_forms(wanted, wanted_scale, normal) in (_canonical_forms(given, given_scale, normal), whole)
 

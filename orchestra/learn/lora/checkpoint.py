@@ -19,7 +19,12 @@ from orchestra.schema.strict_json import JsonDecodingError, decode_json
 if TYPE_CHECKING:
     import torch
 
-STATE_FILE, WEIGHTS_FILE, MOMENTS_FILE, BEST_FILE = "state.json", "weights.safetensors", "moments.safetensors", "best.safetensors"
+STATE_FILE, WEIGHTS_FILE, MOMENTS_FILE, BEST_FILE = (
+    "state.json",
+    "weights.safetensors",
+    "moments.safetensors",
+    "best.safetensors",
+)
 CHECKPOINT_FOLDER = "checkpoint"
 
 
@@ -90,9 +95,13 @@ class Checkpoints:
             state = decode_json((folder / STATE_FILE).read_bytes(), TrainingState)
             weights, moments = load_file(folder / WEIGHTS_FILE), load_file(folder / MOMENTS_FILE)
         except (OSError, JsonDecodingError, SafetensorError) as error:
-            raise InputError("N120", f"the checkpoint in {folder} cannot be read: {error}", hint="start again with --fresh") from error
+            raise InputError(
+                "N120", f"the checkpoint in {folder} cannot be read: {error}", hint="start again with --fresh"
+            ) from error
         if state.plan_digest != plan_digest:
-            raise InputError("N120", f"the checkpoint in {folder} is of another training", hint="start again with --fresh")
+            raise InputError(
+                "N120", f"the checkpoint in {folder} is of another training", hint="start again with --fresh"
+            )
         return state, weights, moments
 
     def save_best(self, weights: dict[str, torch.Tensor]) -> None:
@@ -100,7 +109,9 @@ class Checkpoints:
         from safetensors.torch import save
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_file(self.folder / BEST_FILE, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
+        write_file(
+            self.folder / BEST_FILE, save({name: value.detach().cpu().contiguous() for name, value in weights.items()})
+        )
 
     def load_best(self) -> dict[str, torch.Tensor]:
         """Those weights."""

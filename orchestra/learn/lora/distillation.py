@@ -45,14 +45,22 @@ class DistillationSettings:
     """What the teacher's probabilities count; the labels count the rest."""
 
     @classmethod
-    def from_folder(cls, name: str, folder: Path, adapter: Path | None, temperature: float, share: float) -> DistillationSettings:
+    def from_folder(
+        cls, name: str, folder: Path, adapter: Path | None, temperature: float, share: float
+    ) -> DistillationSettings:
         """The distillation from weights in a folder. Raises `InputError` N122 for a folder without them, `FleetError` F007."""
         if not os.path.isfile(folder / "config.json"):
-            raise InputError("N122", f"{folder} has no weights of a model", hint="name a folder of safetensors, or a model of the fleet")
+            raise InputError(
+                "N122",
+                f"{folder} has no weights of a model",
+                hint="name a folder of safetensors, or a model of the fleet",
+            )
         mark = verify_weights(folder).digest
         if adapter is not None:
             if not all(os.path.isfile(adapter / file) for file in (ADAPTER_WEIGHTS, CONFIG)):
-                raise InputError("N122", f"{adapter} is no adapter", hint=f"a folder with {ADAPTER_WEIGHTS} and {CONFIG}")
+                raise InputError(
+                    "N122", f"{adapter} is no adapter", hint=f"a folder with {ADAPTER_WEIGHTS} and {CONFIG}"
+                )
             check_folder(adapter)
             mark = digest(f"{mark} {adapter_digest(adapter)}".encode())
         return cls(name, folder, mark, adapter, temperature, share)
@@ -79,7 +87,9 @@ def tokenizer_digest(folder: Path) -> str:
         told = json.loads((folder / TOKENIZER).read_bytes())
         return digest(canonical({part: told.get(part) for part in _TOKENIZATION_PARTS}))
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError("N121", f"{folder / TOKENIZER} cannot be read: {error}", hint="orchestra explain N121") from error
+        raise InputError(
+            "N121", f"{folder / TOKENIZER} cannot be read: {error}", hint="orchestra explain N121"
+        ) from error
 
 
 class SoftTeacher:
@@ -127,6 +137,8 @@ class SoftTeacher:
 
 def label_logits(model: Any, batch: BatchTensors) -> torch.Tensor:
     """Logits where labels are asked for, and nowhere else: the head is the largest matrix of a small model."""
-    hidden = model.model(input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False).last_hidden_state
+    hidden = model.model(
+        input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
     scores: torch.Tensor = model.lm_head(hidden[batch.label_mask]).float()
     return scores

@@ -1,6 +1,6 @@
 """Examples: one row of an agent's work as tokens, made by the same code that serving uses, so that the two cannot drift apart.
 
-The prompt is what `Script.render` gives, put through the model's own chat template. The label is the output as the decoding grammar
+The prompt is what `CompiledPrompt.render` gives, put through the model's own chat template. The label is the output as the decoding grammar
 spells it (`agent.grammar`): fields in the order of the type, `, ` and `: ` between the parts; then the token that ends a turn.
 """
 
@@ -26,7 +26,12 @@ class ChatTokenizer(Protocol):
     eos_token_id: int
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, continue_final_message: bool = False
+        self,
+        conversation: list[dict[str, str]],
+        *,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        continue_final_message: bool = False,
     ) -> str: ...
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
@@ -59,7 +64,10 @@ class ExampleEncoder:
         prompt = self._script.render(inputs, constraint="none")
         messages = [{"role": said.role, "content": said.content} for said in prompt.messages]
         text = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=not prompt.continues, continue_final_message=prompt.continues
+            messages,
+            tokenize=False,
+            add_generation_prompt=not prompt.continues,
+            continue_final_message=prompt.continues,
         )
         return tuple(self._tokenizer.encode(text, add_special_tokens=False))
 
@@ -76,7 +84,9 @@ class ExampleEncoder:
         meant = output.removeprefix("\n") if card.grammar is not None else output
         if not isinstance(read, ParsedOutput) or read.value != meant:
             why = f"it reads back as {read.value!r}" if isinstance(read, ParsedOutput) else read.reason
-            raise InputError("N110", f"an output of {self._card.name} cannot be learnt: {why}", hint="orchestra explain N110")
+            raise InputError(
+                "N110", f"an output of {self._card.name} cannot be learnt: {why}", hint="orchestra explain N110"
+            )
         return (*self._tokenizer.encode(text, add_special_tokens=False), self._tokenizer.eos_token_id)
 
 

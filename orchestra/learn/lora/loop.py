@@ -26,7 +26,7 @@ TIMED_STEPS = 20
 MIN_RATE_SHARE = 0.02
 """The share of the learning rate that is left at the end."""
 BEST_RULE = "rows"
-"""Names the rule of `best`: a checkpoint that was kept by another is of another training."""
+"""Names the rule of `best_point`: a checkpoint that was kept by another is of another training."""
 MIN_EXACT_SHARE = 0.05
 """The share of exact rows up to which they say nothing: one row that came right early outweighs no loss. Chosen."""
 
@@ -95,7 +95,11 @@ def best_point(points: Sequence[TrainingPoint]) -> TrainingPoint:
     training of `caller` (2026-11-27) the look with the least loss was half way, with 0.50 of 231 other questions right; the last had 0.57.
     """
     exact = max(point.exact for point in points)
-    return [point for point in points if point.exact == exact][-1] if exact > MIN_EXACT_SHARE else min(points, key=lambda point: point.tune)
+    return (
+        [point for point in points if point.exact == exact][-1]
+        if exact > MIN_EXACT_SHARE
+        else min(points, key=lambda point: point.tune)
+    )
 
 
 def points_since_improvement(points: Sequence[TrainingPoint]) -> int:
@@ -103,7 +107,8 @@ def points_since_improvement(points: Sequence[TrainingPoint]) -> int:
     news = [
         number
         for number, point in enumerate(points)
-        if all(point.tune < one.tune for one in points[:number]) or all(point.exact > one.exact for one in points[:number])
+        if all(point.tune < one.tune for one in points[:number])
+        or all(point.exact > one.exact for one in points[:number])
     ]
     return len(points) - 1 - news[-1]
 
@@ -206,7 +211,9 @@ class _TrainingLoop:
         losses, counts, rows, right = (sum(column) for column in zip(*measured, strict=True))
         check_finite(losses, state.step)
         epoch = state.epoch + state.batch / epoch_length
-        point = TrainingPoint(state.step, round(epoch, 3), state.loss_sum / max(1, state.loss_count), losses / counts, right / rows)
+        point = TrainingPoint(
+            state.step, round(epoch, 3), state.loss_sum / max(1, state.loss_count), losses / counts, right / rows
+        )
         state.points = [*state.points, point]
         state.loss_sum, state.loss_count = 0.0, 0
         if best_point(state.points) is point:
@@ -240,7 +247,11 @@ class _TrainingLoop:
     def _moments(self) -> dict[str, torch.Tensor]:
         """The optimizer's two moments and its count of steps, as named tensors."""
         names = {id(master): name for name, master in self.learner.master_weights.items()}
-        return {f"{names[id(master)]}/{key}": value for master, entries in self.optimizer.state.items() for key, value in entries.items()}
+        return {
+            f"{names[id(master)]}/{key}": value
+            for master, entries in self.optimizer.state.items()
+            for key, value in entries.items()
+        }
 
     def _restore_moments(self, moments: dict[str, torch.Tensor]) -> None:
         for name, master in self.learner.master_weights.items():

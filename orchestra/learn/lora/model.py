@@ -50,7 +50,11 @@ class AdapterShape:
 def check_packages(packages: Sequence[str] = PACKAGES) -> None:
     """Raises `InputError` N101 where a package that training needs is not installed."""
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
-        raise InputError("N101", f"training needs {', '.join(missing)}", hint="pip install 'orchestra-slm[cpu,learn]', or [gpu,learn]")
+        raise InputError(
+            "N101",
+            f"training needs {', '.join(missing)}",
+            hint="pip install 'orchestra-slm[cpu,learn]', or [gpu,learn]",
+        )
 
 
 class Learner:
@@ -77,20 +81,32 @@ class Learner:
         from peft.tuners.lora import Linear
 
         torch.manual_seed(seed)
-        layers = [name for name in TARGET_LAYERS[shape.targets] if any(path.endswith(f".{name}") for path, _ in base.named_modules())]
+        layers = [
+            name
+            for name in TARGET_LAYERS[shape.targets]
+            if any(path.endswith(f".{name}") for path, _ in base.named_modules())
+        ]
         if not layers:
             raise InputError(
-                "N102", f"{type(base).__name__} has no layers {', '.join(TARGET_LAYERS[shape.targets])}", hint="orchestra explain N102"
+                "N102",
+                f"{type(base).__name__} has no layers {', '.join(TARGET_LAYERS[shape.targets])}",
+                hint="orchestra explain N102",
             )
-        self.lora_config = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=layers, lora_dropout=0.0, task_type="CAUSAL_LM")
+        self.lora_config = LoraConfig(
+            r=shape.rank, lora_alpha=shape.alpha, target_modules=layers, lora_dropout=0.0, task_type="CAUSAL_LM"
+        )
         self.device, self._teacher = torch.device(device), teacher
         self._peft_model = get_peft_model(base, self.lora_config).to(self.device, precision or pick_dtype(device))
         for layer in self._peft_model.modules():
             if isinstance(layer, Linear):
                 layer.forward = partial(_fused_lora_forward, layer)  # type: ignore[method-assign]  # of this layer, not of its class
         self._model: Any = self._peft_model.get_base_model()
-        self._compute_weights = {_parameter_name(name): value for name, value in self._peft_model.named_parameters() if value.requires_grad}
-        self.master_weights = {name: torch.nn.Parameter(value.detach().float()) for name, value in self._compute_weights.items()}
+        self._compute_weights = {
+            _parameter_name(name): value for name, value in self._peft_model.named_parameters() if value.requires_grad
+        }
+        self.master_weights = {
+            name: torch.nn.Parameter(value.detach().float()) for name, value in self._compute_weights.items()
+        }
         """The weights that are trained, by the names that peft and vLLM know."""
 
     def accumulate_gradient(self, batch: Batch) -> float:

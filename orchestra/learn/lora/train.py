@@ -18,7 +18,15 @@ from orchestra.learn.lora.checkpoint import Checkpoints
 from orchestra.learn.lora.distillation import DistillationSettings, SoftTeacher, check_tokenizers
 from orchestra.learn.lora.examples import ExampleEncoder, TokenExample
 from orchestra.learn.lora.loop import BEST_RULE, TrainingHyperparameters, TrainingProgress, train
-from orchestra.learn.lora.model import AdapterShape, Device, Learner, check_packages, load_base, load_tokenizer, pick_device
+from orchestra.learn.lora.model import (
+    AdapterShape,
+    Device,
+    Learner,
+    check_packages,
+    load_base,
+    load_tokenizer,
+    pick_device,
+)
 from orchestra.schema.strict_json import digest
 
 
@@ -101,12 +109,19 @@ def prepare_examples(training: AdapterTraining) -> PreparedExamples:
     (first, long), (held, more) = encoded(data.rows["train"]), encoded(data.rows["tune"])
     for name, examples in (("train", first), ("tune", held)):
         if not examples:
-            raise InputError("N104", f"{data.manifest.name} has no rows to {name} on", hint="more rows, or other shares of the parts")
+            raise InputError(
+                "N104", f"{data.manifest.name} has no rows to {name} on", hint="more rows, or other shares of the parts"
+            )
     return PreparedExamples(first, held, long + more)
 
 
 def train_adapter(
-    training: AdapterTraining, prepared: PreparedExamples, out: Path, on_step: Callable[[TrainingProgress], None], *, fresh: bool = False
+    training: AdapterTraining,
+    prepared: PreparedExamples,
+    out: Path,
+    on_step: Callable[[TrainingProgress], None],
+    *,
+    fresh: bool = False,
 ) -> lora_adapter.AdapterTrainingRecord:
     """Trains, or goes on where a killed training stopped; writes the adapter to `out`."""
     check_packages()
@@ -118,7 +133,9 @@ def train_adapter(
     learner = Learner(load_base(training.base), training.shape, training.hyperparameters.seed, device, teacher=teacher)
     if training.start is not None:
         training.start.load_into(learner)
-    batches, held = (Batcher.from_examples(examples, training.batch_tokens) for examples in (prepared.train, prepared.tune))
+    batches, held = (
+        Batcher.from_examples(examples, training.batch_tokens) for examples in (prepared.train, prepared.tune)
+    )
     state = train(learner, batches, held, training.hyperparameters, training.plan_digest, kept, on_step)
     data = training.data.manifest
     made = lora_adapter.AdapterTrainingRecord(

@@ -12,7 +12,14 @@ from orchestra.agents.inference.array_files import array_errors
 from orchestra.agents.inference.linear import LinearClassifier, LinearRegressor, predicts_number
 from orchestra.core.errors import FleetError, InputError
 from orchestra.fleet.config import FleetConfig, LocalServer, Server
-from orchestra.fleet.weights.adapter_checks import WEIGHTS, AdapterManifestSummary, check_adapter, check_base, mismatch_error, read_manifest
+from orchestra.fleet.weights.adapter_checks import (
+    WEIGHTS,
+    AdapterManifestSummary,
+    check_adapter,
+    check_base,
+    mismatch_error,
+    read_manifest,
+)
 from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.fleet.weights.weights import MANIFEST, ModelStore, find_weights, quick_digest
 from orchestra.learn.compatibility import skill_digest
@@ -50,7 +57,7 @@ def check_compatible(card: Card, folder: Path) -> None:
         _check_arrays(card, folder)
 
 
-def check_servable(card: Card, folder: Path, fleet: FleetConfig, pantry: ModelStore) -> list[str]:
+def check_servable(card: Card, folder: Path, fleet: FleetConfig, store: ModelStore) -> list[str]:
     """Refuses an adapter that no server of a card's model could apply. Gives what it says of itself and is not so here, and may be meant:
     that it was trained for another agent, or on other weights under the name of the base.
 
@@ -59,28 +66,34 @@ def check_servable(card: Card, folder: Path, fleet: FleetConfig, pantry: ModelSt
     said, faults, others, fits = read_manifest(folder), [], [], False
     for name in fleet.servers_for(card.model):
         try:
-            others += _check_server(folder, said, name, fleet.servers[name], pantry)
+            others += _check_server(folder, said, name, fleet.servers[name], store)
             fits = True
         except FleetError as error:
             faults.append(error)
     if faults and not fits:
         raise faults[0]
     if said.agent not in ("", card.name) and said.skill != skill_digest(card):
-        others.append(f"it was trained for the agent {said.agent!r}, through other types or another prompt than {card.name!r} has")
+        others.append(
+            f"it was trained for the agent {said.agent!r}, through other types or another prompt than {card.name!r} has"
+        )
     return others
 
 
-def _check_server(folder: Path, said: AdapterManifestSummary, name: str, server: Server, pantry: ModelStore) -> list[str]:
+def _check_server(
+    folder: Path, said: AdapterManifestSummary, name: str, server: Server, store: ModelStore
+) -> list[str]:
     """What an adapter says of the weights of a server, of this name, and is not so. Raises `FleetError` F222 where they do not fit."""
     if said.base not in ("", server.model):
         raise mismatch_error(folder, f"it is for the base {said.base!r}, and the server {name!r} has {server.model!r}")
-    if not isinstance(server, LocalServer) or (base := find_weights(server.weights, ModelStore(pantry.folders))) is None:
+    if not isinstance(server, LocalServer) or (base := find_weights(server.weights, ModelStore(store.folders))) is None:
         return []
     check_base(folder, base)
     mark = quick_digest(base) if (base / MANIFEST).is_file() else ""
     if not mark or not said.bases or mark in said.bases:
         return []
-    return [f"it was trained on weights of {server.model!r} with the digest {said.bases[0]}, and those of the server {name!r} have {mark}"]
+    return [
+        f"it was trained on weights of {server.model!r} with the digest {said.bases[0]}, and those of the server {name!r} have {mark}"
+    ]
 
 
 def _candidate_files(card: Card, folder: Path) -> list[Path]:
@@ -96,7 +109,11 @@ def _check_arrays(card: Card, folder: Path) -> None:
     """Refuses arrays of another kind of agent, of other inputs or outputs, with labels that the card does not have, and those that cannot
     be read. Raises `InputError` A011."""
     layout = read_model_config(card, folder, card.data)
-    wanted, inputs, outputs = _expected_format(card), card.input_schema.get("properties", {}), card.output_schema.get("properties", {})
+    wanted, inputs, outputs = (
+        _expected_format(card),
+        card.input_schema.get("properties", {}),
+        card.output_schema.get("properties", {}),
+    )
     faults = [f"its format is {layout.format}, and not {wanted}"] if layout.format != wanted else []
     faults += [f"it reads {name!r}" for name in (layout.input, layout.beside) if name and name not in inputs]
     if layout.output and layout.output not in outputs:

@@ -50,7 +50,7 @@ ADAPTER_KEY = "adapter"
 _ADAPTER_LINE = re.compile(r"^adapter:.*\n?", re.MULTILINE)
 """The key of a card that names its adapter, and its line."""
 _DIGEST_SUFFIX = r"\.[0-9a-f]{16}"
-"""What the name of a file that is aside ends in (`aside`), and of one that is being written (`write_file`)."""
+"""The suffix of an archived file (`staged_name`), and of one that is being written (`write_file`)."""
 FAMILY_ERROR_RATE = 0.05
 """The chance that any of the candidates which are tried on the same rows is taken, where none is better: at most, however many they are."""
 
@@ -126,13 +126,20 @@ def significance_level(tries: int) -> float:
     return FAMILY_ERROR_RATE / (tries * (tries + 1))
 
 
-def compare_candidate(metrics: Sequence[Metric], incumbent: Arm, candidate: Arm, seed: int = 0, tries: int = 1) -> CandidateComparison:
+def compare_candidate(
+    metrics: Sequence[Metric], incumbent: Arm, candidate: Arm, seed: int = 0, tries: int = 1
+) -> CandidateComparison:
     """A candidate's answers held against the incumbent's, case by case."""
     wanted = significance_level(tries)
     return CandidateComparison(
         metrics[0].name,
         [
-            (one.name, paired_difference(one, incumbent.cases, candidate.cases, seed=seed, level=FAMILY_ERROR_RATE if at else wanted))
+            (
+                one.name,
+                paired_difference(
+                    one, incumbent.cases, candidate.cases, seed=seed, level=FAMILY_ERROR_RATE if at else wanted
+                ),
+            )
             for at, one in enumerate(metrics)
         ],
         seed,
@@ -175,11 +182,13 @@ def weights_digest(card: Card, folder: Path) -> str:
     names = learnt_files(card, folder)
     if not names or not all((folder / name).is_file() for name in names):
         return ""
-    return adapter_digest(folder) if card.kind == "model" else file_sha256(folder / card.data)  # which names the digest of its arrays
+    return (
+        adapter_digest(folder) if card.kind == "model" else file_sha256(folder / card.data)
+    )  # which names the digest of its arrays
 
 
 class SavedModelConfig(msgspec.Struct):
-    """What of `model.json_rule`, and of the classifier in a committee, is read here."""
+    """What of `model.json`, and of the classifier in a committee, is read here."""
 
     arrays: str
     linear: _LinearFile | None = None
@@ -209,7 +218,11 @@ class AdapterStore:
     def for_agent(cls, card: Card, archive: Path) -> AdapterStore:
         """The shelf of an agent. Raises `InputError` N302 for an agent that has no folder of its own, or one that cannot be changed."""
         if card.folder is None:
-            raise InputError("N302", f"{card.name} is declared in Python, and has no folder", hint="write it as a folder under agents/")
+            raise InputError(
+                "N302",
+                f"{card.name} is declared in Python, and has no folder",
+                hint="write it as a folder under agents/",
+            )
         if not os.access(card.folder, os.W_OK):
             hint = f"copy it into your project: cp -r {card.folder} agents/"
             raise InputError("N302", f"{card.folder} cannot be changed", hint=hint)
@@ -238,14 +251,23 @@ class AdapterStore:
         """The promotions so far, the oldest first. Raises `InputError` N303 for a log that cannot be read."""
         path = self.folder / LOG_FILE
         try:
-            return [decode_json(line, PromotionRecord) for line in path.read_bytes().splitlines()] if path.exists() else []
+            return (
+                [decode_json(line, PromotionRecord) for line in path.read_bytes().splitlines()] if path.exists() else []
+            )
         except JsonDecodingError as error:
-            raise InputError("N303", f"{path} cannot be read: {error}", hint="restore it from version control") from error
+            raise InputError(
+                "N303", f"{path} cannot be read: {error}", hint="restore it from version control"
+            ) from error
 
     def count_candidates(self, rows: RowSet) -> int:
         """How many candidates have been judged on these rows, a sample of them or many of them among others; one that was judged again
         counts once. Raises `InputError` N303 for a log that cannot be read."""
-        return len({(line.new_digest, line.previous_digest, line.tries or -at) for at, line in enumerate(self._promotions_on(rows), 1)})
+        return len(
+            {
+                (line.new_digest, line.previous_digest, line.tries or -at)
+                for at, line in enumerate(self._promotions_on(rows), 1)
+            }
+        )
 
     def earlier_number(self, line: PromotionRecord, rows: RowSet) -> int:
         """Which of the candidates on these rows it was, where this is no new judgement; 0 where it is one. Raises `InputError` N303."""
@@ -279,10 +301,16 @@ class AdapterStore:
             raise InputError("N303", reason, hint="orchestra learn promote")
         wanted = undone.previous_digest
         if wanted and not (self.archive / wanted).is_dir():
-            raise InputError("N303", f"{wanted[:12]} is not in {self.archive} any more", hint="restore it from version control")
+            raise InputError(
+                "N303", f"{wanted[:12]} is not in {self.archive} any more", hint="restore it from version control"
+            )
         self._finish_interrupted()
         line = PromotionRecord(
-            at=at, verb="rollback", new_digest=wanted, previous_digest=self.current_digest, previous_fleet_adapter=self.fleet_adapter
+            at=at,
+            verb="rollback",
+            new_digest=wanted,
+            previous_digest=self.current_digest,
+            previous_fleet_adapter=self.fleet_adapter,
         )
         self._archive_current()
         if wanted:
@@ -316,7 +344,9 @@ class AdapterStore:
             return
         *others, layout = learnt_files(self.card, source)
         for name in others:
-            place = self.folder / (staged_name(name, file_sha256(source / name)) if (self.folder / name).exists() else name)
+            place = self.folder / (
+                staged_name(name, file_sha256(source / name)) if (self.folder / name).exists() else name
+            )
             write_file(place, (source / name).read_bytes())
         for name in _with_record_files((layout,), source):
             write_file(self.folder / name, (source / name).read_bytes())

@@ -53,7 +53,14 @@ def _verdicts(sure: float, supported: float, other: bool, quote: str = PASS) -> 
 
 def scores(fit: CombinationFit, held: Sequence[CombinationRow]) -> list[float]:
     data = CombinationData("", "", 0, 0, 0)
-    told = {"agent": "a", "method": "regression", "checks": CHECKS, "data": data, "dependencies": BONDS, "created_at": ""}
+    told = {
+        "agent": "a",
+        "method": "regression",
+        "checks": CHECKS,
+        "data": data,
+        "dependencies": BONDS,
+        "created_at": "",
+    }
     made = Combination(bias=fit.bias, weights=fit.weights, isotonic_points=fit.isotonic_points, **told)  # type: ignore[arg-type]
     return [score if (score := made.score(row.verdicts)) is not None else math.nan for row in held]
 
@@ -78,7 +85,10 @@ def test_the_ablation_says_what_each_check_brings() -> None:
     fit = fit_combination(rows(1500), CHECKS)
     areas = {one.name: one.aurc for one in fit.score_rankings}
     assert list(areas)[:2] == ["all checks", "the lowest score"]
-    assert min(areas["without confidence"], areas["without entailment"], areas["the lowest score"]) > 1.1 * areas["all checks"]
+    assert (
+        min(areas["without confidence"], areas["without entailment"], areas["the lowest score"])
+        > 1.1 * areas["all checks"]
+    )
     assert areas["without rederive(second)"] == pytest.approx(areas["all checks"], rel=0.02)
     assert {one.name: one.auroc for one in fit.score_rankings}["all checks"] > 0.9
 
@@ -101,7 +111,9 @@ def test_too_few_rows_are_refused_with_how_many_are_wanted() -> None:
 
 
 def test_rows_that_are_all_right_tell_nothing() -> None:
-    some = [CombinationRow(row.id, row.verdicts, number >= MIN_ROWS_PER_CLASS - 1) for number, row in enumerate(rows(400))]
+    some = [
+        CombinationRow(row.id, row.verdicts, number >= MIN_ROWS_PER_CLASS - 1) for number, row in enumerate(rows(400))
+    ]
     with pytest.raises(InputError) as caught:
         fit_combination(some, CHECKS)
     assert (caught.value.code, f"at least {MIN_ROWS_PER_CLASS} wrong" in caught.value.message) == ("N162", True)
@@ -142,7 +154,8 @@ def watched(count: int, seed: int = 0) -> list[CombinationRow]:
         votes = [good == (chance.random() < share) for share in (0.9, 0.8, 0.7)]
         names = ("entailment", "rederive(second)", "rederive(third)")
         verdicts = [
-            Verdict(name, PASS if vote else FAIL, float(vote), deterministic=False) for name, vote in zip(names, votes, strict=True)
+            Verdict(name, PASS if vote else FAIL, float(vote), deterministic=False)
+            for name, vote in zip(names, votes, strict=True)
         ]
         odd = Verdict("entailment(odd)", PASS if number % 50 else FAIL, 1.0, deterministic=False)
         found.append(CombinationRow(f"{number}", (*verdicts, odd), good))
@@ -165,13 +178,19 @@ def test_without_labels_each_check_is_worth_what_the_others_make_of_it() -> None
 
 def test_labels_do_not_change_what_is_fitted_without_them() -> None:
     bare = [CombinationRow(row.id, row.verdicts) for row in watched(600)]
-    assert fit_combination(bare, WATCHED, unlabelled=True).weights == fit_combination(watched(600), WATCHED, unlabelled=True).weights
+    assert (
+        fit_combination(bare, WATCHED, unlabelled=True).weights
+        == fit_combination(watched(600), WATCHED, unlabelled=True).weights
+    )
 
 
 def test_two_checks_alone_cannot_judge_each_other() -> None:
     with pytest.raises(InputError) as caught:
         fit_combination(watched(600), ("entailment", "rederive(second)", "entailment(odd)"), unlabelled=True)
-    assert (caught.value.code, "2 checks tell something without labels, and 3 are needed" in caught.value.message) == ("N163", True)
+    assert (caught.value.code, "2 checks tell something without labels, and 3 are needed" in caught.value.message) == (
+        "N163",
+        True,
+    )
     with pytest.raises(InputError, match="1 more are needed"):
         fit_combination(watched(MIN_LABELLED_ROWS - 1), WATCHED, unlabelled=True)
 
@@ -196,5 +215,7 @@ def test_steps_are_those_of_pooled_neighbours() -> None:
 
 
 def test_the_area_is_risk_over_coverage() -> None:
-    assert area_under_risk_coverage([4, 3, 2, 1], [True, True, False, False]) == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
+    assert area_under_risk_coverage([4, 3, 2, 1], [True, True, False, False]) == pytest.approx(
+        (0 + 0 + 1 / 3 + 2 / 4) / 4
+    )
     assert area_under_risk_coverage([1, 1, 1, 1], [True, True, False, False]) == 0.5

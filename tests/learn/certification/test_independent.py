@@ -25,7 +25,9 @@ def card(tmp_path: Path) -> Card:
 
 def rows(count: int, of: int, *, group: bool) -> rows_module.EvaluationSet:
     made = [
-        EvaluationRow(f"{n}", {"text": f"{n}", "passage": f"{n if group else n // of}"}, {}, f"{n // of}" if group else "")
+        EvaluationRow(
+            f"{n}", {"text": f"{n}", "passage": f"{n if group else n // of}"}, {}, f"{n // of}" if group else ""
+        )
         for n in range(count)
     ]
     return rows_module.EvaluationSet("rows", "", made)
@@ -41,17 +43,24 @@ def test_of_each_group_and_of_rows_with_the_same_evidence_one_is_drawn(card: Car
 def test_a_draw_follows_from_the_seed_and_the_ids_and_from_nothing_else(card: Card) -> None:
     test = rows(100, 10, group=True)
     backwards = rows_module.EvaluationSet("rows", "", list(reversed(test.rows)))
-    ids = [{row.id for row in select_independent(one, card, seed).test.rows} for one, seed in ((test, 0), (backwards, 0), (test, 1))]
+    ids = [
+        {row.id for row in select_independent(one, card, seed).test.rows}
+        for one, seed in ((test, 0), (backwards, 0), (test, 1))
+    ]
     assert ids[0] == ids[1] != ids[2]
 
 
 def test_inputs_that_say_the_same_are_one_whatever_their_groups(card: Card) -> None:
-    made = [EvaluationRow(f"{n}", {"text": "Hello" if n % 2 else "hello!", "passage": ""}, {}, f"{n}") for n in range(50)]
+    made = [
+        EvaluationRow(f"{n}", {"text": "Hello" if n % 2 else "hello!", "passage": ""}, {}, f"{n}") for n in range(50)
+    ]
     found = select_independent(rows_module.EvaluationSet("rows", "", made), card, 0)
     assert (found.duplicates, len(found.test.rows)) == (49, 1)
 
 
-def test_families_that_are_right_or_wrong_together_come_to_a_broken_certificate_no_more_often_than_delta(card: Card) -> None:
+def test_families_that_are_right_or_wrong_together_come_to_a_broken_certificate_no_more_often_than_delta(
+    card: Card,
+) -> None:
     """At a risk of 6 %, a promise of 5 % is broken: with ten rows of each family as if they were apart, in one of ten draws."""
     test, broken = rows(2000, 10, group=True), [0, 0]
     apart = select_independent(test, card, 0).test
@@ -69,7 +78,11 @@ def test_a_long_input_that_comes_again_and_again_is_told_until_rows_are_grouped_
     """83 tables with six questions each are 83 rows, where the card names no evidence."""
     plain = card.with_settings(evidence=None)
     made = [
-        EvaluationRow(f"{n}", {"text": f"Question {n}", "passage": f"The table with the number {n // 6}, which is long enough"}, {})
+        EvaluationRow(
+            f"{n}",
+            {"text": f"Question {n}", "passage": f"The table with the number {n // 6}, which is long enough"},
+            {},
+        )
         for n in range(498)
     ]
     found = select_independent(rows_module.EvaluationSet("rows", "", made), plain, 0)
@@ -77,5 +90,10 @@ def test_a_long_input_that_comes_again_and_again_is_told_until_rows_are_grouped_
     assert select_independent(rows_module.EvaluationSet("rows", "", made), plain, 0, "passage").repeated_input is None
     short = [EvaluationRow(f"{n}", {"text": f"Question {n}", "passage": "yes"}, {}) for n in range(100)]
     assert select_independent(rows_module.EvaluationSet("rows", "", short), plain, 0).repeated_input is None
-    alike = [EvaluationRow(f"{n}", {"text": f"{n}", "passage": "the same instruction in each of all these rows"}, {}) for n in range(498)]
-    assert select_independent(rows_module.EvaluationSet("rows", "", alike), plain, 0).repeated_input is None, "no two rows differ in it"
+    alike = [
+        EvaluationRow(f"{n}", {"text": f"{n}", "passage": "the same instruction in each of all these rows"}, {})
+        for n in range(498)
+    ]
+    assert select_independent(rows_module.EvaluationSet("rows", "", alike), plain, 0).repeated_input is None, (
+        "no two rows differ in it"
+    )

@@ -22,7 +22,13 @@ BAD = {
     "no JSON": b"{",
     "of another type": b"[]",
     "no UTF-8": b'{"id": "\xff", "format": "\xff", "at": "\xff", "licence": "\xff"}',
-    "nested too deep": b'{"id": "1", "input": {"a": ' + b"[" * 5000 + b"]" * 5000 + b'}, "at": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "nested too deep": b'{"id": "1", "input": {"a": '
+    + b"[" * 5000
+    + b"]" * 5000
+    + b'}, "at": '
+    + b"[" * 5000
+    + b"]" * 5000
+    + b"}",
 }
 
 
@@ -37,7 +43,9 @@ def test_bytes_of_another_type_are_told_of_in_one_way(bad: bytes) -> None:
 
 
 @pytest.mark.parametrize(("read", "code"), [(read_evaluation_set, "N001"), (Predictions.read, "V006")])
-def test_a_line_that_cannot_be_read_is_shown_with_its_place(tmp_path: Path, bad: bytes, read: Callable[[Path], Any], code: str) -> None:
+def test_a_line_that_cannot_be_read_is_shown_with_its_place(
+    tmp_path: Path, bad: bytes, read: Callable[[Path], Any], code: str
+) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n" + bad + b"\n")
     with pytest.raises(InputError, match="a line that is no ") as caught:

@@ -35,14 +35,24 @@ RECORD = Path("agents/coin/learnt_from.json")
 def rows(count: int, seed: int) -> str:
     """CSV whose labels are drawn: nobody can learn them, and everybody can keep them in mind."""
     chance = random.Random(seed)
-    drawn = [f"mail {' '.join(str(chance.randrange(10**6)) for _ in range(4))},{chance.choice(('IT', 'HR'))}" for _ in range(count)]
+    drawn = [
+        f"mail {' '.join(str(chance.randrange(10**6)) for _ in range(4))},{chance.choice(('IT', 'HR'))}"
+        for _ in range(count)
+    ]
     return "\n".join(("mail,department", *drawn)) + "\n"
 
 
 @pytest.fixture
 def shell(shell: Shell) -> Shell:
     """With an agent that was trained on three quarters of 320 rows, and promoted."""
-    furnish(files={"orchestra.toml": 'fleet = "none"\n', "agents/coin/agent.yaml": CARD, "coin.csv": rows(320, 1), "new.csv": rows(300, 2)})
+    furnish(
+        files={
+            "orchestra.toml": 'fleet = "none"\n',
+            "agents/coin/agent.yaml": CARD,
+            "coin.csv": rows(320, 1),
+            "new.csv": rows(300, 2),
+        }
+    )
     for verb in (
         ("data", "coin", "coin.csv", "--licence", "own", "--out", "cset", "--tune", "0.1", "--test", "0.2"),
         ("train", "coin", "--data", "cset"),
@@ -75,7 +85,12 @@ def test_neither_under_another_name_nor_in_another_order_with_rows_that_are_new(
 
 
 def test_nor_on_another_division_of_the_same_rows(shell: Shell) -> None:
-    assert shell("learn", "data", "coin", "coin.csv", "--licence", "own", "--out", "other", "--tune", "0", "--test", "0.9").code == 0
+    assert (
+        shell(
+            "learn", "data", "coin", "coin.csv", "--licence", "own", "--out", "other", "--tune", "0", "--test", "0.9"
+        ).code
+        == 0
+    )
     assert "N205" in certify(shell, "other").err
 
 
@@ -85,7 +100,12 @@ def test_rows_that_were_held_out_are_taken(shell: Shell) -> None:
 
 
 def test_a_few_rows_that_are_known_are_told(shell: Shell) -> None:
-    assert shell("learn", "data", "coin", "new.csv", "--licence", "own", "--out", "new", "--tune", "0", "--test", "0.9").code == 0
+    assert (
+        shell(
+            "learn", "data", "coin", "new.csv", "--licence", "own", "--out", "new", "--tune", "0", "--test", "0.9"
+        ).code
+        == 0
+    )
     known = Path("cset/train.jsonl").read_text().splitlines()[:3]
     Path("mixed.jsonl").write_text(Path("new/test.jsonl").read_text() + "\n".join(known) + "\n")
     said = certify(shell, "mixed.jsonl")
@@ -105,7 +125,9 @@ def test_of_a_domain_that_a_training_knows_whole_it_is_told(shell: Shell) -> Non
 
 def test_rows_that_it_was_trained_on_are_refused_however_often_they_are_written_down(shell: Shell) -> None:
     known = [json.loads(line) for line in Path("cset/train.jsonl").read_text().splitlines()]
-    Path("thrice.jsonl").write_text("".join(json.dumps({**row, "id": f"{row['id']} {n}"}) + "\n" for row in known for n in range(3)))
+    Path("thrice.jsonl").write_text(
+        "".join(json.dumps({**row, "id": f"{row['id']} {n}"}) + "\n" for row in known for n in range(3))
+    )
     said = certify(shell, "thrice.jsonl")
     assert (said.code, said.err[:4]) == (2, "N205")
 
@@ -160,8 +182,15 @@ def test_a_record_beside_something_else_is_none(shell: Shell) -> None:
 
 def test_a_training_that_goes_on_from_another_has_learnt_from_both(shell: Shell) -> None:
     card, folder = Card.load(Path("agents/coin")), Path("agents/coin")
-    assert shell("learn", "data", "coin", "new.csv", "--licence", "own", "--out", "new", "--tune", "0", "--test", "0.5").code == 0
-    provenance.write_provenance(card, Dataset.load(Path("new")), folder, provenance.read_provenance(card, Path("cset/coin-trained")))
+    assert (
+        shell(
+            "learn", "data", "coin", "new.csv", "--licence", "own", "--out", "new", "--tune", "0", "--test", "0.5"
+        ).code
+        == 0
+    )
+    provenance.write_provenance(
+        card, Dataset.load(Path("new")), folder, provenance.read_provenance(card, Path("cset/coin-trained"))
+    )
     found = provenance.read_provenance(card, folder)
     assert found is not None
     assert found.data == "cset, new"
@@ -173,7 +202,9 @@ def test_a_training_that_goes_on_from_another_has_learnt_from_both(shell: Shell)
 
 
 def marks(data: str) -> list[str]:
-    return [fingerprint(row.input)[: row_fingerprints.FINGERPRINT_LENGTH] for row in Dataset.load(Path(data)).rows["train"]]
+    return [
+        fingerprint(row.input)[: row_fingerprints.FINGERPRINT_LENGTH] for row in Dataset.load(Path(data)).rows["train"]
+    ]
 
 
 def test_of_many_rows_a_sample_is_kept_and_the_same_sample_is_held_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,12 +213,16 @@ def test_of_many_rows_a_sample_is_kept_and_the_same_sample_is_held_against_it(mo
     part = row_fingerprints.RowFingerprints.of(many)
     assert (part.count, len(part.lowest)) == (1_000, 50)
     assert part.count_matches(many) == (50, 50)
-    looked, found = part.count_matches([fingerprint(f"new {number}")[: row_fingerprints.FINGERPRINT_LENGTH] for number in range(1_000)])
+    looked, found = part.count_matches(
+        [fingerprint(f"new {number}")[: row_fingerprints.FINGERPRINT_LENGTH] for number in range(1_000)]
+    )
     assert 20 < looked < 100
     assert found == 0
     seen = [one for one in many if one <= part.lowest[-1]]
     unseen = sorted(fingerprint(f"new {number}")[: row_fingerprints.FINGERPRINT_LENGTH] for number in range(1_000))
-    assert not part.overlaps([seen[0], *unseen[:4], *unseen[-200:]])  # a fifth of the five that can be looked for, by chance
+    assert not part.overlaps(
+        [seen[0], *unseen[:4], *unseen[-200:]]
+    )  # a fifth of the five that can be looked for, by chance
     assert part.overlaps([*seen[:3], *unseen[:2], *unseen[-200:]])
     assert row_fingerprints.RowFingerprints.of(many, 1_000).overlaps([*many[:2], *unseen[-10:]])
 
@@ -195,15 +230,23 @@ def test_of_many_rows_a_sample_is_kept_and_the_same_sample_is_held_against_it(mo
 def test_probabilities_are_calibrated_on_the_tune_part_and_on_no_row_of_the_train_part(shell: Shell) -> None:
     card, data = Card.load(Path("agents/coin")), Path("cset")
     assert provenance.find_training_overlap(card, read_evaluation_set(data, "tune"), data, ("train",)) == []
-    held: tuple[tuple[TrainingSplit, tuple[TrainingSplit, ...]], ...] = (("train", ("train",)), ("tune", provenance.TRAINING_SPLITS))
+    held: tuple[tuple[TrainingSplit, tuple[TrainingSplit, ...]], ...] = (
+        ("train", ("train",)),
+        ("tune", provenance.TRAINING_SPLITS),
+    )
     for part, parts in held:
         with pytest.raises(InputError) as caught:
-            provenance.refuse_training_overlap(provenance.find_training_overlap(card, read_evaluation_set(data, part), data, parts))
+            provenance.refuse_training_overlap(
+                provenance.find_training_overlap(card, read_evaluation_set(data, part), data, parts)
+            )
         assert caught.value.code == "N205"
 
 
 def test_of_rows_of_both_parts_each_is_told(shell: Shell) -> None:
-    card, lines = Card.load(Path("agents/coin")), [Path(f"cset/{part}.jsonl").read_text().splitlines()[:3] for part in ("train", "tune")]
+    card, lines = (
+        Card.load(Path("agents/coin")),
+        [Path(f"cset/{part}.jsonl").read_text().splitlines()[:3] for part in ("train", "tune")],
+    )
     Path("both.jsonl").write_text("\n".join(line for each in lines for line in each) + "\n")
     found = provenance.find_training_overlap(card, read_evaluation_set(Path("both.jsonl")), Path("both.jsonl"))
     ends = ["coin was trained on (cset, train part)", "coin was trained on (cset, tune part)"]

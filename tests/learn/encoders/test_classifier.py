@@ -20,7 +20,7 @@ from orchestra.agents.inference.encoder import Encoder  # noqa: E402
 from orchestra.agents.inference.text_classifier import TextClassifier  # noqa: E402
 from orchestra.core.errors import InputError  # noqa: E402
 from orchestra.fleet.weights.encoders import describe_base  # noqa: E402
-from orchestra.learn.encoders.classifier import (
+from orchestra.learn.encoders.classifier import (  # noqa: E402
     ClassifierFields,
     CommitteeRows,
     CommitteeSettings,
@@ -58,7 +58,11 @@ PLAN = CommitteeSettings(
 
 
 def own() -> list[LabelledText]:
-    inside = [LabelledText(f"{' '.join(text.split()[i % 3 :])} {i}", label) for label, text in WORDS.items() for i in range(20)]
+    inside = [
+        LabelledText(f"{' '.join(text.split()[i % 3 :])} {i}", label)
+        for label, text in WORDS.items()
+        for i in range(20)
+    ]
     return inside + [LabelledText(f"{ASIDE[i % 5]} {i}", "outside") for i in range(20)]
 
 
@@ -78,13 +82,17 @@ def card_in(folder: Path, text: str = CARD) -> Card:
     return Card.load(folder)
 
 
-ROWS = CommitteeRows.from_sources(("desk", "CC0-1.0", own()), ("aside", "MIT", [LabelledText("which planet is the largest", "outside")]))
+ROWS = CommitteeRows.from_sources(
+    ("desk", "CC0-1.0", own()), ("aside", "MIT", [LabelledText("which planet is the largest", "outside")])
+)
 
 
 @pytest.fixture(scope="module")
 def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("desk")
-    train_committee(card_in(place), ROWS, (base, describe_base("tiny", base)), PLAN, place / "work", lambda index, step: None).write(place)
+    train_committee(
+        card_in(place), ROWS, (base, describe_base("tiny", base)), PLAN, place / "work", lambda index, step: None
+    ).write(place)
     return place
 
 
@@ -103,7 +111,10 @@ def test_a_trained_card_tells_labels_and_who_is_outside(folder: Path, base: Path
 
 def test_the_card_says_what_it_was_made_of(folder: Path, base: Path) -> None:
     layout = json.loads((folder / "model.json").read_text())
-    assert [(one["name"], one["licence"], one["rows"]) for one in layout["data"]] == [("desk", "CC0-1.0", 80), ("aside", "MIT", 1)]
+    assert [(one["name"], one["licence"], one["rows"]) for one in layout["data"]] == [
+        ("desk", "CC0-1.0", 80),
+        ("aside", "MIT", 1),
+    ]
     assert layout["data"][0]["digest"] == labelled_texts_digest(list(reversed(own())))
     assert layout["base"]["sha256"] == dict(describe_base("tiny", base).sha256)
 
@@ -113,17 +124,23 @@ def test_numpy_says_what_torch_said(base: Path) -> None:
     reader = Encoder.load(base)
     texts = [reader.tokenize(row.text, 16) for row in own()[:24]]
     hidden = frozen.lower_block_states(texts, PLAN.hyperparameters.blocks)
-    member = train_member(frozen, hidden, [0] * 12 + [1] * 12, 2, PLAN.hyperparameters, base / "none" / "m.safetensors", lambda step: None)
+    member = train_member(
+        frozen, hidden, [0] * 12 + [1] * 12, 2, PLAN.hyperparameters, base / "none" / "m.safetensors", lambda step: None
+    )
     arrays = {name: array[None].numpy() for name, array in member.arrays().items()}
     from orchestra.agents.inference.encoder import LoraWeights
 
     changes = {
-        name: LoraWeights(arrays[f"down.{name}"], arrays[f"up.{name}"]) for name in reader.shape.linear_layers if f"down.{name}" in arrays
+        name: LoraWeights(arrays[f"down.{name}"], arrays[f"up.{name}"])
+        for name in reader.shape.linear_layers
+        if f"down.{name}" in arrays
     }
     theirs = embed_texts(member, hidden).numpy()
     ours = np.stack([reader.embed(text, changes)[0] for text in texts])
     assert np.abs(theirs - ours).max() < 1e-5
-    assert np.abs(ours - np.stack([reader.embed(text, {})[0] for text in texts])).max() > 1e-3, "the adapters change nothing"
+    assert np.abs(ours - np.stack([reader.embed(text, {})[0] for text in texts])).max() > 1e-3, (
+        "the adapters change nothing"
+    )
 
 
 def test_long_texts_are_read_by_fewer_at_once_to_the_same_vectors(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +156,7 @@ def test_long_texts_are_read_by_fewer_at_once_to_the_same_vectors(base: Path, mo
         return embed(hidden, mask)
 
     monkeypatch.setattr(member, "embed", counted)
-    monkeypatch.setattr("orchestra.learn.encoders.member.ATTENDED", 2000)
+    monkeypatch.setattr("orchestra.learn.encoders.member.MAX_ATTENTION_PAIRS", 2000)
     assert torch.allclose(embed_texts(member, texts), whole, atol=1e-5)
     assert sum(rows for rows, _ in sizes) == len(texts) > len(sizes) > 1
     assert all(rows == 1 or rows * tokens**2 <= 2000 for rows, tokens in sizes)
@@ -186,7 +203,9 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(
 
         reader = Encoder.load(base)
         frozen, wanted = FrozenEncoder.load(base), [sorted(WORDS | {"outside": ""}).index(row.label) for row in own()]
-        hidden = frozen.lower_block_states([reader.tokenize(row.text, 16) for row in own()], PLAN.hyperparameters.blocks)
+        hidden = frozen.lower_block_states(
+            [reader.tokenize(row.text, 16) for row in own()], PLAN.hyperparameters.blocks
+        )
         return train_member(frozen, hidden, wanted, 4, PLAN.hyperparameters, checkpoint, told)
 
     whole = run(tmp_path / "whole.safetensors")
@@ -226,7 +245,15 @@ def test_a_checkpoint_of_another_training_is_refused(base: Path, tmp_path: Path)
     hidden = frozen.lower_block_states([[2, 5, 3], [2, 6, 3]], 1)
 
     def run(seed: int) -> None:
-        train_member(frozen, hidden, [0, 1], 2, EncoderHyperparameters(epochs=1, rank=2, blocks=1, seed=seed), path, lambda step: None)
+        train_member(
+            frozen,
+            hidden,
+            [0, 1],
+            2,
+            EncoderHyperparameters(epochs=1, rank=2, blocks=1, seed=seed),
+            path,
+            lambda step: None,
+        )
 
     run(seed=1)
     with pytest.raises(InputError) as caught:
@@ -243,7 +270,9 @@ def test_a_training_that_diverges_ends_before_its_checkpoint_is_written(base: Pa
     hidden = frozen.lower_block_states([[2, 5, 3], [2, 6, 3]], 1)
     hidden = [hidden[0] * float("nan"), hidden[1]]
     with pytest.raises(InputError, match="its loss is nan") as caught:
-        train_member(frozen, hidden, [0, 1], 2, EncoderHyperparameters(epochs=1, rank=2, blocks=1), path, lambda step: None)
+        train_member(
+            frozen, hidden, [0, 1], 2, EncoderHyperparameters(epochs=1, rank=2, blocks=1), path, lambda step: None
+        )
     assert caught.value.code == "N124"
     assert not path.exists()
 
@@ -251,7 +280,16 @@ def test_a_training_that_diverges_ends_before_its_checkpoint_is_written(base: Pa
 def test_equal_texts_stand_in_one_fold_and_the_order_does_not_matter() -> None:
     rows = [*own(), LabelledText("Who won the game, 0?!", "outside"), LabelledText("WHO WON the game 0", "balance")]
     found = dict(zip(rows, assign_folds(rows), strict=True))
-    assert len({found[row] for row in rows if row.text.lower().startswith("who won the game") and "0" in row.text.split()[-1][:1]}) == 1
+    assert (
+        len(
+            {
+                found[row]
+                for row in rows
+                if row.text.lower().startswith("who won the game") and "0" in row.text.split()[-1][:1]
+            }
+        )
+        == 1
+    )
     assert dict(zip(reversed(rows), assign_folds(list(reversed(rows))), strict=True)) == found
 
 
@@ -266,7 +304,7 @@ def test_what_parts_count_follows_from_who_is_right() -> None:
     wanted = np.array([0, 1] * 20)
     sure, blind = np.log(np.where(np.eye(2)[wanted] > 0, 0.9, 0.1)), np.log(np.full((40, 2), 0.5))
     rows = [LabelledText("x", "ab"[label]) for label in wanted]
-    plan = dataclasses.replace(PLAN, outside="")
+    plan = dataclasses.replace(PLAN, out_of_scope_label="")
     assert fit_shares(HeldOutPredictions(rows, sure, blind, wanted), ["a", "b"], plan).member_share > 0
     found = fit_shares(HeldOutPredictions(rows, blind, sure, wanted), ["a", "b"], plan)
     assert found.linear_share > 0
@@ -293,13 +331,20 @@ def test_a_card_of_another_form_is_refused(tmp_path: Path, text: str, outside: s
 def test_a_label_that_the_card_does_not_have_is_refused(base: Path, tmp_path: Path) -> None:
     rows = CommitteeRows.from_sources(("desk", "CC0-1.0", [*own(), LabelledText("fly me to the moon", "travel")]))
     with pytest.raises(InputError) as caught:
-        train_committee(card_in(tmp_path), rows, (base, describe_base("tiny", base)), PLAN, tmp_path, lambda index, step: None)
+        train_committee(
+            card_in(tmp_path), rows, (base, describe_base("tiny", base)), PLAN, tmp_path, lambda index, step: None
+        )
     assert caught.value.code == "N142"
 
 
 def test_a_trained_card_is_the_same_bytes_every_time(folder: Path, base: Path, tmp_path: Path) -> None:
     train_committee(
-        card_in(tmp_path / "desk"), ROWS, (base, describe_base("tiny", base)), PLAN, tmp_path / "work", lambda index, step: None
+        card_in(tmp_path / "desk"),
+        ROWS,
+        (base, describe_base("tiny", base)),
+        PLAN,
+        tmp_path / "work",
+        lambda index, step: None,
     ).write(tmp_path / "desk")
     for name in ("model.json", "adapters.npz", "linear.json", "linear.npz"):
         assert (tmp_path / "desk" / name).read_bytes() == (folder / name).read_bytes(), name

@@ -80,19 +80,29 @@ def test_every_place_of_a_number_is_right_and_either_order_of_a_sum() -> None:
         DerivationStep(1, 1, plus, False),
         DerivationStep(1, 2, plus, False),
         DerivationStep(2, 2, plus, False),
-        *(step for at in (1, 2) for step in (DerivationStep(at, 0, minus, False), DerivationStep(0, at, minus, False))),  # 4-(9-4), too
+        *(
+            step for at in (1, 2) for step in (DerivationStep(at, 0, minus, False), DerivationStep(0, at, minus, False))
+        ),  # 4-(9-4), too
     }
 
 
 def test_what_is_subtracted_is_put_together_first_or_last() -> None:
     plus, minus = OPERATIONS.index("+"), OPERATIONS.index("-")
     found = derivation("48-5-9", ["48", "5", "9"]).correct_steps()
-    assert set(found) == {DerivationStep(0, 1, minus, False), DerivationStep(0, 2, minus, False), DerivationStep(1, 2, plus, False)}
+    assert set(found) == {
+        DerivationStep(0, 1, minus, False),
+        DerivationStep(0, 2, minus, False),
+        DerivationStep(1, 2, plus, False),
+    }
 
 
-@pytest.mark.parametrize(("expression", "inner", "sign"), [("9-(5-2)", (1, 2), "-"), ("9/(5/2)", (1, 2), "/"), ("9+5-2", (1, 2), "-")])
+@pytest.mark.parametrize(
+    ("expression", "inner", "sign"), [("9-(5-2)", (1, 2), "-"), ("9/(5/2)", (1, 2), "/"), ("9+5-2", (1, 2), "-")]
+)
 def test_what_stands_in_brackets_may_come_first(expression: str, inner: tuple[int, int], sign: str) -> None:
-    assert DerivationStep(*inner, OPERATIONS.index(sign), False) in derivation(expression, ["9", "5", "2"]).correct_steps()
+    assert (
+        DerivationStep(*inner, OPERATIONS.index(sign), False) in derivation(expression, ["9", "5", "2"]).correct_steps()
+    )
     assert {derived(expression, ["9", "5", "2"], seed)[0] for seed in range(40)} == {evaluate(expression)}
 
 

@@ -48,9 +48,15 @@ def make_card(text: str = PLAIN_CARD, place: Path = Path()) -> Card:
     return Card.load(folder)
 
 
-def training(tmp_path: Path, base: Path, text: str = PLAIN_CARD, rows: list[DatasetRow] | None = None) -> ClassifierTraining:
+def training(
+    tmp_path: Path, base: Path, text: str = PLAIN_CARD, rows: list[DatasetRow] | None = None
+) -> ClassifierTraining:
     card = make_card(text, tmp_path)
-    made = [DatasetRow(str(at), {"text": row.text}, {"intent": row.label}, str(at)) for at, row in enumerate(own()) if row.label in WORDS]
+    made = [
+        DatasetRow(str(at), {"text": row.text}, {"intent": row.label}, str(at))
+        for at, row in enumerate(own())
+        if row.label in WORDS
+    ]
     data = Dataset.build("rows", "desk", contract_digest(card), "CC0", (), {"train": made if rows is None else rows})
     return ClassifierTraining(card=card, data=data, base=base, cache=tmp_path / "cache", epochs=2)
 
@@ -62,7 +68,12 @@ def quiet(step: TrainingStep) -> None:
 def test_a_csv_becomes_an_encoder_that_is_promoted_and_answers(shell: Shell, base: Path) -> None:
     make_card()
     Path("rows.csv").write_text(CSV)
-    assert shell("learn", "data", "desk", "rows.csv", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0.3").code == 0
+    assert (
+        shell(
+            "learn", "data", "desk", "rows.csv", "--out", "set", "--licence", "own", "--tune", "0", "--test", "0.3"
+        ).code
+        == 0
+    )
     said = shell("learn", "train", "desk", "--data", "set", "--epochs", "2")
     assert said.code == 0, said.err
     assert said.out.startswith("set/desk-trained: right on the texts that were left out: members ")
@@ -84,7 +95,11 @@ def test_a_csv_becomes_an_encoder_that_is_promoted_and_answers(shell: Shell, bas
         ]
     )
     said_of = json.loads(Path("agents/desk/training.json").read_text())
-    assert said_of["data"].split()[1] == layout["data"][0]["digest"] == json.loads(Path("set/manifest.json").read_text())["digest"]
+    assert (
+        said_of["data"].split()[1]
+        == layout["data"][0]["digest"]
+        == json.loads(Path("set/manifest.json").read_text())["digest"]
+    )
     assert said_of["sha256"] == sha256(Path("agents/desk/model.json").read_bytes()).hexdigest()
     assert said_of["command"] == "orchestra learn train desk --data DATA --epochs 2 --seed 0"
     assert (said_of["rank"], said_of["curve"][-1]["step"]) == (32, said_of["steps"])
@@ -93,9 +108,9 @@ def test_a_csv_becomes_an_encoder_that_is_promoted_and_answers(shell: Shell, bas
     assert shell("learn", "evaluate", "desk", "--data", "set", "--require", "intent right >= 0.8").code == 0
     assert shell("learn", "train", "desk", "--data", "set", "--epochs", "2", "--seed", "3", "--out", "other").code == 0
     assert shell("learn", "promote", "desk", "other", "--data", "set", "--force").code == 0
-    first = json.loads(Path("agents/desk/promotions.jsonl").read_text().splitlines()[0])["taken"]
+    first = json.loads(Path("agents/desk/promotions.jsonl").read_text().splitlines()[0])["new_digest"]
     assert shell("run", "desk", "-i", "text=who has stolen my card", "--json").code == 0
-    assert shell("learn", "rollback", "desk", "--json").json["taken"] == first
+    assert shell("learn", "rollback", "desk", "--json").json["new_digest"] == first
     assert shell("run", "desk", "-i", "text=how much money is left", "--json").json["output"] == {"intent": "balance"}
     heard = shell("learn", "data", "desk", "--runs", "--out", "heard", "--licence", "own", "--tune", "0", "--test", "0")
     assert "  train  2 rows in 2 groups\n" in heard.out, "runs of what was there before can be read"
@@ -109,7 +124,7 @@ def test_an_encoder_of_another_name_is_not_trained(shell: Shell, base: Path) -> 
 
 
 def test_a_training_at_another_rate_is_another_one(tmp_path: Path, base: Path) -> None:
-    one, other = training(tmp_path, base), replace(training(tmp_path, base), rate=1e-5)
+    one, other = training(tmp_path, base), replace(training(tmp_path, base), learning_rate=1e-5)
     assert one.checkpoint_folder != other.checkpoint_folder
     assert run(one, quiet).files != run(other, quiet).files
 
@@ -158,7 +173,15 @@ def test_a_number_says_which_texts_are_outside(tmp_path: Path, base: Path) -> No
     outside = json.loads(made.files["model.json"])["outside"]
     assert (outside["label"], outside["output"]) == ("outside", "p_oos")
     with pytest.raises(InputError) as caught:
-        run(training(tmp_path, base, CARD, [DatasetRow(row.id, row.input, {**row.output, "p_oos": 0.0}, row.group) for row in rows]), quiet)
+        run(
+            training(
+                tmp_path,
+                base,
+                CARD,
+                [DatasetRow(row.id, row.input, {**row.output, "p_oos": 0.0}, row.group) for row in rows],
+            ),
+            quiet,
+        )
     assert caught.value.code == "N144"
 
 
@@ -171,7 +194,9 @@ def test_a_number_says_which_texts_are_outside(tmp_path: Path, base: Path) -> No
         ([("a", "balance"), ("b", "balance"), ("c", "lost"), ("C!", "lost")], "N143"),
     ],
 )
-def test_rows_that_cannot_be_learnt_from_are_refused(tmp_path: Path, base: Path, texts: list[tuple[str, str]], code: str) -> None:
+def test_rows_that_cannot_be_learnt_from_are_refused(
+    tmp_path: Path, base: Path, texts: list[tuple[str, str]], code: str
+) -> None:
     rows = [DatasetRow(str(at), {"text": text}, {"intent": label}, str(at)) for at, (text, label) in enumerate(texts)]
     with pytest.raises(InputError) as caught:
         run(training(tmp_path, base, rows=rows), quiet)
@@ -179,9 +204,17 @@ def test_rows_that_cannot_be_learnt_from_are_refused(tmp_path: Path, base: Path,
 
 
 def test_the_fewest_rows_are_enough(tmp_path: Path, base: Path) -> None:
-    texts = [("money left", "balance"), ("how much money", "balance"), ("someone stole it", "lost"), ("stole the card", "lost")]
+    texts = [
+        ("money left", "balance"),
+        ("how much money", "balance"),
+        ("someone stole it", "lost"),
+        ("stole the card", "lost"),
+    ]
     rows = [DatasetRow(str(at), {"text": text}, {"intent": label}, str(at)) for at, (text, label) in enumerate(texts)]
-    assert json.loads(run(training(tmp_path, base, rows=rows), quiet).files["model.json"])["labels"] == ["balance", "lost"]
+    assert json.loads(run(training(tmp_path, base, rows=rows), quiet).files["model.json"])["labels"] == [
+        "balance",
+        "lost",
+    ]
 
 
 def test_two_labels_have_the_probabilities_that_scikit_learn_gives_them() -> None:
@@ -192,12 +225,16 @@ def test_two_labels_have_the_probabilities_that_scikit_learn_gives_them() -> Non
     fit = ClassifierHyperparameters()
     made = fit_classifier(rows, ("text", "intent"), fit, "linear.npz").classifier
     texts = [row.text for row in rows]
-    matrix = (vectorizer := TfidfVectorizer(analyzer=fit.features.extract, sublinear_tf=True, min_df=fit.min_frequency)).fit_transform(
-        texts
+    matrix = (
+        vectorizer := TfidfVectorizer(analyzer=fit.features.extract, sublinear_tf=True, min_df=fit.min_frequency)
+    ).fit_transform(texts)
+    theirs = LogisticRegression(C=fit.inverse_penalty, max_iter=fit.max_iterations).fit(
+        matrix, [row.label for row in rows]
     )
-    theirs = LogisticRegression(C=fit.inverse_penalty, max_iter=fit.max_iterations).fit(matrix, [row.label for row in rows])
     for text in ("how much money", "my card is gone"):
-        assert made.probabilities(text) == pytest.approx(theirs.predict_proba(vectorizer.transform([text]))[0], abs=0.01)
+        assert made.probabilities(text) == pytest.approx(
+            theirs.predict_proba(vectorizer.transform([text]))[0], abs=0.01
+        )
 
 
 def test_a_card_that_tells_no_labels_and_a_data_set_of_other_types_are_refused(tmp_path: Path, base: Path) -> None:

@@ -59,13 +59,18 @@ def row(number: int) -> DatasetRow:
     text, found = f"a table {figure}", {slot: figure}
     if name:
         text, found = f"{text}, {name.title()}.", {**found, "name": name.title()}
-    slots = {slot: {"value": value, "start": text.index(value), "end": text.index(value) + len(value)} for slot, value in found.items()}
+    slots = {
+        slot: {"value": value, "start": text.index(value), "end": text.index(value) + len(value)}
+        for slot, value in found.items()
+    }
     return DatasetRow(str(number), {"text": text, "requested": [slot]}, {"slots": slots}, str(number))
 
 
 def data_set(card: Card, train: int = 60, tune: int = 40) -> Dataset:
     rows = [row(number) for number in range(train + tune)]
-    return Dataset.build("rows", "clerk", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
+    return Dataset.build(
+        "rows", "clerk", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]}
+    )
 
 
 def training(tmp_path: Path, base: Path) -> HeadTraining:
@@ -106,7 +111,9 @@ def test_every_word_of_a_long_text_is_in_an_example(base: Path) -> None:
 
 def test_rows_whose_slots_end_inside_a_word_and_rows_without_words_are_left_out(base: Path) -> None:
     encoder = Encoder.load(base)
-    inside = DatasetRow("1", {"text": "a table", "requested": []}, {"slots": {"name": {"value": "tab", "start": 2, "end": 5}}}, "1")
+    inside = DatasetRow(
+        "1", {"text": "a table", "requested": []}, {"slots": {"name": {"value": "tab", "start": 2, "end": 5}}}, "1"
+    )
     assert slot_examples(inside, encoder, draft()) is None
     assert slot_examples(DatasetRow("2", {"text": " ", "requested": []}, {"slots": {}}, "2"), encoder, draft()) is None
 
@@ -114,7 +121,7 @@ def test_rows_whose_slots_end_inside_a_word_and_rows_without_words_are_left_out(
 def test_a_reader_learns_slots_and_its_files_are_an_agent(tmp_path: Path, base: Path) -> None:
     losses = list[float]()
     wanted = training(tmp_path, base)
-    made = run(replace(wanted, epochs=30, rate=1e-2), lambda step: losses.append(step.loss))
+    made = run(replace(wanted, epochs=30, learning_rate=1e-2), lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 4
     assert made.metrics["all slots"] > 0.9
     made.write(tmp_path / "agents" / "clerk")
@@ -123,7 +130,9 @@ def test_a_reader_learns_slots_and_its_files_are_an_agent(tmp_path: Path, base: 
     said = [reader.predict(one.input) for one in tune]
     right = [output == one.output for (output, _), one in zip(said, tune, strict=True)]
     assert sum(right) / 40 == made.metrics["all slots"]
-    assert abs(sum(probability for _, probability in said) / 40 - sum(right) / 40) < 0.15, "probabilities mean what they say"
+    assert abs(sum(probability for _, probability in said) / 40 - sum(right) / 40) < 0.15, (
+        "probabilities mean what they say"
+    )
     asked = [reader.predict({"text": "a table 7", "requested": [slot]})[0]["slots"] for slot in ("people", "time")]
     assert asked[0] != asked[1]
 
@@ -141,12 +150,14 @@ def test_more_slots_are_learnt_by_one_that_knows_some(tmp_path: Path, base: Path
         if "name" in one.output["slots"]
     ]
     rows: dict[Split, list[DatasetRow]] = {"train": few}
-    made = run(replace(wanted, data=Dataset.build("few", "clerk", contract_digest(wanted.card), "CC0", (), rows)), quiet)
+    made = run(
+        replace(wanted, data=Dataset.build("few", "clerk", contract_digest(wanted.card), "CC0", (), rows)), quiet
+    )
     made.write(tmp_path / "first")
     begun = json.loads(made.files["model.json"])
     assert begun["labels"] == ["O", "B-name", "I-name"]
 
-    more = run(replace(wanted, start=tmp_path / "first", rate=1e-9), quiet)
+    more = run(replace(wanted, start=tmp_path / "first", learning_rate=1e-9), quiet)
     said = json.loads(more.files["model.json"])
     assert said["labels"] == list(draft().labels)
     assert [source["name"] for source in said["data"]] == ["few", "rows"]
@@ -159,10 +170,12 @@ def test_more_slots_are_learnt_by_one_that_knows_some(tmp_path: Path, base: Path
 
 def test_it_may_begin_with_the_adapters_of_an_agent_of_another_kind(tmp_path: Path, base: Path) -> None:
     spans.run(replace(test_spans.training(tmp_path / "other", base), epochs=1), quiet).write(tmp_path / "reader")
-    made = run(replace(training(tmp_path, base), start=tmp_path / "reader", rate=1e-9), quiet)
+    made = run(replace(training(tmp_path, base), start=tmp_path / "reader", learning_rate=1e-9), quiet)
     made.write(tmp_path / "made")
     with np.load(tmp_path / "reader" / "spans.npz") as old, np.load(tmp_path / "made" / "slots.npz") as new:
-        assert all(np.allclose(old[name], new[name], atol=1e-3) for name in old.files if name.startswith(("down.", "up.")))
+        assert all(
+            np.allclose(old[name], new[name], atol=1e-3) for name in old.files if name.startswith(("down.", "up."))
+        )
         assert new["weight"].shape[0] == 7
 
 
@@ -186,9 +199,18 @@ def test_a_batch_has_few_tokens(tmp_path: Path, base: Path) -> None:
     ("rows", "code"),
     [
         pytest.param([], "N104", id="no rows"),
-        pytest.param([DatasetRow("1", {"text": "a table", "requested": []}, {"slots": {}}, "1")], "N150", id="no slots"),
         pytest.param(
-            [DatasetRow("1", {"text": "a table", "requested": []}, {"slots": {"name": {"value": "tab", "start": 2, "end": 5}}}, "1")],
+            [DatasetRow("1", {"text": "a table", "requested": []}, {"slots": {}}, "1")], "N150", id="no slots"
+        ),
+        pytest.param(
+            [
+                DatasetRow(
+                    "1",
+                    {"text": "a table", "requested": []},
+                    {"slots": {"name": {"value": "tab", "start": 2, "end": 5}}},
+                    "1",
+                )
+            ],
             "N104",
             id="none that can be learnt from",
         ),

@@ -60,10 +60,14 @@ def row(number: int) -> DatasetRow:
     chance = random.Random(number)
     things = chance.sample(THINGS, 3)
     builders = chance.sample(NAMES, 2)
-    passage = " ".join(f"The {thing} was built by {name.title()}." for thing, name in zip(things, builders, strict=False))
+    passage = " ".join(
+        f"The {thing} was built by {name.title()}." for thing, name in zip(things, builders, strict=False)
+    )
     at = chance.randrange(3)
     answer = builders[at].title() if at < 2 else None
-    return DatasetRow(str(number), {"question": f"Who built the {things[at]}?", "context": passage}, {"answer": answer}, str(number))
+    return DatasetRow(
+        str(number), {"question": f"Who built the {things[at]}?", "context": passage}, {"answer": answer}, str(number)
+    )
 
 
 def named(number: int) -> DatasetRow:
@@ -77,7 +81,9 @@ def named(number: int) -> DatasetRow:
 
 def data_set(card: Card, train: int = 60, tune: int = 40) -> Dataset:
     rows = [row(number) for number in range(train + tune)]
-    return Dataset.build("rows", "finder", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
+    return Dataset.build(
+        "rows", "finder", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]}
+    )
 
 
 def training(tmp_path: Path, base: Path) -> HeadTraining:
@@ -90,7 +96,14 @@ def quiet(step: TrainingStep) -> None:
 
 
 def draft(**changes: int) -> SpanExtractionConfig:
-    said = {"format": "orchestra/spans/v1", "question": "question", "passage": "context", "output": "answer", "data": (), "arrays": "a"}
+    said = {
+        "format": "orchestra/spans/v1",
+        "question": "question",
+        "passage": "context",
+        "output": "answer",
+        "data": (),
+        "arrays": "a",
+    }
     return SpanExtractionConfig.model_validate(
         {**said, "base": {"licence": "", "sha256": {}}, "sha256": "0" * 64, "tokens": 64, "overlap": 8, **changes}
     )
@@ -115,9 +128,23 @@ def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "passage", "question", "before"),
     [
-        pytest.param("9", "In 1998 there were 9 of 19.", "How many?", "In 1998 there were ", id="not in a longer number"),
-        pytest.param("9", "From 1.9 to 9.5 metres in 9 days.", "How many days?", "From 1.9 to 9.5 metres in ", id="not in a decimal"),
-        pytest.param("Ada", f"Ada came. {FILLER}A tower of Ada.", "Whose tower?", f"Ada came. {FILLER}A tower of ", id="words around"),
+        pytest.param(
+            "9", "In 1998 there were 9 of 19.", "How many?", "In 1998 there were ", id="not in a longer number"
+        ),
+        pytest.param(
+            "9",
+            "From 1.9 to 9.5 metres in 9 days.",
+            "How many days?",
+            "From 1.9 to 9.5 metres in ",
+            id="not in a decimal",
+        ),
+        pytest.param(
+            "Ada",
+            f"Ada came. {FILLER}A tower of Ada.",
+            "Whose tower?",
+            f"Ada came. {FILLER}A tower of ",
+            id="words around",
+        ),
         pytest.param(
             "Ada",
             "A tower fell. Ada came by. The house is Ada's.",
@@ -131,17 +158,24 @@ def test_examples_point_at_the_words_of_the_answer(base: Path) -> None:
         pytest.param("(a)", "See 1(a), (a) and (b).", "Which?", "See 1(a), ", id="signs are no pattern"),
     ],
 )
-def test_of_several_places_the_answer_is_where_the_question_means_it(answer: str, passage: str, question: str, before: str | None) -> None:
+def test_of_several_places_the_answer_is_where_the_question_means_it(
+    answer: str, passage: str, question: str, before: str | None
+) -> None:
     assert locate_answer(answer, passage, question) == (None if before is None else len(before))
 
 
-def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_with_a_part_of_it_are_left_out(base: Path) -> None:
+def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_with_a_part_of_it_are_left_out(
+    base: Path,
+) -> None:
     encoder = Encoder.load(base)
     cut = 0
     for before in range(40):
         passage = "the " * before + "The tower was built by Grace Alan. " + "The boat was built by Ada. " * 8
         long = DatasetRow("1", {"question": "Who built the tower?", "context": passage}, {"answer": "Grace Alan"}, "1")
-        found, read = list(span_examples(long, FACE, encoder, draft(tokens=32))), encoder.tokenize_pair("Who built the tower?", passage)
+        found, read = (
+            list(span_examples(long, FACE, encoder, draft(tokens=32))),
+            encoder.tokenize_pair("Who built the tower?", passage),
+        )
         cut += len(list(split_windows(read, 32, 8))) - len(found)
         assert any(one.first for one in found)
         for one in found:
@@ -153,7 +187,9 @@ def test_of_a_long_passage_the_windows_without_the_answer_are_silent_and_those_w
 
 def test_batches_have_every_example_once_and_no_more_tokens_than_they_may(base: Path) -> None:
     encoder = Encoder.load(base)
-    found: list[SpanExample] = [example for number in range(300) for example in span_examples(row(number), FACE, encoder, draft())]
+    found: list[SpanExample] = [
+        example for number in range(300) for example in span_examples(row(number), FACE, encoder, draft())
+    ]
     lengths = [len(one.window.tokens) for one in found]
     made = bucketed_batches(lengths, 3)
     assert sorted(at for batch in made for at in batch) == list(range(300))
@@ -173,8 +209,10 @@ def test_a_reader_learns_to_point_and_its_files_are_an_agent(tmp_path: Path, bas
         "train": [named(number) for number in range(60)],
         "tune": [named(number) for number in range(60, 100)],
     }
-    wanted = replace(training(tmp_path, base), data=Dataset.build("rows", "finder", contract_digest(card), "CC0", (), rows))
-    made = run(replace(wanted, epochs=40, rate=2e-2), lambda step: losses.append(step.loss))
+    wanted = replace(
+        training(tmp_path, base), data=Dataset.build("rows", "finder", contract_digest(card), "CC0", (), rows)
+    )
+    made = run(replace(wanted, epochs=40, learning_rate=2e-2), lambda step: losses.append(step.loss))
     assert losses[-1] < losses[0] / 3
     assert made.metrics["exact"] > 0.8
     made.write(tmp_path / "agents" / "finder")

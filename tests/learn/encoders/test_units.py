@@ -52,9 +52,13 @@ def test_the_same_rows_give_the_same_weights_in_any_order_and_more_rows_greater_
 
 
 def test_a_few_steps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [row("thousand", text="5 million")] * 30 + [row("million", HEADS["million"])] * 20 + [row("billion", text="in billions")] * 2
+    rows = (
+        [row("thousand", text="5 million")] * 30
+        + [row("million", HEADS["million"])] * 20
+        + [row("billion", text="in billions")] * 2
+    )
     whole = fit_units(rows)
-    monkeypatch.setattr("orchestra.learn.encoders.units.STEPS", 8)
+    monkeypatch.setattr("orchestra.learn.encoders.units.MAX_STEPS", 8)
     assert fit_units(rows) == whole
 
 

@@ -36,7 +36,11 @@ def learnable(tmp_path: Path, base: Path) -> HeadTraining:
     """A training that soon learns something."""
     wanted = training(tmp_path, base)
     rows = [test_spans.named(number) for number in range(60)]
-    return replace(wanted, data=Dataset.build("rows", "finder", contract_digest(wanted.card), "CC0", (), {"train": rows}), rate=2e-2)
+    return replace(
+        wanted,
+        data=Dataset.build("rows", "finder", contract_digest(wanted.card), "CC0", (), {"train": rows}),
+        learning_rate=2e-2,
+    )
 
 
 def trained(tmp_path: Path, base: Path) -> Path:
@@ -49,7 +53,9 @@ def test_a_training_begins_with_the_arrays_of_before_and_says_so(tmp_path: Path,
     folder, card = trained(tmp_path, base), make_card(tmp_path)
     first = json.loads((folder / "model.json").read_text())
     begun = WarmStart.from_folder(card, folder, describe_base("tiny", base))
-    member = TokenHeadEncoder(FrozenEncoder.load(base), EncoderHyperparameters(rank=16, blocks=FrozenEncoder.load(base).shape.layers))
+    member = TokenHeadEncoder(
+        FrozenEncoder.load(base), EncoderHyperparameters(rank=16, blocks=FrozenEncoder.load(base).shape.layers)
+    )
     begun.load_into(member)
     assert begun.sha256 == first["sha256"]
     given = member_arrays(member)

@@ -68,12 +68,16 @@ def row(number: int) -> DatasetRow:
 
 def data_set(card: Card, train: int = 60, tune: int = 40) -> Dataset:
     rows = [row(number) for number in range(train + tune)]
-    return Dataset.build("rows", "solver", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]})
+    return Dataset.build(
+        "rows", "solver", contract_digest(card), "CC0", (), {"train": rows[:train], "tune": rows[train:]}
+    )
 
 
 def training(tmp_path: Path, base: Path) -> HeadTraining:
     card = make_card(tmp_path)
-    return HeadTraining(card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, learning_rate=5e-3, tokens=64)
+    return HeadTraining(
+        card=card, data=data_set(card), base=base, cache=tmp_path / "cache", epochs=2, learning_rate=5e-3, tokens=64
+    )
 
 
 def quiet(step: TrainingStep) -> None:
@@ -89,9 +93,14 @@ def test_a_solver_learns_which_step_is_right_and_its_files_are_an_agent(tmp_path
     solver = WordProblemSolver.load(Card.load(tmp_path / "agents" / "solver"), Encoder.load(base))
     tune = wanted.data.rows["tune"]
     said = [solver.predict(one.input) for one in tune]
-    right = [worth(output["expression"]) == worth(one.output["expression"]) for (output, _), one in zip(said, tune, strict=True)]
+    right = [
+        worth(output["expression"]) == worth(one.output["expression"])
+        for (output, _), one in zip(said, tune, strict=True)
+    ]
     assert sum(right) / len(tune) == made.metrics["value"]
-    assert abs(sum(sure for _, sure in said) / len(tune) - sum(right) / len(tune)) < 0.2, "probabilities mean what they say"
+    assert abs(sum(sure for _, sure in said) / len(tune) - sum(right) / len(tune)) < 0.2, (
+        "probabilities mean what they say"
+    )
 
 
 def worth(expression: str) -> float | None:
@@ -134,7 +143,9 @@ def test_the_head_has_a_rate_of_its_own(tmp_path: Path, base: Path, monkeypatch:
     wanted = training(tmp_path, base)
     made = run(replace(wanted, data=data_set(wanted.card, tune=5)), quiet)
     frozen = FrozenEncoder.load(base)
-    begun = member_arrays(SolverEncoder(frozen, EncoderHyperparameters(rank=16, blocks=frozen.shape.layers, seed=0), len(TO_ALL)))
+    begun = member_arrays(
+        SolverEncoder(frozen, EncoderHyperparameters(rank=16, blocks=frozen.shape.layers, seed=0), len(TO_ALL))
+    )
     arrays = np.load(io.BytesIO(made.files["deduction.npz"]))
     same = {name for name in begun if np.array_equal(arrays[name], begun[name])}
     assert {"score", "number", "new"} <= same
@@ -145,7 +156,9 @@ def test_rows_to_tune_on_that_are_too_long_to_read_settle_nothing(tmp_path: Path
     wanted = training(tmp_path, base)
     rows = [row(number) for number in range(70)]
     long = DatasetRow("long", {"question": "Ann has 2 pears and gets 3. " * 100}, {"expression": "2+3"}, "long")
-    data = Dataset.build("rows", "solver", contract_digest(wanted.card), "CC0", (), {"train": rows[:40], "tune": [*rows[40:], long]})
+    data = Dataset.build(
+        "rows", "solver", contract_digest(wanted.card), "CC0", (), {"train": rows[:40], "tune": [*rows[40:], long]}
+    )
     without = replace(data, rows={**data.rows, "tune": rows[40:]})
     found = [run(replace(wanted, data=one, epochs=1), quiet).metrics for one in (data, without)]
     assert found[0] == found[1]
@@ -179,7 +192,9 @@ def test_it_may_begin_with_the_adapters_of_an_agent_of_another_kind_and_says_so(
     again = run(replace(wanted, start=tmp_path / "agents" / "solver", epochs=1, seed=2), quiet)
     assert len(json.loads(again.files["model.json"])["data"]) == 3
     assert (
-        not WarmStart.from_folder(wanted.card, tmp_path / "agents" / "solver", describe_base("tiny", base)).for_format(FORMAT).adapters_only
+        not WarmStart.from_folder(wanted.card, tmp_path / "agents" / "solver", describe_base("tiny", base))
+        .for_format(FORMAT)
+        .adapters_only
     )
 
 

@@ -25,10 +25,20 @@ def test_without_rows_there_is_no_floor() -> None:
 
 def test_of_spans_the_values_that_were_seen() -> None:
     shown = [
-        ReferenceRow({"text": "8 people at 7", "requested": []}, {"slots": {"people": {"value": "8 people", "start": 0, "end": 8}}}),
-        ReferenceRow({"text": "people", "requested": []}, {"slots": {"people": {"value": "people", "start": 0, "end": 6}}}),
+        ReferenceRow(
+            {"text": "8 people at 7", "requested": []},
+            {"slots": {"people": {"value": "8 people", "start": 0, "end": 8}}},
+        ),
+        ReferenceRow(
+            {"text": "people", "requested": []}, {"slots": {"people": {"value": "people", "start": 0, "end": 6}}}
+        ),
         ReferenceRow({"text": "today", "requested": []}, {"slots": {"date": {"value": "today", "start": 0, "end": 5}}}),
     ]
     *_, dictionary = fit_baselines(shown)
     found = dictionary({"text": "Today, for 8 people and a dog", "requested": []})
-    assert found == {"slots": {"people": {"value": "8 people", "start": 11, "end": 19}, "date": {"value": "Today", "start": 0, "end": 5}}}
+    assert found == {
+        "slots": {
+            "people": {"value": "8 people", "start": 11, "end": 19},
+            "date": {"value": "Today", "start": 0, "end": 5},
+        }
+    }

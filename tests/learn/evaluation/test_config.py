@@ -82,8 +82,14 @@ def test_rows_are_read_under_the_folder_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     row = {"id": "1", "input": {"text": "a", "of no interest": 1}, "expected": {"label": "b"}}
     (tmp_path / "set" / "dev.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
-    test = read_selected_rows(tmp_path, RowSelection(file="set/dev.jsonl", train="set/dev.jsonl", inputs={"claim": "text"}))
-    assert (test.name, test.rows[0].input, test.reference_rows[0].input) == ("set/dev.jsonl", {"claim": "a"}, {"claim": "a"})
+    test = read_selected_rows(
+        tmp_path, RowSelection(file="set/dev.jsonl", train="set/dev.jsonl", inputs={"claim": "text"})
+    )
+    assert (test.name, test.rows[0].input, test.reference_rows[0].input) == (
+        "set/dev.jsonl",
+        {"claim": "a"},
+        {"claim": "a"},
+    )
     assert len(read_selected_rows(tmp_path, RowSelection(file="set/dev.jsonl", where={"label": ["b", "c"]})).rows) == 1
     with pytest.raises(InputError, match="has no row where"):
         read_selected_rows(tmp_path, RowSelection(file="set/dev.jsonl", where={"label": "c"}))
@@ -115,9 +121,14 @@ def part(measure: MetricConfig, expected: dict[str, Any], output: dict[str, Any]
         ("+", "", "+", "", True),
     ],
 )
-def test_scaled_answers_are_compared_as_tatqa_does(wanted: Any, scale: str, given: Any, given_scale: str, right: bool) -> None:
+def test_scaled_answers_are_compared_as_tatqa_does(
+    wanted: Any, scale: str, given: Any, given_scale: str, right: bool
+) -> None:
     measure = MetricConfig(of="scaled", field="answer")
-    assert part(measure, {"answer": wanted, "scale": scale}, {"answer": given, "scale": given_scale}) == (float(right), 1.0)
+    assert part(measure, {"answer": wanted, "scale": scale}, {"answer": given, "scale": given_scale}) == (
+        float(right),
+        1.0,
+    )
 
 
 @pytest.mark.parametrize(("given", "wrong"), [(4, 0.0), (5, 1.0), (None, 0.0), (0, 1.0)])
@@ -128,7 +139,9 @@ def test_wrong_goes_by_the_kind_that_is_named(given: Any, wrong: float) -> None:
 def test_a_metric_looks_at_some_of_the_rows() -> None:
     only = MetricConfig(of="accuracy", field="label", where={"type": ["a", "b"]})
     but = MetricConfig(of="accuracy", field="label", where_not={"type": "a"})
-    found = [[part(one, {"label": "x", "type": kind}, {"label": "x"}) is not None for kind in "abc"] for one in (only, but)]
+    found = [
+        [part(one, {"label": "x", "type": kind}, {"label": "x"}) is not None for kind in "abc"] for one in (only, but)
+    ]
     assert found == [[True, True, False], [False, True, True]]
 
 

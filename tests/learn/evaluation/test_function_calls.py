@@ -86,5 +86,9 @@ def test_the_metric_counts_by_category_and_a_withheld_answer_is_wrong() -> None:
         Case({"calls": [ANSWER]}, {"calls": []}),
     ]
     assert build_metric("all", MetricConfig(of="calls", field="calls")).compute(cases) == pytest.approx(1 / 3)
-    assert build_metric("none", MetricConfig(of="calls", field="calls", where={"category": "none"})).compute(cases) == pytest.approx(1 / 2)
-    assert build_metric("wrong", MetricConfig(of="wrong", field="calls", by="calls")).compute(cases) == pytest.approx(0.0)
+    assert build_metric("none", MetricConfig(of="calls", field="calls", where={"category": "none"})).compute(
+        cases
+    ) == pytest.approx(1 / 2)
+    assert build_metric("wrong", MetricConfig(of="wrong", field="calls", by="calls")).compute(cases) == pytest.approx(
+        0.0
+    )

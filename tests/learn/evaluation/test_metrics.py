@@ -27,19 +27,57 @@ def of(kind: MetricKind, cases: Sequence[tuple[Any, Any]], **more: Any) -> float
     ("kind", "cases", "value"),
     [
         ("accuracy", [("a", "a"), ("a", "b"), (1, 1), (1, True), ("a", None)], 2 / 5),
-        ("exact", [(["The Amber Line"], "amber line!"), (["x", "y"], "y"), ([], None), ([], "z"), (["x"], None)], 3 / 5),
+        (
+            "exact",
+            [(["The Amber Line"], "amber line!"), (["x", "y"], "y"), ([], None), ([], "z"), (["x"], None)],
+            3 / 5,
+        ),
         ("exact", [([{"text": "Mara Lindt", "start": 3}], "mara lindt"), (None, None)], 1.0),
         (
             "exact",
-            [("A", "A"), ("The", "the."), ("+", " + "), ("日本。", "日本。"), ("A", "B"), ("+", "-"), ("a", "the"), ("A", "")],
+            [
+                ("A", "A"),
+                ("The", "the."),
+                ("+", " + "),
+                ("日本。", "日本。"),
+                ("A", "B"),
+                ("+", "-"),
+                ("a", "the"),
+                ("A", ""),
+            ],
             4 / 8,
         ),
-        ("exact", [([1, 2], [1, 2]), ([1, 2], [2, 1]), (3.5, 3.5), (3.5, 35), ({"city": "Rome"}, {"city": "Rome"})], 3 / 5),
-        ("exact", [({"city": "Rome"}, {"city": "Bonn"}), ({"city": "Rome"}, "Rome"), (["x", "y"], ["x", "y"]), (1889, "1889")], 2 / 4),
-        ("text", [("4.50", "-450"), ("3.5", "35"), ("-5", "5"), ("$5", "5"), ("10%", "10"), ("10²", "102"), ("the x", "x")], 0.0),
-        ("text", [("Ünï  x", "u\u0308ni\u0308 X "), (["x", "y"], "Y"), ([], None), (["x", "y"], ["x", "y"]), (5, "5")], 1.0),
+        (
+            "exact",
+            [([1, 2], [1, 2]), ([1, 2], [2, 1]), (3.5, 3.5), (3.5, 35), ({"city": "Rome"}, {"city": "Rome"})],
+            3 / 5,
+        ),
+        (
+            "exact",
+            [
+                ({"city": "Rome"}, {"city": "Bonn"}),
+                ({"city": "Rome"}, "Rome"),
+                (["x", "y"], ["x", "y"]),
+                (1889, "1889"),
+            ],
+            2 / 4,
+        ),
+        (
+            "text",
+            [("4.50", "-450"), ("3.5", "35"), ("-5", "5"), ("$5", "5"), ("10%", "10"), ("10²", "102"), ("the x", "x")],
+            0.0,
+        ),
+        (
+            "text",
+            [("Ünï  x", "u\u0308ni\u0308 X "), (["x", "y"], "Y"), ([], None), (["x", "y"], ["x", "y"]), (5, "5")],
+            1.0,
+        ),
         ("token_f1", [(["one two three"], "two three four"), (["a b"], None)], (2 * 2 / 6) / 2),
-        ("token_f1", [("A", "A"), ("+", "+"), ("+", "-"), ([1, 2], [1, 2]), ({"city": "Rome"}, {"city": "Rome"})], 4 / 5),
+        (
+            "token_f1",
+            [("A", "A"), ("+", "+"), ("+", "-"), ([1, 2], [1, 2]), ({"city": "Rome"}, {"city": "Rome"})],
+            4 / 5,
+        ),
         ("silence", [([], None), ([], "x"), (["y"], None)], 1 / 2),
         ("silence", [([], "A"), ([], "."), ([], " "), ([], [])], 2 / 4),
         ("wrong", [([], "x"), (["y"], "y"), (["y"], None), (["y"], "z")], 2 / 4),
@@ -59,8 +97,20 @@ def of(kind: MetricKind, cases: Sequence[tuple[Any, Any]], **more: Any) -> float
         ("auroc", [("yes", 0.9), ("no", 10**400)], 1.0),
         ("span_f1", [({"t": {"start": [0], "end": 2}}, {})], 0.0),
         ("calls", [([{"f": {"x": [1]}}], [{"name": "f", "arguments": {"x": 10**400}}])], 0.0),
-        ("span_f1", [({"t": {"start": 0, "end": 2}}, {"t": {"start": 0, "end": 2}, "d": {"start": 3, "end": 4}}), ({}, {})], 2 / 3),
-        ("joint", [({"t": {"start": 0, "end": 2}}, {"t": {"start": 0, "end": 2}}), ({}, {}), ({}, {"t": {"start": 0, "end": 1}})], 2 / 3),
+        (
+            "span_f1",
+            [({"t": {"start": 0, "end": 2}}, {"t": {"start": 0, "end": 2}, "d": {"start": 3, "end": 4}}), ({}, {})],
+            2 / 3,
+        ),
+        (
+            "joint",
+            [
+                ({"t": {"start": 0, "end": 2}}, {"t": {"start": 0, "end": 2}}),
+                ({}, {}),
+                ({}, {"t": {"start": 0, "end": 1}}),
+            ],
+            2 / 3,
+        ),
     ],
 )
 def test_a_metric_is_what_it_says(kind: MetricKind, cases: Sequence[tuple[Any, Any]], value: float) -> None:
@@ -82,7 +132,10 @@ def test_a_metric_is_what_it_says(kind: MetricKind, cases: Sequence[tuple[Any, A
 )
 def test_to_be_silent_may_be_right_and_to_fail_never_is(kind: MetricKind, wanted: Any) -> None:
     one = build_metric("m", MetricConfig(of=kind, field="x"))
-    assert (one.compute([Case({"x": wanted}, None)]), one.compute([Case({"x": wanted}, None, failed=True)])) == (1.0, 0.0)
+    assert (one.compute([Case({"x": wanted}, None)]), one.compute([Case({"x": wanted}, None, failed=True)])) == (
+        1.0,
+        0.0,
+    )
 
 
 @pytest.mark.parametrize(("kind", "value"), [("wrong", 0.0), ("macro_f1", (2 / 3 + 1) / 2)])
@@ -161,13 +214,19 @@ def test_an_interval_of_cases_in_groups_holds_the_truth_as_often_as_it_says() ->
     for _ in range(200):
         found = families(chances, 40, 6)
         held += (of := estimate_interval(ACCURACY, found, resamples=200)).low <= 0.6 <= of.high
-        apart += (of := estimate_interval(ACCURACY, [replace(case, group="") for case in found], resamples=200)).low <= 0.6 <= of.high
+        apart += (
+            (of := estimate_interval(ACCURACY, [replace(case, group="") for case in found], resamples=200)).low
+            <= 0.6
+            <= of.high
+        )
     assert held >= 180
     assert apart <= 140  # as if they were independent
 
 
 def test_groups_that_all_agree_count_as_one_case_each() -> None:
-    found = estimate_interval(ACCURACY, [Case({"x": "a"}, {"x": "a"}, group=str(at)) for at in range(40) for _ in range(6)])
+    found = estimate_interval(
+        ACCURACY, [Case({"x": "a"}, {"x": "a"}, group=str(at)) for at in range(40) for _ in range(6)]
+    )
     assert (found.low, found.high) == pytest.approx(confidence_interval(40, 40))
 
 

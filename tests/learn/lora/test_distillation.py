@@ -15,7 +15,13 @@ from orchestra.agents.card import Card
 from orchestra.core.errors import InputError
 from orchestra.fleet.weights.adapter_checks import WEIGHTS
 from orchestra.learn.batching import Batcher
-from orchestra.learn.lora.distillation import DistillationSettings, SoftTeacher, check_tokenizers, label_logits, tokenizer_digest
+from orchestra.learn.lora.distillation import (
+    DistillationSettings,
+    SoftTeacher,
+    check_tokenizers,
+    label_logits,
+    tokenizer_digest,
+)
 from orchestra.learn.lora.train import AdapterTraining, prepare_examples, train_adapter
 from tests.cli.shell import Shell
 from tests.learn.conftest import make_card
@@ -49,7 +55,9 @@ def larger(tiny: Path, tmp_path: Path) -> Path:
     return copied(tiny, tmp_path / "larger", 11, intermediate_size=96, num_hidden_layers=3, vocab_size=size)
 
 
-def taught(folder: Path, adapter: Path | None = None, temperature: float = 2.0, share: float = 1.0) -> DistillationSettings:
+def taught(
+    folder: Path, adapter: Path | None = None, temperature: float = 2.0, share: float = 1.0
+) -> DistillationSettings:
     return DistillationSettings.from_folder("larger", folder, adapter, temperature, share)
 
 
@@ -69,9 +77,17 @@ def divergence(work: AdapterTraining, adapter: Path | None, teacher: Distillatio
     with torch.no_grad():
         for batch in Batcher.from_examples(prepare_examples(work).tune, work.batch_tokens).epoch_batches(0, 0):
             made = batch_tensors(batch, torch.device("cpu"))
-            mine, wanted = label_logits(student._model, made), label_logits(model, made)[:, : student._model.config.vocab_size]
+            mine, wanted = (
+                label_logits(student._model, made),
+                label_logits(model, made)[:, : student._model.config.vocab_size],
+            )
             total += float(
-                functional.kl_div(functional.log_softmax(mine, -1), functional.log_softmax(wanted, -1), reduction="sum", log_target=True)
+                functional.kl_div(
+                    functional.log_softmax(mine, -1),
+                    functional.log_softmax(wanted, -1),
+                    reduction="sum",
+                    log_target=True,
+                )
             )
             count += len(made.labels)
     return total / count
@@ -79,7 +95,9 @@ def divergence(work: AdapterTraining, adapter: Path | None, teacher: Distillatio
 
 def test_a_student_comes_nearer_to_its_teacher(tmp_path: Path, tiny: Path, larger: Path, card: Card) -> None:
     teacher = taught(larger, temperature=1.0)
-    work = replace(training(tmp_path, tiny, card, replace(COURSE, epochs=8, rate=5e-2, save_seconds=1e9)), teacher=teacher)
+    work = replace(
+        training(tmp_path, tiny, card, replace(COURSE, epochs=8, learning_rate=5e-2, save_seconds=1e9)), teacher=teacher
+    )
     made = trained(work, tmp_path / "out")
     before, after = divergence(work, None, teacher), divergence(work, tmp_path / "out", teacher)
     assert after < 0.8 * before
@@ -116,7 +134,9 @@ def test_the_loss_is_that_of_hinton_vinyals_and_dean(
 
 
 @pytest.mark.parametrize("at", [1, 7])
-def test_a_killed_distillation_goes_on_to_the_same_result(tmp_path: Path, tiny: Path, larger: Path, card: Card, at: int) -> None:
+def test_a_killed_distillation_goes_on_to_the_same_result(
+    tmp_path: Path, tiny: Path, larger: Path, card: Card, at: int
+) -> None:
     course = replace(COURSE, epochs=2)
 
     def work(place: str) -> AdapterTraining:
@@ -142,7 +162,7 @@ def test_another_teacher_is_another_training(tmp_path: Path, tiny: Path, larger:
 
 def test_an_adapter_of_the_teacher_is_part_of_it(tmp_path: Path, tiny: Path, card: Card) -> None:
     """A student that listens to its own base with an adapter comes near to that, and not to the base."""
-    work = training(tmp_path, tiny, card, replace(COURSE, epochs=4, rate=5e-2, save_seconds=1e9))
+    work = training(tmp_path, tiny, card, replace(COURSE, epochs=4, learning_rate=5e-2, save_seconds=1e9))
     trained(work, tmp_path / "adapter")
     teacher = taught(tiny, tmp_path / "adapter")
     assert teacher.digest != taught(tiny).digest
@@ -151,7 +171,10 @@ def test_an_adapter_of_the_teacher_is_part_of_it(tmp_path: Path, tiny: Path, car
     from orchestra.learn.tensors import batch_tensors
 
     torch = pytest.importorskip("torch")
-    made = batch_tensors(Batcher.from_examples(prepare_examples(work).tune, work.batch_tokens).epoch_batches(0, 0)[0], torch.device("cpu"))
+    made = batch_tensors(
+        Batcher.from_examples(prepare_examples(work).tune, work.batch_tokens).epoch_batches(0, 0)[0],
+        torch.device("cpu"),
+    )
     with torch.no_grad():
         assert not torch.allclose(label_logits(loaded._model, made), label_logits(load_base(tiny), made), atol=0.05)
 
@@ -163,7 +186,9 @@ def damaged(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(told), "utf-8")
 
 
-def test_another_tokenizer_is_refused_before_anything_is_computed(tmp_path: Path, tiny: Path, larger: Path, card: Card) -> None:
+def test_another_tokenizer_is_refused_before_anything_is_computed(
+    tmp_path: Path, tiny: Path, larger: Path, card: Card
+) -> None:
     check_tokenizers(tiny, larger)
     damaged(larger, lambda told: told.update(padding={"strategy": "BatchLongest"}))
     assert tokenizer_digest(larger) == tokenizer_digest(tiny), "how a batch is padded makes no other tokens"
@@ -188,12 +213,17 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path, tiny: Path, larger: Path,
     narrow = copied(tiny, tmp_path / "narrow", 3, hidden_size=16)
     with pytest.raises(InputError) as caught:
         train_adapter(
-            replace(work, teacher=taught(narrow, tmp_path / "adapter")), prepare_examples(work), tmp_path / "out", lambda tick: None
+            replace(work, teacher=taught(narrow, tmp_path / "adapter")),
+            prepare_examples(work),
+            tmp_path / "out",
+            lambda tick: None,
         )
     assert caught.value.code == "N122"
 
 
-def test_a_distillation_as_a_user_types_it(shell: Shell, tiny: Path, larger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_distillation_as_a_user_types_it(
+    shell: Shell, tiny: Path, larger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_card(Path())
     Path("rows.csv").write_text(CSV)
     Path("configs").mkdir()
@@ -201,12 +231,27 @@ def test_a_distillation_as_a_user_types_it(shell: Shell, tiny: Path, larger: Pat
     Path("orchestra.toml").write_text('fleet = "tiny"\n')
     monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").absolute()))
     assert shell("learn", "data", "finder", "rows.csv", "--out", "set", "--licence", "own", *MAPPED).code == 0
-    options = ("--data", "set", "--epochs", "0.5", "--rank", "2", "--batch", "200", "--device", "cpu", "--out", "adapter")
+    options = (
+        "--data",
+        "set",
+        "--epochs",
+        "0.5",
+        "--rank",
+        "2",
+        "--batch",
+        "200",
+        "--device",
+        "cpu",
+        "--out",
+        "adapter",
+    )
     said = shell("learn", "train", "finder", *options, "--teacher", str(larger), "--temperature", "3", "--share", "0.9")
     assert said.code == 0, said.err
     made = json.loads(Path("adapter/manifest.json").read_text())
     assert made["teacher"].startswith("larger ")
     assert made["command"].endswith("--teacher larger --temperature 3 --share 0.9")
-    assert shell("learn", "train", "finder", *options, "--teacher", "base").code == 0, "a model of the fleet by its name"
+    assert shell("learn", "train", "finder", *options, "--teacher", "base").code == 0, (
+        "a model of the fleet by its name"
+    )
     assert shell("learn", "train", "finder", *options, "--teacher", "nowhere").err.startswith("N122")
     assert shell("learn", "train", "finder", *options, "--teacher-adapter", "adapter").err.startswith("N107")

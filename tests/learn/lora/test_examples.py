@@ -21,7 +21,10 @@ from tests.agents.test_evidence_grammar import accepts
 PASSAGE = 'Ada Lovelace wrote "notes" in 1843.\nThey were read by few: by two, or three.'
 READER = Card.load(Path(__file__).resolve().parents[3] / "agents" / "generative_reader")
 CALLER = Card.load(Path(__file__).resolve().parents[3] / "agents" / "caller")
-ADD = {"name": "add", "parameters": {"type": "dict", "properties": {"a": {"type": "int"}, "b": {"type": "int"}}, "required": ["a", "b"]}}
+ADD = {
+    "name": "add",
+    "parameters": {"type": "dict", "properties": {"a": {"type": "int"}, "b": {"type": "int"}}, "required": ["a", "b"]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,9 @@ def test_the_prompt_is_the_one_that_a_server_makes_of_the_messages(card: Card, t
 
 
 def test_marks_of_a_chat_template_in_data_are_broken_as_in_serving(card: Card, tokenizer: Any) -> None:
-    prompt = ExampleEncoder(card, tokenizer).encode_prompt({"question": "<|im_end|>", "context": "a <|im_start|>system"})
+    prompt = ExampleEncoder(card, tokenizer).encode_prompt(
+        {"question": "<|im_end|>", "context": "a <|im_start|>system"}
+    )
     ends, starts = (tokenizer.convert_tokens_to_ids(mark) for mark in ("<|im_end|>", "<|im_start|>"))
     assert (prompt.count(ends), prompt.count(starts)) == (1, 2)
 
@@ -57,7 +62,12 @@ def test_an_output_that_serving_would_not_take_is_refused(card: Card, tokenizer:
 
 def test_lines_that_go_on_from_others_begin_with_a_line_break(card: Card, tokenizer: Any) -> None:
     router = Card.load(Path(__file__).resolve().parents[3] / "agents" / "router")
-    inputs = {"request": "What is 2 and 2?", "skills": "calculator(question: str)", "values": "input.request: str", "grammar": ""}
+    inputs = {
+        "request": "What is 2 and 2?",
+        "skills": "calculator(question: str)",
+        "values": "input.request: str",
+        "grammar": "",
+    }
     stands = 's1 = calculator(question="What is 2 and 2?")'
     whole = ExampleEncoder(router, tokenizer).encode_row({**inputs, "plan": ""}, f"{stands}\nreturn s1")
     rest = ExampleEncoder(router, tokenizer).encode_row({**inputs, "plan": stands}, "\nreturn s1")
@@ -67,7 +77,9 @@ def test_lines_that_go_on_from_others_begin_with_a_line_break(card: Card, tokeni
 
 
 PIECES = chunks(PASSAGE)
-SPANS = st.tuples(st.integers(0, len(PIECES) - 1), st.integers(1, 12)).map(lambda at: "".join(PIECES[at[0] : at[0] + at[1]]).strip())
+SPANS = st.tuples(st.integers(0, len(PIECES) - 1), st.integers(1, 12)).map(
+    lambda at: "".join(PIECES[at[0] : at[0] + at[1]]).strip()
+)
 
 
 @given(st.none() | SPANS.filter(lambda text: text[:1].isalnum() or text[:1] == '"'))
@@ -87,7 +99,9 @@ def test_fields_stand_in_the_order_of_the_type_inside_lists_too() -> None:
 
 def test_arguments_are_spelt_in_the_order_that_their_function_declares(tokenizer: Any) -> None:
     inputs = {"question": "1 + 2?", "functions": [{"name": "sub", "parameters": ADD["parameters"]}, ADD]}
-    example = ExampleEncoder(CALLER, tokenizer).encode_row(inputs, {"calls": [{"arguments": {"b": 2, "a": 1}, "name": "add"}]})
+    example = ExampleEncoder(CALLER, tokenizer).encode_row(
+        inputs, {"calls": [{"arguments": {"b": 2, "a": 1}, "name": "add"}]}
+    )
     text = tokenizer.decode(example.label[:-1])
     assert text == '{"calls": [{"name": "add", "arguments": {"a": 1, "b": 2}}]}'
     constraint = CompiledPrompt(CALLER).render(inputs).constraint
@@ -95,7 +109,9 @@ def test_arguments_are_spelt_in_the_order_that_their_function_declares(tokenizer
     assert accepts(constraint.value, text)
 
 
-@pytest.mark.parametrize("call", [{"name": "mul", "arguments": {"a": 1, "b": 2}}, {"name": "add", "arguments": {"a": 1}}])
+@pytest.mark.parametrize(
+    "call", [{"name": "mul", "arguments": {"a": 1, "b": 2}}, {"name": "add", "arguments": {"a": 1}}]
+)
 def test_a_call_that_the_functions_of_the_row_do_not_allow_is_refused(tokenizer: Any, call: Any) -> None:
     with pytest.raises(InputError) as caught:
         ExampleEncoder(CALLER, tokenizer).encode_row({"question": "1 + 2?", "functions": [ADD]}, {"calls": [call]})

@@ -18,7 +18,13 @@ from orchestra.fleet.weights.safetensors import check_folder
 from orchestra.learn.compatibility import contract_digest
 from orchestra.learn.data.dataset import Dataset, DatasetRow
 from orchestra.learn.lora.checkpoint import TrainingPoint
-from orchestra.learn.lora.loop import TIMED_STEPS, TrainingHyperparameters, TrainingProgress, best_point, points_since_improvement
+from orchestra.learn.lora.loop import (
+    TIMED_STEPS,
+    TrainingHyperparameters,
+    TrainingProgress,
+    best_point,
+    points_since_improvement,
+)
 from orchestra.learn.lora.model import AdapterShape
 from orchestra.learn.lora.train import AdapterTraining, prepare_examples, train_adapter
 from orchestra.learn.lora_adapter import MANIFEST_FILE, AdapterTrainingRecord, StartingAdapter
@@ -39,12 +45,21 @@ def rows(part: str, count: int) -> list[DatasetRow]:
     for number in range(count):
         words = [WORDS[(number * 5 + at * (1 + number % 3)) % len(WORDS)] for at in range(3)]
         answer = words[0] if number % 3 else None
-        found.append(DatasetRow(f"{part}{number}", {"question": "who?", "context": " ".join(words)}, {"answer": answer}, f"{part}{number}"))
+        found.append(
+            DatasetRow(
+                f"{part}{number}",
+                {"question": "who?", "context": " ".join(words)},
+                {"answer": answer},
+                f"{part}{number}",
+            )
+        )
     return found
 
 
 def training(tmp_path: Path, tiny: Path, card: Card, course: TrainingHyperparameters = COURSE) -> AdapterTraining:
-    data = Dataset.build("words", "finder", contract_digest(card), "CC0", (), {"train": rows("train", 24), "tune": rows("tune", 6)})
+    data = Dataset.build(
+        "words", "finder", contract_digest(card), "CC0", (), {"train": rows("train", 24), "tune": rows("tune", 6)}
+    )
     return AdapterTraining(
         card=card,
         data=data,
@@ -60,13 +75,15 @@ def training(tmp_path: Path, tiny: Path, card: Card, course: TrainingHyperparame
     )
 
 
-def trained(work: AdapterTraining, out: Path, tell: Callable[[TrainingProgress], None] = lambda tick: None) -> AdapterTrainingRecord:
+def trained(
+    work: AdapterTraining, out: Path, tell: Callable[[TrainingProgress], None] = lambda tick: None
+) -> AdapterTrainingRecord:
     return train_adapter(work, prepare_examples(work), out, tell)
 
 
 def test_the_loss_falls_and_the_best_weights_are_kept(tmp_path: Path, tiny: Path, card: Card) -> None:
     ticks: list[TrainingProgress] = []
-    course = replace(COURSE, epochs=8, rate=5e-2, save_seconds=1e9)
+    course = replace(COURSE, epochs=8, learning_rate=5e-2, save_seconds=1e9)
     made = trained(training(tmp_path, tiny, card, course), tmp_path / "out", ticks.append)
     losses = [point.tune for point in made.curve]
     assert losses[-1] < losses[0] * 0.7
@@ -76,7 +93,9 @@ def test_the_loss_falls_and_the_best_weights_are_kept(tmp_path: Path, tiny: Path
 
 
 @pytest.mark.parametrize(("at", "saved"), [(1, 0.0), (7, 0.0), (10, 1e9)])
-def test_a_killed_training_goes_on_to_the_same_result(tmp_path: Path, tiny: Path, card: Card, at: int, saved: float) -> None:
+def test_a_killed_training_goes_on_to_the_same_result(
+    tmp_path: Path, tiny: Path, card: Card, at: int, saved: float
+) -> None:
     """Whether the last checkpoint is of the step before, or of the last look at the held-out part."""
     course = replace(COURSE, epochs=3, save_seconds=saved)
     whole = trained(training(tmp_path / "whole", tiny, card, course), tmp_path / "a")
@@ -95,7 +114,9 @@ def test_a_killed_training_goes_on_to_the_same_result(tmp_path: Path, tiny: Path
     assert again.curve == whole.curve
 
 
-def test_what_was_kept_by_another_rule_is_another_training(tmp_path: Path, tiny: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_kept_by_another_rule_is_another_training(
+    tmp_path: Path, tiny: Path, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = training(tmp_path, tiny, card)
     here = work.checkpoint_folder
     monkeypatch.setattr("orchestra.learn.lora.train.BEST_RULE", "loss")
@@ -108,7 +129,9 @@ def test_a_training_that_diverges_ends_and_its_checkpoint_can_be_read(
     from orchestra.learn.lora.model import Learner
 
     real, steps = Learner.accumulate_gradient, iter(range(100))
-    monkeypatch.setattr(Learner, "gradient", lambda self, batch: float("nan") if next(steps) == 3 else real(self, batch))
+    monkeypatch.setattr(
+        Learner, "gradient", lambda self, batch: float("nan") if next(steps) == 3 else real(self, batch)
+    )
     work = training(tmp_path, tiny, card, replace(COURSE, save_seconds=0))
     with pytest.raises(InputError, match="in step 4 its loss is nan") as caught:
         trained(work, tmp_path / "out")
@@ -118,14 +141,14 @@ def test_a_training_that_diverges_ends_and_its_checkpoint_can_be_read(
 
 def test_another_seed_is_another_result_and_another_checkpoint(tmp_path: Path, tiny: Path, card: Card) -> None:
     one = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
-    other = replace(one, course=replace(one.hyperparameters, seed=1))
+    other = replace(one, hyperparameters=replace(one.hyperparameters, seed=1))
     assert one.checkpoint_folder != other.checkpoint_folder
     assert trained(one, tmp_path / "a").sha256 != trained(other, tmp_path / "b").sha256
 
 
 def test_it_ends_when_the_held_out_part_gets_no_better(tmp_path: Path, tiny: Path, card: Card) -> None:
     """With a rate of zero nothing gets better after the first look."""
-    work = training(tmp_path, tiny, card, replace(COURSE, rate=0.0, epochs=50, patience=2))
+    work = training(tmp_path, tiny, card, replace(COURSE, learning_rate=0.0, epochs=50, patience=2))
     made = trained(work, tmp_path / "out")
     assert len(made.curve) == 3
     assert made.best_step == made.curve[0].step
@@ -170,7 +193,13 @@ def test_the_weights_are_those_of_the_look_with_the_most_rows_right(tmp_path: Pa
     held = Batcher.from_examples(prepared.tune[:1], 4096)
     course = replace(COURSE, epochs=4, tune_every=1.0)
     state = train(
-        learner, Batcher.from_examples(prepared.train, 120), held, course, "plan", Checkpoints(tmp_path / "kept"), lambda tick: None
+        learner,
+        Batcher.from_examples(prepared.train, 120),
+        held,
+        course,
+        "plan",
+        Checkpoints(tmp_path / "kept"),
+        lambda tick: None,
     )
     assert (len(state.points), state.best_step) == (4, state.points[2].step)
     assert all(torch.equal(master, looks[2][name]) for name, master in learner.master_weights.items())
@@ -208,7 +237,9 @@ def test_an_adapter_is_small_safe_and_says_what_it_was_made_of(tmp_path: Path, t
     work = training(tmp_path, tiny, card, replace(COURSE, epochs=1))
     made = trained(work, tmp_path / "out")
     check_folder(tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([WEIGHTS, CONFIG, MANIFEST_FILE, CURVE_FILE])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        [WEIGHTS, CONFIG, MANIFEST_FILE, CURVE_FILE]
+    )
     weights = load_file(tmp_path / "out" / WEIGHTS)
     assert {str(tensor.dtype) for tensor in weights.values()} == {"torch.bfloat16"}
     assert len(weights) == 2 * 7 * 2
@@ -234,7 +265,9 @@ def test_peft_loads_the_adapter_and_computes_the_same(tmp_path: Path, tiny: Path
     example = prepare_examples(work).tune[0]
     own = Learner(load_base(tiny), work.shape, 0, "cpu", precision=torch.float32)
     before = own.evaluate((Pack((), (example,)),))[0]
-    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32), str(tmp_path / "out"))
+    theirs = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32), str(tmp_path / "out")
+    )
     with torch.no_grad():
         scores = theirs(torch.tensor([[*example.prompt, *example.label]])).logits[0, len(example.prompt) - 1 : -1]
         loss = float(torch.nn.functional.cross_entropy(scores, torch.tensor(example.label), reduction="sum"))
@@ -256,7 +289,10 @@ def test_a_damaged_checkpoint_is_refused_and_a_torn_one_is_passed_over(tmp_path:
     with pytest.raises(InputError) as caught:
         trained(work, tmp_path / "c")
     assert (caught.value.code, caught.value.hint) == ("N120", "start again with --fresh")
-    assert train_adapter(work, prepare_examples(work), tmp_path / "d", lambda tick: None, fresh=True).sha256 == first.sha256
+    assert (
+        train_adapter(work, prepare_examples(work), tmp_path / "d", lambda tick: None, fresh=True).sha256
+        == first.sha256
+    )
 
 
 def test_a_data_set_for_other_types_is_refused(tmp_path: Path, tiny: Path, card: Card) -> None:
@@ -270,24 +306,26 @@ def test_a_data_set_for_other_types_is_refused(tmp_path: Path, tiny: Path, card:
 def test_a_part_without_rows_is_refused_and_long_rows_are_counted(tmp_path: Path, tiny: Path, card: Card) -> None:
     work = training(tmp_path, tiny, card)
     with pytest.raises(InputError) as caught:
-        prepare_examples(replace(work, longest=16))
+        prepare_examples(replace(work, max_example_tokens=16))
     assert caught.value.code == "N104"
     assert prepare_examples(work).too_long == 0
 
 
 def test_looks_are_evenly_spaced_though_epochs_differ_in_length(tmp_path: Path, tiny: Path, card: Card) -> None:
-    made = trained(training(tmp_path, tiny, card, replace(COURSE, rate=1e-4, epochs=6, tune_every=0.5)), tmp_path / "out")
+    made = trained(
+        training(tmp_path, tiny, card, replace(COURSE, learning_rate=1e-4, epochs=6, tune_every=0.5)), tmp_path / "out"
+    )
     gaps = [later.step - earlier.step for earlier, later in itertools.pairwise(made.curve)]
     assert max(gaps) - min(gaps[:-1]) <= 1
     assert [point.epoch for point in made.curve][-1] == pytest.approx(6, abs=0.3)
 
 
 def test_a_training_goes_on_from_an_adapter(tmp_path: Path, tiny: Path, card: Card) -> None:
-    first = training(tmp_path, tiny, card, replace(COURSE, epochs=8, rate=5e-2))
+    first = training(tmp_path, tiny, card, replace(COURSE, epochs=8, learning_rate=5e-2))
     made = trained(first, tmp_path / "a")
     start = StartingAdapter.from_folder(tmp_path / "a", first.shape)
-    course = replace(COURSE, epochs=1, rate=1e-7, warmup=1)
-    on, anew = replace(first, course=course, start=start), replace(first, course=course)
+    course = replace(COURSE, epochs=1, learning_rate=1e-7, warmup_steps=1)
+    on, anew = replace(first, hyperparameters=course, start=start), replace(first, hyperparameters=course)
     assert on.checkpoint_folder != anew.checkpoint_folder
     went_on = trained(on, tmp_path / "b")
     kept = next(point.tune for point in made.curve if point.step == made.best_step)

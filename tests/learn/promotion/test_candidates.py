@@ -42,10 +42,16 @@ GOOD = "set/tickets-trained"
 @pytest.fixture
 def shell(shell: Shell) -> Shell:
     """With an agent that has learnt nothing yet, and what it could learn."""
-    lines = [f"mail {number} about {'a printer' if number % 2 else 'the holidays'},{('HR', 'IT')[number % 2]}" for number in range(80)]
+    lines = [
+        f"mail {number} about {'a printer' if number % 2 else 'the holidays'},{('HR', 'IT')[number % 2]}"
+        for number in range(80)
+    ]
     text = "\n".join(("mail,team", *lines)) + "\n"
     furnish(files={"orchestra.toml": 'fleet = "none"\n', "agents/tickets/agent.yaml": CARD, "mails.csv": text})
-    for verb in (("data", "tickets", "mails.csv", "--licence", "own", "--out", "set"), ("train", "tickets", "--data", "set")):
+    for verb in (
+        ("data", "tickets", "mails.csv", "--licence", "own", "--out", "set"),
+        ("train", "tickets", "--data", "set"),
+    ):
         said = shell("learn", *verb)
         assert said.code == 0, said.out + said.err
     return shell
@@ -63,7 +69,9 @@ def changed(layout: Callable[[Layout], Layout] = dict, arrays: Callable[[Arrays]
     """A candidate whose layout and arrays are others, with a digest that holds."""
     shutil.copytree(GOOD, "bad", dirs_exist_ok=True)
     told = json.loads(Path("bad/model.json").read_bytes())
-    read = load_arrays(Card.load(Path("agents/tickets")).with_settings(folder=Path("bad").resolve()), told["arrays"], told["sha256"])
+    read = load_arrays(
+        Card.load(Path("agents/tickets")).with_settings(folder=Path("bad").resolve()), told["arrays"], told["sha256"]
+    )
     text, data = pack_arrays(layout(told), arrays(read))
     Path("bad/model.json").write_text(text)
     Path("bad/weights.npz").write_bytes(data)
@@ -74,11 +82,19 @@ def changed(layout: Callable[[Layout], Layout] = dict, arrays: Callable[[Arrays]
     ("layout", "arrays", "told"),
     [
         (lambda had: {**had, "auto_map": {"AutoModel": "evil.Model"}}, dict, "auto_map"),
-        (lambda had: {**had, "features": {**had["features"], "auto_map": {"AutoModel": "evil.Model"}}}, dict, "features.auto_map"),
+        (
+            lambda had: {**had, "features": {**had["features"], "auto_map": {"AutoModel": "evil.Model"}}},
+            dict,
+            "features.auto_map",
+        ),
         (lambda had: {**had, "labels": had["labels"][:1]}, dict, "labels"),
         (lambda had: {**had, "labels": [*had["labels"], "HR"]}, dict, "other shapes"),
         (dict, lambda had: {**had, "weights": had["weights"][:-1]}, "other shapes"),
-        (dict, lambda had: {name: array for name, array in had.items() if name != "idf"}, "there is no 'idf' among its arrays"),
+        (
+            dict,
+            lambda had: {name: array for name, array in had.items() if name != "idf"},
+            "there is no 'idf' among its arrays",
+        ),
         (dict, lambda had: {**had, "idf": had["idf"] * numpy.float32("nan")}, "not finite"),
     ],
 )
@@ -103,7 +119,9 @@ def test_an_encoder_whose_layouts_say_what_none_reads_is_refused(tmp_path: Path,
     check_compatible(card, folder)
     told = {**json.loads((folder / file).read_bytes()), "auto_map": {"AutoModel": "evil.Model"}}
     (folder / file).write_text(json.dumps(told))
-    with pytest.raises(Exception, match="auto_map" if file == "model.json" else "linear.json is not the file") as caught:
+    with pytest.raises(
+        Exception, match="auto_map" if file == "model.json" else "linear.json is not the file"
+    ) as caught:
         check_compatible(card, folder)
     assert getattr(caught.value, "code", "") == "A011"
 
@@ -111,7 +129,10 @@ def test_an_encoder_whose_layouts_say_what_none_reads_is_refused(tmp_path: Path,
 def answerers(answer: Callable[[CallRequest], Any], count: int = 4) -> Simulated:
     """Another project, of an agent that is a model, with rows and a candidate; its workers."""
     furnish()
-    lines = [{"id": f"r{n}", "input": {"question": str(n), "context": "in 1889"}, "expected": {"answer": "1889"}} for n in range(count)]
+    lines = [
+        {"id": f"r{n}", "input": {"question": str(n), "context": "in 1889"}, "expected": {"answer": "1889"}}
+        for n in range(count)
+    ]
     Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     Path("agents/answerer/evaluation.yaml").write_text("metrics: {EM: {of: exact, field: answer}}\n")
     adapter(Path("new/adapter"), "new")
@@ -146,14 +167,21 @@ def test_an_adapter_for_another_base_or_of_other_weights_is_refused_before_a_row
     Path("new/adapter/manifest.json").write_text(json.dumps(manifest))
     for command in (("promote",), ("promote", "--force"), ("evaluate", "--candidate")):
         said = shell("learn", command[0], "answerer", *command[1:], "new/adapter", "--data", "rows.jsonl")
-        assert (said.code, "F222: the adapter in new/adapter does not fit: " in said.err, told in said.err) == (1, True, True), said.err
+        assert (said.code, "F222: the adapter in new/adapter does not fit: " in said.err, told in said.err) == (
+            1,
+            True,
+            True,
+        ), said.err
     assert not Path("agents/answerer/promotions.jsonl").exists()
     assert opener.workers is None or not opener.workers.calls
 
 
 def test_an_adapter_that_was_trained_for_another_agent_wants_force(shell: Shell) -> None:
     shell.opener = answerers(lambda _: {"answer": "1889", "quote": "in 1889"})
-    manifest, told = Path("new/adapter/manifest.json"), "it was trained for the agent 'caller', through other types or another prompt"
+    manifest, told = (
+        Path("new/adapter/manifest.json"),
+        "it was trained for the agent 'caller', through other types or another prompt",
+    )
     manifest.write_text('{"agent": "caller", "skill": "0", "base": "m"}')
     promoted = ("learn", "promote", "answerer", "new/adapter", "--data", "rows.jsonl")
     said = shell(*promoted)
@@ -161,7 +189,9 @@ def test_an_adapter_that_was_trained_for_another_agent_wants_force(shell: Shell)
     assert not Path("agents/answerer/promotions.jsonl").exists()
     renamed = {"agent": "reader", "skill": skill_digest(Card.load(Path("agents/answerer"))), "base": "m"}
     manifest.write_text(json.dumps(renamed))
-    assert shell(*promoted).code == 1, "the types and the prompt are the same under another name; and then it is no better"
+    assert shell(*promoted).code == 1, (
+        "the types and the prompt are the same under another name; and then it is no better"
+    )
     manifest.write_text('{"agent": "caller", "skill": "0", "base": "m"}')
     said = shell(*promoted, "--force")
     assert (said.code, f"the candidate: {told}" in said.err) == (0, True), said.err
@@ -171,7 +201,11 @@ def test_an_adapter_that_was_trained_on_other_weights_of_the_same_name_is_told(t
     (tmp_path / "base").mkdir()
     record = weights.WeightsManifest(licence="none", source={}, files={})
     (tmp_path / "base" / weights.MANIFEST).write_bytes(msgspec.json.encode(record))
-    told = {"model": "m", "weights": {"licence": "none", "sources": [{"folder": str(tmp_path / "base")}]}, "max_model_len": 100}
+    told = {
+        "model": "m",
+        "weights": {"licence": "none", "sources": [{"folder": str(tmp_path / "base")}]},
+        "max_model_len": 100,
+    }
     fleet = {"schema": "orchestra/fleet/v1", "name": "one", "servers": {"it": told}, "models": {"base": "it"}}
     card = Card.declare("answerer", input={"properties": {"text": {}}}, output={"type": "string"}, prompt="{{ text }}")
     folder, found = adapter(tmp_path / "adapter", "new"), []
@@ -179,17 +213,22 @@ def test_an_adapter_that_was_trained_on_other_weights_of_the_same_name_is_told(t
         (folder / "manifest.json").write_text(json.dumps({"base": "m", "bases": bases}))
         found.append(
             check_servable(
-                card, folder, parse_config(json.dumps(fleet), "fleet.yaml"), weights.ModelStore(Folders(tmp_path, tmp_path, tmp_path))
+                card,
+                folder,
+                parse_config(json.dumps(fleet), "fleet.yaml"),
+                weights.ModelStore(Folders(tmp_path, tmp_path, tmp_path)),
             )
         )
     assert found[:2] == [[], []]
-    assert found[2] == [f"it was trained on weights of 'm' with the digest {'0' * 32}, and those of the server 'it' have {record.digest}"]
+    assert found[2] == [
+        f"it was trained on weights of 'm' with the digest {'0' * 32}, and those of the server 'it' have {record.digest}"
+    ]
 
 
 def test_a_first_promotion_of_arrays_can_be_sent_back_to_nothing(shell: Shell) -> None:
     files = sorted(path.name for path in Path("agents/tickets").iterdir())
     assert promote(shell, GOOD, "--force").code == 0
-    assert shell("learn", "rollback", "tickets", "--json").json["taken"] == ""
+    assert shell("learn", "rollback", "tickets", "--json").json["new_digest"] == ""
     assert sorted(path.name for path in Path("agents/tickets").iterdir()) == [*files, LOG.name]
     assert "tickets is not trained yet" in shell("run", "tickets", "-i", "mail=hello").out
     assert shell("learn", "rollback", "tickets").err.startswith("N303: every promotion of tickets is rolled back")

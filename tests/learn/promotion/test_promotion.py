@@ -63,7 +63,10 @@ def weights() -> str:
 @pytest.fixture
 def shell(shell: Shell) -> Shell:
     furnish()
-    lines = [{"id": f"r{n}", "input": {"question": str(n), "context": TEXT}, "expected": {"answer": "1889"}} for n in range(40)]
+    lines = [
+        {"id": f"r{n}", "input": {"question": str(n), "context": TEXT}, "expected": {"answer": "1889"}}
+        for n in range(40)
+    ]
     Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     Path("agents/answerer/evaluation.yaml").write_text(MEASURED)
     shell.opener = Simulated(answer)
@@ -96,13 +99,13 @@ def test_a_candidate_that_is_better_is_taken_and_can_be_sent_back(shell: Shell) 
     assert weights() == "new"
     log = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
     assert [line["verb"] for line in log] == ["promote", "promote", "rollback"]
-    assert log[2]["taken"] == log[0]["taken"] == log[1]["given_up"]
+    assert log[2]["new_digest"] == log[0]["new_digest"] == log[1]["previous_digest"]
 
 
 def test_going_back_to_no_adapter_takes_it_out_of_the_card(shell: Shell) -> None:
     before = Path("agents/answerer/agent.yaml").read_text()
     promote(shell)
-    assert shell("learn", "rollback", "answerer", "--json").json["taken"] == ""
+    assert shell("learn", "rollback", "answerer", "--json").json["new_digest"] == ""
     assert Path("agents/answerer/agent.yaml").read_text() == before == AGENT
     assert weights() == ""
 
@@ -169,8 +172,12 @@ def intents(folder: Path, *, factor: float = 1) -> Path:
     linear = json.loads((folder / "linear.json").read_bytes())
     for layout in (linear, whole):
         read = load_arrays(card, layout["arrays"], layout["sha256"])
-        few = {name: array for name, array in read.items() if not name.startswith(("down.", "up."))}  # which make it large
-        arrays = {name: array * array.dtype.type(factor) if array.dtype.kind == "f" else array for name, array in few.items()}
+        few = {
+            name: array for name, array in read.items() if not name.startswith(("down.", "up."))
+        }  # which make it large
+        arrays = {
+            name: array * array.dtype.type(factor) if array.dtype.kind == "f" else array for name, array in few.items()
+        }
         told, data = pack_arrays(layout, arrays)
         (folder / layout["arrays"]).write_bytes(data)
         if layout is linear:
@@ -190,7 +197,9 @@ def in_use(folder: Path) -> tuple[str, str]:
     return layout.sha256, LinearClassifier.load(card, layout.linear.file, layout.linear.sha256).config.sha256
 
 
-def test_a_promotion_that_is_killed_at_any_step_leaves_the_old_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_promotion_that_is_killed_at_any_step_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     new = intents(tmp_path / "new", factor=0.5)
     old = intents(tmp_path / "old")
     was, will_be, found = in_use(old), in_use(new), []
@@ -198,7 +207,9 @@ def test_a_promotion_that_is_killed_at_any_step_leaves_the_old_or_the_new(tmp_pa
     for step in range(99):
         folder = shutil.copytree(old, tmp_path / f"agent{step}")
         shelf = AdapterStore.for_agent(Card.load(folder), tmp_path / f"shelf{step}")
-        line = PromotionRecord(at="now", verb="promote", new_digest=weights_digest(shelf.card, new), previous_digest=shelf.current_digest)
+        line = PromotionRecord(
+            at="now", verb="promote", new_digest=weights_digest(shelf.card, new), previous_digest=shelf.current_digest
+        )
         left = iter(range(step))
         real = os.replace
 
@@ -245,7 +256,12 @@ def test_files_of_others_whose_names_begin_so_are_left_to_them(tmp_path: Path) -
     shelf = AdapterStore.for_agent(Card.load(folder), tmp_path / "shelf")
     shelf.promote(
         candidate,
-        PromotionRecord(at="now", verb="promote", new_digest=weights_digest(shelf.card, candidate), previous_digest=shelf.current_digest),
+        PromotionRecord(
+            at="now",
+            verb="promote",
+            new_digest=weights_digest(shelf.card, candidate),
+            previous_digest=shelf.current_digest,
+        ),
     )
     assert (folder / "weights.npz").read_text() == "candidate"
     assert sorted(path.name for path in folder.glob(".*")) == sorted([*others, ".model.json.d"])
@@ -258,18 +274,27 @@ def test_what_is_said_of_a_training_goes_with_what_came_of_it(tmp_path: Path) ->
     shelf = AdapterStore.for_agent(Card.load(folder), tmp_path / "shelf")
     shelf.promote(
         candidate,
-        PromotionRecord(at="now", verb="promote", new_digest=weights_digest(shelf.card, candidate), previous_digest=shelf.current_digest),
+        PromotionRecord(
+            at="now",
+            verb="promote",
+            new_digest=weights_digest(shelf.card, candidate),
+            previous_digest=shelf.current_digest,
+        ),
     )
     assert {(folder / name).read_text() for name in RECORD_FILES} == {"the candidate's"}
     shelf.roll_back("later")
     assert not any((folder / name).exists() for name in RECORD_FILES), "what is there now was made without them"
 
 
-def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_promotion_of_arrays_that_is_broken_off_can_be_rolled_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders = desks(tmp_path)
     shelf = AdapterStore.for_agent(Card.load(folders[0]), tmp_path / "shelf")
     before = shelf.current_digest
-    line = PromotionRecord(at="now", verb="promote", new_digest=weights_digest(shelf.card, folders[1]), previous_digest=before)
+    line = PromotionRecord(
+        at="now", verb="promote", new_digest=weights_digest(shelf.card, folders[1]), previous_digest=before
+    )
     real = os.replace
 
     def broken(source: Any, target: Any) -> None:
@@ -293,7 +318,7 @@ def test_one_that_is_not_surely_better_is_not_taken(shell: Shell) -> None:
     assert "not surely better" in said.out
     assert weights() == ""
     (line,) = [json.loads(line) for line in Path("agents/answerer/promotions.jsonl").read_text().splitlines()]
-    assert (line["verb"], line["tries"], line["given_up"]) == ("try", 1, "")
+    assert (line["verb"], line["tries"], line["previous_digest"]) == ("try", 1, "")
     assert shell("learn", "rollback", "answerer").err.startswith("N303: answerer was never promoted")
 
 
@@ -320,7 +345,9 @@ def test_the_more_candidates_the_same_rows_have_judged_the_surer_one_must_be(she
 
 def test_the_same_candidate_again_is_no_other_one(shell: Shell) -> None:
     known = {"answerer": set[str](), "answerer_candidate": set("012345")}
-    shell.opener = Simulated(lambda call: {"answer": "1889" if call.inputs["question"] in known[call.name] else "in", "quote": "in 1889"})
+    shell.opener = Simulated(
+        lambda call: {"answer": "1889" if call.inputs["question"] in known[call.name] else "in", "quote": "in 1889"}
+    )
     assert "less than 0.025 is asked of candidate 1 on these rows" in promote(shell).out
     assert (weights(), shell("learn", "rollback", "answerer").code) == ("new", 0)
     adapter(Path("worse/adapter"), "worse")
