@@ -107,7 +107,7 @@ class ProjectValidator:
     @property
     def trust_error(self) -> InputError | None:
         """Why the modules were not imported, where the project was read and is not trusted."""
-        return self._settings.trust_error("modules") if "_loaded" in vars(self) else None
+        return self._settings.trust_error("modules") if "_load_result" in vars(self) else None
 
     @property
     def _project(self) -> Project:

@@ -145,7 +145,7 @@ async def test_at_the_shell_a_value_is_a_text_json_or_a_file(shop: Path, shell: 
     assert "a, b; cake 9" in said.out
     assert (shop / "paid.txt").read_text() == "tea\n"
     events = (await asyncio.to_thread(shell, "runs", "show", "last", "--json")).json["events"]
-    assert events[0]["given"]["lines"] == {"value": ["a", "b"], "given": {"by": "bob"}}
+    assert events[0]["overrides"]["lines"] == {"value": ["a", "b"], "source": {"by": "bob"}}
     page = shop / "page.html"
     assert (await asyncio.to_thread(shell, "runs", "show", "last", "--html", str(page))).code == 0
     assert "given by bob" in page.read_text()
@@ -320,9 +320,9 @@ async def test_nor_does_what_was_read_before_in_python(shop: Path, shell: Shell)
         )
         assert one.question_digest == first["shown"]
         for told in (
-            {"shown": one.question_digest},
-            {"shown": one.question_digest, "asked": one.seq},
-            {"asked": one.seq},
+            {"question_digest": one.question_digest},
+            {"question_digest": one.question_digest, "question_seq": one.seq},
+            {"question_seq": one.seq},
         ):
             with pytest.raises(InputError) as caught:
                 await orchestra.answer(run, "again", node="paid", by="bob", **told)

@@ -28,7 +28,7 @@ models: {base: one}
 def test_a_server_with_open_internal_ports_is_named(
     device: str, version: str, open_: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin, "installed", lambda: version)
+    monkeypatch.setattr(plugin, "installed_version", lambda: version)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "it.yaml").write_text(FLEET.replace("DEVICE", device))
     found = run_checks(

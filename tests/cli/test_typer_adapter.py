@@ -19,7 +19,7 @@ from orchestra.cli.typer_adapter import add_command
 from orchestra.core.errors import InputError
 
 ROOM = Path(orchestra.cli.__file__).parent
-SCREEN = 50
+SCREEN = 60
 """Lines of a function at most."""
 PARAMETERS = 5
 """Parameters of a command at most, beside what Typer passes on."""
@@ -60,7 +60,7 @@ def commands() -> Iterator[tuple[str, ast.FunctionDef]]:
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         for node in ast.walk(tree):
             match node:
-                case ast.Call(func=ast.Name(id="add"), args=[_, ast.Name(id=name), *_]) if name in functions:
+                case ast.Call(func=ast.Name(id="add_command"), args=[_, ast.Name(id=name), *_]) if name in functions:
                     yield f"{path.stem}.{name}", functions[name]
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from orchestra.learn.certification.claims import JudgedAnswerFile
     from orchestra.learn.certification.independent import IndependentRows
     from orchestra.verification.certificates.claims_file import ClaimsCertificate, ClaimsData
-    from orchestra.verification.certificates.conformal import FactualityResult, RetentionResult
+    from orchestra.verification.certificates.conformal import CalibrationAnswer, FactualityResult, RetentionResult
+    from orchestra.verification.certificates.row_fingerprints import RowSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,8 @@ async def certify_claims(
     from orchestra.app.certificates import default_path, dependency_digests, writable_path
     from orchestra.app.project import Project
     from orchestra.learn.certification.attempt_log import AttemptLogFile
-    from orchestra.learn.certification.audit_log import refuse_refuted_rows, replace_file
+    from orchestra.learn.certification.audit_log import replace_file
     from orchestra.learn.certification.claims import read
-    from orchestra.learn.data.deduplication import fingerprint
     from orchestra.verification.certificates import attempts, conformal
     from orchestra.verification.certificates.claims_file import (
         FILE_NAME,
@@ -61,12 +61,7 @@ async def certify_claims(
         ClaimsData,
         build_claims_certificate,
     )
-    from orchestra.verification.certificates.row_fingerprints import (
-        FINGERPRINT_LENGTH,
-        SAMPLE_SIZE,
-        RowFingerprints,
-        RowSet,
-    )
+    from orchestra.verification.certificates.row_fingerprints import SAMPLE_SIZE, RowFingerprints
     from orchestra.verification.entailment import DECISION_THRESHOLD
 
     project = Project.load(settings)
@@ -75,15 +70,8 @@ async def certify_claims(
     rows = read(data, card)
     if not rows.is_labelled:
         return _print_unlabelled(rows, arguments.agent)
-    marked = RowSet(
-        frozenset({rows.digest}),
-        frozenset(fingerprint([row.input, row.output])[:FINGERPRINT_LENGTH] for row in rows.rows),
-    )
-    refuse_refuted_rows(settings, project.registry, arguments.agent, marked, claims=True)
-    bound, theirs = (
-        dependency_digests(settings, project.registry, arguments.agent),
-        dependency_digests(settings, project.registry, judge),
-    )
+    marked = _unrefuted_rows(settings, project, arguments.agent, rows)
+    bound, theirs = (dependency_digests(settings, project.registry, name) for name in (arguments.agent, judge))
     file = arguments.out or default_path(settings, project.registry, arguments.agent).with_name(FILE_NAME)
     check_replaceable(file, "--out")
     rows, drawn = rows.select_independent(card, arguments.seed, arguments.group)
@@ -91,14 +79,9 @@ async def certify_claims(
         writable_path(settings, project.registry, arguments.agent, FILE_NAME).with_name(attempts.CLAIMS_FILE_NAME)
     )
     book.check_writable()
-    count = len(rows.rows)
     if not arguments.as_json:
         _report_rows(arguments.agent, rows, check, drawn)
-    few = not rows.is_scored and round(conformal.CALIBRATION_SHARE * count) < conformal.min_answers(arguments.alpha)
-    if few:
-        print_note("too few answers for any scores to help: nobody is asked")
-    replies = [] if rows.is_scored or few else await _ask_judge(open_, settings, project, judge, rows)
-    answers = [conformal.CalibrationAnswer(row.id, ()) for row in rows.rows] if few else rows.scored_answers(replies)
+    answers = await _calibration_answers(open_, settings, project, judge, rows, arguments.alpha)
     found = conformal.calibrate(answers, arguments.alpha, arguments.seed, DECISION_THRESHOLD)
     attempt = (
         book.record_claims_calibration(rows.name, marked, answers, found)
@@ -108,12 +91,10 @@ async def certify_claims(
     if found.threshold is None or found.held_out is None:
         return ClaimsCertificationResult(found, attempt=attempt, sample=drawn)
     sketch = RowFingerprints.of(marked.fingerprints, SAMPLE_SIZE)
-    origin = _with_left_out(
-        ClaimsData(
-            rows.name, rows.digest, found.calibration, found.held_out.answers, arguments.seed, rows.is_scored, sketch
-        ),
-        drawn,
+    source = ClaimsData(
+        rows.name, rows.digest, found.calibration, found.held_out.answers, arguments.seed, rows.is_scored, sketch
     )
+    origin = _with_left_out(source, drawn)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     made = build_claims_certificate(
         arguments.agent, bound, ClaimScorer(check, judge, theirs), found, origin, now, attempt=attempt
@@ -178,6 +159,32 @@ def _find_judge(project: Project, arguments: CertifyArguments, checks: tuple[str
         hint = f"there are: {', '.join(sorted(project.registry.agents)) or 'none'}"
         raise InputError("V011", f"the check {check} asks the agent {judge!r}, and there is none", hint=hint)
     return str(check), judge
+
+
+def _unrefuted_rows(settings: Settings, project: Project, agent: str, rows: JudgedAnswerFile) -> RowSet:
+    """Returns the fingerprints of the rows. Raises `InputError` if an audit refuted a certificate that was made on them."""
+    from orchestra.learn.certification.audit_log import refuse_refuted_rows
+    from orchestra.learn.data.deduplication import fingerprint
+    from orchestra.verification.certificates.row_fingerprints import FINGERPRINT_LENGTH, RowSet
+
+    fingerprints = frozenset(fingerprint([row.input, row.output])[:FINGERPRINT_LENGTH] for row in rows.rows)
+    marked = RowSet(frozenset({rows.digest}), fingerprints)
+    refuse_refuted_rows(settings, project.registry, agent, marked, claims=True)
+    return marked
+
+
+async def _calibration_answers(
+    open_: Opener, settings: Settings, project: Project, judge: str, rows: JudgedAnswerFile, alpha: float
+) -> list[CalibrationAnswer]:
+    """Returns the answers with their scores. Asks the judge for missing scores, unless there are too few answers."""
+    from orchestra.verification.certificates import conformal
+
+    if rows.is_scored:
+        return rows.scored_answers([])
+    if round(conformal.CALIBRATION_SHARE * len(rows.rows)) < conformal.min_answers(alpha):
+        print_note("too few answers for any scores to help: nobody is asked")
+        return [conformal.CalibrationAnswer(row.id, ()) for row in rows.rows]
+    return rows.scored_answers(await _ask_judge(open_, settings, project, judge, rows))
 
 
 async def _ask_judge(

@@ -294,7 +294,7 @@ def test_the_table_fits_the_terminal_and_what_has_no_room_stands_below(
         screen.width = columns
         return screen
 
-    monkeypatch.setattr(explain_module, "console", narrow)
+    monkeypatch.setattr(explain_module, "make_console", narrow)
     capsys.readouterr()
     show_explanation(explanation)
     out = capsys.readouterr().out

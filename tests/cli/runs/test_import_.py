@@ -270,7 +270,7 @@ def test_an_import_that_was_cut_off_is_completed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(SqliteJournal, "post", dies)
+        patch.setattr(SqliteJournal, "send", dies)
         assert other("runs", "import", "run.jsonl").code == 130
     assert "what was missing of it is here now" in other("runs", "import", "run.jsonl").out
     assert "it is here already" in other("runs", "import", "run.jsonl").out

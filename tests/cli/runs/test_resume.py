@@ -64,7 +64,7 @@ class Faster:
             raise lease_held_error(run)
         return self
 
-    async def pause(self) -> Any:
+    async def wait_until_blocked(self) -> Any:
         return SimpleNamespace(status="done", error=None)
 
 
