@@ -66,7 +66,7 @@ docs: setup-base  ## the documentation, into site/
 readme: setup  ## the README's output blocks, from a real run
 	@$(RUN) scripts/readme.py
 
-bench: bench-peers  ## all benchmarks: those below, then the tables of docs/performance.md and of the README
+bench: bench-peers  ## all benchmarks: those below, then the tables of docs/evaluation/performance.md and of the README
 	-@$(MAKE) --no-print-directory bench-engine
 	@$(RUN) -m bench.page
 	@$(MAKE) --no-print-directory bench-fleet
@@ -90,7 +90,7 @@ evaluate:  ## every agent's evaluation anew, into its card and the README (make 
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) -m bench.evaluate $(if $(DATA),--data $(DATA)) $(if $(ONLY),--only $(ONLY))
 
-evaluate-workflows:  ## the shipped workflows on public data, into docs/workflows.md and the README (the same DATA; minutes)
+evaluate-workflows:  ## the shipped workflows on public data, into docs/evaluation/workflows.md and the README (the same DATA; minutes)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) -m bench.workflows $(if $(DATA),--data $(DATA))
 

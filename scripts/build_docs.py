@@ -1,4 +1,4 @@
-"""Writes the generated pages of the documentation: `docs/errors.md` and `docs/decisions/index.md`. `make docs` runs it.
+"""Writes the generated pages of the documentation: `docs/reference/errors.md` and `docs/decisions/index.md`. `make docs` runs it.
 
 .venv/bin/python scripts/build_docs.py           # writes them
 .venv/bin/python scripts/build_docs.py --check   # exits 1 where one is out of date
@@ -70,7 +70,7 @@ def decisions_page() -> str:
 
 def pages() -> dict[Path, str]:
     """Every generated page with what it must hold."""
-    return {DOCS / "errors.md": errors_page(), DOCS / "decisions" / "index.md": decisions_page()}
+    return {DOCS / "reference" / "errors.md": errors_page(), DOCS / "decisions" / "index.md": decisions_page()}
 
 
 def main() -> int:

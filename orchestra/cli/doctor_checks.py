@@ -225,7 +225,7 @@ def _servers(fleet: FleetConfig) -> Iterator[Finding]:
         return
     if open_ := [name for name, server in fleet.local.items() if not closes_internal_ports(server)]:
         said = f"users of this machine can connect to internal ports of {', '.join(open_)}, and use up their descriptors"
-        yield Finding("ports", "warning", said, "# docs/fleet.md: who may ask the servers")
+        yield Finding("ports", "warning", said, "# docs/how-to/fleet.md: who may ask the servers")
     try:
         status = asyncio.run(Supervision(fleet, Folders.of()).status())
     except OrchestraError as error:

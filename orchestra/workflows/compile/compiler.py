@@ -367,7 +367,9 @@ class Compiler:
         for other in asked_of(own or (), choices.get):
             if not self.sure.get(other, True) and self.given.get(other) is None:
                 said = f"{name!r} has effects and runs where {other!r} is withheld, and where it failed too"
-                self.findings.warn(f"{said}; to tell them apart: docs/language.md, A choice", self.findings.at(*path, name, "when"))
+                self.findings.warn(
+                    f"{said}; to tell them apart: docs/reference/language.md, A choice", self.findings.at(*path, name, "when")
+                )
 
     def _soft(self, name: str, by: str, reader: AnyNode, path: Path) -> None:
         key = "fallback"
@@ -376,7 +378,7 @@ class Compiler:
             soft, key = soft or name not in names_in(reader.first_of[0]), key if soft else "first_of"
         if soft and name not in reader.after:
             said = f"{name!r} has effects and runs whatever happens, though {by!r} has it only as what stands in"
-            self.findings.warn(f"{said}: give it a `when` (docs/language.md, A choice)", self.findings.at(*path, by, key))
+            self.findings.warn(f"{said}: give it a `when` (docs/reference/language.md, A choice)", self.findings.at(*path, by, key))
 
     def acts(self, node: AnyNode) -> bool:
         """Whether a node may have an effect, itself or inside."""
