@@ -3,8 +3,8 @@
     python -m bench.ask [FILE] [--part PART] [--fleet NAME] [--router AGENT] [--out FILE]
 
 The requests of docs/evaluation/ask.md stand in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are another author's, who had not
-seen what the router was trained on; the part that is `shown` makes its page. A request is right where every text that it expects stands in the
-answer, a number as a whole one, or, where the documents do not tell, where the answer is null. What is withheld has no answer, which is not
+seen what the router was trained on; the part that is `shown` makes its page. A request is right where every text that it expects
+stands in the answer, a number as a whole one, or, where the documents do not tell, where the answer is null. What is withheld has no answer, which is not
 the same as a wrong one. Nothing is left out of a page, failures least of all.
 """
 
