@@ -4,8 +4,8 @@
 
 The requests of docs/evaluation/ask.md stand in `bench/ask.yaml`. Those of `bench/ask_strangers.yaml` are another author's, who had not
 seen what the router was trained on; the part that is `shown` makes its page. A request is right where every text that it expects
-stands in the answer, a number as a whole one, or, where the documents do not tell, where the answer is null. What is withheld has no answer, which is not
-the same as a wrong one. Nothing is left out of a page, failures least of all.
+stands in the answer, a number as a whole one, or, where the documents do not tell, where the answer is null. What is withheld has no
+answer, which is not the same as a wrong one. Nothing is left out of a page, failures least of all.
 """
 
 from __future__ import annotations
