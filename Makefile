@@ -63,10 +63,10 @@ docs: setup-base  ## the documentation, into site/
 	@$(RUN) scripts/build_docs.py
 	$(RUN) -m zensical build --clean --strict
 
-readme: setup  ## the README's output blocks, from a real run
+readme: setup  ## the output blocks of the README and of docs/, from real runs
 	@$(RUN) scripts/readme.py
 
-bench: bench-peers  ## all benchmarks: those below, then the tables of docs/evaluation/performance.md and of the README
+bench: bench-peers  ## all benchmarks: those below, then the tables of docs/evaluation
 	-@$(MAKE) --no-print-directory bench-engine
 	@$(RUN) -m bench.page
 	@$(MAKE) --no-print-directory bench-fleet
@@ -77,7 +77,7 @@ bench-engine: setup-base  ## the engine against asyncio alone, and against its g
 bench-peers: setup-base  ## the engine beside other libraries, each in an environment of its own (10 minutes, and 1 GB to fetch)
 	-@$(RUN) -m bench.peers.run_all
 
-bench-fleet:  ## the tables of the README, from bench/ (minutes; needs the fleet)
+bench-fleet:  ## the benchmark tables of docs/evaluation (minutes; needs the fleet)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) scripts/readme.py bench
 
@@ -86,7 +86,7 @@ bench-ordering:  ## programs on one real server, in our order and as they come (
 	@$(RUN) -m bench.ordering
 	@$(RUN) -m bench.page
 
-evaluate:  ## every agent's evaluation anew, into its card and the README (make evaluate DATA=FOLDER ONLY=reader; 20 minutes on two cores)
+evaluate:  ## every agent's evaluation anew, into its card and docs/evaluation/agents.md (make evaluate DATA=FOLDER ONLY=reader; 20 minutes on two cores)
 	@$(PYTHON) scripts/bootstrap.py base cpu
 	@$(RUN) -m bench.evaluate $(if $(DATA),--data $(DATA)) $(if $(ONLY),--only $(ONLY))
 

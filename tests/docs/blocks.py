@@ -8,7 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+API = ROOT / "docs" / "reference" / "api"
+PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent != API)]
+"""The pages in version control. Those of the Python API are written by each build."""
 
 _BLOCK = re.compile(r"^(?:<!-- test: (?P<mark>[a-z ]+) -->\n)?```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
