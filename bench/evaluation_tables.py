@@ -1,6 +1,7 @@
 """The tables of `bench.evaluate`: one of each evaluation in the agent's card, and one line a metric in a page.
 
-The page is docs/evaluation/agents.md. Both tables are between marks. A page is rewritten as a whole or not at all, and writing the same figures twice changes nothing.
+The page is docs/evaluation/agents.md. Both tables are between marks. A page is rewritten as a whole or not at all,
+and writing the same figures twice changes nothing.
 """
 
 from __future__ import annotations
