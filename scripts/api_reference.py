@@ -345,7 +345,8 @@ def entry(found: Found, page: str, documented: frozenset[str]) -> str:
     for member in inside:
         if not member.is_method:
             continue
-        parts.append(f"#### {found.name}.{member.name} {{ #{page}.{found.name}.{member.name} }}")
+        title = member.name.replace("_", "\\_")
+        parts.append(f"#### {found.name}.{title} {{ #{page}.{found.name}.{member.name.strip('_')} }}")
         parts.append(code("\n\n".join(member.signatures)))
         parts.append(markdown(member.doc))
     where = source(found.module).relative_to(ROOT).as_posix()
