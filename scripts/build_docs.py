@@ -21,8 +21,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # for the other script, when this one is run by its path
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `scripts.api_reference`, when this file is run by its path
 
 from orchestra.cli.main import build_app
 from orchestra.core.error_help import ROOMS, explanations
@@ -30,6 +29,7 @@ from orchestra.core.settings import KEYS, PREFIX, Settings
 from scripts import api_reference
 from scripts.api_reference import escaped
 
+ROOT = api_reference.ROOT
 DOCS = ROOT / "docs"
 
 ERRORS = """\
