@@ -28,7 +28,7 @@ MODULES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "orchestra.journal.memory": ("A journal in memory, for tests and for runs that are not kept.", ()),
     "orchestra.testing.conformance.laws": ("Conformance tests for a journal of your own.", ()),
 }
-"""The documented modules: the purpose of each page, and the names to document where a module has no `__all__` (empty: all public)."""
+"""The documented modules: the purpose of each page, and its names. Without names: `__all__`, or else all public names."""
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Definition: TypeAlias = Function | ast.ClassDef | ast.Assign | ast.AnnAssign
@@ -40,7 +40,7 @@ WIDTH = 92
 
 @dataclass(frozen=True)
 class Found:
-    """A definition: its public name, the module that defines it, and its text below the definition, if it is a variable."""
+    """A definition: its public name, the module that defines it, its syntax tree and its documentation."""
 
     name: str
     module: str
@@ -107,7 +107,7 @@ def targets(statement: ast.stmt) -> list[str]:
 
 
 def resolve(module: str, name: str) -> Found | None:
-    """The definition of a name of a module, followed through imports; None if the name comes from another distribution."""
+    """The definition of a name of a module, followed through imports; None if it is outside this package."""
     for statement, after in statements(tree(module).body):
         if name in targets(statement) and isinstance(
             statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
@@ -124,7 +124,7 @@ def resolve(module: str, name: str) -> Found | None:
 
 
 def public_names(module: str) -> list[str]:
-    """The documented names of a module: those of the table above, its `__all__`, or else what it defines without an underscore."""
+    """The documented names of a module: those of the table above, its `__all__`, or else all without an underscore."""
     if chosen := MODULES[module][1]:
         return list(chosen)
     defined: list[str] = []

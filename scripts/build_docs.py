@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `scripts.api_reference`, when this file is run by its path
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # finds `scripts.api_reference` when run by path
 
 from orchestra.cli.main import build_app
 from orchestra.core.error_help import ROOMS, explanations

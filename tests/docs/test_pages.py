@@ -1,4 +1,4 @@
-"""The pages of the documentation are fresh, name only commands that there are, and keep the marks of their generated parts."""
+"""The pages of the documentation are up to date, and their commands, links, file names and error codes exist."""
 
 from __future__ import annotations
 
